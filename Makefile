@@ -1,0 +1,59 @@
+# Everything runs in .venv, which is made on demand and renewed when pyproject.toml changes.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install
+DEMO_STAMP := $(VENV)/.demo-installed
+DEV_STAMP := $(VENV)/.dev-installed
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-all lint format clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+demo: $(DEMO_STAMP)  ## Train, quantize, fine-tune, export and verify a small ResNet, offline
+	$(BIN)/python examples/digits_demo.py
+
+test: $(DEV_STAMP)  ## Run the tests, the slow ones left out
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(DEV_STAMP)  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP)  ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(DEV_STAMP)  ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+clean:  ## Remove .venv, caches and build results
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "keras_qat needs Python >= 3.11; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another interpreter, for example: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; } >&2
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu the package python3-venv is needed." >&2; exit 1; }
+
+$(DEMO_STAMP): pyproject.toml | $(BIN)/python
+	@echo "Installing keras_qat and what the demo needs into $(VENV) (TensorFlow: a few minutes) ..."
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+# The development environment holds the demo's too.
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	@echo "Installing keras_qat and the tools for tests and checks into $(VENV) (TensorFlow: a few minutes) ..."
+	@$(PIP) --editable '.[demo,test,lint]'
+	@touch $(DEMO_STAMP) $@

@@ -1,0 +1,18 @@
+"""Quantization-aware training for Keras 3, exact to LiteRT's integer kernels."""
+
+from keras_qat import layers
+from keras_qat.calibration import calibrate
+from keras_qat.cloning import clone_model, quantize_model
+from keras_qat.lowering import export_litert
+from keras_qat.verification import verify
+from keras_qat.version import __version__
+
+__all__ = [
+    "__version__",
+    "calibrate",
+    "clone_model",
+    "export_litert",
+    "layers",
+    "quantize_model",
+    "verify",
+]

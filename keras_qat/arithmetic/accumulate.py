@@ -1,0 +1,150 @@
+"""Exact int32 accumulators from float32 convolutions and matrix products.
+
+Float32 holds every integer below 2**24, so a float32 sum of integer products is exact while
+the sum of their magnitudes stays below that, in whatever order they are added. Where the
+shape of a kernel allows more, its input channels are split and the parts added in int32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import UnsupportedLayerError
+
+EXACT_BOUND = 2**24
+
+
+def conv(
+    x: Any,
+    kernel: Any,
+    *,
+    convolve: Callable[[Any, Any], Any],
+    max_abs_x: int = 255,
+    max_abs_w: int = 127,
+) -> Any:
+    """Convolves integers exactly, whatever the number of input channels.
+
+    Args:
+        x: float32 tensor `(..., channels)` of integers, zero point subtracted.
+        kernel: float32 tensor `(*window, channels / groups, filters)` of integers.
+        convolve: `(x, kernel) -> float32`: the convolution, with its strides and padding. It
+            is called once for each part, with fewer channels but as many groups.
+        max_abs_x: Bound of the magnitude of `x`.
+        max_abs_w: Bound of the magnitude of `kernel`.
+
+    Returns:
+        int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
+
+    Raises:
+        UnsupportedLayerError: If one input channel alone exceeds float32.
+
+    Example:
+    >>> x, kernel = np.full((1, 1, 1, 2000), 255.0), np.full((1, 1, 2000, 1), 127.0)
+    >>> conv(x, kernel, convolve=lambda x, k: ops.conv(x, k)).numpy().item() == 255 * 127 * 2000
+    True
+    """
+    x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
+    *window, depth, _ = kernel.shape
+    groups = x.shape[-1] // depth
+    most = _largest_part(math.prod(window), max_abs_x * max_abs_w, window)
+    bounds = _bounds(depth, most)
+    if len(bounds) == 1:
+        return ops.cast(convolve(x, kernel), "int32")
+    total = 0
+    for start, stop in bounds:
+        channels = np.arange(groups * depth).reshape(groups, depth)[:, start:stop].ravel()
+        part = x[..., start:stop] if groups == 1 else ops.take(x, channels, axis=-1)
+        total = ops.cast(convolve(part, kernel[..., start:stop, :]), "int32") + total
+    return total
+
+
+def depthwise(
+    x: Any,
+    kernel: Any,
+    *,
+    convolve: Callable[[Any, Any], Any],
+    max_abs_x: int = 255,
+    max_abs_w: int = 127,
+) -> Any:
+    """Convolves each channel on its own, exactly.
+
+    Args:
+        x: float32 tensor `(..., channels)` of integers, zero point subtracted.
+        kernel: float32 tensor `(*window, channels, multiplier)` of integers.
+        convolve: `(x, kernel) -> float32`: the depthwise convolution.
+        max_abs_x: Bound of the magnitude of `x`.
+        max_abs_w: Bound of the magnitude of `kernel`.
+
+    Returns:
+        int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
+
+    Raises:
+        UnsupportedLayerError: If the window is too large for float32 (over 518 taps).
+
+    Example:
+    >>> x, kernel = np.full((1, 3, 3, 1), 255.0), np.full((3, 3, 1, 1), 127.0)
+    >>> convolve = lambda x, k: ops.depthwise_conv(x, k)
+    >>> depthwise(x, kernel, convolve=convolve).numpy().item() == 255 * 127 * 9
+    True
+    """
+    x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
+    window = kernel.shape[:-2]
+    _largest_part(math.prod(window), max_abs_x * max_abs_w, window)
+    return ops.cast(convolve(x, kernel), "int32")
+
+
+def matmul(x: Any, kernel: Any, *, max_abs_x: int = 255, max_abs_w: int = 127) -> Any:
+    """Multiplies an integer matrix with integer weights exactly, whatever the inner size.
+
+    Args:
+        x: float32 tensor `(..., inputs)` of integers, zero point subtracted.
+        kernel: float32 tensor `(inputs, units)` of integers.
+        max_abs_x: Bound of the magnitude of `x`.
+        max_abs_w: Bound of the magnitude of `kernel`.
+
+    Returns:
+        int32 tensor `(..., units)`.
+
+    Example:
+    >>> x, kernel = np.full((1, 25088), 255.0), np.full((25088, 1), 127.0)
+    >>> matmul(x, kernel).numpy().item() == 255 * 127 * 25088
+    True
+    """
+    x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
+    inputs, units = kernel.shape
+    parts = len(_bounds(inputs, _largest_part(1, max_abs_x * max_abs_w, ())))
+    if parts == 1:
+        return ops.cast(ops.matmul(x, kernel), "int32")
+    size = -(-inputs // parts)
+    padding = parts * size - inputs
+    rows = ops.pad(ops.reshape(x, (-1, inputs)), ((0, 0), (0, padding)))
+    columns = ops.pad(kernel, ((0, padding), (0, 0)))
+    split_rows = ops.transpose(ops.reshape(rows, (-1, parts, size)), (1, 0, 2))
+    products = ops.matmul(split_rows, ops.reshape(columns, (parts, size, units)))
+    total = ops.sum(ops.cast(products, "int32"), axis=0)
+    return ops.reshape(total, (*ops.shape(x)[:-1], units))
+
+
+def _largest_part(taps: int, max_product: int, window: Any) -> int:
+    """How many input channels one float32 sum may take."""
+    most = (EXACT_BOUND - 1) // (taps * max_product)
+    if most == 0:
+        raise UnsupportedLayerError(
+            "The window is too large for an exact accumulator.",
+            received=f"a window of {taps} taps, {tuple(window)}",
+            expected=f"at most {(EXACT_BOUND - 1) // max_product} taps",
+            fix="Use a smaller kernel, or several in a row.",
+        )
+    return most
+
+
+def _bounds(depth: int, most: int) -> list[tuple[int, int]]:
+    """Splits `depth` channels into as few nearly equal parts of at most `most` as possible."""
+    parts = -(-depth // most)
+    edges = [depth * part // parts for part in range(parts + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))

@@ -1,0 +1,166 @@
+"""Floating-point steps that give the same bits under every compiler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+_LIMIT = 64  # exponents that are told apart: -64 .. 64, far beyond any scale ratio in use
+_POWERS = 2.0 ** np.arange(-_LIMIT, _LIMIT)
+_TOO_LARGE = 2.0**29  # far outside every integer type that is rounded to, yet 2x fits int32
+
+
+def exponent(x: Any) -> Any:
+    """Returns the binary exponent `e` of `x = f * 2**e` with `0.5 <= f < 1`, as `frexp` does.
+
+    Powers of two are compared, because a logarithm may round across one.
+
+    Args:
+        x: float64 tensor of any shape, not negative; to be called within
+            `backend.float64()`.
+
+    Returns:
+        int32 tensor of the same shape; -64 for 0 and for whatever is smaller than 2**-64.
+
+    Example:
+    >>> exponent(ops.cast([0.5, 0.75, 1.0, 5.0], "float64")).numpy()
+    array([0, 0, 1, 3], dtype=int32)
+    """
+    reached = ops.expand_dims(x, -1) >= ops.cast(_POWERS, "float64")
+    count = ops.cast(ops.sum(ops.cast(reached, "int32"), axis=-1), "int32")
+    return count - _LIMIT
+
+
+def power_of_two(n: Any) -> Any:
+    """Returns 2**n as float64, exactly.
+
+    Args:
+        n: int32 tensor, from -128 to 128; to be called within `backend.float64()`.
+
+    Returns:
+        float64 tensor of the same shape.
+
+    Example:
+    >>> power_of_two(ops.cast([-1, 3], "int32")).numpy()
+    array([0.5, 8. ])
+    """
+    table = ops.cast(2.0 ** np.arange(-2 * _LIMIT, 2 * _LIMIT + 1), "float64")
+    return ops.take(table, n + 2 * _LIMIT, axis=0)
+
+
+def quotient(a: Any, b: Any) -> Any:
+    """Divides with the correct rounding, even where the compiler multiplies by a reciprocal.
+
+    The first quotient may be wrong in its last bits. Its remainder is computed without any
+    rounding (each product below has at most 53 significant bits), and corrects it.
+
+    Args:
+        a: float64 tensor of at most 48 significant bits, such as the product of two float32
+            numbers; not negative.
+        b: float64 tensor of at most 24 significant bits, such as a float32 number; positive.
+            Both are to be made within `backend.float64()`.
+
+    Returns:
+        float64 tensor: `a / b`, rounded to nearest.
+
+    Example:
+    >>> quotient(ops.cast([1.0], "float64"), ops.cast([49.0], "float64")).numpy() == 1 / 49
+    array([ True])
+    """
+    rough = a / b
+    size = exponent(rough)
+    leading = ops.cast(ops.cast(rough * power_of_two(26 - size), "int32"), "float64")
+    high = leading * power_of_two(size - 26)
+    remainder = (a - high * b) - (rough - high) * b
+    return rough + remainder / b
+
+
+def scale_ratio(input_scale: Any, weight_scale: Any, output_scale: Any) -> Any:
+    """Returns `input_scale * weight_scale / output_scale` as a C++ double computes it.
+
+    Args:
+        input_scale: float32 scalar.
+        weight_scale: float32 scalar or `(channels,)`.
+        output_scale: float32 scalar. To be called within `backend.float64()`.
+
+    Returns:
+        float64 tensor, scalar or `(channels,)`.
+
+    Example:
+    >>> scale_ratio(0.5, [0.25, 0.5], 3.0).numpy() == [0.125 / 3, 0.25 / 3]
+    array([ True,  True])
+    """
+    product = as_float64(input_scale) * as_float64(weight_scale)  # exact: 24 + 24 bits
+    return quotient(product, as_float64(output_scale))
+
+
+def as_float64(x: Any) -> Any:
+    """Widens a float32 tensor (or what converts to one) to float64.
+
+    Args:
+        x: float32 tensor, NumPy array or Python number; to be called within
+            `backend.float64()`.
+
+    Returns:
+        float64 tensor of the same shape.
+
+    Example:
+    >>> float(as_float64(0.1)) == float(np.float32(0.1))
+    True
+    """
+    return ops.cast(as_float32(x), "float64")
+
+
+def as_float32(x: Any) -> Any:
+    """Converts to a float32 tensor.
+
+    Args:
+        x: Tensor, variable, NumPy array or Python number.
+
+    Returns:
+        float32 tensor.
+
+    Example:
+    >>> as_float32(2).numpy()
+    np.float32(2.0)
+    """
+    return ops.convert_to_tensor(x, dtype="float32")
+
+
+def as_int32(x: Any) -> Any:
+    """Converts to an int32 tensor.
+
+    Args:
+        x: Tensor, variable, NumPy array or Python number.
+
+    Returns:
+        int32 tensor.
+
+    Example:
+    >>> as_int32(np.int64(7)).numpy()
+    np.int32(7)
+    """
+    return ops.convert_to_tensor(x, dtype="int32")
+
+
+def round_half_away(x: Any) -> Any:
+    """Rounds to the nearest integer, ties away from zero, as C++ `std::round` does.
+
+    Nothing is added to `x`, which may be a product, before it has become an integer.
+
+    Args:
+        x: float32 or float64 tensor.
+
+    Returns:
+        int32 tensor. What exceeds 2**29 in magnitude is saturated there.
+
+    Example:
+    >>> round_half_away(ops.array([-2.5, -0.4, 0.5, 1.49999988])).numpy()
+    array([-3,  0,  1,  1], dtype=int32)
+    """
+    size = ops.abs(x)
+    doubled = ops.cast(ops.where(size < _TOO_LARGE, size * 2, 2 * _TOO_LARGE), "int32")
+    rounded = ops.right_shift(doubled + 1, 1)
+    return ops.where(x < 0, -rounded, rounded)

@@ -1,0 +1,151 @@
+"""clone_model, quantize_model and calibrate: what a user calls before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import InvalidModelError
+from keras_qat.graph import Graph, build_model, read_model
+from keras_qat.layers import QuantizedLayer, QuantizedModel
+from keras_qat.passes import PIPELINE, Rewrite, run_pipeline
+from keras_qat.passes.make_layers import make_layers
+from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.scheme import Scheme, get_scheme
+
+
+def clone_model(model: keras.Model) -> keras.Model:
+    """Rewrites a model into a topology fit for quantization, in float, with its weights.
+
+    Nested models are opened, batch normalization and activations become part of the layer
+    before them, what does nothing is dropped. The function is preserved: nothing is quantized.
+
+    Args:
+        model: A built functional or sequential Keras model. It is not changed.
+
+    Returns:
+        A functional `keras.Model` of `keras_qat` layers that trains and saves like any other.
+        Its `rewrite_log` lists what was rewritten.
+
+    Raises:
+        InvalidModelError: If the model cannot be read, or has weights that are not finite.
+        UnsupportedLayerError: If a layer has no integer form.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3),
+    ...                           keras.layers.BatchNormalization(), keras.layers.ReLU()])
+    >>> [type(layer).__name__ for layer in clone_model(model).layers]
+    ['InputLayer', 'QConv2D']
+    """
+    return _rewrite(model, None, keras.Model)
+
+
+def quantize_model(
+    model: keras.Model, scheme: str | Scheme = "int8", *, calibration_data: Any = None
+) -> QuantizedModel:
+    """Turns a model into one that trains with quantization and computes integers at inference.
+
+    Each layer of the result is one LiteRT operator, or a fixed small group of them. With
+    `training=True` it computes in float with straight-through fake quantization; at inference
+    it computes what LiteRT's reference kernels compute, bit for bit.
+
+    Args:
+        model: A built functional or sequential Keras model, or what `clone_model` returned. It
+            is not changed.
+        scheme: `"int8"`, or a `Scheme`.
+        calibration_data: Data to observe the range of each activation with, see `calibrate`.
+            Without it the ranges come from the first training steps.
+
+    Returns:
+        A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
+        rewritten.
+
+    Raises:
+        InvalidModelError: If the model cannot be read, or has weights that are not finite.
+        UnsupportedLayerError: If a layer has no integer form.
+        InvalidSchemeError: If the scheme is unknown.
+        InvalidDataError: If the calibration data does not fit.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+    >>> images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
+    >>> qat = quantize_model(model, calibration_data=images)
+    >>> qat.predict(images, verbose=0).shape
+    (32, 6, 6, 4)
+    """
+    quantized = _rewrite(model, get_scheme(scheme), QuantizedModel)
+    if calibration_data is not None:
+        from keras_qat.calibration import calibrate
+
+        calibrate(quantized, calibration_data)
+    return quantized
+
+
+def _rewrite(model: keras.Model, scheme: Scheme | None, model_class: Any) -> Any:
+    graph = read_model(model)
+    _check_weights(model)
+    if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
+        raise InvalidModelError(
+            "The model is quantized already.",
+            layer=model.name,
+            fix="Pass the float model; to go on training a quantized one, just call `fit`.",
+        )
+    _check_inputs(graph)
+    graph, log = run_pipeline(graph, PIPELINE)
+    rewritten = make_layers(graph, scheme).check(after="make_layers")
+    if scheme is not None:
+        rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
+    result = build_model(rewritten, model_class)
+    for name, node in graph.nodes.items():
+        layer = rewritten.nodes[name].head
+        if isinstance(node.head, QuantizedLayer):
+            _copy_by_path(node.head, layer)
+        elif isinstance(layer, QuantizedLayer):
+            layer.carry_weights(node)
+    object.__setattr__(result, "rewrite_log", log)
+    return result
+
+
+def _copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Copies the variables that a float and a quantized layer of one class both have."""
+
+    def tail(layer, variable):
+        return variable.path.rpartition(f"{layer.name}/")[2]
+
+    values = {tail(source, variable): variable for variable in source.variables}
+    for variable in target.variables:
+        if tail(target, variable) in values:
+            variable.assign(values[tail(target, variable)])
+    target.trainable = source.trainable
+
+
+def _check_inputs(graph: Graph) -> None:
+    """Raises if a size that LiteRT's kernels need is not known."""
+    for name in graph.inputs:
+        shape = graph.nodes[name].shapes[0]
+        if None in shape[1:]:
+            raise InvalidModelError(
+                "An input of the model has a size that is not known.",
+                layer=name,
+                received=f"shape {shape}",
+                expected="a fixed size for all axes but the first",
+                fix="Build the model with a fixed `keras.Input(shape)`.",
+            )
+
+
+def _check_weights(model: keras.Model) -> None:
+    """Raises if a weight is not a finite number: no scale could represent it."""
+    for weight in model.weights:
+        value = ops.convert_to_numpy(weight)
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise InvalidModelError(
+                "A weight has values that are not finite numbers.",
+                layer=weight.path,
+                received=f"{int((~np.isfinite(value)).sum())} NaN or infinite value(s)",
+                fix="Train the model again from a checkpoint before it diverged.",
+            )

@@ -1,0 +1,147 @@
+"""Batches of model inputs, from whatever users have: arrays, datasets, generators, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qat.errors import InvalidDataError
+
+Batch = tuple[np.ndarray, ...]
+
+
+def batches(
+    data: Any, model: keras.Model, *, steps: int | None = None, batch_size: int = 32
+) -> Iterator[Batch]:
+    """Yields checked batches of a model's inputs.
+
+    Args:
+        data: A numpy array (or a tuple of them, or a dict by input name, for several inputs);
+            or a `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or of
+            single samples. Elements may be `(inputs, targets)` or `(inputs, targets, weights)`;
+            only the inputs are used.
+        model: The model.
+        steps: How many batches at most; None for all.
+        batch_size: Size of a batch cut from arrays.
+
+    Yields:
+        A tuple with one array for each input, in the model's order.
+
+    Raises:
+        InvalidDataError: If there is no batch, or one has a wrong shape or type, or values that
+            are not finite.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> [batch[0].shape for batch in batches(np.zeros((40, 4)), model)]
+    [(32, 4), (8, 4)]
+    """
+    produced = 0
+    for element in _elements(data, model, batch_size):
+        if steps is not None and produced >= steps:
+            return
+        batch = _inputs(element, model)
+        yield tuple(
+            _checked(array, tensor, produced)
+            for array, tensor in zip(batch, model.inputs, strict=True)
+        )
+        produced += 1
+    if not produced:
+        raise InvalidDataError(
+            "The data has no batches.",
+            received=f"an empty {type(data).__name__}",
+            fix="Pass at least one batch; a generator that was used up has to be made again.",
+        )
+
+
+def _elements(data: Any, model: keras.Model, batch_size: int) -> Iterator[Any]:
+    """Cuts arrays into batches; iterates over everything else."""
+    if _is_array(data):
+        data = (data,)
+    if isinstance(data, Mapping):
+        data = tuple(_by_name(data, model))
+    if isinstance(data, tuple) and data and all(_is_array(array) for array in data):
+        arrays = [np.asarray(array) for array in data]
+        if len({len(array) for array in arrays}) > 1:
+            raise InvalidDataError(
+                "The arrays for the inputs have different numbers of samples.",
+                received=f"{[len(array) for array in arrays]}",
+            )
+        for start in range(0, len(arrays[0]), batch_size):
+            yield tuple(array[start : start + batch_size] for array in arrays)
+    elif isinstance(data, keras.utils.PyDataset):
+        yield from (data[i] for i in range(len(data)))
+    elif hasattr(data, "__iter__"):
+        yield from data
+    else:
+        raise InvalidDataError(
+            "The data is of a type that cannot be read.",
+            received=type(data).__name__,
+            expected="an array, a tf.data.Dataset, a generator, or a list of arrays",
+        )
+
+
+def _inputs(element: Any, model: keras.Model) -> list[Any]:
+    """Picks the inputs out of an element: `inputs`, `(inputs, targets)` or one with weights."""
+    count = len(model.inputs)
+    if isinstance(element, tuple):
+        nested = isinstance(element[0], tuple | list | Mapping)
+        if nested or count == 1 or len(element) != count:
+            element = element[0]
+    if isinstance(element, Mapping):
+        element = _by_name(element, model)
+    if _is_array(element):
+        element = [element]
+    if not isinstance(element, tuple | list) or len(element) != count:
+        raise InvalidDataError(
+            "A batch has the wrong number of inputs.",
+            received=f"{len(element) if hasattr(element, '__len__') else type(element).__name__}",
+            expected=f"{count}: {[tensor.name for tensor in model.inputs]}",
+        )
+    return list(element)
+
+
+def _by_name(arrays: Mapping[str, Any], model: keras.Model) -> list[Any]:
+    names = [tensor.name for tensor in model.inputs]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise InvalidDataError(
+            "The data lacks inputs of the model.",
+            received=f"a dict with {sorted(arrays)}",
+            expected=f"a dict with {names}",
+        )
+    return [arrays[name] for name in names]
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype") and not hasattr(value, "element_spec")
+
+
+def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
+    """Converts one input of a batch and checks type, shape and values."""
+    array = np.asarray(value)
+    if array.ndim == len(tensor.shape) - 1:
+        array = array[None]
+    where = f"Batch {position} of the data for input '{tensor.name}'"
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise InvalidDataError(f"{where} is not numeric.", received=f"dtype {array.dtype}")
+    fits = array.ndim == len(tensor.shape) and all(
+        want in (None, have) for want, have in zip(tensor.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise InvalidDataError(
+            f"{where} has the wrong shape.",
+            received=f"shape {array.shape}",
+            expected=f"shape {tuple(tensor.shape)}",
+        )
+    if not np.isfinite(array).all():
+        raise InvalidDataError(
+            f"{where} has values that are not finite numbers.",
+            received=f"{int((~np.isfinite(array)).sum())} NaN or infinite value(s)",
+            fix="Remove or replace them: a range would be meaningless.",
+        )
+    return array

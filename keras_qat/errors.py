@@ -1,0 +1,81 @@
+"""Typed errors: each says what happened, where, what was expected and how to fix it.
+
+Everything that `keras_qat` raises on purpose derives from `KerasQatError`, so that one
+`except` clause is enough for a caller who wants to report a failure and go on.
+"""
+
+from __future__ import annotations
+
+
+class KerasQatError(Exception):
+    """Base class of every error that `keras_qat` raises on purpose.
+
+    Args:
+        what: One sentence that says what happened.
+        layer: Name of the layer (or operation, or tensor) it happened at.
+        received: What was received, as text.
+        expected: What would have been right.
+        fix: One concrete thing to do about it.
+
+    Example:
+
+    >>> print(KerasQatError("No weights.", layer="conv", fix="Call `model.build()`."))
+    No weights. Layer: 'conv'. To fix it: Call `model.build()`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        layer: str | None = None,
+        received: object = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ):
+        self.layer = layer
+        parts = [what]
+        if layer is not None:
+            parts.append(f"Layer: '{layer}'.")
+        if expected is not None:
+            parts.append(f"Expected: {expected}.")
+        if received is not None:
+            parts.append(f"Received: {received}.")
+        if fix is not None:
+            parts.append(f"To fix it: {fix}")
+        super().__init__(" ".join(parts))
+
+
+class InvalidModelError(KerasQatError, ValueError):
+    """The model cannot be read: not built, weights not finite, a dynamic spatial dimension."""
+
+
+class UnsupportedLayerError(KerasQatError, ValueError):
+    """A layer or operation has no integer form here."""
+
+
+class InvalidGraphError(KerasQatError, ValueError):
+    """A rewrite left the graph inconsistent: an edge without a producer, a cycle, a shape change."""
+
+
+class InvalidSchemeError(KerasQatError, ValueError):
+    """An unknown quantization scheme was asked for."""
+
+
+class InvalidDataError(KerasQatError, ValueError):
+    """Data for calibration or verification has the wrong shape or type, is empty or not finite."""
+
+
+class MissingRangeError(KerasQatError, ValueError):
+    """A tensor lacks min/max data, so that it has no scale and zero point."""
+
+
+class NotQuantizedError(KerasQatError, ValueError):
+    """A quantized model was expected, or a quantized layer was used outside one."""
+
+
+class ExportError(KerasQatError, OSError):
+    """The `.tflite` file could not be written."""
+
+
+class LiteRTFormatError(KerasQatError, ValueError):
+    """A LiteRT model is malformed or asks for something that the format cannot express."""

@@ -1,0 +1,209 @@
+"""Immutable graphs: nodes are calls of Keras operations, edges are named tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from keras import tree
+
+from keras_qat.errors import InvalidGraphError
+
+Shape = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+    """A tensor: output number `index` of the node called `node`."""
+
+    node: str
+    index: int = 0
+
+    def __str__(self):
+        return self.node if self.index == 0 else f"{self.node}[{self.index}]"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One call of a Keras operation, or of a chain of them that became one.
+
+    Attributes:
+        name: Unique in the graph; the operation's name for its first call.
+        operations: The Keras layers or `keras.ops` operations, in the order they apply. More
+            than one where a pass has fused followers into the first.
+        inputs: The tensors it takes, in the order they appear in `arguments`.
+        arguments: `(args, kwargs)` of the call, an `Edge` standing for each tensor.
+        shapes: Shape of each output.
+        dtypes: Dtype of each output.
+        activation_split: Whether the `activation` argument of the first operation was split
+            off into a node of its own, so that the first operation itself is linear.
+    """
+
+    name: str
+    operations: tuple[Any, ...]
+    inputs: tuple[Edge, ...]
+    arguments: Any
+    shapes: tuple[Shape, ...]
+    dtypes: tuple[str, ...]
+    activation_split: bool = False
+
+    @property
+    def head(self):
+        """The first operation, which takes the inputs."""
+        return self.operations[0]
+
+    @property
+    def is_input(self) -> bool:
+        """Whether this is an input of the graph: an `InputLayer`, which takes nothing."""
+        return not self.inputs
+
+    def rewired(self, mapping: Mapping[Edge, Edge]) -> Node:
+        """Returns the node with some of its input edges replaced."""
+        if not any(edge in mapping for edge in self.inputs):
+            return self
+        return dataclasses.replace(
+            self,
+            inputs=tuple(mapping.get(edge, edge) for edge in self.inputs),
+            arguments=map_edges(lambda edge: mapping.get(edge, edge), self.arguments),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """A directed acyclic graph of calls, in topological order.
+
+    Attributes:
+        name: Name of the model.
+        nodes: Nodes by name, each after the nodes it takes its inputs from.
+        inputs: Names of the input nodes, in the order of the model's inputs.
+        outputs: Structure (tensor, list, dict) of the model's outputs, an `Edge` for each tensor.
+        input_structure: Structure of the model's inputs, an `Edge` for each tensor.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_qat.graph import read_model
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> list(read_model(model).nodes)[1:]
+    ['head']
+    """
+
+    name: str
+    nodes: Mapping[str, Node]
+    inputs: tuple[str, ...]
+    outputs: Any
+    input_structure: Any
+
+    def __post_init__(self):
+        object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))
+
+    @property
+    def output_edges(self) -> tuple[Edge, ...]:
+        """The outputs as a flat tuple."""
+        return tuple(flatten_edges(self.outputs))
+
+    def shape(self, edge: Edge) -> Shape:
+        """Returns the shape of a tensor, None for an unknown size."""
+        return self.nodes[edge.node].shapes[edge.index]
+
+    def consumers(self) -> dict[Edge, list[Node]]:
+        """Returns the nodes that take each tensor, once for each time they take it."""
+        found: dict[Edge, list[Node]] = {}
+        for node in self.nodes.values():
+            for edge in node.inputs:
+                found.setdefault(edge, []).append(node)
+        return found
+
+    def replace(
+        self,
+        nodes: Iterable[Node],
+        mapping: Mapping[Edge, Edge],
+        unchanged: Container[str] = (),
+    ) -> Graph:
+        """Returns the graph with other nodes, edges in `mapping` redirected.
+
+        Args:
+            nodes: All nodes of the new graph, in topological order.
+            mapping: Old tensor to new tensor.
+            unchanged: Names of nodes that keep taking the old tensors.
+
+        Returns:
+            A new `Graph`.
+        """
+        rewired = [node if node.name in unchanged else node.rewired(mapping) for node in nodes]
+        outputs = map_edges(lambda edge: mapping.get(edge, edge), self.outputs)
+        return dataclasses.replace(
+            self, nodes={node.name: node for node in rewired}, outputs=outputs
+        )
+
+    def check(self, after: str = "reading") -> Graph:
+        """Checks that the graph is consistent, and returns it.
+
+        Args:
+            after: Name of the pass that produced it, for the message.
+
+        Returns:
+            The graph itself.
+
+        Raises:
+            InvalidGraphError: If an edge has no producer before its consumer, a node's inputs
+                are not the edges in its arguments, a name differs from its key, or an
+                input or output does not exist.
+        """
+        seen: set[Edge] = set()
+        for name, node in self.nodes.items():
+            self._check_node(name, node, seen, after)
+            seen.update(Edge(name, i) for i in range(len(node.shapes)))
+        for edge in (*self.output_edges, *flatten_edges(self.input_structure)):
+            if edge not in seen:
+                raise InvalidGraphError(
+                    f"After '{after}' the graph has an input or output that no node makes.",
+                    layer=str(edge),
+                )
+        if tuple(n.name for n in self.nodes.values() if n.is_input) != tuple(
+            name for name in self.nodes if name in self.inputs
+        ):
+            raise InvalidGraphError(
+                f"After '{after}' the nodes without inputs are not the graph's inputs.",
+                received=self.inputs,
+            )
+        return self
+
+    def _check_node(self, name: str, node: Node, seen: set[Edge], after: str) -> None:
+        if node.name != name:
+            problem = f"the node named '{node.name}' is filed under another name"
+        elif not node.operations:
+            problem = "a node has no operation"
+        elif len(node.shapes) != len(node.dtypes):
+            problem = "a node has as many shapes as dtypes no longer"
+        elif tuple(flatten_edges(node.arguments)) != node.inputs:
+            problem = "a node's inputs are not the tensors in its arguments"
+        elif missing := [str(edge) for edge in node.inputs if edge not in seen]:
+            problem = f"a node takes {missing}, which nothing before it makes"
+        else:
+            return
+        raise InvalidGraphError(f"After '{after}' {problem}.", layer=name)
+
+
+def map_edges(function: Callable[[Edge], Any], structure: Any) -> Any:
+    """Replaces each `Edge` in a nested structure; other leaves stay as they are."""
+    return tree.map_structure(
+        lambda leaf: function(leaf) if isinstance(leaf, Edge) else leaf, structure
+    )
+
+
+def flatten_edges(structure: Any) -> list[Edge]:
+    """Lists the edges of a nested structure in its order."""
+    return [leaf for leaf in tree.flatten(structure) if isinstance(leaf, Edge)]
+
+
+def unique_name(wanted: str, taken: Iterable[str] | Mapping[str, Any]) -> str:
+    """Returns `wanted`, or `wanted_1`, `wanted_2`, ... if it is taken."""
+    taken = set(taken)
+    name, count = wanted, 0
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name

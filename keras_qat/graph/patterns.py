@@ -1,0 +1,93 @@
+"""Matchers: which Keras layers and `keras.ops` operations a slice takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Matcher:
+    """A test on one operation.
+
+    Attributes:
+        label: What it matches, for people: `"Conv2D"`.
+        test: The test.
+        optional: Whether a chain may lack it.
+    """
+
+    label: str
+    test: Callable[[Any], bool]
+    optional: bool = False
+
+    def __call__(self, operation: Any) -> bool:
+        return self.test(operation)
+
+
+def layer_of(*classes: type) -> Matcher:
+    """Matches layers of exactly these classes.
+
+    Subclasses are not matched: they may compute something else.
+
+    Example:
+
+    >>> import keras
+    >>> layer_of(keras.layers.Flatten)(keras.layers.Flatten())
+    True
+    """
+    label = " or ".join(cls.__name__ for cls in classes)
+    return Matcher(label, lambda operation: type(operation) in classes)
+
+
+def operation_named(*names: str) -> Matcher:
+    """Matches `keras.ops` operations by the name of their class.
+
+    The classes are not part of Keras's public interface, their names are stable.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_qat.graph import read_model
+    >>> x = keras.Input((2,))
+    >>> model = keras.Model(x, x + x)
+    >>> operation_named("Add")(list(read_model(model).nodes.values())[1].head)
+    True
+    """
+    label = " or ".join(f"ops.{name.lower()}" for name in names)
+
+    def test(operation: Any) -> bool:
+        cls = type(operation)
+        return cls.__module__.startswith("keras.src.ops.") and cls.__name__ in names
+
+    return Matcher(label, test)
+
+
+def any_of(*matchers: Matcher) -> Matcher:
+    """Matches what any of the matchers matches."""
+    label = " or ".join(matcher.label for matcher in matchers)
+    return Matcher(label, lambda operation: any(matcher(operation) for matcher in matchers))
+
+
+def maybe(matcher: Matcher) -> Matcher:
+    """Makes a matcher optional in a chain."""
+    return dataclasses.replace(matcher, optional=True)
+
+
+def matches_chain(pattern: Sequence[Matcher], operations: Sequence[Any]) -> bool:
+    """Whether a chain of operations is one that the pattern describes.
+
+    Args:
+        pattern: Matchers in order; optional ones may be skipped.
+        operations: The chain.
+
+    Returns:
+        Whether every operation is matched, in order, and no required matcher is left.
+    """
+    position = 0
+    for matcher in pattern:
+        if position < len(operations) and matcher(operations[position]):
+            position += 1
+        elif not matcher.optional:
+            return False
+    return position == len(operations)

@@ -1,0 +1,72 @@
+"""Which tensors must share quantization parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol, cast
+
+from keras_qat.graph.graph import Edge, Graph, Node
+
+
+class RangeRules(Protocol):
+    """What a layer says about the parameters of its output."""
+
+    shares_range: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeGroup:
+    """Tensors with one scale and one zero point.
+
+    Attributes:
+        edges: The tensors, in topological order.
+    """
+
+    edges: tuple[Edge, ...]
+
+
+def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
+    """Groups the tensors of a graph that must have the same quantization parameters.
+
+    The output of an operator that only moves or selects values (`shares_range`) shares them
+    with its inputs, since LiteRT's kernels copy the integers; and a layer that is called more
+    than once has one set of parameters for each of its inputs and outputs over all calls,
+    since it has one set of integer weights.
+
+    Args:
+        graph: A graph in which each node but the inputs is a single quantized layer.
+
+    Returns:
+        The group of each tensor.
+    """
+    parent = {
+        Edge(node.name, i): Edge(node.name, i)
+        for node in graph.nodes.values()
+        for i in range(len(node.shapes))
+    }
+
+    def root(edge: Edge) -> Edge:
+        while parent[edge] != edge:
+            edge = parent[edge]
+        return edge
+
+    first_call: dict[int, Node] = {}
+    for node in graph.nodes.values():
+        if node.is_input:
+            continue
+        first = first_call.setdefault(id(node.head), node)
+        for mine, theirs in zip(node.inputs, first.inputs, strict=True):
+            parent[root(mine)] = root(theirs)
+        parent[root(Edge(node.name))] = root(Edge(first.name))
+        if cast(RangeRules, node.head).shares_range:
+            for edge in node.inputs:
+                parent[root(Edge(node.name))] = root(edge)
+    return _collect(parent, root)
+
+
+def _collect(parent: dict[Edge, Edge], root: Any) -> dict[Edge, RangeGroup]:
+    members: dict[Edge, list[Edge]] = {}
+    for edge in parent:
+        members.setdefault(root(edge), []).append(edge)
+    groups = {top: RangeGroup(tuple(edges)) for top, edges in members.items()}
+    return {edge: groups[root(edge)] for edge in parent}

@@ -1,0 +1,137 @@
+"""Reading a Keras model into a `Graph`. With `building`, all that knows Keras's internals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_qat.errors import InvalidModelError
+from keras_qat.graph.graph import Edge, Graph, Node, unique_name
+
+
+def read_model(model: keras.Model) -> Graph:
+    """Reads a functional or sequential model.
+
+    Nested models stay nodes of their own; the pass `inline_models` opens them. The operations
+    in the graph are the model's own objects, not copies.
+
+    Args:
+        model: A built functional or sequential model.
+
+    Returns:
+        The checked `Graph`.
+
+    Raises:
+        InvalidModelError: If the model is not built, or is neither functional nor sequential.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> read_model(model).shape(Edge("head"))
+    (None, 2)
+    """
+    functional = _functional(model)
+    edges: dict[int, Edge] = {}
+    nodes: dict[str, Node] = {}
+    for call in _calls(functional):
+        node = _read_call(call, edges, nodes)
+        nodes[node.name] = node
+        edges.update({id(t): Edge(node.name, i) for i, t in enumerate(call.output_tensors)})
+
+    def to_edge(tensor):
+        return edges[id(tensor)]
+
+    return Graph(
+        name=model.name,
+        nodes=nodes,
+        inputs=tuple(to_edge(tensor).node for tensor in functional.inputs),
+        outputs=tree.map_structure(to_edge, functional._outputs_struct),
+        input_structure=tree.map_structure(to_edge, functional._inputs_struct),
+    ).check()
+
+
+def tensors_by_edge(model: keras.Model) -> dict[Edge, Any]:
+    """Returns the symbolic tensor that stands for each edge of `read_model(model)`.
+
+    Args:
+        model: A model that `read_model` can read.
+
+    Returns:
+        The `KerasTensor` of every output of every node.
+    """
+    names = iter(read_model(model).nodes)
+    return {
+        Edge(name, i): tensor
+        for name, call in zip(names, _calls(_functional(model)), strict=True)
+        for i, tensor in enumerate(call.output_tensors)
+    }
+
+
+def is_model(operation: Any) -> bool:
+    """Whether an operation is a nested model that can be read."""
+    return isinstance(operation, keras.Sequential) or _is_functional(operation)
+
+
+def _is_functional(model: Any) -> bool:
+    return isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
+
+
+def _functional(model: keras.Model) -> Any:
+    if not isinstance(model, keras.Model):
+        raise InvalidModelError(
+            "Not a Keras model.",
+            received=f"{type(model).__module__}.{type(model).__name__}",
+            expected="a keras.Model",
+            fix="Pass a functional or sequential Keras 3 model.",
+        )
+    if isinstance(model, keras.Sequential):
+        if not model.built or model._functional is None:
+            raise InvalidModelError(
+                "The model is not built: its weights do not exist yet.",
+                layer=model.name,
+                fix="Add a `keras.Input` as the first layer, or call `model.build(input_shape)`.",
+            )
+        return model._functional
+    if not _is_functional(model):
+        raise InvalidModelError(
+            "The model is subclassed, so that it has no graph of layers to read.",
+            layer=model.name,
+            received=f"a {type(model).__name__}",
+            expected="a functional or sequential model",
+            fix="Build it with `keras.Model(inputs, outputs)`.",
+        )
+    return model
+
+
+def _calls(functional: Any):
+    """Yields Keras's own nodes, producers first."""
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        yield from functional._nodes_by_depth[depth]
+
+
+def _read_call(call: Any, edges: dict[int, Edge], nodes: dict[str, Node]) -> Node:
+    def to_edge(leaf):
+        return edges[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
+
+    operation = call.operation
+    _check_built(operation)
+    arguments = (call.arguments.args, call.arguments.kwargs)
+    return Node(
+        name=unique_name(operation.name, nodes),
+        operations=(operation,),
+        inputs=tuple(edges[id(tensor)] for tensor in call.input_tensors),
+        arguments=tree.map_structure(to_edge, arguments),
+        shapes=tuple(tuple(tensor.shape) for tensor in call.output_tensors),
+        dtypes=tuple(str(tensor.dtype) for tensor in call.output_tensors),
+    )
+
+
+def _check_built(operation: Any) -> None:
+    if isinstance(operation, keras.layers.Layer) and not operation.built:
+        raise InvalidModelError(
+            "A layer is not built: its weights do not exist yet.",
+            layer=operation.name,
+            fix="Call the model once, or `model.build(input_shape)`, before passing it.",
+        )

@@ -1,0 +1,52 @@
+"""Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
+
+from keras_qat.layers.activations import QReLU, QSoftmax
+from keras_qat.layers.base import QuantizedLayer, float_mode
+from keras_qat.layers.batch_normalization import QBatchNormalization
+from keras_qat.layers.convolution import QConv2D, QDepthwiseConv2D
+from keras_qat.layers.dense import QDense
+from keras_qat.layers.input import QuantizeInput
+from keras_qat.layers.merge import QAdd
+from keras_qat.layers.pooling import QAveragePooling2D, QGlobalAveragePooling2D, QMaxPooling2D
+from keras_qat.layers.quantized_model import QuantizedModel
+from keras_qat.layers.registry import find_slice, register, registered_slices
+from keras_qat.layers.regularization import (
+    QActivityRegularization,
+    QAlphaDropout,
+    QDropout,
+    QGaussianDropout,
+    QGaussianNoise,
+    QSpatialDropout1D,
+    QSpatialDropout2D,
+)
+from keras_qat.layers.reshaping import QFlatten, QReshape, QZeroPadding2D
+
+__all__ = [
+    "QActivityRegularization",
+    "QAdd",
+    "QAlphaDropout",
+    "QAveragePooling2D",
+    "QBatchNormalization",
+    "QConv2D",
+    "QDense",
+    "QDepthwiseConv2D",
+    "QDropout",
+    "QFlatten",
+    "QGaussianDropout",
+    "QGaussianNoise",
+    "QGlobalAveragePooling2D",
+    "QMaxPooling2D",
+    "QReLU",
+    "QReshape",
+    "QSoftmax",
+    "QSpatialDropout1D",
+    "QSpatialDropout2D",
+    "QZeroPadding2D",
+    "QuantizeInput",
+    "QuantizedLayer",
+    "QuantizedModel",
+    "find_slice",
+    "float_mode",
+    "register",
+    "registered_slices",
+]

@@ -1,0 +1,78 @@
+"""Canonical names of activations, however they are written in Keras."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_qat.graph.patterns import Matcher
+
+_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Softmax": "softmax"}
+
+
+def function_name(function: Any) -> str:
+    """Returns the canonical name of an activation function.
+
+    Args:
+        function: A function of `keras.activations`, a callable, or None.
+
+    Returns:
+        Its name; `"linear"` for None; `"custom"` for a callable that is not Keras's.
+
+    Example:
+
+    >>> function_name(keras.activations.get("relu6"))
+    'relu6'
+    """
+    if function is None:
+        return "linear"
+    name = getattr(function, "__name__", "custom")
+    known = getattr(keras.activations, name, None)
+    return name if known is function else "custom"
+
+
+def activation_name(operation: Any) -> str | None:
+    """Returns the canonical name of the activation that an operation computes.
+
+    Args:
+        operation: A Keras layer or `keras.ops` operation.
+
+    Returns:
+        `"relu"`, `"relu6"`, `"softmax"`, `"linear"`, ..., or None where it is no activation, or
+        one with parameters that no canonical name stands for.
+    """
+    if type(operation) is keras.layers.Activation:
+        return function_name(operation.activation)
+    if type(operation) is keras.layers.ReLU:
+        return _relu_name(operation)
+    if type(operation) is keras.layers.Softmax:
+        return "softmax" if operation.axis == -1 else None
+    if type(operation) is keras.layers.Identity:
+        return "linear"
+    if type(operation).__module__.startswith("keras.src.ops."):
+        axis = getattr(operation, "axis", -1)
+        return _OPERATIONS.get(type(operation).__name__) if axis == -1 else None
+    return None
+
+
+def _relu_name(layer: keras.layers.ReLU) -> str | None:
+    if layer.negative_slope or layer.threshold:
+        return None
+    return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
+
+
+def activation_of(*names: str) -> Matcher:
+    """Matches operations that compute one of these activations.
+
+    Example:
+
+    >>> activation_of("relu")(keras.layers.ReLU())
+    True
+    """
+    return Matcher(" or ".join(names), lambda operation: activation_name(operation) in names)
+
+
+# What LiteRT's operators can do after their own computation, at no cost.
+FUSED = activation_of("relu", "relu6")
+FUSED_CODES = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}

@@ -1,0 +1,125 @@
+"""Activations on their own: SOFTMAX, RELU and RELU6."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.arithmetic.fixed_point import conv_multiplier
+from keras_qat.arithmetic.requantize import requantize
+from keras_qat.arithmetic.softmax import softmax
+from keras_qat.backend import compiled
+from keras_qat.graph import Node
+from keras_qat.layers.activation_names import FUSED, activation_name, activation_of
+from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.fused import activation_limits, apply_activation
+from keras_qat.layers.registry import register
+from keras_qat.quantizers import FixedParameters
+from keras_qat.scheme import Scheme
+
+
+class Elementwise(QuantizedLayer):
+    """What layers with the shape of their only input have in common."""
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the input."""
+        return input_shape
+
+
+@register(activation_of("softmax"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QSoftmax(Elementwise):
+    """Softmax over the last axis: one SOFTMAX, whose output LiteRT fixes to 1/256 and -128.
+
+    At training the output is not rounded: a probability rounded to 0 has an infinite loss.
+
+    Args:
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+    """
+
+    fixed_parameters = FixedParameters(1 / 256, -128)
+
+    def float_forward(self, inputs, training=None):
+        """Computes the softmax in float."""
+        del training
+        return keras.activations.softmax(inputs)
+
+    def training_forward(self, inputs):
+        """Computes the softmax in float, and does not round it."""
+        return self.float_forward(inputs, training=True)
+
+    def integer(self, *centered):
+        """Computes in fixed point, as the reference SOFTMAX does."""
+        return _softmax_centered(centered[0], self._linked().inputs[0].scale)
+
+    def lower(self, builder, *inputs):
+        """Adds one SOFTMAX."""
+        return builder.operator(
+            "SOFTMAX", inputs, version=2, options_type="SoftmaxOptions", options={"beta": 1.0}
+        )
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer."""
+        return cls(name=node.name, scheme=scheme)
+
+
+@register(FUSED)
+@keras.saving.register_keras_serializable("keras_qat")
+class QReLU(Elementwise):
+    """A ReLU or ReLU6 that no layer before it can take up: one RELU or RELU6.
+
+    Args:
+        activation: `"relu"` or `"relu6"`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, activation="relu", *, scheme: str | Scheme | None = None, **kwargs):
+        super().__init__(scheme=scheme, **kwargs)
+        self.activation = activation
+
+    def float_forward(self, inputs, training=None):
+        """Computes the activation in float."""
+        del training
+        return apply_activation(self.activation, inputs)
+
+    def integer(self, *centered):
+        """Rescales and clips."""
+        links = self._linked()
+        zero_point = links.output.zero_point
+        low, high = activation_limits(
+            self.activation, links.output.scale, zero_point, self._scheme()
+        )
+        scales: tuple[Any, Any] = links.inputs[0].scale, links.output.scale
+        return _relu_centered(centered[0], *scales, zero_point, low, high)
+
+    def lower(self, builder, *inputs):
+        """Adds one RELU or RELU6."""
+        return builder.operator(self.activation.upper(), inputs, version=2)
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer."""
+        return cls(activation_name(node.head) or "relu", name=node.name, scheme=scheme)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "activation": self.activation}
+
+
+@compiled
+def _softmax_centered(x, scale):
+    # Only differences matter, so centered integers serve as well as the integers themselves.
+    return ops.cast(softmax(ops.cast(x, "int32"), scale) + 128, "float32")
+
+
+@compiled
+def _relu_centered(x, input_scale, output_scale, zero_point, low, high):
+    one = ops.ones_like(input_scale)
+    multiplier, shift = conv_multiplier(input_scale, one, output_scale)
+    q = requantize(ops.cast(x, "int32"), multiplier, shift, zero_point, low, high)
+    return ops.cast(q - zero_point, "float32")

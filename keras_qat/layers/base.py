@@ -1,0 +1,255 @@
+"""What all quantized layers have in common: three forwards, linking and lowering."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_qat.backend import compiled
+from keras_qat.errors import NotQuantizedError
+from keras_qat.graph import Node
+from keras_qat.quantizers import FixedParameters, RangeObserver, RangeParameters, fake_quantize
+from keras_qat.scheme import Scheme, get_scheme
+
+Parameters = FixedParameters | RangeParameters
+
+_FLOAT_MODE = contextvars.ContextVar("keras_qat_float_mode", default=False)
+
+
+@contextlib.contextmanager
+def float_mode():
+    """Makes quantized layers compute in float, for calibration and comparison.
+
+    The layers look at it when they are called or traced, so a compiled function keeps the mode
+    it was traced in.
+    """
+    token = _FLOAT_MODE.set(True)
+    try:
+        yield
+    finally:
+        _FLOAT_MODE.reset(token)
+
+
+def in_float_mode() -> bool:
+    """Whether quantized layers compute in float now."""
+    return _FLOAT_MODE.get()
+
+
+@dataclasses.dataclass(eq=False)
+class Links:
+    """The quantization parameters around a layer. A plain object: Keras must not track it.
+
+    Attributes:
+        inputs: Parameters of each input tensor; None for a tensor that is not quantized.
+        output: Parameters of the output tensor.
+    """
+
+    inputs: Sequence[Parameters | None] = ()
+    output: Parameters | None = None
+
+
+class QuantizedLayer(keras.layers.Layer):
+    """Base class of the layers of a quantized model.
+
+    With `scheme=None` the layer computes what the Keras layer of the same name computes. With a
+    scheme, `training=True` computes in float with straight-through fake quantization, and
+    inference computes the integers of LiteRT's reference kernels.
+
+    A tensor between two layers holds real values, `(q - zero_point) * scale` in float32.
+    Inside `integer` a tensor is *centered*: the whole numbers `q - zero_point`, in float32.
+
+    Subclasses define `float_forward`, `integer` and `lower`; most also inherit from the Keras
+    layer whose arguments they take.
+
+    Args:
+        *args: Arguments of the Keras layer.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of the Keras layer.
+
+    Attributes:
+        shares_range: Whether the output has the quantization parameters of the inputs, because
+            the operator moves or selects values.
+        fixed_parameters: Parameters of the output if the kernel prescribes them.
+        range_momentum: How much of the old range a training step keeps.
+        takes_activation: Whether the Keras layer has an `activation` argument that has to
+            become a node of its own before anything is fused.
+    """
+
+    shares_range = False
+    fixed_parameters: FixedParameters | None = None
+    range_momentum = 0.99
+    takes_activation = False
+
+    def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scheme = None if scheme is None else get_scheme(scheme)
+        self.links = Links()
+        self.observer = None
+        if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
+            self.observer = RangeObserver(self.range_momentum, name="range")
+
+    def build(self, input_shape):
+        """Builds the Keras layer and the range observer."""
+        super().build(input_shape)
+        if self.observer is not None and not self.observer.built:
+            self.observer.build()
+
+    def call(self, inputs, training=None):
+        """Computes in float, with fake quantization (training), or in integers (inference)."""
+        if self.scheme is None or in_float_mode():
+            return self.float_forward(inputs, training=training)
+        if training:
+            return self.training_forward(inputs)
+        return self.integer_forward(inputs)
+
+    def float_forward(self, inputs, training=None):
+        """Computes what the Keras layer computes."""
+        raise NotImplementedError
+
+    def training_forward(self, inputs):
+        """Computes in float, the output rounded to its grid."""
+        return self.quantize_output(self.float_forward(inputs, training=True))
+
+    def quantize_output(self, y):
+        """Observes the range of the output and rounds it to its grid, straight through."""
+        if self.observer is not None:
+            self.observer.track(y)
+        output = self._linked().output
+        scheme = self._scheme()
+        return fake_quantize(
+            y, output.scale, output.zero_point, scheme.activation_low, scheme.activation_high
+        )
+
+    def integer_forward(self, inputs):
+        """Computes the reference kernels' integers, and returns the real values they stand for."""
+        links = self._linked()
+        tensors = tree.flatten(inputs)
+        centered = [centered_values(x, p) for x, p in zip(tensors, links.inputs, strict=True)]
+        return real_values(self.integer(*centered), links.output)
+
+    def integer(self, *centered):
+        """Computes the operator in integers.
+
+        Args:
+            *centered: For each input, float32 whole numbers `q - zero_point`.
+
+        Returns:
+            float32 whole numbers `q - zero_point` of the output.
+        """
+        raise NotImplementedError
+
+    def lower(self, builder, *inputs):
+        """Adds the layer's operators to a LiteRT model.
+
+        Args:
+            builder: A `keras_qat.lowering.Builder`.
+            *inputs: LiteRT tensors.
+
+        Returns:
+            The LiteRT tensor of the output.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer for a chain of Keras operations, without its weights.
+
+        Args:
+            node: The chain, as matched by the registered pattern.
+            scheme: The scheme, or None for a float layer.
+
+        Returns:
+            A layer that is not built yet.
+        """
+        config = node.head.get_config() if isinstance(node.head, keras.layers.Layer) else {}
+        return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies the weights of the chain of Keras operations that this layer was made for."""
+
+    def link(self, inputs: Sequence[Parameters | None], output: Parameters) -> None:
+        """Tells the layer the quantization parameters of the tensors around it."""
+        self.links.inputs, self.links.output = tuple(inputs), output
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        name = None if self.scheme is None else self.scheme.name
+        return {**super().get_config(), "scheme": name}
+
+    def _scheme(self) -> Scheme:
+        if self.scheme is None:
+            raise NotQuantizedError("The layer has no quantization scheme.", layer=self.name)
+        return self.scheme
+
+    def _linked(self) -> Any:
+        if self.links.output is None:
+            raise NotQuantizedError(
+                "A quantized layer was called outside a quantized model, so that it does not "
+                "know the scales of its inputs.",
+                layer=self.name,
+                fix="Make the model with `keras_qat.quantize_model`.",
+            )
+        return self.links
+
+
+class MovesValues(QuantizedLayer):
+    """Base class of layers whose operator copies integers: its float forward is exact."""
+
+    shares_range = True
+
+    def float_forward(self, inputs, training=None):
+        """Calls the Keras layer."""
+        del training
+        return super(QuantizedLayer, self).call(inputs)
+
+    def training_forward(self, inputs):
+        """Calls the Keras layer: values from the grid stay on the grid."""
+        return self.float_forward(inputs, training=True)
+
+    def integer(self, *centered):
+        """Moves the integers as the float forward moves values; 0 is the zero point."""
+        return self.float_forward(centered[0], training=False)
+
+
+@compiled
+def _to_centered(x, scale):
+    return ops.round(x / scale)
+
+
+def centered_values(x, parameters: Parameters | None):
+    """Returns the whole numbers `q - zero_point` that the real values of a tensor stand for.
+
+    Args:
+        x: float32 tensor of real values, each a multiple of the scale.
+        parameters: Its quantization parameters; None returns `x` as it is.
+
+    Returns:
+        float32 tensor of whole numbers.
+    """
+    if parameters is None:
+        return x
+    known = getattr(x, "_keras_qat_centered", None)
+    return _to_centered(x, parameters.scale) if known is None else known
+
+
+def real_values(centered, parameters: Parameters):
+    """Returns the real values of centered integers.
+
+    Args:
+        centered: float32 tensor of whole numbers `q - zero_point`.
+        parameters: Quantization parameters of the tensor.
+
+    Returns:
+        float32 tensor.
+    """
+    x = centered * parameters.scale
+    # Spares the next layer a division; JAX's tensors take no attributes and are divided again.
+    with contextlib.suppress(AttributeError):
+        x._keras_qat_centered = centered
+    return x

@@ -1,0 +1,121 @@
+"""Batch normalization that no layer before it can take up: a 1x1 DEPTHWISE_CONV_2D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.graph import Matcher, Node, maybe
+from keras_qat.layers.activation_names import FUSED, FUSED_CODES, activation_name, function_name
+from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.registry import register
+from keras_qat.layers.weighted import WeightedLayer, copy_variables
+from keras_qat.scheme import Scheme
+
+
+def _normalizes_last_axis(operation: Any) -> bool:
+    if type(operation) is not keras.layers.BatchNormalization:
+        return False
+    return operation.axis in (-1, operation.input_spec.ndim - 1)
+
+
+BATCH_NORM = Matcher("BatchNormalization", _normalizes_last_axis)
+
+
+@register(BATCH_NORM, maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QBatchNormalization(WeightedLayer):
+    """A batch normalization on its own: one factor and one int32 bias for each channel.
+
+    Where it follows an activation, a pooling or an input there is no convolution before it to
+    fold it into. As a depthwise convolution with a 1x1 kernel it is one operator, and each
+    channel has a weight scale of its own, which a MUL and an ADD would not have.
+
+    Args:
+        activation: Activation behind it: None, `"relu"` or `"relu6"`.
+        batch_norm: Configuration of the `keras.layers.BatchNormalization`; True for defaults.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+
+    >>> layer = QBatchNormalization(activation="relu")
+    >>> layer(np.ones((2, 4), "float32")).shape
+    TensorShape([2, 4])
+    """
+
+    channel_dims = 2
+    takes_activation = False
+    use_bias = False
+
+    def __init__(self, activation=None, *, batch_norm: bool | dict = True, scheme=None, **kwargs):
+        super().__init__(batch_norm=batch_norm, scheme=scheme, **kwargs)
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape):
+        """Builds the batch normalization and the range observer."""
+        self.channels = input_shape[-1]
+        super().build(input_shape)
+
+    @property
+    def kernel(self):
+        """float32 tensor of ones, of shape (1, 1, channels, 1)."""
+        return ops.ones((1, 1, self.channels, 1), "float32")
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the input."""
+        return input_shape
+
+    def apply_kernel(self, x, kernel):
+        """Multiplies each channel."""
+        return x * ops.reshape(kernel, (-1,))
+
+    def accumulate(self, centered, kernel):
+        """Multiplies each channel: 255 * 127 is exact in float32."""
+        return ops.cast(self.apply_kernel(centered, kernel), "int32")
+
+    def lower(self, builder, *inputs):
+        """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs where the input has not rank 4."""
+        kernel, scale, bias = self.lower_weights()
+        x, shape = inputs[0], inputs[0].shape
+        if len(shape) != 4:
+            x = builder.reshape(x, (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1]))
+        y = builder.operator(
+            "DEPTHWISE_CONV_2D",
+            (x, builder.weights(kernel, scale, axis=3), builder.bias(bias, x, scale)),
+            shape=x.shape,
+            version=3,
+            options_type="DepthwiseConv2DOptions",
+            options={
+                "padding": "VALID",
+                "strideH": 1,
+                "strideW": 1,
+                "dilationHFactor": 1,
+                "dilationWFactor": 1,
+                "depthMultiplier": 1,
+                "fusedActivationFunction": FUSED_CODES[function_name(self.activation)],
+            },
+        )
+        return y if len(shape) == 4 else builder.reshape(y, shape)
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer for `BatchNormalization [+ ReLU]`."""
+        followers = node.operations[1:]
+        return cls(
+            activation_name(followers[0]) if followers else None,
+            batch_norm={**node.head.get_config(), "dtype": "float32"},
+            scheme=scheme,
+            name=node.name,
+        )
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies the batch normalization's variables."""
+        copy_variables(node.head, self.batch_normalization)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "activation": function_name(self.activation)}

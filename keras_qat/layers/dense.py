@@ -1,0 +1,76 @@
+"""FULLY_CONNECTED."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_qat.arithmetic import accumulate
+from keras_qat.graph import layer_of, maybe
+from keras_qat.layers.activation_names import FUSED, FUSED_CODES, function_name
+from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.registry import register
+from keras_qat.layers.requantize import requantize_dense
+from keras_qat.layers.weighted import IntegerWeights, WeightedLayer
+
+
+@register(layer_of(keras.layers.Dense), maybe(BATCH_NORM), maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QDense(WeightedLayer, keras.layers.Dense):
+    """Dense layer with folded batch normalization and fused activation: one FULLY_CONNECTED.
+
+    Weights are quantized per output channel. Inputs may have any rank; the last axis is
+    contracted.
+
+    Args:
+        *args: Arguments of `keras.layers.Dense`.
+        batch_norm: Whether a batch normalization follows, or its configuration.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Dense`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> QDense(3, activation="relu")(np.ones((2, 7, 4), "float32")).shape
+    TensorShape([2, 7, 3])
+    """
+
+    def apply_kernel(self, x, kernel):
+        """Multiplies by the kernel."""
+        return ops.matmul(x, kernel)
+
+    def accumulate(self, centered, kernel):
+        """Multiplies exactly, splitting the inputs where float32 would not be exact."""
+        return accumulate.matmul(centered, kernel)
+
+    def requantize(self, accumulators, weights: IntegerWeights, zero_point, low, high):
+        """Scales in double precision, as the reference FULLY_CONNECTED does."""
+        links = self._linked()
+        return requantize_dense(
+            accumulators,
+            weights.bias,
+            links.inputs[0].scale,
+            weights.kernel_scale,
+            links.output.scale,
+            zero_point,
+            low,
+            high,
+        )
+
+    def lower(self, builder, *inputs):
+        """Adds one FULLY_CONNECTED; the kernel is stored as (out, in)."""
+        kernel, scale, bias = self.lower_weights()
+        return builder.operator(
+            "FULLY_CONNECTED",
+            (
+                inputs[0],
+                builder.weights(kernel.T, scale, axis=0),
+                builder.bias(bias, inputs[0], scale),
+            ),
+            version=12,
+            options_type="FullyConnectedOptions",
+            options={
+                "keepNumDims": len(inputs[0].shape) != 2,
+                "fusedActivationFunction": FUSED_CODES[function_name(self.activation)],
+            },
+        )

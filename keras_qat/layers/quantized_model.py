@@ -1,0 +1,143 @@
+"""The quantized model: an ordinary functional model whose layers know their neighbours' scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+
+from keras_qat.errors import InvalidGraphError, MissingRangeError
+from keras_qat.graph import Edge, Graph, range_groups, read_model
+from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
+from keras_qat.quantizers import RangeParameters
+
+__all__ = ["QuantizedModel", "float_mode"]
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class QuantizedModel(keras.Model):
+    """A functional model of quantized layers, as `keras_qat.quantize_model` returns it.
+
+    It trains, saves, reloads and clones like any functional model. Its constructor links each
+    layer to the quantization parameters of the tensors around it, so that they are the same
+    after `quantize_model` and after loading.
+
+    Args:
+        *args: `inputs` and `outputs` of `keras.Model`.
+        **kwargs: Keyword arguments of `keras.Model`.
+
+    Raises:
+        InvalidGraphError: If a layer of the model is not a quantized one.
+    """
+
+    # Keras recognizes a functional constructor by exactly these two names.
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        link_layers(read_model(self))
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        """Computes integers at inference; refuses where a tensor lacks min/max data."""
+        if not training and not in_float_mode() and _executes_eagerly(inputs):
+            self.check_ranges()
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def make_predict_function(self, force=False):
+        """Checks the ranges, then builds the function that `predict` runs."""
+        self.check_ranges()
+        return super().make_predict_function(force=force)
+
+    def make_test_function(self, force=False):
+        """Checks the ranges, then builds the function that `evaluate` runs."""
+        self.check_ranges()
+        return super().make_test_function(force=force)
+
+    def check_ranges(self) -> None:
+        """Raises if a tensor has never been calibrated or trained.
+
+        Raises:
+            MissingRangeError: Naming the tensors and the layers that make them.
+        """
+        lacking = [layer.name for layer in observed_layers(self) if int(layer.observer.updates) < 1]
+        if lacking:
+            raise MissingRangeError(
+                f"{len(lacking)} tensor(s) lack min/max data: the outputs of {_listing(lacking)}.",
+                layer=lacking[0],
+                fix="Pass `calibration_data` to `quantize_model`, call `keras_qat.calibrate(model, "
+                "data)`, or train the model.",
+            )
+
+
+def observed_layers(model: keras.Model) -> list[QuantizedLayer]:
+    """Returns the layers of a model whose outputs have an observed range."""
+    return [layer for layer in model.layers if getattr(layer, "observer", None) is not None]
+
+
+def link_layers(graph: Graph) -> None:
+    """Gives each layer the quantization parameters of its inputs and its output.
+
+    Args:
+        graph: A graph in which each node but the inputs is one quantized layer.
+
+    Raises:
+        InvalidGraphError: If a node is something else, or tensors with prescribed parameters
+            would have to share them with others.
+    """
+    for node in graph.nodes.values():
+        if not node.is_input and not isinstance(node.head, QuantizedLayer):
+            raise InvalidGraphError(
+                "A quantized model has a layer that is not quantized.",
+                layer=node.name,
+                received=type(node.head).__name__,
+                fix="Make the model with `keras_qat.quantize_model`.",
+            )
+    groups = range_groups(graph)
+    parameters: dict[int, Parameters | None] = {}
+    for group in groups.values():
+        if id(group) not in parameters:
+            parameters[id(group)] = _group_parameters(graph, group.edges)
+    for node in graph.nodes.values():
+        if not node.is_input:
+            inputs = [parameters[id(groups[edge])] for edge in node.inputs]
+            node.head.link(inputs, parameters[id(groups[Edge(node.name)])])
+
+
+def _group_parameters(graph: Graph, edges: tuple[Edge, ...]) -> Parameters | None:
+    makers = {id(layer): layer for layer in _makers(graph, edges)}.values()
+    fixed = [layer for layer in makers if layer.fixed_parameters is not None]
+    if len({layer.fixed_parameters for layer in fixed}) > 1 or (fixed and len(fixed) < len(makers)):
+        raise InvalidGraphError(
+            f"The tensors {_listing(map(str, edges))} have to share one range, but LiteRT "
+            "prescribes that of some of them.",
+            layer=fixed[0].name,
+            fix="Do not call one layer both on a softmax's output and on another tensor.",
+        )
+    if fixed:
+        return fixed[0].fixed_parameters
+    observers = [layer.observer for layer in makers if layer.observer is not None]
+    if not observers:
+        return None
+    names = [layer.name for layer in makers]
+    return RangeParameters(next(iter(makers)).scheme, observers, names)
+
+
+def _makers(graph: Graph, edges: tuple[Edge, ...]) -> Iterator[QuantizedLayer]:
+    """The layers that compute the values of a group, and not only move them."""
+    for edge in edges:
+        node = graph.nodes[edge.node]
+        if not node.is_input and not node.head.shares_range:
+            yield node.head
+
+
+def _listing(names, most: int = 8) -> str:
+    names = list(names)
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _executes_eagerly(inputs) -> bool:
+    tensors = keras.tree.flatten(inputs)
+    try:
+        keras.ops.convert_to_numpy(tensors[0])
+    except Exception:  # a symbolic or traced tensor has no values, each backend says so its way
+        return False
+    return True

@@ -1,0 +1,64 @@
+"""The registry of slices: which chain of Keras operations becomes which quantized layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_qat.graph.patterns import Matcher, matches_chain
+
+if TYPE_CHECKING:
+    from keras_qat.layers.base import QuantizedLayer
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """One entry of the registry.
+
+    Attributes:
+        pattern: The chain that is taken, the first operation first.
+        layer: Class of the quantized layer that it becomes.
+    """
+
+    pattern: tuple[Matcher, ...]
+    layer: type[QuantizedLayer]
+
+
+_SLICES: list[Slice] = []
+
+
+def register(*pattern: Matcher):
+    """Registers a quantized layer for a chain of Keras operations.
+
+    Args:
+        *pattern: One matcher for each operation of the chain. The first one must be required;
+            the others are followers that the layer can absorb.
+
+    Returns:
+        A class decorator.
+
+    Example:
+
+    `@register(layer_of(keras.layers.Add), maybe(RELU))` above a `QuantizedLayer` makes it
+    stand for an `Add`, with or without a ReLU behind it.
+    """
+
+    def decorate(cls):
+        _SLICES.append(Slice(tuple(pattern), cls))
+        return cls
+
+    return decorate
+
+
+def registered_slices() -> tuple[Slice, ...]:
+    """Returns all slices in the order of registration."""
+    return tuple(_SLICES)
+
+
+def find_slice(operations: Sequence[Any]) -> Slice | None:
+    """Returns the slice that takes exactly this chain of operations, or None."""
+    for entry in _SLICES:
+        if matches_chain(entry.pattern, operations):
+            return entry
+    return None

@@ -1,0 +1,263 @@
+"""Layers with a kernel, a batch normalization folded into it, and a fused activation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.fixed_point import conv_multiplier
+from keras_qat.backend import compiled
+from keras_qat.graph import Node
+from keras_qat.layers.activation_names import activation_name, function_name
+from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.fused import activation_limits
+from keras_qat.layers.requantize import requantize_centered
+from keras_qat.quantizers import fake_quantize_weights, quantize_weights, weight_scale
+from keras_qat.scheme import Scheme
+
+# A bias is the sum of two terms; each stays below 2^29, so that accumulators do not overflow.
+_LARGEST_BIAS_TERM = 2.0**29
+# XNNPACK refuses a multiplier below 2^-32; only a channel without weights would have one.
+_SMALLEST_MULTIPLIER = 2.0**-31
+
+
+class IntegerWeights(NamedTuple):
+    """The integers of a layer with a kernel, computed from its float variables.
+
+    Attributes:
+        kernel: float32 whole numbers in [-127, 127], in the shape of the Keras kernel.
+        kernel_scale: float32, one for each output channel.
+        bias: int32, one for each output channel, at `input_scale * kernel_scale`.
+        multiplier: int32, one for each output channel.
+        shift: int32, one for each output channel.
+    """
+
+    kernel: Any
+    kernel_scale: Any
+    bias: Any
+    multiplier: Any
+    shift: Any
+
+
+class WeightedLayer(QuantizedLayer):
+    """Base class of layers with a kernel, a bias, a batch normalization and an activation.
+
+    The batch normalization belongs to the layer: at training it normalizes with the batch's
+    statistics, at inference it is folded into the kernel and the bias. Weights are quantized in
+    the folded domain: training computes `BN(conv(x, fq(kernel * s) / s))` with `s = gamma /
+    sqrt(moving_variance + epsilon)`, so that they get the same grid as in the exported file.
+
+    Args:
+        *args: Arguments of the Keras layer.
+        batch_norm: Whether the layer has a batch normalization, or the configuration of one.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of the Keras layer.
+    """
+
+    takes_activation = True
+    # How many trailing dimensions of the kernel number its output channels.
+    channel_dims = 1
+
+    def __init__(
+        self, *args, batch_norm: bool | dict = False, scheme: str | Scheme | None = None, **kwargs
+    ):
+        super().__init__(*args, scheme=scheme, **kwargs)
+        self.batch_norm = batch_norm
+        self.batch_normalization = None
+        if batch_norm:
+            config = batch_norm if isinstance(batch_norm, dict) else {}
+            self.batch_normalization = keras.layers.BatchNormalization.from_config(
+                {"name": "batch_normalization", **config}
+            )
+
+    def build(self, input_shape):
+        """Builds the Keras layer, the batch normalization and the range observer."""
+        super().build(input_shape)
+        if self.batch_normalization is not None:
+            self.batch_normalization.build(self.compute_output_shape(input_shape))
+
+    def apply_kernel(self, x, kernel):
+        """Computes the linear part: float32 tensors in, float32 tensor out."""
+        raise NotImplementedError
+
+    def accumulate(self, centered, kernel):
+        """Computes the linear part exactly.
+
+        Args:
+            centered: float32 whole numbers `q - zero_point`.
+            kernel: float32 whole numbers, the quantized kernel.
+
+        Returns:
+            int32 accumulators.
+        """
+        raise NotImplementedError
+
+    def float_forward(self, inputs, training=None):
+        """Applies kernel, bias, batch normalization and activation in float."""
+        return self._finish(self.apply_kernel(inputs, self.kernel), training)
+
+    def training_forward(self, inputs):
+        """Applies the fake-quantized folded kernel, then the rest in float."""
+        fold = self._channel_scale()
+        # A channel with gamma = 0 has no folded weights: its own ones keep the gradient alive.
+        fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
+        fold = self._per_channel(fold)
+        folded = self.kernel * fold
+        high = self._scheme().weight_high
+        scale = weight_scale(folded, self._kernel_axes(), high)
+        kernel = fake_quantize_weights(folded, ops.stop_gradient(scale), high) / fold
+        return self.quantize_output(self._finish(self.apply_kernel(inputs, kernel), True))
+
+    def integer(self, *centered):
+        """Accumulates in int32 and requantizes as the reference kernel does."""
+        weights, output = self.integer_weights(), self._linked().output
+        zero_point = output.zero_point
+        low, high = activation_limits(
+            function_name(self.activation), output.scale, zero_point, self._scheme()
+        )
+        accumulators = self.accumulate(centered[0], weights.kernel)
+        return self.requantize(accumulators, weights, zero_point, low, high)
+
+    def requantize(self, accumulators, weights: IntegerWeights, zero_point, low, high):
+        """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
+
+        Args:
+            accumulators: What `accumulate` returned.
+            weights: The layer's integers.
+            zero_point: int32 scalar tensor.
+            low: Smallest output integer, an int32 scalar tensor.
+            high: Largest output integer.
+
+        Returns:
+            float32 whole numbers `q - zero_point`.
+        """
+        return requantize_centered(
+            accumulators, weights.bias, weights.multiplier, weights.shift, zero_point, low, high
+        )
+
+    def integer_weights(self) -> IntegerWeights:
+        """Computes the integer kernel, bias and multipliers from the current variables.
+
+        Inference and export call this same function, and it is written so that no compiler
+        can change its result: no sum of products, no division by a constant.
+
+        Returns:
+            The `IntegerWeights`.
+        """
+        links = self._linked()
+        offset, shifted = self._bias_terms()
+        return _integer_weights(
+            self.kernel,
+            self._channel_scale(),
+            offset,
+            shifted,
+            links.inputs[0].scale,
+            links.output.scale,
+            weight_high=self._scheme().weight_high,
+            channel_dims=self.channel_dims,
+        )
+
+    def lower_weights(self):
+        """Returns the integers as numpy arrays for `lower`: int8 kernel, scale, int32 bias."""
+        weights = self.integer_weights()
+        kernel = ops.convert_to_numpy(weights.kernel).astype("int8")
+        return (
+            kernel,
+            ops.convert_to_numpy(weights.kernel_scale),
+            ops.convert_to_numpy(weights.bias),
+        )
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
+        config = {**node.head.get_config(), "name": node.name, "dtype": "float32"}
+        if node.activation_split:
+            config["activation"] = "linear"
+        for operation in node.operations[1:]:
+            if isinstance(operation, keras.layers.BatchNormalization):
+                config["batch_norm"] = {**operation.get_config(), "dtype": "float32"}
+            else:
+                config["activation"] = activation_name(operation)
+        return cls.from_config({**config, "scheme": scheme})
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies kernel, bias and batch normalization."""
+        sources = [op for op in node.operations if getattr(op, "weights", None)]
+        for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
+            copy_variables(theirs, mine)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "batch_norm": self.batch_norm}
+
+    def _finish(self, y, training):
+        if self.use_bias:
+            y = y + self.bias
+        if self.batch_normalization is not None:
+            y = self.batch_normalization(y, training=training)
+        return self.activation(y)
+
+    def _channel_scale(self):
+        """What the folded batch normalization multiplies each channel with."""
+        norm = self.batch_normalization
+        if norm is None:
+            return ops.ones((self._channels(),), "float32")
+        # Written so that no compiler turns it into a product with a reciprocal square root.
+        deviation = ops.maximum(ops.sqrt(norm.moving_variance + norm.epsilon), 1e-12)
+        return (norm.gamma if norm.scale else ops.ones_like(deviation)) / deviation
+
+    def _bias_terms(self):
+        """The folded bias as two terms: their sum in float would depend on the compiler."""
+        zeros = ops.zeros((self._channels(),), "float32")
+        bias = self.bias if self.use_bias else zeros
+        norm = self.batch_normalization
+        if norm is None:
+            return ops.convert_to_tensor(bias), zeros
+        beta = norm.beta if norm.center else zeros
+        return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * self._channel_scale()
+
+    def _channels(self) -> int:
+        return int(np.prod(self.kernel.shape[-self.channel_dims :]))
+
+    def _per_channel(self, values):
+        return ops.reshape(values, self.kernel.shape[-self.channel_dims :])
+
+    def _kernel_axes(self) -> tuple[int, ...]:
+        return tuple(range(len(self.kernel.shape) - self.channel_dims))
+
+
+def copy_variables(source, target) -> None:
+    """Copies the variables that both layers have under the same attribute names."""
+    names = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+    for name in names:
+        value = getattr(source, name, None)
+        if value is not None:
+            getattr(target, name).assign(value)
+    target.trainable = source.trainable
+
+
+@compiled
+def _integer_weights(
+    kernel, channel_scale, offset, shifted, input_scale, output_scale, *, weight_high, channel_dims
+):
+    channels = kernel.shape[-channel_dims:]
+    folded = kernel * ops.reshape(channel_scale, channels)
+    axes = tuple(range(len(kernel.shape) - channel_dims))
+    scale = ops.reshape(weight_scale(folded, axes, weight_high), (-1,))
+    # A channel with hardly any weights gets a scale at which its bias fits in 32 bits.
+    bias_size = ops.maximum(ops.abs(offset), ops.abs(shifted)) * np.float32(1 / _LARGEST_BIAS_TERM)
+    scale = ops.maximum(scale, bias_size / input_scale)
+    scale = ops.maximum(scale, output_scale * np.float32(_SMALLEST_MULTIPLIER) / input_scale)
+    quantized = quantize_weights(folded, ops.reshape(scale, channels), weight_high)
+    per_step = 1.0 / (input_scale * scale)
+    bias = _round(offset * per_step) + _round(shifted * per_step)
+    return IntegerWeights(
+        quantized, scale, bias, *conv_multiplier(input_scale, scale, output_scale)
+    )
+
+
+def _round(x):
+    return ops.cast(ops.round(x), "int32")

@@ -1,0 +1,71 @@
+"""Constant data in the file, aligned as microcontroller runtimes need it."""
+
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 16
+
+
+class AlignedBuffer:
+    """Stands in for the schema's `BufferT`, whose own packing leaves data unaligned.
+
+    Its data starts at a multiple of 16 bytes from the start of the file (the schema's
+    `force_align: 16`), which x86 does without but microcontrollers do not.
+
+    Args:
+        data: The bytes, or `None` for the empty buffer that activations share.
+
+    Example:
+        >>> import flatbuffers
+        >>> from keras_qat.litert.buffers import AlignedBuffer
+        >>> builder = flatbuffers.Builder()
+        >>> _ = builder.Finish(AlignedBuffer(b"keras_qat").Pack(builder))
+        >>> bytes(builder.Output()).index(b"keras_qat") % 16
+        0
+    """
+
+    def __init__(self, data: bytes | None = None):
+        self.data = data
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's object API calls it so)
+        """Appends the buffer to a file under construction.
+
+        Args:
+            builder: The `flatbuffers.Builder` at work.
+
+        Returns:
+            The offset of the `Buffer` table.
+        """
+        from ai_edge_litert import schema_py_generated as schema
+
+        vector = None if self.data is None else _aligned_vector(builder, self.data)
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+def _aligned_vector(builder: Any, data: bytes) -> int:
+    builder.StartVector(1, len(data), ALIGNMENT)
+    builder.head = builder.Head() - len(data)
+    builder.Bytes[builder.head : builder.head + len(data)] = data
+    return builder.EndVector()
+
+
+def constant_bytes(data: np.ndarray) -> bytes:
+    r"""Returns an array as the file stores it: row-major and little-endian, whatever the host.
+
+    Args:
+        data: Any array of a fixed-size dtype.
+
+    Returns:
+        Its elements' bytes.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_qat.litert.buffers import constant_bytes
+        >>> constant_bytes(np.int16([1, -2]))
+        b'\x01\x00\xfe\xff'
+    """
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()

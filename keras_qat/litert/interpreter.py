@@ -1,0 +1,257 @@
+"""Running a `.tflite` file with LiteRT's own interpreter, in batches."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_qat.errors import InvalidDataError, LiteRTFormatError
+from keras_qat.litert.expose import expose_tensors
+
+# Names of ours to members of the interpreter's OpResolverType.
+KERNELS = {"reference": "BUILTIN_REF", "default": "AUTO"}
+
+
+@dataclass(frozen=True, eq=False)
+class TensorDetails:
+    """What the interpreter says of an input or output.
+
+    Args:
+        name: The tensor's name in the file.
+        shape: Dimensions; `None` is a dynamic one.
+        dtype: numpy dtype.
+        scale: float32 vector; empty if the tensor is not quantized.
+        zero_point: int32 vector of the same length.
+        index: The tensor's number in the file.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_qat.litert import TensorDetails
+        >>> none = np.float32([])
+        >>> TensorDetails("x", (None, 4), np.dtype("float32"), none, none, 0).shape
+        (None, 4)
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+    scale: np.ndarray
+    zero_point: np.ndarray
+    index: int
+
+
+class Runner:
+    """A `.tflite` file, ready to run on batches of any size.
+
+    Args:
+        content_or_path: The file's content, or its path.
+        kernels: `"reference"` for the reference kernels, which TFLite Micro's follow, or
+            `"default"` for what LiteRT runs on phones and PCs: XNNPACK and optimized kernels.
+        num_threads: Threads that the kernels may use.
+        expose_all: Whether `tensors()` shall have every tensor. The outputs keep their integers.
+
+    Attributes:
+        inputs: `TensorDetails` of each input, in the file's order.
+        outputs: `TensorDetails` of each output, in the file's order.
+        details: `TensorDetails` by name, of every tensor that can be read.
+
+    Raises:
+        LiteRTFormatError: for an unknown name of kernels, or a file that cannot be read or run.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
+        >>> x, y = Tensor("x", (None, 2), "float32"), Tensor("y", (None, 2), "float32")
+        >>> content = to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),)))
+        >>> Runner(content).run([np.float32([[-1, 2], [3, -4], [5, 6]])])[0].tolist()
+        [[0.0, 2.0], [3.0, 0.0], [5.0, 6.0]]
+    """
+
+    def __init__(
+        self,
+        content_or_path: bytes | str | os.PathLike[str],
+        *,
+        kernels: str = "reference",
+        num_threads: int = 1,
+        expose_all: bool = False,
+    ):
+        if kernels not in KERNELS:
+            raise LiteRTFormatError(
+                "There are no kernels of that name.",
+                expected=f"one of {sorted(KERNELS)}",
+                received=f"kernels={kernels!r}",
+            )
+        content = _content(content_or_path)
+        plain = _interpreter(content, kernels, num_threads)
+        self.inputs = tuple(_details(d) for d in plain.get_input_details())
+        self.outputs = tuple(_details(d) for d in plain.get_output_details())
+        self._interpreter = plain
+        if expose_all:
+            self._interpreter = _interpreter(expose_tensors(content), kernels, num_threads)
+        self._read = tuple(_details(d) for d in self._interpreter.get_output_details())
+        self.details = {details.name: details for details in self.inputs + self._read}
+        self._allocated: list[tuple[int, ...]] | None = None
+        self._expose_all = expose_all
+        self._tensors: dict[str, np.ndarray] = {}
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs the model once over the whole of the arrays given.
+
+        A dynamic dimension takes the arrays' size. Where the batch (the first dimension) is fixed
+        in the file, the arrays are cut into pieces of that size and the results joined.
+
+        Args:
+            arrays: One for each of `inputs`, of exactly its dtype, and of its shape but for
+                dynamic dimensions and the batch.
+
+        Returns:
+            One array for each of `outputs`.
+
+        Raises:
+            InvalidDataError: if the arrays do not fit the inputs, or are empty.
+            LiteRTFormatError: if a kernel fails.
+
+        Example:
+            >>> import numpy as np
+            >>> from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
+            >>> x, y = Tensor("x", (1, 2), "float32"), Tensor("y", (1, 2), "float32")
+            >>> content = to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),)))
+            >>> Runner(content).run([np.float32([[-1, 2], [3, -4]])])[0].tolist()
+            [[0.0, 2.0], [3.0, 0.0]]
+        """
+        arrays = [np.asarray(array) for array in arrays]
+        self._check(arrays)
+        pieces = [self._run_piece(piece) for piece in self._pieces(arrays)]
+        results = [_joined(parts) for parts in zip(*pieces, strict=True)]
+        if self._expose_all:
+            names = [details.name for details in self.inputs + self._read]
+            self._tensors = dict(zip(names, arrays + results, strict=True))
+        return results[: len(self.outputs)]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Returns the values that every tensor but the constants had in the last `run`.
+
+        Returns:
+            Name in the file to array: the inputs, and all outputs of all operators.
+
+        Raises:
+            LiteRTFormatError: without `expose_all=True`, or before the first `run`.
+
+        Example:
+            >>> import numpy as np
+            >>> from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
+            >>> x, y, z = (Tensor(name, (1, 2), "float32") for name in "xyz")
+            >>> ops = (Operator("RELU", (x,), (y,)), Operator("TANH", (y,), (z,)))
+            >>> runner = Runner(to_bytes(Model({"x": x}, {"z": z}, ops)), expose_all=True)
+            >>> _ = runner.run([np.float32([[-1, 2]])])
+            >>> runner.tensors()["y"].tolist()
+            [[0.0, 2.0]]
+        """
+        if not self._tensors:
+            raise LiteRTFormatError(
+                "There are no tensors to return.",
+                received=f"expose_all={self._expose_all}",
+                fix="Make the Runner with expose_all=True, and call run() first.",
+            )
+        return dict(self._tensors)
+
+    def _check(self, arrays: list[np.ndarray]) -> None:
+        if len(arrays) != len(self.inputs):
+            raise InvalidDataError(
+                "Each input takes one array.",
+                expected=f"{len(self.inputs)} arrays",
+                received=f"{len(arrays)} arrays",
+            )
+        for details, array in zip(self.inputs, arrays, strict=True):
+            if not (array.size and array.dtype == details.dtype and _fits(array, details)):
+                raise InvalidDataError(
+                    f"The array for input {details.name!r} does not fit it.",
+                    expected=f"shape={details.shape}, dtype={details.dtype}",
+                    received=f"shape={array.shape}, dtype={array.dtype}",
+                )
+
+    def _pieces(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+        wanted = [details.shape[:1] for details in self.inputs]
+        given = [array.shape[:1] for array in arrays]
+        if all(want in ((None,), got) for want, got in zip(wanted, given, strict=True)):
+            return [arrays]
+        sizes = {size for want in wanted for size in want if size is not None}
+        size, total = min(sizes), max(array.shape[0] for array in arrays if array.ndim)
+        if len(sizes) > 1 or set(given) != {(total,)} or size < 1 or total % size:
+            raise InvalidDataError(
+                "The file's batch is fixed.",
+                expected=f"one multiple of it for all inputs: {[d.shape for d in self.inputs]}",
+                received=f"shapes {[array.shape for array in arrays]}",
+            )
+        return [[array[i : i + size] for array in arrays] for i in range(0, total, size)]
+
+    def _run_piece(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        shapes = [array.shape for array in arrays]
+        try:
+            if shapes != self._allocated:
+                self._allocate(shapes)
+            for details, array in zip(self.inputs, arrays, strict=True):
+                self._interpreter.set_tensor(details.index, array)
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(details.index) for details in self._read]
+        except (RuntimeError, ValueError) as error:
+            raise LiteRTFormatError(f"LiteRT cannot run the file: {error}") from error
+
+    def _allocate(self, shapes: list[tuple[int, ...]]) -> None:
+        self._allocated = None  # stays so if a kernel refuses the shapes
+        for details, shape in zip(self.inputs, shapes, strict=True):
+            self._interpreter.resize_tensor_input(details.index, shape)
+        self._interpreter.allocate_tensors()
+        self._allocated = shapes
+
+
+def _fits(array: np.ndarray, details: TensorDetails) -> bool:
+    if array.ndim != len(details.shape):
+        return False
+    inner = zip(details.shape[1:], array.shape[1:], strict=True)  # `_pieces` judges the batch
+    return all(want in (None, got) for want, got in inner)
+
+
+def _joined(parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate([np.atleast_1d(p) for p in parts])
+
+
+def _content(content_or_path: bytes | str | os.PathLike[str]) -> bytes:
+    if isinstance(content_or_path, bytes):
+        return content_or_path
+    try:
+        return Path(content_or_path).read_bytes()
+    except OSError as error:
+        raise LiteRTFormatError(
+            f"The file cannot be read: {error.strerror or error}.",
+            received=f"path={str(content_or_path)!r}",
+        ) from error
+
+
+def _interpreter(content: bytes, kernels: str, num_threads: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    try:
+        return Interpreter(
+            model_content=content,
+            num_threads=num_threads,
+            experimental_op_resolver_type=OpResolverType[KERNELS[kernels]],
+        )
+    except (RuntimeError, ValueError) as error:
+        raise LiteRTFormatError(f"LiteRT cannot load the file: {error}") from error
+
+
+def _details(raw: dict[str, Any]) -> TensorDetails:
+    signature = raw["shape_signature"] if len(raw["shape_signature"]) else raw["shape"]
+    quantization = raw["quantization_parameters"]
+    return TensorDetails(
+        name=raw["name"],
+        shape=tuple(None if size < 0 else int(size) for size in signature),
+        dtype=np.dtype(raw["dtype"]),
+        scale=quantization["scales"],
+        zero_point=quantization["zero_points"],
+        index=int(raw["index"]),
+    )

@@ -1,0 +1,252 @@
+"""From a quantized model to a LiteRT model: a walk over its layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import ExportError, NotQuantizedError
+from keras_qat.graph import Edge, Graph, Node, read_model
+from keras_qat.layers import QuantizedModel
+from keras_qat.litert import Model, Operator, Quantization, Tensor, write
+
+# An unsigned 8-bit integer is the signed one plus this.
+_UNSIGNED_OFFSET = 128
+INFERENCE_TYPES = ("int8", "uint8", "float32")
+
+
+def export_litert(
+    model: QuantizedModel,
+    filepath: str | os.PathLike,
+    *,
+    inference_input_type: str = "int8",
+    inference_output_type: str = "int8",
+) -> None:
+    """Writes a quantized model as a fully integer LiteRT model.
+
+    The file has one signature, `serving_default`, tensors named after the Keras layers, a
+    dynamic batch size and 16-byte aligned weights. The same model gives the same bytes. It is
+    written to a temporary file first, so that a failure leaves nothing behind.
+
+    Args:
+        model: A model from `keras_qat.quantize_model`, calibrated or trained.
+        filepath: Where to write the `.tflite` file.
+        inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`. The last
+            two put one QUANTIZE operator behind each input.
+        inference_output_type: Type of the outputs, likewise.
+
+    Raises:
+        NotQuantizedError: If the model was not made by `quantize_model`.
+        MissingRangeError: If tensors lack min/max data, naming them and their layers.
+        ExportError: If the file cannot be written, or a type is none of the three.
+
+    Example:
+
+    >>> import tempfile, keras, keras_qat
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> qat = keras_qat.quantize_model(model, calibration_data=np.eye(4, dtype="float32"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
+    """
+    write(lower_model(model, inference_input_type, inference_output_type), filepath)
+
+
+def lower_model(
+    model: QuantizedModel, inference_input_type: str = "int8", inference_output_type: str = "int8"
+) -> Model:
+    """Lowers a quantized model to LiteRT operators, in memory.
+
+    Args:
+        model: A model from `keras_qat.quantize_model`, calibrated or trained.
+        inference_input_type: Type of the inputs.
+        inference_output_type: Type of the outputs.
+
+    Returns:
+        The `keras_qat.litert.Model`.
+
+    Raises:
+        NotQuantizedError: If the model was not made by `quantize_model`.
+        MissingRangeError: If tensors lack min/max data.
+        ExportError: If a type is none of the three.
+    """
+    for name in (inference_input_type, inference_output_type):
+        if name not in INFERENCE_TYPES:
+            raise ExportError(
+                "Unknown type of an input or output.",
+                received=repr(name),
+                expected=f"one of {INFERENCE_TYPES}",
+            )
+    if not isinstance(model, QuantizedModel):
+        raise NotQuantizedError(
+            "Only a quantized model can be exported.",
+            received=f"a {type(model).__name__}",
+            fix="Pass what `keras_qat.quantize_model` returned.",
+        )
+    model.check_ranges()
+    graph = read_model(model)
+    builder = Builder()
+    tensors: dict[Edge, Tensor] = {}
+    inputs = _lower_inputs(builder, graph, tensors, inference_input_type)
+    for node in graph.nodes.values():
+        if not node.is_input:
+            builder.enter(node)
+            arguments = [tensors[edge] for edge in node.inputs]
+            tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
+    outputs = _lower_outputs(builder, model, graph, tensors, inference_output_type)
+    return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
+
+
+class Builder:
+    """Collects the operators that layers add in their `lower`.
+
+    Attributes:
+        operators: The operators so far, in order.
+    """
+
+    def __init__(self):
+        self.operators: list[Operator] = []
+        self._constants: dict[str, Tensor] = {}
+        self._node: Any = None
+        self._parts = 0
+
+    def enter(self, node: Node) -> None:
+        """Starts the operators of a node."""
+        self._node, self._parts = node, 0
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of the node's output."""
+        return self._node.shapes[0]
+
+    def operator(
+        self,
+        code: str,
+        inputs: Sequence[Tensor],
+        *,
+        shape: Sequence[int | None] | None = None,
+        version: int = 1,
+        options_type: str | None = None,
+        options: dict | None = None,
+    ) -> Tensor:
+        """Adds an operator whose output has the node's quantization parameters.
+
+        Args:
+            code: Name of the operator, such as `"CONV_2D"`.
+            inputs: Its inputs.
+            shape: Shape of its output; the node's by default, which is then the node's output.
+            version: Version of the operator.
+            options_type: Name of its options in the schema.
+            options: Their fields.
+
+        Returns:
+            The output tensor, int8.
+        """
+        name = self._node.name
+        if shape is not None and tuple(shape) != self.output_shape:
+            self._parts += 1
+            name = f"{name}/part{self._parts}"
+        parameters = _quantization(self._node.head.links.output)
+        output = Tensor(name, tuple(shape or self.output_shape), "int8", parameters)
+        self.operators.append(
+            Operator(code, tuple(inputs), (output,), version, options_type, options or {})
+        )
+        return output
+
+    def reshape(self, x: Tensor, shape: Sequence[int | None]) -> Tensor:
+        """Adds a RESHAPE; an unknown batch size stays unknown."""
+        sizes = np.array([-1 if size is None else size for size in shape], "int32")
+        self._parts += 1
+        sizes = self.constant(f"shape{self._parts}", sizes)
+        return self.operator(
+            "RESHAPE",
+            (x, sizes),
+            shape=shape,
+            options_type="ReshapeOptions",
+            options={"newShape": sizes.data},
+        )
+
+    def constant(
+        self, role: str, data: np.ndarray, quantization: Quantization | None = None
+    ) -> Tensor:
+        """Returns a constant of the node's layer; calls of a shared layer share it."""
+        name = f"{self._node.head.name}/{role}"
+        if name not in self._constants:
+            data = np.ascontiguousarray(data)
+            self._constants[name] = Tensor(name, data.shape, str(data.dtype), quantization, data)
+        return self._constants[name]
+
+    def weights(self, kernel: np.ndarray, scale: np.ndarray, *, axis: int) -> Tensor:
+        """Returns the layer's int8 kernel, quantized per channel along `axis`."""
+        return self.constant("kernel", kernel, _symmetric(scale, axis))
+
+    def bias(self, bias: np.ndarray, x: Tensor, kernel_scale: np.ndarray) -> Tensor:
+        """Returns the layer's int32 bias at the scale of the input times the kernel's."""
+        assert x.quantization is not None
+        scale = x.quantization.scale * kernel_scale
+        return self.constant("bias", bias.astype("int32"), _symmetric(scale, 0))
+
+
+def _symmetric(scale: np.ndarray, axis: int) -> Quantization:
+    scale = np.asarray(scale, "float32").reshape(-1)
+    return Quantization(scale, np.zeros(scale.shape, "int64"), axis)
+
+
+def _quantization(parameters: Any, offset: int = 0) -> Quantization:
+    scale = np.asarray(ops.convert_to_numpy(parameters.scale), "float32").reshape(1)
+    zero_point = int(ops.convert_to_numpy(parameters.zero_point)) + offset
+    return Quantization(scale, np.array([zero_point], "int64"))
+
+
+def _lower_inputs(
+    builder: Builder, graph: Graph, tensors: dict[Edge, Tensor], dtype: str
+) -> dict[str, Tensor]:
+    """Makes the input tensors; a layer behind each knows what its integers mean."""
+    inputs = {}
+    quantizers = {node.inputs[0]: node for node in graph.nodes.values() if node.inputs}
+    for name in graph.inputs:
+        node = quantizers[Edge(name)]
+        builder.enter(node)
+        outer = _boundary_tensor(name, node.shapes[0], dtype, node.head.links.output)
+        inputs[name] = outer
+        is_inner = dtype == "int8"
+        tensors[Edge(name)] = outer if is_inner else _convert(builder, "QUANTIZE", outer)
+    return inputs
+
+
+def _convert(builder: Builder, code: str, x: Tensor) -> Tensor:
+    version = 1 if x.dtype == "float32" else 2
+    return builder.operator(code, (x,), version=version, options_type="QuantizeOptions")
+
+
+def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tensor:
+    """An input or output as the caller sees it."""
+    if dtype == "float32":
+        return Tensor(name, shape, dtype)
+    offset = _UNSIGNED_OFFSET if dtype == "uint8" else 0
+    return Tensor(name, shape, dtype, _quantization(parameters, offset))
+
+
+def _lower_outputs(
+    builder: Builder,
+    model: keras.Model,
+    graph: Graph,
+    tensors: dict[Edge, Tensor],
+    dtype: str,
+) -> dict[str, Tensor]:
+    outputs = {}
+    for edge in graph.output_edges:
+        node, inner = graph.nodes[edge.node], tensors[edge]
+        outer = inner
+        if dtype != "int8":
+            name = f"{inner.name}_{dtype}"
+            outer = _boundary_tensor(name, inner.shape, dtype, node.head.links.output)
+            code = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
+            options = "DequantizeOptions" if dtype == "float32" else "QuantizeOptions"
+            builder.operators.append(Operator(code, (inner,), (outer,), 2, options))
+        outputs[node.name] = outer
+    return outputs

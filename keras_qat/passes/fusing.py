@@ -1,0 +1,82 @@
+"""Absorbing a follower into the node before it: what two passes have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers import find_slice
+
+
+def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
+    """Lets each node absorb the one behind it, where its slice's pattern allows that.
+
+    A follower is absorbed if it is the only consumer of the node's output, the output is not an
+    output of the model, and every other call of the same layers is followed by the same
+    operation, so that shared layers stay shared.
+
+    Args:
+        graph: The graph.
+        is_follower: Which operations may be absorbed.
+
+    Returns:
+        The graph with the followers absorbed; the graph itself if there were none.
+    """
+    pairs = _candidates(graph, is_follower)
+    pairs = _keep_shared(graph, pairs)
+    if not pairs:
+        return graph
+    absorbed = {follower.name for follower in pairs.values()}
+    mapping = {Edge(follower.name): Edge(name) for name, follower in pairs.items()}
+    nodes = []
+    for node in graph.nodes.values():
+        if node.name in pairs:
+            follower = pairs[node.name]
+            node = dataclasses.replace(
+                node,
+                operations=node.operations + follower.operations,
+                shapes=follower.shapes,
+                dtypes=follower.dtypes,
+            )
+        if node.name not in absorbed:
+            nodes.append(node)
+    return graph.replace(nodes, mapping)
+
+
+def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, Node]:
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    pairs = {}
+    for node in graph.nodes.values():
+        edge = Edge(node.name)
+        behind = consumers.get(edge, [])
+        if len(behind) != 1 or edge in outputs or node.is_input:
+            continue
+        follower = behind[0]
+        if len(follower.operations) == len(follower.inputs) == 1 and is_follower(follower.head):
+            if find_slice(node.operations + follower.operations) is not None:
+                pairs[node.name] = follower
+    return pairs
+
+
+def _keep_shared(graph: Graph, pairs: dict[str, Node]) -> dict[str, Node]:
+    """Drops the pairs of shared layers that are not followed by the same thing everywhere."""
+
+    def key(operations):
+        return tuple(id(operation) for operation in operations)
+
+    calls: dict[Any, int] = {}
+    for node in graph.nodes.values():
+        for operation in node.operations:
+            calls[id(operation)] = calls.get(id(operation), 0) + 1
+    together: dict[Any, int] = {}
+    for name, follower in pairs.items():
+        pair = key(graph.nodes[name].operations + follower.operations)
+        together[pair] = together.get(pair, 0) + 1
+    kept = {}
+    for name, follower in pairs.items():
+        operations = graph.nodes[name].operations + follower.operations
+        if all(calls[id(op)] == together[key(operations)] for op in operations):
+            kept[name] = follower
+    return kept

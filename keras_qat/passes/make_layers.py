@@ -1,0 +1,69 @@
+"""Turns each node into one quantized layer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Graph, Node
+from keras_qat.layers import QuantizedLayer, find_slice, registered_slices
+from keras_qat.scheme import Scheme
+
+
+def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
+    """Replaces each chain of Keras operations by the layer that its slice makes of it.
+
+    Matches: every node; calls of the same operations become calls of the same layer.
+    Builds: quantized layers, or float ones of the same classes if `scheme` is None.
+    Why: from here on each layer is one LiteRT operator, or a fixed small group of them.
+
+    Args:
+        graph: A graph of Keras operations.
+        scheme: The scheme, or None.
+
+    Returns:
+        A graph of `QuantizedLayer`s, with the nodes' names.
+
+    Raises:
+        UnsupportedLayerError: If no slice takes an operation.
+    """
+    made: dict[tuple[int, ...], QuantizedLayer] = {}
+    nodes = {}
+    for name, node in graph.nodes.items():
+        nodes[name] = node if node.is_input else _make(node, scheme, made)
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _make(node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], QuantizedLayer]) -> Node:
+    key = tuple(id(operation) for operation in node.operations)
+    if key not in made:
+        made[key] = _make_layer(node, scheme)
+    edges = list(node.inputs)
+    return dataclasses.replace(
+        node,
+        operations=(made[key],),
+        arguments=((edges[0] if len(edges) == 1 else edges,), {}),
+        activation_split=False,
+    )
+
+
+def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
+    if isinstance(node.head, QuantizedLayer):
+        return type(node.head).from_config(
+            {**node.head.get_config(), "name": node.name, "scheme": scheme}
+        )
+    entry = find_slice(node.operations)
+    if entry is not None:
+        return entry.layer.from_match(node, scheme)
+    heads = sorted({entry.pattern[0].label for entry in registered_slices()})
+    kind = "layer" if isinstance(node.head, keras.layers.Layer) else "operation"
+    raise UnsupportedLayerError(
+        f"This {kind} has no integer form here.",
+        layer=node.name,
+        received=f"a {type(node.head).__name__}",
+        expected=f"one of {', '.join(heads)}",
+        fix="Replace it by supported layers, or register a slice for it "
+        "(`keras_qat.layers.register`).",
+    )

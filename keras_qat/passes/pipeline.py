@@ -1,0 +1,116 @@
+"""The order of the passes, and the record of what each one rewrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from keras_qat.graph import Graph, Node
+from keras_qat.passes.fold_batch_norms import fold_batch_norms
+from keras_qat.passes.fuse_activations import fuse_activations
+from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.remove_identities import remove_identities
+from keras_qat.passes.split_activations import split_activations
+from keras_qat.passes.split_sums import split_sums
+
+# The float rewrite: from the user's model to one node for each operator.
+PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
+    inline_models,
+    split_activations,
+    remove_identities,
+    split_sums,
+    fold_batch_norms,
+    fuse_activations,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewrite:
+    """One thing that a pass did.
+
+    Attributes:
+        rewrite: Name of the pass.
+        layers_in: Names of the operations it took.
+        layers_out: Names of the nodes they became.
+    """
+
+    rewrite: str
+    layers_in: tuple[str, ...]
+    layers_out: tuple[str, ...]
+
+    def __str__(self):
+        return f"{self.rewrite}: {' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
+
+
+def run_pipeline(
+    graph: Graph, passes: Sequence[Callable[[Graph], Graph]]
+) -> tuple[Graph, tuple[Rewrite, ...]]:
+    """Runs passes in order, checking the graph after each.
+
+    Args:
+        graph: The graph.
+        passes: The passes.
+
+    Returns:
+        The rewritten graph, and what was rewritten.
+
+    Raises:
+        InvalidGraphError: If a pass left the graph inconsistent.
+    """
+    log: list[Rewrite] = []
+    for rewrite in passes:
+        before, graph = graph, rewrite(graph).check(after=rewrite.__name__)
+        log += compare_graphs(rewrite.__name__, before, graph)
+    return graph, tuple(log)
+
+
+def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
+    """Lists what a pass rewrote.
+
+    Args:
+        name: Name of the pass.
+        before: The graph it took.
+        after: The graph it returned.
+
+    Returns:
+        One `Rewrite` for each set of nodes that became others.
+    """
+    old = {key: node for key, node in before.nodes.items() if not _same(node, after.nodes.get(key))}
+    new = {key: node for key, node in after.nodes.items() if not _same(node, before.nodes.get(key))}
+    owner = {id(op): key for key, node in new.items() for op in node.operations}
+    taken: dict[str, list[str]] = {key: [] for key in new}
+    gone = []
+    for key, node in old.items():
+        target = next((owner[id(op)] for op in node.operations if id(op) in owner), None)
+        (gone if target is None else taken[target]).append(key)
+    added = tuple(key for key, sources in taken.items() if not sources)
+    rewrites = [
+        Rewrite(name, tuple(sources), (target, *_behind(target, added, new)))
+        for target, sources in taken.items()
+        if sources
+    ]
+    if gone:
+        listed = {key for rewrite in rewrites for key in rewrite.layers_out}
+        rewrites.append(
+            Rewrite(name, tuple(gone), tuple(key for key in added if key not in listed))
+        )
+    return rewrites
+
+
+def _same(node: Node, other: Node | None) -> bool:
+    return (
+        other is not None
+        and node.operations == other.operations
+        and node.activation_split == other.activation_split
+        and len(node.inputs) == len(other.inputs)
+    )
+
+
+def _behind(target: str, added: tuple[str, ...], new: dict[str, Node]) -> tuple[str, ...]:
+    """The new nodes that were split off a node: they take its output, or feed it."""
+    sources = {edge.node for edge in new[target].inputs}
+    return tuple(
+        key
+        for key in added
+        if key in sources or any(edge.node == target for edge in new[key].inputs)
+    )

@@ -1,0 +1,16 @@
+"""Ranges, scales and straight-through fake quantization."""
+
+from keras_qat.quantizers.fake_quantize import fake_quantize
+from keras_qat.quantizers.observers import RangeObserver
+from keras_qat.quantizers.tensor_parameters import FixedParameters, RangeParameters
+from keras_qat.quantizers.weights import fake_quantize_weights, quantize_weights, weight_scale
+
+__all__ = [
+    "FixedParameters",
+    "RangeObserver",
+    "RangeParameters",
+    "fake_quantize",
+    "fake_quantize_weights",
+    "quantize_weights",
+    "weight_scale",
+]

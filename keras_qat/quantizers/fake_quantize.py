@@ -1,0 +1,49 @@
+"""Fake quantization with straight-through gradients."""
+
+from __future__ import annotations
+
+from keras import ops
+
+
+def fake_quantize(x, scale, zero_point, low: int, high: int):
+    """Rounds values to the grid of a quantized tensor; the gradient passes straight through.
+
+    The gradient is 1 where `x` lies inside the representable range (bounds included) and 0
+    outside (Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons for
+    Conditional Computation", https://arxiv.org/abs/1308.3432).
+
+    Args:
+        x: float32 tensor.
+        scale: float32 tensor that broadcasts against `x`, the real size of a step.
+        zero_point: int32 tensor that broadcasts against `x`.
+        low: Smallest integer.
+        high: Largest integer.
+
+    Returns:
+        float32 tensor of the shape of `x`, each value `(q - zero_point) * scale`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x = np.array([0.26, 99.0], "float32")
+    >>> [round(float(v), 4) for v in fake_quantize(x, 0.1, 0, -128, 127)]
+    [0.3, 12.7]
+    """
+    offset = ops.cast(zero_point, "float32")
+    lower = ops.stop_gradient((low - offset) * scale)
+    upper = ops.stop_gradient((high - offset) * scale)
+    step = ops.stop_gradient(ops.convert_to_tensor(scale))
+
+    @ops.custom_gradient
+    def forward(x):
+        inside = ops.logical_and(x >= lower, x <= upper)
+        # Clipping first: the bounds are multiples of the step, so rounding stays inside them.
+        y = ops.round(ops.clip(x, lower, upper) * (1.0 / step)) * step
+
+        def grad(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            return ops.where(inside, upstream, ops.zeros_like(upstream))
+
+        return y, grad
+
+    return forward(x)

@@ -1,0 +1,88 @@
+"""Observation of the range that an activation takes."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class RangeObserver(keras.layers.Layer):
+    """Holds the observed minimum and maximum of one tensor.
+
+    Calibration sets the range once (`widen`); each training step then moves it towards the
+    range of its batch (`track`), as in Jacob et al., "Quantization and Training of Neural
+    Networks for Efficient Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877.
+
+    Args:
+        momentum: How much of the old range a training step keeps, in [0, 1]. 1 keeps a range
+            that was observed once as it is.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        minimum: float32 scalar variable, the smallest value observed.
+        maximum: float32 scalar variable, the largest value observed.
+        updates: int32 scalar variable, how often the range was set or moved. 0 means that
+            the tensor lacks min/max data.
+
+    Example:
+
+    >>> observer = RangeObserver()
+    >>> observer.build()
+    >>> observer.widen(-1.0, 3.0)
+    >>> float(observer.maximum), int(observer.updates)
+    (3.0, 1)
+    """
+
+    def __init__(self, momentum: float = 0.99, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+
+    def build(self, input_shape=None):
+        """Creates the three scalar variables."""
+        del input_shape
+
+        def scalar(name, dtype, aggregation):
+            return self.add_weight(
+                name=name,
+                shape=(),
+                dtype=dtype,
+                initializer="zeros",
+                trainable=False,
+                aggregation=aggregation,
+            )
+
+        self.minimum = scalar("minimum", "float32", "mean")
+        self.maximum = scalar("maximum", "float32", "mean")
+        self.updates = scalar("updates", "int32", "only_first_replica")
+
+    def widen(self, minimum: float, maximum: float) -> None:
+        """Extends the range to cover [minimum, maximum]; the first call sets it."""
+        if int(self.updates) > 0:
+            minimum = min(minimum, float(self.minimum))
+            maximum = max(maximum, float(self.maximum))
+        self.minimum.assign(minimum)
+        self.maximum.assign(maximum)
+        self.updates.assign(int(self.updates) + 1)
+
+    def reset(self) -> None:
+        """Forgets the range: the tensor lacks min/max data again."""
+        self.minimum.assign(0.0)
+        self.maximum.assign(0.0)
+        self.updates.assign(0)
+
+    def track(self, x) -> None:
+        """Moves the range towards that of a batch, inside a training step.
+
+        Args:
+            x: float32 tensor of any shape.
+        """
+        low, high = ops.stop_gradient(ops.min(x)), ops.stop_gradient(ops.max(x))
+        keep = ops.where(ops.equal(self.updates, 0), 0.0, self.momentum)
+        self.minimum.assign(self.minimum + (1.0 - keep) * (low - self.minimum))
+        self.maximum.assign(self.maximum + (1.0 - keep) * (high - self.maximum))
+        self.updates.assign(self.updates + 1)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "momentum": self.momentum}

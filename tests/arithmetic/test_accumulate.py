@@ -1,0 +1,97 @@
+"""Accumulators against NumPy's int64, on the largest values, where plain float32 is wrong."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_qat.arithmetic import accumulate
+from keras_qat.errors import UnsupportedLayerError
+
+
+def integers(rng, shape, bound, largest):
+    """Random integers, or those whose sums grow fastest."""
+    signs = 1 if largest else rng.choice([-1, 1], shape)
+    return signs * (np.full(shape, bound) - rng.integers(0, 2 if largest else bound, shape))
+
+
+def conv_int64(x, kernel):
+    """A VALID convolution with stride 1, grouped as in Keras."""
+    height, width, depth, filters = kernel.shape
+    groups = x.shape[-1] // depth
+    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
+    total = np.zeros((x.shape[0], rows, columns, groups, filters // groups), "int64")
+    for i in range(height):
+        for j in range(width):
+            part = x[:, i : i + rows, j : j + columns].reshape(*total.shape[:3], groups, depth)
+            weights = kernel[i, j].reshape(depth, groups, filters // groups)
+            total += np.einsum("nhwgc,cgf->nhwgf", part, weights)
+    return total.reshape(*total.shape[:3], filters)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize(
+    ("window", "channels", "groups", "calls"),
+    [
+        ((3, 3), 57, 1, 1),  # 513 taps: within the bound
+        ((3, 3), 58, 1, 2),  # 522 taps
+        ((1, 1), 2048, 1, 4),
+        ((3, 3), 512, 1, 9),
+        ((1, 1), 1200, 2, 2),
+        ((3, 3), 8, 4, 1),
+    ],
+)
+def test_conv_is_exact(window, channels, groups, calls, largest):
+    rng = np.random.default_rng(0)
+    x = integers(rng, (2, 4, 5, channels), 255, largest)
+    kernel = integers(rng, (*window, channels // groups, 4), 127, largest)
+    seen = []
+
+    def convolve(x, kernel):
+        seen.append(kernel.shape)
+        return ops.conv(x, kernel, 1, "valid", data_format="channels_last")
+
+    actual = accumulate.conv(x, kernel, convolve=convolve)
+    assert keras.backend.standardize_dtype(actual.dtype) == "int32"
+    assert (np.asarray(actual) == conv_int64(x, kernel)).all()
+    assert len(seen) == calls
+
+
+def test_conv_bounds_count():
+    x, kernel = np.full((1, 1, 1, 100), 1000), np.full((1, 1, 100, 1), 1000)
+    convolve = ops.conv
+    actual = accumulate.conv(x, kernel, convolve=convolve, max_abs_x=1000, max_abs_w=1000)
+    assert np.asarray(actual).item() == 10**8
+
+
+def test_conv_refuses_a_window_beyond_float32():
+    with pytest.raises(UnsupportedLayerError, match="529 taps"):
+        accumulate.conv(np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1)), convolve=ops.conv)
+
+
+def test_depthwise_is_exact():
+    rng = np.random.default_rng(0)
+    x, kernel = integers(rng, (2, 22, 22, 3), 255, True), integers(rng, (22, 22, 3, 1), 127, True)
+    actual = accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv)
+    expected = (x * kernel[None, :, :, :, 0]).sum((1, 2), keepdims=True)
+    assert (np.asarray(actual) == expected).all()
+
+
+def test_depthwise_refuses_a_window_beyond_float32():
+    x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
+    with pytest.raises(UnsupportedLayerError, match="529 taps"):
+        accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("inputs", [1, 518, 519, 1025, 25_088])
+def test_matmul_is_exact(inputs, largest):
+    rng = np.random.default_rng(inputs)
+    x, kernel = integers(rng, (3, inputs), 255, largest), integers(rng, (inputs, 5), 127, largest)
+    assert (np.asarray(accumulate.matmul(x, kernel)) == x @ kernel).all()
+
+
+def test_matmul_keeps_leading_dimensions():
+    rng = np.random.default_rng(0)
+    x, kernel = integers(rng, (2, 3, 1000), 255, True), integers(rng, (1000, 4), 127, True)
+    assert (np.asarray(accumulate.matmul(x, kernel)) == x @ kernel).all()

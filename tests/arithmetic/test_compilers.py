@@ -1,0 +1,97 @@
+"""The same bits from every compiler, with scales as arguments and as constants."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_qat import backend
+from keras_qat.arithmetic import elementwise, fixed_point, pooling, requantize, softmax
+from tests.arithmetic import oracle
+
+RNG = np.random.default_rng(0)
+Q, R = RNG.integers(-128, 128, (2, 400, 10), "int32")
+ACC = RNG.integers(-(2**20), 2**20, (400, 64), "int32")
+MULTIPLIER, SHIFT = RNG.integers(2**30, 2**31, 64, "int32"), RNG.integers(-15, -8, 64, "int32")
+SX, SY = np.float32(0.0372911), np.float32(0.7134217)
+SW = oracle.scales(RNG, 64)
+MANY = oracle.scales(RNG, 20_000)
+FLOATS = (RNG.integers(-300, 300, 20_000) * np.float32(0.5) * SX).astype("float32")
+
+CASES = {
+    "conv_multiplier": (fixed_point.conv_multiplier, SX, MANY, SY),
+    "requantize": (requantize.requantize, ACC, MULTIPLIER, SHIFT, 3, -128, 127),
+    "requantize_float64": (requantize.requantize_float64, ACC, SX, SW, SY, 3, -128, 127),
+    "quantize": (requantize.quantize, FLOATS, SX, 3, -128, 127),
+    "rescale": (requantize.rescale, Q, SX, 5, SY, -7, -128, 127),
+    "add": (elementwise.add, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "subtract": (elementwise.subtract, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "average": (pooling.average, ACC, 49),
+    "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
+    "softmax": (softmax.softmax, Q, SX),
+}
+
+
+def tensorflow_graph(function, *arrays):
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False)(*map(tf.constant, arrays))
+
+
+def tensorflow_xla(function, *arrays):
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, jit_compile=True)(*map(tf.constant, arrays))
+
+
+def jax_jit(function, *arrays):
+    import jax
+
+    return jax.jit(function)(*arrays)
+
+
+COMPILERS = {"tensorflow": [tensorflow_graph, tensorflow_xla], "jax": [jax_jit], "torch": []}
+here = pytest.mark.parametrize("compiler", COMPILERS[keras.backend.backend()])
+
+
+def bits(result):
+    parts = result if isinstance(result, tuple) else (result,)
+    return [np.asarray(part).tolist() for part in parts]
+
+
+@pytest.fixture(scope="module")
+def eager():
+    """Each case with every operation run on its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "_xla_works", lambda: False)
+        return {name: bits(function(*arrays)) for name, (function, *arrays) in CASES.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_function_gives_the_eager_bits(name, eager):
+    function, *arrays = CASES[name]
+    assert bits(function(*arrays)) == eager[name]
+
+
+@here
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("nested", [True, False])
+def test_whole_program_gives_the_eager_bits(compiler, name, nested, eager, monkeypatch):
+    function, *arrays = CASES[name]
+    if not nested:
+        monkeypatch.setattr(backend, "_xla_works", lambda: False)
+    assert bits(compiler(function, *arrays)) == eager[name]
+
+
+@here
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("nested", [True, False])
+def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager, monkeypatch):
+    function, *arrays = CASES[name]
+    if not nested:
+        monkeypatch.setattr(backend, "_xla_works", lambda: False)
+    large = max(range(len(arrays)), key=lambda i: np.size(arrays[i]))
+
+    def frozen(x):
+        return function(*arrays[:large], x, *arrays[large + 1 :])
+
+    assert bits(compiler(frozen, arrays[large])) == eager[name]

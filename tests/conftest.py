@@ -1,0 +1,20 @@
+"""What every test has: a chosen backend, a quiet TensorFlow, fixed seeds, no clock."""
+
+import os
+
+# Both are read once, when Keras and TensorFlow are imported.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import hypothesis
+import keras
+import pytest
+
+# The same examples on each run, however slow the machine is.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    keras.utils.set_random_seed(0)

@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from keras_qat.errors import InvalidDataError, LiteRTFormatError
+from keras_qat.litert import (
+    Model,
+    Operator,
+    Quantization,
+    Runner,
+    Tensor,
+    expose_tensors,
+    to_bytes,
+    write,
+)
+
+KERNELS = ["reference", "default"]
+BOTH = pytest.mark.parametrize("kernels", KERNELS)
+
+
+def images(count):
+    return np.array(np.random.default_rng(count).normal(0, 2, (count, 8, 8, 4)), np.float32)
+
+
+@BOTH
+def test_convolution_worked_out_by_hand(conv_model, conv_case, kernels):
+    x, y = conv_case
+    (result,) = Runner(to_bytes(conv_model), kernels=kernels).run([x])
+    assert result.dtype == np.int8
+    assert (result == y).all()
+
+
+@BOTH
+def test_batch_sizes_in_turn(conv_model, conv_case, kernels):
+    x, y = conv_case
+    runner = Runner(to_bytes(conv_model), kernels=kernels)
+    for rows in (slice(0, 3), slice(1, 2), slice(0, 2), slice(0, 3)):
+        (result,) = runner.run([x[rows]])
+        assert result.tolist() == y[rows].tolist()
+
+
+@BOTH
+def test_fixed_batch_is_run_in_pieces(fixed_conv_model, conv_case, kernels):
+    x, y = conv_case
+    runner = Runner(to_bytes(fixed_conv_model), kernels=kernels, expose_all=True)
+    assert runner.inputs[0].shape == (1, 2, 2, 1)
+    assert (runner.run([x])[0] == y).all()
+    assert (runner.tensors()["y"] == y).all()
+    assert (runner.tensors()["x"] == x).all()
+
+
+def test_results_outlive_the_next_run(conv_model, conv_case):
+    x, y = conv_case
+    runner = Runner(to_bytes(conv_model), expose_all=True)
+    (first,) = runner.run([x[:1]])
+    tensors = runner.tensors()
+    runner.run([x[1:2]])
+    assert (first == y[:1]).all()
+    assert (tensors["y"] == y[:1]).all()
+
+
+def test_details(network, conv_model):
+    runner = Runner(to_bytes(conv_model))
+    (x,), (y,) = runner.inputs, runner.outputs
+    assert (x.name, x.shape, x.dtype) == ("x", (None, 2, 2, 1), np.int8)
+    assert (x.scale.tolist(), x.zero_point.tolist()) == ([0.5], [-1])
+    assert (y.name, y.shape, y.dtype) == ("y", (None, 1, 1, 2), np.int8)
+    assert (y.scale.tolist(), y.zero_point.tolist()) == ([1.0], [3])
+    (x,) = Runner(to_bytes(network)).inputs
+    assert (x.dtype, x.scale.size) == (np.float32, 0)
+
+
+def test_from_a_path(conv_model, conv_case, tmp_path):
+    write(conv_model, tmp_path / "model.tflite")
+    for path in (tmp_path / "model.tflite", str(tmp_path / "model.tflite")):
+        assert (Runner(path).run([conv_case[0]])[0] == conv_case[1]).all()
+
+
+@BOTH
+@pytest.mark.parametrize("count", [1, 5])
+def test_exposing_changes_no_output(network, kernels, count):
+    content = to_bytes(network)
+    (plain,) = Runner(content, kernels=kernels).run([images(count)])
+    runner = Runner(content, kernels=kernels, expose_all=True)
+    (exposed,) = runner.run([images(count)])
+    assert np.unique(plain).size > 30
+    assert (exposed == plain).all()
+    assert (runner.tensors()["y"] == plain).all()
+    assert [t.name for t in runner.outputs] == ["y"]
+
+
+def test_exposed_tensors_are_those_that_the_interpreter_preserves(network):
+    content, x = to_bytes(network), images(1)
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(0, x)
+    interpreter.invoke()
+    index = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
+    runner = Runner(content, expose_all=True)
+    runner.run([x])
+    names = ["x", "x_int8", "padded", "conv", "added", "pooled", "flat", "y"]
+    assert sorted(runner.tensors()) == sorted(names)
+    for name in names:
+        assert (runner.tensors()[name] == interpreter.get_tensor(index[name])).all(), name
+
+
+@BOTH
+def test_quantize_relu_dequantize_by_hand(kernels):
+    q = Quantization(np.array([0.5], np.float32), np.array([-2], np.int64))
+    x, y = Tensor("x", (None, 5), "float32"), Tensor("y", (None, 5), "float32")
+    xq = Tensor("xq", (None, 5), "int8", q)
+    yq = Tensor("yq", (None, 5), "int8", q)
+    operators = (
+        Operator("QUANTIZE", (x,), (xq,), 1),
+        Operator("RELU", (xq,), (yq,), 2),
+        Operator("DEQUANTIZE", (yq,), (y,), 2),
+    )
+    content = to_bytes(Model({"x": x}, {"y": y}, operators))
+    runner = Runner(content, kernels=kernels, expose_all=True)
+    (result,) = runner.run([np.array([[-100.0, -0.6, 0.0, 1.1, 100.0]], np.float32)])
+    # x / 0.5 - 2: -202 -> -128, -3.2 -> -3, -2, 0.2 -> 0, 198 -> 127.
+    assert runner.tensors()["xq"].tolist() == [[-128, -3, -2, 0, 127]]
+    assert runner.tensors()["yq"].tolist() == [[-2, -2, -2, 0, 127]]
+    assert result.tolist() == [[0.0, 0.0, 0.0, 1.0, 64.5]]
+
+
+@BOTH
+def test_several_inputs_and_outputs_keep_their_order(kernels):
+    b, a = Tensor("b", (None, 2), "float32"), Tensor("a", (1, 2), "float32")
+    scalar = Tensor("s", (), "float32", data=np.array(10, np.float32))
+    total, scaled = Tensor("total", (None, 2), "float32"), Tensor("scaled", (None, 2), "float32")
+    operators = (Operator("ADD", (b, a), (total,)), Operator("MUL", (total, scalar), (scaled,)))
+    model = Model({"b": b, "a": a}, {"scaled": scaled, "total": total}, operators)
+    runner = Runner(to_bytes(model), kernels=kernels, expose_all=True)
+    results = runner.run([np.array([[1, 2], [3, 4]], np.float32), np.array([[5, 6]], np.float32)])
+    assert [r.tolist() for r in results] == [[[60, 80], [80, 100]], [[6, 8], [8, 10]]]
+    assert [t.name for t in runner.inputs + runner.outputs] == ["b", "a", "scaled", "total"]
+    assert set(runner.tensors()) == {"b", "a", "total", "scaled"}
+
+
+def test_unknown_kernels(conv_model):
+    with pytest.raises(LiteRTFormatError, match="'reference'.*'fast'"):
+        Runner(to_bytes(conv_model), kernels="fast")
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ([], "Received: 0 arrays"),
+        ([np.zeros((1, 2, 2, 1), np.float32)], "dtype=float32"),
+        ([np.zeros((1, 2, 3, 1), np.int8)], r"shape=\(1, 2, 3, 1\)"),
+        ([np.zeros((2, 2, 1), np.int8)], r"shape=\(2, 2, 1\)"),
+        ([np.zeros((0, 2, 2, 1), np.int8)], r"shape=\(0, 2, 2, 1\)"),
+    ],
+)
+def test_arrays_that_do_not_fit(conv_model, arrays, message):
+    with pytest.raises(InvalidDataError, match=message):
+        Runner(to_bytes(conv_model)).run(arrays)
+
+
+def test_no_multiple_of_the_fixed_batch():
+    x, y = Tensor("x", (2, 3), "float32"), Tensor("y", (2, 3), "float32")
+    runner = Runner(to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),))))
+    assert runner.run([np.ones((4, 3), np.float32)])[0].shape == (4, 3)
+    with pytest.raises(InvalidDataError, match="batch is fixed"):
+        runner.run([np.ones((3, 3), np.float32)])
+
+
+def test_tensors_without_exposing_or_running(conv_model, conv_case):
+    runner = Runner(to_bytes(conv_model))
+    runner.run([conv_case[0]])
+    with pytest.raises(LiteRTFormatError, match="expose_all=False"):
+        runner.tensors()
+    with pytest.raises(LiteRTFormatError, match="run"):
+        Runner(to_bytes(conv_model), expose_all=True).tensors()
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(LiteRTFormatError, match="missing.tflite"):
+        Runner(tmp_path / "missing.tflite")
+    with pytest.raises(LiteRTFormatError, match="cannot load"):
+        Runner(b"not a model at all")
+    with pytest.raises(LiteRTFormatError, match="not a .tflite"):
+        expose_tensors(b"not a model at all")
+    with pytest.raises(LiteRTFormatError, match="damaged"):
+        expose_tensors(b"\xff\xff\xff\x7fTFL3")
+
+
+def test_a_kernel_that_refuses_the_model_is_a_typed_error():
+    x, y = Tensor("x", (1, 4), "int32"), Tensor("y", (1, 4), "int32")
+    content = to_bytes(Model({"x": x}, {"y": y}, (Operator("SOFTMAX", (x,), (y,)),)))
+    with pytest.raises(LiteRTFormatError, match="SOFTMAX"):
+        Runner(content).run([np.zeros((1, 4), np.int32)])

@@ -1,0 +1,180 @@
+import os
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_qat.errors import ExportError, LiteRTFormatError
+from keras_qat.litert import Model, Operator, Tensor, expose_tensors, to_bytes, write
+
+
+def data_offsets(content):
+    """Where each constant's data starts in the file, by the schema's own reader."""
+    root = schema.Model.GetRootAs(content)
+    base = np.frombuffer(content, np.uint8).ctypes.data
+    buffers = [root.Buffers(i) for i in range(root.BuffersLength())]
+    return [b.DataAsNumpy().ctypes.data - base for b in buffers if not b.DataIsNone()]
+
+
+def odd_sized_model():
+    """A chain of additions of constants of 1 to 67 bytes."""
+    x = last = Tensor("x", (1, 1), "int8")
+    operators = []
+    for i, size in enumerate((1, 3, 7, 13, 16, 17, 31, 67)):
+        c = Tensor(f"c{i}", (1, size), "int8", data=np.full((1, size), i + 1, np.int8))
+        y = Tensor(f"y{i}", (1, size), "int8")
+        operators.append(Operator("CONCATENATION", (last, c), (y,), 2, "ConcatenationOptions"))
+        last = y
+    return Model({"x": x}, {"y": last}, tuple(operators))
+
+
+@pytest.mark.parametrize("convert", [bytes, expose_tensors])
+def test_every_constant_starts_at_a_multiple_of_16(convert):
+    offsets = data_offsets(convert(to_bytes(odd_sized_model())))
+    assert len(offsets) == 8 + 1  # and the metadata
+    assert [offset % 16 for offset in offsets] == [0] * 9
+
+
+def test_same_model_same_bytes(network):
+    assert to_bytes(network) == to_bytes(network)
+
+
+def test_header_and_tables(conv_model):
+    content = to_bytes(conv_model)
+    assert content[4:8] == b"TFL3"
+    table = schema.ModelT.InitFromPackedBuf(content)
+    assert table.version == 3
+    assert table.description == b"keras_qat"
+    assert table.buffers[0].data is None
+    subgraph = table.subgraphs[0]
+    x, w, b, y = subgraph.tensors
+    assert [t.name for t in subgraph.tensors] == [b"x", b"w", b"b", b"y"]
+    assert (x.buffer, y.buffer) == (0, 0)
+    assert x.shape.tolist() == [1, 2, 2, 1]
+    assert x.shapeSignature.tolist() == [-1, 2, 2, 1]
+    assert w.shapeSignature is None
+    assert w.quantization.scale.tolist() == [0.5, 0.25]
+    assert w.quantization.zeroPoint.tolist() == [0, 0]
+    assert b.type == schema.TensorType.INT32
+    assert table.buffers[b.buffer].data.tobytes() == np.array([4, -2], np.int32).tobytes()
+    assert subgraph.inputs.tolist() == [0]
+    assert subgraph.outputs.tolist() == [3]
+
+
+def test_options_by_name():
+    x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
+    options = {"fusedActivationFunction": "RELU6", "weightsFormat": "DEFAULT", "keepNumDims": True}
+    operator = Operator("FULLY_CONNECTED", (x, x, None), (y,), 4, "FullyConnectedOptions", options)
+    table = schema.ModelT.InitFromPackedBuf(to_bytes(Model({"x": x}, {"y": y}, (operator,))))
+    written = table.subgraphs[0].operators[0]
+    assert written.inputs.tolist() == [0, 0, -1]
+    assert written.builtinOptionsType == schema.BuiltinOptions.FullyConnectedOptions
+    assert written.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.RELU6
+    assert written.builtinOptions.keepNumDims
+    assert written.builtinOptions.asymmetricQuantizeInputs == 0
+
+
+def test_vector_options():
+    x, y = Tensor("x", (1, 4), "int8"), Tensor("y", (2, 2), "int8")
+    operator = Operator("RESHAPE", (x,), (y,), 1, "ReshapeOptions", {"newShape": (2, 2)})
+    table = schema.ModelT.InitFromPackedBuf(to_bytes(Model({"x": x}, {"y": y}, (operator,))))
+    assert table.subgraphs[0].operators[0].builtinOptions.newShape.tolist() == [2, 2]
+
+
+def test_one_operator_code_per_code_and_version():
+    kinds = [("ADD", 1), ("ADD", 2), ("ADD", 1), ("BATCH_MATMUL", 1), ("GELU", 2)]
+    x, *outputs = [Tensor(f"t{i}", (1, 2), "int8") for i in range(6)]
+    pairs = zip(kinds, outputs, strict=True)
+    operators = tuple(Operator(code, (x, x), (y,), version) for (code, version), y in pairs)
+    content = to_bytes(Model({"x": x}, {"y": outputs[-1]}, operators))
+    table = schema.ModelT.InitFromPackedBuf(content)
+    written = [(c.builtinCode, c.deprecatedBuiltinCode, c.version) for c in table.operatorCodes]
+    assert written == [(0, 0, 1), (0, 0, 2), (126, 126, 1), (150, 127, 2)]
+    assert [op.opcodeIndex for op in table.subgraphs[0].operators] == [0, 1, 0, 2, 3]
+
+
+def test_a_tensor_used_twice_is_written_once():
+    x, y, z = (Tensor(name, (1, 2), "int8") for name in "xyz")
+    c = Tensor("c", (1, 2), "int8", data=np.array([[1, 2]], np.int8))
+    operators = (Operator("ADD", (x, c), (y,), 2), Operator("ADD", (y, c), (z,), 2))
+    table = schema.ModelT.InitFromPackedBuf(to_bytes(Model({"x": x}, {"z": z}, operators)))
+    assert [t.name for t in table.subgraphs[0].tensors] == [b"x", b"c", b"y", b"z"]
+    assert len(table.buffers) == 1 + 1 + 1  # empty, c, metadata
+
+
+@pytest.mark.parametrize(
+    "code, version, release", [("ADD", 2, "1.14.0"), ("GELU", 1, "2.9.0"), ("GELU", 77, None)]
+)
+def test_minimum_runtime_version(code, version, release):
+    x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
+    model = Model({"x": x}, {"y": y}, (Operator(code, (x, x), (y,), version),))
+    table = schema.ModelT.InitFromPackedBuf(to_bytes(model))
+    found = {m.name: table.buffers[m.buffer].data.tobytes() for m in table.metadata or ()}
+    expected = {b"min_runtime_version": release.encode().ljust(16, b"\0")} if release else {}
+    assert found == expected
+
+
+def test_signature_runner(conv_model, conv_case):
+    x, y = conv_case
+    interpreter = Interpreter(model_content=to_bytes(conv_model))
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["logits"]}
+    }
+    result = interpreter.get_signature_runner("serving_default")(image=x)["logits"]
+    assert (result == y).all()
+
+
+def test_write(conv_model, tmp_path):
+    path = tmp_path / "model.tflite"
+    write(conv_model, path)
+    assert path.read_bytes() == to_bytes(conv_model)
+    assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def test_write_to_a_missing_directory(conv_model, tmp_path):
+    path = tmp_path / "missing" / "model.tflite"
+    with pytest.raises(ExportError, match=str(path)):
+        write(conv_model, path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_write_over_a_directory(conv_model, tmp_path):
+    (tmp_path / "model.tflite").mkdir()
+    with pytest.raises(ExportError, match="model.tflite"):
+        write(conv_model, tmp_path / "model.tflite")
+    assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def test_write_into_a_file(conv_model, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ExportError, match="model.tflite"):
+        write(conv_model, tmp_path / "file" / "model.tflite")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    "raised, seen", [(OSError(28, "full"), ExportError), (KeyError(), KeyError)]
+)
+def test_a_failed_write_leaves_what_was_there(
+    conv_model, tmp_path, monkeypatch, step, raised, seen
+):
+    path = tmp_path / "model.tflite"
+    path.write_text("before")
+
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(seen):
+        write(conv_model, path)
+    assert os.listdir(tmp_path) == ["model.tflite"]
+    assert path.read_text() == "before"
+
+
+def test_an_invalid_model_is_not_written(tmp_path):
+    x, y = Tensor("x", (1,), "int8"), Tensor("y", (1,), "int8")
+    with pytest.raises(LiteRTFormatError):
+        write(Model({"x": x}, {"y": y}, ()), tmp_path / "model.tflite")
+    assert os.listdir(tmp_path) == []
