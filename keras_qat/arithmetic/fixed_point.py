@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32, exponent, power_of_two, scale_ratio
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import float64
 
 INT32_MIN = -(2**31)
 INT32_MAX = 2**31 - 1
@@ -48,7 +48,6 @@ def quantize_multiplier(real: Any) -> tuple[Any, Any]:
     return multiplier * kept, shift * kept
 
 
-@compiled
 def conv_multiplier(input_scale: Any, weight_scale: Any, output_scale: Any) -> tuple[Any, Any]:
     """Returns the multiplier that takes an int32 accumulator to the output's scale.
 

@@ -9,13 +9,17 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.fixed_point import conv_multiplier
-from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import activation_name, function_name
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.fused import activation_limits
 from keras_qat.layers.requantize import requantize_centered
-from keras_qat.quantizers import fake_quantize_weights, quantize_weights, weight_scale
+from keras_qat.quantizers import (
+    fake_quantize_weights,
+    quantize_weights,
+    reciprocal,
+    weight_scale,
+)
 from keras_qat.scheme import Scheme
 
 # A bias is the sum of two terms; each stays below 2^29, so that accumulators do not overflow.
@@ -150,7 +154,7 @@ class WeightedLayer(QuantizedLayer):
         links = self._linked()
         offset, shifted = self._bias_terms()
         return _integer_weights(
-            self.kernel,
+            ops.convert_to_tensor(self.kernel),
             self._channel_scale(),
             offset,
             shifted,
@@ -239,7 +243,6 @@ def copy_variables(source, target) -> None:
     target.trainable = source.trainable
 
 
-@compiled
 def _integer_weights(
     kernel, channel_scale, offset, shifted, input_scale, output_scale, *, weight_high, channel_dims
 ):
@@ -249,10 +252,11 @@ def _integer_weights(
     scale = ops.reshape(weight_scale(folded, axes, weight_high), (-1,))
     # A channel with hardly any weights gets a scale at which its bias fits in 32 bits.
     bias_size = ops.maximum(ops.abs(offset), ops.abs(shifted)) * np.float32(1 / _LARGEST_BIAS_TERM)
-    scale = ops.maximum(scale, bias_size / input_scale)
-    scale = ops.maximum(scale, output_scale * np.float32(_SMALLEST_MULTIPLIER) / input_scale)
+    per_input = reciprocal(input_scale)
+    scale = ops.maximum(scale, bias_size * per_input)
+    scale = ops.maximum(scale, output_scale * np.float32(_SMALLEST_MULTIPLIER) * per_input)
     quantized = quantize_weights(folded, ops.reshape(scale, channels), weight_high)
-    per_step = 1.0 / (input_scale * scale)
+    per_step = reciprocal(input_scale * scale)
     bias = _round(offset * per_step) + _round(shifted * per_step)
     return IntegerWeights(
         quantized, scale, bias, *conv_multiplier(input_scale, scale, output_scale)

@@ -3,7 +3,12 @@
 from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.observers import RangeObserver
 from keras_qat.quantizers.tensor_parameters import FixedParameters, RangeParameters
-from keras_qat.quantizers.weights import fake_quantize_weights, quantize_weights, weight_scale
+from keras_qat.quantizers.weights import (
+    fake_quantize_weights,
+    quantize_weights,
+    reciprocal,
+    weight_scale,
+)
 
 __all__ = [
     "FixedParameters",
@@ -12,5 +17,6 @@ __all__ = [
     "fake_quantize",
     "fake_quantize_weights",
     "quantize_weights",
+    "reciprocal",
     "weight_scale",
 ]

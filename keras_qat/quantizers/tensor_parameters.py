@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.quantizers.observers import RangeObserver
+from keras_qat.quantizers.weights import reciprocal
 from keras_qat.scheme import Scheme
 
 
@@ -91,5 +92,5 @@ class RangeParameters:
     def zero_point(self):
         """int32 scalar tensor, the integer that stands for 0.0."""
         low, _ = self._limits()
-        steps = ops.cast(ops.round(low / self.scale), "int32")
+        steps = ops.cast(ops.round(low * reciprocal(self.scale)), "int32")
         return self.scheme.activation_low - steps

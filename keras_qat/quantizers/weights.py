@@ -5,8 +5,32 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-# Below this a channel's largest weight counts as zero: its scale would not be a normal float32.
-SMALLEST_WEIGHT = np.float32(1e-30)
+from keras_qat.backend import float64
+
+# A channel of zeros gets this scale: its weights are 0 at any.
+SMALLEST_SCALE = np.float32(1e-30)
+
+
+def reciprocal(x):
+    """Returns 1 / x, such that a product with it has the same bits under every compiler.
+
+    TensorFlow's graph optimizer makes 1 / x an approximate operation, or turns `y * (1 / x)` into
+    `y / x`; XLA does the latter the other way round. An error in the last bits of a double is
+    gone in the float32, and the cast keeps the product a product.
+
+    Args:
+        x: float32 tensor, positive.
+
+    Returns:
+        float32 tensor.
+
+    Example:
+
+    >>> float(reciprocal(ops.array(4.0)))
+    0.25
+    """
+    with float64():
+        return ops.cast(1.0 / ops.cast(x, "float64"), "float32")
 
 
 def weight_scale(weights, axis: int | tuple[int, ...] | None, high: int):
@@ -18,8 +42,7 @@ def weight_scale(weights, axis: int | tuple[int, ...] | None, high: int):
         high: Largest integer, 127 for int8 with a narrow range.
 
     Returns:
-        float32 tensor with the reduced axes kept at size 1. A channel of zeros gets the scale
-        of a tiny weight, never 0.
+        float32 tensor with the reduced axes kept at size 1, never 0.
 
     Example:
 
@@ -29,7 +52,7 @@ def weight_scale(weights, axis: int | tuple[int, ...] | None, high: int):
     """
     largest = ops.max(ops.abs(weights), axis=axis, keepdims=True)
     # The product, not the quotient: compilers would replace the division, some of the time.
-    return ops.maximum(largest, SMALLEST_WEIGHT) * np.float32(1.0 / high)
+    return ops.maximum(largest * np.float32(1.0 / high), SMALLEST_SCALE)
 
 
 def quantize_weights(weights, scale, high: int):
@@ -49,7 +72,7 @@ def quantize_weights(weights, scale, high: int):
     >>> [float(q) for q in quantize_weights(np.array([0.26, -9.0], "float32"), 0.1, 127)]
     [3.0, -90.0]
     """
-    return ops.clip(ops.round(weights * (1.0 / scale)), -high, high)
+    return ops.clip(ops.round(weights * reciprocal(scale)), -high, high)
 
 
 def fake_quantize_weights(weights, scale, high: int):

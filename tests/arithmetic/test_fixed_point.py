@@ -21,7 +21,7 @@ def arrays(values):
     return [np.array(column, "int32") for column in zip(*values, strict=True)]
 
 
-@given(st.lists(st.tuples(INT32, INT32), min_size=1, max_size=100))
+@given(st.lists(st.tuples(INT32, INT32), min_size=40, max_size=40))
 def test_srdhm_over_all_of_int32(pairs):
     actual = fixed_point.srdhm(*(ops.array(x) for x in arrays(pairs)))
     assert np.asarray(actual).tolist() == [oracle.srdhm(a, b) for a, b in pairs]
@@ -47,13 +47,13 @@ def test_srdhm_at_the_edges_of_its_halves():
     ]
 
 
-@given(st.lists(st.tuples(INT32, st.integers(0, 31)), min_size=1, max_size=100))
+@given(st.lists(st.tuples(INT32, st.integers(0, 31)), min_size=40, max_size=40))
 def test_rounding_divide_by_pot_over_all_of_int32(pairs):
     actual = fixed_point.rounding_divide_by_pot(*(ops.array(x) for x in arrays(pairs)))
     assert np.asarray(actual).tolist() == [oracle.rounding_divide_by_pot(x, n) for x, n in pairs]
 
 
-@given(st.lists(st.tuples(INT32, MULTIPLIERS, st.integers(-31, 31)), min_size=1, max_size=100))
+@given(st.lists(st.tuples(INT32, MULTIPLIERS, st.integers(-31, 31)), min_size=40, max_size=40))
 def test_multiply_by_quantized_multiplier_over_all_of_int32(triples):
     actual = fixed_point.multiply_by_quantized_multiplier(*arrays(triples))
     assert np.asarray(actual).tolist() == [oracle.multiply(*triple) for triple in triples]
@@ -80,7 +80,7 @@ def quantized(real):
         ]
 
 
-@given(st.lists(st.floats(0, 2.0**30), min_size=1, max_size=100))
+@given(st.lists(st.floats(0, 2.0**30), min_size=40, max_size=40))
 def test_quantize_multiplier_on_any_float(reals):
     assert quantized(reals) == [oracle.quantize_multiplier(real) for real in reals]
 
