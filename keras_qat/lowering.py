@@ -129,16 +129,18 @@ class Builder:
         inputs: Sequence[Tensor],
         *,
         shape: Sequence[int | None] | None = None,
+        quantization: Quantization | None = None,
         version: int = 1,
         options_type: str | None = None,
         options: dict | None = None,
     ) -> Tensor:
-        """Adds an operator whose output has the node's quantization parameters.
+        """Adds an operator.
 
         Args:
             code: Name of the operator, such as `"CONV_2D"`.
             inputs: Its inputs.
             shape: Shape of its output; the node's by default, which is then the node's output.
+            quantization: Parameters of its output; the node's by default.
             version: Version of the operator.
             options_type: Name of its options in the schema.
             options: Their fields.
@@ -150,15 +152,15 @@ class Builder:
         if shape is not None and tuple(shape) != self.output_shape:
             self._parts += 1
             name = f"{name}/part{self._parts}"
-        parameters = _quantization(self._node.head.links.output)
-        output = Tensor(name, tuple(shape or self.output_shape), "int8", parameters)
+        quantization = quantization or _quantization(self._node.head.links.output)
+        output = Tensor(name, tuple(shape or self.output_shape), "int8", quantization)
         self.operators.append(
             Operator(code, tuple(inputs), (output,), version, options_type, options or {})
         )
         return output
 
     def reshape(self, x: Tensor, shape: Sequence[int | None]) -> Tensor:
-        """Adds a RESHAPE; an unknown batch size stays unknown."""
+        """Adds a RESHAPE, which keeps the parameters; an unknown batch size stays unknown."""
         sizes = np.array([-1 if size is None else size for size in shape], "int32")
         self._parts += 1
         sizes = self.constant(f"shape{self._parts}", sizes)
@@ -166,6 +168,7 @@ class Builder:
             "RESHAPE",
             (x, sizes),
             shape=shape,
+            quantization=x.quantization,
             options_type="ReshapeOptions",
             options={"newShape": sizes.data},
         )

@@ -250,7 +250,8 @@ def _keras_values(
     def values(taps, batch):
         arrays = keras.tree.flatten(taps.predict_on_batch(list(batch)))
         by_name = dict(zip(names, arrays, strict=True))
-        return by_name | {alias: by_name[name] for alias, name in aliases.items()}
+        inputs = {alias: by_name[name] for alias, name in aliases.items() if alias in graph.inputs}
+        return inputs | by_name | {alias: by_name[name] for alias, name in aliases.items()}
 
     for batch in data:
         ours = values(quantized, batch)
@@ -266,12 +267,13 @@ def _compare(
     exact: dict[str, np.ndarray],
 ) -> None:
     rows, theirs = report.layers[kernels], runner.tensors()
-    for name, values in theirs.items():
+    # In the model's order; the parts of a layer have no counterpart in Keras.
+    for name in (name for name in ours if name in theirs):
         tensor = runner.details[name]
-        # A float32 input is what it is; parts of a layer have no counterpart in Keras.
-        if name in ours and (tensor.scale.size or name in report.outputs):
+        # A float32 input is what it is.
+        if tensor.scale.size or name in report.outputs:
             row = rows.setdefault(name, LayerComparison(name))
-            row.add(ours[name], values, exact[name], tensor)
+            row.add(ours[name], theirs[name], exact[name], tensor)
     same = {"keras": True, "float": True}
     for name in report.outputs:
         place = np.argmax(theirs[name], axis=-1)

@@ -153,5 +153,5 @@ def _doubling_high_mul(a: Any, b: Any) -> Any:
 def _halves(x: Any) -> tuple[Any, Any]:
     """Splits int32 into a high part and a signed low half: `x = high * 2**16 + low`."""
     high = ops.right_shift(ops.right_shift(x, 15) + 1, 1)
-    low = ops.bitwise_xor(ops.bitwise_and(x, 0xFFFF), 0x8000) - 0x8000
+    low = ops.bitwise_xor(ops.bitwise_and(x, as_int32(0xFFFF)), as_int32(0x8000)) - 0x8000
     return high, low

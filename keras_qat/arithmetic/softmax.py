@@ -78,11 +78,11 @@ def _tables(input_scale: Any, *, beta: float) -> tuple[Any, Any]:
 
 def _exp_of_negative(a: Any) -> Any:
     """`exp_on_negative_values`: Q5.26 in, Q0.31 out, a factor for each bit above 1/4."""
-    offset = ops.bitwise_and(a, _ONE_QUARTER - 1) - _ONE_QUARTER
+    offset = ops.bitwise_and(a, as_int32(_ONE_QUARTER - 1)) - _ONE_QUARTER
     result = _exp_of_last_quarter(ops.left_shift(offset, 5))
-    remainder = offset - a
+    remainder, one = offset - a, as_int32(1)
     for power, factor in enumerate(_EXP_OF_POWERS):
-        bit = ops.bitwise_and(ops.right_shift(remainder, _DIFF_FRACTION - 2 + power), 1)
+        bit = ops.bitwise_and(ops.right_shift(remainder, _DIFF_FRACTION - 2 + power), one)
         result = ops.where(ops.equal(bit, 1), srdhm(result, as_int32(factor)), result)
     return ops.where(ops.equal(a, 0), as_int32(INT32_MAX), result)
 
@@ -103,7 +103,7 @@ def _reciprocal(total: Any) -> tuple[Any, Any]:
     powers = as_int32(2 ** np.arange(31))
     smaller = ops.cast(ops.expand_dims(total, -1) < powers, "int32")
     headroom = ops.where(total < 0, 0, 1 + ops.sum(smaller, axis=-1))  # of an unsigned number
-    above_one = ops.bitwise_and(ops.left_shift(total, headroom), INT32_MAX)
+    above_one = ops.bitwise_and(ops.left_shift(total, headroom), as_int32(INT32_MAX))
     half = ops.right_shift(above_one, 1) + 2**30
     # Newton's method in Q2.29, from 48/17 - 32/17 * half
     x = 1515870810 + srdhm(half, as_int32(-1010580540))

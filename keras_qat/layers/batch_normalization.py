@@ -85,7 +85,11 @@ class QBatchNormalization(WeightedLayer):
             x = builder.reshape(x, (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1]))
         y = builder.operator(
             "DEPTHWISE_CONV_2D",
-            (x, builder.weights(kernel, scale, axis=3), builder.bias(bias, x, scale)),
+            (
+                x,
+                builder.weights(kernel.reshape(1, 1, 1, -1), scale, axis=3),
+                builder.bias(bias, x, scale),
+            ),
             shape=x.shape,
             version=3,
             options_type="DepthwiseConv2DOptions",

@@ -25,7 +25,7 @@ def constant(name, array, scale=None, axis=0):
 
 
 def per_tensor(scale, zero_point):
-    return Quantization(np.float32([scale]), np.int64([zero_point]))
+    return Quantization(np.array([scale], "float32"), np.array([zero_point], "int64"))
 
 
 def reference(code, operands, shape, scale, zero_point, version=1, options_type=None, **options):

@@ -10,9 +10,8 @@ from keras_qat.errors import UnsupportedLayerError
 
 
 def integers(rng, shape, bound, largest):
-    """Random integers, or those whose sums grow fastest."""
-    signs = 1 if largest else rng.choice([-1, 1], shape)
-    return signs * (np.full(shape, bound) - rng.integers(0, 2 if largest else bound, shape))
+    """Random integers, or the largest: odd sums just above 2**24, which float32 cannot hold."""
+    return np.full(shape, bound) if largest else rng.integers(-bound, bound + 1, shape)
 
 
 def conv_int64(x, kernel):

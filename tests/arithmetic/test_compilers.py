@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from keras_qat import backend
-from keras_qat.arithmetic import elementwise, fixed_point, pooling, requantize, softmax
+from keras_qat.arithmetic import (
+    elementwise,
+    exact_float,
+    fixed_point,
+    pooling,
+    requantize,
+    softmax,
+)
 from tests.arithmetic import oracle
 
 RNG = np.random.default_rng(0)
@@ -17,7 +24,15 @@ SW = oracle.scales(RNG, 64)
 MANY = oracle.scales(RNG, 20_000)
 FLOATS = (RNG.integers(-300, 300, 20_000) * np.float32(0.5) * SX).astype("float32")
 
+
+def scale_ratio(*scales):
+    """The double itself: its last bits seldom show in what is made of it."""
+    with backend.float64():
+        return exact_float.scale_ratio(*scales)
+
+
 CASES = {
+    "scale_ratio": (scale_ratio, SX, MANY, SY),
     "conv_multiplier": (fixed_point.conv_multiplier, SX, MANY, SY),
     "requantize": (requantize.requantize, ACC, MULTIPLIER, SHIFT, 3, -128, 127),
     "requantize_float64": (requantize.requantize_float64, ACC, SX, SW, SY, 3, -128, 127),
@@ -64,6 +79,10 @@ def eager():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "_xla_works", lambda: False)
         return {name: bits(function(*arrays)) for name, (function, *arrays) in CASES.items()}
+
+
+def test_scale_ratio_is_that_of_doubles(eager):
+    assert eager["scale_ratio"] == [(np.float64(SX) * MANY / np.float64(SY)).tolist()]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -22,7 +22,7 @@ SCALES = [
 @pytest.mark.parametrize("scales", SCALES)
 @pytest.mark.parametrize("code", ["ADD", "SUB"])
 def test_is_the_reference_kernels(code, scales):
-    sa, sb, sy = np.float32(scales)
+    sa, sb, sy = np.array(scales, "float32")
     za, zb, zy = (int(v) for v in np.random.default_rng(0).integers(-128, 128, 3))
     operands = [oracle.activation(A, sa, za), oracle.activation(B, sb, zb)]
     options = f"{code.title()}Options"
@@ -34,6 +34,6 @@ def test_is_the_reference_kernels(code, scales):
 
 
 def test_add_broadcasts_and_clips():
-    a, b = np.int32([[1], [100]]), np.int32([10, 20])
+    a, b = np.array([[1], [100]], "int32"), np.array([10, 20], "int32")
     actual = elementwise.add(a, 1.0, 0, b, 1.0, 0, 1.0, 0, 0, 112)
     assert np.asarray(actual).tolist() == [[11, 21], [110, 112]]

@@ -14,9 +14,9 @@ WINDOWS = [(1, 1), (2, 3), (7, 7), (8, 8), (5, 1), (15, 17)]
 def test_mean_is_the_reference_kernels(window, scales):
     rng = np.random.default_rng(0)
     x = oracle.int8s(rng, (300, *window, 8))
-    sx, sy = np.float32(scales)
+    sx, sy = np.array(scales, "float32")
     zx, zy = (int(v) for v in rng.integers(-128, 128, 2))
-    operands = [oracle.activation(x, sx, zx), oracle.constant("axes", np.int32([1, 2]))]
+    operands = [oracle.activation(x, sx, zx), oracle.constant("axes", np.array([1, 2], "int32"))]
     options = {"keepDims": False}
     expected = oracle.reference("MEAN", operands, (300, 8), sy, zy, 2, "ReducerOptions", **options)
     sums = x.astype("int32").sum((1, 2))
@@ -27,7 +27,7 @@ def test_mean_is_the_reference_kernels(window, scales):
 def test_mean_of_many_near_rounding():
     rng = np.random.default_rng(1)
     x = (oracle.int8s(rng, (2000, 7, 7, 8)) // 64).astype("int8")
-    operands = [oracle.activation(x, 0.05, 3), oracle.constant("axes", np.int32([1, 2]))]
+    operands = [oracle.activation(x, 0.05, 3), oracle.constant("axes", np.array([1, 2], "int32"))]
     options = {"keepDims": False}
     shape = (2000, 8)
     expected = oracle.reference("MEAN", operands, shape, 0.025, 3, 2, "ReducerOptions", **options)
@@ -70,12 +70,12 @@ def test_average_at_padded_edges():
     padded = np.pad(x.astype("int32"), ((0, 0), (1, 1), (1, 1), (0, 0)))
     sums = sum(padded[:, i : i + 5, j : j + 5] for i in range(3) for j in range(3))
     inside = np.pad(np.ones((5, 5), "int32"), 1)
-    count = sum(inside[i : i + 5, j : j + 5] for i in range(3) for j in range(3))
+    count = np.sum([inside[i : i + 5, j : j + 5] for i in range(3) for j in range(3)], axis=0)
     assert (np.asarray(pooling.average(sums, count[:, :, None])) == expected).all()
 
 
 def test_average_ties_go_away_from_zero():
-    assert np.asarray(pooling.average(np.int32([2, -2, 6, -6, 1, -1]), 4)).tolist() == [
+    assert np.asarray(pooling.average(np.array([2, -2, 6, -6, 1, -1], "int32"), 4)).tolist() == [
         1,
         -1,
         2,
