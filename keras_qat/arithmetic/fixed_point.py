@@ -108,7 +108,7 @@ def rounding_divide_by_pot(x: Any, n: Any) -> Any:
     """
     n = as_int32(n)
     mask = ops.bitwise_not(ops.left_shift(as_int32(-1), n))
-    threshold = ops.right_shift(mask, 1) + ops.cast(x < 0, "int32")
+    threshold = ops.cast(x < 0, "int32") + ops.right_shift(mask, 1)
     up = ops.cast(ops.bitwise_and(x, mask) > threshold, "int32")
     return ops.right_shift(x, n) + up
 

@@ -114,3 +114,11 @@ def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager, monk
         return function(*arrays[:large], x, *arrays[large + 1 :])
 
     assert bits(compiler(frozen, arrays[large])) == eager[name]
+
+
+@pytest.mark.parametrize("name", list(CASES)[2:])
+def test_symbolic_tensors_keep_their_shape(name):
+    function, first, *rest = CASES[name]
+    x = keras.KerasTensor((None, *first.shape[1:]), keras.backend.standardize_dtype(first.dtype))
+    y = function(x, *rest)
+    assert (y.shape, y.dtype) == (x.shape, "int32")

@@ -1,0 +1,150 @@
+"""From a trained float model to a verified uint8 file, on scikit-learn's bundled digits.
+
+A small ResNet, its residual blocks written as most people write them (the activation on its own
+behind the `Add`), is trained in float and saved as an `.h5` file: the "pretrained model". Then:
+load, quantize, train, export, verify. Run it with `make demo`, or
+
+    python examples/digits_demo.py --output build/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import time
+import warnings
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import keras_qat
+from keras_qat.litert import Runner
+
+console = Console(width=100)
+
+
+def load_pixels():
+    """Returns train and test digits as uint8 pixels of shape (n, 16, 16, 1), and their labels."""
+    digits = load_digits()
+    # The bundled images have 17 grey levels.
+    pixels = (digits.images * 255 / 16).astype("uint8")[..., None]
+    pixels = pixels.repeat(2, axis=1).repeat(2, axis=2)
+    return train_test_split(pixels, digits.target, test_size=0.25, random_state=0)
+
+
+def conv_block(x, filters, strides=1, activation="relu", size=3):
+    """Convolution, batch normalization and, if asked for, an activation."""
+    x = keras.layers.Conv2D(filters, size, strides, "same")(x)
+    x = keras.layers.BatchNormalization()(x)
+    return x if activation is None else keras.layers.Activation(activation)(x)
+
+
+def build_resnet():
+    """The ResNet of the TensorFlow 1.x notes: an activation stands alone behind each `Add`."""
+    inputs = keras.Input((16, 16, 1), name="pixels")
+    x = conv_block(inputs, 16)
+    for stack, filters in enumerate((16, 32, 64)):
+        strides = 1 if stack == 0 else 2
+        y = conv_block(x, filters, strides)
+        y = conv_block(y, filters, activation=None)
+        if stack > 0:
+            x = keras.layers.Conv2D(filters, 1, strides, "same")(x)
+        x = keras.layers.add([x, y])
+        x = keras.layers.Activation("relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(10, activation="softmax", name="digit")(x)
+    return keras.Model(inputs, outputs, name="digits_resnet")
+
+
+def train_float(data, path):
+    """Trains the float model and saves it: the model that the rest of the demo starts from."""
+    x_train, x_test, y_train, y_test = data
+    model = build_resnet()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x_train, y_train, batch_size=64, epochs=8, verbose=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras advises against .h5; old models come as that
+        model.save(path)
+
+
+def quantize_and_train(model, data):
+    """Quantizes, prints what was rewritten, and trains for two epochs."""
+    x_train, x_test, y_train, y_test = data
+    qat = keras_qat.quantize_model(model, calibration_data=x_train[:256])
+    console.print("\n[bold]What was rewritten[/bold]")
+    for rewrite in qat.rewrite_log:
+        console.print(f"  {rewrite}", highlight=False)
+    qat.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    qat.fit(x_train, y_train, batch_size=64, epochs=2, validation_data=(x_test, y_test), verbose=2)
+    return qat
+
+
+def run_file(path, kernels, images, labels):
+    """Returns the accuracy of a file, and the milliseconds that one image takes."""
+    runner = Runner(path, kernels=kernels)
+    predictions = np.argmax(runner.run([images])[0], axis=-1)
+    times = []
+    for image in images[:50]:
+        start = time.perf_counter()
+        runner.run([image[None]])
+        times.append(time.perf_counter() - start)
+    return float(np.mean(predictions == labels)), 1000 * min(times)
+
+
+def print_results(float_accuracy, qat_accuracy, report, files, data):
+    """Prints the table of results and where the files are."""
+    _, x_test, _, y_test = data
+    table = Table(title="Result")
+    for heading in ("model", "accuracy", "mismatching elements", "ms per image", "bytes"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    h5, tflite = files
+    table.add_row("Keras, float", f"{float_accuracy:.4f}", "", "", f"{h5.stat().st_size:,}")
+    table.add_row("Keras, quantized, trained", f"{qat_accuracy:.4f}", "", "", "")
+    for kernels in ("reference", "default"):
+        accuracy, milliseconds = run_file(tflite, kernels, x_test, y_test)
+        elements = sum(row.elements for row in report.layers[kernels].values())
+        table.add_row(
+            f"LiteRT file, {kernels} kernels",
+            f"{accuracy:.4f}",
+            f"{report.mismatches(kernels):,} of {elements:,}",
+            f"{milliseconds:.2f}",
+            f"{tflite.stat().st_size:,}",
+        )
+    console.print(table)
+    console.print("The files:", *(f"  {path.resolve()}" for path in files), sep="\n", soft_wrap=True)
+
+
+def main():
+    """Runs the demo."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/demo"))
+    output = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    h5, tflite = output / "digits_resnet.h5", output / "digits_resnet_uint8.tflite"
+    keras.utils.set_random_seed(0)
+    data = load_pixels()
+
+    console.print("[bold]1. A float model[/bold]")
+    train_float(data, h5)
+    model = keras.saving.load_model(h5, compile=False)
+    model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+    float_accuracy = model.evaluate(data[1], data[3], verbose=0)[1]
+
+    console.print("\n[bold]2. Quantize and train[/bold]")
+    qat = quantize_and_train(model, data)
+    qat_accuracy = qat.evaluate(data[1], data[3], verbose=0)[1]
+
+    console.print("\n[bold]3. Export and verify[/bold]")
+    keras_qat.export_litert(
+        qat, tflite, inference_input_type="uint8", inference_output_type="uint8"
+    )
+    report = keras_qat.verify(qat, tflite, data[1])
+    print_results(float_accuracy, qat_accuracy, report, (h5, tflite), data)
+
+
+if __name__ == "__main__":
+    main()
