@@ -78,7 +78,9 @@ def quantize_and_train(model, data):
     console.print("\n[bold]What was rewritten[/bold]")
     for rewrite in qat.rewrite_log:
         console.print(f"  {rewrite}", highlight=False)
-    qat.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    qat.compile(
+        keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     qat.fit(x_train, y_train, batch_size=64, epochs=2, validation_data=(x_test, y_test), verbose=2)
     return qat
 
@@ -115,7 +117,9 @@ def print_results(float_accuracy, qat_accuracy, report, files, data):
             f"{tflite.stat().st_size:,}",
         )
     console.print(table)
-    console.print("The files:", *(f"  {path.resolve()}" for path in files), sep="\n", soft_wrap=True)
+    console.print(
+        "The files:", *(f"  {path.resolve()}" for path in files), sep="\n", soft_wrap=True
+    )
 
 
 def main():

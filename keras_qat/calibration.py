@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.data import Batch, batches
-from keras_qat.errors import NotQuantizedError
+from keras_qat.errors import InvalidDataError, NotQuantizedError
 from keras_qat.graph import Edge, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
@@ -38,7 +38,6 @@ def calibrate(
             model is not changed then.
 
     Example:
-
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> import keras_qat
     >>> qat = keras_qat.quantize_model(model)
@@ -64,6 +63,19 @@ class _Extremes(keras.layers.Layer):
         return ops.reshape(ops.stack([ops.min(inputs), ops.max(inputs)]), (1, 2))
 
 
+def _check_width(name: str, minimum: np.float32, maximum: np.float32) -> None:
+    """Raises if float32 cannot hold the width of a range."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(maximum - minimum)
+    if not finite:
+        raise InvalidDataError(
+            "The values of a tensor overflow float32 on this data.",
+            layer=name,
+            received=f"the range {minimum:g} to {maximum:g}",
+            fix="Scale the data as it was for training.",
+        )
+
+
 def _observe(
     model: QuantizedModel, data: Iterable[Batch], verbose: int | str
 ) -> Iterator[tuple[QuantizedLayer, float, float]]:
@@ -85,6 +97,7 @@ def _observe(
     are_pixels = dict(zip(graph.inputs, pixels, strict=True))
     low, high = np.min(seen, axis=0)[:, 0], np.max(seen, axis=0)[:, 1]
     for node, minimum, maximum in zip(nodes, low, high, strict=True):
+        _check_width(node.name, minimum, maximum)
         if are_pixels.get(node.inputs[0].node):
             minimum, maximum = 0, 255
         yield node.head, float(minimum), float(maximum)

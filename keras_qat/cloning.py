@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.calibration import calibrate
 from keras_qat.errors import InvalidModelError
-from keras_qat.graph import Graph, build_model, read_model
+from keras_qat.graph import Edge, Graph, build_model, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
-from keras_qat.passes import PIPELINE, Rewrite, run_pipeline
+from keras_qat.passes import PIPELINE, run_pipeline
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.scheme import Scheme, get_scheme
@@ -35,7 +36,6 @@ def clone_model(model: keras.Model) -> keras.Model:
         UnsupportedLayerError: If a layer has no integer form.
 
     Example:
-
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3),
     ...                           keras.layers.BatchNormalization(), keras.layers.ReLU()])
     >>> [type(layer).__name__ for layer in clone_model(model).layers]
@@ -71,7 +71,6 @@ def quantize_model(
         InvalidDataError: If the calibration data does not fit.
 
     Example:
-
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
     >>> images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
     >>> qat = quantize_model(model, calibration_data=images)
@@ -80,8 +79,6 @@ def quantize_model(
     """
     quantized = _rewrite(model, get_scheme(scheme), QuantizedModel)
     if calibration_data is not None:
-        from keras_qat.calibration import calibrate
-
         calibrate(quantized, calibration_data)
     return quantized
 
@@ -89,14 +86,9 @@ def quantize_model(
 def _rewrite(model: keras.Model, scheme: Scheme | None, model_class: Any) -> Any:
     graph = read_model(model)
     _check_weights(model)
-    if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
-        raise InvalidModelError(
-            "The model is quantized already.",
-            layer=model.name,
-            fix="Pass the float model; to go on training a quantized one, just call `fit`.",
-        )
     _check_inputs(graph)
     graph, log = run_pipeline(graph, PIPELINE)
+    _check_float(graph)
     rewritten = make_layers(graph, scheme).check(after="make_layers")
     if scheme is not None:
         rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
@@ -124,9 +116,26 @@ def _copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> Non
     target.trainable = source.trainable
 
 
+def _check_float(graph: Graph) -> None:
+    """Raises if a layer, of a nested model too, is quantized."""
+    if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
+        raise InvalidModelError(
+            "The model is quantized already.",
+            layer=graph.name,
+            fix="Pass the float model; to go on training a quantized one, just call `fit`.",
+        )
+
+
 def _check_inputs(graph: Graph) -> None:
-    """Raises if a size that LiteRT's kernels need is not known."""
+    """Raises if an input is not used, or a size that LiteRT's kernels need is not known."""
+    used = {*graph.consumers(), *graph.output_edges}
     for name in graph.inputs:
+        if Edge(name) not in used:
+            raise InvalidModelError(
+                "No output of the model depends on an input.",
+                layer=name,
+                fix="Leave it out: `keras.Model(inputs, outputs)` with the inputs that are used.",
+            )
         shape = graph.nodes[name].shapes[0]
         if None in shape[1:]:
             raise InvalidModelError(

@@ -25,7 +25,7 @@ def batches(
             only the inputs are used.
         model: The model.
         steps: How many batches at most; None for all.
-        batch_size: Size of a batch cut from arrays.
+        batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
 
     Yields:
         A tuple with one array for each input, in the model's order.
@@ -35,13 +35,16 @@ def batches(
             are not finite.
 
     Example:
-
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> [batch[0].shape for batch in batches(np.zeros((40, 4)), model)]
     [(32, 4), (8, 4)]
     """
+    if steps is not None and steps < 1:
+        raise InvalidDataError(
+            "The number of batches to use must be positive.", received=f"steps={steps}"
+        )
     produced = 0
-    for element in _elements(data, model, batch_size):
+    for element in _elements(data, model, model.inputs[0].shape[0] or batch_size):
         if steps is not None and produced >= steps:
             return
         batch = _inputs(element, model)
@@ -66,10 +69,10 @@ def _elements(data: Any, model: keras.Model, batch_size: int) -> Iterator[Any]:
         data = tuple(_by_name(data, model))
     if isinstance(data, tuple) and data and all(_is_array(array) for array in data):
         arrays = [np.asarray(array) for array in data]
-        if len({len(array) for array in arrays}) > 1:
+        if len({array.shape[:1] for array in arrays}) > 1 or arrays[0].ndim == 0:
             raise InvalidDataError(
-                "The arrays for the inputs have different numbers of samples.",
-                received=f"{[len(array) for array in arrays]}",
+                "The arrays for the inputs have different numbers of samples, or none.",
+                received=f"shapes {[array.shape for array in arrays]}",
             )
         for start in range(0, len(arrays[0]), batch_size):
             yield tuple(array[start : start + batch_size] for array in arrays)
@@ -88,7 +91,7 @@ def _elements(data: Any, model: keras.Model, batch_size: int) -> Iterator[Any]:
 def _inputs(element: Any, model: keras.Model) -> list[Any]:
     """Picks the inputs out of an element: `inputs`, `(inputs, targets)` or one with weights."""
     count = len(model.inputs)
-    if isinstance(element, tuple):
+    if isinstance(element, tuple) and element:
         nested = isinstance(element[0], tuple | list | Mapping)
         if nested or count == 1 or len(element) != count:
             element = element[0]
@@ -118,7 +121,9 @@ def _by_name(arrays: Mapping[str, Any], model: keras.Model) -> list[Any]:
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype") and not hasattr(value, "element_spec")
+    return (
+        hasattr(value, "shape") and hasattr(value, "dtype") and not hasattr(value, "element_spec")
+    )
 
 
 def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
@@ -129,8 +134,10 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
     where = f"Batch {position} of the data for input '{tensor.name}'"
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
         raise InvalidDataError(f"{where} is not numeric.", received=f"dtype {array.dtype}")
-    fits = array.ndim == len(tensor.shape) and all(
-        want in (None, have) for want, have in zip(tensor.shape, array.shape, strict=True)
+    fits = (
+        array.size
+        and array.ndim == len(tensor.shape)
+        and all(want in (None, have) for want, have in zip(tensor.shape, array.shape, strict=True))
     )
     if not fits:
         raise InvalidDataError(
@@ -138,10 +145,13 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
             received=f"shape {array.shape}",
             expected=f"shape {tuple(tensor.shape)}",
         )
-    if not np.isfinite(array).all():
+    # Keras computes in float32: what is larger than its largest number is infinite there.
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype("float32"))
+    if not finite.all():
         raise InvalidDataError(
             f"{where} has values that are not finite numbers.",
-            received=f"{int((~np.isfinite(array)).sum())} NaN or infinite value(s)",
+            received=f"{int((~finite).sum())} NaN or infinite value(s)",
             fix="Remove or replace them: a range would be meaningless.",
         )
     return array

@@ -18,7 +18,6 @@ class KerasQatError(Exception):
         fix: One concrete thing to do about it.
 
     Example:
-
     >>> print(KerasQatError("No weights.", layer="conv", fix="Call `model.build()`."))
     No weights. Layer: 'conv'. To fix it: Call `model.build()`.
     """
@@ -54,7 +53,7 @@ class UnsupportedLayerError(KerasQatError, ValueError):
 
 
 class InvalidGraphError(KerasQatError, ValueError):
-    """A rewrite left the graph inconsistent: an edge without a producer, a cycle, a shape change."""
+    """A rewrite left the graph inconsistent, or a graph cannot be linked."""
 
 
 class InvalidSchemeError(KerasQatError, ValueError):

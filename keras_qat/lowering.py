@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_qat.errors import ExportError, NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, read_model
+from keras_qat.graph.graph import unique_name
 from keras_qat.layers import QuantizedModel
 from keras_qat.litert import Model, Operator, Quantization, Tensor, write
 
@@ -46,7 +47,6 @@ def export_litert(
         ExportError: If the file cannot be written, or a type is none of the three.
 
     Example:
-
     >>> import tempfile, keras, keras_qat
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> qat = keras_qat.quantize_model(model, calibration_data=np.eye(4, dtype="float32"))
@@ -200,8 +200,8 @@ def _symmetric(scale: np.ndarray, axis: int) -> Quantization:
 
 
 def _quantization(parameters: Any, offset: int = 0) -> Quantization:
-    scale = np.asarray(ops.convert_to_numpy(parameters.scale), "float32").reshape(1)
-    zero_point = int(ops.convert_to_numpy(parameters.zero_point)) + offset
+    scale, zero_point = (ops.convert_to_numpy(value) for value in parameters.grid())
+    scale, zero_point = np.asarray(scale, "float32").reshape(1), int(zero_point) + offset
     return Quantization(scale, np.array([zero_point], "int64"))
 
 
@@ -241,15 +241,16 @@ def _lower_outputs(
     tensors: dict[Edge, Tensor],
     dtype: str,
 ) -> dict[str, Tensor]:
-    outputs = {}
+    outputs: dict[str, Tensor] = {}
+    converted: dict[Tensor, Tensor] = {}  # two outputs may be one tensor
     for edge in graph.output_edges:
         node, inner = graph.nodes[edge.node], tensors[edge]
-        outer = inner
-        if dtype != "int8":
+        if dtype != "int8" and inner not in converted:
             name = f"{inner.name}_{dtype}"
             outer = _boundary_tensor(name, inner.shape, dtype, node.head.links.output)
             code = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
             options = "DequantizeOptions" if dtype == "float32" else "QuantizeOptions"
             builder.operators.append(Operator(code, (inner,), (outer,), 2, options))
-        outputs[node.name] = outer
+            converted[inner] = outer
+        outputs[unique_name(node.name, outputs)] = converted.get(inner, inner)
     return outputs

@@ -22,7 +22,6 @@ class Scheme:
         weight_per_channel: Whether each output channel has a weight scale of its own.
 
     Example:
-
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
     (-128, 127)
     """
@@ -64,13 +63,12 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
         InvalidSchemeError: If no scheme has that name.
 
     Example:
-
     >>> get_scheme("int8").name
     'int8'
     """
     if isinstance(scheme, Scheme):
         return scheme
-    if scheme not in SCHEMES:
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InvalidSchemeError(
             "Unknown quantization scheme.",
             received=repr(scheme),

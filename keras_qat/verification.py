@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from keras_qat.data import Batch, batches
-from keras_qat.errors import NotQuantizedError
-from keras_qat.graph import Edge, read_model
+from keras_qat.errors import InvalidDataError, NotQuantizedError
+from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedModel, float_mode
 from keras_qat.litert import Runner
@@ -115,7 +115,11 @@ class VerificationReport:
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain Python values, for programs."""
         layers = {
-            kernels: [{**dataclasses.asdict(row), "sqnr": row.sqnr} for row in rows.values()]
+            kernels: [
+                # JSON has no infinity.
+                {**dataclasses.asdict(row), "sqnr": row.sqnr if math.isfinite(row.sqnr) else None}
+                for row in rows.values()
+            ]
             for kernels, rows in self.layers.items()
         }
         return {**dataclasses.asdict(self), "layers": layers, "exact": self.exact}
@@ -170,7 +174,6 @@ def verify(
         LiteRTFormatError: If the file cannot be read or run, or `kernels` is unknown.
 
     Example:
-
     >>> import tempfile, keras_qat
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> x = np.eye(4, dtype="float32")
@@ -186,8 +189,11 @@ def verify(
             "Only a quantized model can be verified.", received=f"a {type(model).__name__}"
         )
     model.check_ranges()
+    kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
     runners = {name: Runner(filepath, kernels=name, expose_all=True) for name in kernels}
-    names = tuple(details.name for details in next(iter(runners.values())).outputs)
+    names = ()
+    for runner in runners.values():
+        names = _output_names(model, runner)
     report = VerificationReport({name: {} for name in runners}, names)
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
@@ -199,6 +205,37 @@ def verify(
     if verbose:
         print(report)
     return report
+
+
+def _sources(graph: Graph) -> dict[str, str]:
+    """Names the layer that computes each tensor that a file of the model may have."""
+    layers = [node for node in graph.nodes.values() if not node.is_input]
+    sources = {node.inputs[0].node: node.name for node in layers}
+    sources = {name: sources[name] for name in graph.inputs}
+    sources |= {node.name: node.name for node in layers}
+    for name, source in list(sources.items()):
+        for dtype in ("uint8", "float32"):  # an output that was converted
+            sources.setdefault(f"{name}_{dtype}", source)
+    return sources
+
+
+def _output_names(model: QuantizedModel, runner: Runner) -> tuple[str, ...]:
+    """Returns the names of a file's outputs; raises if the file is not one of the model."""
+    graph = read_model(model)
+    shapes = {name: graph.nodes[source].shapes[0] for name, source in _sources(graph).items()}
+    inputs, outputs = (
+        {details.name: details.shape for details in tensors}
+        for tensors in (runner.inputs, runner.outputs)
+    )
+    wanted = {name: shapes[name] for name in graph.inputs}
+    if inputs != wanted or any(shapes.get(name) != outputs[name] for name in outputs):
+        raise InvalidDataError(
+            "The file is not one of this model.",
+            received=f"a file with inputs {inputs} and outputs {outputs}",
+            expected=f"inputs {wanted} and the outputs of {list(map(str, graph.output_edges))}",
+            fix="Export the model again with `keras_qat.export_litert`.",
+        )
+    return tuple(outputs)
 
 
 def to_integers(values: np.ndarray, tensor: Any) -> np.ndarray:
@@ -238,20 +275,13 @@ def _keras_values(
     graph, tensors = read_model(model), tensors_by_edge(model)
     names = [node.name for node in graph.nodes.values() if not node.is_input]
     outputs = [tensors[Edge(name)] for name in names]
-    aliases = {
-        node.inputs[0].node: node.name
-        for node in graph.nodes.values()
-        if node.inputs and node.inputs[0].node in graph.inputs
-    }
-    for edge in graph.output_edges:
-        aliases.update({f"{edge.node}_{dtype}": edge.node for dtype in ("uint8", "float32")})
+    sources = _sources(graph)
     quantized, exact = (keras.Model(model.inputs, outputs) for _ in range(2))
 
     def values(taps, batch):
         arrays = keras.tree.flatten(taps.predict_on_batch(list(batch)))
         by_name = dict(zip(names, arrays, strict=True))
-        inputs = {alias: by_name[name] for alias, name in aliases.items() if alias in graph.inputs}
-        return inputs | by_name | {alias: by_name[name] for alias, name in aliases.items()}
+        return {name: by_name[source] for name, source in sources.items()}
 
     for batch in data:
         ours = values(quantized, batch)

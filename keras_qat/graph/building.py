@@ -26,7 +26,6 @@ def build_model(
         The model, with the graph's structure of inputs and outputs.
 
     Example:
-
     >>> from keras_qat.graph import read_model
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> build_model(read_model(model)).output_shape

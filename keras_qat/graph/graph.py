@@ -82,7 +82,6 @@ class Graph:
         input_structure: Structure of the model's inputs, an `Edge` for each tensor.
 
     Example:
-
     >>> import keras
     >>> from keras_qat.graph import read_model
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
@@ -162,9 +161,7 @@ class Graph:
                     f"After '{after}' the graph has an input or output that no node makes.",
                     layer=str(edge),
                 )
-        if tuple(n.name for n in self.nodes.values() if n.is_input) != tuple(
-            name for name in self.nodes if name in self.inputs
-        ):
+        if {node.name for node in self.nodes.values() if node.is_input} != set(self.inputs):
             raise InvalidGraphError(
                 f"After '{after}' the nodes without inputs are not the graph's inputs.",
                 received=self.inputs,

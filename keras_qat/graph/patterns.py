@@ -22,6 +22,7 @@ class Matcher:
     optional: bool = False
 
     def __call__(self, operation: Any) -> bool:
+        """Whether it matches an operation."""
         return self.test(operation)
 
 
@@ -31,7 +32,6 @@ def layer_of(*classes: type) -> Matcher:
     Subclasses are not matched: they may compute something else.
 
     Example:
-
     >>> import keras
     >>> layer_of(keras.layers.Flatten)(keras.layers.Flatten())
     True
@@ -46,7 +46,6 @@ def operation_named(*names: str) -> Matcher:
     The classes are not part of Keras's public interface, their names are stable.
 
     Example:
-
     >>> import keras
     >>> from keras_qat.graph import read_model
     >>> x = keras.Input((2,))

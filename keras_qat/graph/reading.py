@@ -27,7 +27,6 @@ def read_model(model: keras.Model) -> Graph:
         InvalidModelError: If the model is not built, or is neither functional nor sequential.
 
     Example:
-
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
     >>> read_model(model).shape(Edge("head"))
     (None, 2)
@@ -35,8 +34,11 @@ def read_model(model: keras.Model) -> Graph:
     functional = _functional(model)
     edges: dict[int, Edge] = {}
     nodes: dict[str, Node] = {}
-    for call in _calls(functional):
-        node = _read_call(call, edges, nodes)
+    calls = list(_calls(functional))
+    # A further call of a shared layer must not take the name of another layer.
+    reserved = {call.operation.name for call in calls}
+    for call in calls:
+        node = _read_call(call, edges, nodes, reserved)
         nodes[node.name] = node
         edges.update({id(t): Edge(node.name, i) for i, t in enumerate(call.output_tensors)})
 
@@ -111,15 +113,18 @@ def _calls(functional: Any):
         yield from functional._nodes_by_depth[depth]
 
 
-def _read_call(call: Any, edges: dict[int, Edge], nodes: dict[str, Node]) -> Node:
+def _read_call(
+    call: Any, edges: dict[int, Edge], nodes: dict[str, Node], reserved: set[str]
+) -> Node:
     def to_edge(leaf):
         return edges[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
 
     operation = call.operation
     _check_built(operation)
+    name = operation.name
     arguments = (call.arguments.args, call.arguments.kwargs)
     return Node(
-        name=unique_name(operation.name, nodes),
+        name=unique_name(name, reserved | set(nodes)) if name in nodes else name,
         operations=(operation,),
         inputs=tuple(edges[id(tensor)] for tensor in call.input_tensors),
         arguments=tree.map_structure(to_edge, arguments),

@@ -21,7 +21,6 @@ def function_name(function: Any) -> str:
         Its name; `"linear"` for None; `"custom"` for a callable that is not Keras's.
 
     Example:
-
     >>> function_name(keras.activations.get("relu6"))
     'relu6'
     """
@@ -66,7 +65,6 @@ def activation_of(*names: str) -> Matcher:
     """Matches operations that compute one of these activations.
 
     Example:
-
     >>> activation_of("relu")(keras.layers.ReLU())
     True
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
@@ -13,10 +11,10 @@ from keras_qat.arithmetic.softmax import softmax
 from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import FUSED, activation_name, activation_of
-from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.fused import activation_limits, apply_activation
 from keras_qat.layers.registry import register
-from keras_qat.quantizers import FixedParameters
+from keras_qat.quantizers import FixedParameters, Grid
 from keras_qat.scheme import Scheme
 
 
@@ -51,9 +49,11 @@ class QSoftmax(Elementwise):
         """Computes the softmax in float, and does not round it."""
         return self.float_forward(inputs, training=True)
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Computes in fixed point, as the reference SOFTMAX does."""
-        return _softmax_centered(centered[0], self._linked().inputs[0].scale)
+        del output
+        ((values, grid),) = inputs
+        return _softmax_centered(values, grid.scale)
 
     def lower(self, builder, *inputs):
         """Adds one SOFTMAX."""
@@ -87,15 +87,11 @@ class QReLU(Elementwise):
         del training
         return apply_activation(self.activation, inputs)
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Rescales and clips."""
-        links = self._linked()
-        zero_point = links.output.zero_point
-        low, high = activation_limits(
-            self.activation, links.output.scale, zero_point, self._scheme()
-        )
-        scales: tuple[Any, Any] = links.inputs[0].scale, links.output.scale
-        return _relu_centered(centered[0], *scales, zero_point, low, high)
+        ((values, grid),) = inputs
+        limits = activation_limits(self.activation, *output, self._scheme())
+        return _relu_centered(values, grid.scale, *output, *limits)
 
     def lower(self, builder, *inputs):
         """Adds one RELU or RELU6."""

@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops, tree
@@ -14,7 +14,13 @@ from keras import ops, tree
 from keras_qat.backend import compiled
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Node
-from keras_qat.quantizers import FixedParameters, RangeObserver, RangeParameters, fake_quantize
+from keras_qat.quantizers import (
+    FixedParameters,
+    Grid,
+    RangeObserver,
+    RangeParameters,
+    fake_quantize,
+)
 from keras_qat.scheme import Scheme, get_scheme
 
 Parameters = FixedParameters | RangeParameters
@@ -54,6 +60,18 @@ class Links:
     output: Parameters | None = None
 
 
+class Centered(NamedTuple):
+    """A tensor in integers.
+
+    Attributes:
+        values: float32 whole numbers `q - zero_point`.
+        grid: Its quantization parameters; None for a model input, whose values are real.
+    """
+
+    values: Any
+    grid: Any
+
+
 class QuantizedLayer(keras.layers.Layer):
     """Base class of the layers of a quantized model.
 
@@ -62,7 +80,7 @@ class QuantizedLayer(keras.layers.Layer):
     inference computes the integers of LiteRT's reference kernels.
 
     A tensor between two layers holds real values, `(q - zero_point) * scale` in float32.
-    Inside `integer` a tensor is *centered*: the whole numbers `q - zero_point`, in float32.
+    Inside `integer` a tensor is `Centered`: the whole numbers `q - zero_point`, in float32.
 
     Subclasses define `float_forward`, `integer` and `lower`; most also inherit from the Keras
     layer whose arguments they take.
@@ -90,7 +108,7 @@ class QuantizedLayer(keras.layers.Layer):
         super().__init__(*args, **kwargs)
         self.scheme = None if scheme is None else get_scheme(scheme)
         self.links = Links()
-        self.observer = None
+        self.observer: Any = None
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
             self.observer = RangeObserver(self.range_momentum, name="range")
 
@@ -120,24 +138,24 @@ class QuantizedLayer(keras.layers.Layer):
         """Observes the range of the output and rounds it to its grid, straight through."""
         if self.observer is not None:
             self.observer.track(y)
-        output = self._linked().output
-        scheme = self._scheme()
-        return fake_quantize(
-            y, output.scale, output.zero_point, scheme.activation_low, scheme.activation_high
-        )
+        grid, scheme = self._linked().output.grid(), self._scheme()
+        limits = scheme.activation_low, scheme.activation_high
+        return fake_quantize(y, grid.scale, grid.zero_point, *limits)
 
     def integer_forward(self, inputs):
         """Computes the reference kernels' integers, and returns the real values they stand for."""
         links = self._linked()
         tensors = tree.flatten(inputs)
-        centered = [centered_values(x, p) for x, p in zip(tensors, links.inputs, strict=True)]
-        return real_values(self.integer(*centered), links.output)
+        centered = [center(x, p) for x, p in zip(tensors, links.inputs, strict=True)]
+        grid = links.output.grid()
+        return real_values(Centered(self.integer(*centered, output=grid), grid))
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Computes the operator in integers.
 
         Args:
-            *centered: For each input, float32 whole numbers `q - zero_point`.
+            *inputs: The centered integers and the grid of each input.
+            output: The grid of the output.
 
         Returns:
             float32 whole numbers `q - zero_point` of the output.
@@ -212,9 +230,10 @@ class MovesValues(QuantizedLayer):
         """Calls the Keras layer: values from the grid stay on the grid."""
         return self.float_forward(inputs, training=True)
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Moves the integers as the float forward moves values; 0 is the zero point."""
-        return self.float_forward(centered[0], training=False)
+        del output
+        return self.float_forward(inputs[0].values, training=False)
 
 
 @compiled
@@ -222,33 +241,35 @@ def _to_centered(x, scale):
     return ops.round(x / scale)
 
 
-def centered_values(x, parameters: Parameters | None):
-    """Returns the whole numbers `q - zero_point` that the real values of a tensor stand for.
+def center(x, parameters: Parameters | None) -> Centered:
+    """Turns the real values of a tensor into the integers that they stand for.
 
     Args:
         x: float32 tensor of real values, each a multiple of the scale.
-        parameters: Its quantization parameters; None returns `x` as it is.
+        parameters: Its quantization parameters; None leaves `x` as it is.
 
     Returns:
-        float32 tensor of whole numbers.
+        The centered integers.
     """
     if parameters is None:
-        return x
+        return Centered(x, None)
     known = getattr(x, "_keras_qat_centered", None)
-    return _to_centered(x, parameters.scale) if known is None else known
+    if known is not None:
+        return known
+    grid = parameters.grid()
+    return Centered(_to_centered(x, grid.scale), grid)
 
 
-def real_values(centered, parameters: Parameters):
+def real_values(centered: Centered):
     """Returns the real values of centered integers.
 
     Args:
-        centered: float32 tensor of whole numbers `q - zero_point`.
-        parameters: Quantization parameters of the tensor.
+        centered: The integers and their grid.
 
     Returns:
         float32 tensor.
     """
-    x = centered * parameters.scale
+    x = centered.values * centered.grid.scale
     # Spares the next layer a division; JAX's tensors take no attributes and are divided again.
     with contextlib.suppress(AttributeError):
         x._keras_qat_centered = centered

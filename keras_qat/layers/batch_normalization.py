@@ -41,7 +41,6 @@ class QBatchNormalization(WeightedLayer):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Example:
-
     >>> layer = QBatchNormalization(activation="relu")
     >>> layer(np.ones((2, 4), "float32")).shape
     TensorShape([2, 4])

@@ -60,7 +60,6 @@ class QConv2D(ConvolutionLayer, keras.layers.Conv2D):
         **kwargs: Keyword arguments of `keras.layers.Conv2D`.
 
     Example:
-
     >>> layer = QConv2D(8, 3, batch_norm=True, activation="relu6")
     >>> layer(np.ones((1, 5, 5, 3), "float32")).shape
     TensorShape([1, 3, 3, 8])
@@ -99,7 +98,6 @@ class QDepthwiseConv2D(ConvolutionLayer, keras.layers.DepthwiseConv2D):
         **kwargs: Keyword arguments of `keras.layers.DepthwiseConv2D`.
 
     Example:
-
     >>> layer = QDepthwiseConv2D(3, padding="same", batch_norm=True, activation="relu")
     >>> layer(np.ones((1, 5, 5, 4), "float32")).shape
     TensorShape([1, 5, 5, 4])

@@ -12,6 +12,7 @@ from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.registry import register
 from keras_qat.layers.requantize import requantize_dense
 from keras_qat.layers.weighted import IntegerWeights, WeightedLayer
+from keras_qat.quantizers import Grid
 
 
 @register(layer_of(keras.layers.Dense), maybe(BATCH_NORM), maybe(FUSED))
@@ -29,7 +30,6 @@ class QDense(WeightedLayer, keras.layers.Dense):
         **kwargs: Keyword arguments of `keras.layers.Dense`.
 
     Example:
-
     >>> import numpy as np
     >>> QDense(3, activation="relu")(np.ones((2, 7, 4), "float32")).shape
     TensorShape([2, 7, 3])
@@ -43,19 +43,10 @@ class QDense(WeightedLayer, keras.layers.Dense):
         """Multiplies exactly, splitting the inputs where float32 would not be exact."""
         return accumulate.matmul(centered, kernel)
 
-    def requantize(self, accumulators, weights: IntegerWeights, zero_point, low, high):
+    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid, limits):
         """Scales in double precision, as the reference FULLY_CONNECTED does."""
-        links = self._linked()
-        return requantize_dense(
-            accumulators,
-            weights.bias,
-            links.inputs[0].scale,
-            weights.kernel_scale,
-            links.output.scale,
-            zero_point,
-            low,
-            high,
-        )
+        scales = input_scale, weights.kernel_scale
+        return requantize_dense(accumulators, weights.bias, *scales, *output, *limits)
 
     def lower(self, builder, *inputs):
         """Adds one FULLY_CONNECTED; the kernel is stored as (out, in)."""

@@ -37,7 +37,6 @@ def activation_limits(name: str, scale, zero_point, scheme: Scheme):
         Two int32 scalar tensors.
 
     Example:
-
     >>> from keras_qat.scheme import get_scheme
     >>> low, high = activation_limits("relu6", np.float32(0.1), np.int32(-128), get_scheme("int8"))
     >>> int(low), int(high)

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.requantize import quantize
-from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.quantizers import Grid
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -33,18 +34,11 @@ class QuantizeInput(QuantizedLayer):
         del training
         return ops.cast(inputs, "float32")
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Rounds half away from zero, as LiteRT's QUANTIZE does."""
-        (x,), output, scheme = centered, self._linked().output, self._scheme()
-        zero_point = output.zero_point
-        q = quantize(
-            ops.cast(x, "float32"),
-            output.scale,
-            zero_point,
-            np.int32(scheme.activation_low),
-            np.int32(scheme.activation_high),
-        )
-        return ops.cast(q - zero_point, "float32")
+        scheme, x = self._scheme(), ops.cast(inputs[0].values, "float32")
+        limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
+        return ops.cast(quantize(x, *output, *limits) - output.zero_point, "float32")
 
     def lower(self, builder, *inputs):
         """Returns the input tensor: the builder has made it an integer one already."""

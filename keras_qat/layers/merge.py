@@ -10,9 +10,10 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, maybe, operation_named
 from keras_qat.layers.activation_names import FUSED, FUSED_CODES, activation_name, function_name
-from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.fused import activation_limits, apply_activation
 from keras_qat.layers.registry import register
+from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
 
@@ -29,7 +30,6 @@ class QAdd(QuantizedLayer, keras.layers.Add):
         **kwargs: Keyword arguments of `keras.layers.Add`.
 
     Example:
-
     >>> import numpy as np
     >>> y = QAdd("relu")([np.array([[1.0, -3.0]]), np.array([[1.0, 1.0]])])
     >>> [float(v) for v in y[0]]
@@ -58,15 +58,11 @@ class QAdd(QuantizedLayer, keras.layers.Add):
         del training
         return apply_activation(self.activation, ops.add(*inputs))
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Adds as the reference ADD does, in 20 more bits than the inputs have."""
-        links = self._linked()
-        zero_point = links.output.zero_point
-        low, high = activation_limits(
-            self.activation, links.output.scale, zero_point, self._scheme()
-        )
-        scales = (*(p.scale for p in links.inputs), links.output.scale)
-        return _add_centered(*centered, *scales, zero_point, low, high)
+        (a, grid_a), (b, grid_b) = inputs
+        limits = activation_limits(self.activation, *output, self._scheme())
+        return _add_centered(a, b, grid_a.scale, grid_b.scale, *output, *limits)
 
     def lower(self, builder, *inputs):
         """Adds one ADD."""

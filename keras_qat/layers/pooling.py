@@ -10,8 +10,9 @@ from keras_qat.arithmetic.pooling import average, mean
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import layer_of
-from keras_qat.layers.base import MovesValues, QuantizedLayer
+from keras_qat.layers.base import Centered, MovesValues, QuantizedLayer
 from keras_qat.layers.registry import register
+from keras_qat.quantizers import Grid
 
 
 class Pooling2D(MovesValues):
@@ -73,12 +74,11 @@ class QAveragePooling2D(Pooling2D, keras.layers.AveragePooling2D):
         """Averages and rounds to the grid of the input."""
         return self.quantize_output(self.float_forward(inputs, training=True))
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Sums integers, then divides rounding half away from zero."""
-        counts = self._window_sizes(centered[0].shape)
-        zero_point = self._linked().output.zero_point
-        means = self.float_forward(centered[0])
-        return _average_centered(means, counts, zero_point)
+        values = inputs[0].values
+        counts = self._window_sizes(values.shape)
+        return _average_centered(self.float_forward(values), counts, output.zero_point)
 
     def _window_sizes(self, shape):
         """How many values each output averages, less than a window at a padded border."""
@@ -116,16 +116,14 @@ class QGlobalAveragePooling2D(QuantizedLayer, keras.layers.GlobalAveragePooling2
         del training
         return super(QuantizedLayer, self).call(inputs)
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Sums in int32, then scales as the reference MEAN does."""
-        links, scheme = self._linked(), self._scheme()
-        count = int(np.prod(centered[0].shape[1:3]))
+        ((values, grid),), scheme = inputs, self._scheme()
         return _mean_centered(
-            centered[0],
-            links.inputs[0].scale,
-            links.output.scale,
-            links.output.zero_point,
-            count=count,
+            values,
+            grid.scale,
+            *output,
+            count=int(np.prod(values.shape[1:3])),
             low=scheme.activation_low,
             high=scheme.activation_high,
             keepdims=self.keepdims,

@@ -113,11 +113,9 @@ def _group_parameters(graph: Graph, edges: tuple[Edge, ...]) -> Parameters | Non
         )
     if fixed:
         return fixed[0].fixed_parameters
-    observers = [layer.observer for layer in makers if layer.observer is not None]
-    if not observers:
-        return None
-    names = [layer.name for layer in makers]
-    return RangeParameters(next(iter(makers)).scheme, observers, names)
+    observers = [layer.observer for layer in makers]
+    schemes = [layer.scheme for layer in makers if layer.scheme is not None]
+    return RangeParameters(schemes[0], observers) if schemes else None
 
 
 def _makers(graph: Graph, edges: tuple[Edge, ...]) -> Iterator[QuantizedLayer]:

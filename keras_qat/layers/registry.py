@@ -39,7 +39,6 @@ def register(*pattern: Matcher):
         A class decorator.
 
     Example:
-
     `@register(layer_of(keras.layers.Add), maybe(RELU))` above a `QuantizedLayer` makes it
     stand for an `Add`, with or without a ReLU behind it.
     """

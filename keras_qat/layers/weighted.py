@@ -11,10 +11,11 @@ from keras import ops
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import activation_name, function_name
-from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.fused import activation_limits
 from keras_qat.layers.requantize import requantize_centered
 from keras_qat.quantizers import (
+    Grid,
     fake_quantize_weights,
     quantize_weights,
     reciprocal,
@@ -115,58 +116,61 @@ class WeightedLayer(QuantizedLayer):
         kernel = fake_quantize_weights(folded, ops.stop_gradient(scale), high) / fold
         return self.quantize_output(self._finish(self.apply_kernel(inputs, kernel), True))
 
-    def integer(self, *centered):
+    def integer(self, *inputs: Centered, output: Grid):
         """Accumulates in int32 and requantizes as the reference kernel does."""
-        weights, output = self.integer_weights(), self._linked().output
-        zero_point = output.zero_point
-        low, high = activation_limits(
-            function_name(self.activation), output.scale, zero_point, self._scheme()
-        )
-        accumulators = self.accumulate(centered[0], weights.kernel)
-        return self.requantize(accumulators, weights, zero_point, low, high)
+        ((values, grid),) = inputs
+        weights = self.integer_weights(grid.scale, output.scale)
+        accumulators = self.accumulate(values, weights.kernel)
+        limits = activation_limits(function_name(self.activation), *output, self._scheme())
+        return self.requantize(accumulators, weights, grid.scale, output, limits)
 
-    def requantize(self, accumulators, weights: IntegerWeights, zero_point, low, high):
+    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid, limits):
         """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
 
         Args:
             accumulators: What `accumulate` returned.
             weights: The layer's integers.
-            zero_point: int32 scalar tensor.
-            low: Smallest output integer, an int32 scalar tensor.
-            high: Largest output integer.
+            input_scale: float32 scalar tensor.
+            output: The grid of the output.
+            limits: Smallest and largest output integer, int32 scalar tensors.
 
         Returns:
             float32 whole numbers `q - zero_point`.
         """
-        return requantize_centered(
-            accumulators, weights.bias, weights.multiplier, weights.shift, zero_point, low, high
-        )
+        del input_scale
+        scaling = weights.bias, weights.multiplier, weights.shift
+        return requantize_centered(accumulators, *scaling, output.zero_point, *limits)
 
-    def integer_weights(self) -> IntegerWeights:
+    def integer_weights(self, input_scale, output_scale) -> IntegerWeights:
         """Computes the integer kernel, bias and multipliers from the current variables.
 
         Inference and export call this same function, and it is written so that no compiler
         can change its result: no sum of products, no division by a constant.
 
+        Args:
+            input_scale: float32 scalar tensor.
+            output_scale: float32 scalar tensor.
+
         Returns:
             The `IntegerWeights`.
         """
-        links = self._linked()
         offset, shifted = self._bias_terms()
         return _integer_weights(
             ops.convert_to_tensor(self.kernel),
             self._channel_scale(),
             offset,
             shifted,
-            links.inputs[0].scale,
-            links.output.scale,
+            input_scale,
+            output_scale,
             weight_high=self._scheme().weight_high,
             channel_dims=self.channel_dims,
         )
 
     def lower_weights(self):
         """Returns the integers as numpy arrays for `lower`: int8 kernel, scale, int32 bias."""
-        weights = self.integer_weights()
+        links = self._linked()
+        scales = links.inputs[0].grid().scale, links.output.grid().scale
+        weights = self.integer_weights(*scales)
         kernel = ops.convert_to_numpy(weights.kernel).astype("int8")
         return (
             kernel,

@@ -44,9 +44,7 @@ def _inline_once(graph: Graph) -> Graph:
                 continue
             name = unique_name(child.name, taken)
             taken.add(name)
-            bound.update(
-                {Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))}
-            )
+            bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
             nodes[name] = dataclasses.replace(child.rewired(bound), name=name)
         for i, edge in enumerate(inner.output_edges):
             mapping[Edge(node.name, i)] = bound[edge]

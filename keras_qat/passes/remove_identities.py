@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import keras
+
 from keras_qat.graph import Edge, Graph
 from keras_qat.layers.activation_names import activation_name
+
+# Exactly these: a custom layer may have a `rate` that means something else.
+_DROPOUTS = (
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+)
 
 
 def remove_identities(graph: Graph) -> Graph:
@@ -32,4 +43,5 @@ def remove_identities(graph: Graph) -> Graph:
 
 
 def _does_nothing(operation) -> bool:
-    return activation_name(operation) == "linear" or getattr(operation, "rate", None) == 0
+    is_dropout = type(operation) in _DROPOUTS
+    return activation_name(operation) == "linear" or (is_dropout and operation.rate == 0)

@@ -2,7 +2,7 @@
 
 from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.observers import RangeObserver
-from keras_qat.quantizers.tensor_parameters import FixedParameters, RangeParameters
+from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
 from keras_qat.quantizers.weights import (
     fake_quantize_weights,
     quantize_weights,
@@ -12,6 +12,7 @@ from keras_qat.quantizers.weights import (
 
 __all__ = [
     "FixedParameters",
+    "Grid",
     "RangeObserver",
     "RangeParameters",
     "fake_quantize",

@@ -23,7 +23,6 @@ def fake_quantize(x, scale, zero_point, low: int, high: int):
         float32 tensor of the shape of `x`, each value `(q - zero_point) * scale`.
 
     Example:
-
     >>> import numpy as np
     >>> x = np.array([0.26, 99.0], "float32")
     >>> [round(float(v), 4) for v in fake_quantize(x, 0.1, 0, -128, 127)]

@@ -26,7 +26,6 @@ class RangeObserver(keras.layers.Layer):
             the tensor lacks min/max data.
 
     Example:
-
     >>> observer = RangeObserver()
     >>> observer.build()
     >>> observer.widen(-1.0, 3.0)

@@ -25,7 +25,6 @@ def reciprocal(x):
         float32 tensor.
 
     Example:
-
     >>> float(reciprocal(ops.array(4.0)))
     0.25
     """
@@ -45,7 +44,6 @@ def weight_scale(weights, axis: int | tuple[int, ...] | None, high: int):
         float32 tensor with the reduced axes kept at size 1, never 0.
 
     Example:
-
     >>> import numpy as np
     >>> float(weight_scale(np.array([[0.5], [-1.27]], "float32"), axis=0, high=127)[0, 0])
     0.009999999776482582
@@ -67,7 +65,6 @@ def quantize_weights(weights, scale, high: int):
         float32 tensor of whole numbers.
 
     Example:
-
     >>> import numpy as np
     >>> [float(q) for q in quantize_weights(np.array([0.26, -9.0], "float32"), 0.1, 127)]
     [3.0, -90.0]
@@ -89,7 +86,6 @@ def fake_quantize_weights(weights, scale, high: int):
         float32 tensor of the shape of `weights`.
 
     Example:
-
     >>> import numpy as np
     >>> w = np.array([0.26, -1.0], "float32")
     >>> [round(float(v), 4) for v in fake_quantize_weights(w, 0.1, 127)]
