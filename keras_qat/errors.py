@@ -72,6 +72,10 @@ class NotQuantizedError(KerasQatError, ValueError):
     """A quantized model was expected, or a quantized layer was used outside one."""
 
 
+class KernelLimitError(KerasQatError, ArithmeticError):
+    """A LiteRT kernel would stop the process on these values."""
+
+
 class ExportError(KerasQatError, OSError):
     """The `.tflite` file could not be written."""
 
