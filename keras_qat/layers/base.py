@@ -95,6 +95,7 @@ class QuantizedLayer(keras.layers.Layer):
             the operator moves or selects values.
         fixed_parameters: Parameters of the output if the kernel prescribes them.
         range_momentum: How much of the old range a training step keeps.
+        makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_activation: Whether the Keras layer has an `activation` argument that has to
             become a node of its own before anything is fused.
     """
@@ -103,6 +104,7 @@ class QuantizedLayer(keras.layers.Layer):
     fixed_parameters: FixedParameters | None = None
     range_momentum = 0.99
     takes_activation = False
+    makes_operator = True
 
     def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(*args, **kwargs)

@@ -24,6 +24,7 @@ class QuantizeInput(QuantizedLayer):
     """
 
     range_momentum = 1.0
+    makes_operator = False
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the input."""

@@ -12,6 +12,8 @@ from keras_qat.layers.registry import register
 class TrainingOnly(MovesValues):
     """Base class of layers that return their input at inference."""
 
+    makes_operator = False
+
     def float_forward(self, inputs, training=None):
         """Calls the Keras layer."""
         return super(QuantizedLayer, self).call(inputs, training=training)

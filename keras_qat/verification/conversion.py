@@ -1,0 +1,37 @@
+"""Between real values and the integers of a file's tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def to_integers(values: np.ndarray, tensor: Any) -> np.ndarray:
+    """Quantizes real values as LiteRT's QUANTIZE does: half away from zero, then clipped.
+
+    Args:
+        values: Real values.
+        tensor: `TensorDetails` of a quantized tensor.
+
+    Returns:
+        An array of the tensor's dtype.
+    """
+    steps = np.asarray(values, "float32") / np.float32(tensor.scale[0])
+    whole = np.trunc(steps)
+    rounded = whole + np.where(np.abs(steps - whole) >= 0.5, np.sign(steps), 0)
+    limits = np.iinfo(tensor.dtype)
+    return np.clip(rounded + tensor.zero_point[0], limits.min, limits.max).astype(tensor.dtype)
+
+
+def to_file_input(values: np.ndarray, tensor: Any) -> np.ndarray:
+    """Converts real values to what an input of the file takes.
+
+    Args:
+        values: Real values.
+        tensor: `TensorDetails` of the input.
+
+    Returns:
+        An array of the input's dtype.
+    """
+    return to_integers(values, tensor) if tensor.scale.size else values.astype(tensor.dtype)

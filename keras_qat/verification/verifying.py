@@ -1,0 +1,200 @@
+"""verify: Keras against LiteRT's interpreter, tensor by tensor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qat.data import Batch, batches
+from keras_qat.errors import InvalidDataError, KernelLimitError, NotQuantizedError
+from keras_qat.graph import Edge, Graph, read_model
+from keras_qat.graph.reading import tensors_by_edge
+from keras_qat.layers import QSoftmax, QuantizedModel, float_mode
+from keras_qat.litert import Runner
+from keras_qat.verification.conversion import to_file_input
+from keras_qat.verification.report import LayerComparison, VerificationReport
+
+# The limit is 512; ours leaves room for the kernel's rounding.
+_SOFTMAX_LIMIT = 511.0
+
+
+def verify(
+    model: QuantizedModel,
+    filepath: str | os.PathLike,
+    data: Any,
+    *,
+    kernels: Sequence[str] = ("reference", "default"),
+    verbose: int = 1,
+) -> VerificationReport:
+    """Compares a quantized model with its exported file, tensor by tensor, integer by integer.
+
+    Args:
+        model: A quantized model.
+        filepath: The file that `export_litert` wrote of it.
+        data: Data for the model's inputs, of the kinds that `calibrate` takes.
+        kernels: `"reference"` for LiteRT's reference kernels, which Keras inference equals bit
+            for bit; `"default"` for XNNPACK and the optimized kernels, which round some
+            operators differently.
+        verbose: 1 prints the table and the verdict, 0 does not.
+
+    Returns:
+        A `VerificationReport`; its text is the table.
+
+    Raises:
+        NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidDataError: If the data does not fit the model.
+        LiteRTFormatError: If the file cannot be read or run, or `kernels` is unknown.
+        KernelLimitError: If a reference kernel would abort the process on these values.
+
+    Example:
+    >>> import tempfile, keras_qat
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> x = np.eye(4, dtype="float32")
+    >>> qat = keras_qat.quantize_model(model, calibration_data=x)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keras_qat.export_litert(qat, f"{folder}/model.tflite")
+    ...     report = verify(qat, f"{folder}/model.tflite", x, verbose=0)
+    >>> report.exact
+    True
+    """
+    if not isinstance(model, QuantizedModel):
+        raise NotQuantizedError(
+            "Only a quantized model can be verified.", received=f"a {type(model).__name__}"
+        )
+    model.check_ranges()
+    kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
+    runners = {name: Runner(filepath, kernels=name, expose_all=True) for name in kernels}
+    names = ()
+    for runner in runners.values():
+        names = _output_names(model, runner)
+    report = VerificationReport({name: {} for name in runners}, names)
+    report.agreement = dict.fromkeys(runners, 0)
+    report.float_agreement = dict.fromkeys(runners, 0)
+    for batch, ours, exact in _keras_values(model, batches(data, model)):
+        report.samples += len(batch[0])
+        if "reference" in runners:
+            check_kernel_limits(model, ours)
+        for name, runner in runners.items():
+            runner.run([to_file_input(x, t) for x, t in zip(batch, runner.inputs, strict=True)])
+            _compare(report, name, runner, ours, exact)
+    if verbose:
+        print(report)
+    return report
+
+
+def _sources(graph: Graph) -> dict[str, str]:
+    """Names the layer that computes each tensor that a file of the model may have."""
+    layers = [node for node in graph.nodes.values() if not node.is_input]
+    sources = {node.inputs[0].node: node.name for node in layers}
+    sources = {name: sources[name] for name in graph.inputs}
+    sources |= {node.name: node.name for node in layers}
+    for name, source in list(sources.items()):
+        for dtype in ("uint8", "float32"):  # an output that was converted
+            sources.setdefault(f"{name}_{dtype}", source)
+    return sources
+
+
+def _output_names(model: QuantizedModel, runner: Runner) -> tuple[str, ...]:
+    """Returns the names of a file's outputs; raises if the file is not one of the model."""
+    graph = read_model(model)
+    shapes = {name: graph.nodes[source].shapes[0] for name, source in _sources(graph).items()}
+    inputs, outputs = (
+        {details.name: details.shape for details in tensors}
+        for tensors in (runner.inputs, runner.outputs)
+    )
+    wanted = {name: shapes[name] for name in graph.inputs}
+    missing = [
+        node.name
+        for node in graph.nodes.values()
+        if not node.is_input and node.head.makes_operator and node.name not in runner.details
+    ]
+    if missing or inputs != wanted or any(shapes.get(name) != outputs[name] for name in outputs):
+        raise InvalidDataError(
+            "The file is not one of this model.",
+            received=f"a file with inputs {inputs} and outputs {outputs}, without {missing}",
+            expected=f"inputs {wanted} and the outputs of {list(map(str, graph.output_edges))}",
+            fix="Export the model again with `keras_qat.export_litert`.",
+        )
+    return tuple(outputs)
+
+
+def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) -> None:
+    """Raises where a reference kernel would abort the process instead of computing.
+
+    LiteRT's reference SOFTMAX shifts by more bits than an int32 has where the exponentials sum
+    to 512 times the largest or more: nearly equal logits of more than 512 classes.
+
+    Args:
+        model: The model.
+        values: Real values of each tensor, by name.
+
+    Raises:
+        KernelLimitError: If the values reach the limit.
+    """
+    for node in read_model(model).nodes.values():
+        if not isinstance(node.head, QSoftmax):
+            continue
+        logits = values[node.inputs[0].node].astype("float64")
+        sums = np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1)
+        if sums.max() >= _SOFTMAX_LIMIT:
+            raise KernelLimitError(
+                "LiteRT's reference SOFTMAX aborts on logits that are nearly equal over so many "
+                "classes.",
+                layer=node.name,
+                received=f"exponentials that sum to {sums.max():.0f} times the largest",
+                expected="less than 512 times",
+                fix='Train the model, or verify with kernels=("default",).',
+            )
+
+
+def _keras_values(
+    model: QuantizedModel, data: Iterator[Batch]
+) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Yields each batch with every tensor's values, quantized and in float, by name."""
+    graph, tensors = read_model(model), tensors_by_edge(model)
+    names = [node.name for node in graph.nodes.values() if not node.is_input]
+    outputs = [tensors[Edge(name)] for name in names]
+    sources = _sources(graph)
+    quantized, exact = (keras.Model(model.inputs, outputs) for _ in range(2))
+
+    def values(taps, batch):
+        arrays = keras.tree.flatten(taps.predict_on_batch(list(batch)))
+        by_name = dict(zip(names, arrays, strict=True))
+        return {name: by_name[source] for name, source in sources.items()}
+
+    for batch in data:
+        ours = values(quantized, batch)
+        with float_mode():
+            yield batch, ours, values(exact, batch)
+
+
+def _compare(
+    report: VerificationReport,
+    kernels: str,
+    runner: Runner,
+    ours: dict[str, np.ndarray],
+    exact: dict[str, np.ndarray],
+) -> None:
+    rows, theirs = report.layers[kernels], runner.tensors()
+    # In the model's order; the parts of a layer have no counterpart in Keras.
+    for name in (name for name in ours if name in theirs):
+        tensor = runner.details[name]
+        # A float32 input is what it is.
+        if tensor.scale.size or name in report.outputs:
+            row = rows.setdefault(name, LayerComparison(name))
+            row.add(ours[name], theirs[name], exact[name], tensor)
+    same = {"keras": True, "float": True}
+    for name in report.outputs:
+        place = np.argmax(theirs[name], axis=-1)
+        same["keras"] &= _equal_rows(place, np.argmax(ours[name], axis=-1))
+        same["float"] &= _equal_rows(place, np.argmax(exact[name], axis=-1))
+    report.agreement[kernels] += int(np.sum(same["keras"]))
+    report.float_agreement[kernels] += int(np.sum(same["float"]))
+
+
+def _equal_rows(a: np.ndarray, b: np.ndarray) -> Any:
+    return np.all((a == b).reshape(len(a), -1), axis=1)
