@@ -99,7 +99,7 @@ def _rewrite(model: keras.Model, scheme: Scheme | None, model_class: Any) -> Any
             _copy_by_path(node.head, layer)
         elif isinstance(layer, QuantizedLayer):
             layer.carry_weights(node)
-    object.__setattr__(result, "rewrite_log", log)
+    result.rewrite_log = log
     return result
 
 

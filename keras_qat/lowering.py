@@ -112,11 +112,10 @@ class Builder:
         self.operators: list[Operator] = []
         self._constants: dict[str, Tensor] = {}
         self._node: Any = None
-        self._parts = 0
 
     def enter(self, node: Node) -> None:
         """Starts the operators of a node."""
-        self._node, self._parts = node, 0
+        self._node = node
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
@@ -128,6 +127,7 @@ class Builder:
         code: str,
         inputs: Sequence[Tensor],
         *,
+        part: str | None = None,
         shape: Sequence[int | None] | None = None,
         quantization: Quantization | None = None,
         version: int = 1,
@@ -139,7 +139,8 @@ class Builder:
         Args:
             code: Name of the operator, such as `"CONV_2D"`.
             inputs: Its inputs.
-            shape: Shape of its output; the node's by default, which is then the node's output.
+            part: Name of its output within the node; None for the node's own output.
+            shape: Shape of its output; the node's by default.
             quantization: Parameters of its output; the node's by default.
             version: Version of the operator.
             options_type: Name of its options in the schema.
@@ -148,10 +149,7 @@ class Builder:
         Returns:
             The output tensor, int8.
         """
-        name = self._node.name
-        if shape is not None and tuple(shape) != self.output_shape:
-            self._parts += 1
-            name = f"{name}/part{self._parts}"
+        name = self._node.name if part is None else f"{self._node.name}/{part}"
         quantization = quantization or _quantization(self._node.head.links.output)
         output = Tensor(name, tuple(shape or self.output_shape), "int8", quantization)
         self.operators.append(
@@ -159,14 +157,14 @@ class Builder:
         )
         return output
 
-    def reshape(self, x: Tensor, shape: Sequence[int | None]) -> Tensor:
+    def reshape(self, x: Tensor, shape: Sequence[int | None], *, part: str | None = None) -> Tensor:
         """Adds a RESHAPE, which keeps the parameters; an unknown batch size stays unknown."""
         sizes = np.array([-1 if size is None else size for size in shape], "int32")
-        self._parts += 1
-        sizes = self.constant(f"shape{self._parts}", sizes)
+        sizes = self.constant("shape" if part is None else f"{part}/shape", sizes)
         return self.operator(
             "RESHAPE",
             (x, sizes),
+            part=part,
             shape=shape,
             quantization=x.quantization,
             options_type="ReshapeOptions",

@@ -7,7 +7,12 @@ from keras_qat.layers.convolution import QConv2D, QDepthwiseConv2D
 from keras_qat.layers.dense import QDense
 from keras_qat.layers.input import QuantizeInput
 from keras_qat.layers.merge import QAdd
-from keras_qat.layers.pooling import QAveragePooling2D, QGlobalAveragePooling2D, QMaxPooling2D
+from keras_qat.layers.pooling import (
+    QAveragePooling2D,
+    QGlobalAveragePooling2D,
+    QGlobalMaxPooling2D,
+    QMaxPooling2D,
+)
 from keras_qat.layers.quantized_model import QuantizedModel
 from keras_qat.layers.registry import find_slice, register, registered_slices
 from keras_qat.layers.regularization import (
@@ -35,6 +40,7 @@ __all__ = [
     "QGaussianDropout",
     "QGaussianNoise",
     "QGlobalAveragePooling2D",
+    "QGlobalMaxPooling2D",
     "QMaxPooling2D",
     "QReLU",
     "QReshape",

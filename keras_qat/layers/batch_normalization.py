@@ -81,7 +81,8 @@ class QBatchNormalization(WeightedLayer):
         kernel, scale, bias = self.lower_weights()
         x, shape = inputs[0], inputs[0].shape
         if len(shape) != 4:
-            x = builder.reshape(x, (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1]))
+            flat = (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1])
+            x = builder.reshape(x, flat, part="input")
         y = builder.operator(
             "DEPTHWISE_CONV_2D",
             (
@@ -89,6 +90,7 @@ class QBatchNormalization(WeightedLayer):
                 builder.weights(kernel.reshape(1, 1, 1, -1), scale, axis=3),
                 builder.bias(bias, x, scale),
             ),
+            part=None if len(shape) == 4 else "scaled",
             shape=x.shape,
             version=3,
             options_type="DepthwiseConv2DOptions",

@@ -57,6 +57,44 @@ class QMaxPooling2D(Pooling2D, keras.layers.MaxPooling2D):
     operator_code = "MAX_POOL_2D"
 
 
+@register(layer_of(keras.layers.GlobalMaxPooling2D))
+@keras.saving.register_keras_serializable("keras_qat")
+class QGlobalMaxPooling2D(MovesValues, keras.layers.GlobalMaxPooling2D):
+    """Maximum over height and width: one MAX_POOL_2D, with the range of its input.
+
+    Args:
+        *args: Arguments of `keras.layers.GlobalMaxPooling2D`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.GlobalMaxPooling2D`.
+    """
+
+    def build(self, input_shape):
+        """Checks the layout and that the sizes are known."""
+        check_spatial(self, input_shape)
+        super().build(input_shape)
+
+    def lower(self, builder, *inputs):
+        """Adds one MAX_POOL_2D, and a RESHAPE unless the layer keeps the dimensions."""
+        batch, height, width, channels = inputs[0].shape
+        pooled = builder.operator(
+            "MAX_POOL_2D",
+            inputs,
+            part=None if self.keepdims else "pooled",
+            shape=(batch, 1, 1, channels),
+            version=2,
+            options_type="Pool2DOptions",
+            options={
+                "padding": "VALID",
+                "strideH": 1,
+                "strideW": 1,
+                "filterHeight": height,
+                "filterWidth": width,
+                "fusedActivationFunction": "NONE",
+            },
+        )
+        return pooled if self.keepdims else builder.reshape(pooled, builder.output_shape)
+
+
 @register(layer_of(keras.layers.AveragePooling2D))
 @keras.saving.register_keras_serializable("keras_qat")
 class QAveragePooling2D(Pooling2D, keras.layers.AveragePooling2D):

@@ -26,9 +26,14 @@ class QuantizedModel(keras.Model):
         *args: `inputs` and `outputs` of `keras.Model`.
         **kwargs: Keyword arguments of `keras.Model`.
 
+    Attributes:
+        rewrite_log: What `quantize_model` rewrote; empty for a model that was loaded.
+
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.
     """
+
+    rewrite_log: tuple = ()
 
     # Keras recognizes a functional constructor by exactly these two names.
     def __init__(self, *args, **kwargs):
@@ -37,7 +42,7 @@ class QuantizedModel(keras.Model):
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         """Computes integers at inference; refuses where a tensor lacks min/max data."""
-        if not training and not in_float_mode() and _executes_eagerly(inputs):
+        if not training and not in_float_mode() and _are_variables_readable(observed_layers(self)):
             self.check_ranges()
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
@@ -132,10 +137,9 @@ def _listing(names, most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _executes_eagerly(inputs) -> bool:
-    tensors = keras.tree.flatten(inputs)
+def _are_variables_readable(layers: list[QuantizedLayer]) -> bool:
     try:
-        keras.ops.convert_to_numpy(tensors[0])
-    except Exception:  # a symbolic or traced tensor has no values, each backend says so its way
+        keras.ops.convert_to_numpy(layers[0].observer.updates)
+    except Exception:  # inside a traced function each backend refuses in its own way
         return False
     return True

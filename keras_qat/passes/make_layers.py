@@ -62,8 +62,20 @@ def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
     raise UnsupportedLayerError(
         f"This {kind} has no integer form here.",
         layer=node.name,
-        received=f"a {type(node.head).__name__}",
+        received=_described(node.head),
         expected=f"one of {', '.join(heads)}",
         fix="Replace it by supported layers, or register a slice for it "
         "(`keras_qat.layers.register`).",
     )
+
+
+def _described(operation) -> str:
+    """The operation's class, with the arguments that may be why no slice takes it."""
+    names = ("activation", "axis", "max_value", "negative_slope", "threshold")
+    found = {name: getattr(operation, name) for name in names if hasattr(operation, name)}
+    shown = [
+        f"{name}={getattr(value, '__name__', value)}"
+        for name, value in found.items()
+        if value is not None
+    ]
+    return f"{type(operation).__name__}({', '.join(shown)})"

@@ -81,11 +81,14 @@ def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
     taken: dict[str, list[str]] = {key: [] for key in new}
     gone = []
     for key, node in old.items():
-        target = next((owner[id(op)] for op in node.operations if id(op) in owner), None)
+        # Calls of a shared layer have their operations in common: the nearest node comes first.
+        sources = [edge.node for edge in node.inputs]
+        near = (key, *sources, *(owner.get(id(op)) for op in node.operations))
+        target = next((name for name in near if _shares_operation(node, new.get(name))), None)
         (gone if target is None else taken[target]).append(key)
     added = tuple(key for key, sources in taken.items() if not sources)
     rewrites = [
-        Rewrite(name, tuple(sources), (target, *_behind(target, added, new)))
+        Rewrite(name, tuple(sources), (target, *_split_off(target, added, old, new)))
         for target, sources in taken.items()
         if sources
     ]
@@ -106,11 +109,18 @@ def _same(node: Node, other: Node | None) -> bool:
     )
 
 
-def _behind(target: str, added: tuple[str, ...], new: dict[str, Node]) -> tuple[str, ...]:
-    """The new nodes that were split off a node: they take its output, or feed it."""
-    sources = {edge.node for edge in new[target].inputs}
-    return tuple(
-        key
-        for key in added
-        if key in sources or any(edge.node == target for edge in new[key].inputs)
-    )
+def _shares_operation(node: Node, other: Node | None) -> bool:
+    return other is not None and any(op in other.operations for op in node.operations)
+
+
+def _split_off(
+    target: str, added: tuple[str, ...], old: dict[str, Node], new: dict[str, Node]
+) -> list[str]:
+    """The new nodes that were split off a node: behind it, or before it if it takes fewer."""
+    if len(old.get(target, new[target]).inputs) == len(new[target].inputs):
+        return [key for key in added if any(edge.node == target for edge in new[key].inputs)]
+    found = [target]
+    for key in reversed(added):
+        if any(edge.node == key for name in found for edge in new[name].inputs):
+            found.insert(1, key)
+    return found[1:]

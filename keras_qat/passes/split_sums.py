@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import unique_name
+from keras_qat.graph.graph import Shape, unique_name
 
 
 def split_sums(graph: Graph) -> Graph:
@@ -29,17 +29,27 @@ def split_sums(graph: Graph) -> Graph:
         if type(node.head) is not keras.layers.Add or len(node.inputs) <= 2:
             nodes.append(node)
             continue
-        total = node.inputs[0]
+        total, shape = node.inputs[0], graph.shape(node.inputs[0])
         for edge in node.inputs[1:-1]:
             name = unique_name(f"{node.name}_partial", taken)
             taken.add(name)
-            nodes.append(_addition(node, keras.layers.Add(name=name), name, (total, edge)))
+            layer = keras.layers.Add(name=name)
+            shape = tuple(layer.compute_output_shape([shape, graph.shape(edge)]))
+            nodes.append(_addition(node, layer, name, (total, edge), shape))
             total = Edge(name)
-        nodes.append(_addition(node, node.head, node.name, (total, node.inputs[-1])))
+        last = (total, node.inputs[-1])
+        nodes.append(_addition(node, node.head, node.name, last, node.shapes[0]))
     return graph.replace(nodes, {})
 
 
-def _addition(node: Node, layer: keras.layers.Layer, name: str, inputs: tuple[Edge, Edge]) -> Node:
+def _addition(
+    node: Node, layer: keras.layers.Layer, name: str, inputs: tuple[Edge, Edge], shape: Shape
+) -> Node:
     return dataclasses.replace(
-        node, name=name, operations=(layer,), inputs=inputs, arguments=((list(inputs),), {})
+        node,
+        name=name,
+        operations=(layer,),
+        inputs=inputs,
+        arguments=((list(inputs),), {}),
+        shapes=(shape,),
     )
