@@ -12,6 +12,7 @@ from keras_qat.calibration import calibrate
 from keras_qat.errors import InvalidModelError
 from keras_qat.graph import Edge, Graph, build_model, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
+from keras_qat.layers.weighted import assign_copy
 from keras_qat.passes import PIPELINE, run_pipeline
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.quantize_inputs import quantize_inputs
@@ -112,7 +113,7 @@ def _copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> Non
     values = {tail(source, variable): variable for variable in source.variables}
     for variable in target.variables:
         if tail(target, variable) in values:
-            variable.assign(values[tail(target, variable)])
+            assign_copy(variable, values[tail(target, variable)])
     target.trainable = source.trainable
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -16,13 +18,16 @@ from keras_qat.layers.registry import register
 from keras_qat.layers.weighted import WeightedLayer
 from keras_qat.scheme import Scheme
 
+# Of more the sum of products could pass 2^24, up to which float32 is exact.
+_MOST_TAPS = (accumulate.EXACT_BOUND - 1) // (255 * 127)
+
 
 class ConvolutionLayer(WeightedLayer):
     """What CONV_2D and DEPTHWISE_CONV_2D have in common."""
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer; `channels_first` is refused, LiteRT has no such layout."""
+        """Makes the layer; `channels_first` and windows beyond exact sums are refused."""
         if node.head.data_format != "channels_last":
             raise UnsupportedLayerError(
                 "LiteRT's convolutions take channels last.",
@@ -30,6 +35,14 @@ class ConvolutionLayer(WeightedLayer):
                 received=f"data_format='{node.head.data_format}'",
                 expected="data_format='channels_last'",
                 fix="Define the model with data_format='channels_last'; kernels keep their shape.",
+            )
+        if math.prod(node.head.kernel_size) > _MOST_TAPS:
+            raise UnsupportedLayerError(
+                "The window is too large for an exact accumulator.",
+                layer=node.name,
+                received=f"kernel_size={tuple(node.head.kernel_size)}",
+                expected=f"at most {_MOST_TAPS} taps",
+                fix="Use a smaller kernel, or several in a row.",
             )
         return super().from_match(node, scheme)
 

@@ -115,7 +115,7 @@ class QAveragePooling2D(Pooling2D, keras.layers.AveragePooling2D):
     def integer(self, *inputs: Centered, output: Grid):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
-        counts = self._window_sizes(values.shape)
+        counts = ops.convert_to_tensor(self._window_sizes(values.shape))
         return _average_centered(self.float_forward(values), counts, output.zero_point)
 
     def _window_sizes(self, shape):

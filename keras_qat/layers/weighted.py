@@ -237,13 +237,18 @@ class WeightedLayer(QuantizedLayer):
         return tuple(range(len(self.kernel.shape) - self.channel_dims))
 
 
+def assign_copy(target, source) -> None:
+    """Copies one variable's value: on JAX two variables must never have the same buffer."""
+    target.assign(np.array(ops.convert_to_numpy(source)))
+
+
 def copy_variables(source, target) -> None:
     """Copies the variables that both layers have under the same attribute names."""
     names = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
     for name in names:
         value = getattr(source, name, None)
         if value is not None:
-            getattr(target, name).assign(value)
+            assign_copy(getattr(target, name), value)
     target.trainable = source.trainable
 
 
