@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,9 +45,8 @@ def batches(
             "The number of batches to use must be positive.", received=f"steps={steps}"
         )
     produced = 0
-    for element in _elements(data, model, model.inputs[0].shape[0] or batch_size):
-        if steps is not None and produced >= steps:
-            return
+    elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
+    for element in itertools.islice(elements, steps):
         batch = _inputs(element, model)
         yield tuple(
             _checked(array, tensor, produced)

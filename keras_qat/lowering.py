@@ -174,10 +174,12 @@ class Builder:
     def constant(
         self, role: str, data: np.ndarray, quantization: Quantization | None = None
     ) -> Tensor:
-        """Returns a constant of the node's layer; calls of a shared layer share it."""
-        name = f"{self._node.head.name}/{role}"
+        """Returns a constant of the node's layer; calls of a shared layer share an equal one."""
+        name, data = f"{self._node.head.name}/{role}", np.ascontiguousarray(data)
+        known = self._constants.get(name)
+        if known is not None and not np.array_equal(np.asarray(known.data), data):
+            name = f"{self._node.name}/{role}"
         if name not in self._constants:
-            data = np.ascontiguousarray(data)
             self._constants[name] = Tensor(name, data.shape, str(data.dtype), quantization, data)
         return self._constants[name]
 

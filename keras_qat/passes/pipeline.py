@@ -9,6 +9,7 @@ from keras_qat.graph import Graph, Node
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_sums import split_sums
@@ -19,6 +20,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     split_activations,
     remove_identities,
     split_sums,
+    pool_whole_images,
     fold_batch_norms,
     fuse_activations,
 )
@@ -83,7 +85,7 @@ def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
     for key, node in old.items():
         # Calls of a shared layer have their operations in common: the nearest node comes first.
         sources = [edge.node for edge in node.inputs]
-        near = (key, *sources, *(owner.get(id(op)) for op in node.operations))
+        near = (key, *sources, *(owner[id(op)] for op in node.operations if id(op) in owner))
         target = next((name for name in near if _shares_operation(node, new.get(name))), None)
         (gone if target is None else taken[target]).append(key)
     added = tuple(key for key, sources in taken.items() if not sources)
