@@ -1,0 +1,28 @@
+"""Running single passes on small models."""
+
+import keras
+
+from keras_qat.graph import build_model, read_model
+
+
+def applied(rewrite, model):
+    """The checked graph that a pass makes of a model."""
+    return rewrite(read_model(model)).check(after=rewrite.__name__)
+
+
+def chains(graph):
+    """Each node but the inputs, with the names of the operations it stands for."""
+    return {
+        node.name: [operation.name for operation in node.operations]
+        for node in graph.nodes.values()
+        if not node.is_input
+    }
+
+
+def maximum_difference(graph, model, data):
+    """Between a model and what is built from a graph, over all outputs."""
+    ours = keras.tree.flatten(build_model(graph)(data))
+    theirs = keras.tree.flatten(model(data))
+    return max(
+        float(keras.ops.max(keras.ops.abs(a - b))) for a, b in zip(ours, theirs, strict=True)
+    )

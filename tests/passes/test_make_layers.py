@@ -1,0 +1,80 @@
+import keras
+import pytest
+from keras import layers
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Edge, read_model
+from keras_qat.layers import QAdd, QConv2D, QDense, QReLU
+from keras_qat.passes import PIPELINE, run_pipeline
+from keras_qat.passes.make_layers import make_layers
+from keras_qat.scheme import get_scheme
+
+
+def doubled(x):
+    return 2 * x
+
+
+def made(model, scheme=None):
+    graph, _ = run_pipeline(read_model(model), PIPELINE)
+    return make_layers(graph, scheme).check(after="make_layers")
+
+
+def test_each_node_becomes_one_layer_of_the_nodes_name():
+    image = keras.Input((4, 4, 3), name="image")
+    conv = layers.Conv2D(3, 1, name="conv")(image)
+    y = layers.ReLU(name="relu")(layers.Add(name="add")(inputs=[conv, image]))
+    graph = made(keras.Model(image, [y, layers.ReLU(name="alone")(image)]))
+    kinds = {name: type(node.head) for name, node in graph.nodes.items() if not node.is_input}
+    assert kinds == {"conv": QConv2D, "add": QAdd, "alone": QReLU}
+    assert all(node.head.name == name for name, node in graph.nodes.items())
+    assert graph.nodes["add"].arguments == (([Edge("conv"), Edge("image")],), {})
+    assert graph.nodes["add"].head.activation == "relu"
+
+
+def test_calls_of_a_shared_layer_become_calls_of_one_layer():
+    x = keras.Input((3,), name="x")
+    dense = layers.Dense(3, activation="relu", name="d")
+    graph = made(keras.Model(x, dense(dense(x))))
+    assert graph.nodes["d"].head is graph.nodes["d_1"].head
+    assert graph.nodes["d"].head.name == "d"
+
+
+@pytest.mark.parametrize("scheme", [None, get_scheme("int8")])
+def test_the_scheme_decides_between_float_and_quantized_layers(scheme):
+    graph = made(keras.Sequential([keras.Input((3,)), layers.Dense(2, name="d")]), scheme)
+    assert graph.nodes["d"].head.scheme is scheme
+
+
+def test_float_layers_are_made_anew_with_the_scheme():
+    source = QDense(2, name="d", activation="relu", batch_norm=True)
+    graph = made(keras.Sequential([keras.Input((3,)), source]), get_scheme("int8"))
+    layer = graph.nodes["d"].head
+    assert type(layer) is QDense and layer is not source
+    assert layer.scheme is get_scheme("int8") and layer.batch_norm is True
+    assert layer.get_config()["activation"] == "relu"
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "received"),
+    [
+        (lambda x: layers.Conv2DTranspose(2, 3, name="up")(x), "up", "Conv2DTranspose("),
+        (lambda x: layers.Softmax(axis=1, name="row")(x), "row", "Softmax(axis=1)"),
+        (lambda x: layers.ReLU(max_value=3, name="three")(x), "three", "ReLU(max_value=3"),
+        (
+            lambda x: layers.BatchNormalization(1, name="row")(x),
+            "row",
+            "BatchNormalization(axis=1)",
+        ),
+        (lambda x: keras.ops.sin(x), "sin", "Sin()"),
+        (lambda x: layers.Activation(doubled, name="own")(x), "own", "Activation(activation=doub"),
+        (lambda x: layers.Dense(2, doubled, name="own")(x), "own_custom", "Activation("),
+    ],
+)
+def test_what_has_no_slice_is_refused_by_name(build, name, received):
+    image = keras.Input((4, 4, 3), name="image")
+    with pytest.raises(UnsupportedLayerError) as caught:
+        made(keras.Model(image, build(image)))
+    assert caught.value.layer == name
+    text = str(caught.value)
+    assert f"Received: {received}" in text
+    assert "To fix it: " in text and "Conv2D, Dense" in text

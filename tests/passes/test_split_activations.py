@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_qat.graph import Edge
+from keras_qat.passes.split_activations import split_activations
+from tests.passes.graphs import applied, chains
+
+
+def behind_image(layer):
+    image = keras.Input((4, 4, 3), name="image")
+    return keras.Model(image, layer(image))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2D(2, 3, activation="relu", name="layer"),
+        layers.DepthwiseConv2D(3, activation="relu", name="layer"),
+        layers.Dense(2, activation="relu", name="layer"),
+    ],
+)
+def test_the_activation_becomes_a_node_of_its_own(layer):
+    graph = applied(split_activations, behind_image(layer))
+    assert chains(graph) == {"layer": ["layer"], "layer_relu": ["layer_relu"]}
+    linear, activation = graph.nodes["layer"], graph.nodes["layer_relu"]
+    assert linear.head is layer and linear.activation_split
+    assert activation.head.activation is keras.activations.relu
+    assert activation.inputs == (Edge("layer"),) and activation.shapes == linear.shapes
+    assert graph.outputs == Edge("layer_relu")
+    assert layer.activation is keras.activations.relu
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2D(2, 3, name="layer"),
+        layers.Conv2D(2, 3, activation="linear", name="layer"),
+        layers.Activation("relu", name="layer"),
+        layers.ReLU(name="layer"),
+        # No slice takes it, so there is nothing it could be fused into.
+        layers.Conv2DTranspose(2, 3, activation="relu", name="layer"),
+    ],
+)
+def test_linear_layers_and_others_stay(layer):
+    assert chains(applied(split_activations, behind_image(layer))) == {"layer": ["layer"]}
+
+
+def test_running_twice_splits_once():
+    graph = applied(split_activations, behind_image(layers.Dense(2, "relu", name="layer")))
+    assert chains(split_activations(graph).check()) == chains(graph)
+
+
+def test_calls_of_a_shared_layer_share_the_activation():
+    x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
+    dense = layers.Dense(2, activation="relu6", name="d")
+    graph = applied(split_activations, keras.Model([x, y], [dense(x), dense(y)]))
+    assert chains(graph) == {
+        "d": ["d"],
+        "d_relu6": ["d_relu6"],
+        "d_1": ["d"],
+        "d_relu6_1": ["d_relu6"],
+    }
+    assert graph.nodes["d_relu6"].head is graph.nodes["d_relu6_1"].head
+    assert set(graph.outputs) == {Edge("d_relu6"), Edge("d_relu6_1")}
+
+
+def test_all_consumers_take_the_activated_tensor():
+    x = keras.Input((3,), name="x")
+    d = layers.Dense(3, activation="relu", name="d")(x)
+    model = keras.Model(x, [layers.Add(name="sum")([d, x]), layers.Dense(2, name="e")(d)])
+    graph = applied(split_activations, model)
+    assert graph.nodes["sum"].inputs == (Edge("d_relu"), Edge("x"))
+    assert graph.nodes["e"].inputs == (Edge("d_relu"),)
+
+
+def test_a_layer_with_the_new_name_keeps_its_name():
+    x = keras.Input((3,), name="x")
+    y = layers.Dense(3, activation="relu", name="d")(x)
+    graph = applied(split_activations, keras.Model(x, layers.Dense(2, name="d_relu")(y)))
+    assert graph.nodes["d_relu"].head.units == 2
+    assert chains(graph)["d_relu_1"] == ["d_relu"]
+
+
+def test_the_activation_computes_the_same():
+    layer = layers.Dense(2, activation="softmax", name="layer")
+    model = behind_image(layer)
+    activation = applied(split_activations, model).nodes["layer_softmax"].head
+    data = np.random.default_rng(0).random((2, 4, 4, 3), "float32")
+    linear = keras.ops.matmul(data, layer.kernel) + layer.bias
+    assert (np.asarray(activation(linear)) == np.asarray(model(data))).all()

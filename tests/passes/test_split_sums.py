@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+from keras import layers
+
+from keras_qat.graph import Edge
+from keras_qat.passes.split_sums import split_sums
+from tests.passes.graphs import applied, maximum_difference
+
+
+def inputs(count, shape=(3,)):
+    return [keras.Input(shape, name=f"x{i}") for i in range(count)]
+
+
+def test_a_sum_of_four_becomes_three_sums_of_two():
+    x = inputs(4)
+    model = keras.Model(x, layers.Add(name="sum")(x))
+    graph = applied(split_sums, model)
+    taken = {n.name: n.inputs for n in graph.nodes.values() if not n.is_input}
+    assert taken == {
+        "sum_partial": (Edge("x0"), Edge("x1")),
+        "sum_partial_1": (Edge("sum_partial"), Edge("x2")),
+        "sum": (Edge("sum_partial_1"), Edge("x3")),
+    }
+    assert graph.nodes["sum"].head is model.get_layer("sum")
+    data = [np.array([[1, 2, 3]], "float32") * 10**i for i in range(4)]
+    assert maximum_difference(graph, model, data) == 0
+
+
+def test_sums_of_two_and_other_layers_stay():
+    x = inputs(3)
+    two = layers.Add(name="two")(x[:2])
+    model = keras.Model(x, [two, layers.Multiply(name="product")(x)])
+    graph = applied(split_sums, model)
+    assert sorted(graph.nodes) == ["product", "two", "x0", "x1", "x2"]
+    assert graph.nodes["product"].inputs == (Edge("x0"), Edge("x1"), Edge("x2"))
+
+
+def test_calls_of_a_shared_sum_are_split_each():
+    x = inputs(4)
+    add = layers.Add(name="sum")
+    graph = applied(split_sums, keras.Model(x, [add(x[:3]), add(x[1:])]))
+    first, second = graph.nodes["sum"], graph.nodes["sum_1"]
+    assert first.head is second.head
+    assert first.inputs[0] == Edge("sum_partial") and second.inputs[0] == Edge("sum_1_partial")
+    assert {first.inputs[1], second.inputs[1]} == {Edge("x2"), Edge("x3")}
+
+
+def test_shapes_that_broadcast_compute_the_same():
+    x = [*inputs(2, (1,)), keras.Input((3,), name="x2")]
+    model = keras.Model(x, layers.Add(name="sum")(x))
+    data = [
+        np.array([[2]], "float32"),
+        np.array([[3]], "float32"),
+        np.array([[1, 2, 3]], "float32"),
+    ]
+    graph = applied(split_sums, model)
+    assert maximum_difference(graph, model, data) == 0
+    assert graph.nodes["sum_partial"].shapes == ((None, 1),)

@@ -1,0 +1,18 @@
+"""The three ways TensorFlow runs a function."""
+
+import keras
+import pytest
+
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="compares the ways TensorFlow runs a function"
+)
+
+
+def in_all_modes(function, *arguments):
+    """What a function returns eagerly, in a graph and compiled by XLA, as numpy arrays."""
+    import tensorflow as tf
+
+    tensors = [keras.ops.convert_to_tensor(argument) for argument in arguments]
+    compiled = [tf.function(function, jit_compile=jit) for jit in (False, True)]
+    results = [run(*tensors) for run in (function, *compiled)]
+    return [keras.tree.map_structure(keras.ops.convert_to_numpy, result) for result in results]

@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_qat.quantizers import RangeObserver
+from tests.quantizers.modes import on_tensorflow
+
+
+def observer(**arguments):
+    made = RangeObserver(**arguments)
+    made.build()
+    return made
+
+
+def state(made):
+    return float(made.minimum), float(made.maximum), int(made.updates)
+
+
+def test_a_new_observer_has_seen_nothing():
+    assert state(observer()) == (0, 0, 0)
+
+
+def test_the_first_batch_sets_the_range_and_later_ones_move_it():
+    made = observer(momentum=0.75)
+    made.track(np.array([[2, 3], [4, 6]], "float32"))
+    assert state(made) == (2, 6, 1)
+    made.track(np.array([-2, 10], "float32"))
+    assert state(made) == (2 - 0.25 * 4, 6 + 0.25 * 4, 2)
+    made.track(np.array([1, 7], "float32"))
+    assert state(made) == (1, 7, 3)
+
+
+def test_a_range_may_shrink():
+    made = observer(momentum=0.5)
+    made.track(np.array([-8, 8], "float32"))
+    made.track(np.array([0, 0], "float32"))
+    assert state(made) == (-4, 4, 2)
+
+
+def test_momentum_one_freezes_what_was_seen_first():
+    made = observer(momentum=1.0)
+    made.track(np.array([-1, 2], "float32"))
+    made.track(np.array([-99, 99], "float32"))
+    assert state(made) == (-1, 2, 2)
+    made = observer(momentum=1.0)
+    made.widen(-1, 2)
+    made.track(np.array([-99, 99], "float32"))
+    assert state(made) == (-1, 2, 2)
+
+
+def test_widen_sets_then_extends():
+    made = observer()
+    made.widen(2, 3)
+    assert state(made) == (2, 3, 1)
+    made.widen(-1, 2.5)
+    assert state(made) == (-1, 3, 2)
+    made.widen(0, 4)
+    assert state(made) == (-1, 4, 3)
+
+
+def test_reset_forgets():
+    made = observer()
+    made.widen(2, 3)
+    made.reset()
+    assert state(made) == (0, 0, 0)
+    made.widen(5, 6)
+    assert state(made) == (5, 6, 1)
+
+
+def test_variables_are_scalars_that_are_not_trained_and_say_how_replicas_join():
+    made = observer()
+    assert made.trainable_variables == []
+    kinds = {v.name: (v.shape, v.dtype, v.aggregation) for v in made.variables}
+    assert kinds == {
+        "minimum": ((), "float32", "mean"),
+        "maximum": ((), "float32", "mean"),
+        "updates": ((), "int32", "only_first_replica"),
+    }
+
+
+def test_the_configuration_makes_the_same_observer():
+    made = observer(momentum=0.9, name="range")
+    copy = RangeObserver.from_config(made.get_config())
+    assert (copy.momentum, copy.name) == (0.9, "range")
+    assert keras.saving.get_registered_name(RangeObserver) == "keras_qat>RangeObserver"
+
+
+@on_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_tracking_in_a_compiled_function(jit_compile):
+    import tensorflow as tf
+
+    made = observer(momentum=0.75)
+    track = tf.function(made.track, jit_compile=jit_compile)
+    for batch in ([2.0, 6.0], [-2.0, 10.0]):
+        track(tf.constant(batch))
+    assert state(made) == (1, 7, 2)
+
+
+@on_tensorflow
+def test_no_gradient_flows_into_the_range():
+    import tensorflow as tf
+
+    made, x = observer(), tf.Variable(tf.constant([1.0, 2.0]))
+    with tf.GradientTape() as tape:
+        made.track(x)
+        y = made.maximum.value + 0
+    assert tape.gradient(y, x) is None

@@ -1,0 +1,171 @@
+"""Ranges after calibration; the oracle is arithmetic by hand and the float model."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import InvalidDataError, NotQuantizedError
+from keras_qat.layers.quantized_model import observed_layers
+from tests.models import images, linear, network, quantized, quantized_network
+
+# Rows sum to 10, 26 and -4.
+X = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [-4, 0, 0, 0]], "float32")
+
+
+def ranges(model):
+    return {
+        layer.name: (float(layer.observer.minimum), float(layer.observer.maximum))
+        for layer in observed_layers(model)
+    }
+
+
+def calibrated_on(data, **arguments):
+    model = keras_qat.quantize_model(linear())
+    keras_qat.calibrate(model, data, verbose=0, **arguments)
+    return ranges(model)
+
+
+EXPECTED = {"x_quantize": (-4, 8), "dense": (-4, 26)}
+
+
+def dataset(*arrays):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(arrays[0] if len(arrays) == 1 else arrays)
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return X[index : index + 1], np.zeros(1)
+
+
+KINDS = {
+    "array": lambda: X,
+    "tuple": lambda: (X,),
+    "dict": lambda: {"x": X},
+    "dataset": lambda: dataset(X).batch(2),
+    "dataset of pairs": lambda: dataset(X, np.zeros(3)).batch(2),
+    "generator": lambda: (X[i : i + 1] for i in range(3)),
+    "list of batches": lambda: [X[:2], X[2:]],
+    "list of samples": lambda: list(X),
+    "PyDataset": Batches,
+    "float64": lambda: X.astype("float64"),
+    "integers": lambda: X.astype("int32"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_gives_the_same_ranges(kind):
+    assert calibrated_on(KINDS[kind]()) == EXPECTED
+
+
+def test_steps_bounds_an_endless_generator():
+    def endless():
+        while True:
+            yield X[:1]
+
+    assert calibrated_on(endless(), steps=2) == {"x_quantize": (1, 4), "dense": (10, 10)}
+
+
+def test_steps_takes_the_first_batches():
+    assert calibrated_on([X[:1], X[1:2], X[2:]], steps=2)["dense"] == (10, 26)
+
+
+def test_quantize_model_calibrates_too(capsys):
+    model = keras_qat.quantize_model(linear(), calibration_data=X)
+    assert ranges(model) == EXPECTED
+    assert "batch" in capsys.readouterr().out
+
+
+def test_the_progress_bar_can_be_silenced(capsys):
+    calibrated_on(X)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("make", [lambda x: x, lambda x: dataset(x).batch(2), list])
+def test_pixels_give_scale_one_whatever_their_values(make):
+    pixels = np.array([[3, 7, 9, 4], [5, 6, 7, 8]], "uint8")
+    model = keras_qat.quantize_model(linear())
+    keras_qat.calibrate(model, make(pixels), verbose=0)
+    scale, zero_point = model.get_layer("x_quantize").links.output.grid()
+    assert (float(scale), int(zero_point)) == (1.0, -128)
+    assert ranges(model)["dense"] == (23, 26)
+
+
+def test_pixels_and_other_data_side_by_side():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    model = keras_qat.quantize_model(keras.Model([a, b], layers.Add(name="sum")([a, b])))
+    keras_qat.calibrate(model, (np.array([[1, 2, 3, 4]], "uint8"), X[:1]), verbose=0)
+    assert ranges(model) == {"a_quantize": (0, 255), "b_quantize": (1, 4), "sum": (2, 8)}
+
+
+def test_recalibration_forgets_the_old_ranges():
+    model = quantized(linear(), 100 * X)
+    keras_qat.calibrate(model, X, verbose=0)
+    assert ranges(model) == EXPECTED
+    assert all(int(layer.observer.updates) == 1 for layer in observed_layers(model))
+
+
+def test_ranges_are_those_of_the_float_model_with_the_activations_fused():
+    model, data = network(), images()
+    taps = {"conv": "relu", "depthwise": "depthwise", "add": "add", "mean": "mean"}
+    outputs = [model.get_layer(name).output for name in taps.values()]
+    values = keras.Model(model.inputs[0], outputs)(data)
+    found = ranges(quantized_network())
+    for name, value in zip(taps, values, strict=True):
+        expected = float(keras.ops.min(value)), float(keras.ops.max(value))
+        assert found[name] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert found["image_quantize"] == (data.min(), data.max())
+
+
+def test_a_shared_layer_has_one_range_over_all_its_calls():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    dense = layers.Dense(1, kernel_initializer="ones", name="dense")
+    model = keras_qat.quantize_model(keras.Model([a, b], [dense(a), dense(b)]))
+    keras_qat.calibrate(model, (X[:1], X[1:2]), verbose=0)
+    assert ranges(model)["dense"] == (10, 26)
+    layer = model.get_layer("dense")
+    assert layer.links.inputs[0] is model.get_layer("a_quantize").links.output
+    assert layer.links.inputs[0] is model.get_layer("b_quantize").links.output
+
+
+def test_weights_are_not_changed():
+    source = network()
+    model = keras_qat.quantize_model(source)
+    before = {v.path: np.array(v) for v in model.variables if "range" not in v.path}
+    keras_qat.calibrate(model, images(), verbose=0)
+    after = {v.path: np.array(v) for v in model.variables if "range" not in v.path}
+    assert all((before[path] == after[path]).all() for path in before)
+
+
+WRONG = {
+    "wrong shape": lambda: X[:, :3],
+    "empty": lambda: [],
+    "NaN in a later batch": lambda: [X, np.where(X == 3, np.nan, X)],
+    "infinity": lambda: np.where(X == 3, np.inf, X),
+    "overflow in a layer": lambda: np.full((1, 4), 3e38, "float32"),
+    "too wide": lambda: np.array([[-3e38, 3e38, 0, 0]], "float32"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_failure_leaves_the_model_as_it_was(name):
+    model = quantized(linear(), X)
+    with pytest.raises(InvalidDataError):
+        keras_qat.calibrate(model, WRONG[name](), verbose=0)
+    assert ranges(model) == EXPECTED
+
+
+def test_overflow_names_the_layer():
+    with pytest.raises(InvalidDataError, match="overflow float32.* Layer: 'dense'.* To fix it: "):
+        calibrated_on(np.full((1, 4), 3e38, "float32"))
+
+
+def test_only_quantized_models_are_calibrated():
+    with pytest.raises(NotQuantizedError, match="Received: a Sequential.* To fix it: "):
+        keras_qat.calibrate(linear(), X)

@@ -1,0 +1,184 @@
+"""clone_model and quantize_model; the source model and Keras itself are the oracle."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import InvalidModelError
+from keras_qat.layers import QuantizedModel
+from keras_qat.litert import to_bytes
+from keras_qat.lowering import lower_model
+from tests.models import (
+    images,
+    labels,
+    network,
+    quantized,
+    quantized_network,
+    small_images,
+    small_network,
+)
+
+RESULTS = ["conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
+
+
+def state(model):
+    """Everything of a model that rewriting might touch."""
+    return {
+        "weights": [(v.path, v.trainable, np.array(v).tolist()) for v in model.variables],
+        "config": model.get_config(),
+        "calls": [(len(x._inbound_nodes), len(x._outbound_nodes)) for x in model._flatten_layers()],
+    }
+
+
+@pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
+def test_the_source_model_is_not_changed(rewrite):
+    block = network()
+    image = keras.Input((8, 8, 3), name="outer")
+    model = keras.Model(image, [block(image), layers.ReLU(name="relu")(image)])
+    before = state(model)
+    rewrite(model)
+    assert state(model) == before
+
+
+def test_calibration_does_not_touch_the_source_model():
+    model = network()
+    before = state(model)
+    quantized(model, images())
+    assert state(model) == before
+
+
+def test_a_clone_computes_the_same_under_the_same_names():
+    model, data = network(), images()
+    clone = keras_qat.clone_model(model)
+    expected = np.asarray(model(data))
+    assert np.abs(np.asarray(clone(data)) - expected).max() <= 1e-4 * expected.max()
+    assert [layer.name for layer in clone.layers] == ["image", *RESULTS]
+    assert type(clone) is not QuantizedModel and clone.name == model.name
+
+
+def test_a_quantized_model_has_the_same_names_and_a_layer_for_the_input():
+    model = quantized_network()
+    assert type(model) is QuantizedModel and isinstance(model, keras.Model)
+    assert [layer.name for layer in model.layers] == ["image", "image_quantize", *RESULTS]
+
+
+@pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
+def test_the_log_says_what_was_rewritten(rewrite):
+    assert list(map(str, rewrite(network()).rewrite_log)) == [
+        "split_activations: depthwise -> depthwise + depthwise_relu6",
+        "split_activations: head -> head + head_softmax",
+        "fold_batch_norms: conv + bn -> conv",
+        "fuse_activations: conv + relu -> conv",
+        "fuse_activations: depthwise + depthwise_relu6 -> depthwise",
+    ]
+
+
+@pytest.mark.parametrize("frozen", [("conv",), ("bn",), ("conv", "bn"), ("head", "depthwise")])
+@pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
+def test_what_is_frozen_stays_frozen(rewrite, frozen):
+    model = network()
+    for name in frozen:
+        model.get_layer(name).trainable = False
+    made = rewrite(model)
+    for theirs, ours in ((model.trainable_variables, made.trainable_variables),):
+        endings = sorted(v.path.rpartition("/")[2] for v in theirs)
+        assert sorted(v.path.rpartition("/")[2] for v in ours) == endings
+    assert all(layer.trainable for layer in network().layers)
+
+
+def test_a_frozen_nested_model_stays_frozen():
+    block = network()
+    block.trainable = False
+    image = keras.Input((8, 8, 3), name="outer")
+    model = keras.Model(image, layers.Dense(2, name="top")(block(image)))
+    made = keras_qat.quantize_model(model)
+    assert [v.path for v in made.trainable_variables] == ["top/kernel", "top/bias"]
+
+
+def test_regularizers_initializers_and_constraints_are_kept():
+    dense = layers.Dense(
+        2, kernel_regularizer="l2", bias_constraint="non_neg", kernel_initializer="ones"
+    )
+    model = keras.Sequential([keras.Input((4,)), dense])
+    for rewrite in (keras_qat.clone_model, keras_qat.quantize_model):
+        layer = rewrite(model).layers[-1]
+        assert isinstance(layer.kernel_regularizer, keras.regularizers.L2)
+        assert isinstance(layer.bias_constraint, keras.constraints.NonNeg)
+        assert isinstance(layer.kernel_initializer, keras.initializers.Ones)
+
+
+def test_a_clone_trains_saves_and_loads(tmp_path):
+    clone, data = keras_qat.clone_model(small_network()), small_images()
+    clone.compile("sgd", "sparse_categorical_crossentropy")
+    before = [np.array(v) for v in clone.trainable_variables]
+    clone.train_on_batch(data, labels())
+    after = clone.trainable_variables
+    assert all((a != np.array(b)).any() for a, b in zip(before, after, strict=True))
+    clone.save(tmp_path / "clone.keras")
+    loaded = keras.models.load_model(tmp_path / "clone.keras")
+    assert (np.asarray(loaded(data)) == np.asarray(clone(data))).all()
+
+
+def test_a_clone_learns_as_the_source_does():
+    model, data = small_network(), small_images()
+    clone = keras_qat.clone_model(model)
+    losses = []
+    for each in (model, clone):
+        each.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        losses.append([float(each.train_on_batch(data, labels())) for _ in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    ours, theirs = (np.array(each.get_layer("conv").kernel) for each in (clone, model))
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_quantizing_a_clone_equals_quantizing_the_model():
+    data = images()
+    direct, cloned = network(), keras_qat.clone_model(network())
+    first, second = (to_bytes(lower_model(quantized(m, data))) for m in (direct, cloned))
+    assert first == second
+
+
+def test_cloning_a_clone_changes_nothing():
+    clone = keras_qat.clone_model(network())
+    again = keras_qat.clone_model(clone)
+    assert again.rewrite_log == ()
+    assert (np.asarray(again(images())) == np.asarray(clone(images()))).all()
+
+
+@pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
+def test_a_quantized_model_is_not_quantized_again(rewrite):
+    message = "quantized already.* Layer: 'network'.* To fix it: "
+    with pytest.raises(InvalidModelError, match=message):
+        rewrite(quantized_network())
+
+
+def test_a_model_with_a_quantized_one_in_it_is_refused():
+    image = keras.Input((8, 8, 3))
+    inner = keras.models.clone_model(quantized_network())
+    with pytest.raises(InvalidModelError, match="quantized already"):
+        keras_qat.quantize_model(keras.Model(image, inner(image)))
+
+
+def test_other_precisions_become_float32():
+    with_policy = layers.Dense(2, dtype="mixed_float16", name="d")
+    model = keras.Sequential([keras.Input((4,)), with_policy])
+    made = keras_qat.clone_model(model).get_layer("d")
+    assert made.compute_dtype == made.variable_dtype == "float32"
+
+
+def test_several_inputs_and_outputs_keep_their_structure():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    total = layers.Add(name="sum")([a, b])
+    model = keras.Model({"b": b, "a": a}, {"z": layers.Dense(2, name="d")(total), "y": [total]})
+    data = {"a": np.eye(4, dtype="float32"), "b": np.ones((4, 4), "float32")}
+    for made in (keras_qat.clone_model(model), quantized(model, data)):
+        outputs = made(data)
+        assert outputs["z"].shape == (4, 2) and outputs["y"][0].shape == (4, 4)
+        assert set(made.input) == {"a", "b"}
+
+
+def test_the_same_model_gives_the_same_bytes():
+    first, second = (to_bytes(lower_model(quantized(network(), images()))) for _ in range(2))
+    assert first == second

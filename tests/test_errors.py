@@ -1,0 +1,30 @@
+import inspect
+
+import pytest
+
+from keras_qat import errors
+
+TYPES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
+
+
+def test_the_message_says_everything_in_order():
+    error = errors.KerasQatError(
+        "It failed.", layer="conv", received="a cat", expected="a dog", fix="Get a dog."
+    )
+    assert str(error) == (
+        "It failed. Layer: 'conv'. Expected: a dog. Received: a cat. To fix it: Get a dog."
+    )
+    assert error.layer == "conv"
+
+
+def test_what_is_not_known_is_left_out():
+    assert str(errors.KerasQatError("It failed.")) == "It failed."
+    assert errors.KerasQatError("It failed.").layer is None
+    assert str(errors.KerasQatError("No.", received=0)) == "No. Received: 0."
+
+
+@pytest.mark.parametrize("cls", TYPES, ids=lambda cls: cls.__name__)
+def test_every_error_is_caught_by_the_base_class_and_by_a_builtin_one(cls):
+    assert issubclass(cls, errors.KerasQatError)
+    assert cls is errors.KerasQatError or issubclass(cls, ValueError | OSError | ArithmeticError)
+    assert inspect.getdoc(cls)

@@ -1,0 +1,53 @@
+"""The whole way on JAX, in a process of its own."""
+
+import importlib.util
+
+import pytest
+
+from tests.processes import run_python
+
+SCRIPT = """
+import json, sys
+import keras, keras_qat
+import numpy as np
+from keras import layers
+keras.utils.set_random_seed(0)
+image = keras.Input((4, 4, 2), name="image")
+x = layers.Conv2D(3, 3, padding="same", use_bias=False, name="conv")(image)
+x = layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(x))
+y = layers.DepthwiseConv2D(3, padding="same", activation="relu6", name="depthwise")(x)
+x = layers.MaxPooling2D(name="pool")(layers.Add(name="add")([x, y]))
+x = layers.GlobalAveragePooling2D(name="mean")(x)
+model = keras.Model(image, layers.Dense(3, activation="softmax", name="head")(x))
+data, labels = np.random.default_rng(0).random((8, 4, 4, 2), "float32"), np.arange(8) % 3
+qat = keras_qat.quantize_model(model, calibration_data=data)
+qat.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+before = [np.array(v) for v in qat.trainable_variables]
+loss = qat.fit(data, labels, batch_size=8, verbose=0).history["loss"][0]
+moved = [bool((a != np.array(b)).any()) for a, b in zip(before, qat.trainable_variables)]
+predicted = qat.predict(data, verbose=0)
+path = sys.argv[1]
+keras_qat.export_litert(qat, path)
+report = keras_qat.verify(qat, path, data, kernels=("reference",), verbose=0)
+steps = predicted * 256
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "loss is finite": bool(np.isfinite(loss)),
+    "moved": sum(moved) >= len(moved) - 1,
+    "outputs are on the grid": bool((steps == np.round(steps)).all()),
+    "exact": report.exact,
+    "tensors": len(report.layers["reference"]),
+}))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_quantize_train_export_and_verify_on_jax(tmp_path):
+    assert run_python(SCRIPT, tmp_path / "model.tflite", backend="jax") == {
+        "backend": "jax",
+        "loss is finite": True,
+        "moved": True,
+        "outputs are on the grid": True,
+        "exact": True,
+        "tensors": 8,
+    }

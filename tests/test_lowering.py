@@ -1,0 +1,248 @@
+"""Exported files, read by the schema's own reader and run by LiteRT's own interpreter."""
+
+import itertools
+import os
+import stat
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import ExportError, MissingRangeError, NotQuantizedError
+from tests.models import (
+    images,
+    linear,
+    network,
+    quantized,
+    quantized_network,
+    quantized_small_network,
+    small_images,
+)
+
+TYPES = ("int8", "uint8", "float32")
+
+
+def exported(model, folder, **arguments):
+    path = folder / "model.tflite"
+    keras_qat.export_litert(model, path, **arguments)
+    return path.read_bytes()
+
+
+def interpreter(content):
+    resolver = OpResolverType.BUILTIN_REF
+    return Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+
+
+def signature(content):
+    return interpreter(content).get_signature_runner("serving_default")
+
+
+def grid(details):
+    quantization = details["quantization_parameters"]
+    return quantization["scales"][0], quantization["zero_points"][0]
+
+
+def quantize(x, details):
+    """Rounds half away from zero, as QUANTIZE does."""
+    if details["dtype"] == np.float32:
+        return x
+    (scale, zero_point), limits = grid(details), np.iinfo(details["dtype"])
+    steps = np.float32(x) / scale
+    q = np.sign(steps) * np.floor(np.abs(steps) + 0.5) + zero_point
+    return np.clip(q, limits.min, limits.max).astype(details["dtype"])
+
+
+def dequantize(q, details):
+    if details["dtype"] == np.float32:
+        return q
+    scale, zero_point = grid(details)
+    return (q.astype("float32") - np.float32(zero_point)) * scale
+
+
+def run(content, x, name="head_softmax"):
+    runner = signature(content)
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    return dequantize(runner(image=quantize(x, inputs["image"]))[name], outputs[name])
+
+
+def table(content):
+    return schema.ModelT.InitFromPackedBuf(content)
+
+
+def test_tensors_and_operators_have_the_layers_names(tmp_path):
+    subgraph = table(exported(quantized_network(), tmp_path)).subgraphs[0]
+    names = [tensor.name.decode() for tensor in subgraph.tensors]
+    results = [names[operator.outputs[0]] for operator in subgraph.operators]
+    assert results == ["conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
+    assert {"image", "conv/kernel", "conv/bias", "depthwise/kernel", "head/bias"} <= set(names)
+    assert [names[i] for i in subgraph.inputs] == ["image"]
+    assert [names[i] for i in subgraph.outputs] == ["head_softmax"]
+
+
+@pytest.mark.parametrize("types", list(itertools.product(TYPES, TYPES)), ids="-".join)
+def test_every_combination_of_types_gives_the_keras_models_values(types, tmp_path):
+    model, x = quantized_network(), images(4)
+    content = exported(
+        model, tmp_path, inference_input_type=types[0], inference_output_type=types[1]
+    )
+    details = signature(content)
+    assert details.get_input_details()["image"]["dtype"] == np.dtype(types[0])
+    assert details.get_output_details()["head_softmax"]["dtype"] == np.dtype(types[1])
+    assert (run(content, x) == np.asarray(model(x))).all()
+
+
+def test_unsigned_tensors_are_the_signed_ones_plus_128(tmp_path):
+    signed = signature(exported(quantized_network(), tmp_path)).get_input_details()["image"]
+    content = exported(quantized_network(), tmp_path, inference_input_type="uint8")
+    unsigned = signature(content).get_input_details()["image"]
+    assert grid(unsigned) == (grid(signed)[0], grid(signed)[1] + 128)
+
+
+def test_pixels_go_straight_in(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
+    model = quantized(network(), pixels)
+    content = exported(model, tmp_path, inference_input_type="uint8")
+    details = signature(content).get_input_details()["image"]
+    assert grid(details) == (1, 0)
+    output = signature(content)(image=pixels)["head_softmax"]
+    expected = np.asarray(model(pixels.astype("float32")))
+    assert (output.astype("float32") + 128 == expected * 256).all()
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_batch_size_is_dynamic(batch, tmp_path):
+    model, x = quantized_small_network(), small_images(batch)
+    output = run(exported(model, tmp_path), x)
+    assert output.shape == (batch, 5) and (output == np.asarray(model(x))).all()
+
+
+def test_a_fixed_batch_size_is_kept(tmp_path):
+    source = keras.Sequential([keras.Input(batch_shape=(2, 4)), layers.Dense(3, name="d")])
+    model = quantized(source, np.eye(4, dtype="float32"))
+    details = interpreter(exported(model, tmp_path)).get_input_details()[0]
+    assert details["shape_signature"].tolist() == [2, 4]
+
+
+def test_everything_in_the_file_is_an_integer(tmp_path):
+    subgraph = table(exported(quantized_network(), tmp_path)).subgraphs[0]
+    kinds = {tensor.type for tensor in subgraph.tensors}
+    assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}
+
+
+def test_constants_are_aligned_to_16_bytes(tmp_path):
+    content = exported(quantized_network(), tmp_path)
+    root, base = schema.Model.GetRootAs(content), np.frombuffer(content, np.uint8).ctypes.data
+    buffers = [root.Buffers(i) for i in range(root.BuffersLength())]
+    offsets = [b.DataAsNumpy().ctypes.data - base for b in buffers if not b.DataIsNone()]
+    assert len(offsets) == 8 and all(offset % 16 == 0 for offset in offsets)
+
+
+def test_the_file_names_the_runtime_it_needs(tmp_path):
+    content = table(exported(quantized_network(), tmp_path))
+    metadata = {entry.name: content.buffers[entry.buffer].data for entry in content.metadata}
+    assert bytes(metadata[b"min_runtime_version"]).rstrip(b"\0").decode()[0].isdigit()
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    first = exported(quantized_network(), tmp_path)
+    assert exported(quantized_network(), tmp_path) == first
+
+
+def test_two_outputs_may_be_one_tensor(tmp_path):
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(3, name="d")(x)
+    outputs = [y, layers.Dropout(0.5, name="drop")(y), y]
+    model = quantized(keras.Model(x, outputs), np.eye(4, dtype="float32"))
+    for kind in TYPES:
+        content = exported(model, tmp_path, inference_output_type=kind)
+        details = signature(content).get_output_details()
+        assert sorted(details) == ["d", "d_1", "drop"]
+        assert len({detail["index"] for detail in details.values()}) == 1
+
+
+def test_a_shared_layer_has_its_weights_in_the_file_once(tmp_path):
+    x = keras.Input((4,), name="x")
+    dense = layers.Dense(4, name="d")
+    model = quantized(keras.Model(x, dense(dense(x))), np.eye(4, dtype="float32"))
+    subgraph = table(exported(model, tmp_path)).subgraphs[0]
+    assert len(subgraph.operators) == 2
+    first, second = (operator.inputs[1:].tolist() for operator in subgraph.operators)
+    assert first == second
+
+
+def test_a_shared_layer_on_tensors_of_different_sizes(tmp_path):
+    a, b = keras.Input((4, 2), name="a"), keras.Input((3, 2), name="b")
+    flat, norm = layers.Flatten(name="flat"), layers.BatchNormalization(name="norm")
+    source = keras.Model([a, b], [flat(norm(a)), flat(norm(b))])
+    data = np.ones((2, 4, 2), "float32"), np.ones((2, 3, 2), "float32")
+    details = signature(exported(quantized(source, data), tmp_path)).get_output_details()
+    assert {tuple(detail["shape_signature"]) for detail in details.values()} == {(-1, 8), (-1, 6)}
+
+
+def test_an_input_may_be_an_output(tmp_path):
+    x = keras.Input((4,), name="x")
+    source = keras.Model(x, [x, layers.Dense(2, name="d")(x)])
+    data = np.array([[0, 1, 2, 255]], "float32")
+    runner = signature(exported(quantized(source, data), tmp_path))
+    integers = np.array([[-128, 0, 5, 127]], "int8")
+    outputs = runner(x=integers)
+    assert any(np.array_equal(value, integers) for value in outputs.values())
+
+
+@pytest.mark.parametrize("argument", ["inference_input_type", "inference_output_type"])
+def test_an_unknown_type_is_refused_and_nothing_is_written(argument, tmp_path):
+    with pytest.raises(ExportError, match="Expected: one of .*uint8.* Received: 'int16'"):
+        exported(quantized_network(), tmp_path, **{argument: "int16"})
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_ranges_the_tensors_and_layers_are_named(tmp_path):
+    model = keras_qat.quantize_model(network())
+    message = (
+        "6 tensor.* lack min/max data: the outputs of 'image_quantize', 'conv', 'depthwise', "
+        "'add', 'mean', 'head'. Layer: 'image_quantize'. To fix it: .*calibrat"
+    )
+    with pytest.raises(MissingRangeError, match=message):
+        exported(model, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_missing_range_is_enough(tmp_path):
+    model = quantized(network(), images())
+    model.get_layer("add").observer.reset()
+    with pytest.raises(MissingRangeError, match="1 tensor.* outputs of 'add'. Layer: 'add'"):
+        exported(model, tmp_path)
+
+
+def test_only_quantized_models_are_exported(tmp_path):
+    with pytest.raises(NotQuantizedError, match="Received: a Sequential.* To fix it: "):
+        exported(linear(), tmp_path)
+
+
+UNWRITABLE = {
+    "missing folder": lambda folder: folder / "missing" / "model.tflite",
+    "folder in its place": lambda folder: folder,
+    "file as folder": lambda folder: folder / "file" / "model.tflite",
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_an_unwritable_path_leaves_nothing_behind(name, tmp_path):
+    (tmp_path / "file").write_text("old")
+    path = UNWRITABLE[name](tmp_path)
+    with pytest.raises(ExportError, match="To fix it: ") as error:
+        keras_qat.export_litert(quantized_network(), path)
+    assert str(path) in str(error.value)
+    assert os.listdir(tmp_path) == ["file"]
+    assert [name for name in os.listdir(tmp_path.parent) if name.endswith(".tmp")] == []
+
+
+def test_an_existing_file_is_replaced(tmp_path):
+    (tmp_path / "model.tflite").write_text("old")
+    assert exported(quantized_network(), tmp_path)[4:8] == b"TFL3"
+    assert os.listdir(tmp_path) == ["model.tflite"]
+    assert stat.S_ISREG((tmp_path / "model.tflite").stat().st_mode)

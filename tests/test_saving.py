@@ -1,0 +1,131 @@
+"""Saving and loading; a fresh process that imports `keras_qat` alone is the oracle."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import MissingRangeError
+from keras_qat.layers import QuantizedModel
+from keras_qat.litert import to_bytes
+from keras_qat.lowering import lower_model
+from tests.models import (
+    images,
+    labels,
+    quantized,
+    quantized_network,
+    quantized_small_network,
+    small_images,
+    small_network,
+)
+from tests.processes import run_python
+
+FRESH = """
+import json, sys
+import keras_qat
+import keras, numpy as np
+folder = sys.argv[1]
+arrays = np.load(folder + "/arrays.npz")
+model = keras.models.load_model(folder + "/q.keras")
+equal = bool((model.predict(arrays["x"], verbose=0) == arrays["y"]).all())
+keras_qat.export_litert(model, folder + "/fresh.tflite")
+before = [np.array(v) for v in model.trainable_variables]
+step = int(model.optimizer.iterations)
+loss = model.fit(arrays["x"], arrays["labels"], batch_size=16, verbose=0).history["loss"][0]
+moved = all((a != np.array(b)).any() for a, b in zip(before, model.trainable_variables))
+print(json.dumps({
+    "type": type(model).__name__, "equal": equal, "step": step, "loss": loss, "moved": moved,
+}))
+"""
+
+
+def bytes_of(model):
+    return to_bytes(lower_model(model))
+
+
+def outputs(model, data):
+    return np.asarray(model(data, training=False))
+
+
+def test_a_saved_model_goes_on_in_a_fresh_process(tmp_path):
+    data, model = small_images(), quantized(small_network(), small_images())
+    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+    model.fit(data, labels(), batch_size=16, epochs=2, verbose=0)
+    model.save(tmp_path / "q.keras")
+    np.savez(tmp_path / "arrays.npz", x=data, y=model.predict(data, verbose=0), labels=labels())
+    keras_qat.export_litert(model, tmp_path / "here.tflite")
+    found = run_python(FRESH, tmp_path)
+    here, fresh = ((tmp_path / f"{name}.tflite").read_bytes() for name in ("here", "fresh"))
+    assert fresh == here
+    # One more step here is the step that the fresh process took.
+    loss = model.fit(data, labels(), batch_size=16, verbose=0).history["loss"][0]
+    assert found.pop("loss") == pytest.approx(loss, rel=1e-5)
+    assert found == {"type": "QuantizedModel", "equal": True, "step": 2, "moved": True}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "q.keras"
+    quantized_network().save(path)
+    return keras.models.load_model(path)
+
+
+def test_a_loaded_model_is_the_same_to_the_last_byte(loaded):
+    assert type(loaded) is QuantizedModel and loaded.name == "network"
+    assert bytes_of(loaded) == bytes_of(quantized_network())
+    configurations = (json.dumps(m.get_config()) for m in (loaded, quantized_network()))
+    assert next(configurations) == next(configurations)
+
+
+def test_a_loaded_model_verifies(loaded, tmp_path):
+    keras_qat.export_litert(loaded, tmp_path / "model.tflite")
+    data = images()
+    assert keras_qat.verify(
+        loaded, tmp_path / "model.tflite", data, kernels=("reference",), verbose=0
+    ).exact
+
+
+def test_weights_alone_are_restored(tmp_path):
+    path = tmp_path / "q.weights.h5"
+    model, data = quantized_small_network(), small_images()
+    model.save_weights(path)
+    other = keras_qat.quantize_model(small_network(seed=1))
+    other.load_weights(path)
+    assert (outputs(other, data) == outputs(model, data)).all()
+    assert bytes_of(other) == bytes_of(model)
+
+
+def test_keras_clones_a_quantized_model():
+    model, data = quantized_small_network(), small_images()
+    clone = keras.models.clone_model(model)
+    assert type(clone) is QuantizedModel
+    clone.set_weights(model.get_weights())
+    assert (outputs(clone, data) == outputs(model, data)).all()
+    assert bytes_of(clone) == bytes_of(model)
+    ours, theirs = clone.get_layer("conv"), model.get_layer("conv")
+    assert ours.links.inputs[0] is not theirs.links.inputs[0]
+
+
+def test_an_uncalibrated_model_loads_uncalibrated(tmp_path):
+    keras_qat.quantize_model(small_network()).save(tmp_path / "q.keras")
+    model = keras.models.load_model(tmp_path / "q.keras")
+    with pytest.raises(MissingRangeError):
+        bytes_of(model)
+    keras_qat.calibrate(model, small_images(), verbose=0)
+    assert bytes_of(model) == bytes_of(quantized_small_network())
+
+
+def test_several_inputs_outputs_and_shared_layers_load(tmp_path):
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    dense = keras.layers.Dense(3, activation="relu", name="d")
+    source = keras.Model({"a": a, "b": b}, {"y": dense(a), "z": [dense(b), b]})
+    data = {"a": np.eye(4, dtype="float32"), "b": 2 * np.eye(4, dtype="float32")}
+    model = quantized(source, data)
+    model.save(tmp_path / "q.keras")
+    other = keras.models.load_model(tmp_path / "q.keras")
+    first, second = (keras.tree.flatten(each(data)) for each in (model, other))
+    for one, two in zip(first, second, strict=True):
+        assert (np.asarray(one) == np.asarray(two)).all()
+    assert bytes_of(other) == bytes_of(model)

@@ -1,0 +1,187 @@
+"""Training: the float model, arithmetic by hand and LiteRT's interpreter are the oracles."""
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import keras_qat
+from keras_qat.errors import MissingRangeError
+from keras_qat.layers.quantized_model import observed_layers
+from tests.models import (
+    images,
+    labels,
+    linear,
+    network,
+    quantized,
+    quantized_small_network,
+    small_images,
+    small_network,
+)
+
+LOSS = "sparse_categorical_crossentropy"
+
+
+def trainable(model, rate=0.05, **arguments):
+    model.compile(keras.optimizers.SGD(rate), LOSS, metrics=["accuracy"], **arguments)
+    return model
+
+
+def values(model):
+    return {variable.path: np.array(variable) for variable in model.variables}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_changes_weights_statistics_and_ranges(jit_compile):
+    model = trainable(quantized(small_network(), small_images()), jit_compile=jit_compile)
+    before = values(model)
+    history = model.fit(small_images(), labels(), batch_size=8, verbose=0)
+    after = values(model)
+    assert np.isfinite(history.history["loss"]).all()
+    changed = {path for path in before if (before[path] != after[path]).any()}
+    assert {path.rpartition("/")[2] for path in changed} == {
+        "kernel",
+        "bias",
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+        "minimum",
+        "maximum",
+        "updates",
+    }
+    frozen = set(before) - changed
+    assert {"image_quantize/range/minimum", "image_quantize/range/maximum"} <= frozen
+    # A range that starts at 0 because of a ReLU stays there.
+    assert frozen - {"conv/range/minimum"} == {
+        "image_quantize/range/minimum",
+        "image_quantize/range/maximum",
+    }
+
+
+def test_batch_normalization_moves_its_statistics_as_keras_does():
+    float_model, model = small_network(), quantized(small_network(), small_images())
+    for each in (float_model, model):
+        trainable(each, rate=0.0).train_on_batch(small_images(), labels())
+    theirs = float_model.get_layer("bn")
+    ours = model.get_layer("conv").batch_normalization
+    for name in ("moving_mean", "moving_variance"):
+        a, b = np.array(getattr(ours, name)), np.array(getattr(theirs, name))
+        assert a == pytest.approx(b, rel=0.02, abs=0.02)  # the kernel is rounded to 8 bits
+        assert (a != np.array(getattr(small_network().get_layer("bn"), name))).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_loss_is_the_float_models(seed):
+    model, data = small_network(seed), small_images(64, seed)
+    for _ in range(25):  # a trained model's statistics are those of its data
+        model(data, training=True)
+    targets = labels(64)
+    expected = float(trainable(model, rate=0.0).evaluate(data, targets, verbose=0)[0])
+    in_training = float(model.train_on_batch(data, targets)[0])
+    qat = trainable(quantized(model, data), rate=0.0)
+    first = float(qat.train_on_batch(data, targets)[0])
+    # Rounding to 8 bits moves the loss by a few ten-thousandths.
+    assert in_training == pytest.approx(expected, rel=1e-4)
+    assert first == pytest.approx(in_training, rel=0.003)
+
+
+def one_step(model, rows):
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.train_on_batch(np.float32(rows), np.zeros((len(rows), 2)))
+
+
+def ranges(model):
+    found = {}
+    for layer in observed_layers(model):
+        found[layer.name] = float(layer.observer.minimum), float(layer.observer.maximum)
+    return found
+
+
+# Inputs are pixels, so the grid has them exactly; each output is the sum of a row.
+CALIBRATION = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], "uint8")
+
+
+def test_ranges_follow_the_batches_by_a_moving_average():
+    model = quantized(linear(), CALIBRATION)
+    assert ranges(model) == {"x_quantize": (0, 255), "dense": (10, 26)}
+    one_step(model, [[1, 1, 1, 1], [2, 3, 2, 3]])
+    low, high = 10 + 0.01 * (4 - 10), 26 + 0.01 * (10 - 26)
+    assert ranges(model)["dense"] == pytest.approx((low, high), rel=1e-6)
+    one_step(model, [[50, 50, 50, 50]])
+    low, high = low + 0.01 * (200 - low), high + 0.01 * (200 - high)
+    assert ranges(model)["dense"] == pytest.approx((low, high), rel=1e-6)
+    assert ranges(model)["x_quantize"] == (0, 255)
+
+
+def test_without_calibration_the_first_step_sets_the_ranges_and_the_inputs_stays():
+    model = keras_qat.quantize_model(linear())
+    one_step(model, [[0, 255, 0, 0]])
+    assert ranges(model) == {"x_quantize": (0, 255), "dense": pytest.approx((255, 255))}
+    one_step(model, [[0, 1, 2, 4], [0, 0, 0, 0]])
+    low, high = 255 + 0.01 * (0 - 255), 255 + 0.01 * (7 - 255)
+    assert ranges(model) == {
+        "x_quantize": (0, 255),
+        "dense": pytest.approx((low, high), rel=1e-5),
+    }
+
+
+def test_inference_needs_ranges_and_training_gives_them():
+    model, data = trainable(keras_qat.quantize_model(small_network())), small_images()
+    for infer in (
+        lambda: model(data),
+        lambda: model(data, training=False),
+        lambda: model.predict(data, verbose=0),
+        lambda: model.evaluate(data, labels(), verbose=0),
+    ):
+        with pytest.raises(MissingRangeError, match="'image_quantize', 'conv', 'head'"):
+            infer()
+    model.fit(data, labels(), verbose=0)
+    assert model(data).shape == (16, 5)
+
+
+def interpreted(path, data):
+    """The outputs of the reference kernels, as integers."""
+    resolver = OpResolverType.BUILTIN_REF
+    runner = Interpreter(str(path), experimental_op_resolver_type=resolver)
+    runner = runner.get_signature_runner()
+    quantization = runner.get_input_details()["image"]["quantization_parameters"]
+    steps = data / quantization["scales"][0]
+    integers = np.floor(steps + np.float32(0.5)) + quantization["zero_points"][0]
+    return runner(image=np.clip(integers, -128, 127).astype("int8"))["head_softmax"]
+
+
+def test_accuracy_in_keras_is_that_of_the_file(tmp_path):
+    data, targets = small_images(64), labels(64)
+    model = trainable(quantized(small_network(), data), rate=0.1)
+    history = model.fit(data, targets, validation_data=(data, targets), epochs=2, verbose=0)
+    keras_qat.export_litert(model, tmp_path / "model.tflite")
+    output = interpreted(tmp_path / "model.tflite", data)
+    accuracy = np.mean(output.argmax(axis=-1) == targets)
+    found = model.evaluate(data, targets, verbose=0)[1]
+    assert np.float32(accuracy) == np.float32(found)
+    assert np.float32(accuracy) == np.float32(history.history["val_accuracy"][-1])
+    assert (output + 128.0 == model.predict(data, verbose=0) * 256).all()
+
+
+def check_all_ways_of_inference(model, data):
+    import tensorflow as tf
+
+    eager = np.asarray(model(data, training=False))
+    assert (model.predict(data, verbose=0) == eager).all()
+    for jit_compile in (False, True):
+        run = tf.function(lambda x: model(x, training=False), jit_compile=jit_compile)
+        assert (np.asarray(run(tf.constant(data))) == eager).all()
+
+
+def test_every_way_of_inference_gives_the_same_bits():
+    check_all_ways_of_inference(quantized_small_network(), small_images())
+
+
+@pytest.mark.slow
+def test_every_way_of_inference_gives_the_same_bits_in_a_larger_network():
+    model = quantized(network(), images())
+    check_all_ways_of_inference(model, images())
+    trainable(model, jit_compile=True)
+    model.fit(images(), labels(), batch_size=8, verbose=0)
+    check_all_ways_of_inference(model, images())

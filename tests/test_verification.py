@@ -1,0 +1,205 @@
+"""verify has to find what is wrong, and to prove what is right."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import (
+    InvalidDataError,
+    LiteRTFormatError,
+    MissingRangeError,
+    NotQuantizedError,
+)
+from tests.models import (
+    images,
+    labels,
+    linear,
+    quantized,
+    quantized_network,
+    quantized_small_network,
+    small_images,
+    small_network,
+)
+
+LAYERS = ["image", "conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.tflite"
+    keras_qat.export_litert(quantized_network(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("small") / "model.tflite"
+    keras_qat.export_litert(quantized_small_network(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(path):
+    return keras_qat.verify(quantized_network(), path, images(), verbose=0)
+
+
+def reference(model, path, data):
+    return keras_qat.verify(model, path, data, kernels=("reference",), verbose=0)
+
+
+def test_an_exported_model_is_exact(report):
+    assert report.exact and report.mismatches() == 0
+    assert report.verdict.startswith("EXACT: reference kernels: 0 of 16608 elements differ in 8")
+    assert "default kernels: " in report.verdict
+    assert report.samples == 16 and report.agreement["reference"] == 16
+
+
+def test_there_is_a_row_for_each_layer_and_set_of_kernels(report):
+    for kernels in ("reference", "default"):
+        rows = report.layers[kernels]
+        assert list(rows) == LAYERS
+        assert rows["conv"].elements == 16 * 8 * 8 * 4 and rows["head"].elements == 16 * 5
+    text = str(report)
+    assert all(f" {name} " in text for name in LAYERS)
+    assert text.count("reference kernels") == 2 and text.endswith(report.verdict)
+
+
+def test_noise_against_the_float_model_is_that_of_eight_bits(report):
+    rows = report.layers["reference"]
+    assert all(30 < row.sqnr < 70 for row in rows.values())
+    # Rounding to steps of s makes noise of s^2 / 12.
+    image = rows["image"]
+    assert image.noise / image.elements == pytest.approx((1 / 255) ** 2 / 12, rel=0.1)
+    assert image.signal == pytest.approx(float(np.square(images(), dtype="float64").sum()))
+
+
+def test_everything_goes_into_json(report):
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert content["exact"] is True and content["samples"] == 16
+    assert [row["name"] for row in content["layers"]["reference"]] == LAYERS
+    assert set(content["layers"]["reference"][0]) >= {"elements", "mismatches", "sqnr"}
+
+
+def test_the_table_is_printed_unless_told_not_to(small_path, capsys):
+    model = quantized_small_network()
+    report = keras_qat.verify(model, small_path, small_images(2), kernels="reference")
+    assert report.verdict in capsys.readouterr().out
+    reference(model, small_path, small_images(2))
+    assert capsys.readouterr().out == ""
+
+
+def changed(content, name, position=0):
+    """The file with one byte of a constant changed."""
+    root = schema.Model.GetRootAs(content)
+    graph = root.Subgraphs(0)
+    tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+    tensor = next(tensor for tensor in tensors if tensor.Name() == name)
+    data = root.Buffers(tensor.Buffer()).DataAsNumpy()
+    start = data.ctypes.data - np.frombuffer(content, np.uint8).ctypes.data + position
+    other = (content[start] + 64) % 256
+    return content[:start] + bytes([other]) + content[start + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("constant", "layer"),
+    [(b"conv/kernel", "conv"), (b"conv/bias", "conv"), (b"head/bias", "head")],
+)
+def test_one_changed_byte_is_found_where_it_is(constant, layer, small_path, tmp_path):
+    other = tmp_path / "changed.tflite"
+    other.write_bytes(changed(small_path.read_bytes(), constant))
+    report = reference(quantized_small_network(), other, small_images())
+    assert not report.exact and report.verdict.startswith("NOT EXACT: ")
+    rows = report.layers["reference"]
+    first = next(name for name, row in rows.items() if row.mismatches)
+    assert first == layer and rows[layer].largest_difference >= 1
+    assert report.mismatches() == sum(row.mismatches for row in rows.values()) > 0
+
+
+def test_a_file_from_before_further_training_is_found(tmp_path):
+    model, path = quantized(small_network(), small_images()), tmp_path / "model.tflite"
+    keras_qat.export_litert(model, path)
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.train_on_batch(small_images(), labels())
+    report = reference(model, path, small_images())
+    assert not report.exact
+    assert report.agreement["reference"] < 16
+    keras_qat.export_litert(model, path)
+    assert reference(model, path, small_images()).exact
+
+
+def test_only_the_reference_kernels_can_prove_it(small_path):
+    report = keras_qat.verify(
+        quantized_small_network(), small_path, small_images(), kernels="default", verbose=0
+    )
+    assert list(report.layers) == ["default"] and not report.exact
+    assert report.verdict.startswith("NOT PROVEN")
+
+
+@pytest.mark.parametrize("kernels", ["fast", ("reference", "fast")])
+def test_unknown_kernels_are_refused_by_name(kernels, small_path):
+    model = quantized_small_network()
+    with pytest.raises(LiteRTFormatError, match="'default', 'reference'.*kernels='fast'"):
+        keras_qat.verify(model, small_path, small_images(), kernels=kernels)
+
+
+def test_a_file_of_another_model_is_refused(path):
+    with pytest.raises(InvalidDataError, match="not one of this model.* To fix it: Export"):
+        keras_qat.verify(quantized_small_network(), path, small_images())
+
+
+def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
+    first, second = (
+        keras.Sequential(
+            [
+                keras.Input((4, 4, 3), name="image"),
+                layers.Conv2D(4, 1, name=name),
+                layers.Flatten(name="flatten"),
+                layers.Dense(2, name="head"),
+            ]
+        )
+        for name in ("conv", "other")
+    )
+    keras_qat.export_litert(quantized(first, small_images()), tmp_path / "model.tflite")
+    with pytest.raises(InvalidDataError, match=r"without \['other'\]"):
+        reference(quantized(second, small_images()), tmp_path / "model.tflite", small_images())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model at all"])
+def test_what_is_no_file_or_no_model_is_refused(content, tmp_path):
+    path = tmp_path / "model.tflite"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LiteRTFormatError):
+        keras_qat.verify(quantized_small_network(), path, small_images())
+
+
+def test_wrong_models_and_data_are_refused(small_path):
+    with pytest.raises(NotQuantizedError, match="Received: a Sequential"):
+        keras_qat.verify(linear(), small_path, small_images())
+    with pytest.raises(MissingRangeError, match="lack min/max"):
+        keras_qat.verify(keras_qat.quantize_model(small_network()), small_path, small_images())
+    with pytest.raises(InvalidDataError, match="wrong shape"):
+        keras_qat.verify(quantized_small_network(), small_path, images())
+
+
+def test_batches_add_up(small_path):
+    batches = [small_images(16, seed) for seed in range(3)]
+    report = reference(quantized_small_network(), small_path, batches)
+    assert report.samples == 48 and report.exact
+    assert report.layers["reference"]["conv"].elements == 48 * 2 * 2 * 4
+
+
+@pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("float32", "float32")])
+def test_files_with_other_types_are_compared_too(kinds, tmp_path):
+    model, path = quantized_small_network(), tmp_path / "model.tflite"
+    keras_qat.export_litert(
+        model, path, inference_input_type=kinds[0], inference_output_type=kinds[1]
+    )
+    report = reference(model, path, small_images())
+    assert report.exact
+    assert f"head_softmax_{kinds[1]}" in report.layers["reference"]
