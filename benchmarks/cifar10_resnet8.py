@@ -1,0 +1,166 @@
+"""Accuracy of MLPerf Tiny's ResNet-8 on CIFAR-10: float, calibrated, trained, and as a file.
+
+The data folder holds `cifar10_train_jpeg.npz` with the arrays `jpeg` (the bytes of all JPEG files),
+`offsets` (file i is jpeg[offsets[i]:offsets[i + 1]]) and `labels`. The last 5,000 images validate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from common import Stages, file_outputs, parse, print_environment, print_table, save
+
+import keras_qat
+
+DATA_FILE = "cifar10_train_jpeg.npz"
+VALIDATION = 5000
+CALIBRATION = 500
+VERIFICATION = 500
+SEED = 20
+
+
+def load_images(folder: Path, limit: int | None):
+    """Returns training and validation images (uint8) with their labels, in the file's order."""
+    import tensorflow as tf
+
+    with np.load(folder / DATA_FILE) as data:
+        jpeg, offsets, labels = data["jpeg"].tobytes(), data["offsets"], data["labels"]
+    border = len(labels) - VALIDATION
+    sizes = [min(limit or size, size) for size in (border, VALIDATION)]
+
+    def decoded(first, count):
+        images = np.empty((count, 32, 32, 3), "uint8")
+        for place, i in enumerate(range(first, first + count)):
+            file = jpeg[offsets[i] : offsets[i + 1]]
+            images[place] = tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE").numpy()
+        return images, labels[first : first + count].astype("int32")
+
+    return decoded(0, sizes[0]), decoded(border, sizes[1])
+
+
+def compiled(model: keras.Model) -> keras.Model:
+    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
+    keras.utils.set_random_seed(SEED)
+    model.fit(images, labels, batch_size=64, epochs=1, verbose=0)
+
+
+def evaluate(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict:
+    loss, accuracy = model.evaluate(images, labels, batch_size=250, verbose=0)
+    return {"loss": loss, "accuracy": accuracy, "correct": round(accuracy * len(labels))}
+
+
+def measure_quantized(name, qat, validation, folder, stages) -> dict:
+    """Accuracy in Keras and of the exported file; how many outputs differ; `verify`."""
+    images, labels = validation
+    result = stages.run(f"{name}: Keras evaluate", evaluate, qat, images, labels)
+    path = folder / "model.tflite"
+    types = {"inference_input_type": "uint8", "inference_output_type": "float32"}
+    stages.run(f"{name}: export", keras_qat.export_litert, qat, path, **types)
+    in_keras = qat.predict(images, batch_size=250, verbose=0)
+    for kernels in ("reference", "default"):
+        outputs = stages.run(f"{name}: {kernels}", file_outputs, path, kernels, images)
+        correct = int(np.sum(np.argmax(outputs, -1) == labels))
+        result[kernels] = {
+            "correct": correct,
+            "accuracy": correct / len(labels),
+            "different_outputs": int(np.count_nonzero(outputs != in_keras)),
+        }
+    some = images[:VERIFICATION]
+    report = stages.run(f"{name}: verify", keras_qat.verify, qat, path, some, verbose=0)
+    print(f"  {report.verdict}")
+    elements = sum(row.elements for row in report.layers["reference"].values())
+    result["verify"] = {
+        "samples": report.samples,
+        "tensors": len(report.layers["reference"]),
+        "elements": elements,
+        "mismatches": report.mismatches(),
+        "default_mismatches": report.mismatches("default"),
+    }
+    result["file_bytes"] = path.stat().st_size
+    return result
+
+
+def run(args) -> dict:
+    stages = Stages()
+    training, validation = stages.run("decode", load_images, args.data, args.limit)
+    source = compiled(keras.saving.load_model(args.model, compile=False))
+    results = {"images": [len(training[1]), len(validation[1])]}
+    results["float, as loaded"] = stages.run("float: evaluate", evaluate, source, *validation)
+    some = training[0][:CALIBRATION]
+    qat = stages.run("quantize", keras_qat.quantize_model, source, calibration_data=some)
+    compiled(qat)
+    with tempfile.TemporaryDirectory() as folder:
+        measure = (validation, Path(folder), stages)
+        results["int8, calibrated"] = measure_quantized("calibrated", qat, *measure)
+        stages.run("QAT: one epoch", train, qat, *training)
+        results["int8, one epoch"] = measure_quantized("QAT", qat, *measure)
+    trained = keras.models.clone_model(source)
+    trained.set_weights(source.get_weights())
+    stages.run("float: one epoch", train, compiled(trained), *training)
+    again = stages.run("float: evaluate again", evaluate, trained, *validation)
+    results["float, one epoch"] = again
+    results["seconds"] = stages.seconds
+    return results
+
+
+def show(results: dict) -> None:
+    names = ("float, as loaded", "float, one epoch", "int8, calibrated", "int8, one epoch")
+    rows = []
+    for name in names:
+        row = results[name]
+        kernels = [row.get(key) for key in ("reference", "default")]
+        accuracies = [f"{k['accuracy']:.4f}" if k else "" for k in kernels]
+        different = [k["different_outputs"] if k else "" for k in kernels]
+        verified = row.get("verify")
+        wrong = f"{verified['mismatches']} of {verified['elements']}" if verified else ""
+        rows.append((name, f"{row['accuracy']:.4f}", *accuracies, *different, wrong))
+    headings = ("model", "Keras", ".tflite ref.", ".tflite default")
+    headings += ("outputs != Keras (ref.)", "(default)", "verify: mismatches, all layers (ref.)")
+    count = results["images"]
+    print_table(f"CIFAR-10 accuracy, {count[0]} to train, {count[1]} to validate", headings, rows)
+    print_goals(results)
+
+
+def print_goals(results: dict) -> None:
+    """Says whether each thing that the library promises held here."""
+    trained, rivals = results["int8, one epoch"], results["float, one epoch"]
+    points = 100 * (rivals["accuracy"] - trained["accuracy"])
+    quantized = [results["int8, calibrated"], trained]
+    goals = {
+        "0 mismatches against the reference kernels": all(
+            row["verify"]["mismatches"] == row["reference"]["different_outputs"] == 0
+            for row in quantized
+        ),
+        "Keras and reference accuracy equal to the last digit": all(
+            row["correct"] == row["reference"]["correct"] for row in quantized
+        ),
+        f"at most 0.3 points below float trained alike (here {points:+.2f})": points <= 0.3,
+    }
+    for text, held in goals.items():
+        print(f"{text}: {'reached' if held else 'NOT reached'}")
+
+
+def arguments(parser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help=f"folder with {DATA_FILE}")
+    parser.add_argument("--model", type=Path, required=True, help="the pretrained .h5 file")
+    parser.add_argument("--limit", type=int, help="at most so many images of each split")
+
+
+def main() -> None:
+    args = parse(__doc__, arguments)
+    print_environment()
+    results = run(args)
+    show(results)
+    save(args.json, results)
+
+
+if __name__ == "__main__":
+    main()

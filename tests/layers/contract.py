@@ -1,0 +1,289 @@
+"""What every slice must satisfy: cases, and the steps that the contract's checks share."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import keras_qat
+
+
+def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> list[np.ndarray]:
+    """One array for each input, of different spread and offset."""
+    shapes = [(batch, *tensor.shape[1:]) for tensor in model.inputs]
+    return [
+        (rng.normal(0.3 * i, 1 + 2 * i, shape)).astype("float32") for i, shape in enumerate(shapes)
+    ]
+
+
+def randomize(model: keras.Model, rng: np.random.Generator) -> None:
+    """Sets all weights: channels of different size, a zero and negative gammas, any statistics."""
+    for weight in model.weights:
+        shape, kind = weight.shape, weight.path.rpartition("/")[2]
+        value = rng.normal(size=shape)
+        if kind == "kernel":
+            value = rng.normal(size=shape) * np.exp(rng.normal(size=shape[-1])) / 4
+        elif kind == "moving_variance":
+            value = np.exp(rng.normal(0, 2, shape))
+        elif kind == "gamma":
+            value[0] = 0.0
+            value[1:2] = -0.7
+        if np.issubdtype(weight.dtype, np.floating):
+            weight.assign(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A small Keras model that exercises one slice.
+
+    Attributes:
+        name: Name, for pytest.
+        covers: The quantized layers that it is about; each must occur in the quantized model.
+        build: Makes the Keras model. Branches side by side are cheaper than models.
+        steps: How far the training forward may be from the integers, in steps of the tensor;
+            None where training draws random numbers.
+        no_gradient: Endings of the paths of weights whose gradient is rightly zero.
+        prepare: Sets the weights.
+        data: Makes the inputs at scale 1.
+        least_scale: The smallest factor of the data that the kernels can take.
+    """
+
+    name: str
+    covers: tuple[type[keras_qat.layers.QuantizedLayer], ...]
+    build: Callable[[], keras.Model]
+    steps: int | None = 1
+    no_gradient: tuple[str, ...] = ()
+    prepare: Callable[[keras.Model, np.random.Generator], None] = randomize
+    data: Callable[[keras.Model, np.random.Generator, int], list[np.ndarray]] = normal_data
+    least_scale: float = 0.0
+
+
+def branches(
+    shape: Sequence[int], *chains: Sequence[Any], prefix: str = "b"
+) -> Callable[[], keras.Model]:
+    """Makes a builder of a model with one input and each chain of layers behind it.
+
+    Args:
+        shape: Shape of the input, without the batch.
+        *chains: Functions that return a layer, one after the other; layers are named b0_0, b0_1
+            and so on.
+        prefix: What to name them with instead of b.
+    """
+
+    def build():
+        inputs = keras.Input(shape)
+        outputs = []
+        for i, chain in enumerate(chains):
+            x = inputs
+            for j, make in enumerate(chain):
+                x = make(name=f"{prefix}{i}_{j}")(x)
+            outputs.append(x)
+        return keras.Model(inputs, outputs)
+
+    return build
+
+
+def together(*builders: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
+    """Makes a builder of one model with the inputs and outputs of several."""
+
+    def build():
+        models = [build() for build in builders]
+        inputs = [tensor for model in models for tensor in model.inputs]
+        return keras.Model(inputs, [tensor for model in models for tensor in model.outputs])
+
+    return build
+
+
+def layer(cls: Any, *args: Any, **kwargs: Any) -> Callable[[], Any]:
+    """A function that makes a fresh layer each time."""
+    return functools.partial(cls, *args, **kwargs)
+
+
+class Prepared:
+    """A case with weights, data and a calibrated quantized model. Checks must not change it.
+
+    Args:
+        case: The case.
+        seed: Seed of weights and data.
+        scale: Factor of the data.
+        batch: How many samples.
+
+    Attributes:
+        keras_model: The model as a user would have it.
+        arrays: Its inputs, one array each.
+        x: What it is called with: the arrays, or the only one.
+    """
+
+    def __init__(self, case: Case, seed: int = 0, scale: float = 1.0, batch: int = 16):
+        # Not hash(): it differs from process to process.
+        rng = np.random.default_rng([zlib.crc32(case.name.encode()), seed])
+        self.case = case
+        self.keras_model = case.build()
+        case.prepare(self.keras_model, rng)
+        data = case.data(self.keras_model, rng, batch)
+        scale = max(scale, case.least_scale)
+        self.arrays = [np.float32(scale) * array for array in data]
+        self.x = self.arrays if len(data) > 1 else self.arrays[0]
+
+    @functools.cached_property
+    def quantized(self) -> Any:
+        """The quantized model, calibrated on the data."""
+        return self.quantize()
+
+    def quantize(self) -> Any:
+        """Makes another quantized model, to be changed at will."""
+        model = keras_qat.quantize_model(self.keras_model)
+        keras_qat.calibrate(model, tuple(self.arrays), verbose=0)
+        return model
+
+    @functools.cached_property
+    def content(self) -> bytes:
+        """The exported file, int8 at both ends."""
+        return exported(self.quantized)
+
+    @functools.cached_property
+    def predicted(self) -> list[np.ndarray]:
+        """What `predict`, a compiled graph, returns."""
+        return as_arrays(self.quantized.predict(self.x, verbose=0))
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The output of each layer, by its name, computed eagerly."""
+        return layer_outputs(self.quantized, self.arrays, training=False)
+
+
+def quantized_with(model: keras.Model, **ranges: tuple[float, float]) -> Any:
+    """Quantizes a model with given ranges, by the names of its inputs and layers."""
+    quantized = keras_qat.quantize_model(model)
+    for each in quantized.layers:
+        if getattr(each, "observer", None) is not None:
+            each.observer.widen(*ranges[each.name.removesuffix("_quantize")])
+    return quantized
+
+
+# A scale of 0.5 and zero point 0.
+HALVES = (-64.0, 63.5)
+
+
+def constants_of(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The values and the scales of each constant in a file, by name."""
+    interpreter = Interpreter(
+        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+    )
+    interpreter.allocate_tensors()
+    return {
+        details["name"]: (
+            interpreter.get_tensor(details["index"]),
+            details["quantization_parameters"]["scales"],
+        )
+        for details in interpreter.get_tensor_details()
+        if "/" in details["name"]
+    }
+
+
+def operators_of(content: bytes) -> list[str]:
+    """The names of the file's operators, in order."""
+    model = schema.ModelT.InitFromPackedBuf(content)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    codes = [names[code.builtinCode] for code in model.operatorCodes]
+    return [codes[op.opcodeIndex] for op in model.subgraphs[0].operators]
+
+
+def as_arrays(values: Any) -> list[np.ndarray]:
+    """Flattens what a model returns to numpy arrays."""
+    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(values)]
+
+
+def layer_outputs(model: Any, arrays: list[np.ndarray], *, training: bool) -> dict[str, np.ndarray]:
+    """The output of each layer that is called once, by its name."""
+    layers = [each for each in model.layers if len(each._inbound_nodes) == 1]
+    taps = keras.Model(model.inputs, [each.output for each in layers])
+    values = as_arrays(taps(arrays, training=training))
+    return dict(zip((each.name for each in layers), values, strict=True))
+
+
+def exported(model: Any, **types: str) -> bytes:
+    """The bytes of the exported file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.tflite")
+        keras_qat.export_litert(model, path, **types)
+        return path.read_bytes()
+
+
+def half_away(steps: np.ndarray) -> np.ndarray:
+    """Rounds to nearest, ties away from zero; exact for float32 values."""
+    wide = steps.astype("float64")
+    return np.sign(wide) * np.floor(np.abs(wide) + 0.5)
+
+
+def run_litert(
+    content: bytes, x: list[np.ndarray], kernels: str = "BUILTIN_REF"
+) -> tuple[dict[str, tuple[np.ndarray, dict]], list[str]]:
+    """Runs a file with int8 inputs, quantized by hand, in LiteRT's own interpreter.
+
+    Returns:
+        The integers and the details of every tensor, by name, and the names of the outputs.
+    """
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType[kernels],
+        # The delegate of the default kernels computes only what it is asked for.
+        experimental_preserve_all_tensors=kernels == "BUILTIN_REF",
+    )
+    inputs = interpreter.get_input_details()
+    for details, array in zip(inputs, x, strict=True):
+        interpreter.resize_tensor_input(details["index"], array.shape)
+    interpreter.allocate_tensors()
+    for details, array in zip(inputs, x, strict=True):
+        scale, zero_point = details["quantization"]
+        q = np.clip(half_away(array / np.float32(scale)) + zero_point, -128, 127)
+        interpreter.set_tensor(details["index"], q.astype("int8"))
+    interpreter.invoke()
+    outputs = [details["name"] for details in interpreter.get_output_details()]
+    wanted = interpreter.get_tensor_details()
+    if kernels != "BUILTIN_REF":
+        wanted = interpreter.get_output_details()
+    values = {d["name"]: (interpreter.get_tensor(d["index"]), d) for d in wanted}
+    return values, outputs
+
+
+def integers_of(values: np.ndarray, details: dict) -> np.ndarray:
+    """The integers that real values stand for, which must lie on the grid to the last bit."""
+    scale, zero_point = np.float32(details["quantization"][0]), details["quantization"][1]
+    centered = np.rint(values.astype("float64") / np.float64(scale))
+    np.testing.assert_array_equal(centered.astype("float32") * scale, values)
+    return (centered + zero_point).astype("int64")
+
+
+def counterparts_of(content: bytes) -> dict[str, str]:
+    """The layer for each tensor of the file that is computed, or is an input."""
+    graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
+    computed = [graph.tensors[i].name.decode() for op in graph.operators for i in op.outputs]
+    inputs = [graph.tensors[i].name.decode() for i in graph.inputs]
+    return {name: name for name in computed} | {name: f"{name}_quantize" for name in inputs}
+
+
+def assert_equals_litert(prepared: Prepared) -> int:
+    """Compares every tensor, integer by integer, and returns how many integers there were."""
+    theirs, _ = run_litert(prepared.content, prepared.arrays)
+    compared = 0
+    for name, layer_name in counterparts_of(prepared.content).items():
+        if layer_name not in prepared.tensors:
+            continue  # a part of a layer, or a layer that is called more than once
+        q, details = theirs[name]
+        ours = integers_of(prepared.tensors[layer_name], details)
+        wrong = np.count_nonzero(ours != q)
+        assert not wrong, f"{name}: {wrong} of {q.size} differ, by up to {np.abs(ours - q).max()}"
+        compared += q.size
+    assert compared, "no tensor has a counterpart"
+    return compared

@@ -1,0 +1,284 @@
+"""The contract that every slice is held to, over the cases that the tests of its family declare."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+import keras_qat
+from keras_qat.graph import layer_of
+from keras_qat.layers import registry
+from tests.layers import (
+    test_activations,
+    test_batch_normalization,
+    test_convolution,
+    test_dense,
+    test_input,
+    test_merge,
+    test_pooling,
+    test_quantized_model,
+    test_regularization,
+    test_reshaping,
+)
+from tests.layers.contract import (
+    Case,
+    Prepared,
+    as_arrays,
+    assert_equals_litert,
+    counterparts_of,
+    exported,
+    integers_of,
+    layer_outputs,
+    run_litert,
+)
+
+FAMILIES = (
+    test_activations,
+    test_batch_normalization,
+    test_convolution,
+    test_dense,
+    test_input,
+    test_merge,
+    test_pooling,
+    test_quantized_model,
+    test_regularization,
+    test_reshaping,
+)
+CASES = tuple(itertools.chain.from_iterable(family.CASES for family in FAMILIES))
+BUILTIN = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def prepared(request):
+    return Prepared(request.param)
+
+
+def slices_without_a_case():
+    registered = {entry.layer for entry in keras_qat.layers.registered_slices()}
+    covered = {cls for case in CASES for cls in case.covers}
+    return sorted(cls.__name__ for cls in registered - covered)
+
+
+def test_every_slice_has_a_case():
+    lacking = slices_without_a_case()
+    assert not lacking, f"registered, but in no CASES of tests/layers: {lacking}"
+
+
+def test_slice_without_a_case_is_found(monkeypatch):
+    class QUntested(keras_qat.layers.QuantizedLayer):
+        pass
+
+    monkeypatch.setattr(registry, "_SLICES", list(registry.registered_slices()))
+    registry.register(layer_of(keras.layers.Layer))(QUntested)
+    assert "QUntested" in slices_without_a_case()
+
+
+def test_case_has_the_layers_it_covers(prepared):
+    made = {type(layer) for layer in prepared.quantized.layers}
+    assert set(prepared.case.covers) <= made
+
+
+def test_float_clone_equals_keras(prepared):
+    clone = keras_qat.clone_model(prepared.keras_model)
+    theirs = as_arrays(prepared.keras_model(prepared.x))
+    for ours, exact in zip(as_arrays(clone(prepared.x)), theirs, strict=True):
+        assert np.max(np.abs(ours - exact)) <= 1e-4 * max(np.max(np.abs(exact)), 1e-30)
+
+
+def test_float_clone_trains_like_keras(prepared):
+    """One training step's forward, and the moving statistics it leaves behind."""
+    if prepared.case.steps is None:
+        pytest.skip("training draws random numbers")
+    model = keras.models.clone_model(prepared.keras_model)
+    model.set_weights(prepared.keras_model.get_weights())
+    clone = keras_qat.clone_model(model)
+    expected = as_arrays(model(prepared.x, training=True))
+    for ours, exact in zip(as_arrays(clone(prepared.x, training=True)), expected, strict=True):
+        assert np.max(np.abs(ours - exact)) <= 1e-5 * max(np.max(np.abs(exact)), 1e-30)
+    statistics, carried = moving_statistics(model), moving_statistics(clone)
+    assert set(statistics) == set(carried)
+    for name, values in statistics.items():
+        np.testing.assert_allclose(carried[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def moving_statistics(model):
+    """By branch and kind: a clone names a chain of layers after its first."""
+    return {
+        (w.path.partition("_")[0], w.path.rpartition("/")[2]): w.numpy()
+        for w in model.weights
+        if "moving_" in w.path
+    }
+
+
+def test_every_tensor_equals_litert(prepared):
+    assert_equals_litert(prepared)
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(1, 1e-3), (2, 1e3)])
+def test_every_tensor_equals_litert_at_scale(prepared, seed, scale):
+    assert_equals_litert(Prepared(prepared.case, seed, scale))
+
+
+def test_predict_equals_litert(prepared):
+    tensors, outputs = run_litert(prepared.content, prepared.arrays)
+    for values, name in zip(prepared.predicted, outputs, strict=True):
+        q, details = tensors[name]
+        np.testing.assert_array_equal(integers_of(values, details), q)
+
+
+def test_verify_finds_no_difference(prepared, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(prepared.content)
+    report = keras_qat.verify(prepared.quantized, path, tuple(prepared.arrays), verbose=0)
+    assert report.exact, str(report)
+    assert report.samples == len(prepared.arrays[0])
+
+
+def test_file_is_all_integers_and_builtin(prepared):
+    model = schema.ModelT.InitFromPackedBuf(prepared.content)
+    types = {tensor.type for tensor in model.subgraphs[0].tensors}
+    assert types <= {schema.TensorType.INT8, schema.TensorType.INT32}
+    assert all(code.builtinCode in BUILTIN for code in model.operatorCodes)
+    assert "CUSTOM" not in {BUILTIN[code.builtinCode] for code in model.operatorCodes}
+
+
+def test_file_runs_with_default_kernels(prepared):
+    tensors, outputs = run_litert(prepared.content, prepared.arrays, "AUTO")
+    for values, name in zip(prepared.predicted, outputs, strict=True):
+        q, details = tensors[name]
+        # LiteRT's own two sets of kernels differ by a step where they round differently.
+        assert np.max(np.abs(integers_of(values, details) - q)) <= 1
+
+
+def test_saving_and_loading_keeps_everything(prepared, tmp_path):
+    path = tmp_path / "model.keras"
+    prepared.quantized.save(path)
+    loaded = keras.models.load_model(path)
+    for name, values in layer_outputs(loaded, prepared.arrays, training=False).items():
+        np.testing.assert_array_equal(values, prepared.tensors[name], err_msg=name)
+    assert exported(loaded) == prepared.content
+
+
+def gradients(model, x):
+    """The gradient of a random projection of the outputs: no sum that softmax makes constant."""
+    rng = np.random.default_rng(0)
+    weights = model.trainable_weights
+    with tf.GradientTape() as tape:
+        outputs = keras.tree.flatten(model(x, training=True))
+        projections = [rng.normal(size=y.shape).astype("float32") for y in outputs]
+        loss = tf.add_n([tf.reduce_sum(y * r) for y, r in zip(outputs, projections, strict=True)])
+    found = tape.gradient(loss, [weight.value for weight in weights])
+    missing = [w.path for w, g in zip(weights, found, strict=True) if g is None]
+    assert not missing, f"without a gradient: {missing}"
+    return {w.path: np.array(g) for w, g in zip(weights, found, strict=True)}
+
+
+def test_gradients_reach_every_weight(prepared):
+    """None is missing or zero, and all have the direction and size of the float model's."""
+    # Of few values the largest, which rounding the zero point may cut off, would count too much.
+    many = Prepared(prepared.case, batch=128)
+    # Not calibrated: the batch sets the ranges, so that hardly another value lies outside.
+    quantized = gradients(keras_qat.quantize_model(many.keras_model), many.x)
+    exact = gradients(keras_qat.clone_model(many.keras_model), many.x)
+    assert set(quantized) == set(exact)
+    for path, gradient in quantized.items():
+        if path.endswith(prepared.case.no_gradient or ("no such weight",)):
+            continue
+        assert np.any(gradient), path
+        if prepared.case.steps is None:
+            continue  # another draw of random numbers, another gradient
+        ours, theirs = gradient.ravel(), exact[path].ravel()
+        sizes = np.linalg.norm(ours), np.linalg.norm(theirs)
+        cosine = ours @ theirs / np.prod(sizes)
+        assert cosine > 0.9, f"{path}: {cosine}"
+        ratio = sizes[0] / sizes[1]
+        assert max(ratio, 1 / ratio) < 1.3, f"{path}: {sizes}"
+
+
+def test_training_forward_is_near_the_integers(prepared):
+    if prepared.case.steps is None:
+        pytest.skip("training draws random numbers")
+    model = prepared.quantize()
+    for layer in model.layers:
+        if getattr(layer, "batch_normalization", None) is not None:
+            layer.batch_normalization.trainable = False  # not the batch's statistics
+    trained = layer_outputs(model, prepared.arrays, training=True)
+    # After, since training moves the ranges before it uses them.
+    inferred = layer_outputs(model, prepared.arrays, training=False)
+    content, scales = exported(model), {}
+    for name, (_, details) in run_litert(content, prepared.arrays)[0].items():
+        scales[counterparts_of(content).get(name)] = details["quantization"][0]
+    compared = set(scales) & set(trained)
+    assert compared
+    for name in compared:
+        away = np.max(np.abs(trained[name] - inferred[name])) / scales[name]
+        assert away <= prepared.case.steps + 1e-3, f"{name}: {away} steps"
+
+
+def test_compilers_change_no_bit(prepared):
+    compiled = tf.function(lambda x: prepared.quantized(x), jit_compile=True)
+    xla = as_arrays(compiled(keras.tree.map_structure(tf.constant, prepared.x)))
+    eager = as_arrays(prepared.quantized(prepared.x))
+    for graph, one, other in zip(prepared.predicted, eager, xla, strict=True):
+        np.testing.assert_array_equal(graph, one)
+        np.testing.assert_array_equal(graph, other)
+
+
+IN_A_FRESH_PROCESS = """
+import keras_qat
+import keras
+import numpy as np
+model = keras.models.load_model("model.keras")
+for i, values in enumerate(model.predict(np.load("x.npy"), verbose=0)):
+    np.save(f"y{i}.npy", values)
+keras_qat.export_litert(model, "fresh.tflite")
+"""
+
+
+def many_slices():
+    layers = keras.layers
+    inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(4, 3, strides=2, use_bias=False)(layers.ZeroPadding2D(1)(inputs))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(layers.MaxPooling2D(2, strides=1)(x))
+    y = layers.DepthwiseConv2D(3, padding="same")(layers.SpatialDropout2D(0.2)(x))
+    y = layers.AveragePooling2D(2, strides=1, padding="same")(layers.BatchNormalization()(y))
+    x = layers.ReLU()(layers.ReLU()(layers.Add()([x, y])))
+    y = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(4, activation="relu")(layers.Reshape((4, 16))(layers.Flatten()(x)))
+    x = layers.Dense(6)(layers.Dropout(0.2)(layers.Flatten()(x)))
+    return keras.Model(inputs, [layers.Softmax()(x), y])
+
+
+def test_fresh_process_needs_one_import(tmp_path):
+    prepared = Prepared(Case("many_slices", (), many_slices))
+    prepared.quantized.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", prepared.x)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS], cwd=tmp_path, env=environment, check=True
+    )
+    for i, values in enumerate(prepared.predicted):
+        np.testing.assert_array_equal(np.load(tmp_path / f"y{i}.npy"), values)
+    assert (tmp_path / "fresh.tflite").read_bytes() == prepared.content
+
+
+SWEEP = list(itertools.product(range(10, 14), (1e-5, 1e-2, 1.0, 30.0, 1e5)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_sweep_equals_litert(case):
+    """At least 1e5 integers of each case, over seeds and scales of the data."""
+    per_sample = sum(int(np.prod(y.shape[1:])) for y in case.build().outputs)
+    batch = max(8, -(-100_000 // (per_sample * len(SWEEP))))
+    compared = 0
+    for seed, scale in SWEEP:
+        compared += assert_equals_litert(Prepared(case, seed, scale, batch))
+    assert compared >= 100_000

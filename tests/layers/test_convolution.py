@@ -1,0 +1,253 @@
+"""CONV_2D and DEPTHWISE_CONV_2D: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QConv2D, QDepthwiseConv2D
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    Prepared,
+    assert_equals_litert,
+    branches,
+    constants_of,
+    exported,
+    layer,
+    quantized_with,
+    randomize,
+)
+
+Conv2D, DepthwiseConv2D = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
+BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU
+
+
+def extreme(model, rng):
+    """Weights and data of the largest size and one sign: accumulators far above 2**24."""
+    randomize(model, rng)
+    for each in model.layers:
+        if each.weights:
+            signs = rng.choice([-1.0, 1.0], each.kernel.shape[-1])
+            each.kernel.assign(np.broadcast_to(signs, each.kernel.shape))
+
+
+def all_alike(model, rng, batch):
+    """Data at the upper end of its range almost everywhere, the lower end is near 0."""
+    shape = (batch, *model.inputs[0].shape[1:])
+    return [np.where(rng.random(shape) < 0.95, 1.0, rng.random(shape)).astype("float32")]
+
+
+def odd_channels(model, rng):
+    """Channels without weights, with tiny ones beside a huge bias, and with huge ones."""
+    for each in model.layers:
+        if each.weights:
+            channels = each.bias.shape[0]
+            sizes = np.resize([0.0, 1e-9, 1e-4, 1.0, 300.0, 0.0], channels)
+            shape = each.kernel.shape
+            last_axes = (channels,) if shape[-1] == channels else shape[-2:]
+            each.kernel.assign(rng.normal(size=shape) * sizes.reshape(last_axes))
+            each.bias.assign(np.resize([0.0, 40.0, -90.0, 0.1, 3.0, 25.0], channels))
+
+
+# One size for most layers: each shape of an output is compiled once for all tests.
+IMAGE = (7, 6, 4)
+
+CASES = [
+    Case(
+        "conv2d",
+        (QConv2D,),
+        branches(
+            IMAGE,
+            [layer(Conv2D, 5, 1)],
+            [layer(Conv2D, 4, 3, padding="same", activation="relu")],
+            [layer(Conv2D, 4, 3, strides=2, activation="relu6")],
+            [layer(Conv2D, 4, 3, strides=2, padding="same", use_bias=False)],
+            [layer(Conv2D, 4, 5, strides=(1, 2), padding="same")],
+            [layer(Conv2D, 4, 3, dilation_rate=2)],
+            [layer(Conv2D, 4, (2, 3), dilation_rate=(1, 2), padding="same")],
+            [layer(Conv2D, 4, 3, groups=2)],
+        ),
+    ),
+    Case(
+        "conv2d_batch_normalization",
+        (QConv2D,),
+        branches(
+            IMAGE,
+            [layer(Conv2D, 4, 3), BatchNormalization],
+            [layer(Conv2D, 4, 3, use_bias=False), BatchNormalization, ReLU],
+            [layer(Conv2D, 4, 1), layer(BatchNormalization, scale=False), layer(ReLU, 6.0)],
+            [layer(Conv2D, 4, 1), layer(BatchNormalization, center=False, epsilon=0.1)],
+            [layer(Conv2D, 8, 3, groups=4, padding="same"), BatchNormalization],
+        ),
+        # The batch's mean takes a bias away again, whatever it is.
+        no_gradient=("/bias",),
+    ),
+    Case(
+        "conv2d_long_sums",
+        (QConv2D,),
+        branches((3, 3, 128), [layer(Conv2D, 4, 3, padding="same")], [layer(Conv2D, 4, 1)]),
+        prepare=extreme,
+        data=all_alike,
+    ),
+    Case(
+        "conv2d_odd_channels",
+        (QConv2D,),
+        branches(IMAGE, [layer(Conv2D, 6, 3)], [layer(Conv2D, 6, 1, activation="relu")]),
+        prepare=odd_channels,
+    ),
+    Case(
+        "depthwise_conv2d",
+        (QDepthwiseConv2D,),
+        branches(
+            IMAGE,
+            [layer(DepthwiseConv2D, 3)],
+            [layer(DepthwiseConv2D, 1, activation="relu")],
+            [layer(DepthwiseConv2D, 3, strides=2, padding="same", activation="relu6")],
+            [layer(DepthwiseConv2D, 5, strides=2, padding="same", use_bias=False)],
+            [layer(DepthwiseConv2D, 3, depth_multiplier=2, padding="same")],
+            [layer(DepthwiseConv2D, 3, dilation_rate=2, padding="same")],
+        ),
+    ),
+    Case(
+        "depthwise_conv2d_batch_normalization",
+        (QDepthwiseConv2D,),
+        branches(
+            IMAGE,
+            [layer(DepthwiseConv2D, 3), BatchNormalization, ReLU],
+            [layer(DepthwiseConv2D, 3, use_bias=False), layer(BatchNormalization, scale=False)],
+            [layer(DepthwiseConv2D, 3, depth_multiplier=2), BatchNormalization, layer(ReLU, 6.0)],
+        ),
+        no_gradient=("/bias",),
+    ),
+    Case(
+        "depthwise_conv2d_odd_channels",
+        (QDepthwiseConv2D,),
+        branches((7, 6, 6), [layer(DepthwiseConv2D, 3)]),
+        prepare=odd_channels,
+    ),
+]
+
+
+def pointwise(channels, kernel, *followers, **arguments):
+    """A 1x1 convolution of one pixel with a given kernel."""
+    conv = Conv2D(np.shape(kernel)[-1], 1, name="conv", **arguments)
+    model = keras.Sequential([keras.Input((1, 1, channels), name="input"), conv, *followers])
+    conv.kernel.assign(np.reshape(kernel, conv.kernel.shape))
+    return model, conv
+
+
+def run(model, *pixel):
+    return (
+        model.predict(np.array(pixel, "float32").reshape(1, 1, 1, -1), verbose=0).ravel().tolist()
+    )
+
+
+def test_integers_by_hand():
+    model, conv = pointwise(2, [[1.27], [-0.5]])
+    conv.bias.assign([0.25])
+    quantized = quantized_with(model, input=HALVES, conv=HALVES)
+    constants = constants_of(exported(quantized))
+    kernel, scale = constants["conv/kernel"]
+    assert kernel.ravel().tolist() == [127, -50]
+    assert scale == np.float32(0.01)
+    assert constants["conv/bias"][0].tolist() == [50]  # 0.25 / (0.5 * 0.01)
+    # (4 * 127 - 6 * 50 + 50) * 0.5 * 0.01 / 0.5 = 2.58 steps of 0.5
+    assert run(quantized, 2.0, 3.0) == [1.5]
+    assert run(quantized, -2.0, -3.0) == [-1.0]  # -158 * 0.01 = -1.58 steps
+
+
+def test_folded_batch_normalization_by_hand():
+    norm = BatchNormalization(epsilon=0.0)
+    model, conv = pointwise(1, [[2.0]], norm)
+    conv.bias.assign([1.0])
+    norm.set_weights([np.array([value], "float32") for value in (3.0, -3.0, 0.0, 4.0)])
+    quantized = quantized_with(model, input=HALVES, conv=HALVES)
+    constants = constants_of(exported(quantized))
+    # y = (2x + 1) * 3 / sqrt(4) - 3: a folded kernel of 3, a bias of -3 + 1.5
+    assert constants["conv/kernel"][0].ravel().tolist() == [127]
+    assert constants["conv/bias"][0].tolist() == [-254 + 127]
+    assert run(quantized, 2.0) == [4.5]
+    norm.gamma.assign([-3.0])
+    quantized = quantized_with(model, input=HALVES, conv=HALVES)
+    assert constants_of(exported(quantized))["conv/kernel"][0].ravel().tolist() == [-127]
+    assert run(quantized, 2.0) == [-10.5]
+
+
+def test_channel_without_weights_is_its_bias():
+    model, conv = pointwise(1, [[0.0, 1.0, 0.0]], activation="relu")
+    conv.bias.assign([10.0, 0.0, -3.0])
+    quantized = quantized_with(model, input=HALVES, conv=HALVES)
+    assert run(quantized, 63.5) == [10.0, 63.5, 0.0]
+
+
+def test_depthwise_by_hand():
+    conv = DepthwiseConv2D(1, depth_multiplier=2, name="conv")
+    model = keras.Sequential([keras.Input((1, 1, 2), name="input"), conv])
+    conv.kernel.assign(np.array([[1.0, 2.0], [-1.0, 0.5]], "float32").reshape(1, 1, 2, 2))
+    quantized = quantized_with(model, input=HALVES, conv=HALVES)
+    kernel, scale = constants_of(exported(quantized))["conv/kernel"]
+    assert kernel.ravel().tolist() == [127, 127, -127, 127]
+    np.testing.assert_allclose(scale, np.array([1.0, 2.0, 1.0, 0.5]) / 127, rtol=1e-6)
+    assert run(quantized, 3.0, 5.0) == [3.0, 6.0, -5.0, 2.5]
+
+
+@pytest.mark.parametrize("make", [layer(Conv2D, 2, 1), layer(DepthwiseConv2D, 1)])
+def test_channels_first_is_refused(make):
+    conv = make(data_format="channels_first", name="nchw")
+    model = keras.Sequential([keras.Input((2, 4, 4)), conv])
+    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
+        keras_qat.quantize_model(model)
+
+
+def test_batch_normalization_over_another_axis_is_refused():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 2)), Conv2D(3, 1), BatchNormalization(axis=1, name="rows")]
+    )
+    with pytest.raises(UnsupportedLayerError, match="rows"):
+        keras_qat.quantize_model(model)
+
+
+@pytest.mark.parametrize("make", [layer(Conv2D, 2), layer(DepthwiseConv2D)])
+def test_window_beyond_exact_sums_is_refused(make):
+    model = keras.Sequential([keras.Input((23, 23, 1)), make(kernel_size=23, name="huge")])
+    with pytest.raises(UnsupportedLayerError, match="'huge'.*518 taps"):
+        keras_qat.quantize_model(model)
+
+
+def random_chain(rng):
+    """A convolution of random arguments that LiteRT and TensorFlow both compute."""
+    dilated = rng.random() < 0.3
+    common = {
+        "kernel_size": tuple(int(k) for k in rng.integers(1, 5, 2)),
+        "strides": 1 if dilated else int(rng.integers(1, 4)),
+        "dilation_rate": int(rng.integers(2, 4)) if dilated else 1,
+        "padding": "same" if dilated or rng.random() < 0.5 else "valid",
+        "use_bias": bool(rng.random() < 0.7),
+    }
+    if rng.random() < 0.5:
+        make = layer(DepthwiseConv2D, depth_multiplier=int(rng.integers(1, 4)), **common)
+    else:
+        groups = int(rng.choice([1, 1, 2, 4]))
+        make = layer(Conv2D, 4 * int(rng.integers(1, 4)), groups=groups, **common)
+    norm = layer(
+        BatchNormalization, scale=bool(rng.random() < 0.7), center=bool(rng.random() < 0.7)
+    )
+    return [
+        make,
+        *[norm][: rng.integers(0, 2)],
+        *[layer(ReLU), layer(ReLU, 6.0)][: rng.integers(0, 2)],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_random_convolutions_equal_litert(seed):
+    rng = np.random.default_rng(seed)
+    shape = (*(int(n) for n in rng.integers(4, 12, 2)), 4)
+    case = Case(f"random{seed}", (), branches(shape, *[random_chain(rng) for _ in range(8)]))
+    compared = sum(
+        assert_equals_litert(Prepared(case, seed, scale, batch=64)) for scale in (1e-3, 1.0, 1e3)
+    )
+    assert compared >= 100_000

@@ -1,0 +1,33 @@
+"""The limits of fused activations."""
+
+import numpy as np
+import pytest
+
+from keras_qat.layers.fused import activation_limits, apply_activation
+from keras_qat.scheme import get_scheme
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "zero_point", "expected"),
+    [
+        ("linear", 0.1, 5, (-128, 127)),
+        ("relu", 0.1, 5, (5, 127)),
+        ("relu", 0.1, -128, (-128, 127)),
+        ("relu6", 0.0625, -10, (-10, 86)),
+        ("relu6", 0.0078125, -128, (-128, 127)),  # 6 is far beyond the range
+        ("relu6", 4.0, -10, (-10, -8)),  # 1.5 steps, half away from zero
+        ("relu6", 100.0, 0, (0, 0)),
+        ("relu6", 1e-30, 0, (0, 127)),  # the quotient does not fit 32 bits
+    ],
+)
+def test_limits_by_hand(name, scale, zero_point, expected):
+    low, high = activation_limits(name, np.float32(scale), np.int32(zero_point), get_scheme("int8"))
+    assert (int(low), int(high)) == expected
+
+
+def test_functions_in_float():
+    x = np.array([-1.0, 2.0, 9.0], "float32")
+    results = {name: apply_activation(name, x) for name in ("linear", "relu", "relu6")}
+    assert [float(v) for v in results["linear"]] == [-1.0, 2.0, 9.0]
+    assert [float(v) for v in results["relu"]] == [0.0, 2.0, 9.0]
+    assert [float(v) for v in results["relu6"]] == [0.0, 2.0, 6.0]

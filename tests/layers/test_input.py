@@ -1,0 +1,52 @@
+"""The quantization of inputs: cases of the contract, hand-computed numbers."""
+
+import keras
+import numpy as np
+
+import keras_qat
+from keras_qat.layers import QuantizeInput
+from tests.layers.contract import HALVES, Case, exported, quantized_with, run_litert
+
+
+def straight_through():
+    a, b, c = keras.Input((4, 3)), keras.Input((5,)), keras.Input((2,))
+    return keras.Model([a, b, c], [keras.layers.Flatten()(a), keras.layers.Flatten()(b), c])
+
+
+def odd_ranges(model, rng, batch):
+    """All positive, all negative, and always zero."""
+    a, b, c = (np.ones((batch, *tensor.shape[1:]), "float32") for tensor in model.inputs)
+    return [a * 3 + rng.random(a.shape, "float32"), -b, c * 0]
+
+
+CASES = [
+    Case("inputs", (QuantizeInput,), straight_through, steps=0),
+    Case("inputs_of_odd_ranges", (QuantizeInput,), straight_through, steps=0, data=odd_ranges),
+]
+
+
+def identity(size):
+    x = keras.Input((size,), name="input")
+    return keras.Model(x, x)
+
+
+def test_rounds_half_away_from_zero_and_saturates():
+    quantized = quantized_with(identity(6), input=HALVES)
+    x = np.array([[0.25, -0.25, 0.2, -0.75, 99.0, -99.0]], "float32")
+    assert quantized.predict(x, verbose=0).tolist() == [[0.5, -0.5, 0.0, -1.0, 63.5, -64.0]]
+
+
+def test_pixels_have_the_range_of_their_type():
+    pixels = np.array([[3, 4], [5, 7]], "uint8")
+    quantized = keras_qat.quantize_model(identity(2), calibration_data=pixels)
+    (details,) = [d for _, d in run_litert(exported(quantized), [pixels])[0].values()][:1]
+    assert details["quantization"] == (1.0, -128)
+    assert quantized.predict(pixels, verbose=0).tolist() == pixels.tolist()
+
+
+def test_training_sets_a_range_once():
+    quantized = keras_qat.quantize_model(identity(2))
+    observer = quantized.layers[1].observer
+    for size in (1.0, 5.0):
+        quantized(np.array([[-size, 2 * size]], "float32"), training=True)
+        assert (float(observer.minimum), float(observer.maximum)) == (-1.0, 2.0)

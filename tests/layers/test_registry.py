@@ -1,0 +1,69 @@
+"""Which chain of operations becomes which layer."""
+
+import keras
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import layer_of, maybe
+from keras_qat.layers import find_slice, register, registered_slices, registry
+
+layers = keras.layers
+
+
+class MyConv2D(layers.Conv2D):
+    """May compute something else than its base class."""
+
+
+def norm():
+    layer = layers.BatchNormalization()
+    layer.build((None, 4, 4, 2))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        ([layers.Conv2D(2, 1)], "QConv2D"),
+        ([layers.Conv2D(2, 1), norm()], "QConv2D"),
+        ([layers.Conv2D(2, 1), norm(), layers.ReLU()], "QConv2D"),
+        ([layers.Conv2D(2, 1), layers.Activation("relu6")], "QConv2D"),
+        ([layers.Conv2D(2, 1), layers.ReLU(), norm()], None),
+        ([layers.Conv2D(2, 1), norm(), norm()], None),
+        ([layers.Conv2D(2, 1), layers.Softmax()], None),
+        ([layers.DepthwiseConv2D(1), layers.ReLU(6.0)], "QDepthwiseConv2D"),
+        ([layers.Dense(2), layers.Activation("relu")], "QDense"),
+        ([norm(), layers.ReLU()], "QBatchNormalization"),
+        ([layers.Add(), layers.ReLU()], "QAdd"),
+        ([layers.Add(), norm()], None),
+        ([layers.MaxPooling2D(), layers.ReLU()], None),
+        ([layers.ReLU()], "QReLU"),
+        ([layers.Softmax()], "QSoftmax"),
+        ([MyConv2D(2, 1)], None),
+        ([], None),
+    ],
+)
+def test_chains(chain, expected):
+    entry = find_slice(chain)
+    assert (None if entry is None else entry.layer.__name__) == expected
+
+
+def test_registering_a_slice(monkeypatch):
+    monkeypatch.setattr(registry, "_SLICES", list(registered_slices()))
+    before = registered_slices()
+
+    @register(layer_of(MyConv2D), maybe(layer_of(layers.ReLU)))
+    class QMine(keras_qat.layers.QuantizedLayer):
+        pass
+
+    assert registered_slices()[:-1] == before
+    assert find_slice([MyConv2D(2, 1), layers.ReLU()]) == registered_slices()[-1]
+    assert registered_slices()[-1].layer is QMine
+
+
+def test_unsupported_layer_is_named_with_its_reason():
+    model = keras.Sequential([keras.Input((4, 4, 2)), MyConv2D(2, 1, name="mine")])
+    with pytest.raises(UnsupportedLayerError, match="'mine'.*Conv2D.*MyConv2D.*register"):
+        keras_qat.quantize_model(model)
+    with pytest.raises(UnsupportedLayerError, match="'mine'"):
+        keras_qat.clone_model(model)

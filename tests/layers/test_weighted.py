@@ -1,0 +1,128 @@
+"""What layers with a kernel have in common: folding, training, configuration."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_qat
+from keras_qat.errors import NotQuantizedError
+from keras_qat.layers import QAdd, QConv2D, QDense, QDepthwiseConv2D, QMaxPooling2D, QSoftmax
+from tests.layers.contract import constants_of, exported, randomize
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(0).normal(size=(32, 5, 5, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A convolution with batch normalization, both named, with random weights."""
+    model = keras.Sequential(
+        [
+            keras.Input((5, 5, 3)),
+            layers.Conv2D(6, 3, name="conv"),
+            layers.BatchNormalization(name="norm"),
+        ]
+    )
+    randomize(model, np.random.default_rng(1))
+    return model
+
+
+def test_file_has_the_folded_weights(model, x):
+    quantized = keras_qat.quantize_model(model, calibration_data=x)
+    constants = constants_of(exported(quantized))
+    conv, norm = model.get_layer("conv"), model.get_layer("norm")
+    kernel, bias = (value.numpy().astype("float64") for value in (conv.kernel, conv.bias))
+    gamma, beta, mean, variance = (value.numpy().astype("float64") for value in norm.weights)
+    factor = gamma / np.sqrt(variance + norm.epsilon)
+    folded, shifted = kernel * factor, (bias - mean) * factor + beta
+    q, scale = constants["conv/kernel"]
+    used = factor != 0
+    largest = np.abs(folded).max((0, 1, 2))
+    np.testing.assert_allclose(scale[used], largest[used] / 127, rtol=1e-6)
+    expected = np.rint(folded[..., used] / scale[used])
+    np.testing.assert_array_equal(np.moveaxis(q, 0, -1)[..., used], expected)
+    q, scale = constants["conv/bias"]
+    # Two terms, each rounded.
+    assert np.all(np.abs(q - shifted / scale) <= 1.01)
+
+
+def test_channel_with_gamma_zero_can_come_back(model, x):
+    quantized = keras_qat.quantize_model(model, calibration_data=x)
+    gamma = quantized.get_layer("conv").batch_normalization.gamma
+    assert float(gamma[0]) == 0.0
+    with tf.GradientTape() as tape:
+        y = quantized(x, training=True)
+        loss = tf.reduce_sum(y * np.random.default_rng(2).normal(size=y.shape).astype("float32"))
+    assert tape.gradient(loss, gamma.value)[0] != 0.0
+
+
+def test_training_normalizes_with_the_batch(model, x):
+    quantized = keras_qat.quantize_model(model)
+    y = quantized(x, training=True).numpy()
+    norm = model.get_layer("norm")
+    step = (y.max() - y.min()) / 255
+    assert np.all(np.abs(y.mean((0, 1, 2)) - norm.beta.numpy()) < step)
+    assert np.all(np.abs(y.std((0, 1, 2)) - np.abs(norm.gamma.numpy())) < step)
+
+
+def test_frozen_layer_stays_frozen(x):
+    model = keras.Sequential(
+        [keras.Input((5, 5, 3)), layers.Conv2D(2, 1, name="conv", trainable=False)]
+    )
+    quantized = keras_qat.quantize_model(model)
+    assert quantized.trainable_weights == []
+
+
+def test_regularizers_and_constraints_are_kept():
+    conv = layers.Conv2D(
+        2, 1, kernel_regularizer="l2", kernel_constraint="non_neg", name="conv", padding="same"
+    )
+    made = keras_qat.quantize_model(keras.Sequential([keras.Input((5, 5, 3)), conv]))
+    config = made.get_layer("conv").get_config()
+    expected = conv.get_config()
+    different = {key for key in expected if config[key] != expected[key]}
+    assert different <= {"dtype"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: QConv2D(3, 3, batch_norm={"momentum": 0.5}, activation="relu6", scheme="int8"),
+        lambda: QDepthwiseConv2D(3, batch_norm=True, scheme="int8"),
+        lambda: QDense(3, activation="relu"),
+    ],
+)
+def test_configuration_makes_an_equal_layer(make):
+    made = make()
+    again = type(made).from_config(made.get_config())
+    assert again.get_config() == made.get_config()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (QConv2D(2, 1, scheme="int8"), [(1, 4, 4, 2)]),
+        (QDense(2, scheme="int8"), [(1, 4)]),
+        (QAdd(scheme="int8"), [(1, 4), (1, 4)]),
+        (QSoftmax(scheme="int8"), [(1, 4)]),
+        (QMaxPooling2D(scheme="int8"), [(1, 4, 4, 2)]),
+    ],
+)
+def test_quantized_layer_outside_a_quantized_model_is_refused(layer, shapes):
+    arrays = [np.ones(shape, "float32") for shape in shapes]
+    with pytest.raises(NotQuantizedError, match="quantize_model"):
+        layer(arrays if len(arrays) > 1 else arrays[0])
+
+
+def test_layer_without_scheme_is_the_keras_layer():
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    ours, theirs = QDense(3, activation="relu"), layers.Dense(3, activation="relu")
+    ours.build(x.shape)
+    theirs.build(x.shape)
+    ours.set_weights(theirs.get_weights())
+    np.testing.assert_array_equal(ours(x), theirs(x))
