@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.data import Batch, batches
+from keras_qat.data import Batch, batches, count_batches
 from keras_qat.errors import InvalidDataError, NotQuantizedError
 from keras_qat.graph import Edge, read_model
 from keras_qat.graph.reading import tensors_by_edge
@@ -49,7 +49,10 @@ def calibrate(
             received=f"a {type(model).__name__}",
             fix="Pass what `keras_qat.quantize_model` returned.",
         )
-    ranges = list(_observe(model, batches(data, model, steps=steps), verbose))
+    count = count_batches(data, model)
+    target = steps if count is None else min(count, steps or count)
+    bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
+    ranges = list(_observe(model, batches(data, model, steps=steps), bar))
     for layer, _, _ in ranges:
         layer.observer.reset()
     for layer, minimum, maximum in ranges:
@@ -77,14 +80,13 @@ def _check_width(name: str, minimum: np.float32, maximum: np.float32) -> None:
 
 
 def _observe(
-    model: QuantizedModel, data: Iterable[Batch], verbose: int | str
+    model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar
 ) -> Iterator[tuple[QuantizedLayer, float, float]]:
     """Yields each observed layer with its smallest and largest output over all batches."""
     graph, tensors = read_model(model), tensors_by_edge(model)
     nodes = [node for node in graph.nodes.values() if getattr(node.head, "observer", None)]
     outputs = [_Extremes()(tensors[Edge(node.name)]) for node in nodes]
     observer = keras.Model(model.inputs, outputs)
-    bar = keras.utils.Progbar(None, verbose=0 if verbose == 0 else 1, unit_name="batch")
     seen: list[np.ndarray] = []
     pixels = [True] * len(model.inputs)
     with float_mode():

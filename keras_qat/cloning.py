@@ -74,7 +74,8 @@ def quantize_model(
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
     >>> images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
-    >>> qat = quantize_model(model, calibration_data=images)
+    >>> qat = quantize_model(model)
+    >>> calibrate(qat, images, verbose=0)
     >>> qat.predict(images, verbose=0).shape
     (32, 6, 6, 4)
     """

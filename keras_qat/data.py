@@ -61,6 +61,33 @@ def batches(
         )
 
 
+def count_batches(data: Any, model: keras.Model, batch_size: int = 32) -> int | None:
+    """Returns how many batches `batches` will yield, None if that cannot be known.
+
+    Args:
+        data: The data, as for `batches`.
+        model: The model.
+        batch_size: Size of a batch cut from arrays.
+
+    Returns:
+        The number of batches.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> count_batches(np.zeros((40, 4)), model)
+    2
+    """
+    arrays = list(data.values()) if isinstance(data, Mapping) else data
+    first = arrays[0] if isinstance(arrays, tuple | list) and len(arrays) else arrays
+    if _is_array(first) and not isinstance(data, list):
+        size = model.inputs[0].shape[0] or batch_size
+        return -(-len(first) // size) if np.ndim(first) else None
+    try:
+        return len(data)
+    except TypeError:  # a generator, or a dataset of unknown size
+        return None
+
+
 def _elements(data: Any, model: keras.Model, batch_size: int) -> Iterator[Any]:
     """Cuts arrays into batches; iterates over everything else."""
     if _is_array(data):

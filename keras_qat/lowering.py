@@ -49,7 +49,8 @@ def export_litert(
     Example:
     >>> import tempfile, keras, keras_qat
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> qat = keras_qat.quantize_model(model, calibration_data=np.eye(4, dtype="float32"))
+    >>> qat = keras_qat.quantize_model(model)
+    >>> keras_qat.calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
     """

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.data import batches
+from keras_qat.data import batches, count_batches
 from keras_qat.errors import InvalidDataError
 
 X = np.arange(40, dtype="float32").reshape(10, 4)
@@ -182,3 +182,19 @@ def test_wrong_data_for_two_inputs():
 def test_one_image_is_a_sample_and_not_a_batch():
     found = list(batches([np.zeros((2, 2, 1))] * 3, image_input()))
     assert [batch[0].shape for batch in found] == [(1, 2, 2, 1)] * 3
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (np.zeros((40, 4)), 2),
+        ((np.zeros((64, 4)),), 2),
+        ({"x": np.zeros((65, 4))}, 3),
+        ([np.zeros((8, 4))] * 5, 5),
+        ((np.zeros((1, 4)) for _ in range(3)), None),
+        (5, None),
+    ],
+)
+def test_batches_are_counted_where_that_is_possible(data, count):
+    model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)])
+    assert count_batches(data, model) == count

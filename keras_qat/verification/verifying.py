@@ -54,7 +54,8 @@ def verify(
     >>> import tempfile, keras_qat
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> x = np.eye(4, dtype="float32")
-    >>> qat = keras_qat.quantize_model(model, calibration_data=x)
+    >>> qat = keras_qat.quantize_model(model)
+    >>> keras_qat.calibrate(qat, x, verbose=0)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     keras_qat.export_litert(qat, f"{folder}/model.tflite")
     ...     report = verify(qat, f"{folder}/model.tflite", x, verbose=0)
