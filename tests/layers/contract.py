@@ -114,7 +114,7 @@ class Prepared:
 
     Args:
         case: The case.
-        seed: Seed of weights and data.
+        seed: Seed of weights and data; all but 0 have loosened ranges.
         scale: Factor of the data.
         batch: How many samples.
 
@@ -127,7 +127,7 @@ class Prepared:
     def __init__(self, case: Case, seed: int = 0, scale: float = 1.0, batch: int = 16):
         # Not hash(): it differs from process to process.
         rng = np.random.default_rng([zlib.crc32(case.name.encode()), seed])
-        self.case = case
+        self.case, self.seed = case, seed
         self.keras_model = case.build()
         case.prepare(self.keras_model, rng)
         data = case.data(self.keras_model, rng, batch)
@@ -138,7 +138,10 @@ class Prepared:
     @functools.cached_property
     def quantized(self) -> Any:
         """The quantized model, calibrated on the data."""
-        return self.quantize()
+        model = self.quantize()
+        if self.seed:
+            loosen(model, np.random.default_rng(self.seed))
+        return model
 
     def quantize(self) -> Any:
         """Makes another quantized model, to be changed at will."""
@@ -197,6 +200,21 @@ def operators_of(content: bytes) -> list[str]:
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     codes = [names[code.builtinCode] for code in model.operatorCodes]
     return [codes[op.opcodeIndex] for op in model.subgraphs[0].operators]
+
+
+def loosen(model: Any, rng: np.random.Generator) -> None:
+    """Makes each range narrower or wider than the data's, so that integers saturate.
+
+    Fused activations and zero points inside the range matter only then.
+    """
+    for each in model.layers:
+        if getattr(each, "observer", None) is not None:
+            low, high = float(each.observer.minimum), float(each.observer.maximum)
+            beyond = rng.uniform(0, 0.3, 2) * (high - low)
+            each.observer.reset()
+            each.observer.widen(
+                low * rng.uniform(0.5, 1.2) - beyond[0], high * rng.uniform(0.5, 1.2) + beyond[1]
+            )
 
 
 def as_arrays(values: Any) -> list[np.ndarray]:

@@ -193,6 +193,27 @@ def test_depthwise_by_hand():
     assert run(quantized, 3.0, 5.0) == [3.0, 6.0, -5.0, 2.5]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_long_sum_is_exact_to_one_unit(groups):
+    """1151 products of 255 * 127 and one of 255 * 1: float32 could not tell the last ones."""
+    conv = Conv2D(groups, 3, groups=groups, name="conv")
+    model = keras.Sequential([keras.Input((3, 3, 128 * groups), name="input"), conv])
+    kernel = np.ones(conv.kernel.shape)
+    kernel[0, 0, 0] = 1 / 127
+    total, step = 1151 * 255 * 127 + 255, 0.5 / 127
+    conv.kernel.assign(kernel)
+    conv.bias.assign([-total * step] * groups)
+    ranges = {"input": (0.0, 127.5), "conv": (-128 * step, 127 * step)}
+    quantized = quantized_with(model, **ranges)
+    bias = constants_of(exported(quantized))["conv/bias"][0].astype("int64")
+    x = np.full((3, 3, 3, 128 * groups), 127.5, "float32")
+    x[1, 0, 0, ::128] = 127.0  # one unit less in each group
+    x[2, 0, 0, ::128] = 121.5
+    q = np.rint(quantized.predict(x, verbose=0).reshape(3, groups) / step)
+    assert np.all(np.abs(total + bias) < 10)  # what float32 leaves of the bias
+    assert (q - (total + bias)).tolist() == [[0] * groups, [-1] * groups, [-12] * groups]
+
+
 @pytest.mark.parametrize("make", [layer(Conv2D, 2, 1), layer(DepthwiseConv2D, 1)])
 def test_channels_first_is_refused(make):
     conv = make(data_format="channels_first", name="nchw")
