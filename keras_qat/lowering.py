@@ -131,6 +131,7 @@ class Builder:
         part: str | None = None,
         shape: Sequence[int | None] | None = None,
         quantization: Quantization | None = None,
+        dtype: str = "int8",
         version: int = 1,
         options_type: str | None = None,
         options: dict | None = None,
@@ -142,17 +143,21 @@ class Builder:
             inputs: Its inputs.
             part: Name of its output within the node; None for the node's own output.
             shape: Shape of its output; the node's by default.
-            quantization: Parameters of its output; the node's by default.
+            quantization: Parameters of its output; the node's by default if it is int8.
+            dtype: Type of its output. A type other than int8 has no quantization: such tensors
+                are plain integers inside a layer that is made of several operators.
             version: Version of the operator.
             options_type: Name of its options in the schema.
             options: Their fields.
 
         Returns:
-            The output tensor, int8.
+            The output tensor.
         """
         name = self._node.name if part is None else f"{self._node.name}/{part}"
-        quantization = quantization or _quantization(self._node.head.links.output)
-        output = Tensor(name, tuple(shape or self.output_shape), "int8", quantization)
+        if dtype == "int8":
+            quantization = quantization or _quantization(self._node.head.links.output)
+        shape = self.output_shape if shape is None else tuple(shape)
+        output = Tensor(name, shape, dtype, quantization)
         self.operators.append(
             Operator(code, tuple(inputs), (output,), version, options_type, options or {})
         )

@@ -1,7 +1,7 @@
 """The graph of a Keras model: reading, checking, matching, rewriting, building."""
 
 from keras_qat.graph.building import build_model
-from keras_qat.graph.graph import Edge, Graph, Node
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter
 from keras_qat.graph.patterns import Matcher, any_of, layer_of, maybe, operation_named
 from keras_qat.graph.ranges import RangeGroup, range_groups
 from keras_qat.graph.reading import read_model
@@ -11,6 +11,7 @@ __all__ = [
     "Graph",
     "Matcher",
     "Node",
+    "Parameter",
     "RangeGroup",
     "any_of",
     "build_model",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from keras import tree
 
 from keras_qat.errors import InvalidGraphError
@@ -26,6 +27,21 @@ class Edge:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Parameter:
+    """An operand that is no tensor of the graph: a constant, or a variable of a custom layer.
+
+    Attributes:
+        value: Its value, float32.
+        trainable: Whether training changes it.
+        name: What the user calls it, for the variable that it becomes.
+    """
+
+    value: np.ndarray
+    trainable: bool = False
+    name: str = "constant"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Node:
     """One call of a Keras operation, or of a chain of them that became one.
 
@@ -34,7 +50,8 @@ class Node:
         operations: The Keras layers or `keras.ops` operations, in the order they apply. More
             than one where a pass has fused followers into the first.
         inputs: The tensors it takes, in the order they appear in `arguments`.
-        arguments: `(args, kwargs)` of the call, an `Edge` standing for each tensor.
+        arguments: `(args, kwargs)` of the call, an `Edge` standing for each tensor, a `Parameter`
+            for each array and variable.
         shapes: Shape of each output.
         dtypes: Dtype of each output.
         activation_split: Whether the `activation` argument of the first operation was split

@@ -1,7 +1,9 @@
 """The contract that every slice is held to, over the cases that the tests of its family declare."""
 
+import importlib
 import itertools
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -14,18 +16,6 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.graph import layer_of
 from keras_qat.layers import registry
-from tests.layers import (
-    test_activations,
-    test_batch_normalization,
-    test_convolution,
-    test_dense,
-    test_input,
-    test_merge,
-    test_pooling,
-    test_quantized_model,
-    test_regularization,
-    test_reshaping,
-)
 from tests.layers.contract import (
     Case,
     Prepared,
@@ -38,19 +28,13 @@ from tests.layers.contract import (
     run_litert,
 )
 
-FAMILIES = (
-    test_activations,
-    test_batch_normalization,
-    test_convolution,
-    test_dense,
-    test_input,
-    test_merge,
-    test_pooling,
-    test_quantized_model,
-    test_regularization,
-    test_reshaping,
-)
-CASES = tuple(itertools.chain.from_iterable(family.CASES for family in FAMILIES))
+FAMILIES = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("test_*.py"))
+MODULES = [
+    importlib.import_module(f"tests.layers.{family}")
+    for family in FAMILIES
+    if family != pathlib.Path(__file__).stem
+]
+CASES = tuple(itertools.chain.from_iterable(getattr(module, "CASES", ()) for module in MODULES))
 BUILTIN = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 
 
