@@ -85,6 +85,8 @@ def _observe(
     """Yields each observed layer with its smallest and largest output over all batches."""
     graph, tensors = read_model(model), tensors_by_edge(model)
     nodes = [node for node in graph.nodes.values() if getattr(node.head, "observer", None)]
+    if not nodes:
+        return
     outputs = [_Extremes()(tensors[Edge(node.name)]) for node in nodes]
     observer = keras.Model(model.inputs, outputs)
     seen: list[np.ndarray] = []

@@ -38,7 +38,8 @@ def export_litert(
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         filepath: Where to write the `.tflite` file.
         inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`. The last
-            two put one QUANTIZE operator behind each input.
+            two put one QUANTIZE operator behind each input. The ids of an `Embedding` are int32
+            whatever it says.
         inference_output_type: Type of the outputs, likewise.
 
     Raises:
@@ -123,6 +124,11 @@ class Builder:
         """Shape of the node's output."""
         return self._node.shapes[0]
 
+    @property
+    def output_quantization(self) -> Quantization:
+        """Parameters of the node's output."""
+        return _quantization(self._node.head.links.output)
+
     def operator(
         self,
         code: str,
@@ -155,7 +161,7 @@ class Builder:
         """
         name = self._node.name if part is None else f"{self._node.name}/{part}"
         if dtype == "int8":
-            quantization = quantization or _quantization(self._node.head.links.output)
+            quantization = quantization or self.output_quantization
         shape = self.output_shape if shape is None else tuple(shape)
         output = Tensor(name, shape, dtype, quantization)
         self.operators.append(
@@ -181,7 +187,7 @@ class Builder:
         self, role: str, data: np.ndarray, quantization: Quantization | None = None
     ) -> Tensor:
         """Returns a constant of the node's layer; calls of a shared layer share an equal one."""
-        name, data = f"{self._node.head.name}/{role}", np.ascontiguousarray(data)
+        name, data = f"{self._node.head.name}/{role}", np.asarray(data, order="C")
         known = self._constants.get(name)
         if known is not None and not np.array_equal(np.asarray(known.data), data):
             name = f"{self._node.name}/{role}"
@@ -219,6 +225,9 @@ def _lower_inputs(
     quantizers = {node.inputs[0]: node for node in graph.nodes.values() if node.inputs}
     for name in graph.inputs:
         node = quantizers[Edge(name)]
+        if node.head.takes_indices:
+            inputs[name] = tensors[Edge(name)] = Tensor(name, graph.shape(Edge(name)), "int32")
+            continue
         builder.enter(node)
         outer = _boundary_tensor(name, node.shapes[0], dtype, node.head.links.output)
         inputs[name] = outer

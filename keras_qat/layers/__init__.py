@@ -3,10 +3,14 @@
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.base import QuantizedLayer, float_mode
 from keras_qat.layers.batch_normalization import QBatchNormalization
+from keras_qat.layers.concatenation import QConcatenate, QStack
 from keras_qat.layers.convolution import QConv2D, QDepthwiseConv2D
 from keras_qat.layers.dense import QDense
+from keras_qat.layers.embedding import QEmbedding
+from keras_qat.layers.gathering import QGather, QTile
 from keras_qat.layers.input import QuantizeInput
 from keras_qat.layers.merge import QAdd
+from keras_qat.layers.padding import QPad
 from keras_qat.layers.pooling import (
     QAveragePooling2D,
     QGlobalAveragePooling2D,
@@ -24,7 +28,10 @@ from keras_qat.layers.regularization import (
     QSpatialDropout1D,
     QSpatialDropout2D,
 )
-from keras_qat.layers.reshaping import QFlatten, QReshape, QZeroPadding2D
+from keras_qat.layers.reshaping import QFlatten, QReshape
+from keras_qat.layers.resizing import QResize
+from keras_qat.layers.slicing import QCenterCrop, QStridedSlice
+from keras_qat.layers.transposing import QTranspose
 
 __all__ = [
     "QActivityRegularization",
@@ -32,22 +39,31 @@ __all__ = [
     "QAlphaDropout",
     "QAveragePooling2D",
     "QBatchNormalization",
+    "QCenterCrop",
+    "QConcatenate",
     "QConv2D",
     "QDense",
     "QDepthwiseConv2D",
     "QDropout",
+    "QEmbedding",
     "QFlatten",
+    "QGather",
     "QGaussianDropout",
     "QGaussianNoise",
     "QGlobalAveragePooling2D",
     "QGlobalMaxPooling2D",
     "QMaxPooling2D",
+    "QPad",
     "QReLU",
     "QReshape",
+    "QResize",
     "QSoftmax",
     "QSpatialDropout1D",
     "QSpatialDropout2D",
-    "QZeroPadding2D",
+    "QStack",
+    "QStridedSlice",
+    "QTile",
+    "QTranspose",
     "QuantizeInput",
     "QuantizedLayer",
     "QuantizedModel",

@@ -96,6 +96,7 @@ class QuantizedLayer(keras.layers.Layer):
         fixed_parameters: Parameters of the output if the kernel prescribes them.
         range_momentum: How much of the old range a training step keeps.
         makes_operator: Whether `lower` adds an operator with the layer's name.
+        takes_indices: Whether the input is integers that are no quantized values.
         takes_activation: Whether the Keras layer has an `activation` argument that has to
             become a node of its own before anything is fused.
     """
@@ -104,6 +105,7 @@ class QuantizedLayer(keras.layers.Layer):
     fixed_parameters: FixedParameters | None = None
     range_momentum = 0.99
     takes_activation = False
+    takes_indices = False
     makes_operator = True
 
     def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):
@@ -113,6 +115,11 @@ class QuantizedLayer(keras.layers.Layer):
         self.observer: Any = None
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
             self.observer = RangeObserver(self.range_momentum, name="range")
+
+    @property
+    def range_source(self) -> Any:
+        """What has the smallest and the largest value of the output: the observer."""
+        return self.observer
 
     def build(self, input_shape):
         """Builds the Keras layer and the range observer."""

@@ -118,16 +118,16 @@ def _group_parameters(graph: Graph, edges: tuple[Edge, ...]) -> Parameters | Non
         )
     if fixed:
         return fixed[0].fixed_parameters
-    observers = [layer.observer for layer in makers]
+    observers = [layer.range_source for layer in makers]
     schemes = [layer.scheme for layer in makers if layer.scheme is not None]
     return RangeParameters(schemes[0], observers) if schemes else None
 
 
 def _makers(graph: Graph, edges: tuple[Edge, ...]) -> Iterator[QuantizedLayer]:
-    """The layers that compute the values of a group, and not only move them."""
+    """The layers that compute the values of a group, or add some to those that they move."""
     for edge in edges:
         node = graph.nodes[edge.node]
-        if not node.is_input and not node.head.shares_range:
+        if not node.is_input and (not node.head.shares_range or node.head.observer is not None):
             yield node.head
 
 

@@ -1,14 +1,16 @@
-"""Layers that move values: RESHAPE and PAD."""
+"""RESHAPE."""
 
 from __future__ import annotations
 
+import math
+
 import keras
-import numpy as np
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import layer_of
-from keras_qat.layers.base import MovesValues
+from keras_qat.graph import Node, any_of, layer_of, operation_named
+from keras_qat.layers.base import MovesValues, QuantizedLayer
 from keras_qat.layers.registry import register
+from keras_qat.scheme import Scheme
 
 
 @register(layer_of(keras.layers.Flatten))
@@ -22,15 +24,25 @@ class QFlatten(MovesValues, keras.layers.Flatten):
         **kwargs: Keyword arguments of `keras.layers.Flatten`.
     """
 
+    def build(self, input_shape):
+        """Checks the layout."""
+        check_channels_last(self.name, self.data_format)
+        super().build(input_shape)
+
     def lower(self, builder, *inputs):
         """Adds one RESHAPE."""
         return builder.reshape(inputs[0], builder.output_shape)
 
 
-@register(layer_of(keras.layers.Reshape))
+@register(
+    any_of(layer_of(keras.layers.Reshape), operation_named("Reshape", "Squeeze", "ExpandDims"))
+)
 @keras.saving.register_keras_serializable("keras_qat")
 class QReshape(MovesValues, keras.layers.Reshape):
     """Reshapes all axes but the first: one RESHAPE.
+
+    It stands for `ops.reshape`, `ops.squeeze` and `ops.expand_dims` too, where they leave the
+    batch alone.
 
     Args:
         *args: Arguments of `keras.layers.Reshape`.
@@ -38,40 +50,77 @@ class QReshape(MovesValues, keras.layers.Reshape):
         **kwargs: Keyword arguments of `keras.layers.Reshape`.
     """
 
+    def compute_output_shape(self, input_shape):
+        """Returns the shape; a sample must have as many values after as before."""
+        before, after = math.prod(input_shape[1:]), math.prod(self.target_shape)
+        if -1 not in self.target_shape and before != after:
+            raise batch_moved(self.name, f"{before} values of a sample become {after}")
+        return super().compute_output_shape(input_shape)
+
     def lower(self, builder, *inputs):
         """Adds one RESHAPE."""
         return builder.reshape(inputs[0], builder.output_shape)
 
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer from the shape of the node's output.
 
-@register(layer_of(keras.layers.ZeroPadding2D))
-@keras.saving.register_keras_serializable("keras_qat")
-class QZeroPadding2D(MovesValues, keras.layers.ZeroPadding2D):
-    """Pads height and width with zeros: one PAD, which pads with the zero point.
+        Raises:
+            UnsupportedLayerError: If the batch is merged with another axis or moved.
+        """
+        return cls(sample_sizes(node), name=node.name, scheme=scheme)
+
+
+def sample_sizes(node: Node) -> tuple[int, ...]:
+    """Returns the shape of a sample of a node's output.
 
     Args:
-        *args: Arguments of `keras.layers.ZeroPadding2D`.
-        scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.ZeroPadding2D`.
+        node: A node whose input has no unknown size but the batch's.
+
+    Returns:
+        The sizes of all axes but the first.
+
+    Raises:
+        UnsupportedLayerError: If one is not known, for then the batch is no longer the first.
     """
+    shape = node.shapes[0]
+    sizes = tuple(size for size in shape[1:] if size is not None)
+    if not shape or len(sizes) < len(shape) - 1:
+        raise batch_moved(node.name, f"an output of shape {shape}")
+    return sizes
 
-    def build(self, input_shape):
-        """Checks the layout."""
-        if self.data_format != "channels_last":
-            raise UnsupportedLayerError(
-                "A model for LiteRT has channels last.",
-                layer=self.name,
-                received=f"data_format='{self.data_format}'",
-                expected="data_format='channels_last'",
-                fix="Define the model with data_format='channels_last'.",
-            )
-        super().build(input_shape)
 
-    def lower(self, builder, *inputs):
-        """Adds one PAD."""
-        paddings = np.array([(0, 0), *self.padding, (0, 0)], "int32")
-        return builder.operator(
-            "PAD",
-            (inputs[0], builder.constant("paddings", paddings)),
-            version=2,
-            options_type="PadOptions",
+def batch_moved(name: str, received: str) -> UnsupportedLayerError:
+    """Returns the error for an operation that does not leave the first axis where it is.
+
+    Args:
+        name: Name of the layer.
+        received: What it does to the axis.
+    """
+    return UnsupportedLayerError(
+        "The operation moves, cuts or merges the batch axis, whose size a file does not know.",
+        layer=name,
+        received=received,
+        expected="the first axis as it is",
+        fix="Apply it to the other axes only.",
+    )
+
+
+def check_channels_last(name: str, data_format: str | None) -> None:
+    """Raises if the layout is not channels last.
+
+    Args:
+        name: Name of the layer.
+        data_format: Its layout.
+
+    Raises:
+        UnsupportedLayerError: If it is another than `"channels_last"`.
+    """
+    if data_format != "channels_last":
+        raise UnsupportedLayerError(
+            "A model for LiteRT has channels last.",
+            layer=name,
+            received=f"data_format='{data_format}'",
+            expected="data_format='channels_last'",
+            fix="Define the model with data_format='channels_last'.",
         )

@@ -12,6 +12,7 @@ from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
+from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_sums import split_sums
 
 # The float rewrite: from the user's model to one node for each operator.
@@ -19,6 +20,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     inline_models,
     split_activations,
     remove_identities,
+    split_outputs,
     split_sums,
     pool_whole_images,
     fold_batch_norms,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_qat.quantizers.observers import RangeObserver
+from keras_qat.quantizers.observers import RangeObserver, ValueRange
 from keras_qat.quantizers.weights import reciprocal
 from keras_qat.scheme import Scheme
 
@@ -55,11 +55,11 @@ class RangeParameters:
 
     Attributes:
         scheme: Gives the integer limits.
-        observers: One for each tensor of the group that is computed, not moved or selected.
+        observers: One range for each tensor of the group that is computed, not moved or selected.
     """
 
     scheme: Scheme
-    observers: Sequence[RangeObserver]
+    observers: Sequence[RangeObserver | ValueRange]
 
     def grid(self) -> Grid:
         """Computes the scale and the zero point from the ranges as they are now."""

@@ -13,7 +13,7 @@ from keras_qat.data import Batch, batches
 from keras_qat.errors import InvalidDataError, KernelLimitError, NotQuantizedError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
-from keras_qat.layers import QSoftmax, QuantizedModel, float_mode
+from keras_qat.layers import QSoftmax, QuantizedModel, QuantizeInput, float_mode
 from keras_qat.litert import Runner
 from keras_qat.verification.conversion import to_file_input
 from keras_qat.verification.report import LayerComparison, VerificationReport
@@ -90,8 +90,9 @@ def verify(
 def _sources(graph: Graph) -> dict[str, str]:
     """Names the layer that computes each tensor that a file of the model may have."""
     layers = [node for node in graph.nodes.values() if not node.is_input]
-    sources = {node.inputs[0].node: node.name for node in layers}
-    sources = {name: sources[name] for name in graph.inputs}
+    # Ids have no such layer: nothing happens to them.
+    quantizers = [node for node in layers if isinstance(node.head, QuantizeInput)]
+    sources = {node.inputs[0].node: node.name for node in quantizers}
     sources |= {node.name: node.name for node in layers}
     for name, source in list(sources.items()):
         for dtype in ("uint8", "float32"):  # an output that was converted
@@ -107,7 +108,7 @@ def _output_names(model: QuantizedModel, runner: Runner) -> tuple[str, ...]:
         {details.name: details.shape for details in tensors}
         for tensors in (runner.inputs, runner.outputs)
     )
-    wanted = {name: shapes[name] for name in graph.inputs}
+    wanted = {name: graph.nodes[name].shapes[0] for name in graph.inputs}
     missing = [
         node.name
         for node in graph.nodes.values()

@@ -109,6 +109,16 @@ def layer(cls: Any, *args: Any, **kwargs: Any) -> Callable[[], Any]:
     return functools.partial(cls, *args, **kwargs)
 
 
+def operation(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of a tensor, made of `keras.ops`, as an element of a chain of `branches`."""
+
+    def make(name):
+        del name
+        return function
+
+    return make
+
+
 class Prepared:
     """A case with weights, data and a calibrated quantized model. Checks must not change it.
 
@@ -132,7 +142,8 @@ class Prepared:
         case.prepare(self.keras_model, rng)
         data = case.data(self.keras_model, rng, batch)
         scale = max(scale, case.least_scale)
-        self.arrays = [np.float32(scale) * array for array in data]
+        # Ids are not real values, and have no scale.
+        self.arrays = [x if x.dtype == np.int32 else np.float32(scale) * x for x in data]
         self.x = self.arrays if len(data) > 1 else self.arrays[0]
 
     @functools.cached_property
@@ -263,9 +274,7 @@ def run_litert(
         interpreter.resize_tensor_input(details["index"], array.shape)
     interpreter.allocate_tensors()
     for details, array in zip(inputs, x, strict=True):
-        scale, zero_point = details["quantization"]
-        q = np.clip(half_away(array / np.float32(scale)) + zero_point, -128, 127)
-        interpreter.set_tensor(details["index"], q.astype("int8"))
+        interpreter.set_tensor(details["index"], _as_input(array, details))
     interpreter.invoke()
     outputs = [details["name"] for details in interpreter.get_output_details()]
     wanted = interpreter.get_tensor_details()
@@ -273,6 +282,15 @@ def run_litert(
         wanted = interpreter.get_output_details()
     values = {d["name"]: (interpreter.get_tensor(d["index"]), d) for d in wanted}
     return values, outputs
+
+
+def _as_input(array: np.ndarray, details: dict) -> np.ndarray:
+    """Quantizes an input by hand; ids stay what they are."""
+    if details["dtype"] == np.int32:
+        return array.astype("int32")
+    scale, zero_point = details["quantization"]
+    q = np.clip(half_away(array / np.float32(scale)) + zero_point, -128, 127)
+    return q.astype("int8")
 
 
 def integers_of(values: np.ndarray, details: dict) -> np.ndarray:

@@ -160,7 +160,9 @@ def gradients(model, x):
     found = tape.gradient(loss, [weight.value for weight in weights])
     missing = [w.path for w, g in zip(weights, found, strict=True) if g is None]
     assert not missing, f"without a gradient: {missing}"
-    return {w.path: np.array(g) for w, g in zip(weights, found, strict=True)}
+    # That of a table is sparse.
+    dense = [tf.convert_to_tensor(gradient).numpy() for gradient in found]
+    return {w.path: g for w, g in zip(weights, dense, strict=True)}
 
 
 def test_gradients_reach_every_weight(prepared):

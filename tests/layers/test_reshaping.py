@@ -1,21 +1,30 @@
-"""RESHAPE and PAD: cases of the contract, hand-computed numbers, errors."""
+"""RESHAPE: cases of the contract, hand-computed numbers, errors."""
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.layers import QFlatten, QReshape, QZeroPadding2D
-from tests.layers.contract import Case, branches, exported, layer, operators_of, quantized_with
+from keras_qat.layers import QFlatten, QReshape
+from tests.layers.contract import (
+    Case,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+)
 
-Reshape, ZeroPadding2D = keras.layers.Reshape, keras.layers.ZeroPadding2D
+Flatten, Reshape = keras.layers.Flatten, keras.layers.Reshape
 
 CASES = [
     Case(
         "flatten",
         (QFlatten,),
-        branches((3, 4, 2), [keras.layers.Flatten], [layer(Reshape, (4, 6)), keras.layers.Flatten]),
+        branches((3, 4, 2), [Flatten], [layer(Reshape, (4, 6)), Flatten]),
         steps=0,
     ),
     Case(
@@ -26,30 +35,14 @@ CASES = [
             [layer(Reshape, (2, 12))],
             [layer(Reshape, (-1, 3))],
             [layer(Reshape, (1, 1, 4, 6))],
-        ),
-        steps=0,
-    ),
-    Case(
-        "zero_padding2d",
-        (QZeroPadding2D,),
-        branches(
-            (3, 4, 2),
-            [layer(ZeroPadding2D, 1)],
-            [layer(ZeroPadding2D, (2, 1))],
-            [layer(ZeroPadding2D, ((0, 1), (2, 0)))],
+            [operation(lambda x: ops.reshape(x, (-1, 8, 3)))],
+            [operation(lambda x: ops.expand_dims(x, 1)), operation(ops.squeeze)],
+            [operation(lambda x: ops.expand_dims(x, (2, -1)))],
+            [layer(Reshape, (1, 24)), operation(lambda x: ops.squeeze(x, 1))],
         ),
         steps=0,
     ),
 ]
-
-
-def test_padding_is_zero_wherever_the_zero_point_lies():
-    model = keras.Sequential(
-        [keras.Input((1, 2, 1), name="input"), ZeroPadding2D(((1, 0), (0, 2)))]
-    )
-    quantized = quantized_with(model, input=(-1.0, 126.5))
-    y = quantized.predict(np.array([3.0, -1.0], "float32").reshape(1, 1, 2, 1), verbose=0)
-    assert y[0, :, :, 0].tolist() == [[0.0, 0.0, 0.0, 0.0], [3.0, -1.0, 0.0, 0.0]]
 
 
 def test_reshaping_keeps_the_order():
@@ -60,9 +53,31 @@ def test_reshaping_keeps_the_order():
     assert operators_of(exported(quantized)) == ["RESHAPE"]
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.expand_dims(x, 0),
+        lambda x: ops.reshape(x, (-1, 6)),
+        lambda x: ops.reshape(x, (-1,)),
+        lambda x: ops.reshape(x, (2, -1, 4)),
+    ],
+)
+def test_the_batch_is_not_reshaped(function):
+    inputs = keras.Input((6, 4))
+    model = keras.Model(inputs, function(inputs))
+    with pytest.raises(UnsupportedLayerError, match="batch axis"):
+        keras_qat.quantize_model(model)
+
+
+def test_the_batch_is_not_squeezed():
+    inputs = keras.Input(batch_shape=(1, 4))
+    model = keras.Model(inputs, ops.squeeze(inputs, 0))
+    with pytest.raises(UnsupportedLayerError, match="batch axis"):
+        keras_qat.quantize_model(model)
+
+
 def test_channels_first_is_refused():
-    model = keras.Sequential(
-        [keras.Input((1, 4, 4)), ZeroPadding2D(1, data_format="channels_first", name="nchw")]
-    )
+    flatten = Flatten(data_format="channels_first", name="nchw")
+    model = keras.Sequential([keras.Input((3, 4, 4)), flatten])
     with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
         keras_qat.quantize_model(model)

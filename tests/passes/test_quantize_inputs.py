@@ -2,7 +2,7 @@ import keras
 from keras import layers
 
 from keras_qat.graph import Edge, read_model
-from keras_qat.layers import QuantizeInput
+from keras_qat.layers import QEmbedding, QuantizeInput
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.scheme import get_scheme
 
@@ -34,3 +34,12 @@ def test_a_layer_of_that_name_keeps_it():
     model = keras.Model(x, layers.Dense(2, name="x_quantize")(x))
     graph = quantize_inputs(read_model(model), INT8).check()
     assert list(graph.nodes) == ["x", "x_quantize_1", "x_quantize"]
+
+
+def test_ids_are_not_quantized():
+    ids, numbers = keras.Input((3,), name="ids"), keras.Input((3, 2), name="numbers")
+    y = layers.Add(name="sum")([QEmbedding(4, 2, name="table")(ids), numbers])
+    graph = quantize_inputs(read_model(keras.Model([ids, numbers], y)), INT8).check()
+    assert graph.nodes["table"].inputs == (Edge("ids"),)
+    assert graph.nodes["sum"].inputs == (Edge("table"), Edge("numbers_quantize"))
+    assert "ids_quantize" not in graph.nodes

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_qat.graph import Edge
 from keras_qat.passes.remove_identities import remove_identities
@@ -34,6 +34,9 @@ def between_dense_layers(*between, shape=(3,)):
         layers.Dropout(0),
         layers.GaussianDropout(0.0),
         layers.AlphaDropout(0.0),
+        lambda x: ops.cast(x, "float32"),
+        lambda x: layers.Concatenate()([x]),
+        lambda x: ops.concatenate([x], axis=-1),
     ],
 )
 def test_what_returns_its_input_is_removed(layer):
@@ -55,6 +58,7 @@ def test_dropout_of_maps_is_removed_too(layer):
     "layer",
     [
         layers.Dropout(0.5, name="kept"),
+        lambda x: layers.Concatenate(name="kept")([x, x]),
         layers.GaussianNoise(0.1, name="kept"),
         layers.ReLU(name="kept"),
         layers.Activation("relu", name="kept"),
@@ -82,3 +86,8 @@ def test_an_identity_may_be_the_output_or_stand_behind_the_input():
 def test_a_model_of_an_identity_returns_its_input():
     x = keras.Input((3,), name="x")
     assert applied(remove_identities, keras.Model(x, layers.Identity()(x))).outputs == Edge("x")
+
+
+def test_the_gradient_stays_stopped():
+    graph = applied(remove_identities, between_dense_layers(ops.stop_gradient))
+    assert len(graph.nodes) == 4

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.quantizers import RangeObserver
+from keras_qat.quantizers import RangeObserver, ValueRange
 from tests.quantizers.modes import on_tensorflow
 
 
@@ -106,3 +106,11 @@ def test_no_gradient_flows_into_the_range():
         made.track(x)
         y = made.maximum.value + 0
     assert tape.gradient(y, x) is None
+
+
+def test_the_range_of_a_variable_is_that_of_its_values_now():
+    table = keras.Variable(np.float32([[1.0, -2.0]]))
+    values = ValueRange(lambda: table)
+    assert (float(values.minimum), float(values.maximum)) == (-2.0, 1.0)
+    table.assign([[0.5, 3.0]])
+    assert (float(values.minimum), float(values.maximum)) == (0.5, 3.0)

@@ -1,0 +1,94 @@
+"""Bilinear interpolation in integers: RESIZE_BILINEAR."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.exact_float import as_int32
+from keras_qat.backend import compiled
+
+_BITS = 10
+_ONE = 1 << _BITS
+
+
+class Taps(NamedTuple):
+    """The two neighbours of each output position along one axis, and how much they count.
+
+    Attributes:
+        lower: int32, positions of the first neighbours.
+        upper: int32, positions of the second ones.
+        weights: int32, what the second ones count, in 1024ths; the first ones count the rest.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    weights: np.ndarray
+
+
+def bilinear_taps(size_in: int, size_out: int) -> Taps:
+    """Returns the neighbours that the reference kernel interpolates between.
+
+    Source: `ComputeInterpolationValuesInteger` in TFLite's
+    `kernels/internal/reference/resize_bilinear.h`, with half-pixel centers.
+
+    Args:
+        size_in: Size of the axis.
+        size_out: Size that it is resized to.
+
+    Returns:
+        The `Taps`. A `lower` beyond the axis, which rounding of the scale can lead to where the
+        axis grows several hundred times, is a position that the kernel reads all the same.
+
+    Example:
+    >>> taps = bilinear_taps(2, 4)
+    >>> taps.lower.tolist(), taps.upper.tolist(), taps.weights.tolist()
+    ([0, 0, 0, 1], [0, 1, 1, 1], [-256, 256, 768, 256])
+    """
+    scale = (_ONE * size_in + size_out // 2) // size_out
+    position = np.arange(size_out, dtype="int64") * scale + scale // 2 - _ONE // 2
+    # C++ truncates, which differs below 0; there the lower bound is 0 either way.
+    lower = np.maximum(position // _ONE, 0)
+    upper = np.minimum(-(-position // _ONE), size_in - 1)
+    weights = position - _ONE * lower
+    return Taps(*(values.astype("int32") for values in (lower, np.maximum(upper, 0), weights)))
+
+
+@compiled
+def interpolate(
+    q: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, across: Any
+) -> Any:
+    """Interpolates between four neighbours.
+
+    Source: `ResizeBilinearInteger` in TFLite's `kernels/internal/reference/resize_bilinear.h`.
+    Of the 64 bits that it takes int8 values need 28, so int32 is enough.
+
+    Args:
+        q: int32 tensor `(batch, height, width, channels)` of int8 values, zero point included.
+        top: int32, `lower` of the `Taps` of the height.
+        bottom: int32, `upper`.
+        down: int32, `weights`.
+        left: int32, `lower` of the `Taps` of the width.
+        right: int32, `upper`.
+        across: int32, `weights`.
+
+    Returns:
+        int32 tensor of int8 values, rounded half away from zero.
+
+    Example:
+    >>> q, taps = ops.array([[[[0], [3]]]], "int32"), bilinear_taps(2, 4)
+    >>> interpolate(q, *bilinear_taps(1, 1), *taps).numpy().ravel().tolist()
+    [0, 1, 2, 3]
+    """
+    rows = _blend(as_int32(q), top, bottom, down, axis=1)
+    sums = _blend(rows, left, right, across, axis=2)
+    size = ops.right_shift(ops.abs(sums) + (1 << (2 * _BITS - 1)), 2 * _BITS)
+    return ops.where(sums < 0, -size, size)
+
+
+def _blend(x: Any, lower: Any, upper: Any, weights: Any, *, axis: int) -> Any:
+    weights = ops.reshape(as_int32(weights), [-1 if i == axis else 1 for i in range(4)])
+    first, second = ops.take(x, lower, axis=axis), ops.take(x, upper, axis=axis)
+    return first * (_ONE - weights) + second * weights

@@ -1,0 +1,96 @@
+"""Writes operations with several outputs as operations with one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_qat.graph import Edge, Graph, Node, operation_named
+from keras_qat.graph.graph import Shape, unique_name
+from keras_qat.layers import QStridedSlice
+from keras_qat.layers.reshaping import batch_moved
+
+_SPLIT = operation_named("Split", "ArraySplit", "Unstack")
+
+
+def split_outputs(graph: Graph) -> Graph:
+    """Writes `ops.split(x, 2, axis=1)` as the slices `x[:, :n]` and `x[:, n:]`.
+
+    Matches: `ops.split`, `ops.array_split` and `ops.unstack`.
+    Builds: one slice for each output that is used.
+    Why: a layer of a quantized model makes one tensor, and a slice is an operator that copies
+    what it needs; LiteRT's SPLIT would copy the same.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph in which these operations do not occur.
+
+    Raises:
+        UnsupportedLayerError: If the batch is split.
+    """
+    used = {*graph.consumers(), *graph.output_edges}
+    nodes: list[Node] = []
+    mapping: dict[Edge, Edge] = {}
+    taken = set(graph.nodes)
+    made: dict[tuple[int, int], QStridedSlice] = {}
+    for node in graph.nodes.values():
+        if node.is_input or not _SPLIT(node.head):
+            nodes.append(node)
+            continue
+        keys = _KEYS[type(node.head).__name__](node, graph.shape(node.inputs[0]))
+        for i, key in enumerate(keys):
+            if Edge(node.name, i) not in used:
+                continue
+            name = unique_name(f"{node.name}_{i}", taken)
+            taken.add(name)
+            layer = made.setdefault((id(node.head), i), QStridedSlice(key, name=name))
+            nodes.append(_output(node, i, name, layer))
+            mapping[Edge(node.name, i)] = Edge(name)
+    return graph.replace(nodes, mapping)
+
+
+def _output(node: Node, i: int, name: str, layer: QStridedSlice) -> Node:
+    return dataclasses.replace(
+        node,
+        name=name,
+        operations=(layer,),
+        arguments=((node.inputs[0],), {}),
+        shapes=(node.shapes[i],),
+        dtypes=(node.dtypes[i],),
+    )
+
+
+def _axis(node: Node, shape: Shape) -> int:
+    axis = node.head.axis % len(shape)
+    if axis == 0:
+        raise batch_moved(node.name, f"axis={node.head.axis}")
+    return axis
+
+
+def _key(axis: int, entry: Any) -> list[Any]:
+    """The key of a slice that takes all of the axes before this one."""
+    return [[None, None, None]] * (axis - 1) + [entry]
+
+
+def _pieces(node: Node, shape: Shape) -> list[list[Any]]:
+    axis = _axis(node, shape)
+    sizes = [sizes[axis] or 0 for sizes in node.shapes]
+    limits = itertools.pairwise([0, *itertools.accumulate(sizes)])
+    return [_key(axis, [start, stop, 1]) for start, stop in limits]
+
+
+def _positions(node: Node, shape: Shape) -> list[list[Any]]:
+    axis = _axis(node, shape)
+    return [_key(axis, position) for position in range(len(node.shapes))]
+
+
+# The key of each output, for each operation.
+_KEYS: dict[str, Callable[[Node, Shape], Sequence[list[Any]]]] = {
+    "Split": _pieces,
+    "ArraySplit": _pieces,
+    "Unstack": _positions,
+}

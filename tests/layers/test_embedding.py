@@ -1,0 +1,139 @@
+"""GATHER from a table: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QEmbedding
+from tests.layers.contract import Case, exported, operators_of, quantized_with
+
+layers = keras.layers
+Embedding = layers.Embedding
+
+
+def ids(model, rng, batch):
+    """Ids for the integer inputs, which no scale changes, and real values for the others."""
+    arrays = []
+    for tensor in model.inputs:
+        shape = (batch, *tensor.shape[1:])
+        is_ids = tensor.name.startswith("ids")
+        arrays.append(
+            rng.integers(0, 11, shape, "int32") if is_ids else rng.normal(size=shape, scale=2)
+        )
+    return [x if x.dtype == np.int32 else x.astype("float32") for x in arrays]
+
+
+def text():
+    words = keras.Input((6,), name="ids", dtype="int32")
+    x = layers.Flatten(name="flat")(Embedding(11, 4, name="words")(words))
+    return keras.Model(words, layers.Dense(3, name="head")(x))
+
+
+def text_and_numbers():
+    """One table for two inputs, one of them float32 as `keras.Input` is by default."""
+    first, second = keras.Input((3,), name="ids_a"), keras.Input((3,), name="ids_b", dtype="int64")
+    numbers = keras.Input((3, 4), name="numbers")
+    shared = Embedding(11, 4, name="shared")
+    vectors = [shared(first), shared(second), Embedding(11, 4, name="own")(first), numbers]
+    x = layers.Concatenate(axis=1, name="joined")(vectors)
+    return keras.Model([first, second, numbers], [layers.Dense(3, name="head")(x), vectors[0]])
+
+
+CASES = [
+    Case("embedding", (QEmbedding,), text, data=ids),
+    Case("embedding_with_others", (QEmbedding,), text_and_numbers, data=ids),
+]
+
+
+def table_model(table):
+    words = keras.Input((2,), name="ids", dtype="int32")
+    model = keras.Model(words, Embedding(*np.shape(table), name="words")(words))
+    model.set_weights([np.float32(table)])
+    return model
+
+
+def test_range_is_that_of_the_whole_table():
+    quantized = keras_qat.quantize_model(table_model([[-64.0, 0.3], [63.5, -0.2], [7.25, 1.0]]))
+    # No calibration, and id 0 and 1 are never looked up.
+    assert quantized.predict(np.int32([[2, 2]]), verbose=0).tolist() == [[[7.5, 1.0]] * 2]
+    assert quantized.predict(np.int32([[0, 1]]), verbose=0).tolist() == [[[-64, 0.5], [63.5, 0]]]
+    assert operators_of(exported(quantized)) == ["GATHER"]
+
+
+def test_range_follows_training():
+    quantized = keras_qat.quantize_model(table_model([[-1.0], [1.0]]))
+    quantized.set_weights([np.float32([[-64.0], [63.5]])])
+    assert quantized.predict(np.int32([[1, 0]]), verbose=0).tolist() == [[[63.5], [-64.0]]]
+
+
+@pytest.mark.parametrize("input_type", ["int8", "uint8", "float32"])
+def test_the_whole_way(tmp_path, input_type):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 11, (64, 6)), rng.integers(0, 3, 64)
+    model = keras_qat.quantize_model(text())
+    keras_qat.calibrate(model, x, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    before = model.get_layer("words").embeddings.numpy()
+    history = model.fit(x, y, epochs=5, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    assert np.any(model.get_layer("words").embeddings.numpy() != before)
+    path = tmp_path / "model.tflite"
+    keras_qat.export_litert(model, path, inference_input_type=input_type)
+    report = keras_qat.verify(model, path, x, verbose=0)
+    assert report.exact, str(report)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_low_rank_weights_are_merged():
+    model = table_model([[-64.0, 1.0], [63.5, 2.0]])
+    model.get_layer("words").enable_lora(1)
+    model.get_layer("words").lora_embeddings_b.assign([[1.0, 0.0]])
+    clone = keras_qat.clone_model(model)
+    x = np.int32([[0, 1]])
+    np.testing.assert_allclose(clone(x), model(x), rtol=1e-6)
+
+
+def embedded(words, **kwargs):
+    return Embedding(4, 2, name="words", **kwargs)(words)
+
+
+def test_a_mask_is_refused():
+    words = keras.Input((3,), dtype="int32")
+    model = keras.Model(words, embedded(words, mask_zero=True))
+    with pytest.raises(UnsupportedLayerError, match="words.*mask_zero=True"):
+        keras_qat.quantize_model(model)
+
+
+def test_integer_weights_of_keras_are_refused():
+    words = keras.Input((3,), dtype="int32")
+    model = keras.Model(words, embedded(words))
+    model.get_layer("words").quantize("int8")
+    with pytest.raises(UnsupportedLayerError, match="quantized already, by Keras.*words"):
+        keras_qat.quantize_model(model)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: embedded(layers.Flatten(name="flat")(x)), "what 'flat' computes"),
+        (lambda x: [embedded(x), layers.Dense(2)(x)], "'ids', which is used as real values too"),
+        (lambda x: [embedded(x), x], "'ids', which is used as real values too"),
+    ],
+)
+def test_ids_are_inputs_of_their_own(function, message):
+    inputs = keras.Input((3,), name="ids")
+    model = keras.Model(inputs, function(inputs))
+    with pytest.raises(UnsupportedLayerError, match=message):
+        keras_qat.quantize_model(model)
+
+
+def test_an_integer_input_of_real_values_is_quantized():
+    inputs = keras.Input((2,), name="pixels", dtype="uint8")
+    model = keras.Model(inputs, layers.Flatten()(inputs))
+    quantized = quantized_with(model, pixels=(0.0, 255.0))
+    assert quantized.predict(np.uint8([[0, 255]]), verbose=0).tolist() == [[0.0, 255.0]]

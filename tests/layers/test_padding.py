@@ -1,0 +1,123 @@
+"""PAD, PADV2 and MIRROR_PAD: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QPad
+from tests.layers.contract import (
+    Case,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+    together,
+)
+
+layers = keras.layers
+ZeroPadding2D = layers.ZeroPadding2D
+WIDTHS = ((0, 0), (1, 0), (2, 1), (0, 1))
+
+
+def padded(*args, **kwargs):
+    return operation(lambda x: ops.pad(x, *args, **kwargs))
+
+
+CASES = [
+    Case(
+        "zero_padding",
+        (QPad,),
+        together(
+            branches(
+                (3, 4, 2),
+                [layer(ZeroPadding2D, 1)],
+                [layer(ZeroPadding2D, (2, 1))],
+                [layer(ZeroPadding2D, ((0, 1), (2, 0)))],
+                [padded(WIDTHS)],
+                [padded(WIDTHS, constant_values=0)],
+            ),
+            branches((5, 2), [layer(layers.ZeroPadding1D, (1, 2))], prefix="c"),
+            branches((2, 3, 2, 2), [layer(layers.ZeroPadding3D, (1, 0, 2))], prefix="d"),
+        ),
+        steps=0,
+    ),
+    Case(
+        "mirror_pad",
+        (QPad,),
+        branches(
+            (3, 4, 2),
+            [padded(WIDTHS, "reflect")],
+            [padded(WIDTHS, "symmetric")],
+            [layer(layers.Reshape, (3, 4, 2, 1)), padded((*WIDTHS, (0, 0)), "reflect")],
+        ),
+        steps=0,
+    ),
+    Case(
+        "constant_padding",
+        (QPad,),
+        together(
+            branches((3, 4, 2), [padded(WIDTHS, constant_values=0.7)]),
+            branches((3, 4, 2), [padded(WIDTHS, constant_values=-9.0)], prefix="c"),
+        ),
+    ),
+]
+
+
+def test_padding_is_zero_wherever_the_zero_point_lies():
+    model = keras.Sequential(
+        [keras.Input((1, 2, 1), name="input"), ZeroPadding2D(((1, 0), (0, 2)))]
+    )
+    quantized = quantized_with(model, input=(-1.0, 126.5))
+    y = quantized.predict(np.array([3.0, -1.0], "float32").reshape(1, 1, 2, 1), verbose=0)
+    assert y[0, :, :, 0].tolist() == [[0.0, 0.0, 0.0, 0.0], [3.0, -1.0, 0.0, 0.0]]
+    assert operators_of(exported(quantized)) == ["PAD"]
+
+
+def test_range_covers_the_constant():
+    inputs = keras.Input((2,), name="input")
+    model = keras.Model(inputs, ops.pad(inputs, ((0, 0), (1, 0)), constant_values=127.0))
+    quantized = keras_qat.quantize_model(model)
+    keras_qat.calibrate(quantized, np.float32([[-128.0, 3.4]]), verbose=0)
+    y = quantized.predict(np.float32([[-128.0, 3.4]]), verbose=0)
+    assert y.tolist() == [[127.0, -128.0, 3.0]]
+    assert operators_of(exported(quantized)) == ["PADV2"]
+
+
+def test_mirrored_values():
+    inputs = keras.Input((3,), name="input")
+    outputs = [ops.pad(inputs, ((0, 0), (2, 1)), mode) for mode in ("reflect", "symmetric")]
+    quantized = quantized_with(keras.Model(inputs, outputs), input=(-64.0, 63.5))
+    reflected, symmetric = quantized.predict(np.float32([[1.0, 2.0, 3.0]]), verbose=0)
+    assert reflected.tolist() == [[3, 2, 1, 2, 3, 2]]
+    assert symmetric.tolist() == [[2, 1, 1, 2, 3, 3]]
+    assert operators_of(exported(quantized)) == ["MIRROR_PAD"] * 2
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: ops.pad(x, 1), "batch axis"),
+        (lambda x: ops.pad(x, ((1, 0), (0, 0))), "batch axis"),
+        (lambda x: ops.pad(x, ((0, 0), (0, 1)), "edge"), "mode='edge'"),
+        (lambda x: ops.pad(x, ((0, 0), (0, 1)), constant_values=-np.inf), "a finite number"),
+        (lambda x: ops.pad(x, ((0, 0), (0, 1)), constant_values=x), "expected: a number"),
+    ],
+)
+def test_what_is_refused(function, message):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, function(inputs))
+    with pytest.raises(UnsupportedLayerError, match=f"(?i){message}"):
+        keras_qat.quantize_model(model)
+
+
+def test_channels_first_is_refused():
+    model = keras.Sequential(
+        [keras.Input((1, 4, 4)), ZeroPadding2D(1, data_format="channels_first", name="nchw")]
+    )
+    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
+        keras_qat.quantize_model(model)

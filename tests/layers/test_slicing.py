@@ -1,0 +1,115 @@
+"""STRIDED_SLICE: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QCenterCrop, QStridedSlice
+from tests.layers.contract import (
+    Case,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+)
+
+CenterCrop = keras.layers.CenterCrop
+
+
+def item(*key):
+    return operation(lambda x: x[key])
+
+
+ALL = slice(None)
+
+CASES = [
+    Case(
+        "strided_slice",
+        (QStridedSlice,),
+        branches(
+            (5, 6, 4),
+            [item(ALL, slice(1, 3))],
+            [item(ALL, slice(None, None, 2), slice(-4, -1, 3))],
+            [item(ALL, slice(None, None, -1), slice(4, None, -2), slice(3, 0, -2))],
+            [item(Ellipsis, 2)],
+            [item(ALL, -2, ALL, slice(1, None))],
+            [item(ALL, 3, Ellipsis, -1)],
+            [item(ALL, None, slice(2), None, 1)],
+            [item(Ellipsis, None)],
+            [item(ALL, slice(None, None, -1), None)],
+            [item(ALL, 0, None, slice(None, None, -1))],
+            [item(slice(0, None), slice(-100, 100))],
+            [operation(lambda x: ops.flip(x, (1, -1)))],
+            [operation(lambda x: ops.flip(x, 2))],
+            [layer(keras.layers.Reshape, (5, 3, 2, 4)), item(ALL, slice(2), slice(2), ALL, 1)],
+        ),
+        steps=0,
+    ),
+    Case(
+        "center_crop",
+        (QCenterCrop,),
+        branches((5, 6, 2), [layer(CenterCrop, 2, 3)], [layer(CenterCrop, 5, 1)]),
+        steps=0,
+    ),
+]
+
+
+def sliced(function, x):
+    inputs = keras.Input(x.shape[1:], batch_size=1, name="input")
+    quantized = quantized_with(keras.Model(inputs, function(inputs)), input=(-64.0, 63.5))
+    return quantized.predict(x, verbose=0).tolist(), operators_of(exported(quantized))
+
+
+def test_selected_values():
+    x = np.arange(12, dtype="float32").reshape(1, 3, 4)
+    assert sliced(lambda t: t[:, 1:, ::-2], x) == ([[[7, 5], [11, 9]]], ["STRIDED_SLICE"])
+    assert sliced(lambda t: t[..., 1], x) == ([[1, 5, 9]], ["STRIDED_SLICE", "RESHAPE"])
+    assert sliced(lambda t: t[:, None, :, :], x)[1] == ["RESHAPE"]
+
+
+def test_slice_of_a_fixed_batch():
+    x = np.arange(12, dtype="float32").reshape(1, 3, 4)
+    assert sliced(lambda t: ops.slice(t, (0, 1, 1), (1, 2, 2)), x)[0] == [[[5, 6], [9, 10]]]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x[1:, 0], "batch axis"),
+        (lambda x: x[::2, ...], "batch axis"),
+        (lambda x: x[0], "batch axis"),
+        (lambda x: x[None, ...], "batch axis"),
+        (ops.flip, "batch axis"),
+        (lambda x: x[:, 3:3], "must select something"),
+        (lambda x: x[:, True], "known when the model is made.*ops.take"),
+    ],
+)
+def test_what_is_refused(function, message):
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, function(inputs))
+    with pytest.raises(UnsupportedLayerError, match=message):
+        keras_qat.quantize_model(model)
+
+
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        (CenterCrop(5, 2, name="crop"), "crop.*resizes it instead"),
+        (CenterCrop(2, 2, data_format="channels_first", name="crop"), "crop.*channels_last"),
+    ],
+)
+def test_what_cannot_be_cropped(crop, message):
+    model = keras.Sequential([keras.Input((4, 4, 4)), crop])
+    with pytest.raises(UnsupportedLayerError, match=message):
+        keras_qat.quantize_model(model)
+
+
+@pytest.mark.parametrize("position", [4, -5])
+def test_a_position_outside_is_refused(position):
+    with pytest.raises(UnsupportedLayerError, match="must select something"):
+        QStridedSlice([position])(np.zeros((1, 4), "float32"))

@@ -1,0 +1,69 @@
+"""TRANSPOSE: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QTranspose
+from tests.layers.contract import (
+    Case,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+)
+
+Permute = keras.layers.Permute
+
+
+def transposed(*axes):
+    return operation(lambda x: ops.transpose(x, axes))
+
+
+CASES = [
+    Case(
+        "transpose",
+        (QTranspose,),
+        branches(
+            (3, 4, 2),
+            [transposed(0, 3, 1, 2)],
+            [transposed(0, 2, 1, 3), transposed(0, -1, 2, 1)],
+            [operation(lambda x: ops.swapaxes(x, 1, -1))],
+            [operation(lambda x: ops.moveaxis(x, -1, 1))],
+            [operation(lambda x: ops.moveaxis(x, (1, 2), (3, 1)))],
+            [layer(Permute, (2, 3, 1))],
+            [layer(keras.layers.Reshape, (3, 2, 2, 2)), transposed(0, 4, 2, 1, 3)],
+            [layer(keras.layers.Reshape, (3, 2, 1, 2, 2)), transposed(0, 5, 4, 2, 1, 3)],
+        ),
+        steps=0,
+    ),
+]
+
+
+def test_rows_become_columns():
+    model = keras.Sequential([keras.Input((2, 3), name="input"), Permute((2, 1))])
+    quantized = quantized_with(model, input=(-64.0, 63.5))
+    x = np.arange(6, dtype="float32").reshape(1, 2, 3)
+    assert quantized.predict(x, verbose=0).tolist() == [[[0, 3], [1, 4], [2, 5]]]
+    assert operators_of(exported(quantized)) == ["TRANSPOSE"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        ops.transpose,
+        lambda x: ops.transpose(x, (1, 0, 2)),
+        lambda x: ops.swapaxes(x, 0, 1),
+        lambda x: ops.moveaxis(x, 0, -1),
+    ],
+)
+def test_the_batch_is_not_moved(function):
+    inputs = keras.Input((2, 3))
+    model = keras.Model(inputs, function(inputs))
+    with pytest.raises(UnsupportedLayerError, match="batch axis"):
+        keras_qat.quantize_model(model)
