@@ -9,6 +9,7 @@ from keras_qat.layers.dense import QDense
 from keras_qat.layers.embedding import QEmbedding
 from keras_qat.layers.gathering import QGather, QTile
 from keras_qat.layers.input import QuantizeInput
+from keras_qat.layers.lookup import QLookup
 from keras_qat.layers.merge import QAdd
 from keras_qat.layers.padding import QPad
 from keras_qat.layers.pooling import (
@@ -52,6 +53,7 @@ __all__ = [
     "QGaussianNoise",
     "QGlobalAveragePooling2D",
     "QGlobalMaxPooling2D",
+    "QLookup",
     "QMaxPooling2D",
     "QPad",
     "QReLU",

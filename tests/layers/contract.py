@@ -56,6 +56,7 @@ class Case:
         prepare: Sets the weights.
         data: Makes the inputs at scale 1.
         least_scale: The smallest factor of the data that the kernels can take.
+        greatest_scale: The largest one that the function itself can take.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Case:
     prepare: Callable[[keras.Model, np.random.Generator], None] = randomize
     data: Callable[[keras.Model, np.random.Generator, int], list[np.ndarray]] = normal_data
     least_scale: float = 0.0
+    greatest_scale: float = np.inf
 
 
 def branches(
@@ -141,7 +143,7 @@ class Prepared:
         self.keras_model = case.build()
         case.prepare(self.keras_model, rng)
         data = case.data(self.keras_model, rng, batch)
-        scale = max(scale, case.least_scale)
+        scale = min(max(scale, case.least_scale), case.greatest_scale)
         # Ids are not real values, and have no scale.
         self.arrays = [x if x.dtype == np.int32 else np.float32(scale) * x for x in data]
         self.x = self.arrays if len(data) > 1 else self.arrays[0]

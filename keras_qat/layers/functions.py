@@ -1,0 +1,162 @@
+"""Element-wise functions of one variable: what they are called, and what they compute."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.graph.patterns import Matcher
+from keras_qat.layers.activation_names import function_name
+
+# Operations of `keras.ops` by the name of their class, with the attributes that matter.
+_OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Absolute": ("abs", ()),
+    "Celu": ("celu", ("alpha",)),
+    "Clip": ("clip", ("x_min", "x_max")),
+    "Elu": ("elu", ("alpha",)),
+    "Erf": ("erf", ()),
+    "Exp": ("exp", ()),
+    "Expm1": ("expm1", ()),
+    "Gelu": ("gelu", ("approximate",)),
+    "HardShrink": ("hard_shrink", ("threshold",)),
+    "HardSigmoid": ("hard_sigmoid", ()),
+    "HardSilu": ("hard_silu", ()),
+    "HardTanh": ("hard_tanh", ()),
+    "LeakyRelu": ("leaky_relu", ("negative_slope",)),
+    "Log": ("log", ()),
+    "Log1p": ("log1p", ()),
+    "LogSigmoid": ("log_sigmoid", ()),
+    "Negative": ("negative", ()),
+    "Reciprocal": ("reciprocal", ()),
+    "Rsqrt": ("rsqrt", ()),
+    "Selu": ("selu", ()),
+    "Sigmoid": ("sigmoid", ()),
+    "Silu": ("silu", ()),
+    "SoftShrink": ("soft_shrink", ("threshold",)),
+    "Softplus": ("softplus", ()),
+    "Softsign": ("softsign", ()),
+    "SparsePlus": ("sparse_plus", ()),
+    "SparseSigmoid": ("sparse_sigmoid", ()),
+    "Sqrt": ("sqrt", ()),
+    "Square": ("square", ()),
+    "Squareplus": ("squareplus", ("b",)),
+    "Tanh": ("tanh", ()),
+    "TanhShrink": ("tanh_shrink", ()),
+    "Threshold": ("threshold", ("threshold", "default_value")),
+}
+# Functions of `keras.activations`, by name; those of several values are not among them.
+_ACTIVATIONS = {
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "log_sigmoid",
+    "mish",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "squareplus",
+    "tanh",
+    "tanh_shrink",
+}
+# Where `keras.activations` and `keras.ops` have other defaults, the former's.
+_DEFAULTS = {"gelu": (("approximate", False),)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """An element-wise function.
+
+    Attributes:
+        name: Name in `keras.activations` or `keras.ops`.
+        options: Its keyword arguments, as pairs.
+
+    Example:
+    >>> float(Function("leaky_relu", (("negative_slope", 0.5),))(ops.array(-4.0)))
+    -2.0
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, x):
+        """Computes the function of a float tensor, in its own precision."""
+        computed = _OWN.get(self.name) or getattr(ops, self.name)
+        return computed(x, **dict(self.options))
+
+
+# Those that `keras.ops` lacks, or computes in float32 whatever it is given.
+_OWN = {
+    "exponential": ops.exp,
+    "mish": lambda x: x * ops.tanh(ops.softplus(x)),
+    "parametrized_relu": keras.activations.relu,
+}
+
+
+def function_of(operation: Any) -> Function | None:
+    """Returns the element-wise function that a Keras layer or operation computes.
+
+    Args:
+        operation: A Keras layer or `keras.ops` operation.
+
+    Returns:
+        The `Function`, or None where it computes something else.
+
+    Example:
+    >>> function_of(keras.layers.Activation("swish")).name
+    'silu'
+    """
+    if type(operation) is keras.layers.Activation:
+        name = function_name(operation.activation)
+        return Function(name, _DEFAULTS.get(name, ())) if name in _ACTIVATIONS else None
+    read = _LAYERS.get(type(operation))
+    if read is not None:
+        return read(operation)
+    if not type(operation).__module__.startswith("keras.src."):
+        return None
+    name, attributes = _OPERATIONS.get(type(operation).__name__, ("", ()))
+    if not name or isinstance(operation, keras.layers.Layer):
+        return None
+    return _function(name, operation, attributes)
+
+
+def _function(name: str, source: Any, attributes: tuple[str, ...]) -> Function | None:
+    options = tuple((attribute, getattr(source, attribute)) for attribute in attributes)
+    if all(isinstance(value, int | float | bool) for _, value in options):
+        return Function(name, options)
+    return None
+
+
+def _relu(layer: keras.layers.ReLU) -> Function:
+    options = (
+        ("negative_slope", float(layer.negative_slope)),
+        ("max_value", None if layer.max_value is None else float(layer.max_value)),
+        ("threshold", float(layer.threshold)),
+    )
+    return Function("parametrized_relu", options)
+
+
+_LAYERS = {
+    keras.layers.ELU: lambda layer: Function("elu", (("alpha", float(layer.alpha)),)),
+    keras.layers.LeakyReLU: lambda layer: Function(
+        "leaky_relu", (("negative_slope", float(layer.negative_slope)),)
+    ),
+    keras.layers.ReLU: _relu,
+}
+
+ELEMENTWISE = Matcher(
+    "an element-wise activation or operation", lambda operation: function_of(operation) is not None
+)

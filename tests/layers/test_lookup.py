@@ -1,0 +1,92 @@
+"""The 256-entry lookup: cases of the contract over all functions, hand-computed numbers."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.layers import QLookup
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+)
+
+Activation = keras.layers.Activation
+
+ACTIVATIONS = [
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "log_sigmoid",
+    "mish",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "squareplus",
+    "tanh",
+    "tanh_shrink",
+]
+
+
+CASES = [
+    Case(
+        "lookup_activations",
+        (QLookup,),
+        branches((5, 3), *([layer(Activation, name)] for name in ACTIVATIONS)),
+        # Exponentials of large numbers have no finite range.
+        greatest_scale=5.0,
+    ),
+    Case(
+        "lookup_layers",
+        (QLookup,),
+        branches(
+            (5, 3),
+            [layer(keras.layers.ELU, alpha=0.5)],
+            [layer(keras.layers.LeakyReLU, negative_slope=0.1)],
+            [layer(keras.layers.ReLU, 4.0, 0.1, 0.2)],
+            [operation(lambda x: keras.ops.threshold(x, 0.2, -0.4))],
+            [operation(keras.ops.square)],
+            [operation(keras.ops.abs)],
+            [operation(keras.ops.negative)],
+            [operation(lambda x: keras.ops.clip(x, -0.3, 0.5))],
+            [operation(keras.ops.erf)],
+            [operation(lambda x: keras.ops.gelu(x, approximate=True))],
+            [operation(keras.ops.abs), operation(keras.ops.sqrt)],
+        ),
+        # At a pole of the derivative a step of the input is many of the output.
+        steps=None,
+    ),
+]
+
+
+def test_table_by_hand():
+    model = keras.Sequential([keras.Input((3,), name="input"), Activation("silu", name="silu")])
+    quantized = quantized_with(model, input=HALVES, silu=HALVES)
+    # silu(1) = 0.731, silu(-1) = -0.269, silu(4) = 3.93, in steps of 0.5
+    assert quantized.predict(np.array([[1.0, -1.0, 4.0]]), verbose=0).tolist() == [[0.5, -0.5, 4.0]]
+
+
+@pytest.mark.parametrize("name", ["softplus", "swish", "mish"])
+def test_becomes_three_operators(name):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=name)])
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    quantized = keras_qat.quantize_model(model, calibration_data=x)
+    expected = ["FULLY_CONNECTED", "CAST", "ADD", "GATHER"]
+    assert operators_of(exported(quantized)) == expected
