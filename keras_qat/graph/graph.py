@@ -124,6 +124,10 @@ class Graph:
         """Returns the shape of a tensor, None for an unknown size."""
         return self.nodes[edge.node].shapes[edge.index]
 
+    def dtype(self, edge: Edge) -> str:
+        """Returns the dtype of a tensor."""
+        return self.nodes[edge.node].dtypes[edge.index]
+
     def consumers(self) -> dict[Edge, list[Node]]:
         """Returns the nodes that take each tensor, once for each time they take it."""
         found: dict[Edge, list[Node]] = {}

@@ -31,7 +31,11 @@ def read_model(model: keras.Model) -> Graph:
     >>> read_model(model).shape(Edge("head"))
     (None, 2)
     """
-    functional = _functional(model)
+    return read_function(_functional(model), model.name)
+
+
+def read_function(functional: Any, name: str) -> Graph:
+    """Reads a `keras.Function` or functional model, see `read_model`."""
     edges: dict[int, Edge] = {}
     nodes: dict[str, Node] = {}
     calls = list(_calls(functional))
@@ -46,7 +50,7 @@ def read_model(model: keras.Model) -> Graph:
         return edges[id(tensor)]
 
     return Graph(
-        name=model.name,
+        name=name,
         nodes=nodes,
         inputs=tuple(to_edge(tensor).node for tensor in functional.inputs),
         outputs=tree.map_structure(to_edge, functional._outputs_struct),

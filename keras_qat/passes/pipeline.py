@@ -9,6 +9,7 @@ from keras_qat.graph import Graph, Node
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
@@ -19,6 +20,7 @@ from keras_qat.passes.split_sums import split_sums
 PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     inline_models,
     split_activations,
+    open_layers,
     remove_identities,
     split_outputs,
     split_sums,

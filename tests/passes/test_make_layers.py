@@ -10,8 +10,8 @@ from keras_qat.passes.make_layers import make_layers
 from keras_qat.scheme import get_scheme
 
 
-def doubled(x):
-    return 2 * x
+def sine(x):
+    return keras.ops.sin(x)
 
 
 def made(model, scheme=None):
@@ -57,17 +57,16 @@ def test_float_layers_are_made_anew_with_the_scheme():
 @pytest.mark.parametrize(
     ("build", "name", "received"),
     [
-        (lambda x: layers.Conv2DTranspose(2, 3, name="up")(x), "up", "Conv2DTranspose("),
+        (lambda x: layers.LSTM(2, name="cell")(x[:, 0]), "cell", "LSTM("),
         (lambda x: layers.Softmax(axis=1, name="row")(x), "row", "Softmax(axis=1)"),
-        (lambda x: layers.ReLU(max_value=3, name="three")(x), "three", "ReLU(max_value=3"),
         (
             lambda x: layers.BatchNormalization(1, name="row")(x),
             "row",
             "BatchNormalization(axis=1)",
         ),
         (lambda x: keras.ops.sin(x), "sin", "Sin()"),
-        (lambda x: layers.Activation(doubled, name="own")(x), "own", "Activation(activation=doub"),
-        (lambda x: layers.Dense(2, doubled, name="own")(x), "own_custom", "Activation("),
+        (lambda x: layers.Activation(sine, name="own")(x), "own", "Sin()"),
+        (lambda x: layers.Dense(2, sine, name="own")(x), "own_custom", "Sin()"),
     ],
 )
 def test_what_has_no_slice_is_refused_by_name(build, name, received):
@@ -77,4 +76,4 @@ def test_what_has_no_slice_is_refused_by_name(build, name, received):
     assert caught.value.layer == name
     text = str(caught.value)
     assert f"Received: {received}" in text
-    assert "To fix it: " in text and "Conv2D, Dense" in text
+    assert "To fix it: " in text and "Conv2D" in text

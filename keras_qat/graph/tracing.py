@@ -1,0 +1,150 @@
+"""Looking into a layer: its `call` is run on symbolic tensors, and what it does becomes a graph."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
+from keras_qat.graph.reading import read_function
+
+
+def trace_layer(node: Node, graph: Graph) -> Graph:
+    """Runs the `call` of a layer on symbolic tensors and reads what it did.
+
+    The layer's own variables become `Parameter`s of the operations that take them; what is
+    computed of variables alone is computed here.
+
+    Args:
+        node: A call of one Keras layer.
+        graph: The graph that it is in, which gives the shapes of its inputs.
+
+    Returns:
+        A graph with one input for each input of the node, in their order.
+
+    Raises:
+        UnsupportedLayerError: If `call` does what cannot be traced, or has weights that would
+            be lost.
+    """
+    inputs = {
+        edge: keras.Input(batch_shape=graph.shape(edge), dtype=graph.dtype(edge))
+        for edge in dict.fromkeys(node.inputs)
+    }
+    args, kwargs = tree.map_structure(
+        lambda leaf: inputs[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
+    )
+    with _symbolic_variables(node.head) as variables:
+        try:
+            outputs = node.head.call(*args, **kwargs)
+            symbols = [*inputs.values(), *(symbol for symbol, _ in variables)]
+            traced = read_function(keras.Function(symbols, outputs), node.head.name)
+        except Exception as error:  # whatever the user's code raises
+            raise _untraceable(node, error) from error
+    own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
+    result = _without_parameters(traced, own)
+    _check_weights(node, result, list(own.values()))
+    return result
+
+
+@contextlib.contextmanager
+def _symbolic_variables(layer: Any) -> Iterator[list[tuple[Any, keras.Variable]]]:
+    """Puts a symbolic tensor in the place of each variable that is an attribute of the layer."""
+    own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.Variable)}
+    symbols = {id(v): (keras.Input(batch_shape=v.shape, dtype=v.dtype), v) for v in own.values()}
+    # Not setattr: Keras would track, and forget, what it is told of.
+    vars(layer).update({name: symbols[id(value)][0] for name, value in own.items()})
+    try:
+        yield list(symbols.values())
+    finally:
+        vars(layer).update(own)
+
+
+def _without_parameters(graph: Graph, variables: dict[str, keras.Variable]) -> Graph:
+    """Computes what depends on variables alone, and hands it to the other operations."""
+    values: dict[Edge, Parameter] = {
+        Edge(name): _parameter(variable) for name, variable in variables.items()
+    }
+    nodes = {}
+    for name, node in graph.nodes.items():
+        if name in variables:
+            continue
+        replaced = _with_values(node, values)
+        if node.is_input or replaced.inputs:
+            nodes[name] = replaced
+            continue
+        found = _evaluate(replaced)
+        values.update({Edge(name, i): value for i, value in enumerate(found)})
+    kept = tuple(name for name in graph.inputs if name not in variables)
+    structure = [Edge(name) for name in kept]
+    return dataclasses.replace(graph, nodes=nodes, inputs=kept, input_structure=structure)
+
+
+def _with_values(node: Node, values: dict[Edge, Parameter]) -> Node:
+    def replace(leaf):
+        if isinstance(leaf, Edge):
+            return values.get(leaf, leaf)
+        return _parameter(leaf) if hasattr(leaf, "shape") else leaf
+
+    arguments = tree.map_structure(replace, node.arguments)
+    return dataclasses.replace(node, arguments=arguments, inputs=tuple(flatten_edges(arguments)))
+
+
+def _parameter(value: Any) -> Parameter:
+    array = np.array(ops.convert_to_numpy(value))
+    if isinstance(value, keras.Variable):
+        return Parameter(array, bool(value.trainable), value.name)
+    return Parameter(array)
+
+
+def _evaluate(node: Node) -> list[Parameter]:
+    parameters = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
+    args, kwargs = tree.map_structure(
+        lambda leaf: leaf.value if isinstance(leaf, Parameter) else leaf, node.arguments
+    )
+    names = [parameter.name for parameter in parameters if parameter.trainable]
+    results = tree.flatten(node.head(*args, **kwargs))
+    arrays = [np.array(ops.convert_to_numpy(result)) for result in results]
+    return [Parameter(array, bool(names), (names or ["constant"])[0]) for array in arrays]
+
+
+def _check_weights(node: Node, graph: Graph, own: list[keras.Variable]) -> None:
+    """Raises if a trainable weight is in none of the operations: it would stop training."""
+    found = {id(variable) for variable in own}
+    names = set()
+    for inner in graph.nodes.values():
+        found |= {id(v) for v in getattr(inner.head, "variables", ())}
+        leaves = tree.flatten(inner.arguments)
+        names |= {leaf.name for leaf in leaves if isinstance(leaf, Parameter) and leaf.trainable}
+    lost = [
+        variable.path
+        for variable in node.head.trainable_variables
+        if id(variable) not in found and variable.name not in names
+    ]
+    if lost:
+        raise UnsupportedLayerError(
+            "A weight of this layer takes no part in what could be traced, and would not train.",
+            layer=node.name,
+            received=f"{type(node.head).__name__} with {lost}",
+            fix="Keep each weight in an attribute of its own.",
+        )
+
+
+def _untraceable(node: Node, error: Exception) -> UnsupportedLayerError:
+    first_line = str(error).strip().partition("\n")[0][:200]
+    return UnsupportedLayerError(
+        "This layer has no integer form here, and its `call` cannot be traced.",
+        layer=node.name,
+        received=f"a {type(node.head).__name__}, whose `call` raised {type(error).__name__}: "
+        f"{first_line}",
+        expected="a `call` made of `keras.ops` and Keras layers",
+        fix="Write `call` with `keras.ops` alone, or register a slice: a `QuantizedLayer` under "
+        "`@keras_qat.layers.register(keras_qat.graph.layer_of(YourLayer))` that defines "
+        "float_forward, integer and lower (CONTRIBUTING.md has a worked example).",
+    )

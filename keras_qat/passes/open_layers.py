@@ -1,0 +1,93 @@
+"""Opens layers that no slice takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import keras
+
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.graph.graph import map_edges, unique_name
+from keras_qat.graph.tracing import trace_layer
+from keras_qat.layers import QuantizedLayer, find_slice
+from keras_qat.layers.activation_names import activation_name
+from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.split_activations import split_activations
+
+
+def open_layers(graph: Graph) -> Graph:
+    """Replaces each layer that no slice takes by the operations that its `call` is made of.
+
+    Matches: a layer, a custom one too, that is not registered.
+    Builds: the `keras.ops` operations and Keras layers that it calls, its weights as their
+    parameters; the last one has the layer's name.
+    Why: most layers are compositions of a few operations, so that supporting those operations
+    supports all layers made of them, without registration.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph whose layers all have a slice; the graph itself if none had to be opened.
+
+    Raises:
+        UnsupportedLayerError: If a layer cannot be traced.
+    """
+    if not any(_is_opened(node) for node in graph.nodes.values()):
+        return graph
+    nodes: dict[str, Node] = {}
+    mapping: dict[Edge, Edge] = {}
+    taken = set(graph.nodes)
+    for node in graph.nodes.values():
+        node = node.rewired(mapping)
+        if not _is_opened(node):
+            nodes[node.name] = node
+            continue
+        outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
+        inner = open_layers(split_activations(inline_models(trace_layer(node, outer))))
+        for child in _bound(node, inner, mapping, taken):
+            nodes[child.name] = child
+    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
+    return dataclasses.replace(graph, nodes=nodes, outputs=outputs)
+
+
+def _is_opened(node: Node) -> bool:
+    is_layer = isinstance(node.head, keras.layers.Layer)
+    if node.is_input or not is_layer or isinstance(node.head, QuantizedLayer | keras.Model):
+        return False
+    if _has_training_mode(node.head) or activation_name(node.head) == "linear":
+        return False
+    return find_slice(node.operations) is None
+
+
+def _has_training_mode(layer: keras.layers.Layer) -> bool:
+    """Whether one of Keras's own layers computes something else at training."""
+    is_own = type(layer).__module__.startswith("keras.src.")
+    return is_own and "training" in inspect.signature(layer.call).parameters
+
+
+def _bound(node: Node, inner: Graph, mapping: dict[Edge, Edge], taken: set[str]) -> list[Node]:
+    """The inner nodes, under names of the outer graph and bound to its tensors."""
+    sources = dict(zip(inner.inputs, dict.fromkeys(node.inputs), strict=True))
+    bound = {Edge(name): edge for name, edge in sources.items()}
+    last = inner.output_edges[0].node
+    children = []
+    for child in inner.nodes.values():
+        if child.is_input:
+            continue
+        name = node.name if child.name == last else _inner_name(node, child, taken)
+        taken.add(name)
+        children.append(dataclasses.replace(child.rewired(bound), name=name))
+        bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
+    for i, edge in enumerate(inner.output_edges):
+        mapping[Edge(node.name, i)] = bound[edge]
+    return children
+
+
+def _inner_name(node: Node, child: Node, taken: set[str]) -> str:
+    # The names of operations count over the whole process; that of a layer was given.
+    own = child.head.name
+    if not isinstance(child.head, keras.layers.Layer):
+        own = type(child.head).__name__.lower()
+    return unique_name(f"{node.name}_{own}", taken)

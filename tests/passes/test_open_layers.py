@@ -1,0 +1,117 @@
+"""Layers without a slice are traced: what they compute stays, their weights train."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Parameter, read_model
+from keras_qat.passes.open_layers import open_layers
+
+layers = keras.layers
+
+
+class Mixed(layers.Layer):
+    """A layer of a layer and operations."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(4, activation="swish", name="inside")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return ops.transpose(self.dense(inputs), (0, 2, 1))
+
+
+class Scaled(layers.Layer):
+    """A layer with weights of its own."""
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(shape=input_shape[-1:], name="gamma")
+        self.rest = [self.add_weight(shape=input_shape[-1:], name="shift")]
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return ops.reshape(self.gamma, (1, -1)) * inputs + self.rest[0]
+
+
+class Hidden(Scaled):
+    """A layer that computes on a weight where tracing cannot see it."""
+
+    def call(self, inputs):
+        return inputs + ops.square(self.rest[0])
+
+
+class Foreign(layers.Layer):
+    """A layer that leaves `keras.ops`."""
+
+    def call(self, inputs):
+        return tf.nn.relu(inputs)
+
+
+def around(*chain, shape=(6, 3)):
+    return keras.Sequential([keras.Input(shape), *chain])
+
+
+def test_custom_layer_goes_all_the_way(tmp_path):
+    model = around(Mixed(name="mixed"), layers.Cropping1D(1), layers.Permute((2, 1)))
+    x = np.random.default_rng(0).normal(size=(8, 6, 3)).astype("float32")
+    np.testing.assert_array_equal(keras_qat.clone_model(model)(x), model(x))
+    quantized = keras_qat.quantize_model(model)
+    keras_qat.calibrate(quantized, x, verbose=0)
+    assert [layer.name for layer in quantized.layers[2:5]] == [
+        "mixed_inside",
+        "mixed_inside_silu",
+        "mixed",
+    ]
+    assert len(quantized.trainable_weights) == 2
+    keras_qat.export_litert(quantized, tmp_path / "model.tflite")
+    assert keras_qat.verify(quantized, tmp_path / "model.tflite", x, verbose=0).exact
+
+
+def test_weights_become_parameters():
+    model = around(Scaled(name="scaled"), shape=(3,))
+    graph = open_layers(read_model(model)).check("open_layers")
+    leaves = [
+        leaf
+        for node in graph.nodes.values()
+        for leaf in keras.tree.flatten(node.arguments)
+        if isinstance(leaf, Parameter)
+    ]
+    assert [(leaf.name, leaf.trainable) for leaf in leaves] == [("gamma", True), ("shift", True)]
+    assert leaves[0].value.shape == (1, 3)
+    assert list(graph.nodes)[-1] == "scaled"
+
+
+def test_the_model_is_not_changed():
+    layer = Scaled(name="scaled")
+    model = around(layer, shape=(3,))
+    gamma = layer.gamma
+    open_layers(read_model(model))
+    assert layer.gamma is gamma
+    assert len(model.trainable_weights) == 2
+
+
+def test_untraceable_layer_is_refused():
+    with pytest.raises(UnsupportedLayerError, match="(?s)cannot be traced.*bad.*register"):
+        keras_qat.quantize_model(around(Foreign(name="bad")))
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.LSTM(2, name="bad"), layers.BatchNormalization(axis=1, name="bad")]
+)
+def test_layer_that_trains_in_another_way_stays_closed(layer):
+    """Opened, it would lose what it does at training."""
+    with pytest.raises(UnsupportedLayerError, match="bad"):
+        keras_qat.quantize_model(around(layer))
+
+
+def test_weight_that_would_not_train_is_refused():
+    with pytest.raises(UnsupportedLayerError, match="(?s)would not train.*hidden"):
+        keras_qat.quantize_model(around(Hidden(name="hidden"), shape=(3,)))
