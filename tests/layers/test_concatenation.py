@@ -59,7 +59,9 @@ def two_inputs(join):
 def test_all_tensors_have_the_wider_range():
     model = two_inputs(Concatenate(name="joined"))
     quantized = quantized_with(model, a=(-1.0, 1.0), b=(-64.0, 63.5))
-    y = quantized.predict([np.float32([[0.3, 1.2]]), np.float32([[9.0, -70.0]])], verbose=0)
+    y = quantized.predict(
+        [np.array([[0.3, 1.2]], "float32"), np.array([[9.0, -70.0]], "float32")], verbose=0
+    )
     assert y.tolist() == [[0.5, 1.0, 9.0, -64.0]]
     assert operators_of(exported(quantized)) == ["CONCATENATION"]
 
@@ -68,7 +70,9 @@ def test_stacking_makes_an_axis():
     quantized = quantized_with(
         two_inputs(lambda tensors: ops.stack(tensors, axis=2)), a=(-64.0, 63.5), b=(-64.0, 63.5)
     )
-    y = quantized.predict([np.float32([[1.0, 2.0]]), np.float32([[3.0, 4.0]])], verbose=0)
+    y = quantized.predict(
+        [np.array([[1.0, 2.0]], "float32"), np.array([[3.0, 4.0]], "float32")], verbose=0
+    )
     assert y.tolist() == [[[1.0, 3.0], [2.0, 4.0]]]
     assert operators_of(exported(quantized)) == ["PACK"]
 

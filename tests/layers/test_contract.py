@@ -34,7 +34,9 @@ MODULES = [
     for family in FAMILIES
     if family != pathlib.Path(__file__).stem
 ]
-CASES = tuple(itertools.chain.from_iterable(getattr(module, "CASES", ()) for module in MODULES))
+CASES: tuple[Case, ...] = tuple(
+    case for module in MODULES for case in vars(module).get("CASES", ())
+)
 BUILTIN = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 
 

@@ -57,15 +57,17 @@ def table_model(table):
 def test_range_is_that_of_the_whole_table():
     quantized = keras_qat.quantize_model(table_model([[-64.0, 0.3], [63.5, -0.2], [7.25, 1.0]]))
     # No calibration, and id 0 and 1 are never looked up.
-    assert quantized.predict(np.int32([[2, 2]]), verbose=0).tolist() == [[[7.5, 1.0]] * 2]
-    assert quantized.predict(np.int32([[0, 1]]), verbose=0).tolist() == [[[-64, 0.5], [63.5, 0]]]
+    assert quantized.predict(np.array([[2, 2]], "int32"), verbose=0).tolist() == [[[7.5, 1.0]] * 2]
+    assert quantized.predict(np.array([[0, 1]], "int32"), verbose=0).tolist() == [
+        [[-64, 0.5], [63.5, 0]]
+    ]
     assert operators_of(exported(quantized)) == ["GATHER"]
 
 
 def test_range_follows_training():
     quantized = keras_qat.quantize_model(table_model([[-1.0], [1.0]]))
-    quantized.set_weights([np.float32([[-64.0], [63.5]])])
-    assert quantized.predict(np.int32([[1, 0]]), verbose=0).tolist() == [[[63.5], [-64.0]]]
+    quantized.set_weights([np.array([[-64.0], [63.5]], "float32")])
+    assert quantized.predict(np.array([[1, 0]], "int32"), verbose=0).tolist() == [[[63.5], [-64.0]]]
 
 
 @pytest.mark.parametrize("input_type", ["int8", "uint8", "float32"])
@@ -94,7 +96,7 @@ def test_low_rank_weights_are_merged():
     model.get_layer("words").enable_lora(1)
     model.get_layer("words").lora_embeddings_b.assign([[1.0, 0.0]])
     clone = keras_qat.clone_model(model)
-    x = np.int32([[0, 1]])
+    x = np.array([[0, 1]], "int32")
     np.testing.assert_allclose(clone(x), model(x), rtol=1e-6)
 
 
@@ -136,4 +138,4 @@ def test_an_integer_input_of_real_values_is_quantized():
     inputs = keras.Input((2,), name="pixels", dtype="uint8")
     model = keras.Model(inputs, layers.Flatten()(inputs))
     quantized = quantized_with(model, pixels=(0.0, 255.0))
-    assert quantized.predict(np.uint8([[0, 255]]), verbose=0).tolist() == [[0.0, 255.0]]
+    assert quantized.predict(np.array([[0, 255]], "uint8"), verbose=0).tolist() == [[0.0, 255.0]]

@@ -82,8 +82,8 @@ def test_range_covers_the_constant():
     inputs = keras.Input((2,), name="input")
     model = keras.Model(inputs, ops.pad(inputs, ((0, 0), (1, 0)), constant_values=127.0))
     quantized = keras_qat.quantize_model(model)
-    keras_qat.calibrate(quantized, np.float32([[-128.0, 3.4]]), verbose=0)
-    y = quantized.predict(np.float32([[-128.0, 3.4]]), verbose=0)
+    keras_qat.calibrate(quantized, np.array([[-128.0, 3.4]], "float32"), verbose=0)
+    y = quantized.predict(np.array([[-128.0, 3.4]], "float32"), verbose=0)
     assert y.tolist() == [[127.0, -128.0, 3.0]]
     assert operators_of(exported(quantized)) == ["PADV2"]
 
@@ -92,7 +92,7 @@ def test_mirrored_values():
     inputs = keras.Input((3,), name="input")
     outputs = [ops.pad(inputs, ((0, 0), (2, 1)), mode) for mode in ("reflect", "symmetric")]
     quantized = quantized_with(keras.Model(inputs, outputs), input=(-64.0, 63.5))
-    reflected, symmetric = quantized.predict(np.float32([[1.0, 2.0, 3.0]]), verbose=0)
+    reflected, symmetric = quantized.predict(np.array([[1.0, 2.0, 3.0]], "float32"), verbose=0)
     assert reflected.tolist() == [[3, 2, 1, 2, 3, 2]]
     assert symmetric.tolist() == [[2, 1, 1, 2, 3, 3]]
     assert operators_of(exported(quantized)) == ["MIRROR_PAD"] * 2

@@ -109,7 +109,7 @@ def test_no_gradient_flows_into_the_range():
 
 
 def test_the_range_of_a_variable_is_that_of_its_values_now():
-    table = keras.Variable(np.float32([[1.0, -2.0]]))
+    table = keras.Variable(np.array([[1.0, -2.0]], "float32"))
     values = ValueRange(lambda: table)
     assert (float(values.minimum), float(values.maximum)) == (-2.0, 1.0)
     table.assign([[0.5, 3.0]])
