@@ -32,8 +32,8 @@ def unused_input():
 
 
 def with_constant():
-    x = keras.Input((4,), name="x")
-    return keras.Model(x, layers.Dense(4)(x) + 1.0)
+    x = keras.Input((2, 4), name="x")
+    return keras.Model(x, keras.ops.add(x, np.array([[1.0], [2.0]], "float32")))
 
 
 def different_ranks():

@@ -11,13 +11,14 @@ from keras import ops
 from keras_qat.graph import Matcher, Node, maybe
 from keras_qat.layers.activation_names import FUSED, FUSED_CODES, activation_name, function_name
 from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.registry import register
 from keras_qat.layers.weighted import WeightedLayer, copy_variables
 from keras_qat.scheme import Scheme
 
 
 def _normalizes_last_axis(operation: Any) -> bool:
-    if type(operation) is not keras.layers.BatchNormalization:
+    if type(operation) not in (keras.layers.BatchNormalization, ChannelAffine):
         return False
     return operation.axis in (-1, operation.input_spec.ndim - 1)
 

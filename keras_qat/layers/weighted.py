@@ -12,6 +12,7 @@ from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import activation_name, function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.fused import activation_limits
 from keras_qat.layers.requantize import requantize_centered
 from keras_qat.quantizers import (
@@ -74,9 +75,8 @@ class WeightedLayer(QuantizedLayer):
         self.batch_normalization = None
         if batch_norm:
             config = batch_norm if isinstance(batch_norm, dict) else {}
-            self.batch_normalization = keras.layers.BatchNormalization.from_config(
-                {"name": "batch_normalization", **config}
-            )
+            kind = ChannelAffine if "trainable_scale" in config else keras.layers.BatchNormalization
+            self.batch_normalization = kind.from_config({"name": "batch_normalization", **config})
 
     def build(self, input_shape):
         """Builds the Keras layer, the batch normalization and the range observer."""

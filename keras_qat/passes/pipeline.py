@@ -15,6 +15,7 @@ from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_sums import split_sums
+from keras_qat.passes.write_affines import write_affines
 
 # The float rewrite: from the user's model to one node for each operator.
 PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
@@ -23,6 +24,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     open_layers,
     remove_identities,
     split_outputs,
+    write_affines,
     split_sums,
     pool_whole_images,
     fold_batch_norms,
