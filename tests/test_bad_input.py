@@ -31,11 +31,6 @@ def unused_input():
     return keras.Model([a, b], layers.Dense(2)(a))
 
 
-def with_constant():
-    x = keras.Input((2, 4), name="x")
-    return keras.Model(x, keras.ops.add(x, np.array([[1.0], [2.0]], "float32")))
-
-
 def different_ranks():
     a, b = keras.Input((3, 4), name="a"), keras.Input((4,), name="b")
     return keras.Model([a, b], layers.Add(name="sum")([a, b]))
@@ -70,7 +65,12 @@ MODELS = {
         "own",
         "Received: Sin",
     ),
-    "constant": (with_constant, errors.UnsupportedLayerError, None, "with a constant"),
+    "volumes": (
+        lambda: sequence(layers.Conv3D(2, 1, name="layer"), shape=(2, 2, 2, 3)),
+        errors.UnsupportedLayerError,
+        "layer",
+        "in float only",
+    ),
     "different ranks": (different_ranks, errors.UnsupportedLayerError, "sum", "different ranks"),
     "convolution, channels first": (
         lambda: sequence(layers.Conv2D(2, 3, name="layer", **FIRST)),

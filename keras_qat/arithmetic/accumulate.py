@@ -8,7 +8,7 @@ shape of a kernel allows more, its input channels are split and the parts added 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,50 @@ def conv(
         channels = np.arange(groups * depth).reshape(groups, depth)[:, start:stop].ravel()
         part = x[..., start:stop] if groups == 1 else ops.take(x, channels, axis=-1)
         total = ops.cast(convolve(part, kernel[..., start:stop, :]), "int32") + total
+    return total
+
+
+def conv_transpose(
+    x: Any,
+    kernel: Any,
+    *,
+    convolve: Callable[[Any, Any], Any],
+    strides: Sequence[int],
+    max_abs_x: int = 255,
+    max_abs_w: int = 127,
+) -> Any:
+    """Applies a transposed convolution to integers exactly.
+
+    Args:
+        x: float32 tensor `(..., channels)` of integers, zero point subtracted.
+        kernel: float32 tensor `(*window, filters, channels)` of integers.
+        convolve: `(x, kernel) -> float32`: the transposed convolution, with its strides and
+            padding. It is called once for each part, with fewer channels.
+        strides: Its strides; the larger they are, the fewer taps reach one output.
+        max_abs_x: Bound of the magnitude of `x`.
+        max_abs_w: Bound of the magnitude of `kernel`.
+
+    Returns:
+        int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
+
+    Raises:
+        UnsupportedLayerError: If one input channel alone exceeds float32.
+
+    Example:
+    >>> x, kernel = np.full((1, 1, 1, 2000), 255.0), np.full((1, 1, 1, 2000), 127.0)
+    >>> convolve = lambda x, k: ops.conv_transpose(x, k)
+    >>> y = conv_transpose(x, kernel, convolve=convolve, strides=(1, 1))
+    >>> y.numpy().item() == 255 * 127 * 2000
+    True
+    """
+    x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
+    *window, _, depth = kernel.shape
+    taps = math.prod(-(-size // stride) for size, stride in zip(window, strides, strict=True))
+    bounds = _bounds(depth, _largest_part(taps, max_abs_x * max_abs_w, window))
+    total = 0
+    for start, stop in bounds:
+        part = convolve(x[..., start:stop], kernel[..., start:stop])
+        total = ops.cast(part, "int32") + total
     return total
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_float64, as_int32, quotient
@@ -33,6 +35,29 @@ def average(sum_q: Any, count: Any) -> Any:
     sum_q, count = as_int32(sum_q), as_int32(count)
     size = ops.floor_divide(ops.abs(sum_q) + ops.right_shift(count, 1), count)
     return ops.where(sum_q < 0, -size, size)
+
+
+def window_sums(x: Any, starts: Sequence[int], stops: Sequence[int], axis: int) -> Any:
+    """Sums integers over windows of any sizes along one axis.
+
+    Args:
+        x: int32 tensor; the sums of its whole axis must fit in 32 bits.
+        starts: Where each window starts.
+        stops: Where each window ends, the position behind its last value.
+        axis: The axis.
+
+    Returns:
+        int32 tensor with one value for each window along the axis.
+
+    Example:
+    >>> window_sums(ops.array([1, 2, 4, 8], "int32"), [0, 1], [3, 4], 0).numpy()
+    array([ 7, 14], dtype=int32)
+    """
+    sums = as_int32(ops.cumsum(as_int32(x), axis=axis))
+    pads = [(1, 0) if each == axis else (0, 0) for each in range(len(sums.shape))]
+    sums = ops.pad(sums, pads)
+    upper = ops.take(sums, np.array(stops, "int32"), axis=axis)
+    return upper - ops.take(sums, np.array(starts, "int32"), axis=axis)
 
 
 def mean(

@@ -1,25 +1,38 @@
 """Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
 
 from keras_qat.layers.activations import QReLU, QSoftmax
+from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.base import QuantizedLayer, float_mode
 from keras_qat.layers.batch_normalization import QBatchNormalization
 from keras_qat.layers.concatenation import QConcatenate, QStack
 from keras_qat.layers.convolution import QConv2D, QDepthwiseConv2D
+from keras_qat.layers.convolution1d import QConv1D, QDepthwiseConv1D
 from keras_qat.layers.dense import QDense
 from keras_qat.layers.embedding import QEmbedding
+from keras_qat.layers.extremes import QMaximum, QMinimum
 from keras_qat.layers.gathering import QGather, QTile
+from keras_qat.layers.global_pooling import (
+    QGlobalAveragePooling1D,
+    QGlobalAveragePooling2D,
+    QGlobalMaxPooling1D,
+    QGlobalMaxPooling2D,
+)
+from keras_qat.layers.hard_swish import QHardSwish
 from keras_qat.layers.input import QuantizeInput
+from keras_qat.layers.logistic import QSigmoid
 from keras_qat.layers.lookup import QLookup
-from keras_qat.layers.merge import QAdd
+from keras_qat.layers.merge import QAdd, QMultiply, QSubtract
 from keras_qat.layers.padding import QPad
 from keras_qat.layers.pooling import (
+    QAveragePooling1D,
     QAveragePooling2D,
-    QGlobalAveragePooling2D,
-    QGlobalMaxPooling2D,
+    QMaxPooling1D,
     QMaxPooling2D,
 )
+from keras_qat.layers.prelu import QLeakyReLU, QPReLU
 from keras_qat.layers.quantized_model import QuantizedModel
-from keras_qat.layers.registry import find_slice, register, registered_slices
+from keras_qat.layers.reductions import QMean, QReduceMax, QReduceMin
+from keras_qat.layers.registry import find_slice, refusal, refuse, register, registered_slices
 from keras_qat.layers.regularization import (
     QActivityRegularization,
     QAlphaDropout,
@@ -32,18 +45,26 @@ from keras_qat.layers.regularization import (
 from keras_qat.layers.reshaping import QFlatten, QReshape
 from keras_qat.layers.resizing import QResize
 from keras_qat.layers.slicing import QCenterCrop, QStridedSlice
+from keras_qat.layers.transposed import QConv1DTranspose, QConv2DTranspose
 from keras_qat.layers.transposing import QTranspose
 
 __all__ = [
     "QActivityRegularization",
+    "QAdaptiveAveragePooling",
+    "QAdaptiveMaxPooling",
     "QAdd",
     "QAlphaDropout",
+    "QAveragePooling1D",
     "QAveragePooling2D",
     "QBatchNormalization",
     "QCenterCrop",
     "QConcatenate",
+    "QConv1D",
+    "QConv1DTranspose",
     "QConv2D",
+    "QConv2DTranspose",
     "QDense",
+    "QDepthwiseConv1D",
     "QDepthwiseConv2D",
     "QDropout",
     "QEmbedding",
@@ -51,19 +72,33 @@ __all__ = [
     "QGather",
     "QGaussianDropout",
     "QGaussianNoise",
+    "QGlobalAveragePooling1D",
     "QGlobalAveragePooling2D",
+    "QGlobalMaxPooling1D",
     "QGlobalMaxPooling2D",
+    "QHardSwish",
+    "QLeakyReLU",
     "QLookup",
+    "QMaxPooling1D",
     "QMaxPooling2D",
+    "QMaximum",
+    "QMean",
+    "QMinimum",
+    "QMultiply",
+    "QPReLU",
     "QPad",
     "QReLU",
+    "QReduceMax",
+    "QReduceMin",
     "QReshape",
     "QResize",
+    "QSigmoid",
     "QSoftmax",
     "QSpatialDropout1D",
     "QSpatialDropout2D",
     "QStack",
     "QStridedSlice",
+    "QSubtract",
     "QTile",
     "QTranspose",
     "QuantizeInput",
@@ -71,6 +106,8 @@ __all__ = [
     "QuantizedModel",
     "find_slice",
     "float_mode",
+    "refusal",
+    "refuse",
     "register",
     "registered_slices",
 ]

@@ -47,7 +47,7 @@ class QBatchNormalization(WeightedLayer):
     TensorShape([2, 4])
     """
 
-    channel_dims = 2
+    channel_axes = (-2, -1)
     takes_activation = False
     use_bias = False
 

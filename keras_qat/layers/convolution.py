@@ -14,7 +14,9 @@ from keras_qat.graph import Node, layer_of, maybe
 from keras_qat.layers.activation_names import FUSED, FUSED_CODES, function_name
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.batch_normalization import BATCH_NORM
-from keras_qat.layers.registry import register
+from keras_qat.layers.registry import refuse, register
+from keras_qat.layers.reshaping import check_channels_last
+from keras_qat.layers.sequences import lower_on_image, planar
 from keras_qat.layers.weighted import WeightedLayer
 from keras_qat.scheme import Scheme
 
@@ -22,20 +24,13 @@ from keras_qat.scheme import Scheme
 _MOST_TAPS = (accumulate.EXACT_BOUND - 1) // (255 * 127)
 
 
-class ConvolutionLayer(WeightedLayer):
-    """What CONV_2D and DEPTHWISE_CONV_2D have in common."""
+class WindowedLayer(WeightedLayer):
+    """What layers with a kernel that slides over steps or an image have in common."""
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer; `channels_first` and windows beyond exact sums are refused."""
-        if node.head.data_format != "channels_last":
-            raise UnsupportedLayerError(
-                "LiteRT's convolutions take channels last.",
-                layer=node.name,
-                received=f"data_format='{node.head.data_format}'",
-                expected="data_format='channels_last'",
-                fix="Define the model with data_format='channels_last'; kernels keep their shape.",
-            )
+        check_channels_last(node.name, node.head.data_format)
         if math.prod(node.head.kernel_size) > _MOST_TAPS:
             raise UnsupportedLayerError(
                 "The window is too large for an exact accumulator.",
@@ -46,21 +41,110 @@ class ConvolutionLayer(WeightedLayer):
             )
         return super().from_match(node, scheme)
 
-    def convolution_options(self) -> dict:
-        """Returns the options that both operators have."""
+    def lower(self, builder, *inputs):
+        """Adds the operator, between two RESHAPEs where the input is a sequence."""
+
+        def add(x, **output):
+            return self.add_operator(builder, x, **output)
+
+        return lower_on_image(builder, inputs[0], add)
+
+    def add_operator(self, builder, x, **output):
+        """Adds the operator to an image.
+
+        Args:
+            builder: A `keras_qat.lowering.Builder`.
+            x: LiteRT tensor of rank 4.
+            **output: What the builder has to be told about the operator's output.
+
+        Returns:
+            The LiteRT tensor of the output, of rank 4.
+        """
+        raise NotImplementedError
+
+    def window_options(self) -> dict:
+        """Returns the options that all operators with a sliding kernel have."""
+        vertical, horizontal = planar(self.strides)
         return {
-            "padding": self.padding.upper(),
-            "strideH": self.strides[0],
-            "strideW": self.strides[1],
-            "dilationHFactor": self.dilation_rate[0],
-            "dilationWFactor": self.dilation_rate[1],
+            "padding": "SAME" if self.padding == "same" else "VALID",
+            "strideH": vertical,
+            "strideW": horizontal,
             "fusedActivationFunction": FUSED_CODES[function_name(self.activation)],
         }
+
+    def dilation_options(self) -> dict:
+        """Returns the options that say how far apart the taps are."""
+        vertical, horizontal = planar(self.dilation_rate)
+        return {"dilationHFactor": vertical, "dilationWFactor": horizontal}
+
+
+class Convolution(WindowedLayer):
+    """What becomes a CONV_2D; the kernel is (*window, in / groups, out)."""
+
+    def apply_kernel(self, x, kernel):
+        """Convolves in float."""
+        return self.convolution_op(x, kernel)
+
+    def accumulate(self, centered, kernel):
+        """Convolves exactly, splitting input channels where float32 would not be exact."""
+        return accumulate.conv(centered, kernel, convolve=self.apply_kernel)
+
+    def add_operator(self, builder, x, **output):
+        """Adds one CONV_2D; the kernel is stored as (out, height, width, in)."""
+        kernel, scale, bias = self.lower_weights()
+        kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
+        weights = builder.weights(np.moveaxis(kernel, -1, 0), scale, axis=0)
+        return builder.operator(
+            "CONV_2D",
+            (x, weights, builder.bias(bias, x, scale)),
+            version=3,
+            options_type="Conv2DOptions",
+            options={**self.window_options(), **self.dilation_options()},
+            **output,
+        )
+
+
+class DepthwiseConvolution(WindowedLayer):
+    """What becomes a DEPTHWISE_CONV_2D; the kernel is (*window, channels, multiplier)."""
+
+    channel_axes = (-2, -1)
+
+    def apply_kernel(self, x, kernel):
+        """Convolves each channel by itself, in float."""
+        return ops.depthwise_conv(
+            x,
+            kernel,
+            strides=self.strides,
+            padding=self.padding,
+            data_format=self.data_format,
+            dilation_rate=self.dilation_rate,
+        )
+
+    def accumulate(self, centered, kernel):
+        """Convolves exactly: a channel has few taps."""
+        return accumulate.depthwise(centered, kernel, convolve=self.apply_kernel)
+
+    def add_operator(self, builder, x, **output):
+        """Adds one DEPTHWISE_CONV_2D; the kernel is stored as (1, height, width, out)."""
+        kernel, scale, bias = self.lower_weights()
+        kernel = kernel.reshape((1, *planar(kernel.shape[:-2]), -1))
+        return builder.operator(
+            "DEPTHWISE_CONV_2D",
+            (x, builder.weights(kernel, scale, axis=3), builder.bias(bias, x, scale)),
+            version=3,
+            options_type="DepthwiseConv2DOptions",
+            options={
+                **self.window_options(),
+                **self.dilation_options(),
+                "depthMultiplier": self.depth_multiplier,
+            },
+            **output,
+        )
 
 
 @register(layer_of(keras.layers.Conv2D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QConv2D(ConvolutionLayer, keras.layers.Conv2D):
+class QConv2D(Convolution, keras.layers.Conv2D):
     """2D convolution with folded batch normalization and fused activation: one CONV_2D.
 
     Takes the arguments of `keras.layers.Conv2D`; `activation` is applied after the batch
@@ -78,30 +162,10 @@ class QConv2D(ConvolutionLayer, keras.layers.Conv2D):
     TensorShape([1, 3, 3, 8])
     """
 
-    def apply_kernel(self, x, kernel):
-        """Convolves in float."""
-        return self.convolution_op(x, kernel)
-
-    def accumulate(self, centered, kernel):
-        """Convolves exactly, splitting input channels where float32 would not be exact."""
-        return accumulate.conv(centered, kernel, convolve=self.apply_kernel)
-
-    def lower(self, builder, *inputs):
-        """Adds one CONV_2D; the kernel is stored as (out, height, width, in)."""
-        kernel, scale, bias = self.lower_weights()
-        weights = builder.weights(np.moveaxis(kernel, -1, 0), scale, axis=0)
-        return builder.operator(
-            "CONV_2D",
-            (inputs[0], weights, builder.bias(bias, inputs[0], scale)),
-            version=3,
-            options_type="Conv2DOptions",
-            options=self.convolution_options(),
-        )
-
 
 @register(layer_of(keras.layers.DepthwiseConv2D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QDepthwiseConv2D(ConvolutionLayer, keras.layers.DepthwiseConv2D):
+class QDepthwiseConv2D(DepthwiseConvolution, keras.layers.DepthwiseConv2D):
     """Depthwise convolution with folded batch normalization: one DEPTHWISE_CONV_2D.
 
     Args:
@@ -116,32 +180,15 @@ class QDepthwiseConv2D(ConvolutionLayer, keras.layers.DepthwiseConv2D):
     TensorShape([1, 5, 5, 4])
     """
 
-    channel_dims = 2
 
-    def apply_kernel(self, x, kernel):
-        """Convolves each channel by itself, in float."""
-        return ops.depthwise_conv(
-            x,
-            kernel,
-            strides=self.strides,
-            padding=self.padding,
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
-        )
-
-    def accumulate(self, centered, kernel):
-        """Convolves exactly: a channel has few taps."""
-        return accumulate.depthwise(centered, kernel, convolve=self.apply_kernel)
-
-    def lower(self, builder, *inputs):
-        """Adds one DEPTHWISE_CONV_2D; the kernel is stored as (1, height, width, out)."""
-        kernel, scale, bias = self.lower_weights()
-        weights = builder.weights(kernel.reshape((1, *kernel.shape[:2], -1)), scale, axis=3)
-        options = {**self.convolution_options(), "depthMultiplier": self.depth_multiplier}
-        return builder.operator(
-            "DEPTHWISE_CONV_2D",
-            (inputs[0], weights, builder.bias(bias, inputs[0], scale)),
-            version=3,
-            options_type="DepthwiseConv2DOptions",
-            options=options,
-        )
+refuse(
+    layer_of(keras.layers.Conv3D, keras.layers.Conv3DTranspose),
+    reason="LiteRT convolves volumes in float only.",
+    fix="Use 2D convolutions, over slices of the volume or with its depth among the channels.",
+)
+refuse(
+    layer_of(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),
+    reason="LiteRT has no convolutional LSTM, and no loop over the steps of a state that has an "
+    "integer form.",
+    fix="Use convolutions over a fixed number of steps, stacked as channels.",
+)

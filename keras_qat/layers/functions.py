@@ -73,7 +73,10 @@ _ACTIVATIONS = {
     "tanh_shrink",
 }
 # Where `keras.activations` and `keras.ops` have other defaults, the former's.
-_DEFAULTS = {"gelu": (("approximate", False),)}
+_DEFAULTS = {
+    "gelu": (("approximate", False),),
+    "leaky_relu": (("negative_slope", 0.2),),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +160,29 @@ _LAYERS = {
     keras.layers.ReLU: _relu,
 }
 
-ELEMENTWISE = Matcher(
-    "an element-wise activation or operation", lambda operation: function_of(operation) is not None
-)
+# Those that LiteRT has an exact integer operator for. TANH is none: its table depends on the
+# C library's `tanhf`.
+_WITH_OPERATOR = {"hard_silu", "leaky_relu", "sigmoid"}
+
+
+def function_named(*names: str) -> Matcher:
+    """Matches operations that compute one of these functions, by the names of `Function`.
+
+    Example:
+    >>> function_named("sigmoid")(keras.layers.Activation("sigmoid"))
+    True
+    """
+
+    def test(operation: Any) -> bool:
+        function = function_of(operation)
+        return function is not None and function.name in names
+
+    return Matcher(" or ".join(names), test)
+
+
+def _is_looked_up(operation: Any) -> bool:
+    function = function_of(operation)
+    return function is not None and function.name not in _WITH_OPERATOR
+
+
+ELEMENTWISE = Matcher("an element-wise activation or operation", _is_looked_up)

@@ -1,4 +1,4 @@
-"""GATHER and TILE: the same values more than once, or in another order."""
+"""GATHER: the same values more than once, or in another order."""
 
 from __future__ import annotations
 
@@ -98,9 +98,10 @@ class QGather(MovesValues):
 @register(operation_named("Tile", "BroadcastTo"))
 @keras.saving.register_keras_serializable("keras_qat")
 class QTile(MovesValues):
-    """Repeats a tensor along its axes until it has a given shape: one TILE.
+    """Repeats a tensor along its axes until it has a given shape: a GATHER for each axis.
 
-    It stands for `ops.tile`, and for `ops.broadcast_to` of the same rank.
+    It stands for `ops.tile`, and for `ops.broadcast_to` of the same rank. LiteRT's TILE would be
+    one operator, but int8 is its version 3, which came late and which the reference kernels lack.
 
     Args:
         sizes: Shape of the output, without the batch; multiples of the input's.
@@ -132,14 +133,23 @@ class QTile(MovesValues):
         return ops.tile(inputs, self._multiples(inputs.shape))
 
     def lower(self, builder, *inputs):
-        """Adds one TILE."""
-        multiples = np.array(self._multiples(inputs[0].shape), "int32")
-        return builder.operator(
-            "TILE",
-            (inputs[0], builder.constant("multiples", multiples)),
-            version=2,
-            options_type="TileOptions",
-        )
+        """Adds a GATHER for each axis that grows, or a RESHAPE if none does."""
+        x = inputs[0]
+        counts = self._multiples(x.shape)
+        grown = [axis for axis, count in enumerate(counts) if count > 1]
+        for axis in grown:
+            shape = (*x.shape[:axis], self.sizes[axis - 1], *x.shape[axis + 1 :])
+            positions = np.tile(np.arange(x.shape[axis], dtype="int32"), counts[axis])
+            x = builder.operator(
+                "GATHER",
+                (x, builder.constant(f"axis{axis}/indices", positions)),
+                part=None if axis == grown[-1] else f"axis{axis}",
+                shape=shape,
+                version=2,
+                options_type="GatherOptions",
+                options={"axis": axis},
+            )
+        return x if grown else builder.reshape(x, builder.output_shape)
 
     def _multiples(self, shape) -> tuple[int, ...]:
         return (1, *(new // old for new, old in zip(self.sizes, shape[1:], strict=True)))

@@ -1,101 +1,184 @@
-"""ADD."""
+"""ADD, SUB and MUL."""
 
 from __future__ import annotations
 
-import keras
-from keras import ops
+from typing import Any
 
-from keras_qat.arithmetic.elementwise import add
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.arithmetic.elementwise import add, subtract
+from keras_qat.arithmetic.multiply import multiply
 from keras_qat.backend import compiled
-from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Node, any_of, layer_of, maybe, operation_named
-from keras_qat.layers.activation_names import FUSED, FUSED_CODES, activation_name, function_name
-from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.graph import any_of, layer_of, maybe, operation_named
+from keras_qat.layers.activation_names import FUSED, FUSED_CODES, function_name
+from keras_qat.layers.base import Centered
+from keras_qat.layers.binary import Binary
 from keras_qat.layers.fused import activation_limits, apply_activation
 from keras_qat.layers.registry import register
-from keras_qat.quantizers import Grid
+from keras_qat.litert import Quantization
+from keras_qat.quantizers import Grid, fake_quantize_weights, quantize_weights, weight_scale
 from keras_qat.scheme import Scheme
 
+# XNNPACK leaves operators alone whose inputs have a scale less than this times the output's.
+_LEAST_RATIO = np.float32(2.0**-10)
 
-@register(any_of(layer_of(keras.layers.Add), operation_named("Add")), maybe(FUSED))
-@keras.saving.register_keras_serializable("keras_qat")
-class QAdd(QuantizedLayer, keras.layers.Add):
-    """Sum of two tensors with a fused activation: one ADD.
 
-    With `activation="relu"` it is the end of a residual block, `Add` and `Activation` in one.
+class Arithmetic(Binary):
+    """What the three operators have in common: an output range of their own, an activation.
+
+    A constant becomes an int8 operand with one symmetric scale.
 
     Args:
         activation: `None`, `"relu"` or `"relu6"`.
         scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.Add`.
-
-    Example:
-    >>> import numpy as np
-    >>> y = QAdd("relu")([np.array([[1.0, -3.0]]), np.array([[1.0, 1.0]])])
-    >>> [float(v) for v in y[0]]
-    [2.0, 0.0]
+        **kwargs: Keyword arguments of `Binary`.
     """
+
+    operator_code: str
+    function: Any  # of two float tensors
+    least_ratio = np.float32(0.0)
 
     def __init__(self, activation=None, *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)
         self.activation = function_name(keras.activations.get(activation))
 
-    def build(self, input_shape):
-        """Checks the shapes and builds the range observer."""
-        ranks = [len(shape) for shape in input_shape]
-        if len(set(ranks)) != 1:
-            raise UnsupportedLayerError(
-                "An addition of tensors of different ranks has no integer form here.",
-                layer=self.name,
-                received=f"shapes {[tuple(shape) for shape in input_shape]}",
-                expected="shapes of the same rank, which may broadcast",
-                fix="Reshape the smaller one, with sizes of 1 where it broadcasts.",
-            )
-        super().build(input_shape)
-
     def float_forward(self, inputs, training=None):
-        """Adds and activates."""
+        """Combines the operands in float, and activates."""
         del training
-        return apply_activation(self.activation, ops.add(*inputs))
+        return self._combined(inputs, self.operand)
+
+    def training_forward(self, inputs):
+        """Combines with the constant rounded to its grid, then rounds the output."""
+        constant = None
+        if self.constant is not None:
+            scale, high = self._constant_scale(), self._scheme().weight_high
+            constant = fake_quantize_weights(self.operand, ops.stop_gradient(scale), high)
+        return self.quantize_output(self._combined(inputs, constant))
 
     def integer(self, *inputs: Centered, output: Grid):
-        """Adds as the reference ADD does, in 20 more bits than the inputs have."""
-        (a, grid_a), (b, grid_b) = inputs
+        """Combines as the reference kernel does."""
+        (a, grid_a), (b, grid_b) = self.in_order(inputs, self._constant_centered(output.scale))
         limits = activation_limits(self.activation, *output, self._scheme())
-        return _add_centered(a, b, grid_a.scale, grid_b.scale, *output, *limits)
+        scales = grid_a.scale, grid_b.scale
+        return _combined_centered(a, b, *scales, *output, *limits, code=self.operator_code)
 
     def lower(self, builder, *inputs):
-        """Adds one ADD."""
+        """Adds one operator."""
         return builder.operator(
-            "ADD",
-            inputs,
+            self.operator_code,
+            self.in_order(inputs, self._lowered_constant(builder, inputs[0])),
             version=2,
-            options_type="AddOptions",
+            options_type=f"{self.operator_code.title()}Options",
             options={"fusedActivationFunction": FUSED_CODES[self.activation]},
         )
-
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer for `Add [+ ReLU]` of two tensors of the same rank."""
-        if len(node.inputs) != 2:
-            raise UnsupportedLayerError(
-                "An addition with a constant has no integer form here.",
-                layer=node.name,
-                received=f"{len(node.inputs)} tensor(s)",
-                expected="two tensors",
-                fix="Put the constant into the bias of the layer before, if there is one.",
-            )
-        followers = node.operations[1:]
-        activation = activation_name(followers[0]) if followers else None
-        return cls(activation, name=node.name, scheme=scheme)
 
     def get_config(self):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "activation": self.activation}
 
+    def _combined(self, inputs, constant):
+        a, b = self.in_order(tree.flatten(inputs), constant)
+        return apply_activation(self.activation, self.function(a, b))
+
+    def _constant_scale(self):
+        values = ops.convert_to_tensor(self.operand)
+        return ops.reshape(weight_scale(values, None, self._scheme().weight_high), ())
+
+    def _constant_centered(self, output_scale) -> Centered | None:
+        if self.constant is None:
+            return None
+        scale = ops.maximum(self._constant_scale(), output_scale * self.least_ratio)
+        values = ops.convert_to_tensor(self.operand)
+        values = quantize_weights(values, scale, self._scheme().weight_high)
+        return Centered(values, Grid(scale, ops.convert_to_tensor(np.int32(0))))
+
+    def _lowered_constant(self, builder, x):
+        centered = self._constant_centered(self._linked().output.grid().scale)
+        if centered is None:
+            return None
+        values = ops.convert_to_numpy(centered.values).astype("int8")
+        scale = ops.convert_to_numpy(centered.grid.scale).reshape(1)
+        return builder.constant(
+            self.constant.name,
+            values.reshape((1,) * (len(x.shape) - values.ndim) + values.shape),
+            Quantization(scale, np.zeros(1, "int64")),
+        )
+
+
+@register(any_of(layer_of(keras.layers.Add), operation_named("Add")), maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QAdd(Arithmetic):
+    """Sum of two tensors, or of a tensor and a constant, with a fused activation: one ADD.
+
+    With `activation="relu"` it is the end of a residual block, `Add` and `Activation` in one.
+
+    Args:
+        activation: `None`, `"relu"` or `"relu6"`.
+        constant: The arguments of a `Constant`, such as a learned embedding of positions.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> y = QAdd("relu")([np.array([[1.0, -3.0]]), np.array([[1.0, 1.0]])])
+    >>> [float(v) for v in y[0]]
+    [2.0, 0.0]
+    """
+
+    operator_code = "ADD"
+    function = staticmethod(ops.add)
+    least_ratio = _LEAST_RATIO
+
+
+@register(any_of(layer_of(keras.layers.Subtract), operation_named("Subtract")), maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QSubtract(Arithmetic):
+    """Difference of two operands with a fused activation: one SUB.
+
+    Args:
+        activation: `None`, `"relu"` or `"relu6"`.
+        constant: The arguments of a `Constant`, if one operand is one.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> y = QSubtract()([np.array([[1.0, -3.0]]), np.array([[1.0, 1.0]])])
+    >>> [float(v) for v in y[0]]
+    [0.0, -4.0]
+    """
+
+    operator_code = "SUB"
+    function = staticmethod(ops.subtract)
+    least_ratio = _LEAST_RATIO
+
+
+@register(any_of(layer_of(keras.layers.Multiply), operation_named("Multiply")), maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QMultiply(Arithmetic):
+    """Product of two operands, which may broadcast, with a fused activation: one MUL.
+
+    Args:
+        activation: `None`, `"relu"` or `"relu6"`.
+        constant: The arguments of a `Constant`, if one operand is one.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> y = QMultiply()([np.array([[2.0, -3.0]]), np.array([[2.0, 1.0]])])
+    >>> [float(v) for v in y[0]]
+    [4.0, -3.0]
+    """
+
+    operator_code = "MUL"
+    function = staticmethod(ops.multiply)
+
+
+_RULES = {"ADD": add, "SUB": subtract, "MUL": multiply}
+
 
 @compiled
-def _add_centered(a, b, scale_a, scale_b, scale, zero_point, low, high):
+def _combined_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, code):
     first, second = ops.cast(a, "int32"), ops.cast(b, "int32")
-    q = add(first, scale_a, 0, second, scale_b, 0, scale, zero_point, low, high)
+    q = _RULES[code](first, scale_a, 0, second, scale_b, 0, scale, zero_point, low, high)
     return ops.cast(q - zero_point, "float32")

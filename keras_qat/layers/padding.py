@@ -25,6 +25,8 @@ _ZERO_PADDINGS = (
     keras.layers.ZeroPadding2D,
     keras.layers.ZeroPadding3D,
 )
+# `PadKernelMaxDimensionCount` in TFLite's `kernels/internal/reference/pad.h`.
+_MOST_AXES = 5
 
 
 @register(any_of(layer_of(*_ZERO_PADDINGS), operation_named("Pad")))
@@ -81,6 +83,18 @@ class QPad(MovesValues):
                 fix="Pad with a number below all others, or pool with padding='same'.",
             )
 
+    def build(self, input_shape):
+        """Checks the number of axes."""
+        if len(input_shape) > _MOST_AXES:
+            raise UnsupportedLayerError(
+                "LiteRT pads tensors of no more than five axes.",
+                layer=self.name,
+                received=f"an input of shape {tuple(input_shape)}",
+                expected=f"at most {_MOST_AXES} axes, with the batch",
+                fix="Merge axes that are not padded with `keras.ops.reshape` before.",
+            )
+        super().build(input_shape)
+
     def compute_output_shape(self, input_shape):
         """Returns the padded shape."""
         sizes = zip(input_shape[1:], self.pad_width, strict=True)
@@ -129,15 +143,18 @@ class QPad(MovesValues):
                 options_type="MirrorPadOptions",
                 options={"mode": _MIRRORS[self.mode]},
             )
+        version = 4 if len(inputs[0].shape) > 4 else 2
         if not self.value:
-            return builder.operator("PAD", (inputs[0], pads), version=2, options_type="PadOptions")
+            return builder.operator(
+                "PAD", (inputs[0], pads), version=version, options_type="PadOptions"
+            )
         grid = self._linked().output.grid()
         value = ops.convert_to_numpy(self._integer_value(grid)) + ops.convert_to_numpy(
             grid.zero_point
         )
         value = np.array([value], "int8")
         operands = (inputs[0], pads, builder.constant("value", value, inputs[0].quantization))
-        return builder.operator("PADV2", operands, version=2, options_type="PadV2Options")
+        return builder.operator("PADV2", operands, version=version, options_type="PadV2Options")
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

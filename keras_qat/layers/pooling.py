@@ -1,110 +1,65 @@
-"""MAX_POOL_2D, AVERAGE_POOL_2D and MEAN."""
+"""MAX_POOL_2D and AVERAGE_POOL_2D over windows."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.pooling import average, mean
+from keras_qat.arithmetic.pooling import average
 from keras_qat.backend import compiled
-from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import layer_of
+from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.base import Centered, MovesValues, QuantizedLayer
-from keras_qat.layers.registry import register
+from keras_qat.layers.registry import refuse, register
+from keras_qat.layers.reshaping import check_channels_last
+from keras_qat.layers.sequences import check_sizes_known, lower_on_image, planar
 from keras_qat.quantizers import Grid
+from keras_qat.scheme import Scheme
 
 
-class Pooling2D(MovesValues):
-    """What the two pooling operators over windows have in common."""
+class WindowPooling(MovesValues):
+    """What the pooling operators over windows of a sequence or an image have in common.
+
+    Attributes:
+        operator_code: The LiteRT operator.
+        sequence_class: The class for sequences of a class for images.
+    """
 
     operator_code: str
+    sequence_class: Any = None
 
     def build(self, input_shape):
         """Checks the layout and that the windows are known."""
-        check_spatial(self, input_shape)
+        check_pooled(self, input_shape)
         super().build(input_shape)
 
     def lower(self, builder, *inputs):
-        """Adds one pooling operator."""
-        return builder.operator(
-            self.operator_code,
-            inputs,
-            version=2,
-            options_type="Pool2DOptions",
-            options={
-                "padding": self.padding.upper(),
-                "strideH": self.strides[0],
-                "strideW": self.strides[1],
-                "filterHeight": self.pool_size[0],
-                "filterWidth": self.pool_size[1],
-                "fusedActivationFunction": "NONE",
-            },
-        )
+        """Adds one pooling operator, between two RESHAPEs where the input is a sequence."""
+        windows, strides = planar(self.pool_size), planar(self.strides)
+
+        def add(x, **output):
+            padding = self.padding.upper()
+            return add_pooling(builder, self.operator_code, x, windows, strides, padding, **output)
+
+        return lower_on_image(builder, inputs[0], add)
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer; an operation has the arguments of a layer of the rank of its input."""
+        head = node.head
+        if isinstance(head, keras.layers.Layer):
+            return super().from_match(node, scheme)
+        made = cls.sequence_class if len(node.shapes[0]) == 3 else cls
+        names = ("pool_size", "strides", "padding", "data_format")
+        arguments = {name: getattr(head, name) for name in names}
+        return made(**arguments, name=node.name, scheme=scheme)
 
 
-@register(layer_of(keras.layers.MaxPooling2D))
-@keras.saving.register_keras_serializable("keras_qat")
-class QMaxPooling2D(Pooling2D, keras.layers.MaxPooling2D):
-    """Max pooling: one MAX_POOL_2D, with the range of its input.
-
-    Args:
-        *args: Arguments of `keras.layers.MaxPooling2D`.
-        scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.MaxPooling2D`.
-    """
-
-    operator_code = "MAX_POOL_2D"
-
-
-@register(layer_of(keras.layers.GlobalMaxPooling2D))
-@keras.saving.register_keras_serializable("keras_qat")
-class QGlobalMaxPooling2D(MovesValues, keras.layers.GlobalMaxPooling2D):
-    """Maximum over height and width: one MAX_POOL_2D, with the range of its input.
-
-    Args:
-        *args: Arguments of `keras.layers.GlobalMaxPooling2D`.
-        scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.GlobalMaxPooling2D`.
-    """
-
-    def build(self, input_shape):
-        """Checks the layout and that the sizes are known."""
-        check_spatial(self, input_shape)
-        super().build(input_shape)
-
-    def lower(self, builder, *inputs):
-        """Adds one MAX_POOL_2D, and a RESHAPE unless the layer keeps the dimensions."""
-        batch, height, width, channels = inputs[0].shape
-        pooled = builder.operator(
-            "MAX_POOL_2D",
-            inputs,
-            part=None if self.keepdims else "pooled",
-            shape=(batch, 1, 1, channels),
-            version=2,
-            options_type="Pool2DOptions",
-            options={
-                "padding": "VALID",
-                "strideH": 1,
-                "strideW": 1,
-                "filterHeight": height,
-                "filterWidth": width,
-                "fusedActivationFunction": "NONE",
-            },
-        )
-        return pooled if self.keepdims else builder.reshape(pooled, builder.output_shape)
-
-
-@register(layer_of(keras.layers.AveragePooling2D))
-@keras.saving.register_keras_serializable("keras_qat")
-class QAveragePooling2D(Pooling2D, keras.layers.AveragePooling2D):
-    """Average pooling: one AVERAGE_POOL_2D, with the range of its input.
-
-    Args:
-        *args: Arguments of `keras.layers.AveragePooling2D`.
-        scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.AveragePooling2D`.
-    """
+class AverageWindows(WindowPooling):
+    """What the average poolings over windows have in common: they share a range, and round."""
 
     operator_code = "AVERAGE_POOL_2D"
 
@@ -118,11 +73,11 @@ class QAveragePooling2D(Pooling2D, keras.layers.AveragePooling2D):
         counts = ops.convert_to_tensor(self._window_sizes(values.shape))
         return _average_centered(self.float_forward(values), counts, output.zero_point)
 
-    def _window_sizes(self, shape):
+    def _window_sizes(self, shape) -> np.ndarray:
         """How many values each output averages, less than a window at a padded border."""
         sizes = []
-        for axis in range(2):
-            size, window, stride = shape[axis + 1], self.pool_size[axis], self.strides[axis]
+        arguments = zip(shape[1:-1], self.pool_size, self.strides, strict=True)
+        for size, window, stride in arguments:
             if self.padding == "valid":
                 sizes.append(np.full((size - window) // stride + 1, window))
                 continue
@@ -130,84 +85,158 @@ class QAveragePooling2D(Pooling2D, keras.layers.AveragePooling2D):
             before = max((count - 1) * stride + window - size, 0) // 2
             starts = np.arange(count) * stride - before
             sizes.append(np.minimum(starts + window, size) - np.maximum(starts, 0))
-        return np.outer(*sizes).astype("int32")[None, :, :, None]
+        return window_counts(sizes)
 
 
-@register(layer_of(keras.layers.GlobalAveragePooling2D))
+@register(layer_of(keras.layers.MaxPooling1D))
 @keras.saving.register_keras_serializable("keras_qat")
-class QGlobalAveragePooling2D(QuantizedLayer, keras.layers.GlobalAveragePooling2D):
-    """Mean over height and width: one MEAN, with a range of its own.
+class QMaxPooling1D(WindowPooling, keras.layers.MaxPooling1D):
+    """Max pooling of a sequence: one MAX_POOL_2D between two RESHAPEs, all of one range.
 
     Args:
-        *args: Arguments of `keras.layers.GlobalAveragePooling2D`.
+        *args: Arguments of `keras.layers.MaxPooling1D`.
         scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.GlobalAveragePooling2D`.
+        **kwargs: Keyword arguments of `keras.layers.MaxPooling1D`.
     """
 
-    def build(self, input_shape):
-        """Checks the layout and that the sizes are known."""
-        check_spatial(self, input_shape)
-        super().build(input_shape)
-
-    def float_forward(self, inputs, training=None):
-        """Averages in float."""
-        del training
-        return super(QuantizedLayer, self).call(inputs)
-
-    def integer(self, *inputs: Centered, output: Grid):
-        """Sums in int32, then scales as the reference MEAN does."""
-        ((values, grid),), scheme = inputs, self._scheme()
-        return _mean_centered(
-            values,
-            grid.scale,
-            *output,
-            count=int(np.prod(values.shape[1:3])),
-            low=scheme.activation_low,
-            high=scheme.activation_high,
-            keepdims=self.keepdims,
-        )
-
-    def lower(self, builder, *inputs):
-        """Adds one MEAN."""
-        axes = builder.constant("axes", np.array([1, 2], "int32"))
-        return builder.operator(
-            "MEAN",
-            (inputs[0], axes),
-            version=2,
-            options_type="ReducerOptions",
-            options={"keepDims": bool(self.keepdims)},
-        )
+    operator_code = "MAX_POOL_2D"
 
 
-def check_spatial(layer, input_shape) -> None:
-    """Raises if a layer's layout is not channels last or its height or width is unknown."""
-    if layer.data_format != "channels_last":
-        raise UnsupportedLayerError(
-            "LiteRT's pooling operators take channels last.",
-            layer=layer.name,
-            received=f"data_format='{layer.data_format}'",
-            expected="data_format='channels_last'",
-            fix="Define the model with data_format='channels_last'.",
-        )
-    if None in input_shape[1:3]:
-        raise UnsupportedLayerError(
-            "The integer average depends on the size of its window, which is not known.",
-            layer=layer.name,
-            received=f"an input of shape {tuple(input_shape)}",
-            expected="a fixed height and width",
-            fix="Give the model's input a fixed shape.",
-        )
+@register(any_of(layer_of(keras.layers.MaxPooling2D), operation_named("MaxPool")))
+@keras.saving.register_keras_serializable("keras_qat")
+class QMaxPooling2D(WindowPooling, keras.layers.MaxPooling2D):
+    """Max pooling: one MAX_POOL_2D, with the range of its input.
+
+    Args:
+        *args: Arguments of `keras.layers.MaxPooling2D`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.MaxPooling2D`.
+    """
+
+    operator_code = "MAX_POOL_2D"
+    sequence_class = QMaxPooling1D
+
+
+@register(layer_of(keras.layers.AveragePooling1D))
+@keras.saving.register_keras_serializable("keras_qat")
+class QAveragePooling1D(AverageWindows, keras.layers.AveragePooling1D):
+    """Average pooling of a sequence: one AVERAGE_POOL_2D between two RESHAPEs, all of one range.
+
+    Args:
+        *args: Arguments of `keras.layers.AveragePooling1D`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.AveragePooling1D`.
+    """
+
+
+@register(any_of(layer_of(keras.layers.AveragePooling2D), operation_named("AveragePool")))
+@keras.saving.register_keras_serializable("keras_qat")
+class QAveragePooling2D(AverageWindows, keras.layers.AveragePooling2D):
+    """Average pooling: one AVERAGE_POOL_2D, with the range of its input.
+
+    Args:
+        *args: Arguments of `keras.layers.AveragePooling2D`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.AveragePooling2D`.
+    """
+
+    sequence_class = QAveragePooling1D
+
+
+refuse(
+    layer_of(
+        keras.layers.AdaptiveAveragePooling3D,
+        keras.layers.AdaptiveMaxPooling3D,
+        keras.layers.AveragePooling3D,
+        keras.layers.MaxPooling3D,
+    ),
+    reason="LiteRT pools volumes in no integer operator.",
+    fix="Use 2D poolings, over slices of the volume or with its depth among the channels.",
+)
+
+
+def check_pooled(layer, input_shape) -> None:
+    """Raises if a layer's layout is not channels last or a size is unknown."""
+    check_channels_last(layer.name, layer.data_format)
+    why = "The integer pooling depends on the size of its windows, which is not known."
+    check_sizes_known(layer.name, input_shape, why)
+
+
+def add_pooling(
+    builder,
+    code: str,
+    x,
+    windows: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    padding: str = "VALID",
+    **output,
+):
+    """Adds one pooling operator to an image.
+
+    Args:
+        builder: A `keras_qat.lowering.Builder`.
+        code: `"MAX_POOL_2D"` or `"AVERAGE_POOL_2D"`.
+        x: LiteRT tensor of rank 4.
+        windows: Height and width of a window.
+        strides: How far apart the windows are.
+        padding: `"VALID"` or `"SAME"`.
+        **output: What the builder has to be told about the output.
+
+    Returns:
+        The LiteRT tensor of the output.
+    """
+    return builder.operator(
+        code,
+        (x,),
+        version=2,
+        options_type="Pool2DOptions",
+        options={
+            "padding": padding,
+            "strideH": strides[0],
+            "strideW": strides[1],
+            "filterHeight": windows[0],
+            "filterWidth": windows[1],
+            "fusedActivationFunction": "NONE",
+        },
+        **output,
+    )
+
+
+def window_counts(sizes: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns how many values each window has.
+
+    Args:
+        sizes: The sizes of the windows along each axis between the batch and the channels.
+
+    Returns:
+        int32 array that broadcasts with the pooled tensor.
+
+    Example:
+    >>> window_counts([np.array([1, 2]), np.array([3, 4])])[0, :, :, 0].tolist()
+    [[3, 4], [6, 8]]
+    """
+    counts = np.ones((), "int32")
+    for size in sizes:
+        counts = counts[..., None] * size
+    return counts.astype("int32")[None, ..., None]
 
 
 @compiled
 def _average_centered(means, counts, zero_point):
     # The mean times the count is the sum again: the sum is exact, the quotient off by half an ulp.
     sums = ops.cast(ops.round(means * ops.cast(counts, "float32")), "int32")
+    return average_centered(sums, counts, zero_point)
+
+
+def average_centered(sums, counts, zero_point):
+    """Divides sums of centered integers by their counts, as AVERAGE_POOL_2D does.
+
+    Args:
+        sums: int32 tensor.
+        counts: int32 tensor: of how many.
+        zero_point: int32 scalar.
+
+    Returns:
+        float32 whole numbers `q - zero_point`.
+    """
     return ops.cast(average(sums + counts * zero_point, counts) - zero_point, "float32")
-
-
-@compiled
-def _mean_centered(x, scale_in, scale_out, zero_point, *, count, low, high, keepdims):
-    total = ops.sum(ops.cast(x, "int32"), axis=(1, 2), keepdims=keepdims)
-    q = mean(total, count, scale_in, 0, scale_out, zero_point, low, high)
-    return ops.cast(q - zero_point, "float32")

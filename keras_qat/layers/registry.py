@@ -25,7 +25,23 @@ class Slice:
     layer: type[QuantizedLayer]
 
 
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Operations that are known to have no integer form.
+
+    Attributes:
+        matcher: Which operations.
+        reason: Why not, a sentence.
+        fix: What to use instead, a sentence.
+    """
+
+    matcher: Matcher
+    reason: str
+    fix: str
+
+
 _SLICES: list[Slice] = []
+_REFUSALS: list[Refusal] = []
 
 
 def register(*pattern: Matcher):
@@ -48,6 +64,30 @@ def register(*pattern: Matcher):
         return cls
 
     return decorate
+
+
+def refuse(matcher: Matcher, *, reason: str, fix: str) -> None:
+    """Registers operations that LiteRT cannot compute in integers.
+
+    No pass may rewrite them into others, and the error for them says why and what to do.
+
+    Args:
+        matcher: Which operations.
+        reason: Why they have no integer form, a sentence.
+        fix: What to use instead, a sentence.
+    """
+    _REFUSALS.append(Refusal(matcher, reason, fix))
+
+
+def refusal(operation: Any) -> Refusal | None:
+    """Returns why an operation has no integer form, or None if that is not known.
+
+    Example:
+    >>> import keras
+    >>> refusal(keras.layers.Conv3D(2, 3)).reason
+    'LiteRT convolves volumes in float only.'
+    """
+    return next((entry for entry in _REFUSALS if entry.matcher(operation)), None)
 
 
 def registered_slices() -> tuple[Slice, ...]:

@@ -33,7 +33,9 @@ class QResize(MovesValues):
     """Resizes images: one RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR, with the input's range.
 
     The positions are those of half-pixel centers, as in Keras. The bilinear kernel knows them in
-    1024ths of a pixel; the training forward uses the kernel's positions too.
+    1024ths of a pixel; the training forward uses the kernel's positions too. LiteRT's default
+    kernels weigh the neighbours otherwise than its reference kernels, and may differ from them by
+    several integers where an image is resized by an odd factor.
 
     Args:
         size: Height and width of the output.

@@ -8,11 +8,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.base import MovesValues, QuantizedLayer
 from keras_qat.layers.registry import register
 from keras_qat.layers.reshaping import batch_moved
 from keras_qat.scheme import Scheme
+
+# By how many axes a tensor has. Source: `GetBuiltinOperatorVersion` in TFLite's
+# `tools/versioning/op_version.cc`; the kernel takes no more than eight.
+_VERSIONS = {5: 4, 6: 6, 7: 8, 8: 8}
+_MOST_AXES = max(_VERSIONS)
 
 
 @register(
@@ -37,6 +43,14 @@ class QTranspose(MovesValues):
         self.axes = tuple(axes)
         if self.axes[0] != 0:
             raise batch_moved(self.name, f"axes {self.axes}")
+        if len(self.axes) > _MOST_AXES:
+            raise UnsupportedLayerError(
+                "LiteRT permutes no more than eight axes.",
+                layer=self.name,
+                received=f"{len(self.axes)} axes",
+                expected=f"at most {_MOST_AXES}, with the batch",
+                fix="Merge axes that stay together with `keras.ops.reshape` before.",
+            )
 
     def compute_output_shape(self, input_shape):
         """Returns the permuted shape."""
@@ -52,7 +66,7 @@ class QTranspose(MovesValues):
         return builder.operator(
             "TRANSPOSE",
             (inputs[0], builder.constant("axes", np.array(self.axes, "int32"))),
-            version=4 if len(self.axes) > 4 else 2,
+            version=_VERSIONS.get(len(self.axes), 2),
             options_type="TransposeOptions",
         )
 

@@ -64,8 +64,8 @@ class WeightedLayer(QuantizedLayer):
     """
 
     takes_activation = True
-    # How many trailing dimensions of the kernel number its output channels.
-    channel_dims = 1
+    # The dimensions of the kernel that number its output channels.
+    channel_axes: tuple[int, ...] = (-1,)
 
     def __init__(
         self, *args, batch_norm: bool | dict = False, scheme: str | Scheme | None = None, **kwargs
@@ -109,10 +109,10 @@ class WeightedLayer(QuantizedLayer):
         fold = self._channel_scale()
         # A channel with gamma = 0 has no folded weights: its own ones keep the gradient alive.
         fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
-        fold = self._per_channel(fold)
+        fold = ops.reshape(fold, _channel_shape(self.kernel, self.channel_axes))
         folded = self.kernel * fold
         high = self._scheme().weight_high
-        scale = weight_scale(folded, self._kernel_axes(), high)
+        scale = weight_scale(folded, _summed_axes(folded, self.channel_axes), high)
         kernel = fake_quantize_weights(folded, ops.stop_gradient(scale), high) / fold
         return self.quantize_output(self._finish(self.apply_kernel(inputs, kernel), True))
 
@@ -163,7 +163,7 @@ class WeightedLayer(QuantizedLayer):
             input_scale,
             output_scale,
             weight_high=self._scheme().weight_high,
-            channel_dims=self.channel_dims,
+            channel_axes=self.channel_axes,
         )
 
     def lower_weights(self):
@@ -228,13 +228,7 @@ class WeightedLayer(QuantizedLayer):
         return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * self._channel_scale()
 
     def _channels(self) -> int:
-        return int(np.prod(self.kernel.shape[-self.channel_dims :]))
-
-    def _per_channel(self, values):
-        return ops.reshape(values, self.kernel.shape[-self.channel_dims :])
-
-    def _kernel_axes(self) -> tuple[int, ...]:
-        return tuple(range(len(self.kernel.shape) - self.channel_dims))
+        return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
 
 
 def assign_copy(target, source) -> None:
@@ -253,11 +247,11 @@ def copy_variables(source, target) -> None:
 
 
 def _integer_weights(
-    kernel, channel_scale, offset, shifted, input_scale, output_scale, *, weight_high, channel_dims
+    kernel, channel_scale, offset, shifted, input_scale, output_scale, *, weight_high, channel_axes
 ):
-    channels = kernel.shape[-channel_dims:]
+    channels = _channel_shape(kernel, channel_axes)
     folded = kernel * ops.reshape(channel_scale, channels)
-    axes = tuple(range(len(kernel.shape) - channel_dims))
+    axes = _summed_axes(kernel, channel_axes)
     scale = ops.reshape(weight_scale(folded, axes, weight_high), (-1,))
     # A channel with hardly any weights gets a scale at which its bias fits in 32 bits.
     bias_size = ops.maximum(ops.abs(offset), ops.abs(shifted)) * np.float32(1 / _LARGEST_BIAS_TERM)
@@ -270,6 +264,18 @@ def _integer_weights(
     return IntegerWeights(
         quantized, scale, bias, *conv_multiplier(input_scale, scale, output_scale)
     )
+
+
+def _channel_shape(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which one value for each output channel broadcasts against a kernel."""
+    summed = _summed_axes(kernel, channel_axes)
+    return tuple(1 if axis in summed else size for axis, size in enumerate(kernel.shape))
+
+
+def _summed_axes(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions of a kernel that one output channel has weights along."""
+    rank = len(kernel.shape)
+    return tuple(axis for axis in range(rank) if axis - rank not in channel_axes)
 
 
 def _round(x):

@@ -8,7 +8,7 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
-from keras_qat.layers import QuantizedLayer, find_slice, registered_slices
+from keras_qat.layers import QuantizedLayer, find_slice, refusal, registered_slices
 from keras_qat.scheme import Scheme
 
 
@@ -27,7 +27,7 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
         A graph of `QuantizedLayer`s, with the nodes' names.
 
     Raises:
-        UnsupportedLayerError: If no slice takes an operation.
+        UnsupportedLayerError: If no slice takes an operation, with the reason if it is known.
     """
     made: dict[tuple[int, ...], QuantizedLayer] = {}
     nodes = {}
@@ -57,9 +57,22 @@ def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
     entry = find_slice(node.operations)
     if entry is not None:
         return entry.layer.from_match(node, scheme)
+    raise _without_slice(node)
+
+
+def _without_slice(node: Node) -> UnsupportedLayerError:
+    refused = refusal(node.head)
+    if refused is not None:
+        return UnsupportedLayerError(
+            refused.reason,
+            layer=node.name,
+            received=_described(node.head),
+            expected="a layer that LiteRT computes in integers",
+            fix=refused.fix,
+        )
     heads = sorted({entry.pattern[0].label for entry in registered_slices()})
     kind = "layer" if isinstance(node.head, keras.layers.Layer) else "operation"
-    raise UnsupportedLayerError(
+    return UnsupportedLayerError(
         f"This {kind} has no integer form here.",
         layer=node.name,
         received=_described(node.head),

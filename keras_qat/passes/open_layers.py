@@ -10,16 +10,17 @@ import keras
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.graph.tracing import trace_layer
-from keras_qat.layers import QuantizedLayer, find_slice
+from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import activation_name
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.split_activations import split_activations
+from keras_qat.passes.split_separables import split_separables
 
 
 def open_layers(graph: Graph) -> Graph:
     """Replaces each layer that no slice takes by the operations that its `call` is made of.
 
-    Matches: a layer, a custom one too, that is not registered.
+    Matches: a layer, a custom one too, that is not registered, and not refused for a known reason.
     Builds: the `keras.ops` operations and Keras layers that it calls, its weights as their
     parameters; the last one has the layer's name.
     Why: most layers are compositions of a few operations, so that supporting those operations
@@ -45,7 +46,8 @@ def open_layers(graph: Graph) -> Graph:
             nodes[node.name] = node
             continue
         outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
-        inner = open_layers(split_activations(inline_models(trace_layer(node, outer))))
+        inner = split_separables(inline_models(trace_layer(node, outer)))
+        inner = open_layers(split_activations(inner))
         for child in _bound(node, inner, mapping, taken):
             nodes[child.name] = child
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
@@ -58,7 +60,7 @@ def _is_opened(node: Node) -> bool:
         return False
     if _has_training_mode(node.head) or activation_name(node.head) == "linear":
         return False
-    return find_slice(node.operations) is None
+    return find_slice(node.operations) is None and refusal(node.head) is None
 
 
 def _has_training_mode(layer: keras.layers.Layer) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from keras_qat.graph import Graph, Node
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
+from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.open_layers import open_layers
@@ -14,19 +15,24 @@ from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_outputs import split_outputs
-from keras_qat.passes.split_sums import split_sums
+from keras_qat.passes.split_merges import split_merges
+from keras_qat.passes.split_separables import split_separables
 from keras_qat.passes.write_affines import write_affines
+from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
 # The float rewrite: from the user's model to one node for each operator.
 PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     inline_models,
+    split_separables,
     split_activations,
     open_layers,
     remove_identities,
     split_outputs,
+    write_sums_as_means,
     write_affines,
-    split_sums,
+    split_merges,
     pool_whole_images,
+    fold_padding,
     fold_batch_norms,
     fuse_activations,
 )

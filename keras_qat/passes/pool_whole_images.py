@@ -1,19 +1,32 @@
-"""Gives the average over a whole image a range of its own."""
+"""Gives the average over a whole sequence or image a range of its own."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import keras
+import numpy as np
 
-from keras_qat.graph import Graph, Node
+from keras_qat.graph import Graph, Node, any_of, layer_of, operation_named
+
+_WINDOWS = any_of(
+    layer_of(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D),
+    operation_named("AveragePool"),
+)
+_ADAPTIVE = any_of(
+    layer_of(keras.layers.AdaptiveAveragePooling1D, keras.layers.AdaptiveAveragePooling2D),
+    operation_named("AdaptiveAveragePool"),
+)
+# By the rank of what is pooled.
+_GLOBAL = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
 
 
 def pool_whole_images(graph: Graph) -> Graph:
     """Writes an `AveragePooling2D` over the whole image as a `GlobalAveragePooling2D`.
 
-    Matches: an `AveragePooling2D` whose window covers its input.
-    Builds: a `GlobalAveragePooling2D` that keeps the dimensions.
+    Matches: an average pooling, or an adaptive one, whose window covers its input; that of a
+    sequence too.
+    Builds: a global average pooling that keeps the dimensions.
     Why: LiteRT's AVERAGE_POOL_2D has the range of its input, but the mean of an image has a much
     narrower one than its largest pixel: most of the 8 bits would be lost. MEAN, which a global
     pooling becomes, has a range of its own.
@@ -22,14 +35,14 @@ def pool_whole_images(graph: Graph) -> Graph:
         graph: The graph.
 
     Returns:
-        A graph in which only windows smaller than the image are pooled by `AveragePooling2D`.
+        A graph in which only windows smaller than the input are pooled by average poolings.
     """
     made: dict[int, keras.layers.Layer] = {}
     nodes = []
     for node in graph.nodes.values():
-        if _covers_image(graph, node):
+        if not node.is_input and _covers_input(graph, node):
             pool = node.head
-            layer = keras.layers.GlobalAveragePooling2D(
+            layer = _GLOBAL[len(node.shapes[0])](
                 data_format=pool.data_format, keepdims=True, name=pool.name
             )
             node = dataclasses.replace(node, operations=(made.setdefault(id(pool), layer),))
@@ -37,11 +50,15 @@ def pool_whole_images(graph: Graph) -> Graph:
     return graph.replace(nodes, {})
 
 
-def _covers_image(graph: Graph, node: Node) -> bool:
-    if type(node.head) is not keras.layers.AveragePooling2D:
+def _covers_input(graph: Graph, node: Node) -> bool:
+    pools_windows = _WINDOWS(node.head)
+    if len(node.shapes[0]) not in _GLOBAL or not (pools_windows or _ADAPTIVE(node.head)):
         return False
-    axes = slice(1, 3) if node.head.data_format == "channels_last" else slice(2, 4)
+    axes = slice(1, -1) if node.head.data_format == "channels_last" else slice(2, None)
     sizes, outputs = graph.shape(node.inputs[0])[axes], node.shapes[0][axes]
-    if outputs != (1, 1) or None in sizes:
+    if set(outputs) != {1} or None in sizes:
         return False
-    return all(window >= size for window, size in zip(node.head.pool_size, sizes, strict=True))
+    if not pools_windows:
+        return True
+    windows = np.broadcast_to(node.head.pool_size, len(sizes)).tolist()
+    return all(window >= size for window, size in zip(windows, sizes, strict=True))

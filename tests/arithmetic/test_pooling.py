@@ -83,3 +83,19 @@ def test_average_ties_go_away_from_zero():
         0,
         0,
     ]
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_window_sums_of_any_sizes(axis):
+    x = np.random.default_rng(0).integers(-255, 256, (3, 50, 40, 4), "int32")
+    starts, stops = [0, 0, 7, 7, 39, 12], [1, 40, 8, 20, 40, 12]
+    actual = np.asarray(pooling.window_sums(x, starts, stops, axis))
+    parts = [np.take(x, range(*limits), axis).sum(axis) for limits in zip(starts, stops, strict=True)]
+    assert actual.dtype == "int32"
+    assert (actual == np.stack(parts, axis)).all()
+
+
+def test_window_sums_beyond_float32():
+    x = np.full((1, 300_001), 255, "int32")
+    x[0, -1] = 1
+    assert np.asarray(pooling.window_sums(x, [0], [300_001], 1)).item() == 300_000 * 255 + 1

@@ -209,9 +209,14 @@ def constants_of(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def operators_of(content: bytes) -> list[str]:
     """The names of the file's operators, in order."""
+    return [name for name, _ in versions_of(content)]
+
+
+def versions_of(content: bytes) -> list[tuple[str, int]]:
+    """The name and the version of each of the file's operators, in order."""
     model = schema.ModelT.InitFromPackedBuf(content)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    codes = [names[code.builtinCode] for code in model.operatorCodes]
+    codes = [(names[code.builtinCode], code.version) for code in model.operatorCodes]
     return [codes[op.opcodeIndex] for op in model.subgraphs[0].operators]
 
 

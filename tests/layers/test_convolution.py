@@ -68,6 +68,7 @@ CASES = [
             [layer(Conv2D, 4, 3, dilation_rate=2)],
             [layer(Conv2D, 4, (2, 3), dilation_rate=(1, 2), padding="same")],
             [layer(Conv2D, 4, 3, groups=2)],
+            [layer(Conv2D, 4, 3, groups=4, strides=2, padding="same", activation="relu")],
         ),
     ),
     Case(
@@ -108,6 +109,7 @@ CASES = [
             [layer(DepthwiseConv2D, 5, strides=2, padding="same", use_bias=False)],
             [layer(DepthwiseConv2D, 3, depth_multiplier=2, padding="same")],
             [layer(DepthwiseConv2D, 3, dilation_rate=2, padding="same")],
+            [layer(DepthwiseConv2D, 2, dilation_rate=2, strides=2, padding="same")],
         ),
     ),
     Case(

@@ -1,4 +1,4 @@
-"""GATHER and TILE: cases of the contract, hand-computed numbers, errors."""
+"""GATHER: cases of the contract, hand-computed numbers, errors."""
 
 import keras
 import numpy as np
@@ -12,10 +12,14 @@ from tests.layers.contract import (
     Case,
     branches,
     exported,
+    layer,
     operation,
     operators_of,
     quantized_with,
+    together,
 )
+
+layers = keras.layers
 
 CASES = [
     Case(
@@ -34,12 +38,23 @@ CASES = [
         steps=0,
     ),
     Case(
+        "repeating_layers",
+        (QGather,),
+        together(
+            branches((4, 3), [layer(layers.UpSampling1D, 3)]),
+            branches((2, 3, 2, 2), [layer(layers.UpSampling3D, (1, 2, 3))], prefix="c"),
+            branches((5,), [layer(layers.RepeatVector, 4)], prefix="d"),
+        ),
+        steps=0,
+    ),
+    Case(
         "tile",
         (QTile,),
         branches(
             (3, 1, 2),
             [operation(lambda x: ops.tile(x, (1, 2, 3, 1)))],
             [operation(lambda x: ops.tile(x, (4,)))],
+            [operation(lambda x: ops.tile(x, 1))],
         ),
         steps=0,
     ),
@@ -55,7 +70,7 @@ def outcome(function, x):
 def test_values_are_repeated_in_order():
     x = np.array([[1.0, 2.0, 3.0]], "float32")
     assert outcome(lambda t: ops.repeat(t, 2, axis=1), x) == ([[1, 1, 2, 2, 3, 3]], ["GATHER"])
-    assert outcome(lambda t: ops.tile(t, 2), x) == ([[1, 2, 3, 1, 2, 3]], ["TILE"])
+    assert outcome(lambda t: ops.tile(t, 2), x) == ([[1, 2, 3, 1, 2, 3]], ["GATHER"])
     assert outcome(lambda t: ops.take(t, [2, -3], axis=1), x) == ([[3, 1]], ["GATHER"])
     assert outcome(lambda t: ops.roll(t, 1, axis=1), x) == ([[3, 1, 2]], ["GATHER"])
 
@@ -64,7 +79,15 @@ def test_broadcasting_a_fixed_batch():
     x = np.array([[[1.0], [2.0]]], "float32")
     y, operators = outcome(lambda t: ops.broadcast_to(t, (1, 2, 3)), x)
     assert y == [[[1, 1, 1], [2, 2, 2]]]
-    assert operators == ["TILE"]
+    assert operators == ["GATHER"]
+
+
+def test_tiling_gathers_along_each_axis_that_grows():
+    x = np.array([[[1.0, 2.0]]], "float32")
+    y, operators = outcome(lambda t: ops.tile(t, (1, 2, 2)), x)
+    assert y == [[[1, 2, 1, 2], [1, 2, 1, 2]]]
+    assert operators == ["GATHER", "GATHER"]
+    assert outcome(lambda t: ops.tile(t, 1), x) == ([[[1, 2]]], ["RESHAPE"])
 
 
 @pytest.mark.parametrize(

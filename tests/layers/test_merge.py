@@ -1,4 +1,6 @@
-"""ADD: cases of the contract, hand-computed numbers, errors."""
+"""ADD, SUB and MUL: cases of the contract, hand-computed numbers, errors."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -6,10 +8,13 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.layers import QAdd
+from keras_qat.graph import Edge, read_model
+from keras_qat.graph.graph import Parameter
+from keras_qat.layers import QAdd, QMultiply, QSubtract
 from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
 
 Add, ReLU = keras.layers.Add, keras.layers.ReLU
+Multiply, Subtract = keras.layers.Multiply, keras.layers.Subtract
 
 
 def two_inputs():
@@ -36,11 +41,45 @@ def many_inputs():
     return keras.Model(inputs, [Add()(inputs[:3]), ReLU()(Add()(inputs))])
 
 
+def differences():
+    a, b = keras.Input((5, 4)), keras.Input((5, 4))
+    return keras.Model([a, b], [Subtract()([a, b]), ReLU()(b - a), ReLU(6.0)(Subtract()([a, b]))])
+
+
+def products():
+    a, b = keras.Input((5, 4)), keras.Input((5, 4))
+    outputs = [Multiply()([a, b]), ReLU()(b * a), ReLU(6.0)(Multiply()([a, b])), a * a]
+    return keras.Model([a, b], outputs)
+
+
+def excitation():
+    """Products with one factor for each channel, row or sample."""
+    a, b, c, d = (keras.Input(s) for s in [(3, 4, 2), (1, 1, 2), (3, 1, 1), (1, 1, 1)])
+    outputs = [Multiply()([a, b]), Multiply()([c, a]), ReLU()(b * c), a * d, a - b, c - a]
+    return keras.Model([a, b, c, d], outputs)
+
+
+def with_constants():
+    """Positions, masks and tables: arrays of any shape that broadcasts, on either side."""
+    rng = np.random.default_rng(3)
+    full, rows, wide = (rng.normal(size=s).astype("float32") for s in [(4, 3), (4, 1), (1, 5, 3)])
+    x, y = keras.Input((4, 3)), keras.Input((1, 3))
+    add, subtract, multiply = keras.ops.add, keras.ops.subtract, keras.ops.multiply
+    outputs = [x + full, add(full, x), ReLU()(x + rows), add(y, wide)]
+    outputs += [x - full, subtract(full, x), ReLU(6.0)(subtract(rows, x))]
+    outputs += [x * full, x * rows, ReLU()(multiply(wide, y)), x * (0 * full), x + 1e-9 * full]
+    return keras.Model([x, y], outputs)
+
+
 CASES = [
     Case("add", (QAdd,), two_inputs),
     Case("add_broadcasting", (QAdd,), broadcasting),
     # Each partial sum is rounded, at training as in integers, so that a tie may fall twice.
     Case("add_of_many", (QAdd,), many_inputs, steps=2),
+    Case("subtract", (QSubtract,), differences),
+    Case("multiply", (QMultiply,), products),
+    Case("multiply_broadcasting", (QMultiply, QSubtract), excitation),
+    Case("merge_with_constants", (QAdd, QMultiply, QSubtract), with_constants),
 ]
 
 
@@ -89,8 +128,59 @@ def test_different_ranks_are_refused():
         keras_qat.quantize_model(model)
 
 
-def test_constant_is_refused():
-    x = keras.Input((2, 3))
-    rows = np.array([[1.0], [2.0]], "float32")
-    with pytest.raises(UnsupportedLayerError, match="constant"):
-        keras_qat.quantize_model(keras.Model(x, keras.ops.add(x, rows)))
+def test_products_and_differences_by_hand():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    outputs = [Multiply(name="product")([a, b]), Subtract(name="difference")([a, b])]
+    ranges = dict.fromkeys(("a", "b", "product", "difference"), HALVES)
+    model = quantized_with(keras.Model([a, b], outputs), **ranges)
+    x = [np.array([[1.5, -1.5, 30.0]], "float32"), np.array([[0.5, 0.5, 4.0]], "float32")]
+    # 0.75 is 1.5 steps: the multiplier alone, without a shift, rounds ties up
+    assert [y.tolist() for y in model.predict(x, verbose=0)] == [
+        [[1.0, -0.5, 63.5]],
+        [[1.0, -2.0, 26.0]],
+    ]
+    assert sorted(operators_of(exported(model))) == ["MUL", "SUB"]
+
+
+def test_constant_by_hand():
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, keras.ops.add(x, np.array([[1.27, -1.27, 0.004]], "float32")))
+    ranges = {"x": HALVES, list(read_model(model).nodes)[1]: (-1.28, 1.27)}
+    model = quantized_with(model, **ranges)
+    # the constant has steps of 0.01, and 0.004 is none of them
+    expected = [[1.27, -0.77, 0.5]]
+    actual = model.predict(np.array([[0.0, 0.5, 0.5]], "float32"), verbose=0)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert operators_of(exported(model)) == ["ADD"]
+
+
+def node_with(operand):
+    """An addition of a tensor of shape (2, 3) and what is no tensor."""
+    x = keras.Input((2, 3), name="x")
+    node = list(read_model(keras.Model(x, x + x)).nodes.values())[1]
+    edge = Edge("x")
+    return dataclasses.replace(node, inputs=(edge,), arguments=((edge, operand), {}))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_variable_becomes_a_weight_of_its_name(trainable):
+    value = np.arange(6, dtype="float32").reshape(2, 3)
+    node = node_with(Parameter(value, trainable, "positions"))
+    layer = QAdd.from_match(node, None)
+    layer.build((None, 2, 3))
+    layer.carry_weights(node)
+    assert [weight.name for weight in layer.weights] == ["positions"]
+    assert len(layer.trainable_weights) == trainable
+    assert layer(np.ones((1, 2, 3), "float32")).numpy().tolist() == (value + 1)[None].tolist()
+
+
+def test_one_operand_is_refused():
+    x = keras.Input((3,))
+    with pytest.raises(UnsupportedLayerError, match="two operands"):
+        keras_qat.quantize_model(keras.Model(x, Add()([x])))
+
+
+def test_constant_along_the_batch_is_refused():
+    layer = QAdd.from_match(node_with(np.ones((5, 1, 3), "float32")), None)
+    with pytest.raises(UnsupportedLayerError, match="batch axis.*shape"):
+        layer.build((None, 2, 3))

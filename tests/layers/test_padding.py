@@ -17,6 +17,7 @@ from tests.layers.contract import (
     operators_of,
     quantized_with,
     together,
+    versions_of,
 )
 
 layers = keras.layers
@@ -86,6 +87,26 @@ def test_range_covers_the_constant():
     y = quantized.predict(np.array([[-128.0, 3.4]], "float32"), verbose=0)
     assert y.tolist() == [[127.0, -128.0, 3.0]]
     assert operators_of(exported(quantized)) == ["PADV2"]
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.0, "PAD"), (5.0, "PADV2")])
+@pytest.mark.parametrize(("rank", "version"), [(2, 2), (4, 2), (5, 4)])
+def test_the_version_depends_on_the_number_of_axes(rank, version, value, code):
+    inputs = keras.Input((2,) * (rank - 1), name="input")
+    widths = [(0, 0)] * (rank - 1) + [(1, 0)]
+    model = keras.Model(inputs, ops.pad(inputs, widths, constant_values=value))
+    x = np.ones((1, *inputs.shape[1:]), "float32")
+    quantized = keras_qat.quantize_model(model)
+    keras_qat.calibrate(quantized, x, verbose=0)
+    assert versions_of(exported(quantized)) == [(code, version)]
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_six_axes_are_too_many(mode):
+    inputs = keras.Input((2,) * 5)
+    model = keras.Model(inputs, ops.pad(inputs, [(0, 0)] * 5 + [(1, 0)], mode))
+    with pytest.raises(UnsupportedLayerError, match="no more than five axes"):
+        keras_qat.quantize_model(model)
 
 
 def test_mirrored_values():

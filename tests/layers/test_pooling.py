@@ -1,4 +1,4 @@
-"""MAX_POOL_2D, AVERAGE_POOL_2D and MEAN: cases of the contract, hand-computed numbers, errors."""
+"""Pooling over windows, and over everything: cases of the contract, hand-computed numbers."""
 
 import keras
 import numpy as np
@@ -7,19 +7,36 @@ import pytest
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import (
+    QAveragePooling1D,
     QAveragePooling2D,
+    QGlobalAveragePooling1D,
     QGlobalAveragePooling2D,
+    QGlobalMaxPooling1D,
     QGlobalMaxPooling2D,
+    QMaxPooling1D,
     QMaxPooling2D,
 )
-from tests.layers.contract import HALVES, Case, branches, layer, quantized_with, together
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+    together,
+)
 
+MaxPooling1D, AveragePooling1D = keras.layers.MaxPooling1D, keras.layers.AveragePooling1D
 MaxPooling2D, AveragePooling2D = keras.layers.MaxPooling2D, keras.layers.AveragePooling2D
+GlobalAveragePooling1D = keras.layers.GlobalAveragePooling1D
 GlobalAveragePooling2D = keras.layers.GlobalAveragePooling2D
+GlobalMaxPooling1D = keras.layers.GlobalMaxPooling1D
 GlobalMaxPooling2D = keras.layers.GlobalMaxPooling2D
 
 
-def windows(cls):
+def windows(cls, function):
     return branches(
         (7, 6, 4),
         [layer(cls, 2)],
@@ -28,33 +45,62 @@ def windows(cls):
         [layer(cls, 3, strides=2, padding="same")],
         [layer(cls, (3, 2), strides=(1, 2))],
         [layer(cls, (5, 4), strides=3, padding="same")],
+        [operation(lambda x: function(x, (2, 3), strides=2, padding="same"))],
+        [operation(lambda x: function(x, 2))],
+    )
+
+
+def windows_of_steps(cls, function):
+    return branches(
+        (11, 3),
+        [layer(cls, 2)],
+        [layer(cls, 3, strides=1)],
+        [layer(cls, 3, strides=2, padding="same")],
+        [layer(cls, 4, strides=1, padding="same")],
+        [operation(lambda x: function(x, 4, strides=3, padding="same"))],
+        prefix="c",
+    )
+
+
+def whole(steps, image):
+    """A pooling of everything, of sequences and images of several sizes."""
+    return together(
+        branches((7, 4), [steps], [layer(steps, keepdims=True)]),
+        branches((1, 3), [steps], [layer(steps, keepdims=True)], prefix="c"),
+        branches((7, 5, 4), [image], [layer(image, keepdims=True)], prefix="d"),
+        branches((7, 5, 4), [layer(MaxPooling2D, 4), image], prefix="e"),
+        branches((1, 1, 6), [image], prefix="f"),
     )
 
 
 CASES = [
-    Case("max_pooling2d", (QMaxPooling2D,), windows(MaxPooling2D), steps=0),
-    Case("average_pooling2d", (QAveragePooling2D,), windows(AveragePooling2D)),
     Case(
-        "global_max_pooling2d",
-        (QGlobalMaxPooling2D,),
+        "max_pooling",
+        (QMaxPooling1D, QMaxPooling2D),
         together(
-            branches((7, 5, 4), [GlobalMaxPooling2D], [layer(GlobalMaxPooling2D, keepdims=True)]),
-            branches((1, 1, 6), [GlobalMaxPooling2D], prefix="c"),
+            windows(MaxPooling2D, keras.ops.max_pool),
+            windows_of_steps(MaxPooling1D, keras.ops.max_pool),
         ),
         steps=0,
     ),
     Case(
-        "global_average_pooling2d",
-        (QGlobalAveragePooling2D,),
+        "average_pooling",
+        (QAveragePooling1D, QAveragePooling2D),
         together(
-            branches(
-                (7, 5, 4),
-                [GlobalAveragePooling2D],
-                [layer(GlobalAveragePooling2D, keepdims=True)],
-                [layer(MaxPooling2D, 4), GlobalAveragePooling2D],
-            ),
-            branches((1, 1, 6), [GlobalAveragePooling2D], prefix="c"),
+            windows(AveragePooling2D, keras.ops.average_pool),
+            windows_of_steps(AveragePooling1D, keras.ops.average_pool),
         ),
+    ),
+    Case(
+        "global_max_pooling",
+        (QGlobalMaxPooling1D, QGlobalMaxPooling2D),
+        whole(GlobalMaxPooling1D, GlobalMaxPooling2D),
+        steps=0,
+    ),
+    Case(
+        "global_average_pooling",
+        (QGlobalAveragePooling1D, QGlobalAveragePooling2D),
+        whole(GlobalAveragePooling1D, GlobalAveragePooling2D),
     ),
 ]
 
@@ -95,17 +141,42 @@ def test_mean_has_a_range_of_its_own():
     assert pooled(GlobalAveragePooling2D, [[0.5, 1.0]], output=(-32.0, 31.75)) == 0.75
 
 
+def test_steps_by_hand():
+    x = np.array([0.5, 1.0, -0.5, -1.0, 63.5], "float32").reshape(1, 5, 1)
+    inputs = keras.Input((5, 1), name="input")
+    average = AveragePooling1D(2, strides=2, padding="same")(inputs)
+    model = keras.Model(inputs, [average, MaxPooling1D(3, strides=2)(inputs)])
+    quantized = quantized_with(model, input=HALVES)
+    averages, maxima = quantized.predict(x, verbose=0)
+    # 3 / 2 steps of 0.5, -3 / 2, and the last one alone
+    assert averages.ravel().tolist() == [1.0, -1.0, 63.5]
+    assert maxima.ravel().tolist() == [1.0, 63.5]
+    found = operators_of(exported(quantized))
+    assert sorted({*found}) == ["AVERAGE_POOL_2D", "MAX_POOL_2D", "RESHAPE"]
+
+
 @pytest.mark.parametrize(
-    "make",
+    ("make", "rank"),
     [
-        layer(MaxPooling2D, 2),
-        layer(AveragePooling2D, 2),
-        GlobalAveragePooling2D,
-        GlobalMaxPooling2D,
+        (layer(MaxPooling1D, 2), 1),
+        (layer(AveragePooling1D, 2), 1),
+        (GlobalAveragePooling1D, 1),
+        (GlobalMaxPooling1D, 1),
+        (layer(MaxPooling2D, 2), 2),
+        (layer(AveragePooling2D, 2), 2),
+        (GlobalAveragePooling2D, 2),
+        (GlobalMaxPooling2D, 2),
     ],
 )
-def test_channels_first_is_refused(make):
+def test_channels_first_is_refused(make, rank):
     pool = make(data_format="channels_first", name="nchw")
-    model = keras.Sequential([keras.Input((2, 4, 4)), pool])
+    model = keras.Sequential([keras.Input((2, *(4,) * rank)), pool])
     with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
+        keras_qat.quantize_model(model)
+
+
+def test_a_mask_is_refused():
+    x, mask = keras.Input((4, 2), name="x"), keras.Input((4,), name="mask")
+    model = keras.Model([x, mask], GlobalAveragePooling1D(name="pool")(x, mask=mask))
+    with pytest.raises(UnsupportedLayerError, match="'pool'.*mask"):
         keras_qat.quantize_model(model)

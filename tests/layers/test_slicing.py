@@ -16,9 +16,11 @@ from tests.layers.contract import (
     operation,
     operators_of,
     quantized_with,
+    together,
 )
 
-CenterCrop = keras.layers.CenterCrop
+layers = keras.layers
+CenterCrop = layers.CenterCrop
 
 
 def item(*key):
@@ -47,6 +49,21 @@ CASES = [
             [operation(lambda x: ops.flip(x, (1, -1)))],
             [operation(lambda x: ops.flip(x, 2))],
             [layer(keras.layers.Reshape, (5, 3, 2, 4)), item(ALL, slice(2), slice(2), ALL, 1)],
+        ),
+        steps=0,
+    ),
+    Case(
+        "cropping_layers",
+        (QStridedSlice,),
+        together(
+            branches((6, 3), [layer(layers.Cropping1D, (1, 2))], [layer(layers.Cropping1D, 2)]),
+            branches(
+                (5, 6, 2),
+                [layer(layers.Cropping2D, 1)],
+                [layer(layers.Cropping2D, ((0, 1), (2, 0)))],
+                prefix="c",
+            ),
+            branches((4, 5, 3, 2), [layer(layers.Cropping3D, (1, 2, 0))], prefix="d"),
         ),
         steps=0,
     ),

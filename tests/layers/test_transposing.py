@@ -16,6 +16,8 @@ from tests.layers.contract import (
     operation,
     operators_of,
     quantized_with,
+    run_litert,
+    versions_of,
 )
 
 Permute = keras.layers.Permute
@@ -51,6 +53,28 @@ def test_rows_become_columns():
     x = np.arange(6, dtype="float32").reshape(1, 2, 3)
     assert quantized.predict(x, verbose=0).tolist() == [[[0, 3], [1, 4], [2, 5]]]
     assert operators_of(exported(quantized)) == ["TRANSPOSE"]
+
+
+@pytest.mark.parametrize(("rank", "version"), [(3, 2), (4, 2), (5, 4), (6, 6), (7, 8), (8, 8)])
+def test_the_version_depends_on_the_number_of_axes(rank, version):
+    axes = (0, *range(rank - 1, 0, -1))
+    inputs = keras.Input((2,) * (rank - 1), batch_size=1, name="input")
+    quantized = quantized_with(
+        keras.Model(inputs, ops.transpose(inputs, axes)), input=(-128.0, 127.0)
+    )
+    content = exported(quantized)
+    assert versions_of(content) == [("TRANSPOSE", version)]
+    x = np.arange(2 ** (rank - 1), dtype="float32").reshape(1, *inputs.shape[1:]) - 64
+    for kernels in ("BUILTIN_REF", "AUTO"):
+        values, (name,) = run_litert(content, [x], kernels)
+        np.testing.assert_array_equal(values[name][0], np.transpose(x, axes))
+
+
+def test_nine_axes_are_too_many():
+    inputs = keras.Input((2,) * 8)
+    model = keras.Model(inputs, ops.swapaxes(inputs, 1, 2))
+    with pytest.raises(UnsupportedLayerError, match="no more than eight axes"):
+        keras_qat.quantize_model(model)
 
 
 @pytest.mark.parametrize(

@@ -77,3 +77,19 @@ def test_what_has_no_slice_is_refused_by_name(build, name, received):
     text = str(caught.value)
     assert f"Received: {received}" in text
     assert "To fix it: " in text and "Conv2D" in text
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "reason"),
+    [
+        (layers.Conv3D(2, 1), (4, 4, 4, 3), "volumes in float only"),
+        (layers.Conv3DTranspose(2, 1), (4, 4, 4, 3), "volumes in float only"),
+        (layers.ConvLSTM2D(2, 1), (4, 4, 4, 3), "no convolutional LSTM"),
+    ],
+)
+def test_what_litert_lacks_is_refused_with_the_reason(layer, shape, reason):
+    with pytest.raises(UnsupportedLayerError, match=reason) as caught:
+        made(keras.Sequential([keras.Input(shape), layer]))
+    assert caught.value.layer == layer.name
+    assert f"Received: {type(layer).__name__}(" in str(caught.value)
+    assert "To fix it: Use" in str(caught.value)

@@ -32,7 +32,7 @@ def test_every_rewrite_is_in_the_log():
         "inline_models: block -> conv + norm + nothing + relu",
         "split_activations: head -> head + head_softmax",
         "remove_identities: nothing -> ",
-        "split_sums: sum -> sum + sum_partial",
+        "split_merges: sum -> sum + sum_partial",
         "fold_batch_norms: conv + norm -> conv",
         "fuse_activations: conv + relu -> conv",
     ]
@@ -60,8 +60,8 @@ def test_all_partial_sums_are_logged_with_their_sum():
     x = [keras.Input((3,), name=f"x{i}") for i in range(4)]
     first = layers.Add(name="sum")(x[:3])
     assert log_of(keras.Model(x, layers.Add(name="total")([*x, first]))) == [
-        "split_sums: sum -> sum + sum_partial",
-        "split_sums: total -> total + total_partial + total_partial_1 + total_partial_2",
+        "split_merges: sum -> sum + sum_partial",
+        "split_merges: total -> total + total_partial + total_partial_1 + total_partial_2",
     ]
 
 

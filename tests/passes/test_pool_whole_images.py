@@ -4,6 +4,7 @@ import pytest
 from keras import layers
 
 import keras_qat
+from keras_qat.graph import build_model
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from tests.passes.graphs import applied, maximum_difference
 
@@ -45,6 +46,42 @@ def test_a_window_over_the_whole_image_becomes_a_global_pooling(arguments):
 def test_a_smaller_window_stays(arguments):
     model = pooled(**arguments)
     assert applied(pool_whole_images, model).nodes["pool"].head is model.get_layer("pool")
+
+
+@pytest.mark.parametrize(
+    ("shape", "pool"),
+    [
+        ((6, 5, 3), layers.AdaptiveAveragePooling2D(1, name="pool")),
+        ((6, 3), layers.AveragePooling1D(6, name="pool")),
+        ((6, 3), layers.AveragePooling1D(9, padding="same", name="pool")),
+        ((6, 3), layers.AdaptiveAveragePooling1D(1, name="pool")),
+        ((6, 5, 3), lambda x: keras.ops.average_pool(x, 6, padding="same")),
+        ((6, 5, 3), lambda x: keras.ops.average_pool(x, (6, 5))),
+    ],
+)
+def test_other_poolings_of_everything_become_global_ones(shape, pool):
+    x = keras.Input(shape, name="x")
+    graph = applied(pool_whole_images, keras.Model(x, pool(x)))
+    (node,) = (each for each in graph.nodes.values() if not each.is_input)
+    assert type(node.head) in (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D)
+    assert node.head.keepdims and node.head.name == node.name
+    data = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    pooled = build_model(graph)(data).numpy()
+    axes = tuple(range(1, len(shape)))
+    np.testing.assert_allclose(pooled, data.mean(axes, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pool"),
+    [
+        ((6, 5, 3), layers.AdaptiveAveragePooling2D((1, 2), name="pool")),
+        ((6, 3), layers.AveragePooling1D(5, name="pool")),
+        ((6, 5, 3), layers.MaxPooling2D((6, 5), name="pool")),
+    ],
+)
+def test_other_poolings_of_a_part_stay(shape, pool):
+    x = keras.Input(shape, name="x")
+    assert applied(pool_whole_images, keras.Model(x, pool(x))).nodes["pool"].head is pool
 
 
 def test_the_average_has_a_range_of_its_own():

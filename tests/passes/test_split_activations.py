@@ -40,7 +40,7 @@ def test_the_activation_becomes_a_node_of_its_own(layer):
         layers.Activation("relu", name="layer"),
         layers.ReLU(name="layer"),
         # No slice takes it, so there is nothing it could be fused into.
-        layers.Conv2DTranspose(2, 3, activation="relu", name="layer"),
+        layers.ConvLSTM1D(2, 3, name="layer"),
     ],
 )
 def test_linear_layers_and_others_stay(layer):

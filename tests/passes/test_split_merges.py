@@ -1,9 +1,10 @@
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from keras_qat.graph import Edge
-from keras_qat.passes.split_sums import split_sums
+from keras_qat.passes.split_merges import split_merges
 from tests.passes.graphs import applied, maximum_difference
 
 
@@ -14,7 +15,7 @@ def inputs(count, shape=(3,)):
 def test_a_sum_of_four_becomes_three_sums_of_two():
     x = inputs(4)
     model = keras.Model(x, layers.Add(name="sum")(x))
-    graph = applied(split_sums, model)
+    graph = applied(split_merges, model)
     taken = {n.name: n.inputs for n in graph.nodes.values() if not n.is_input}
     assert taken == {
         "sum_partial": (Edge("x0"), Edge("x1")),
@@ -29,16 +30,26 @@ def test_a_sum_of_four_becomes_three_sums_of_two():
 def test_sums_of_two_and_other_layers_stay():
     x = inputs(3)
     two = layers.Add(name="two")(x[:2])
-    model = keras.Model(x, [two, layers.Multiply(name="product")(x)])
-    graph = applied(split_sums, model)
-    assert sorted(graph.nodes) == ["product", "two", "x0", "x1", "x2"]
-    assert graph.nodes["product"].inputs == (Edge("x0"), Edge("x1"), Edge("x2"))
+    model = keras.Model(x, [two, layers.Concatenate(name="joined")(x)])
+    graph = applied(split_merges, model)
+    assert sorted(graph.nodes) == ["joined", "two", "x0", "x1", "x2"]
+    assert graph.nodes["joined"].inputs == (Edge("x0"), Edge("x1"), Edge("x2"))
+
+
+@pytest.mark.parametrize("cls", [layers.Maximum, layers.Minimum, layers.Multiply])
+def test_other_merges_are_split_into_their_own_kind(cls):
+    x = inputs(3)
+    model = keras.Model(x, cls(name="merged")(x))
+    graph = applied(split_merges, model)
+    assert [type(n.head) for n in graph.nodes.values() if not n.is_input] == [cls, cls]
+    data = [np.array([[1, 2, -3]], "float32") * (-2) ** i for i in range(3)]
+    assert maximum_difference(graph, model, data) == 0
 
 
 def test_calls_of_a_shared_sum_are_split_each():
     x = inputs(4)
     add = layers.Add(name="sum")
-    graph = applied(split_sums, keras.Model(x, [add(x[:3]), add(x[1:])]))
+    graph = applied(split_merges, keras.Model(x, [add(x[:3]), add(x[1:])]))
     first, second = graph.nodes["sum"], graph.nodes["sum_1"]
     assert first.head is second.head
     assert first.inputs[0] == Edge("sum_partial") and second.inputs[0] == Edge("sum_1_partial")
@@ -53,6 +64,6 @@ def test_shapes_that_broadcast_compute_the_same():
         np.array([[3]], "float32"),
         np.array([[1, 2, 3]], "float32"),
     ]
-    graph = applied(split_sums, model)
+    graph = applied(split_merges, model)
     assert maximum_difference(graph, model, data) == 0
     assert graph.nodes["sum_partial"].shapes == ((None, 1),)

@@ -1,0 +1,102 @@
+"""The fixed-point rule of HARD_SWISH."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.exact_float import as_float64, as_int32
+from keras_qat.arithmetic.fixed_point import quantize_multiplier
+from keras_qat.arithmetic.requantize import clip
+from keras_qat.backend import compiled, float64
+
+# The kernel has no left shift: its input's scale must be less than this times its output's.
+LARGEST_SCALE_RATIO = 128.0
+
+_FRACTION_BITS = 7  # that both rescaled inputs have more than the input
+_THREE = 3.0 / 2**15  # the scale on which 3.0 is just beyond int16
+_INT16_MAX = 2**15 - 1
+
+
+@compiled
+def hard_swish_table(
+    input_scale: Any,
+    input_zero_point: Any,
+    output_scale: Any,
+    output_zero_point: Any,
+    *,
+    low: int,
+    high: int,
+) -> Any:
+    """Returns the output integer of HARD_SWISH for each input integer from -128 to 127.
+
+    Source: TFLite's `kernels/internal/reference/hard_swish.h`, multipliers from
+    `HardSwishPrepare` in `kernels/activations.cc`. It computes in int16.
+
+    Args:
+        input_scale: float32 scalar, less than `LARGEST_SCALE_RATIO` times the output's.
+        input_zero_point: int32 scalar.
+        output_scale: float32 scalar.
+        output_zero_point: int32 scalar.
+        low: The least output.
+        high: The greatest output.
+
+    Returns:
+        int32 tensor of shape (256,).
+
+    Example:
+    >>> hard_swish_table(0.5, 0, 0.25, 0, low=-128, high=127).numpy()[126:131]
+    array([-1, -1,  0,  1,  3], dtype=int32)
+    """
+    with float64():
+        fine = as_float64(input_scale) * 2.0**-_FRACTION_BITS
+        output_factor, output_exponent = _int16_multiplier(fine / as_float64(output_scale))
+        gate_factor, gate_exponent = _int16_multiplier(fine / _THREE)
+    integers = ops.convert_to_tensor(np.arange(-128, 128, dtype="int32"))
+    x = (integers - as_int32(input_zero_point)) * 2**_FRACTION_BITS
+    gate = ops.right_shift(_gate(x, gate_factor, gate_exponent) + 2**15, 1)
+    product = gate * _rounding_doubling_high_mul(x, output_factor)
+    # As C++ divides, towards zero.
+    magnitude = ops.right_shift(ops.absolute(product), 15)
+    y = _divide_by_pot(ops.where(product < 0, -magnitude, magnitude), -output_exponent)
+    return clip(y + as_int32(output_zero_point), low, high)
+
+
+def _gate(x: Any, factor: Any, exponent: Any) -> Any:
+    """`x` on the scale of -3 to 3, saturated; of a left shift, the last bit comes last."""
+    is_left = ops.cast(exponent > 0, "int32")
+    scaled = _rounding_doubling_high_mul(
+        _saturating_left_shift(x, ops.maximum(exponent - 1, 0)), factor
+    )
+    return _divide_by_pot(_saturating_left_shift(scaled, is_left), -exponent)
+
+
+def _int16_multiplier(real: Any) -> tuple[Any, Any]:
+    """`QuantizeMultiplier` of a float32 number, then `DownScaleInt32ToInt16Multiplier`."""
+    in_float32 = ops.cast(ops.cast(real, "float32"), "float64")
+    multiplier, exponent = quantize_multiplier(in_float32)
+    rounded = ops.right_shift(ops.minimum(multiplier, 2**31 - 1 - 2**15) + 2**15, 16)
+    return ops.minimum(rounded, _INT16_MAX), exponent
+
+
+def _rounding_doubling_high_mul(a: Any, b: Any) -> Any:
+    """Gemmlowp's `SaturatingRoundingDoublingHighMul` of int16 numbers, `b` not negative."""
+    return ops.right_shift(a * b + 2**14, 15)
+
+
+def _saturating_left_shift(x: Any, count: Any) -> Any:
+    # 15 bits are enough to saturate whatever is not 0, and leave room in 32.
+    shifted = ops.left_shift(x, ops.minimum(count, 15))
+    return clip(shifted, -_INT16_MAX - 1, _INT16_MAX)
+
+
+def _divide_by_pot(x: Any, count: Any) -> Any:
+    """Gemmlowp's `RoundingDivideByPOT` of int16 numbers, whose mask has 16 bits at most."""
+    count = ops.maximum(count, 0)
+    narrow = ops.left_shift(ops.ones_like(count), ops.minimum(count, 15)) - 1
+    mask = ops.where(count > 15, -1, narrow)
+    threshold = ops.right_shift(mask, 1) + ops.cast(x < 0, "int32")
+    up = ops.cast(ops.bitwise_and(x, mask) > threshold, "int32")
+    return ops.right_shift(x, count) + up

@@ -1,0 +1,193 @@
+"""Operators of two operands, of which one may be a constant: what they have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Edge, Node
+from keras_qat.graph.graph import Parameter
+from keras_qat.layers.activation_names import activation_name
+from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.reshaping import batch_moved
+from keras_qat.layers.weighted import assign_copy
+from keras_qat.scheme import Scheme
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """An operand that is no tensor of the model, and becomes a weight of the layer.
+
+    Attributes:
+        shape: Its shape.
+        position: 0 for the first operand, 1 for the second.
+        trainable: Whether training changes it.
+        name: Name of the weight.
+    """
+
+    shape: Sequence[int]
+    position: int = 1
+    trainable: bool = False
+    name: str = "constant"
+
+
+class Binary(QuantizedLayer):
+    """Base class of operators that combine two operands element by element.
+
+    Args:
+        constant: The arguments of a `Constant`, if one operand is one; None for two tensors.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, *, constant: dict | None = None, scheme: str | Scheme | None = None, **kwargs
+    ):
+        super().__init__(scheme=scheme, **kwargs)
+        self.constant = None if constant is None else Constant(**constant)
+        self.operand: Any = None
+
+    def build(self, input_shape):
+        """Checks the shapes, creates the constant and builds the range observer."""
+        self._check_shapes(self._shapes(input_shape))
+        if self.constant is not None:
+            self.operand = self.add_weight(
+                name=self.constant.name,
+                shape=tuple(self.constant.shape),
+                initializer="zeros",
+                trainable=self.constant.trainable,
+            )
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape that both operands broadcast to."""
+        return broadcast_shape(*self._shapes(input_shape))
+
+    def in_order(self, inputs: Sequence[Any], constant: Any) -> list[Any]:
+        """Returns both operands in order.
+
+        Args:
+            inputs: The tensors: two, or the only one.
+            constant: What stands for the constant, if there is one.
+        """
+        operands = list(inputs)
+        if self.constant is not None:
+            operands.insert(self.constant.position, constant)
+        return operands
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer for two tensors, or a tensor and a constant, and a follower."""
+        followers = node.operations[1:]
+        fused = {"activation": activation_name(followers[0])} if followers else {}
+        return cls(constant=constant_of(node), name=node.name, scheme=scheme, **fused)
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies the constant."""
+        if self.constant is not None:
+            value = value_of(operands_of(node)[self.constant.position])
+            assign_copy(self.operand, value.astype("float32"))
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        constant = None if self.constant is None else dataclasses.asdict(self.constant)
+        return {**super().get_config(), "constant": constant}
+
+    def _shapes(self, input_shape) -> list[tuple[int | None, ...]]:
+        if self.constant is None:
+            return [tuple(shape) for shape in input_shape]
+        return self._with_constant(tuple(input_shape))
+
+    def _with_constant(self, shape) -> list[tuple[int | None, ...]]:
+        """Both shapes, the constant's with as many dimensions as the tensor's."""
+        assert self.constant is not None
+        own = tuple(self.constant.shape)
+        shapes = [shape, (1,) * (len(shape) - len(own)) + own]
+        return shapes[::-1] if self.constant.position == 0 else shapes
+
+    def _check_shapes(self, shapes) -> None:
+        if len(shapes) != 2 or len({len(shape) for shape in shapes}) != 1:
+            raise UnsupportedLayerError(
+                "Operands of different ranks have no integer form here.",
+                layer=self.name,
+                received=f"shapes {shapes}",
+                expected="two shapes of the same rank, which may broadcast",
+                fix="Reshape the smaller one, with sizes of 1 where it broadcasts.",
+            )
+        if self.constant is not None and shapes[self.constant.position][0] != 1:
+            raise batch_moved(self.name, f"a constant of shape {tuple(self.constant.shape)}")
+
+
+def broadcast_shape(*shapes: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Returns the shape that shapes of one rank broadcast to.
+
+    Example:
+    >>> broadcast_shape((None, 1, 3), (1, 4, 3))
+    (None, 4, 3)
+    """
+    sizes = []
+    for each in zip(*shapes, strict=True):
+        larger = [size for size in each if size != 1]
+        known = [size for size in larger if size is not None]
+        sizes.append(known[0] if known else None if larger else 1)
+    return tuple(sizes)
+
+
+def operands_of(node: Node) -> list[Any]:
+    """Returns what a node combines: an `Edge` for a tensor, and whatever stands for a constant.
+
+    Args:
+        node: A call of a merging layer, or of an operation of two arguments.
+    """
+    args, kwargs = node.arguments
+    values = [*args, *kwargs.values()]
+    return list(values[0]) if len(values) == 1 else values
+
+
+def constant_of(node: Node) -> dict[str, Any] | None:
+    """Returns the arguments of the `Constant` among a node's operands, None if all are tensors.
+
+    Args:
+        node: A call with two operands.
+
+    Returns:
+        The fields of a `Constant`.
+
+    Raises:
+        UnsupportedLayerError: If there are not two operands, or no tensor.
+    """
+    operands = operands_of(node)
+    constants = [i for i, operand in enumerate(operands) if not isinstance(operand, Edge)]
+    if len(operands) != 2 or len(constants) == 2:
+        raise UnsupportedLayerError(
+            "The operator combines two operands.",
+            layer=node.name,
+            received=f"{len(operands)} operand(s), {len(constants)} of them constant",
+            expected="two tensors, or a tensor and a constant",
+            fix="Combine two at a time.",
+        )
+    if not constants:
+        return None
+    operand = operands[constants[0]]
+    name = str(getattr(operand, "name", "constant")).rpartition("/")[2]
+    return {
+        "shape": list(value_of(operand).shape),
+        "position": constants[0],
+        "trainable": bool(getattr(operand, "trainable", False)),
+        "name": name if name.isidentifier() else "constant",
+    }
+
+
+def value_of(operand: Any) -> np.ndarray:
+    """Returns the value of an operand that is no tensor of the graph.
+
+    Args:
+        operand: A `Parameter`, a variable, an array or a number.
+    """
+    value = operand.value if isinstance(operand, Parameter) else operand
+    return np.array(ops.convert_to_numpy(value))

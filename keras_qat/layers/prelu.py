@@ -1,0 +1,157 @@
+"""PRELU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.prelu import prelu
+from keras_qat.backend import compiled
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Node, layer_of
+from keras_qat.layers.activations import Elementwise
+from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.functions import function_named, function_of
+from keras_qat.layers.registry import register
+from keras_qat.layers.weighted import assign_copy
+from keras_qat.litert import Quantization
+from keras_qat.quantizers import Grid, fake_quantize_weights, quantize_weights, weight_scale
+from keras_qat.scheme import Scheme
+
+_HIGHEST_RANK = 4
+
+
+class Sloped(Elementwise):
+    """What activations have in common that are linear on either side of 0.
+
+    The slopes are an int8 constant with one symmetric scale for all of them.
+    """
+
+    def slopes(self) -> Any:
+        """Returns the slopes for negative values, float32, of the rank of a sample."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        """Checks the rank, and builds the slopes and the range observer."""
+        if len(input_shape) > _HIGHEST_RANK:
+            raise UnsupportedLayerError(
+                "LiteRT's PRELU does not broadcast over so many dimensions.",
+                layer=self.name,
+                received=f"an input of shape {tuple(input_shape)}",
+                expected=f"at most {_HIGHEST_RANK} dimensions, the batch included",
+                fix="Reshape the input before it, and its output back.",
+            )
+        super().build(input_shape)
+
+    def float_forward(self, inputs, training=None):
+        """Computes in float."""
+        del training
+        return _sloped(inputs, self.slopes())
+
+    def training_forward(self, inputs):
+        """Computes in float with the slopes on their grid, and rounds the output."""
+        slopes, high = self.slopes(), self._scheme().weight_high
+        scale = ops.stop_gradient(weight_scale(slopes, None, high))
+        return self.quantize_output(_sloped(inputs, fake_quantize_weights(slopes, scale, high)))
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Computes as the reference PRELU does."""
+        ((values, grid),), scheme = inputs, self._scheme()
+        limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
+        return _sloped_centered(values, grid.scale, *self._integer_slopes(), *output, *limits)
+
+    def lower(self, builder, *inputs):
+        """Adds one PRELU."""
+        slopes, scale = (ops.convert_to_numpy(value) for value in self._integer_slopes())
+        quantization = Quantization(np.reshape(scale, 1), np.zeros(1, "int64"))
+        alpha = builder.constant("alpha", slopes.astype("int8"), quantization)
+        return builder.operator("PRELU", (inputs[0], alpha))
+
+    def _integer_slopes(self) -> tuple[Any, Any]:
+        """The slopes as float32 whole numbers, with an axis for the batch, and their scale."""
+        slopes, high = ops.convert_to_tensor(self.slopes())[None], self._scheme().weight_high
+        scale = weight_scale(slopes, None, high)
+        return quantize_weights(slopes, scale, high), ops.reshape(scale, ())
+
+
+@register(layer_of(keras.layers.PReLU))
+@keras.saving.register_keras_serializable("keras_qat")
+class QPReLU(Sloped, keras.layers.PReLU):
+    """ReLU with trained slopes for negative values: one PRELU.
+
+    Args:
+        *args: Arguments of `keras.layers.PReLU`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.PReLU`.
+
+    Example:
+    >>> QPReLU(alpha_initializer="ones")(np.array([[-2.0, 3.0]], "float32")).numpy().tolist()
+    [[-2.0, 3.0]]
+    """
+
+    def slopes(self):
+        """Returns the trained slopes."""
+        return ops.convert_to_tensor(self.alpha)
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies the slopes."""
+        assign_copy(self.alpha, node.head.alpha)
+        self.trainable = node.head.trainable
+
+
+@register(function_named("leaky_relu"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QLeakyReLU(Sloped):
+    """ReLU with one given slope for negative values: one PRELU, with a constant.
+
+    LiteRT's LEAKY_RELU would be another candidate, but its kernels for phones and PCs differ from
+    the reference by a step in up to a sixth of all values; those of PRELU agree.
+
+    Args:
+        negative_slope: The slope, any finite number.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QLeakyReLU(0.5)(np.array([[-2.0, 3.0]], "float32")).numpy().tolist()
+    [[-1.0, 3.0]]
+    """
+
+    def __init__(self, negative_slope: float, *, scheme: str | Scheme | None = None, **kwargs):
+        super().__init__(scheme=scheme, **kwargs)
+        self.negative_slope = float(negative_slope)
+
+    def build(self, input_shape):
+        """Checks the rank and builds the range observer."""
+        super().build(input_shape)
+        self._rank = len(input_shape)
+
+    def slopes(self):
+        """Returns the slope, with as many axes as a sample."""
+        return ops.full((1,) * (self._rank - 1), self.negative_slope, dtype="float32")
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer for an activation, a layer or an operation."""
+        function = function_of(node.head)
+        assert function is not None
+        return cls(**dict(function.options), name=node.name, scheme=scheme)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "negative_slope": self.negative_slope}
+
+
+def _sloped(x, slopes):
+    return ops.relu(x) - slopes * ops.relu(-x)
+
+
+@compiled
+def _sloped_centered(x, scale, slopes, slope_scale, output_scale, zero_point, low, high):
+    slopes = ops.cast(slopes, "int32")
+    grids = scale, 0, slopes, slope_scale, output_scale, zero_point
+    q = prelu(ops.cast(x, "int32"), *grids, low, high)
+    return ops.cast(q - zero_point, "float32")

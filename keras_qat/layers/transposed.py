@@ -1,0 +1,152 @@
+"""TRANSPOSE_CONV."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic import accumulate
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Node, layer_of, maybe
+from keras_qat.layers.activation_names import FUSED, function_name
+from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.convolution import WindowedLayer
+from keras_qat.layers.registry import register
+from keras_qat.layers.sequences import image_shape, planar
+from keras_qat.scheme import Scheme
+
+
+class TransposedConvolution(WindowedLayer):
+    """What becomes a TRANSPOSE_CONV; the kernel is (*window, out, in)."""
+
+    channel_axes = (-2,)
+
+    def build(self, input_shape):
+        """Checks the sizes, and builds."""
+        self._check_output(input_shape)
+        super().build(input_shape)
+
+    def _check_output(self, input_shape):
+        """The operator has the geometry of the convolution that it transposes."""
+        sizes = self.compute_output_shape(input_shape)[1:-1]
+        arguments = zip(input_shape[1:-1], sizes, self.kernel_size, self.strides, strict=True)
+        for before, after, window, stride in arguments:
+            taps = 1 if self.padding == "same" else window
+            if before != (after - taps) // stride + 1:
+                raise UnsupportedLayerError(
+                    "LiteRT transposes convolutions only, and none makes the input's size of this "
+                    "output's.",
+                    layer=self.name,
+                    received=f"output_padding={self.output_padding}: {before} become {after}",
+                    expected=f"an output that a stride of {stride} takes back to {before}",
+                    fix="Leave `output_padding` out, and crop or pad the output.",
+                )
+
+    def apply_kernel(self, x, kernel):
+        """Applies the transposed convolution in float."""
+        return ops.conv_transpose(
+            x,
+            kernel,
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            data_format=self.data_format,
+            dilation_rate=self.dilation_rate,
+        )
+
+    def accumulate(self, centered, kernel):
+        """Sums exactly, splitting input channels where float32 would not be exact."""
+        return accumulate.conv_transpose(
+            centered, kernel, convolve=self.apply_kernel, strides=self.strides
+        )
+
+    def add_operator(self, builder, x, **output):
+        """Adds one TRANSPOSE_CONV; the kernel is stored as (out, height, width, in)."""
+        kernel, scale, bias = self.lower_weights()
+        kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
+        weights = builder.weights(np.moveaxis(kernel, -2, 0), scale, axis=0)
+        shape = _output_shape(builder, x, image_shape(builder.output_shape))
+        is_linear = function_name(self.activation) == "linear"
+        return builder.operator(
+            "TRANSPOSE_CONV",
+            (shape, weights, x, builder.bias(bias, x, scale)),
+            version=3 if is_linear else 4,
+            options_type="TransposeConvOptions",
+            options=self.window_options(),
+            **output,
+        )
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer; a dilated kernel is refused."""
+        if max(node.head.dilation_rate) > 1:
+            raise UnsupportedLayerError(
+                "LiteRT's TRANSPOSE_CONV has no dilation.",
+                layer=node.name,
+                received=f"dilation_rate={tuple(node.head.dilation_rate)}",
+                expected="dilation_rate=1",
+                fix="Use a larger kernel, or a dilated convolution of the other kind.",
+            )
+        return super().from_match(node, scheme)
+
+
+def _output_shape(builder, x, shape):
+    """The operator takes its output's shape as a tensor, and a file does not know the batch."""
+    known = builder.operator(
+        "SHAPE",
+        (x,),
+        part="input_shape",
+        shape=(4,),
+        dtype="int32",
+        options_type="ShapeOptions",
+        options={"outType": "INT32"},
+    )
+    larger = [after - before for before, after in zip(x.shape[1:], shape[1:], strict=True)]
+    return builder.operator(
+        "ADD",
+        (known, builder.constant("larger", np.array([0, *larger], "int32"))),
+        part="output_shape",
+        shape=(4,),
+        dtype="int32",
+        options_type="AddOptions",
+    )
+
+
+@register(layer_of(keras.layers.Conv2DTranspose), maybe(BATCH_NORM), maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QConv2DTranspose(TransposedConvolution, keras.layers.Conv2DTranspose):
+    """Transposed convolution with folded batch normalization: one TRANSPOSE_CONV.
+
+    A SHAPE and an ADD of int32 compute the shape of its output, for the batch is not known.
+
+    Args:
+        *args: Arguments of `keras.layers.Conv2DTranspose`.
+        batch_norm: Whether a batch normalization follows, or its configuration.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Conv2DTranspose`.
+
+    Example:
+    >>> layer = QConv2DTranspose(8, 3, strides=2, padding="same", batch_norm=True)
+    >>> layer(np.ones((1, 5, 5, 3), "float32")).shape
+    TensorShape([1, 10, 10, 8])
+    """
+
+
+@register(layer_of(keras.layers.Conv1DTranspose), maybe(BATCH_NORM), maybe(FUSED))
+@keras.saving.register_keras_serializable("keras_qat")
+class QConv1DTranspose(TransposedConvolution, keras.layers.Conv1DTranspose):
+    """Transposed 1D convolution: one TRANSPOSE_CONV between two RESHAPEs.
+
+    Args:
+        *args: Arguments of `keras.layers.Conv1DTranspose`.
+        batch_norm: Whether a batch normalization follows, or its configuration.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Conv1DTranspose`.
+
+    Example:
+    >>> layer = QConv1DTranspose(8, 3, strides=2, batch_norm=True)
+    >>> layer(np.ones((1, 5, 3), "float32")).shape
+    TensorShape([1, 11, 8])
+    """

@@ -1,0 +1,101 @@
+"""Lets a convolution pad by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qat.graph import Edge, Graph, Node, layer_of
+from keras_qat.layers.weighted import copy_variables
+
+_PADDING = layer_of(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D)
+_CONVOLUTION = layer_of(
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+)
+
+
+def fold_padding(graph: Graph) -> Graph:
+    """Makes a zero padding and the convolution behind it one convolution, where that is the same.
+
+    Matches: a `ZeroPadding1D` or `ZeroPadding2D` whose only consumer is a convolution without
+    padding of its own, if `padding="same"` would put as many zeros in the same places. Such is
+    the `ZeroPadding2D(((0, 1), (0, 1)))` before a stride of 2 in MobileNet.
+    Builds: the convolution with `padding="same"` and copies of its weights, under its name.
+    Why: in LiteRT a padding is an operator that copies the whole tensor.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph with fewer paddings.
+    """
+    folded = _keep_shared(graph, _candidates(graph))
+    dropped = {edge.node for edge in folded.values()}
+    mapping = {Edge(name): graph.nodes[name].inputs[0] for name in dropped}
+    made: dict[int, keras.layers.Layer] = {}
+    nodes = []
+    for node in graph.nodes.values():
+        if node.name in folded:
+            shape = graph.shape(mapping[folded[node.name]])
+            if id(node.head) not in made:
+                made[id(node.head)] = _same_padding(node.head, shape)
+            node = dataclasses.replace(node, operations=(made[id(node.head)],))
+        if node.name not in dropped:
+            nodes.append(node)
+    return graph.replace(nodes, mapping)
+
+
+def _candidates(graph: Graph) -> dict[str, Edge]:
+    """The convolutions that can pad by themselves, with the padded tensor."""
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    found = {}
+    for node in graph.nodes.values():
+        if node.is_input or not _CONVOLUTION(node.head) or node.head.padding != "valid":
+            continue
+        (edge,) = node.inputs
+        padding = graph.nodes[edge.node]
+        if padding.is_input or not _PADDING(padding.head) or edge in outputs:
+            continue
+        if len(consumers[edge]) == 1 and _pads_the_same(padding, node, graph):
+            found[node.name] = edge
+    return found
+
+
+def _pads_the_same(padding: Node, node: Node, graph: Graph) -> bool:
+    layer, shape = node.head, graph.shape(padding.inputs[0])
+    formats = {layer.data_format, getattr(padding.head, "data_format", "channels_last")}
+    if formats != {"channels_last"} or None in shape[1:-1]:
+        return False
+    amounts = np.reshape(padding.head.padding, (-1, 2)).tolist()
+    return amounts == _same_amounts(layer, shape[1:-1])
+
+
+def _same_amounts(layer: Any, sizes: Sequence[Any]) -> list[list[int]]:
+    """How many zeros `padding="same"` puts before and behind each axis."""
+    amounts = []
+    arguments = zip(sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+    for size, window, stride, dilation in arguments:
+        reach = (-(-size // stride) - 1) * stride + (window - 1) * dilation + 1
+        total = max(reach - size, 0)
+        amounts.append([total // 2, total - total // 2])
+    return amounts
+
+
+def _keep_shared(graph: Graph, found: dict[str, Edge]) -> dict[str, Edge]:
+    """Drops convolutions that are also called where nothing can be folded."""
+    others = {id(node.head) for name, node in graph.nodes.items() if name not in found}
+    return {name: edge for name, edge in found.items() if id(graph.nodes[name].head) not in others}
+
+
+def _same_padding(layer: Any, shape: Sequence[int | None]) -> Any:
+    made = type(layer).from_config({**layer.get_config(), "padding": "same"})
+    made.build(shape)
+    copy_variables(layer, made)
+    return made

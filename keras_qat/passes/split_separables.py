@@ -1,0 +1,102 @@
+"""Writes a separable convolution as the two convolutions that it consists of."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.graph.graph import Shape, unique_name
+from keras_qat.layers.weighted import assign_copy
+
+# The two parts that a separable convolution consists of.
+_PARTS: dict[type, tuple[Any, Any]] = {
+    keras.layers.SeparableConv1D: (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),
+    keras.layers.SeparableConv2D: (keras.layers.DepthwiseConv2D, keras.layers.Conv2D),
+}
+
+
+def split_separables(graph: Graph) -> Graph:
+    """Writes `SeparableConv2D` as a `DepthwiseConv2D` and a `Conv2D` with a 1x1 kernel.
+
+    Matches: `SeparableConv1D` and `SeparableConv2D`.
+    Builds: a depthwise convolution without a bias, and under the old name a convolution with the
+    bias and the activation; both have copies of the weights. A shared layer becomes two shared
+    layers.
+    Why: in LiteRT it is two operators, and between them is a tensor with a range of its own.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph without separable convolutions.
+    """
+    nodes: list[Node] = []
+    taken = set(graph.nodes)
+    made: dict[int, tuple[Any, Any]] = {}
+    for node in graph.nodes.values():
+        if type(node.head) not in _PARTS:
+            nodes.append(node)
+            continue
+        shape = graph.shape(node.inputs[0])
+        if id(node.head) not in made:
+            made[id(node.head)] = _split(node.head, shape)
+        depthwise, pointwise = made[id(node.head)]
+        name = unique_name(f"{node.name}_depthwise", taken)
+        taken.add(name)
+        source, between = node.inputs[0], Edge(name)
+        nodes.append(
+            dataclasses.replace(
+                node,
+                name=name,
+                operations=(depthwise,),
+                arguments=((source,), {}),
+                shapes=(tuple(depthwise.compute_output_shape(shape)),),
+            )
+        )
+        nodes.append(
+            dataclasses.replace(
+                node, operations=(pointwise,), inputs=(between,), arguments=((between,), {})
+            )
+        )
+    return graph.replace(nodes, {})
+
+
+def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:
+    """The two parts of a layer, built, with its weights."""
+    depthwise_class, pointwise_class = _PARTS[type(layer)]
+    common = {"data_format": layer.data_format, "trainable": layer.trainable}
+    depthwise = depthwise_class(
+        layer.kernel_size,
+        strides=layer.strides,
+        padding=layer.padding,
+        depth_multiplier=layer.depth_multiplier,
+        dilation_rate=layer.dilation_rate,
+        use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
+        name=f"{layer.name}_depthwise",
+        **common,
+    )
+    pointwise = pointwise_class(
+        layer.filters,
+        1,
+        activation=layer.activation,
+        use_bias=layer.use_bias,
+        kernel_regularizer=layer.pointwise_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_regularizer=layer.bias_regularizer,
+        bias_constraint=layer.bias_constraint,
+        activity_regularizer=layer.activity_regularizer,
+        name=layer.name,
+        **common,
+    )
+    depthwise.build(shape)
+    pointwise.build(depthwise.compute_output_shape(shape))
+    assign_copy(depthwise.kernel, layer.depthwise_kernel)
+    assign_copy(pointwise.kernel, layer.pointwise_kernel)
+    if layer.use_bias:
+        assign_copy(pointwise.bias, layer.bias)
+    return depthwise, pointwise

@@ -1,0 +1,101 @@
+"""Convolutions over sequences: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QConv1D, QDepthwiseConv1D
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    branches,
+    exported,
+    layer,
+    operators_of,
+    quantized_with,
+)
+
+Conv1D, DepthwiseConv1D = keras.layers.Conv1D, keras.layers.DepthwiseConv1D
+BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU
+
+STEPS = (11, 4)
+
+CASES = [
+    Case(
+        "conv1d",
+        (QConv1D,),
+        branches(
+            STEPS,
+            [layer(Conv1D, 5, 1)],
+            [layer(Conv1D, 4, 3, padding="same", activation="relu")],
+            [layer(Conv1D, 4, 3, strides=2, activation="relu6")],
+            [layer(Conv1D, 4, 4, strides=3, padding="same", use_bias=False)],
+            [layer(Conv1D, 4, 3, dilation_rate=2)],
+            [layer(Conv1D, 4, 3, dilation_rate=3, padding="same", groups=2)],
+            [layer(Conv1D, 4, 3, padding="causal", activation="relu")],
+            [layer(Conv1D, 4, 4, padding="causal", strides=2)],
+            [layer(Conv1D, 4, 3, padding="causal", dilation_rate=4, groups=4)],
+            [layer(Conv1D, 4, 1, padding="causal")],
+        ),
+    ),
+    Case(
+        "conv1d_batch_normalization",
+        (QConv1D,),
+        branches(
+            STEPS,
+            [layer(Conv1D, 4, 3), BatchNormalization],
+            [layer(Conv1D, 4, 3, padding="causal", use_bias=False), BatchNormalization, ReLU],
+            [layer(Conv1D, 8, 3, groups=2, padding="same"), BatchNormalization, layer(ReLU, 6.0)],
+        ),
+        no_gradient=("/bias",),
+    ),
+    Case(
+        "depthwise_conv1d",
+        (QDepthwiseConv1D,),
+        branches(
+            STEPS,
+            [layer(DepthwiseConv1D, 3)],
+            [layer(DepthwiseConv1D, 3, strides=2, padding="same", activation="relu6")],
+            [layer(DepthwiseConv1D, 4, depth_multiplier=2, padding="same", use_bias=False)],
+            [layer(DepthwiseConv1D, 3, dilation_rate=2, activation="relu")],
+        ),
+    ),
+    Case(
+        "depthwise_conv1d_batch_normalization",
+        (QDepthwiseConv1D,),
+        branches(
+            STEPS,
+            [layer(DepthwiseConv1D, 3), BatchNormalization, ReLU],
+            [layer(DepthwiseConv1D, 3, depth_multiplier=2), BatchNormalization],
+        ),
+        no_gradient=("/bias",),
+    ),
+]
+
+
+def test_causal_by_hand():
+    conv = Conv1D(1, 2, padding="causal", dilation_rate=2, use_bias=False, name="conv")
+    model = keras.Sequential([keras.Input((4, 1), name="input"), conv])
+    conv.kernel.assign(np.array([1.0, 0.5], "float32").reshape(2, 1, 1))
+    quantized = quantized_with(model, input=HALVES, conv=HALVES)
+    x = np.array([2.0, 4.0, 6.0, 8.0], "float32").reshape(1, 4, 1)
+    # Half of each value, and the whole value of two steps before.
+    assert quantized.predict(x, verbose=0).ravel().tolist() == [1.0, 2.0, 5.0, 8.0]
+    assert operators_of(exported(quantized)) == ["RESHAPE", "PAD", "CONV_2D", "RESHAPE"]
+
+
+@pytest.mark.parametrize("make", [layer(Conv1D, 2, 1), layer(DepthwiseConv1D, 1)])
+def test_channels_first_is_refused(make):
+    conv = make(data_format="channels_first", name="ncw")
+    model = keras.Sequential([keras.Input((2, 4)), conv])
+    with pytest.raises(UnsupportedLayerError, match="ncw.*channels_last"):
+        keras_qat.quantize_model(model)
+
+
+@pytest.mark.parametrize("make", [layer(Conv1D, 2), layer(DepthwiseConv1D)])
+def test_window_beyond_exact_sums_is_refused(make):
+    model = keras.Sequential([keras.Input((600, 1)), make(kernel_size=519, name="huge")])
+    with pytest.raises(UnsupportedLayerError, match="'huge'.*518 taps"):
+        keras_qat.quantize_model(model)

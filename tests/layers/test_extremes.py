@@ -1,0 +1,85 @@
+"""MAXIMUM and MINIMUM: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import read_model
+from keras_qat.layers import QMaximum, QMinimum
+from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+
+Maximum, Minimum = keras.layers.Maximum, keras.layers.Minimum
+maximum, minimum = keras.ops.maximum, keras.ops.minimum
+
+
+def two_inputs():
+    a, b = keras.Input((5, 4)), keras.Input((5, 4))
+    outputs = [Maximum()([a, b]), Minimum()([b, a]), maximum(a, a), minimum(a, b)]
+    return keras.Model([a, b], outputs)
+
+
+def broadcasting():
+    a, b, c = keras.Input((3, 4, 2)), keras.Input((1, 1, 2)), keras.Input((3, 1, 1))
+    return keras.Model([a, b, c], [Maximum()([a, b]), Minimum()([c, a]), maximum(b, c)])
+
+
+def many_inputs():
+    inputs = [keras.Input((6,)) for _ in range(4)]
+    return keras.Model(inputs, [Maximum()(inputs[:3]), Minimum()(inputs)])
+
+
+def with_constants():
+    """Each on a tensor of its own, since operands and output have one range."""
+    rng = np.random.default_rng(3)
+    full, rows, wide = (rng.normal(size=s).astype("float32") for s in [(4, 3), (4, 1), (1, 5, 3)])
+    inputs = [keras.Input((4, 3)) for _ in range(6)] + [keras.Input((1, 3))]
+    a, b, c, d, e, f, g = inputs
+    outputs = [maximum(a, full), minimum(full, b), minimum(rows, c), maximum(wide, g)]
+    outputs += [minimum(d, 1e6 * (full > 0) + full), maximum(e, -1e6 + full), maximum(f, full[0])]
+    return keras.Model(inputs, outputs)
+
+
+CASES = [
+    Case("extremes", (QMaximum, QMinimum), two_inputs, steps=0),
+    Case("extremes_broadcasting", (QMaximum, QMinimum), broadcasting, steps=0),
+    Case("extremes_of_many", (QMaximum, QMinimum), many_inputs, steps=0),
+    Case("extremes_with_constants", (QMaximum, QMinimum), with_constants),
+]
+
+
+def test_operands_and_output_have_one_range():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    outputs = [Maximum()([a, b]), Minimum()([a, b])]
+    model = quantized_with(keras.Model([a, b], outputs), a=HALVES, b=(-1.0, 1.0))
+    x = [np.array([[0.5, -2.0, 30.0]], "float32"), np.array([[0.1, 9.0, 63.5]], "float32")]
+    # 0.1 is 0 in steps of 0.5
+    assert [y.tolist() for y in model.predict(x, verbose=0)] == [
+        [[0.5, 9.0, 63.5]],
+        [[0.0, -2.0, 30.0]],
+    ]
+    assert sorted(operators_of(exported(model))) == ["MAXIMUM", "MINIMUM"]
+
+
+def test_constant_far_away_does_not_widen_the_range():
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, minimum(x, np.array([[1.0, 1e9, 1e9]], "float32")))
+    data = np.array([[1.5, -2.0, 2.0]], "float32")
+    quantized = keras_qat.quantize_model(model, calibration_data=data)
+    np.testing.assert_allclose(quantized.predict(data, verbose=0), [[1.0, -2.0, 2.0]], atol=0.01)
+
+
+def test_constant_that_shows_widens_the_range():
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, maximum(x, np.array([[10.0, -10.0]], "float32")))
+    name = list(read_model(model).nodes)[1]
+    quantized = quantized_with(model, x=(-1.0, 1.0), **{name: HALVES})
+    assert quantized.predict(np.array([[0.5, 0.5]]), verbose=0).tolist() == [[10.0, 0.5]]
+
+
+def test_different_ranks_are_refused():
+    a, b = keras.Input((2, 3)), keras.Input((3,))
+    model = keras.Model([a, b], Maximum(name="ranks")([a, b]))
+    with pytest.raises(UnsupportedLayerError, match="ranks.*same rank"):
+        keras_qat.quantize_model(model)

@@ -1,0 +1,80 @@
+"""HARD_SWISH: cases of the contract, hand-computed numbers, the limit of the kernel."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.layers import QHardSwish
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    Prepared,
+    assert_equals_litert,
+    branches,
+    exported,
+    layer,
+    operation,
+    operators_of,
+    quantized_with,
+)
+
+Activation = keras.layers.Activation
+
+
+def far_below(model, rng, batch):
+    """Inputs of which only the largest are above -3, by little."""
+    return [rng.uniform(-40, -2.99, (batch, *x.shape[1:])).astype("float32") for x in model.inputs]
+
+
+CASES = [
+    Case(
+        "hard_swish",
+        (QHardSwish,),
+        branches(
+            (3, 4, 2),
+            [layer(Activation, "hard_silu")],
+            [layer(Activation, "hard_swish")],
+            [operation(keras.ops.hard_silu)],
+            [layer(keras.layers.Conv2D, 3, 1, activation="hard_swish")],
+        ),
+    ),
+    Case(
+        "hard_swish_of_nothing",
+        (QHardSwish,),
+        branches((50,), [layer(Activation, "hard_swish")]),
+        data=far_below,
+        least_scale=1.0,
+        greatest_scale=1.0,
+    ),
+]
+
+
+def test_hard_swish_by_hand():
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, Activation("hard_swish", name="y")(x))
+    model = quantized_with(model, x=HALVES, y=HALVES)
+    values = np.array([[0.0, 3.0, 10.0, -3.0, -50.0, 1.5]], "float32")
+    # 1.125 is 2.25 steps of 0.5
+    assert model.predict(values, verbose=0).tolist() == [[0.0, 3.0, 10.0, 0.0, 0.0, 1.0]]
+    assert operators_of(exported(model)) == ["HARD_SWISH"]
+
+
+@pytest.mark.parametrize("largest", [-2.999999, -3.0, 1e-6])
+def test_a_file_that_the_kernel_refuses_is_never_written(largest, tmp_path):
+    x = keras.Input((3,), name="x")
+    model = keras_qat.quantize_model(keras.Model(x, Activation("hard_swish", name="y")(x)))
+    values = np.array([[-100.0, -50.0, largest]], "float32")
+    keras_qat.calibrate(model, values, verbose=0)
+    parameters = model.get_layer("y").links
+    input_scale, output_scale = parameters.inputs[0].grid().scale, parameters.output.grid().scale
+    assert float(input_scale) < 128 * float(output_scale)
+    keras_qat.export_litert(model, tmp_path / "model.tflite")
+    assert keras_qat.verify(model, tmp_path / "model.tflite", values, verbose=0).exact
+
+
+def test_a_range_shared_with_the_input():
+    x = keras.Input((3,), name="x")
+    y = keras.layers.Concatenate()([x, Activation("hard_swish")(x)])
+    prepared = Prepared(Case("shared", (), lambda: keras.Model(x, y), data=far_below))
+    assert_equals_litert(prepared)

@@ -1,0 +1,67 @@
+"""MEAN, REDUCE_MAX and REDUCE_MIN: cases of the contract, hand-computed numbers, errors."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QMean, QReduceMax, QReduceMin
+from tests.layers.contract import HALVES, Case, branches, operation, quantized_with, together
+
+
+def reduced(*functions):
+    """A reduction over one, several and all axes but the first, of tensors of all ranks."""
+
+    def chains(*axes):
+        arguments = [(axis, keepdims) for axis in axes for keepdims in (False, True)]
+        return [
+            [operation(lambda x, f=f, a=axis, k=keepdims: f(x, axis=a, keepdims=k))]
+            for f, (axis, keepdims) in zip(functions * len(arguments), arguments, strict=False)
+        ]
+
+    return together(
+        branches((5, 3, 4, 2), *chains(2, (1, 2, 3), (1, -1)), prefix="a"),
+        branches((5, 3, 4), *chains(1, 2, -1, (1, 2), (2, 3), (1, 3), (-1, 1, 2)), prefix="b"),
+        branches((7, 6), *chains(1, -1, [1, 2]), prefix="c"),
+        branches((9,), *chains(1), prefix="d"),
+    )
+
+
+CASES = [
+    Case("mean", (QMean,), reduced(ops.mean)),
+    Case("reduce_max", (QReduceMax,), reduced(ops.max, ops.amax), steps=0),
+    Case("reduce_min", (QReduceMin,), reduced(ops.min, ops.amin), steps=0),
+]
+
+
+def test_by_hand():
+    x = keras.Input((2, 2), name="input")
+    mean = QMean([2], name="mean")(x)
+    model = keras.Model(x, [mean, ops.max(x, axis=1), ops.min(x, axis=1, keepdims=True)])
+    quantized = quantized_with(model, input=HALVES, mean=(-32.0, 31.75))
+    means, maxima, minima = quantized.predict(np.array([[[0.5, 1.0], [-3.0, 4.0]]]), verbose=0)
+    assert means.tolist() == [[0.75, 0.5]]
+    assert maxima.tolist() == [[0.5, 4.0]]
+    assert minima.tolist() == [[[-3.0, 1.0]]]
+
+
+@pytest.mark.parametrize("axis", [None, 0, (0, 1), -3])
+def test_a_reduction_of_the_batch_is_refused(axis):
+    x = keras.Input((2, 2), name="input")
+    model = keras.Model(x, ops.max(x, axis=axis))
+    with pytest.raises(UnsupportedLayerError, match="batch.*'max"):
+        keras_qat.quantize_model(model)
+
+
+def test_an_initial_value_is_refused():
+    x = keras.Input((2, 2), name="input")
+    model = keras.Model(x, ops.max(x, axis=1, initial=0.0))
+    with pytest.raises(UnsupportedLayerError, match="initial"):
+        keras_qat.quantize_model(model)
+
+
+def test_unknown_sizes_are_refused():
+    with pytest.raises(UnsupportedLayerError, match="not known.*'mean'"):
+        QMean([1], name="mean").build((None, None, 4))
