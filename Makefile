@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install
 DEMO_STAMP := $(VENV)/.demo-installed
 DEV_STAMP := $(VENV)/.dev-installed
 
+# Neighbouring tests share what they prepare: each worker takes a run of them.
+PARALLEL := --numprocesses auto --dist worksteal
+
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
@@ -21,10 +24,10 @@ demo: $(DEMO_STAMP)  ## Train, quantize, fine-tune, export and verify a small Re
 	$(BIN)/python examples/digits_demo.py
 
 test: $(DEV_STAMP)  ## Run the tests, the slow ones left out
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-all: $(DEV_STAMP)  ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(DEV_STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
