@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
 from keras_qat.graph.reading import read_function
 
 
-def trace_layer(node: Node, graph: Graph) -> Graph:
+def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None) -> Graph:
     """Runs the `call` of a layer on symbolic tensors and reads what it did.
 
     The layer's own variables become `Parameter`s of the operations that take them; what is
@@ -25,6 +25,7 @@ def trace_layer(node: Node, graph: Graph) -> Graph:
     Args:
         node: A call of one Keras layer.
         graph: The graph that it is in, which gives the shapes of its inputs.
+        call: What to run instead of the layer's own `call`.
 
     Returns:
         A graph with one input for each input of the node, in their order.
@@ -42,7 +43,7 @@ def trace_layer(node: Node, graph: Graph) -> Graph:
     )
     with _symbolic_variables(node.head) as variables:
         try:
-            outputs = node.head.call(*args, **kwargs)
+            outputs = (call or node.head.call)(*args, **kwargs)
             symbols = [*inputs.values(), *(symbol for symbol, _ in variables)]
             traced = read_function(keras.Function(symbols, outputs), node.head.name)
         except Exception as error:  # whatever the user's code raises

@@ -1,5 +1,6 @@
 """Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
 
+from keras_qat.layers import preprocessing
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.base import QuantizedLayer, float_mode
@@ -106,6 +107,7 @@ __all__ = [
     "QuantizedModel",
     "find_slice",
     "float_mode",
+    "preprocessing",
     "refusal",
     "refuse",
     "register",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_qat.graph.patterns import Matcher, matches_chain
@@ -42,6 +43,7 @@ class Refusal:
 
 _SLICES: list[Slice] = []
 _REFUSALS: list[Refusal] = []
+_CALLS: dict[type, Callable[..., Any]] = {}
 
 
 def register(*pattern: Matcher):
@@ -88,6 +90,29 @@ def refusal(operation: Any) -> Refusal | None:
     'LiteRT convolves volumes in float only.'
     """
     return next((entry for entry in _REFUSALS if entry.matcher(operation)), None)
+
+
+def written_in_ops(layer_class: type):
+    """Registers how to write a Keras layer whose own `call` cannot be traced in `keras.ops`.
+
+    Args:
+        layer_class: The Keras layer; its subclasses are not meant.
+
+    Returns:
+        A decorator of a function of the layer and of the tensors that it is called with.
+    """
+
+    def decorate(function):
+        _CALLS[layer_class] = function
+        return function
+
+    return decorate
+
+
+def call_of(layer: Any) -> Callable[..., Any]:
+    """Returns what to trace to learn what a layer computes: its `call`, or what stands for it."""
+    written = _CALLS.get(type(layer))
+    return layer.call if written is None else functools.partial(written, layer)
 
 
 def registered_slices() -> tuple[Slice, ...]:

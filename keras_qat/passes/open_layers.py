@@ -7,11 +7,13 @@ import inspect
 
 import keras
 
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import activation_name
+from keras_qat.layers.registry import call_of
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_separables import split_separables
@@ -40,18 +42,36 @@ def open_layers(graph: Graph) -> Graph:
     nodes: dict[str, Node] = {}
     mapping: dict[Edge, Edge] = {}
     taken = set(graph.nodes)
+    opened: dict[int, Graph] = {}
     for node in graph.nodes.values():
         node = node.rewired(mapping)
         if not _is_opened(node):
             nodes[node.name] = node
             continue
         outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
-        inner = split_separables(inline_models(trace_layer(node, outer)))
-        inner = open_layers(split_activations(inner))
-        for child in _bound(node, inner, mapping, taken):
+        for child in _bound(node, _opened(node, outer, opened), mapping, taken):
             nodes[child.name] = child
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
     return dataclasses.replace(graph, nodes=nodes, outputs=outputs)
+
+
+def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:
+    """What a layer consists of: the same operations at each of its calls, to share its weights."""
+    shapes = [graph.shape(edge) for edge in dict.fromkeys(node.inputs)]
+    known = opened.get(id(node.head))
+    if known is not None and [known.shape(Edge(name)) for name in known.inputs] == shapes:
+        return known
+    if known is not None and node.head.trainable_variables:
+        raise UnsupportedLayerError(
+            "A shared layer of one's own is called with tensors of different shapes, and its "
+            "weights would not stay shared.",
+            layer=node.name,
+            received=f"shapes {shapes}",
+            fix="Call it with one shape, or register a slice for it (`keras_qat.register`).",
+        )
+    inner = inline_models(trace_layer(node, graph, call_of(node.head)))
+    inner = open_layers(split_activations(split_separables(inner)))
+    return opened.setdefault(id(node.head), inner)
 
 
 def _is_opened(node: Node) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from keras_qat.graph import Graph, Node
+from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
@@ -14,8 +15,8 @@ from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
-from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_merges import split_merges
+from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_separables import split_separables
 from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
@@ -34,6 +35,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     pool_whole_images,
     fold_padding,
     fold_batch_norms,
+    fold_affines_forward,
     fuse_activations,
 )
 

@@ -22,14 +22,35 @@ class _Affine:
     trainable_scale: bool = False
     trainable_shift: bool = False
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it returns its input, and always will."""
+        trains = self.trainable_scale or self.trainable_shift
+        return not trains and bool(np.all(self.gamma == 1) and np.all(self.beta == 0))
+
+    def then(self, other: _Affine) -> _Affine | None:
+        """Both as one, or None if its variables would train differently."""
+        scales = bool(np.any(other.gamma != 1)) or other.trainable_scale
+        trains = self.trainable_scale or self.trainable_shift or other.trainable_scale
+        if (scales and trains) or (self.trainable_shift and other.trainable_shift):
+            return None
+        return _Affine(
+            self.gamma * other.gamma,
+            self.beta * other.gamma + other.beta,
+            self.trainable_scale,
+            self.trainable_shift or other.trainable_shift,
+        )
+
 
 def write_affines(graph: Graph) -> Graph:
     """Writes `x * gamma`, `x + beta`, `x / 6`, `1 - x` and the like as a `ChannelAffine`.
 
     Matches: Add, Subtract, Multiply, TrueDivide or Negative of one tensor and a constant, or a
-    variable of a custom layer, that has one number or one for each channel.
-    Builds: a `ChannelAffine`, which `fold_batch_norms` folds into the layer before it, or which
-    becomes a per-channel operator of its own. The variables still train.
+    variable of a custom layer, that has one number or one for each channel; `Rescaling` and
+    `Normalization` consist of these.
+    Builds: a `ChannelAffine`, one for several in a row, none if they do nothing. The batch norm
+    passes fold it into the layer before or behind it, or it becomes a per-channel operator of
+    its own. The variables still train.
     Why: an operator with an int8 constant would cost a requantization and have one scale for
     all channels.
 
@@ -39,11 +60,47 @@ def write_affines(graph: Graph) -> Graph:
     Returns:
         A graph without such arithmetic.
     """
+    affines = {node.name: _affine_of(graph, node) for node in graph.nodes.values()}
+    found = {name: affine for name, affine in affines.items() if affine is not None}
+    # Calls of the same operations have the same variables, and stay calls of one layer.
+    heads = {name: (id(graph.nodes[name].head),) for name in found}
+    mapping = _merge(graph, found, heads)
+    made: dict[tuple[int, ...], ChannelAffine] = {}
     nodes = []
     for node in graph.nodes.values():
-        affine = _affine_of(graph, node)
-        nodes.append(node if affine is None else _written(node, affine))
-    return graph.replace(nodes, {})
+        if Edge(node.name) in mapping:
+            continue
+        if node.name in found:
+            layer = made.get(heads[node.name]) or _layer_of(node, found[node.name])
+            made[heads[node.name]] = layer
+            arguments = ((node.inputs[0],), {})
+            node = dataclasses.replace(node, operations=(layer,), arguments=arguments)
+        nodes.append(node)
+    return graph.replace(nodes, mapping)
+
+
+def _merge(
+    graph: Graph, found: dict[str, _Affine], heads: dict[str, tuple[int, ...]]
+) -> dict[Edge, Edge]:
+    """Merges what follows each other into the last one; returns what stands for the others."""
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    mapping: dict[Edge, Edge] = {}
+    for name in list(found):
+        edge = graph.nodes[name].inputs[0]
+        before = found.get(edge.node)
+        if before is not None and edge not in outputs and len(consumers[edge]) == 1:
+            both = before.then(found[name])
+            if both is not None:
+                found[name], heads[name] = both, heads[edge.node] + heads[name]
+                mapping[edge] = _source(graph, edge, mapping)
+        if found[name].is_identity:
+            mapping[Edge(name)] = _source(graph, Edge(name), mapping)
+    return mapping
+
+
+def _source(graph: Graph, edge: Edge, mapping: dict[Edge, Edge]) -> Edge:
+    source = graph.nodes[edge.node].inputs[0]
+    return mapping.get(source, source)
 
 
 def _affine_of(graph: Graph, node: Node) -> _Affine | None:
@@ -77,7 +134,7 @@ def _per_channel(leaf: Any, shape: tuple) -> np.ndarray | None:
     return np.broadcast_to(array.reshape(-1), (shape[-1],)).copy()
 
 
-def _written(node: Node, affine: _Affine) -> Node:
+def _layer_of(node: Node, affine: _Affine) -> ChannelAffine:
     layer = ChannelAffine(
         trainable_scale=affine.trainable_scale,
         trainable_shift=affine.trainable_shift,
@@ -85,5 +142,4 @@ def _written(node: Node, affine: _Affine) -> Node:
     )
     layer.build(node.shapes[0])
     layer.set_values(affine.gamma, affine.beta)
-    arguments = ((node.inputs[0],), {})
-    return dataclasses.replace(node, operations=(layer,), arguments=arguments)
+    return layer

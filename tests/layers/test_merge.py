@@ -143,13 +143,15 @@ def test_products_and_differences_by_hand():
 
 
 def test_constant_by_hand():
-    x = keras.Input((3,), name="x")
-    model = keras.Model(x, keras.ops.add(x, np.array([[1.27, -1.27, 0.004]], "float32")))
+    x = keras.Input((2, 3), name="x")
+    constant = np.array([[[1.27, -1.27, 0.004]] * 2], "float32")
+    constant[0, 1] = 0.0
+    model = keras.Model(x, keras.ops.add(x, constant))
     ranges = {"x": HALVES, list(read_model(model).nodes)[1]: (-1.28, 1.27)}
     model = quantized_with(model, **ranges)
     # the constant has steps of 0.01, and 0.004 is none of them
-    expected = [[1.27, -0.77, 0.5]]
-    actual = model.predict(np.array([[0.0, 0.5, 0.5]], "float32"), verbose=0)
+    expected = [[[1.27, -0.77, 0.5], [0.0, 0.5, 0.5]]]
+    actual = model.predict(np.array([[[0.0, 0.5, 0.5]] * 2], "float32"), verbose=0)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
     assert operators_of(exported(model)) == ["ADD"]
 

@@ -6,6 +6,8 @@ import pytest
 from keras import ops
 
 import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QBatchNormalization
 from tests.passes.test_open_layers import Scaled
 
 layers = keras.layers
@@ -47,3 +49,53 @@ def test_folds_into_the_layer_before():
     clone = keras_qat.clone_model(keras.Model(x, ops.relu(layers.Dense(3, name="d")(x) * 0.5)))
     assert [layer.name for layer in clone.layers[1:]] == ["d"]
     assert len(clone.trainable_weights) == 2
+
+
+def affines_of(model):
+    return [
+        type(layer).__name__
+        for layer in keras_qat.clone_model(model).layers
+        if isinstance(layer, QBatchNormalization)
+    ]
+
+
+def test_several_in_a_row_are_one():
+    x = keras.Input((6, 3))
+    y = layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 1.0, 0.25])(
+        layers.Rescaling(1 / 255, -1.0)(x)
+    )
+    model = keras.Model(x, (2 - y) * 3)
+    assert affines_of(model) == ["QBatchNormalization"]
+    np.testing.assert_allclose(keras_qat.clone_model(model)(rows()), model(rows()), atol=1e-4)
+
+
+def test_what_does_nothing_is_dropped():
+    x = keras.Input((6, 3))
+    y = layers.Normalization(mean=0.0, variance=1.0)(x) * 2 / 2
+    assert affines_of(keras.Model(x, layers.ReLU()(y + 0))) == []
+
+
+def test_variables_that_would_train_differently_stay_apart():
+    x = keras.Input((6, 3))
+    model = keras.Model(x, Scaled()(Scaled()(x)))
+    clone = keras_qat.clone_model(model)
+    assert affines_of(model) == ["QBatchNormalization"] * 2
+    assert len(clone.trainable_weights) == 4
+
+
+def test_a_shared_layer_stays_shared():
+    scaled, first, second = Scaled(), keras.Input((6, 3)), keras.Input((6, 3))
+    model = keras.Model([first, second], [scaled(first), scaled(second)])
+    clone = keras_qat.clone_model(model)
+    assert len(clone.trainable_weights) == 2
+    data = [rows(), 1 + rows()]
+    for ours, exact in zip(clone(data), model(data), strict=True):
+        np.testing.assert_allclose(ours, exact, atol=1e-5)
+
+
+def test_a_shared_layer_of_two_shapes_is_refused():
+    scaled = Scaled(name="scaled")
+    first, second = keras.Input((6, 3)), keras.Input((2, 3))
+    model = keras.Model([first, second], [scaled(first), scaled(second)])
+    with pytest.raises(UnsupportedLayerError, match="different shapes.*scaled"):
+        keras_qat.clone_model(model)

@@ -1,0 +1,106 @@
+"""Folds a constant factor and offset for each channel into the layers behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.graph import Edge, Graph, Node, layer_of
+from keras_qat.layers.batch_normalization import BATCH_NORM
+
+_KERNEL = layer_of(
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Dense,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+)
+
+
+class _Affine(NamedTuple):
+    gamma: np.ndarray
+    beta: np.ndarray
+
+
+def fold_affines_forward(graph: Graph) -> Graph:
+    """Makes constant arithmetic and the convolutions or dense layers behind it one layer each.
+
+    Matches: a `ChannelAffine` whose variables do not train, or a frozen `BatchNormalization`, that
+    no layer before it took up, if only convolutions and dense layers take its output. A layer
+    that pads takes up factors only: its zeros would not be zeros before an offset.
+    Builds: copies of these layers with `kernel * factor`, and a bias where there is an offset.
+    Why: the `Rescaling` or `Normalization` at the head of a model costs nothing then, and the
+    pixels themselves are the input.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph with less arithmetic.
+    """
+    mapping: dict[Edge, Edge] = {}
+    folded: dict[str, Node] = {}
+    calls: dict[int, int] = {}
+    for node in graph.nodes.values():
+        calls[id(node.head)] = calls.get(id(node.head), 0) + 1
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    for node in graph.nodes.values():
+        edge, behind = Edge(node.name), consumers.get(Edge(node.name), [])
+        affine = _constant(node)
+        if affine is None or edge in outputs or not behind:
+            continue
+        if all(_takes_up(each, affine) and calls[id(each.head)] == 1 for each in behind):
+            mapping[edge] = node.inputs[0]
+            folded.update({each.name: _folded(graph, each, affine) for each in behind})
+    nodes = [folded.get(n.name, n) for n in graph.nodes.values() if Edge(n.name) not in mapping]
+    return graph.replace(nodes, mapping)
+
+
+def _constant(node: Node) -> _Affine | None:
+    """What a node multiplies with and adds, if training does not change that."""
+    if node.is_input or len(node.operations) != 1 or not BATCH_NORM(node.head):
+        return None
+    norm: Any = node.head
+    if norm.trainable and norm.trainable_variables:
+        return None
+    if norm.trainable and type(norm) is keras.layers.BatchNormalization:
+        return None  # without scale and center it still has the statistics of the batch
+    mean, variance = (
+        ops.convert_to_numpy(value).astype("float64")
+        for value in (norm.moving_mean, norm.moving_variance)
+    )
+    gamma = 1.0 / np.sqrt(variance + norm.epsilon)
+    if norm.gamma is not None:
+        gamma = gamma * ops.convert_to_numpy(norm.gamma)
+    beta = np.zeros_like(gamma) if norm.beta is None else ops.convert_to_numpy(norm.beta)
+    return _Affine(gamma, beta - mean * gamma)
+
+
+def _takes_up(node: Node, affine: _Affine) -> bool:
+    layer = node.head
+    if len(node.inputs) != 1 or not _KERNEL(layer) or getattr(layer, "groups", 1) != 1:
+        return False
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return False
+    return not np.any(affine.beta) or getattr(layer, "padding", "valid") == "valid"
+
+
+def _folded(graph: Graph, node: Node, affine: _Affine) -> Node:
+    """The node with a copy of its layer that computes the affine function too."""
+    layer: Any = node.head
+    kernel = ops.convert_to_numpy(layer.kernel).astype("float64")
+    use_bias = layer.use_bias or bool(np.any(affine.beta))
+    copy: Any = type(layer).from_config({**layer.get_config(), "use_bias": use_bias})
+    copy.build(graph.shape(node.inputs[0]))
+    copy.kernel.assign(kernel * affine.gamma[:, None])
+    if use_bias:
+        # The kernel is (*window, in, out), that of a depthwise layer (*window, in, multiplier).
+        added = np.sum(kernel * affine.beta[:, None], axis=tuple(range(kernel.ndim - 2)))
+        added = added.reshape(-1) if hasattr(layer, "depth_multiplier") else added.sum(axis=0)
+        copy.bias.assign(added + (ops.convert_to_numpy(layer.bias) if layer.use_bias else 0.0))
+    copy.trainable = layer.trainable
+    return dataclasses.replace(node, operations=(copy, *node.operations[1:]))
