@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import keras
+
+# Operations that are not called by name.
+_SYNTAX = {"GetItem": "x[...]"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +18,7 @@ class Matcher:
     """A test on one operation.
 
     Attributes:
-        label: What it matches, for people: `"Conv2D"`.
+        label: What it matches, for people: `"keras.layers.Conv2D or ops.pad"`.
         test: The test.
         optional: Whether a chain may lack it.
     """
@@ -36,8 +42,13 @@ def layer_of(*classes: type) -> Matcher:
     >>> layer_of(keras.layers.Flatten)(keras.layers.Flatten())
     True
     """
-    label = " or ".join(cls.__name__ for cls in classes)
+    label = " or ".join(_layer_name(cls) for cls in classes)
     return Matcher(label, lambda operation: type(operation) in classes)
+
+
+def _layer_name(cls: type) -> str:
+    is_public = getattr(keras.layers, cls.__name__, None) is cls
+    return f"keras.layers.{cls.__name__}" if is_public else cls.__name__
 
 
 def operation_named(*names: str) -> Matcher:
@@ -53,13 +64,17 @@ def operation_named(*names: str) -> Matcher:
     >>> operation_named("Add")(list(read_model(model).nodes.values())[1].head)
     True
     """
-    label = " or ".join(f"ops.{name.lower()}" for name in names)
+    label = " or ".join(_SYNTAX.get(name, f"ops.{_snake_case(name)}") for name in names)
 
     def test(operation: Any) -> bool:
         cls = type(operation)
         return cls.__module__.startswith("keras.src.ops.") and cls.__name__ in names
 
     return Matcher(label, test)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def any_of(*matchers: Matcher) -> Matcher:

@@ -38,6 +38,7 @@ class QSoftmax(Elementwise):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
 
+    operators = ("SOFTMAX",)
     fixed_parameters = FixedParameters(1 / 256, -128)
 
     def float_forward(self, inputs, training=None):
@@ -77,6 +78,8 @@ class QReLU(Elementwise):
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
+
+    operators = ("RELU", "RELU6")
 
     def __init__(self, activation="relu", *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)

@@ -139,6 +139,7 @@ class QAdaptiveMaxPooling(AdaptivePooling):
     [2.0, 3.0]
     """
 
+    operators = ("MAX_POOL_2D", "GATHER", "CONCATENATION", "RESHAPE")
     operator_code = "MAX_POOL_2D"
 
     def float_forward(self, inputs, training=None):
@@ -169,6 +170,7 @@ class QAdaptiveAveragePooling(AdaptivePooling):
     [1.5, 2.5]
     """
 
+    operators = ("AVERAGE_POOL_2D", "GATHER", "CONCATENATION", "RESHAPE")
     operator_code = "AVERAGE_POOL_2D"
 
     def float_forward(self, inputs, training=None):

@@ -91,6 +91,8 @@ class QuantizedLayer(keras.layers.Layer):
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
+        operators: The LiteRT operators that `lower` adds, each that it may add for some
+            arguments; empty where it adds none. Each registered layer says it.
         shares_range: Whether the output has the quantization parameters of the inputs, because
             the operator moves or selects values.
         fixed_parameters: Parameters of the output if the kernel prescribes them.
@@ -101,6 +103,7 @@ class QuantizedLayer(keras.layers.Layer):
             become a node of its own before anything is fused.
     """
 
+    operators: tuple[str, ...]
     shares_range = False
     fixed_parameters: FixedParameters | None = None
     range_momentum = 0.99

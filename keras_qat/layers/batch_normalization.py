@@ -23,7 +23,7 @@ def _normalizes_last_axis(operation: Any) -> bool:
     return operation.axis in (-1, operation.input_spec.ndim - 1)
 
 
-BATCH_NORM = Matcher("BatchNormalization", _normalizes_last_axis)
+BATCH_NORM = Matcher("keras.layers.BatchNormalization", _normalizes_last_axis)
 
 
 @register(BATCH_NORM, maybe(FUSED))
@@ -47,6 +47,7 @@ class QBatchNormalization(WeightedLayer):
     TensorShape([2, 4])
     """
 
+    operators = ("DEPTHWISE_CONV_2D", "RESHAPE")
     channel_axes = (-2, -1)
     takes_activation = False
     use_bias = False

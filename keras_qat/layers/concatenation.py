@@ -56,6 +56,8 @@ class QConcatenate(_Joins, keras.layers.Concatenate):
         **kwargs: Keyword arguments of `keras.layers.Concatenate`.
     """
 
+    operators = ("CONCATENATION",)
+
     def build(self, input_shape):
         """Checks the axis."""
         self._position(len(input_shape[0]))
@@ -82,6 +84,8 @@ class QStack(_Joins):
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
+
+    operators = ("PACK",)
 
     def __init__(self, axis: int, *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)

@@ -81,6 +81,8 @@ class WindowedLayer(WeightedLayer):
 class Convolution(WindowedLayer):
     """What becomes a CONV_2D; the kernel is (*window, in / groups, out)."""
 
+    operators = ("CONV_2D",)
+
     def apply_kernel(self, x, kernel):
         """Convolves in float."""
         return self.convolution_op(x, kernel)
@@ -107,6 +109,7 @@ class Convolution(WindowedLayer):
 class DepthwiseConvolution(WindowedLayer):
     """What becomes a DEPTHWISE_CONV_2D; the kernel is (*window, channels, multiplier)."""
 
+    operators = ("DEPTHWISE_CONV_2D",)
     channel_axes = (-2, -1)
 
     def apply_kernel(self, x, kernel):

@@ -30,6 +30,8 @@ class QConv1D(Convolution, keras.layers.Conv1D):
     TensorShape([1, 5, 8])
     """
 
+    operators = ("CONV_2D", "RESHAPE", "PAD")
+
     def apply_kernel(self, x, kernel):
         """Convolves in float."""
         if self.padding == "causal":
@@ -80,3 +82,5 @@ class QDepthwiseConv1D(DepthwiseConvolution, keras.layers.DepthwiseConv1D):
     >>> layer(np.ones((1, 5, 4), "float32")).shape
     TensorShape([1, 3, 4])
     """
+
+    operators = ("DEPTHWISE_CONV_2D", "RESHAPE")

@@ -35,6 +35,8 @@ class QDense(WeightedLayer, keras.layers.Dense):
     TensorShape([2, 7, 3])
     """
 
+    operators = ("FULLY_CONNECTED",)
+
     def apply_kernel(self, x, kernel):
         """Multiplies by the kernel."""
         return ops.matmul(x, kernel)

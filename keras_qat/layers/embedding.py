@@ -36,6 +36,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
     [[[1.0, 1.0], [1.0, 1.0]]]
     """
 
+    operators = ("GATHER",)
     takes_indices = True
 
     def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):

@@ -91,6 +91,7 @@ class QMaximum(Extreme):
     [[1.0, 1.0]]
     """
 
+    operators = ("MAXIMUM",)
     operator_code = "MAXIMUM"
     function = staticmethod(ops.maximum)
 
@@ -110,5 +111,6 @@ class QMinimum(Extreme):
     [[0.0, -3.0]]
     """
 
+    operators = ("MINIMUM",)
     operator_code = "MINIMUM"
     function = staticmethod(ops.minimum)

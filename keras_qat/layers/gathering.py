@@ -38,6 +38,8 @@ class QGather(MovesValues):
     [[3.0, 1.0, 1.0]]
     """
 
+    operators = ("GATHER",)
+
     def __init__(self, indices: Any, axis: int, *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)
         self.indices, self.axis = np.array(indices, "int32"), axis
@@ -112,6 +114,8 @@ class QTile(MovesValues):
     >>> QTile([4])(np.array([[1.0, 2.0]])).numpy().tolist()
     [[1.0, 2.0, 1.0, 2.0]]
     """
+
+    operators = ("GATHER", "RESHAPE")
 
     def __init__(self, sizes: Sequence[int], *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)

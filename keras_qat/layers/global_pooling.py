@@ -47,6 +47,8 @@ class GlobalAverage(GlobalPooling, Averaging):
 class GlobalMaximum(GlobalPooling, MovesValues):
     """What becomes a MAX_POOL_2D with one window, between RESHAPEs where the rank changes."""
 
+    operators = ("MAX_POOL_2D", "RESHAPE")
+
     def lower(self, builder, *inputs):
         """Adds one MAX_POOL_2D, and a RESHAPE for each change of the rank."""
         (x,) = inputs

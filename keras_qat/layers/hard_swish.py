@@ -35,6 +35,8 @@ class QHardSwish(Tabulated):
     [-0.0, 1.125, 4.0]
     """
 
+    operators = ("HARD_SWISH",)
+
     @property
     def range_source(self) -> Any:
         """The observed range, not too small for the kernel."""

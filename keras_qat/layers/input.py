@@ -23,6 +23,7 @@ class QuantizeInput(QuantizedLayer):
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
+    operators = ()
     range_momentum = 1.0
     makes_operator = False
 

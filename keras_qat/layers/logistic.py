@@ -26,6 +26,7 @@ class QSigmoid(Tabulated):
     0.5
     """
 
+    operators = ("LOGISTIC",)
     fixed_parameters = FixedParameters(1 / STEPS_IN_ONE, -128)
 
     def float_forward(self, inputs, training=None):

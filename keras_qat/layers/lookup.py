@@ -39,6 +39,8 @@ class QLookup(Elementwise):
     [0.6931, 1.3133]
     """
 
+    operators = ("CAST", "ADD", "GATHER")
+
     def __init__(
         self,
         function: str,

@@ -126,6 +126,7 @@ class QAdd(Arithmetic):
     [2.0, 0.0]
     """
 
+    operators = ("ADD",)
     operator_code = "ADD"
     function = staticmethod(ops.add)
     least_ratio = _LEAST_RATIO
@@ -148,6 +149,7 @@ class QSubtract(Arithmetic):
     [0.0, -4.0]
     """
 
+    operators = ("SUB",)
     operator_code = "SUB"
     function = staticmethod(ops.subtract)
     least_ratio = _LEAST_RATIO
@@ -170,6 +172,7 @@ class QMultiply(Arithmetic):
     [4.0, -3.0]
     """
 
+    operators = ("MUL",)
     operator_code = "MUL"
     function = staticmethod(ops.multiply)
 

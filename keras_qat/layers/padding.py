@@ -49,6 +49,8 @@ class QPad(MovesValues):
     [[1.0, 2.0, 5.0]]
     """
 
+    operators = ("PAD", "PADV2", "MIRROR_PAD")
+
     def __init__(
         self,
         pad_width: Sequence[Sequence[int]],

@@ -99,6 +99,7 @@ class QMaxPooling1D(WindowPooling, keras.layers.MaxPooling1D):
         **kwargs: Keyword arguments of `keras.layers.MaxPooling1D`.
     """
 
+    operators = ("MAX_POOL_2D", "RESHAPE")
     operator_code = "MAX_POOL_2D"
 
 
@@ -113,6 +114,7 @@ class QMaxPooling2D(WindowPooling, keras.layers.MaxPooling2D):
         **kwargs: Keyword arguments of `keras.layers.MaxPooling2D`.
     """
 
+    operators = ("MAX_POOL_2D",)
     operator_code = "MAX_POOL_2D"
     sequence_class = QMaxPooling1D
 
@@ -128,6 +130,8 @@ class QAveragePooling1D(AverageWindows, keras.layers.AveragePooling1D):
         **kwargs: Keyword arguments of `keras.layers.AveragePooling1D`.
     """
 
+    operators = ("AVERAGE_POOL_2D", "RESHAPE")
+
 
 @register(any_of(layer_of(keras.layers.AveragePooling2D), operation_named("AveragePool")))
 @keras.saving.register_keras_serializable("keras_qat")
@@ -140,6 +144,7 @@ class QAveragePooling2D(AverageWindows, keras.layers.AveragePooling2D):
         **kwargs: Keyword arguments of `keras.layers.AveragePooling2D`.
     """
 
+    operators = ("AVERAGE_POOL_2D",)
     sequence_class = QAveragePooling1D
 
 

@@ -30,6 +30,8 @@ class Sloped(Elementwise):
     The slopes are an int8 constant with one symmetric scale for all of them.
     """
 
+    operators = ("PRELU",)
+
     def slopes(self) -> Any:
         """Returns the slopes for negative values, float32, of the rank of a sample."""
         raise NotImplementedError

@@ -25,6 +25,7 @@ from keras_qat.scheme import Scheme
 class Averaging(QuantizedLayer):
     """What becomes a MEAN with a range of its own."""
 
+    operators = ("MEAN",)
     keepdims: bool
 
     def reduced_axes(self) -> tuple[int, ...]:
@@ -176,6 +177,7 @@ class QReduceMax(Extremum):
     [[2.0, 7.0]]
     """
 
+    operators = ("REDUCE_MAX",)
     operator_code = "REDUCE_MAX"
     function = staticmethod(ops.max)
 
@@ -196,6 +198,7 @@ class QReduceMin(Extremum):
     [[1.0, 5.0]]
     """
 
+    operators = ("REDUCE_MIN",)
     operator_code = "REDUCE_MIN"
     function = staticmethod(ops.min)
 

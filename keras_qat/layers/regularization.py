@@ -12,6 +12,7 @@ from keras_qat.layers.registry import register
 class TrainingOnly(MovesValues):
     """Base class of layers that return their input at inference."""
 
+    operators = ()
     makes_operator = False
 
     def float_forward(self, inputs, training=None):

@@ -24,6 +24,8 @@ class QFlatten(MovesValues, keras.layers.Flatten):
         **kwargs: Keyword arguments of `keras.layers.Flatten`.
     """
 
+    operators = ("RESHAPE",)
+
     def build(self, input_shape):
         """Checks the layout."""
         check_channels_last(self.name, self.data_format)
@@ -49,6 +51,8 @@ class QReshape(MovesValues, keras.layers.Reshape):
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Reshape`.
     """
+
+    operators = ("RESHAPE",)
 
     def compute_output_shape(self, input_shape):
         """Returns the shape; a sample must have as many values after as before."""

@@ -49,6 +49,8 @@ class QResize(MovesValues):
     [0.0, 0.25, 0.75, 1.0]
     """
 
+    operators = ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR")
+
     def __init__(
         self,
         size: Sequence[int],

@@ -137,6 +137,8 @@ class QStridedSlice(Slicing):
     [[5.0, 4.0, 3.0]]
     """
 
+    operators = ("STRIDED_SLICE", "RESHAPE")
+
     def __init__(self, key: Sequence[Entry], *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)
         self.key = tuple(key)
@@ -172,6 +174,8 @@ class QCenterCrop(Slicing):
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
+
+    operators = ("STRIDED_SLICE",)
 
     def __init__(self, height: int, width: int, *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)

@@ -133,6 +133,8 @@ class QConv2DTranspose(TransposedConvolution, keras.layers.Conv2DTranspose):
     TensorShape([1, 10, 10, 8])
     """
 
+    operators = ("TRANSPOSE_CONV", "SHAPE", "ADD")
+
 
 @register(layer_of(keras.layers.Conv1DTranspose), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
@@ -150,3 +152,5 @@ class QConv1DTranspose(TransposedConvolution, keras.layers.Conv1DTranspose):
     >>> layer(np.ones((1, 5, 3), "float32")).shape
     TensorShape([1, 11, 8])
     """
+
+    operators = ("TRANSPOSE_CONV", "SHAPE", "ADD", "RESHAPE")

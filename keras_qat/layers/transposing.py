@@ -38,6 +38,8 @@ class QTranspose(MovesValues):
     [[[1.0, 3.0], [2.0, 4.0]]]
     """
 
+    operators = ("TRANSPOSE",)
+
     def __init__(self, axes: Sequence[int], *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)
         self.axes = tuple(axes)

@@ -46,7 +46,8 @@ def test_layers_match_by_their_exact_class():
     matcher = layer_of(layers.Dense, layers.Flatten)
     assert matcher(layers.Dense(1)) and matcher(layers.Flatten())
     assert not matcher(Special(1)) and not matcher(layers.Reshape((1,)))
-    assert matcher.label == "Dense or Flatten"
+    assert matcher.label == "keras.layers.Dense or keras.layers.Flatten"
+    assert layer_of(Special).label == "Special"
 
 
 def test_operations_match_by_name_but_layers_of_that_name_do_not():
@@ -56,6 +57,7 @@ def test_operations_match_by_name_but_layers_of_that_name_do_not():
     assert matcher(operation) and not matcher(layers.Add())
     assert not operation_named("Multiply")(operation)
     assert matcher.label == "ops.add or ops.subtract"
+    assert operation_named("GetItem", "ExpandDims").label == "x[...] or ops.expand_dims"
 
 
 def test_alternatives_and_options():

@@ -25,6 +25,7 @@ from tests.layers.contract import (
     exported,
     integers_of,
     layer_outputs,
+    operators_of,
     run_litert,
 )
 
@@ -63,6 +64,25 @@ def test_slice_without_a_case_is_found(monkeypatch):
     monkeypatch.setattr(registry, "_SLICES", list(registry.registered_slices()))
     registry.register(layer_of(keras.layers.Layer))(QUntested)
     assert "QUntested" in slices_without_a_case()
+
+
+def slices_without_operators():
+    registered = {entry.layer for entry in keras_qat.layers.registered_slices()}
+    return sorted(cls.__name__ for cls in registered if not hasattr(cls, "operators"))
+
+
+def test_every_slice_declares_its_operators():
+    lacking = slices_without_operators()
+    assert not lacking, f"set the class attribute `operators`, what `lower` adds: {lacking}"
+
+
+def test_slice_without_operators_is_found(monkeypatch):
+    class QUndeclared(keras_qat.layers.QuantizedLayer):
+        pass
+
+    monkeypatch.setattr(registry, "_SLICES", list(registry.registered_slices()))
+    registry.register(layer_of(keras.layers.Layer))(QUndeclared)
+    assert "QUndeclared" in slices_without_operators()
 
 
 def test_case_has_the_layers_it_covers(prepared):
@@ -140,6 +160,19 @@ def test_file_runs_with_default_kernels(prepared):
         q, details = tensors[name]
         # LiteRT's own two sets of kernels differ by a step where they round differently.
         assert np.max(np.abs(integers_of(values, details) - q)) <= 1
+
+
+def test_file_has_declared_operators_only(prepared):
+    declared = {code for each in prepared.quantized.layers for code in operators_declared(each)}
+    undeclared = sorted(set(operators_of(prepared.content)) - declared)
+    layers = sorted(cls.__name__ for cls in prepared.case.covers)
+    assert not undeclared, (
+        f"add to the class attribute `operators` of one of {layers}: {undeclared}"
+    )
+
+
+def operators_declared(each):
+    return () if isinstance(each, keras.layers.InputLayer) else type(each).operators
 
 
 def test_saving_and_loading_keeps_everything(prepared, tmp_path):
@@ -270,3 +303,14 @@ def test_sweep_equals_litert(case):
     for seed, scale in SWEEP:
         compared += assert_equals_litert(Prepared(case, seed, scale, batch))
     assert compared >= 100_000
+
+
+@pytest.mark.slow
+def test_every_declared_operator_occurs():
+    found = {}
+    for case in CASES:
+        occurring = set(operators_of(Prepared(case).content))
+        for cls in case.covers:
+            found.setdefault(cls, set()).update(occurring)
+    absent = {cls.__name__: missing for cls in found if (missing := {*cls.operators} - found[cls])}
+    assert not absent, f"declared in `operators`, but in the file of no case: {absent}"
