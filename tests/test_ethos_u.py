@@ -1,0 +1,63 @@
+"""Whole networks on an Ethos-U55: vela, Arm's compiler, leaves no operator to the CPU."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tests.layers.contract import exported
+from tests.models import quantized, randomized
+from tests.vela import operators_after_vela
+
+needs_vela = pytest.mark.skipif(
+    importlib.util.find_spec("ethosu") is None,
+    reason="needs ethos-u-vela: pip install -e '.[vela]'",
+)
+
+
+def compiled(model):
+    data = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    return operators_after_vela(exported(quantized(randomized(model), data)))
+
+
+def resnet8():
+    """The network of MLPerf Tiny's image classification."""
+
+    def convolve(x, filters, strides=1, activation=None, size=3):
+        x = layers.Conv2D(filters, size, strides=strides, padding="same")(x)
+        if size == 3:
+            x = layers.BatchNormalization()(x)
+        return layers.Activation(activation)(x) if activation else x
+
+    image = keras.Input((32, 32, 3))
+    x = convolve(image, 16, activation="relu")
+    for filters, strides in ((16, 1), (32, 2), (64, 2)):
+        y = convolve(x, filters, strides, activation="relu")
+        y = convolve(y, filters)
+        shortcut = convolve(x, filters, strides, size=1) if strides > 1 else x
+        x = layers.Activation("relu")(layers.Add()([shortcut, y]))
+    x = layers.AveragePooling2D(8)(x)
+    x = layers.Dense(10, activation="softmax")(layers.Flatten()(x))
+    return keras.Model(image, x)
+
+
+@needs_vela
+def test_resnet8_runs_on_the_npu_alone():
+    assert compiled(resnet8()) == ["CUSTOM"]
+
+
+@needs_vela
+@pytest.mark.slow
+def test_mobilenet_v2_runs_on_the_npu_alone():
+    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10)
+    assert compiled(model) == ["CUSTOM"]
+
+
+@needs_vela
+def test_operator_left_to_the_cpu_is_seen():
+    """The check itself: a table lookup by GATHER is none of the NPU's operators."""
+    x = keras.Input((4, 4, 3))
+    model = keras.Model(x, layers.Activation("softplus")(layers.Conv2D(2, 3)(x)))
+    assert set(compiled(model)) > {"CUSTOM"}

@@ -1,0 +1,31 @@
+"""Compiling a file for an Arm Ethos-U NPU with vela, Arm's own compiler."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from tests.layers.contract import operators_of
+
+
+def operators_after_vela(content, accelerator="ethos-u55-128"):
+    """The names of the operators of the compiled file.
+
+    Those that the NPU runs are one CUSTOM together; any other name is an operator that is left
+    to the CPU.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.tflite")
+        path.write_bytes(content)
+        result = subprocess.run(
+            [
+                *(sys.executable, "-m", "ethosu.vela", str(path)),
+                *("--accelerator-config", accelerator, "--output-dir", folder),
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        compiled = path.with_name("model_vela.tflite")
+        assert result.returncode == 0 and compiled.exists(), result.stdout + result.stderr
+        return operators_of(compiled.read_bytes())
