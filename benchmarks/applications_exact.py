@@ -1,8 +1,10 @@
-"""Exactness of MobileNet, MobileNetV2 and ResNet50, with weights that make every layer matter.
+"""Exactness of every model of `keras.applications`, with weights that make every layer matter.
 
 Weights are random (nothing is downloaded). Kernels get channels of different sizes, batch norms
 random scales, some negative, and moving statistics near the real ones of some batch, so that
-activations neither vanish nor explode. Each model runs in a process of its own.
+activations neither vanish nor explode. Each model takes the smallest input that it can be built
+with, is calibrated, trained for one step, exported and compared tensor by tensor, in a process of
+its own. `--markdown docs/applications.md` renews the page in the documentation.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import keras
 import numpy as np
 from common import (
     Stages,
+    environment,
     float_tensors,
     parse,
     peak_rss_mib,
@@ -26,29 +29,44 @@ from common import (
 
 import keras_qat
 
-SIZE = 96
+# The smallest height and width that a model can be built with, where they are not 32.
+SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SEED = 11
 CALIBRATION = 16
+NAMES = sorted(
+    name for name in dir(keras.applications) if callable(getattr(keras.applications, name))
+)
 
 
-def random_images(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Images in [-1, 1] of coarse blocks and noise: a deep network would average noise alone."""
+def random_images(model: keras.Model, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Images of coarse blocks and noise: a deep network would average noise alone.
+
+    Pixels are in [-1, 1], or 0 to 255 for models that rescale them.
+    """
+    size = model.input_shape[1]
     blocks = rng.uniform(-1, 1, (count, 6, 6, 3))
-    images = np.kron(blocks, np.ones((1, SIZE // 6, SIZE // 6, 1)))
-    return np.clip(images + rng.normal(0, 0.2, images.shape), -1, 1).astype("float32")
+    images = np.kron(blocks, np.ones((1, -(-size // 6), -(-size // 6), 1)))[:, :size, :size]
+    images = np.clip(images + rng.normal(0, 0.2, images.shape), -1, 1)
+    rescales = (keras.layers.Rescaling, keras.layers.Normalization)
+    if any(isinstance(layer, rescales) for layer in model.layers):
+        images = np.round(127.5 * images + 127.5)
+    return images.astype("float32")
 
 
 def build(name: str, rng: np.random.Generator) -> keras.Model:
     """Builds a model of `keras.applications` and randomizes all of its variables."""
-    model = getattr(keras.applications, name)(weights=None, input_shape=(SIZE, SIZE, 3))
+    shape = (*[SMALLEST.get(name, 32)] * 2, 3)
+    model = getattr(keras.applications, name)(weights=None, input_shape=shape)
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     for layer in model.layers:
         for weight in layer.weights:
             weight.assign(_randomized(weight, rng))
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # the moving statistics become those of the next batch
-    images = random_images(rng, 32)
+    images = random_images(model, rng, 32)
     model(images, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -63,13 +81,16 @@ def _randomized(weight, rng: np.random.Generator):
     value, shape = weight.numpy(), weight.shape
     signs = np.where(rng.random(shape) < 0.15, -1, 1)
     choices = {
-        "gamma": rng.uniform(0.5, 1.5, shape) * signs,
-        "beta": rng.normal(0, 0.3, shape),
-        "bias": rng.normal(0, 0.1, shape),
+        "gamma": lambda: rng.uniform(0.5, 1.5, shape) * signs,
+        "beta": lambda: rng.normal(0, 0.3, shape),
+        "bias": lambda: rng.normal(0, 0.1, shape),
         # Channels of sizes 1 to 16: one scale for all of them would not do.
-        "kernel": value * 2 ** rng.uniform(-2, 2, shape[-1]),
+        "kernel": lambda: value * 2 ** rng.uniform(-2, 2, shape[-1]),
+        # Those of `Normalization`, of pixels from 0 to 1.
+        "mean": lambda: rng.uniform(0.4, 0.5, shape),
+        "variance": lambda: rng.uniform(0.04, 0.06, shape),
     }
-    return choices.get(weight.name, value)
+    return choices.get(weight.name, lambda: value)()
 
 
 def _spread_logits(model: keras.Model, images: np.ndarray) -> None:
@@ -79,11 +100,11 @@ def _spread_logits(model: keras.Model, images: np.ndarray) -> None:
         weight.assign(weight * (3.0 / np.std(logits, axis=-1).mean()))
 
 
-def train_one_step(qat: keras.Model, rng: np.random.Generator) -> None:
+def train_one_step(qat: keras.Model, images: np.ndarray, rng: np.random.Generator) -> None:
     # Gradients of a deep random network are huge: a step of bounded size leaves it a network.
     optimizer = keras.optimizers.SGD(1e-2, global_clipnorm=1.0)
     qat.compile(optimizer, "sparse_categorical_crossentropy")
-    qat.fit(random_images(rng, 8), rng.integers(0, 1000, 8), batch_size=8, epochs=1, verbose=0)
+    qat.fit(images, rng.integers(0, 1000, 8), batch_size=8, epochs=1, verbose=0)
 
 
 def measure(name: str, count: int, folder: str) -> dict:
@@ -92,24 +113,37 @@ def measure(name: str, count: int, folder: str) -> dict:
     keras.utils.set_random_seed(SEED)
     rng, stages, path = np.random.default_rng(SEED), Stages(), Path(folder, f"{name}.tflite")
     model = stages.run("build", build, name, rng)
-    images = random_images(rng, CALIBRATION)
+    parts = [random_images(model, rng, n) for n in (CALIBRATION, 8, count)]
+    difference = stages.run("clone", clone_difference, model, parts[0])
     qat = stages.run("quantize", keras_qat.quantize_model, model)
-    stages.run("calibrate", keras_qat.calibrate, qat, images, verbose=0)
+    result = {"size": model.input_shape[1], "parameters": model.count_params()}
+    del model
+    stages.run("calibrate", keras_qat.calibrate, qat, parts[0], verbose=0)
     before = [weight.numpy() for weight in qat.trainable_weights]
-    stages.run("one step", train_one_step, qat, rng)
+    stages.run("one step", train_one_step, qat, parts[1], rng)
     after = [weight.numpy() for weight in qat.trainable_weights]
     moved = sum(bool(np.any(a != b)) for a, b in zip(before, after, strict=True))
+    result |= {"trained_variables": moved, "trainable_variables": len(before)}
+    del before, after
     stages.run("export", keras_qat.export_litert, qat, path)
-    report = stages.run("verify", keras_qat.verify, qat, path, random_images(rng, count), verbose=0)
+    report = stages.run("verify", keras_qat.verify, qat, path, parts[2], verbose=0)
     return {
+        **result,
+        "clone_difference": difference,
         "tensors": len(report.layers["reference"]),
         **_compared(report),
         "float_tensors": float_tensors(path),
-        "trained_variables": f"{moved} of {len(before)}",
         "file_mib": path.stat().st_size / 2**20,
         "seconds": stages.seconds,
         "peak_rss_mib": peak_rss_mib(),
     }
+
+
+def clone_difference(model: keras.Model, images: np.ndarray) -> float:
+    """The largest difference between the rewritten float model and the original."""
+    exact = np.log(model.predict(images, verbose=0) + 1e-30)
+    clone = np.log(keras_qat.clone_model(model).predict(images, verbose=0) + 1e-30)
+    return float(np.max(np.abs(exact - clone)) / np.max(np.abs(exact)))
 
 
 def _compared(report) -> dict:
@@ -125,62 +159,115 @@ def _compared(report) -> dict:
         "default_largest": max(row.largest_difference for row in rows.values()),
         "agreement": report.agreement,
         "float_agreement": report.float_agreement,
-        "lowest_sqnr": min(row.sqnr for row in report.layers["reference"].values()),
     }
+
+
+COLUMNS = {
+    "model": lambda name, r: name,
+    "input": lambda name, r: r["size"],
+    "parameters, M": lambda name, r: f"{r['parameters'] / 1e6:.1f}",
+    "clone differs by": lambda name, r: f"{r['clone_difference']:.0e}",
+    "elements compared": lambda name, r: f"{r['elements']:,}",
+    "mismatches": lambda name, r: r["mismatches"],
+    "float tensors": lambda name, r: len(r["float_tensors"]),
+    "variables trained": lambda name, r: f"{r['trained_variables']}/{r['trainable_variables']}",
+    "XNNPACK differs": lambda name, r: f"{100 * r['default_mismatches'] / r['elements']:.2f} %",
+    "its outputs differ": lambda name, r: (
+        f"{100 * r['default_output_mismatches'] / r['output_elements']:.2f} %"
+    ),
+    "seconds": lambda name, r: f"{sum(r['seconds'].values()):.0f}",
+    "peak, GiB": lambda name, r: f"{r['peak_rss_mib'] / 1024:.1f}",
+    "file, MiB": lambda name, r: f"{r['file_mib']:.1f}",
+}
+
+
+def is_exact(result: dict) -> bool:
+    return not (result["mismatches"] or result["float_tensors"])
+
+
+def rows_of(results: dict[str, dict]) -> list[list[str]]:
+    return [
+        [str(cell(name, result)) for cell in COLUMNS.values()]
+        for name, result in results.items()
+        if "failed" not in result
+    ]
 
 
 def show(results: dict[str, dict]) -> None:
-    rows = {
-        "tensors compared": lambda r: r["tensors"],
-        "elements compared": lambda r: r["elements"],
-        "mismatches, reference kernels": lambda r: r["mismatches"],
-        "float tensors in the file": lambda r: len(r["float_tensors"]),
-        "default kernels: elements that differ": lambda r: (
-            f"{100 * r['default_mismatches'] / r['elements']:.3f}%, "
-            f"by at most {r['default_largest']:g}"
-        ),
-        "default kernels: outputs that differ": lambda r: (
-            f"{100 * r['default_output_mismatches'] / r['output_elements']:.3f}%"
-        ),
-        "default kernels: top-1 equal to Keras": lambda r: (
-            f"{r['agreement']['default']} of {r['samples']}"
-        ),
-        "reference kernels: top-1 equal to float": lambda r: (
-            f"{r['float_agreement']['reference']} of {r['samples']}"
-        ),
-        "lowest SQNR of a tensor, dB": lambda r: f"{r['lowest_sqnr']:.1f}",
-        "variables that the step changed": lambda r: r["trained_variables"],
-        "file, MiB": lambda r: f"{r['file_mib']:.1f}",
-        "peak RSS, MiB": lambda r: f"{r['peak_rss_mib']:.0f}",
-    }
-    table = [(name, *map(cell, results.values())) for name, cell in rows.items()]
-    for stage in next(iter(results.values()))["seconds"]:
-        table.append((f"{stage}, s", *(f"{r['seconds'][stage]:.1f}" for r in results.values())))
-    print_table(f"keras.applications at {SIZE}x{SIZE}, int8 in and out", ("", *results), table)
-    exact = not any(r["mismatches"] or r["float_tensors"] for r in results.values())
-    print(f"0 mismatches and no float tensor: {'reached' if exact else 'NOT reached'}")
+    print_table("keras.applications, int8 in and out", list(COLUMNS), rows_of(results))
+    for name, result in results.items():
+        if "failed" in result:
+            print(f"{name} failed: {result['failed']}")
+    exact = sum("failed" not in result and is_exact(result) for result in results.values())
+    print(f"0 mismatches and no float tensor: {exact} of {len(results)}")
+
+
+def write_page(path: Path, results: dict[str, dict]) -> None:
+    """Writes the table of the documentation."""
+    found = environment()
+    exact = sum("failed" not in result and is_exact(result) for result in results.values())
+    table = [list(COLUMNS), ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows_of(results)]
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    versions = ", ".join(f"{key} {found[key]}" for key in ("python", "keras", "tensorflow"))
+    path.write_text(
+        PAGE.format(
+            table="\n".join(lines),
+            exact=exact,
+            count=len(results),
+            versions=f"{versions}, ai-edge-litert {found['ai-edge-litert']}",
+            cpus=f"{found['cpus']} {found['machine']} cores",
+        )
+    )
+
+
+PAGE = """# keras.applications
+
+Written by `benchmarks/applications_exact.py --markdown docs/applications.md`; do not edit.
+
+Every function of `keras.applications` that builds a model, unmodified, `weights=None` with random weights and
+statistics, at the smallest input that the family takes: rewritten, calibrated on 16 images, trained for one step,
+exported with int8 input and output, and run on other images in LiteRT. **{exact} of {count}** have no mismatch with the
+reference kernels in any element of any layer, no float tensor, and run with XNNPACK.
+
+{table}
+
+- *clone differs by*: the largest difference of the logarithms of the outputs between the model and its rewritten float
+  clone, relative to the largest of them.
+- *mismatches*: elements of all layers, the outputs too, that differ between Keras and the reference kernels.
+- *variables trained*: how many of the trainable variables one step of training changed.
+- *XNNPACK differs*: the share of elements of all layers that differ between Keras and LiteRT's default kernels, almost
+  all of them by one step; *its outputs differ* likewise for the model's outputs.
+- *seconds* is the time on the wall for everything from building the model to verifying the file, *peak* the most memory
+  that the process held.
+
+{versions}, {cpus}.
+"""
 
 
 def arguments(parser) -> None:
-    names = ["MobileNet", "MobileNetV2", "ResNet50"]
-    parser.add_argument("--names", nargs="+", default=names, help="in keras.applications")
+    parser.add_argument("--names", nargs="+", default=NAMES, help="in keras.applications")
     parser.add_argument("--images", type=int, default=4, metavar="K", help="to verify with")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table here, too")
 
 
-def main() -> None:
+def main() -> int:
     args = parse(__doc__, arguments)
     print_environment()
     spawn = multiprocessing.get_context("spawn")  # a clean process: its peak RSS is the model's
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool,
-    ):
-        results = {
-            name: pool.submit(measure, name, args.images, folder).result() for name in args.names
-        }
+    results: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.names:
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                try:
+                    results[name] = pool.submit(measure, name, args.images, folder).result()
+                except Exception as error:  # the other models are measured all the same
+                    results[name] = {"failed": f"{type(error).__name__}: {error}"}
+            save(args.json, results)
     show(results)
-    save(args.json, results)
+    if args.markdown is not None:
+        write_page(args.markdown, results)
+    return 0 if all("failed" not in r and is_exact(r) for r in results.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
