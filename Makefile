@@ -15,10 +15,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint format docs-supported clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 demo: $(DEMO_STAMP)  ## Train, quantize, fine-tune, export and verify a small ResNet, offline
 	$(BIN)/python examples/digits_demo.py
@@ -38,6 +38,9 @@ lint: $(DEV_STAMP)  ## Check style, types and the direction of imports
 format: $(DEV_STAMP)  ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+docs-supported: $(DEV_STAMP)  ## Write docs/supported.md from the registry of layers
+	$(BIN)/python docs/generate_supported.py
 
 clean:  ## Remove .venv, caches and build results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

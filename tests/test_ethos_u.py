@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.layers.contract import exported
+from tests.layers.contract import exported, operators_of
 from tests.models import quantized, randomized
-from tests.vela import operators_after_vela
+from tests.vela import compiled_by_vela
 
 needs_vela = pytest.mark.skipif(
     importlib.util.find_spec("ethosu") is None,
@@ -19,7 +19,7 @@ needs_vela = pytest.mark.skipif(
 
 def compiled(model):
     data = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
-    return operators_after_vela(exported(quantized(randomized(model), data)))
+    return operators_of(compiled_by_vela(exported(quantized(randomized(model), data))))
 
 
 def resnet8():

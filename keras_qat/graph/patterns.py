@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-# Operations that are not called by name.
-_SYNTAX = {"GetItem": "x[...]"}
+# Operations whose public name is not that of their class, in `keras.ops`.
+_PUBLIC_NAMES = {"GetItem": "x[...]", "Resize": "ops.image.resize"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def operation_named(*names: str) -> Matcher:
     >>> operation_named("Add")(list(read_model(model).nodes.values())[1].head)
     True
     """
-    label = " or ".join(_SYNTAX.get(name, f"ops.{_snake_case(name)}") for name in names)
+    label = " or ".join(_PUBLIC_NAMES.get(name, f"ops.{_snake_case(name)}") for name in names)
 
     def test(operation: Any) -> bool:
         cls = type(operation)

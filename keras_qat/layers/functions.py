@@ -185,4 +185,15 @@ def _is_looked_up(operation: Any) -> bool:
     return function is not None and function.name not in _WITH_OPERATOR
 
 
-ELEMENTWISE = Matcher("an element-wise activation or operation", _is_looked_up)
+ELEMENTWISE = Matcher("any element-wise function", _is_looked_up)
+
+
+def looked_up() -> tuple[str, ...]:
+    """Returns the names of the functions that are looked up in a table.
+
+    Example:
+    >>> "mish" in looked_up(), "sigmoid" in looked_up()
+    (True, False)
+    """
+    operations = {name for name, _ in _OPERATIONS.values()}
+    return tuple(sorted((operations | _ACTIVATIONS) - _WITH_OPERATOR))

@@ -109,6 +109,16 @@ def written_in_ops(layer_class: type):
     return decorate
 
 
+def is_written_in_ops(layer: Any) -> bool:
+    """Whether a function stands for the `call` of a layer, see `written_in_ops`."""
+    return type(layer) in _CALLS
+
+
+def layers_written_in_ops() -> tuple[type, ...]:
+    """Returns the Keras layers that `written_in_ops` was called for."""
+    return tuple(_CALLS)
+
+
 def call_of(layer: Any) -> Callable[..., Any]:
     """Returns what to trace to learn what a layer computes: its `call`, or what stands for it."""
     written = _CALLS.get(type(layer))
@@ -118,6 +128,11 @@ def call_of(layer: Any) -> Callable[..., Any]:
 def registered_slices() -> tuple[Slice, ...]:
     """Returns all slices in the order of registration."""
     return tuple(_SLICES)
+
+
+def registered_refusals() -> tuple[Refusal, ...]:
+    """Returns all that is known to have no integer form, in the order of registration."""
+    return tuple(_REFUSALS)
 
 
 def find_slice(operations: Sequence[Any]) -> Slice | None:

@@ -1,0 +1,180 @@
+"""Writes docs/supported.md from the registry of slices, the passes and what was measured.
+
+Run it with `make docs-supported`. The measurements are docs/runtimes.json and docs/ethos_u.json.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_qat  # noqa: F401, all slices are registered
+from keras_qat.graph import Matcher
+from keras_qat.layers.functions import looked_up
+from keras_qat.layers.registry import layers_written_in_ops, registered_refusals, registered_slices
+from keras_qat.passes.pipeline import PIPELINE
+
+FOLDER = Path(__file__).parent
+PAGE = FOLDER / "supported.md"
+
+INTRODUCTION = """\
+# What is supported
+
+Written by `make docs-supported` from the registry of slices, the passes and the measurements: do
+not edit.
+
+A model is first rewritten ([below](#rewritten-first)) until it consists of the layers and
+operations of this table. Each row is a slice: what it takes, what it absorbs, and the LiteRT
+operators that it becomes, or some of them, depending on its arguments. A layer that is not listed,
+one of your own included, is opened: what counts is what its `call` consists of. `ops` is
+`keras.ops`; a function without a prefix is taken as an activation, as a layer and as an operation.
+
+Every slice is exact to the *reference* kernels: all integers are equal. "Default kernels" says how
+many elements of its operators differ between those and XNNPACK with LiteRT's optimized kernels,
+each operator by itself, over all contract cases ([how, and why](runtimes.md)); "exact" is none.
+"Ethos-U55" says which operators vela {vela} leaves to the CPU in the files of the contract cases;
+"some" are those that it takes with other arguments.
+"""
+
+
+def page() -> str:
+    """Returns the whole page."""
+    ethos_u = _measured("ethos_u.json")
+    return "\n".join(
+        [
+            INTRODUCTION.format(vela=ethos_u["vela"]),
+            "## Layers and operations\n",
+            *_slices(_measured("runtimes.json")["operators"], ethos_u["operators"]),
+            "\n## Element-wise functions\n",
+            *_functions(),
+            "\n## Rewritten first\n",
+            *_passes(),
+            "\n## Refused\n",
+            *_refusals(),
+        ]
+    )
+
+
+def _measured(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / name).read_text())
+
+
+def _slices(differences: list[dict], placed: list[dict]) -> Iterable[str]:
+    rows = [
+        (
+            names(entry.pattern[0]),
+            ", ".join(names(follower) for follower in entry.pattern[1:]),
+            ", ".join(entry.layer.operators) or "none",
+            _default_kernels(entry.layer, differences) if entry.layer.operators else "",
+            _ethos_u(entry.layer, placed) if entry.layer.operators else "",
+            summary(entry.layer),
+        )
+        for entry in registered_slices()
+    ]
+    headings = ("takes", "absorbs", "LiteRT operators", "default kernels", "Ethos-U55", "notes")
+    return table(headings, sorted(rows))
+
+
+def names(matcher: Matcher) -> str:
+    """What a matcher takes: code in backticks, one after the other."""
+    return ", ".join(_code(name) for name in matcher.label.split(" or "))
+
+
+def _code(name: str) -> str:
+    return name if " " in name else f"`{name}`"
+
+
+def summary(cls: Any) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def _default_kernels(layer: type, records: list[dict]) -> str:
+    own = [record for record in records if record["layer"] == layer.__name__]
+    if {record["operator"] for record in own} < set(layer.operators):
+        return "not measured"
+    kinds = sorted({(record["operator"], record["type"]) for record in own})
+    # An operator rounds alike in all layers, but not all of them have data that show it.
+    found = [_difference(*kind, records) for kind in kinds]
+    return ", ".join(filter(None, found)) or "exact"
+
+
+def _difference(operator: str, dtype: str, records: list[dict]) -> str:
+    same = [each for each in records if (each["operator"], each["type"]) == (operator, dtype)]
+    differing, elements = (sum(each[key] for each in same) for key in ("differing", "elements"))
+    share, largest = 100 * differing / elements, max(each["largest"] for each in same)
+    return f"{operator}: {share:.2g} %, by {largest}" if differing else ""
+
+
+def _ethos_u(layer: type, records: list[dict]) -> str:
+    own = [record for record in records if record["layer"] == layer.__name__]
+    if {record["operator"] for record in own} < set(layer.operators):
+        return "not measured"
+    on_cpu = [_on_cpu(record) for record in own if record["on_cpu"]]
+    return f"CPU: {', '.join(on_cpu)}" if on_cpu else "NPU"
+
+
+def _on_cpu(record: dict) -> str:
+    return "some " * (record["on_cpu"] < record["occurrences"]) + record["operator"]
+
+
+def _functions() -> Iterable[str]:
+    yield "Each becomes a lookup of 256 entries, which is exact in both runtimes:"
+    yield ", ".join(f"`{name}`" for name in looked_up())
+    yield "and a `ReLU` with a slope, a threshold or a maximum other than 6.\n"
+    yield "These become operators of their own:\n"
+    rows = [
+        (f"`{name}`", ", ".join(_operators_for(name, entry.layer)))
+        for entry in registered_slices()
+        for name in entry.pattern[0].label.split(" or ")
+        if name.isidentifier() and name.islower()
+    ]
+    yield from table(("function", "LiteRT operators"), sorted(rows))
+
+
+def _operators_for(function: str, layer: Any) -> Sequence[str]:
+    own = function.upper()
+    return (own,) if own in layer.operators else layer.operators
+
+
+def _passes() -> Iterable[str]:
+    yield "The passes, in the order in which they run.\n"
+    for rewrite in PIPELINE:
+        yield f"### {rewrite.__name__}\n"
+        yield f"{summary(rewrite)}\n"
+        for part, text in sections(rewrite):
+            yield f"- {part}: {text}"
+        yield ""
+    written = ", ".join(f"`keras.layers.{cls.__name__}`" for cls in layers_written_in_ops())
+    yield f"`open_layers` has a way of its own to write these in operations: {written}."
+
+
+def sections(rewrite: Any) -> list[tuple[str, str]]:
+    """The parts Matches, Builds and Why of a pass's docstring, each in one line."""
+    body = (inspect.getdoc(rewrite) or "").partition("\nArgs:")[0]
+    pieces = re.split(r"^(Matches|Builds|Why): ", body, flags=re.MULTILINE)[1:]
+    texts = (" ".join(piece.split()) for piece in pieces[1::2])
+    return list(zip(pieces[::2], texts, strict=True))
+
+
+def _refusals() -> Iterable[str]:
+    yield "LiteRT computes these in no integer operator, and they are not rewritten either.\n"
+    rows = [(names(each.matcher), each.reason, each.fix) for each in registered_refusals()]
+    yield from table(("refused", "reason", "what to do"), sorted(rows))
+    yield ""
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """The lines of a Markdown table."""
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + "---|" * len(headings)
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
