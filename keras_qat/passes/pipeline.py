@@ -11,8 +11,10 @@ from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
+from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_merges import split_merges
@@ -27,7 +29,9 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     split_separables,
     split_activations,
     open_layers,
+    move_normalized_axes,
     remove_identities,
+    recognize_functions,
     split_outputs,
     write_sums_as_means,
     write_affines,

@@ -1,0 +1,48 @@
+"""Normalizes other axes than the last one as the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.graph import Graph, Node
+from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.weighted import copy_variables
+from keras_qat.passes.rewriting import rewrite_nodes
+
+
+def move_normalized_axes(graph: Graph) -> Graph:
+    """Writes `BatchNormalization(axis=1)` as one over the last axis, between two transpositions.
+
+    Matches: a `BatchNormalization` over another axis than the last one.
+    Builds: a transposition that makes it the last one, the normalization with a copy of the
+    weights, and the transposition back.
+    Why: LiteRT's operators have one factor for each channel along the last axis only.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph in which all batch normalizations are over the last axis.
+    """
+    return rewrite_nodes(graph, _written)
+
+
+def _written(node: Node) -> Callable[[Any], Any] | None:
+    norm = node.head
+    if type(norm) is not keras.layers.BatchNormalization or BATCH_NORM(norm):
+        return None
+    axis, shape = norm.axis % len(node.shapes[0]), list(node.shapes[0])
+    shape.append(shape.pop(axis))
+    layer = keras.layers.BatchNormalization.from_config({**norm.get_config(), "axis": -1})
+    layer.build(shape)
+    copy_variables(norm, layer)
+
+    def moved(x, mask=None):
+        del mask  # Keras passes one that is None
+        return ops.moveaxis(layer(ops.moveaxis(x, axis, -1)), -1, axis)
+
+    return moved

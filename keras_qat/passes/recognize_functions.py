@@ -1,0 +1,167 @@
+"""Recognizes activations that are written out in arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.graph import Edge, Graph, Node, Parameter, any_of, layer_of, operation_named
+from keras_qat.graph.reading import read_function
+from keras_qat.layers.activation_names import FUSED
+from keras_qat.layers.functions import function_of
+
+_ARITHMETIC = any_of(
+    layer_of(keras.layers.Add, keras.layers.Multiply, keras.layers.Subtract),
+    operation_named("Add", "Divide", "Multiply", "Negative", "Power", "Subtract", "TrueDivide"),
+)
+# What one operator, or one lookup, computes: activations, and the other form of GELU.
+_ACTIVATIONS = (
+    "gelu",
+    "hard_silu",
+    "log_sigmoid",
+    "mish",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softsign",
+    "tanh",
+    "tanh_shrink",
+)
+_GELU_OF_TANH = "gelu of tanh"
+# Everything that these functions do differently, they do here. In float32 a logarithm of an
+# exponential is good to about 1e-6.
+_POINTS = np.linspace(-9.0, 9.0, 721, dtype="float32")
+_TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cone:
+    """Nodes that compute an element-wise function of one tensor, and that nothing else takes.
+
+    Attributes:
+        source: The tensor.
+        nodes: The nodes in topological order; the last one makes the result.
+    """
+
+    source: Edge
+    nodes: tuple[Node, ...]
+
+
+def recognize_functions(graph: Graph) -> Graph:
+    """Writes `x * relu6(x + 3) / 6` as a hard-swish, `x * sigmoid(x)` as a swish, and so on.
+
+    Matches: arithmetic and element-wise functions of one tensor, in whatever order they are
+    written, whose result is that of swish, hard-swish, GELU (either form), mish, softplus,
+    sigmoid, tanh, softsign or log-sigmoid; it is computed and compared. Nothing else may take
+    what is between.
+    Builds: the function, as one operation under the name of the last one.
+    Why: it is one operator, or one lookup, and exact; written out, each step would be an operator
+    that rounds to 8 bits.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph with fewer operations.
+    """
+    replaced: dict[str, Node] = {}
+    dropped: set[str] = set()
+    for node in reversed(list(graph.nodes.values())):
+        if node.name in dropped or not _is_elementwise(node):
+            continue
+        for cone in _cones(graph, node):
+            name = _recognized(cone)
+            if name is not None:
+                replaced[node.name] = _written(node, cone.source, name)
+                dropped |= {each.name for each in cone.nodes[:-1]}
+                break
+    if not replaced:
+        return graph
+    kept = [node for name, node in graph.nodes.items() if name not in dropped]
+    return graph.replace([replaced.get(node.name, node) for node in kept], {})
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Whether it computes each element of the same elements of its inputs and of scalars."""
+    if node.is_input or len(node.operations) != 1:
+        return False
+    if not (_ARITHMETIC(node.head) or FUSED(node.head) or function_of(node.head) is not None):
+        return False
+    constants = [leaf for leaf in tree.flatten(node.arguments) if not isinstance(leaf, Edge)]
+    return all(_is_scalar(constant) for constant in constants)
+
+
+def _is_scalar(constant: Any) -> bool:
+    trains = getattr(constant, "trainable", False)
+    value = constant.value if isinstance(constant, Parameter) else constant
+    return not trains and np.size(ops.convert_to_numpy(value)) == 1
+
+
+def _cones(graph: Graph, last: Node) -> Iterator[_Cone]:
+    """Yields what a node may compute of each single tensor before it, the smallest first."""
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    inside = {last.name: last}
+    frontier = list(last.inputs)
+    while frontier:
+        # In topological order, the latest tensor is the one to go through first.
+        position = {name: place for place, name in enumerate(graph.nodes)}
+        frontier = sorted(set(frontier), key=lambda edge: position[edge.node])
+        if len(frontier) == 1 and len(inside) > 1:
+            ordered = sorted(inside, key=position.__getitem__)
+            yield _Cone(frontier[0], tuple(inside[name] for name in ordered))
+        edge = frontier.pop()
+        node = graph.nodes[edge.node]
+        takers = {taker.name for taker in consumers[edge]}
+        if not _is_elementwise(node) or edge in outputs or not takers <= set(inside):
+            return
+        if node.shapes[0] != last.shapes[0]:
+            return
+        inside[node.name] = node
+        frontier += node.inputs
+
+
+def _recognized(cone: _Cone) -> str | None:
+    """The name of the known function that a cone computes, found by computing it."""
+    values: dict[Edge, Any] = {cone.source: ops.convert_to_tensor(_POINTS)}
+    for node in cone.nodes:
+        args, kwargs = tree.map_structure(lambda leaf: _value(leaf, values), node.arguments)
+        values[Edge(node.name)] = node.head(*args, **kwargs)
+    computed = ops.convert_to_numpy(values[Edge(cone.nodes[-1].name)])
+    for name in (*_ACTIVATIONS, _GELU_OF_TANH):
+        if np.max(np.abs(computed - _exact(name))) <= _TOLERANCE:
+            return name
+    return None
+
+
+@functools.cache
+def _exact(name: str) -> np.ndarray:
+    """What a known function computes of the points."""
+    return ops.convert_to_numpy(_operation(name, name)(ops.convert_to_tensor(_POINTS)))
+
+
+def _operation(name: str, layer_name: str) -> Any:
+    """A new operation that computes a known function."""
+    if name != _GELU_OF_TANH:
+        return keras.layers.Activation(name, name=layer_name)
+    x = keras.Input((1,))
+    traced = read_function(keras.Function(x, ops.gelu(x, approximate=True)), layer_name)
+    return next(node.head for node in traced.nodes.values() if not node.is_input)
+
+
+def _value(leaf: Any, values: dict[Edge, Any]) -> Any:
+    if isinstance(leaf, Edge):
+        return values[leaf]
+    return leaf.value if isinstance(leaf, Parameter) else leaf
+
+
+def _written(node: Node, source: Edge, name: str) -> Node:
+    operation = _operation(name, node.name)
+    return dataclasses.replace(
+        node, operations=(operation,), inputs=(source,), arguments=((source,), {})
+    )
