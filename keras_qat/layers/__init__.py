@@ -3,6 +3,7 @@
 from keras_qat.layers import preprocessing
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
+from keras_qat.layers.augmentation import QAugmentation
 from keras_qat.layers.base import QuantizedLayer, float_mode
 from keras_qat.layers.batch_normalization import QBatchNormalization
 from keras_qat.layers.concatenation import QConcatenate, QStack
@@ -55,6 +56,7 @@ __all__ = [
     "QAdaptiveMaxPooling",
     "QAdd",
     "QAlphaDropout",
+    "QAugmentation",
     "QAveragePooling1D",
     "QAveragePooling2D",
     "QBatchNormalization",

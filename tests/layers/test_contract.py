@@ -92,8 +92,8 @@ def test_case_has_the_layers_it_covers(prepared):
 
 def test_float_clone_equals_keras(prepared):
     clone = keras_qat.clone_model(prepared.keras_model)
-    theirs = as_arrays(prepared.keras_model(prepared.x))
-    for ours, exact in zip(as_arrays(clone(prepared.x)), theirs, strict=True):
+    theirs = as_arrays(prepared.keras_model(prepared.x, training=False))
+    for ours, exact in zip(as_arrays(clone(prepared.x, training=False)), theirs, strict=True):
         assert np.max(np.abs(ours - exact)) <= 1e-4 * max(np.max(np.abs(exact)), 1e-30)
 
 
@@ -108,7 +108,8 @@ def test_float_clone_trains_like_keras(prepared):
     for ours, exact in zip(as_arrays(clone(prepared.x, training=True)), expected, strict=True):
         assert np.max(np.abs(ours - exact)) <= 1e-5 * max(np.max(np.abs(exact)), 1e-30)
     statistics, carried = moving_statistics(model), moving_statistics(clone)
-    assert set(statistics) == set(carried)
+    # A factor and an offset have constants in the place of statistics.
+    assert set(statistics) <= set(carried)
     for name, values in statistics.items():
         np.testing.assert_allclose(carried[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
