@@ -46,6 +46,8 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
             outputs = (call or node.head.call)(*args, **kwargs)
             symbols = [*inputs.values(), *(symbol for symbol, _ in variables)]
             traced = read_function(keras.Function(symbols, outputs), node.head.name)
+        except UnsupportedLayerError:
+            raise
         except Exception as error:  # whatever the user's code raises
             raise _untraceable(node, error) from error
     own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))

@@ -1,6 +1,6 @@
 """Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
 
-from keras_qat.layers import preprocessing
+from keras_qat.layers import preprocessing, statistics
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.augmentation import QAugmentation
@@ -24,6 +24,7 @@ from keras_qat.layers.input import QuantizeInput
 from keras_qat.layers.logistic import QSigmoid
 from keras_qat.layers.lookup import QLookup
 from keras_qat.layers.merge import QAdd, QMultiply, QSubtract
+from keras_qat.layers.normalizing import QNormalize
 from keras_qat.layers.padding import QPad
 from keras_qat.layers.pooling import (
     QAveragePooling1D,
@@ -88,6 +89,7 @@ __all__ = [
     "QMean",
     "QMinimum",
     "QMultiply",
+    "QNormalize",
     "QPReLU",
     "QPad",
     "QReLU",
@@ -114,4 +116,5 @@ __all__ = [
     "refuse",
     "register",
     "registered_slices",
+    "statistics",
 ]

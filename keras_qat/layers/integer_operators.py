@@ -1,0 +1,100 @@
+"""Plain int32 arithmetic in LiteRT: operators without quantization, exact in every kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_qat.layers.binary import broadcast_shape
+
+_OPTIONS = {
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "MUL": "MulOptions",
+    "FLOOR_DIV": "FloorDivOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+}
+
+
+class IntegerOperators:
+    """Adds int32 operators to a LiteRT model, each a part of one layer.
+
+    Their kernels do not scale anything: they wrap around as C's int32 does, and the reference
+    kernels and those for phones and PCs agree.
+
+    Args:
+        builder: A `keras_qat.lowering.Builder`.
+    """
+
+    def __init__(self, builder: Any):
+        self._builder = builder
+
+    def widen(self, x: Any, part: str) -> Any:
+        """Casts an int8 tensor to int32; the integers stay what they are."""
+        options = {"inDataType": "INT8", "outDataType": "INT32"}
+        return self._add("CAST", (x,), part, x.shape, "CastOptions", options)
+
+    def narrow(self, x: Any, part: str | None) -> Any:
+        """Casts an int32 tensor to int8, with the parameters of the layer's output."""
+        return self._builder.operator(
+            "CAST",
+            (x,),
+            part=part,
+            shape=x.shape,
+            options_type="CastOptions",
+            options={"inDataType": "INT32", "outDataType": "INT8"},
+        )
+
+    def combine(self, code: str, a: Any, b: Any, part: str) -> Any:
+        """Adds an operator of two operands of one rank, the second a tensor or an integer.
+
+        Args:
+            code: ADD, SUB, MUL, FLOOR_DIV, MINIMUM or MAXIMUM.
+            a: int32 tensor.
+            b: int32 tensor, or integers that become a constant.
+            part: Name of the output within the layer.
+        """
+        shape = a.shape
+        if isinstance(b, int | tuple):
+            values = np.array(b, "int32")
+            shape = (*shape[:-1], shape[-1] if isinstance(b, int) else len(values))
+            b = self._builder.constant(f"{part}/operand", values)
+        else:
+            shape = broadcast_shape(shape, b.shape)
+        return self._add(code, (a, b), part, shape, _OPTIONS[code])
+
+    def reduce(self, code: str, x: Any, axes: Sequence[int], part: str) -> Any:
+        """Adds a SUM or REDUCE_MAX; the axes stay, with a size of 1."""
+        shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        constant = self._builder.constant(f"{part}/axes", np.array(axes, "int32"))
+        options = {"keepDims": True}
+        return self._add(code, (x, constant), part, shape, "ReducerOptions", options)
+
+    def look_up(self, table: np.ndarray, index: Any, part: str) -> Any:
+        """Adds a GATHER from an int32 table."""
+        constant = self._builder.constant(f"{part}/table", table.astype("int32"))
+        options = {"axis": 0}
+        return self._add("GATHER", (constant, index), part, index.shape, "GatherOptions", options)
+
+    def reshape(self, x: Any, shape: Sequence[int | None], part: str) -> Any:
+        """Adds a RESHAPE, unless the tensor has that shape."""
+        if tuple(x.shape) == tuple(shape):
+            return x
+        sizes = np.array([-1 if size is None else size for size in shape], "int32")
+        constant = self._builder.constant(f"{part}/shape", sizes)
+        options = {"newShape": sizes}
+        return self._add("RESHAPE", (x, constant), part, shape, "ReshapeOptions", options)
+
+    def _add(self, code, inputs, part, shape, options_type, options=None):
+        return self._builder.operator(
+            code,
+            inputs,
+            part=part,
+            shape=shape,
+            dtype="int32",
+            options_type=options_type,
+            options=options,
+        )

@@ -1,0 +1,180 @@
+"""Normalization by a sample's own statistics: cases of the contract, numbers by hand, errors."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import QNormalize
+from tests.layers.contract import (
+    Case,
+    branches,
+    exported,
+    layer,
+    operators_of,
+    quantized_with,
+    run_litert,
+    together,
+)
+
+GroupNormalization = keras.layers.GroupNormalization
+LayerNormalization = keras.layers.LayerNormalization
+RMSNormalization = keras.layers.RMSNormalization
+UnitNormalization = keras.layers.UnitNormalization
+
+CASES = [
+    Case(
+        "layer_normalization",
+        (QNormalize,),
+        together(
+            branches(
+                (3, 4, 6),
+                [LayerNormalization],
+                [layer(LayerNormalization, center=False, scale=False)],
+                [layer(LayerNormalization, axis=[1, 2], scale=False)],
+                [layer(LayerNormalization, axis=[1, 3])],
+                [layer(LayerNormalization, axis=[1, 2, 3], center=False)],
+                prefix="image",
+            ),
+            branches(
+                (5, 40),
+                [layer(LayerNormalization, epsilon=1e-6)],
+                [layer(LayerNormalization, axis=1)],
+                prefix="sequence",
+            ),
+            branches((16,), [layer(LayerNormalization, axis=1, center=False)], prefix="vector"),
+        ),
+        steps=2,  # one of the normalized tensor, and one of its product with gamma
+    ),
+    Case(
+        "group_normalization",
+        (QNormalize,),
+        together(
+            branches(
+                (3, 4, 6),
+                [layer(GroupNormalization, groups=2)],
+                [layer(GroupNormalization, groups=-1, center=False)],
+                [layer(GroupNormalization, groups=1, scale=False)],
+                [layer(GroupNormalization, groups=3, axis=1)],
+                prefix="image",
+            ),
+            branches((5, 8), [layer(GroupNormalization, groups=4)], prefix="sequence"),
+            branches((8,), [layer(GroupNormalization, groups=2)], prefix="vector"),
+        ),
+    ),
+    Case(
+        "rms_and_unit_normalization",
+        (QNormalize,),
+        together(
+            branches(
+                (3, 4, 6),
+                [RMSNormalization],
+                [layer(RMSNormalization, axis=[1, 2, 3])],
+                [UnitNormalization],
+                [layer(UnitNormalization, axis=[1, 3])],
+                prefix="image",
+            ),
+            branches((5, 8), [layer(UnitNormalization, axis=1)], prefix="sequence"),
+        ),
+    ),
+]
+
+
+def test_by_hand():
+    x = keras.Input((4,), name="input")
+    model = keras.Model(x, LayerNormalization(epsilon=0.0, center=False, scale=False, name="n")(x))
+    quantized = quantized_with(model, input=(-64.0, 63.5), n=(-2.0, 1.984375))
+    data = np.array([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 0.0, 20.0], [7.5] * 4], "float32")
+    expected = np.array([[-1] * 2 + [1] * 2, [-37 / 64] * 3 + [111 / 64], [0] * 4])
+    np.testing.assert_array_equal(quantized.predict(data, verbose=0), expected)
+
+
+def signal_to_noise(make, shape, spread):
+    """In decibels, of the quantized model's output against the float model's."""
+    rng, inputs = np.random.default_rng(0), keras.Input(shape)
+    model = keras.Model(inputs, make()(inputs))
+    for weight in model.weights:
+        weight.assign(rng.normal(float(weight.name != "beta"), 0.3, weight.shape))
+    data = rng.normal(size=(16, *shape)).astype("float32")
+    if spread > 1:  # of the variance, from position to position
+        data *= spread ** rng.uniform(-0.5, 0, (16, *shape[:-1], 1)).astype("float32")
+    quantized = keras_qat.quantize_model(model)
+    keras_qat.calibrate(quantized, data, verbose=0)
+    exact = np.array(model(data))
+    noises = (quantized.predict(data, verbose=0), np.array(quantized(data, training=True)))
+    return [10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) for y in noises]
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (LayerNormalization, (8, 8, 96)),
+        (LayerNormalization, (16, 768)),
+        (layer(LayerNormalization, axis=[1, 2, 3]), (16, 16, 32)),
+        (RMSNormalization, (16, 256)),
+        (UnitNormalization, (16, 64)),
+        (layer(GroupNormalization, 8), (16, 16, 32)),
+    ],
+)
+def test_noise_is_that_of_int8_tensors(make, shape):
+    """The integers between input and output add nothing to what rounding these two costs."""
+    integers, rounded = signal_to_noise(make, shape, 1)
+    assert integers > 30
+    assert integers > rounded - 0.2
+    integers, rounded = signal_to_noise(make, shape, 100)
+    assert integers > rounded - 0.2
+
+
+def test_both_kernels_agree_on_large_groups():
+    """A group whose squares have to be shortened before they fit a sum."""
+    x = keras.Input((64, 64, 40))
+    model = keras.Model(x, LayerNormalization(axis=[1, 2, 3], center=False, scale=False)(x))
+    data = np.random.default_rng(0).normal(1, 1, (2, 64, 64, 40)).astype("float32")
+    quantized = keras_qat.quantize_model(model)
+    keras_qat.calibrate(quantized, data, verbose=0)
+    y, content = quantized.predict(data, verbose=0), exported(quantized)
+    for kernels in ("BUILTIN_REF", "AUTO"):
+        tensors, names = run_litert(content, [data], kernels)
+        q, details = tensors[names[0]]
+        scale, zero_point = details["quantization"]
+        np.testing.assert_array_equal(np.rint(y / scale) + zero_point, q)
+    assert np.abs(y - model(data)).max() < 2 * scale
+
+
+def test_weights_train_under_their_names():
+    x = keras.Input((4, 6))
+    y = LayerNormalization(axis=[1, 2], name="both")(LayerNormalization(name="last")(x))
+    clone = keras_qat.clone_model(keras.Model(x, y))
+    names = [weight.path.split("/") for weight in clone.trainable_weights]
+    assert [(path[0], path[-1]) for path in names] == [
+        ("last", "gamma"),
+        ("last", "beta"),
+        ("both_multiply", "gamma"),
+        ("both", "beta"),
+    ]
+
+
+def test_nothing_is_reshaped_where_a_group_is_a_row():
+    x = keras.Input((6,))
+    model = keras.Model(x, UnitNormalization()(x))
+    quantized = keras_qat.quantize_model(model)
+    keras_qat.calibrate(quantized, np.eye(6, dtype="float32"), verbose=0)
+    codes = operators_of(exported(quantized))
+    assert "RESHAPE" not in codes and codes.count("GATHER") == 1
+
+
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "shape", "message"),
+    [
+        (layer(LayerNormalization, axis=[0, 1]), (4,), "batch axis"),
+        (layer(LayerNormalization, axis=[1, 3, 5]), (2, 2, 2, 2, 2), "do not fit"),
+        (layer(LayerNormalization, axis=[1, 2]), (2048, 1024), "do not fit"),
+        (layer(LayerNormalization, rms_scaling=True), (4,), "RMSNormalization"),
+    ],
+)
+def test_what_is_refused(make, shape, message):
+    x = keras.Input(shape, batch_size=2)
+    with pytest.raises(UnsupportedLayerError, match=f"(?s){message}.*norm|norm.*{message}"):
+        keras_qat.clone_model(keras.Model(x, make(name="norm")(x)))
