@@ -3,6 +3,7 @@
 from keras_qat import layers
 from keras_qat.calibration import calibrate
 from keras_qat.cloning import clone_model, quantize_model
+from keras_qat.layers.registry import register
 from keras_qat.lowering import export_litert
 from keras_qat.verification import verify
 from keras_qat.version import __version__
@@ -14,5 +15,6 @@ __all__ = [
     "export_litert",
     "layers",
     "quantize_model",
+    "register",
     "verify",
 ]

@@ -52,6 +52,10 @@ class UnsupportedLayerError(KerasQatError, ValueError):
     """A layer or operation has no integer form here."""
 
 
+class InvalidRegistrationError(KerasQatError, ValueError):
+    """A slice was registered for what is neither a layer class nor a matcher."""
+
+
 class InvalidGraphError(KerasQatError, ValueError):
     """A rewrite left the graph inconsistent, or a graph cannot be linked."""
 

@@ -34,11 +34,13 @@ class Parameter:
         value: Its value, float32.
         trainable: Whether training changes it.
         name: What the user calls it, for the variable that it becomes.
+        variables: The trainable variables that it is, or was computed of.
     """
 
     value: np.ndarray
     trainable: bool = False
     name: str = "constant"
+    variables: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

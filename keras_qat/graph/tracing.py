@@ -15,6 +15,13 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
 from keras_qat.graph.reading import read_function
 
+# What the error proposes for a layer whose `call` cannot be traced.
+_EXAMPLE = """
+    @keras_qat.register({layer})
+    def written(layer, inputs):
+        return keras.ops.relu(inputs)  # what {layer}.call computes; layer.kernel, ... are its weights
+"""
+
 
 def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None) -> Graph:
     """Runs the `call` of a layer on symbolic tensors and reads what it did.
@@ -102,7 +109,8 @@ def _with_values(node: Node, values: dict[Edge, Parameter]) -> Node:
 def _parameter(value: Any) -> Parameter:
     array = np.array(ops.convert_to_numpy(value))
     if isinstance(value, keras.Variable):
-        return Parameter(array, bool(value.trainable), value.name)
+        trainable = bool(value.trainable)
+        return Parameter(array, trainable, value.name, (value,) if trainable else ())
     return Parameter(array)
 
 
@@ -112,9 +120,11 @@ def _evaluate(node: Node) -> list[Parameter]:
         lambda leaf: leaf.value if isinstance(leaf, Parameter) else leaf, node.arguments
     )
     names = [parameter.name for parameter in parameters if parameter.trainable]
+    variables = tuple(variable for parameter in parameters for variable in parameter.variables)
     results = tree.flatten(node.head(*args, **kwargs))
     arrays = [np.array(ops.convert_to_numpy(result)) for result in results]
-    return [Parameter(array, bool(names), (names or ["constant"])[0]) for array in arrays]
+    name = (names or ["constant"])[0]
+    return [Parameter(array, bool(names), name, variables) for array in arrays]
 
 
 def _check_weights(node: Node, graph: Graph, own: list[keras.Variable]) -> None:
@@ -147,7 +157,8 @@ def _untraceable(node: Node, error: Exception) -> UnsupportedLayerError:
         received=f"a {type(node.head).__name__}, whose `call` raised {type(error).__name__}: "
         f"{first_line}",
         expected="a `call` made of `keras.ops` and Keras layers",
-        fix="Write `call` with `keras.ops` alone, or register a slice: a `QuantizedLayer` under "
-        "`@keras_qat.layers.register(keras_qat.graph.layer_of(YourLayer))` that defines "
-        "float_forward, integer and lower (CONTRIBUTING.md has a worked example).",
+        fix="Write `call` with `keras.ops` alone, or write beside it what it computes:\n\n"
+        + _EXAMPLE.format(layer=type(node.head).__name__)
+        + "\nFor an operator of your own, decorate a `keras_qat.layers.QuantizedLayer` instead "
+        "(CONTRIBUTING.md has a worked example).",
     )

@@ -12,17 +12,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.layers.registry import written_in_ops
+from keras_qat.layers.registry import register
 
 
-@written_in_ops(keras.layers.Rescaling)
+@register(keras.layers.Rescaling)
 def rescaled(layer: Any, inputs):
     """Computes `inputs * scale + offset`."""
     scaled = ops.multiply(ops.cast(inputs, "float32"), np.asarray(layer.scale, "float32"))
     return ops.add(scaled, np.asarray(layer.offset, "float32"))
 
 
-@written_in_ops(keras.layers.Normalization)
+@register(keras.layers.Normalization)
 def normalized(layer: Any, inputs):
     """Computes `(inputs - mean) / deviation`, or its inverse."""
     mean, variance = (np.array(ops.convert_to_numpy(v)) for v in (layer.mean, layer.variance))

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_qat.graph.patterns import Matcher, matches_chain
+from keras_qat.errors import InvalidRegistrationError
+from keras_qat.graph.patterns import Matcher, layer_of, matches_chain
 
 if TYPE_CHECKING:
     from keras_qat.layers.base import QuantizedLayer
@@ -46,24 +47,61 @@ _REFUSALS: list[Refusal] = []
 _CALLS: dict[type, Callable[..., Any]] = {}
 
 
-def register(*pattern: Matcher):
-    """Registers a quantized layer for a chain of Keras operations.
+def register(*pattern: Matcher | type):
+    """Registers what Keras layers become, or what they compute.
+
+    Above a `QuantizedLayer`, the pattern is the chain of operations that it stands for. Above a
+    function, it is one or more layer classes, and the function computes with `keras.ops` what
+    their `call` computes, for layers whose own `call` cannot be traced. What a chain becomes is
+    decided by the first slice that takes it. Nothing has to be registered to reload a quantized
+    model.
 
     Args:
-        *pattern: One matcher for each operation of the chain. The first one must be required;
-            the others are followers that the layer can absorb.
+        *pattern: For a class, one layer class or `keras_qat.graph` matcher for each operation of
+            the chain; the first one must be required, the others are followers that the layer
+            can absorb. For a function, layer classes.
 
     Returns:
-        A class decorator.
+        A decorator of the class or of a function `(layer, *tensors)` that returns what the layer
+        computes of symbolic tensors.
+
+    Raises:
+        InvalidRegistrationError: If the pattern does not fit what is decorated.
 
     Example:
-    `@register(layer_of(keras.layers.Add), maybe(RELU))` above a `QuantizedLayer` makes it
-    stand for an `Add`, with or without a ReLU behind it.
+    >>> import keras, keras_qat, tensorflow as tf
+    >>> class Halved(keras.layers.Layer):
+    ...     def call(self, x):
+    ...         return tf.multiply(x, 0.5)  # no `keras.ops`
+    >>> @keras_qat.register(Halved)
+    ... def halved(layer, x):
+    ...     return 0.5 * x
+    >>> x = keras.Input((3,))
+    >>> clone = keras_qat.clone_model(keras.Model(x, Halved()(keras.layers.Dense(2)(x))))
+    >>> [type(layer).__name__ for layer in clone.layers]
+    ['InputLayer', 'QDense']
     """
+    if not pattern:
+        raise InvalidRegistrationError(
+            "Nothing was said to be registered for.",
+            expected="at least one layer class or matcher",
+            fix="Write `@keras_qat.register(YourLayer)`.",
+        )
 
-    def decorate(cls):
-        _SLICES.append(Slice(tuple(pattern), cls))
-        return cls
+    def decorate(target):
+        if isinstance(target, type):
+            matchers = (layer_of(part) if isinstance(part, type) else part for part in pattern)
+            _SLICES.append(Slice(tuple(matchers), target))
+            return target
+        for part in pattern:
+            if not isinstance(part, type):
+                raise InvalidRegistrationError(
+                    "A function can only be registered for layer classes.",
+                    received=f"{part}",
+                    expected="classes, such as `@keras_qat.register(YourLayer)`",
+                )
+            _CALLS[part] = target
+        return target
 
     return decorate
 
@@ -92,30 +130,13 @@ def refusal(operation: Any) -> Refusal | None:
     return next((entry for entry in _REFUSALS if entry.matcher(operation)), None)
 
 
-def written_in_ops(layer_class: type):
-    """Registers how to write a Keras layer whose own `call` cannot be traced in `keras.ops`.
-
-    Args:
-        layer_class: The Keras layer; its subclasses are not meant.
-
-    Returns:
-        A decorator of a function of the layer and of the tensors that it is called with.
-    """
-
-    def decorate(function):
-        _CALLS[layer_class] = function
-        return function
-
-    return decorate
-
-
 def is_written_in_ops(layer: Any) -> bool:
-    """Whether a function stands for the `call` of a layer, see `written_in_ops`."""
+    """Whether a function stands for the `call` of a layer, see `register`."""
     return type(layer) in _CALLS
 
 
 def layers_written_in_ops() -> tuple[type, ...]:
-    """Returns the Keras layers that `written_in_ops` was called for."""
+    """Returns the layers that a function was registered for."""
     return tuple(_CALLS)
 
 

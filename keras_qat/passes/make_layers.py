@@ -8,7 +8,7 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
-from keras_qat.layers import QuantizedLayer, find_slice, refusal, registered_slices
+from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.scheme import Scheme
 
 
@@ -70,15 +70,14 @@ def _without_slice(node: Node) -> UnsupportedLayerError:
             expected="a layer that LiteRT computes in integers",
             fix=refused.fix,
         )
-    heads = sorted({entry.pattern[0].label for entry in registered_slices()})
     kind = "layer" if isinstance(node.head, keras.layers.Layer) else "operation"
     return UnsupportedLayerError(
         f"This {kind} has no integer form here.",
         layer=node.name,
         received=_described(node.head),
-        expected=f"one of {', '.join(heads)}",
-        fix="Replace it by supported layers, or register a slice for it "
-        "(`keras_qat.layers.register`).",
+        expected="one of those in docs/supported.md",
+        fix="Replace it by these, or register a quantized layer for it: `@keras_qat.register` above "
+        "a `keras_qat.layers.QuantizedLayer` (CONTRIBUTING.md has a worked example).",
     )
 
 

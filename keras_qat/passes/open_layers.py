@@ -9,12 +9,13 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import map_edges, unique_name
+from keras_qat.graph.graph import map_edges
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import activation_name
-from keras_qat.layers.registry import call_of
+from keras_qat.layers.registry import call_of, is_written_in_ops
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.rewriting import splice, with_known_shapes
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_separables import split_separables
 
@@ -49,10 +50,10 @@ def open_layers(graph: Graph) -> Graph:
             nodes[node.name] = node
             continue
         outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
-        for child in _bound(node, _opened(node, outer, opened), mapping, taken):
+        for child in splice(node, _opened(node, outer, opened), mapping, taken):
             nodes[child.name] = child
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    return dataclasses.replace(graph, nodes=nodes, outputs=outputs)
+    return with_known_shapes(dataclasses.replace(graph, nodes=nodes, outputs=outputs))
 
 
 def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:
@@ -78,6 +79,8 @@ def _is_opened(node: Node) -> bool:
     is_layer = isinstance(node.head, keras.layers.Layer)
     if node.is_input or not is_layer or isinstance(node.head, QuantizedLayer | keras.Model):
         return False
+    if is_written_in_ops(node.head):
+        return find_slice(node.operations) is None
     if _has_training_mode(node.head) or activation_name(node.head) == "linear":
         return False
     return find_slice(node.operations) is None and refusal(node.head) is None
@@ -87,29 +90,3 @@ def _has_training_mode(layer: keras.layers.Layer) -> bool:
     """Whether one of Keras's own layers computes something else at training."""
     is_own = type(layer).__module__.startswith("keras.src.")
     return is_own and "training" in inspect.signature(layer.call).parameters
-
-
-def _bound(node: Node, inner: Graph, mapping: dict[Edge, Edge], taken: set[str]) -> list[Node]:
-    """The inner nodes, under names of the outer graph and bound to its tensors."""
-    sources = dict(zip(inner.inputs, dict.fromkeys(node.inputs), strict=True))
-    bound = {Edge(name): edge for name, edge in sources.items()}
-    last = inner.output_edges[0].node
-    children = []
-    for child in inner.nodes.values():
-        if child.is_input:
-            continue
-        name = node.name if child.name == last else _inner_name(node, child, taken)
-        taken.add(name)
-        children.append(dataclasses.replace(child.rewired(bound), name=name))
-        bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
-    for i, edge in enumerate(inner.output_edges):
-        mapping[Edge(node.name, i)] = bound[edge]
-    return children
-
-
-def _inner_name(node: Node, child: Node, taken: set[str]) -> str:
-    # The names of operations count over the whole process; that of a layer was given.
-    own = child.head.name
-    if not isinstance(child.head, keras.layers.Layer):
-        own = type(child.head).__name__.lower()
-    return unique_name(f"{node.name}_{own}", taken)

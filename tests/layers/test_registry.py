@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
+from keras_qat.errors import InvalidRegistrationError, UnsupportedLayerError
 from keras_qat.graph import layer_of, maybe
 from keras_qat.layers import find_slice, register, registered_slices, registry
 
@@ -70,7 +70,28 @@ class Sorted(layers.Layer):
 
 def test_unsupported_layer_is_named_with_its_reason():
     model = keras.Sequential([keras.Input((4, 4, 2)), Sorted(name="mine")])
-    with pytest.raises(UnsupportedLayerError, match="'mine'.*Conv2D.*Sort.*register"):
+    with pytest.raises(UnsupportedLayerError, match="'mine'.*supported.*Sort.*register"):
         keras_qat.quantize_model(model)
     with pytest.raises(UnsupportedLayerError, match="'mine'"):
         keras_qat.clone_model(model)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "target"),
+    [((), MyConv2D), ((layer_of(MyConv2D),), lambda layer, x: x)],
+    ids=["nothing", "a function for a matcher"],
+)
+def test_registrations_that_make_no_sense(pattern, target):
+    with pytest.raises(InvalidRegistrationError, match="layer class"):
+        register(*pattern)(target)
+
+
+def test_a_class_is_registered_for_a_class(monkeypatch):
+    monkeypatch.setattr(registry, "_SLICES", list(registered_slices()))
+
+    @keras_qat.register(MyConv2D, maybe(layer_of(layers.ReLU)))
+    class QMine(keras_qat.layers.QuantizedLayer):
+        pass
+
+    entry = find_slice([MyConv2D(2, 1), layers.ReLU()])
+    assert entry is not None and entry.layer is QMine

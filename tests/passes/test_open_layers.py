@@ -1,5 +1,7 @@
 """Layers without a slice are traced: what they compute stays, their weights train."""
 
+import textwrap
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Parameter, read_model
+from keras_qat.layers import registry
 from keras_qat.passes.open_layers import open_layers
 
 layers = keras.layers
@@ -103,11 +106,23 @@ def test_untraceable_layer_is_refused():
         keras_qat.quantize_model(around(Foreign(name="bad")))
 
 
-@pytest.mark.parametrize(
-    "layer", [layers.LSTM(2, name="bad"), layers.BatchNormalization(axis=1, name="bad")]
-)
-def test_layer_that_trains_in_another_way_stays_closed(layer):
+def test_the_example_in_the_refusal_works(monkeypatch):
+    monkeypatch.setattr(registry, "_CALLS", dict(registry._CALLS))
+    model = around(layers.Dense(3), Foreign(name="bad"))
+    with pytest.raises(UnsupportedLayerError) as caught:
+        keras_qat.clone_model(model)
+    lines = str(caught.value).splitlines()
+    start = next(i for i, line in enumerate(lines) if "@keras_qat.register" in line)
+    example = textwrap.dedent("\n".join(lines[start : start + 3]))
+    exec(example, {"keras": keras, "keras_qat": keras_qat, "Foreign": Foreign})
+    clone = keras_qat.clone_model(model)
+    x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
+    np.testing.assert_allclose(clone(x), model(x), atol=1e-6)
+
+
+def test_layer_that_trains_in_another_way_stays_closed():
     """Opened, it would lose what it does at training."""
+    layer = layers.LSTM(2, name="bad")
     with pytest.raises(UnsupportedLayerError, match="bad"):
         keras_qat.quantize_model(around(layer))
 
