@@ -174,6 +174,30 @@ def matmul(x: Any, kernel: Any, *, max_abs_x: int = 255, max_abs_w: int = 127) -
     return ops.reshape(total, (*ops.shape(x)[:-1], units))
 
 
+def batch_matmul(a: Any, b: Any, *, max_abs: int = 255) -> Any:
+    """Multiplies batches of integer matrices exactly, whatever the inner size.
+
+    Args:
+        a: float32 tensor `(..., rows, inner)` of integers, zero point subtracted.
+        b: float32 tensor `(..., inner, columns)` of integers, whose other axes broadcast.
+        max_abs: Bound of the magnitude of both.
+
+    Returns:
+        int32 tensor `(..., rows, columns)`.
+
+    Example:
+    >>> a, b = np.full((1, 1, 3000), 255.0), np.full((1, 3000, 1), 255.0)
+    >>> batch_matmul(a, b).numpy().item() == 255 * 255 * 3000
+    True
+    """
+    a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
+    total = 0
+    for start, stop in _bounds(a.shape[-1], _largest_part(1, max_abs * max_abs, ())):
+        part = ops.matmul(a[..., start:stop], b[..., start:stop, :])
+        total = ops.cast(part, "int32") + total
+    return total
+
+
 def _largest_part(taps: int, max_product: int, window: Any) -> int:
     """How many input channels one float32 sum may take."""
     most = (EXACT_BOUND - 1) // (taps * max_product)

@@ -1,6 +1,6 @@
 """Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
 
-from keras_qat.layers import preprocessing, statistics
+from keras_qat.layers import composed, preprocessing, statistics
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.augmentation import QAugmentation
@@ -23,6 +23,7 @@ from keras_qat.layers.hard_swish import QHardSwish
 from keras_qat.layers.input import QuantizeInput
 from keras_qat.layers.logistic import QSigmoid
 from keras_qat.layers.lookup import QLookup
+from keras_qat.layers.matmul import QMatmul
 from keras_qat.layers.merge import QAdd, QMultiply, QSubtract
 from keras_qat.layers.normalizing import QNormalize
 from keras_qat.layers.padding import QPad
@@ -83,6 +84,7 @@ __all__ = [
     "QHardSwish",
     "QLeakyReLU",
     "QLookup",
+    "QMatmul",
     "QMaxPooling1D",
     "QMaxPooling2D",
     "QMaximum",
@@ -111,6 +113,7 @@ __all__ = [
     "QuantizedModel",
     "find_slice",
     "float_mode",
+    "composed",
     "preprocessing",
     "refusal",
     "refuse",

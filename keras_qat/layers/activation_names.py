@@ -43,7 +43,7 @@ def activation_name(operation: Any) -> str | None:
     """
     if type(operation) is keras.layers.Activation:
         return function_name(operation.activation)
-    if type(operation) is keras.layers.ReLU:
+    if is_relu(operation):
         return _relu_name(operation)
     if type(operation) is keras.layers.Softmax:
         return "softmax" if operation.axis == -1 else None
@@ -55,7 +55,13 @@ def activation_name(operation: Any) -> str | None:
     return None
 
 
-def _relu_name(layer: keras.layers.ReLU) -> str | None:
+def is_relu(operation: Any) -> bool:
+    """Whether an operation is `keras.layers.ReLU`, or what `keras.activations.relu` makes."""
+    cls = type(operation)
+    return cls.__name__ == "ReLU" and cls.__module__.startswith("keras.src.")
+
+
+def _relu_name(layer: Any) -> str | None:
     if layer.negative_slope or layer.threshold:
         return None
     return {None: "relu", 6.0: "relu6"}.get(layer.max_value)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_qat.graph.patterns import Matcher
-from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.activation_names import function_name, is_relu
 
 # Operations of `keras.ops` by the name of their class, with the attributes that matter.
 _OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -125,7 +125,7 @@ def function_of(operation: Any) -> Function | None:
     if type(operation) is keras.layers.Activation:
         name = function_name(operation.activation)
         return Function(name, _DEFAULTS.get(name, ())) if name in _ACTIVATIONS else None
-    read = _LAYERS.get(type(operation))
+    read = _relu if is_relu(operation) else _LAYERS.get(type(operation))
     if read is not None:
         return read(operation)
     if not type(operation).__module__.startswith("keras.src."):
@@ -143,7 +143,7 @@ def _function(name: str, source: Any, attributes: tuple[str, ...]) -> Function |
     return None
 
 
-def _relu(layer: keras.layers.ReLU) -> Function:
+def _relu(layer: Any) -> Function:
     options = (
         ("negative_slope", float(layer.negative_slope)),
         ("max_value", None if layer.max_value is None else float(layer.max_value)),
@@ -157,7 +157,6 @@ _LAYERS = {
     keras.layers.LeakyReLU: lambda layer: Function(
         "leaky_relu", (("negative_slope", float(layer.negative_slope)),)
     ),
-    keras.layers.ReLU: _relu,
 }
 
 # Those that LiteRT has an exact integer operator for. TANH is none: its table depends on the

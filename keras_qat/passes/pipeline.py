@@ -12,6 +12,7 @@ from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
+from keras_qat.passes.move_reshapes import move_reshapes
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.recognize_functions import recognize_functions
@@ -21,6 +22,10 @@ from keras_qat.passes.split_merges import split_merges
 from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_separables import split_separables
 from keras_qat.passes.write_affines import write_affines
+from keras_qat.passes.write_attention import write_attention
+from keras_qat.passes.write_kernels import write_kernels
+from keras_qat.passes.write_products import write_products
+from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
 # The float rewrite: from the user's model to one node for each operator.
@@ -33,6 +38,11 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     remove_identities,
     recognize_functions,
     split_outputs,
+    write_attention,
+    write_softmaxes,
+    write_kernels,
+    write_products,
+    move_reshapes,
     write_sums_as_means,
     write_affines,
     split_merges,

@@ -94,3 +94,15 @@ def test_matmul_keeps_leading_dimensions():
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, (2, 3, 1000), 255, True), integers(rng, (1000, 4), 127, True)
     assert (np.asarray(accumulate.matmul(x, kernel)) == x @ kernel).all()
+
+
+def test_products_of_batches_are_exact():
+    """One inner size for one sum in float32, and two for several."""
+    rng = np.random.default_rng(0)
+    for inner in (258, 259, 1033):
+        a = rng.integers(-255, 256, (2, 3, 4, inner))
+        b = rng.integers(-255, 256, (2, 1, inner, 2))
+        actual = accumulate.batch_matmul(a.astype("float32"), b.astype("float32"))
+        assert (np.asarray(actual) == a @ b).all()
+    full = np.full((1, 1, 33000), 255.0), np.full((1, 33000, 1), 255.0)
+    assert np.asarray(accumulate.batch_matmul(*full)).item() == 255 * 255 * 33000

@@ -1,0 +1,79 @@
+"""Keras layers made for the kernels of operations, and whose weights they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from keras import tree
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Graph, Parameter
+from keras_qat.layers.binary import value_of
+
+
+class KernelLayers:
+    """Makes one layer for each use of a kernel, and the same one for the same use again."""
+
+    def __init__(self):
+        self._made: dict[Hashable, Any] = {}
+        self._operands: dict[int, Any] = {}
+
+    def layer(
+        self,
+        operand: Any,
+        use: Hashable,
+        make: Callable[[], Any],
+        shape: tuple,
+        arrange: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> Any:
+        """Returns a built layer with the kernel.
+
+        Args:
+            operand: The kernel: a `Parameter`, a variable or an array.
+            use: All that the layer depends on but the kernel.
+            make: Makes the layer, without a bias.
+            shape: Shape of its input.
+            arrange: Makes the kernel that the layer has of the operand's value.
+        """
+        key = id(operand), use
+        if key not in self._made:
+            layer = make()
+            layer.build(shape)
+            layer.weights[0].assign(arrange(value_of(operand).astype("float32")))
+            layer.trainable = bool(getattr(operand, "trainable", False))
+            self._made[key] = layer
+            self._operands[id(layer)] = operand
+        return self._made[key]
+
+    def check_tied(self, graph: Graph) -> None:
+        """Raises if a variable that trains became two that would train apart.
+
+        Args:
+            graph: The graph with these layers.
+
+        Raises:
+            UnsupportedLayerError: If an operation that is not a call of the same layer has it.
+        """
+        owners: dict[int, dict[int, str]] = {}
+        for node in graph.nodes.values():
+            for operation in node.operations:
+                leaves = [self._operands.get(id(operation)), *tree.flatten(node.arguments)]
+                parameters = [leaf for leaf in leaves if isinstance(leaf, Parameter)]
+                own = getattr(operation, "trainable_variables", ())
+                for variable in (*own, *(v for each in parameters for v in each.variables)):
+                    places = owners.setdefault(id(variable), {})
+                    places.setdefault(id(operation), node.name)
+                    if len(places) > 1:
+                        raise _tied(variable, sorted(places.values()))
+
+
+def _tied(variable: Any, places: list[str]) -> UnsupportedLayerError:
+    return UnsupportedLayerError(
+        "A weight is used in two ways, and would become two weights that train apart.",
+        layer=places[-1],
+        received=f"the weight '{variable.path}' in {places}",
+        expected="each weight in one operation, which may be called more than once",
+        fix="Use it in the same operation each time, or set its `trainable` to False.",
+    )

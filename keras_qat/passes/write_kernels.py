@@ -1,0 +1,162 @@
+"""Writes operations of a tensor and a kernel as the Keras layers that they are."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers.binary import value_of
+from keras_qat.passes.contracting import (
+    Contraction,
+    arranged,
+    contraction_of,
+    unfolded,
+)
+from keras_qat.passes.kernel_layers import KernelLayers
+from keras_qat.passes.rewriting import rewrite_nodes
+
+_CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
+_DEPTHWISE = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}
+_TRANSPOSED = {1: keras.layers.Conv1DTranspose, 2: keras.layers.Conv2DTranspose}
+
+
+def write_kernels(graph: Graph) -> Graph:
+    """Writes `ops.matmul(x, kernel)` as a `Dense`, `ops.conv(x, kernel)` as a `Conv2D`.
+
+    Matches: `ops.matmul`, `dot`, `tensordot`, `einsum`, `conv`, `depthwise_conv`,
+    `separable_conv` and `conv_transpose` of one tensor, and of a weight of a custom layer or an
+    array.
+    Builds: the Keras layer without a bias, with a copy of the weight; around a `Dense` the
+    transposes and reshapes that bring its axes in order. A bias that is added behind it folds
+    into it later. A weight that is used twice in the same way becomes a layer that is called
+    twice.
+    Why: the layers have slices; the operations are what custom layers consist of.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph in which kernels are weights of layers.
+
+    Raises:
+        UnsupportedLayerError: If a weight would become two that train apart.
+    """
+    kernels = KernelLayers()
+
+    def write(node: Node) -> Callable[..., Any] | None:
+        if not type(node.head).__module__.startswith("keras.src.ops") or len(node.inputs) != 1:
+            return None
+        convolve = _WRITERS.get(type(node.head).__name__)
+        if convolve is not None:
+            rank = len(graph.shape(node.inputs[0])) - 2
+            return functools.partial(convolve, node.head, kernels) if rank in (1, 2) else None
+        return _dense_of(graph, node, kernels)
+
+    written = rewrite_nodes(graph, write)
+    kernels.check_tied(written)
+    return written
+
+
+def _dense_of(graph: Graph, node: Node, kernels: KernelLayers) -> Callable[..., Any] | None:
+    """What stands for a contraction with a constant, if it leaves the batch alone."""
+    read = contraction_of(node, graph.shape)
+    if read is None:
+        return None
+    found, operands = read
+    place = next(i for i, leaf in enumerate(operands) if isinstance(leaf, Edge))
+    found = found if place == 0 else found.swapped
+    if found.batch or not found.summed or not found.a[0] == found.out[0] == found.free(found.a)[0]:
+        return None
+    return lambda *args, **kwargs: _dense(
+        found, kernels, operands[1 - place], _only_tensor([*args, *kwargs.values()])
+    )
+
+
+def _only_tensor(values: list[Any]) -> Any:
+    leaves = keras.tree.flatten(values)
+    return next(leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor))
+
+
+def _dense(found: Contraction, kernels: KernelLayers, operand: Any, x: Any) -> Any:
+    shape = value_of(operand).shape
+    sizes = {**dict(zip(found.b, shape, strict=True)), **dict(zip(found.a, x.shape, strict=True))}
+    rows, columns = found.free(found.a), found.free(found.b)
+    order = [found.b.index(axis) for axis in found.summed + columns]
+    units = math.prod(sizes[axis] for axis in columns)
+    x = arranged(x, found.a, rows, found.summed)
+    layer = kernels.layer(
+        operand,
+        ("dense", tuple(order), len(found.summed)),
+        lambda: keras.layers.Dense(units, use_bias=False, name="dense"),
+        x.shape,
+        lambda value: np.transpose(value, order).reshape(-1, units),
+    )
+    axes = rows + columns
+    return unfolded(layer(x), axes, [sizes[axis] for axis in axes], found.out)
+
+
+def _arguments(head: Any, *names: str) -> dict[str, Any]:
+    names = ("strides", "padding", "data_format", "dilation_rate", *names)
+    given = {name: getattr(head, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _channels(head: Any, x: Any) -> int:
+    return x.shape[1 if head.data_format == "channels_first" else -1]
+
+
+def _conv(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
+    *window, depth, filters = value_of(kernel).shape
+    options = {**_arguments(head), "groups": _channels(head, inputs) // depth}
+    make = functools.partial(
+        _CONVOLUTIONS[len(window)], filters, window, use_bias=False, name="conv", **options
+    )
+    return kernels.layer(kernel, ("conv", str(options)), make, inputs.shape)(inputs)
+
+
+def _depthwise(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
+    *window, _, multiplier = value_of(kernel).shape
+    options = {**_arguments(head), "depth_multiplier": multiplier}
+    make = functools.partial(
+        _DEPTHWISE[len(window)], window, use_bias=False, name="depthwise", **options
+    )
+    return kernels.layer(kernel, ("depthwise", str(options)), make, inputs.shape)(inputs)
+
+
+def _separable(
+    head: Any, kernels: KernelLayers, inputs: Any, depthwise_kernel: Any, pointwise_kernel: Any
+) -> Any:
+    between = _depthwise(head, kernels, inputs, depthwise_kernel)
+    *window, _, filters = value_of(pointwise_kernel).shape
+    make = functools.partial(
+        _CONVOLUTIONS[len(window)],
+        filters,
+        window,
+        use_bias=False,
+        data_format=head.data_format,
+        name="pointwise",
+    )
+    return kernels.layer(pointwise_kernel, "pointwise", make, between.shape)(between)
+
+
+def _transposed(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
+    *window, filters, _ = value_of(kernel).shape
+    options = _arguments(head, "output_padding")
+    make = functools.partial(
+        _TRANSPOSED[len(window)], filters, window, use_bias=False, name="transposed", **options
+    )
+    return kernels.layer(kernel, ("transposed", str(options)), make, inputs.shape)(inputs)
+
+
+_WRITERS: dict[str, Callable[..., Any]] = {
+    "Conv": _conv,
+    "ConvTranspose": _transposed,
+    "DepthwiseConv": _depthwise,
+    "SeparableConv": _separable,
+}

@@ -1,0 +1,154 @@
+"""Operations of a tensor and a kernel become layers with that kernel, which trains."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from tests.passes.customs import (
+    Gated,
+    MyConv,
+    MyDense,
+    Upsampled,
+    around,
+    assert_exact,
+    assert_file_exact,
+    names,
+    normal,
+)
+
+layers = keras.layers
+
+
+def kernel(*shape):
+    return normal(shape, 1, seed=1)[0]
+
+
+OPERATIONS = {
+    "matmul": ((5, 4), lambda x: x @ kernel(4, 3), ["QDense"]),
+    "vector": ((5, 4), lambda x: ops.matmul(x, kernel(4)), ["QDense", "QReshape"]),
+    "left": (
+        (5, 4),
+        lambda x: ops.matmul(kernel(7, 5), x),
+        ["QTranspose", "QDense", "QTranspose"],
+    ),
+    "dot": ((5, 4), lambda x: ops.dot(x, kernel(2, 4, 3)), ["QDense", "QReshape"]),
+    "tensordot": ((5, 4), lambda x: ops.tensordot(x, kernel(4, 3), 1), ["QDense"]),
+    "tensordot_of_two_axes": (
+        (5, 4),
+        lambda x: ops.tensordot(x, kernel(4, 5, 3), [[1, 2], [1, 0]]),
+        ["QReshape", "QDense"],
+    ),
+    "einsum": ((5, 4), lambda x: ops.einsum("...c,dc->...d", x, kernel(3, 4)), ["QDense"]),
+    "einsum_of_another_axis": (
+        (5, 4),
+        lambda x: ops.einsum("bnd,nk->bkd", x, kernel(5, 6)),
+        ["QTranspose", "QDense", "QTranspose"],
+    ),
+    "conv1d": ((9, 4), lambda x: ops.conv(x, kernel(3, 4, 6), dilation_rate=2), ["QConv1D"]),
+    "conv2d": ((7, 7, 4), lambda x: ops.conv(x, kernel(3, 3, 4, 6), strides=2), ["QConv2D"]),
+    "depthwise1d": ((7, 4), lambda x: ops.depthwise_conv(x, kernel(3, 4, 1)), ["QDepthwiseConv1D"]),
+    "separable": (
+        (7, 7, 4),
+        lambda x: ops.separable_conv(x, kernel(3, 3, 4, 2), kernel(1, 1, 8, 3), padding="same"),
+        ["QDepthwiseConv2D", "QConv2D"],
+    ),
+    "lambda": (
+        (5, 4),
+        layers.Lambda(lambda x: ops.relu(ops.matmul(x, kernel(4, 3)) + 1.5)),
+        ["QDense"],
+    ),
+}
+
+
+# Keras's own `tensordot` warns.
+@pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning")
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_constant_kernels(name, tmp_path):
+    shape, operation, expected = OPERATIONS[name]
+    quantized = assert_exact(around(operation, shape), normal(shape), tmp_path)
+    assert names(quantized) == expected
+    assert quantized.trainable_weights == []
+
+
+CUSTOM = {
+    "dense": ((6, 5), lambda: MyDense(3), ["QDense"]),
+    "conv": ((6, 6, 2), lambda: MyConv(3, 3, 2, bias_initializer="random_normal"), ["QConv2D"]),
+    "transposed": ((4, 4, 2), lambda: Upsampled(3, 3, 2), ["QConv2DTranspose"]),
+    "gated": ((6, 5), Gated, ["QDense", "QDense", "QSigmoid", "QMultiply"]),
+    "einsum": (
+        (6, 5),
+        lambda: layers.EinsumDense("abc,cde->abde", (6, 3, 2), bias_axes="de", activation="relu"),
+        ["QDense", "QReshape"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_weights_of_custom_layers_train(name, tmp_path):
+    shape, make, expected = CUSTOM[name]
+    model, data = around(make(), shape), normal(shape)
+    quantized = assert_exact(model, data, tmp_path)
+    assert sorted(names(quantized)) == sorted(expected)
+    before = [np.array(weight) for weight in quantized.trainable_weights]
+    quantized.compile(keras.optimizers.SGD(0.1), "mse")
+    quantized.fit(data, 1 + np.array(model(data)), verbose=0)
+    after = [np.array(weight) for weight in quantized.trainable_weights]
+    assert len(after) == len(model.trainable_weights)
+    assert all(np.any(old != new) for old, new in zip(before, after, strict=True))
+    assert_file_exact(quantized, data, tmp_path)
+
+
+def test_frozen_weights_stay_frozen():
+    layer = MyDense(3)
+    model = around(layer, (5,))
+    layer.w.trainable = False
+    clone = keras_qat.clone_model(model)
+    # A frozen layer would freeze the bias with its kernel.
+    assert names(keras_qat.quantize_model(model)) == ["QDense", "QBatchNormalization"]
+    assert len(clone.trainable_weights) == 1
+    np.testing.assert_allclose(clone(normal((5,))), model(normal((5,))), atol=1e-5)
+
+
+class Twice(MyDense):
+    """Uses its kernel twice, in the same way."""
+
+    def call(self, inputs):
+        return ops.matmul(ops.tanh(ops.matmul(inputs, self.w)), self.w)
+
+
+class Tied(MyDense):
+    """Uses its kernel in two ways."""
+
+    def call(self, inputs):
+        return ops.matmul(ops.matmul(inputs, self.w), ops.transpose(self.w)) + 0 * self.b
+
+
+def test_weight_used_twice_stays_one(tmp_path):
+    model = around(Twice(4), (6, 4))
+    model.layers[1].b.trainable = False
+    quantized = assert_exact(model, normal((6, 4)), tmp_path)
+    assert names(quantized).count("QDense") == 1
+
+
+def test_weight_used_in_two_ways_is_refused():
+    with pytest.raises(
+        UnsupportedLayerError, match="(?s)two weights that train apart.*tied.*'tied"
+    ):
+        keras_qat.quantize_model(around(Tied(4, name="tied"), (6, 4)))
+
+
+def test_frozen_weight_may_be_used_in_two_ways():
+    model = around(Tied(4, trainable=False), (6, 4))
+    data = normal((6, 4))
+    np.testing.assert_allclose(keras_qat.clone_model(model)(data), model(data), atol=1e-5)
+
+
+@pytest.mark.parametrize("equation", ["bnd,nd->bnd", "bnd,nk->kd", "bnd,kn->nk", "bnd,d->bdn"])
+def test_what_is_no_dense_layer_is_refused(equation):
+    x = keras.Input((5, 5))
+    shape = (5,) * (len(equation.split("->")[0].split(",")[1]))
+    with pytest.raises((UnsupportedLayerError, ValueError)):
+        keras_qat.quantize_model(keras.Model(x, ops.einsum(equation, x, kernel(*shape))))
