@@ -1,6 +1,6 @@
 """Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
 
-from keras_qat.layers import composed, preprocessing, statistics
+from keras_qat.layers import composed, preprocessing, repeating, statistics
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.augmentation import QAugmentation
@@ -115,6 +115,7 @@ __all__ = [
     "float_mode",
     "composed",
     "preprocessing",
+    "repeating",
     "refusal",
     "refuse",
     "register",

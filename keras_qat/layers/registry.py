@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +142,15 @@ def layers_written_in_ops() -> tuple[type, ...]:
 def call_of(layer: Any) -> Callable[..., Any]:
     """Returns what to trace to learn what a layer computes: its `call`, or what stands for it."""
     written = _CALLS.get(type(layer))
-    return layer.call if written is None else functools.partial(written, layer)
+    if written is None:
+        return layer.call
+
+    def call(*args, **kwargs):
+        # Such as the `mask=None` that Keras adds, which the function need not know.
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        return written(layer, *args, **given)
+
+    return call
 
 
 def registered_slices() -> tuple[Slice, ...]:
