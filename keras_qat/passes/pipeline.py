@@ -24,7 +24,9 @@ from keras_qat.passes.split_separables import split_separables
 from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_attention import write_attention
 from keras_qat.passes.write_kernels import write_kernels
+from keras_qat.passes.write_normalizations import write_normalizations
 from keras_qat.passes.write_products import write_products
+from keras_qat.passes.write_quotients import write_quotients
 from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
@@ -38,7 +40,9 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     remove_identities,
     recognize_functions,
     split_outputs,
+    write_normalizations,
     write_attention,
+    write_quotients,
     write_softmaxes,
     write_kernels,
     write_products,
