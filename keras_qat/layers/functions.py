@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -10,16 +11,28 @@ from keras import ops
 
 from keras_qat.graph.patterns import Matcher
 from keras_qat.layers.activation_names import function_name, is_relu
+from keras_qat.layers.constant_power import ConstantPower
 
 # Operations of `keras.ops` by the name of their class, with the attributes that matter.
 _OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Absolute": ("abs", ()),
+    "Arccosh": ("arccosh", ()),
+    "Arcsin": ("arcsin", ()),
+    "Arcsinh": ("arcsinh", ()),
+    "Arctan": ("arctan", ()),
+    "Arctanh": ("arctanh", ()),
+    "Cbrt": ("cbrt", ()),
+    "Ceil": ("ceil", ()),
     "Celu": ("celu", ("alpha",)),
     "Clip": ("clip", ("x_min", "x_max")),
+    "Cos": ("cos", ()),
+    "Cosh": ("cosh", ()),
     "Elu": ("elu", ("alpha",)),
     "Erf": ("erf", ()),
     "Exp": ("exp", ()),
+    "Exp2": ("exp2", ()),
     "Expm1": ("expm1", ()),
+    "Floor": ("floor", ()),
     "Gelu": ("gelu", ("approximate",)),
     "HardShrink": ("hard_shrink", ("threshold",)),
     "HardSigmoid": ("hard_sigmoid", ()),
@@ -27,14 +40,20 @@ _OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "HardTanh": ("hard_tanh", ()),
     "LeakyRelu": ("leaky_relu", ("negative_slope",)),
     "Log": ("log", ()),
+    "Log10": ("log10", ()),
     "Log1p": ("log1p", ()),
+    "Log2": ("log2", ()),
     "LogSigmoid": ("log_sigmoid", ()),
     "Negative": ("negative", ()),
     "Reciprocal": ("reciprocal", ()),
+    "Round": ("round", ("decimals",)),
     "Rsqrt": ("rsqrt", ()),
     "Selu": ("selu", ()),
     "Sigmoid": ("sigmoid", ()),
+    "Sign": ("sign", ()),
     "Silu": ("silu", ()),
+    "Sin": ("sin", ()),
+    "Sinh": ("sinh", ()),
     "SoftShrink": ("soft_shrink", ("threshold",)),
     "Softplus": ("softplus", ()),
     "Softsign": ("softsign", ()),
@@ -43,9 +62,11 @@ _OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Sqrt": ("sqrt", ()),
     "Square": ("square", ()),
     "Squareplus": ("squareplus", ("b",)),
+    "Tan": ("tan", ()),
     "Tanh": ("tanh", ()),
     "TanhShrink": ("tanh_shrink", ()),
     "Threshold": ("threshold", ("threshold", "default_value")),
+    "Trunc": ("trunc", ()),
 }
 # Functions of `keras.activations`, by name; those of several values are not among them.
 _ACTIVATIONS = {
@@ -103,6 +124,7 @@ class Function:
 
 # Those that `keras.ops` lacks, or computes in float32 whatever it is given.
 _OWN = {
+    "exp2": lambda x: ops.exp(x * math.log(2.0)),
     "exponential": ops.exp,
     "mish": lambda x: x * ops.tanh(ops.softplus(x)),
     "parametrized_relu": keras.activations.relu,
@@ -153,6 +175,7 @@ def _relu(layer: Any) -> Function:
 
 
 _LAYERS = {
+    ConstantPower: lambda layer: Function("power", (("x2", layer.exponent),)),
     keras.layers.ELU: lambda layer: Function("elu", (("alpha", float(layer.alpha)),)),
     keras.layers.LeakyReLU: lambda layer: Function(
         "leaky_relu", (("negative_slope", float(layer.negative_slope)),)

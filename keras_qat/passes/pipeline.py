@@ -26,6 +26,7 @@ from keras_qat.passes.write_attention import write_attention
 from keras_qat.passes.write_kernels import write_kernels
 from keras_qat.passes.write_normalizations import write_normalizations
 from keras_qat.passes.write_products import write_products
+from keras_qat.passes.write_quotients import write_quotients
 from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
@@ -41,6 +42,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     split_outputs,
     write_normalizations,
     write_attention,
+    write_quotients,
     write_softmaxes,
     write_kernels,
     write_products,
