@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Some benchmarks are of the tests' cases.
+sys.path.append(str(Path(__file__).parents[1]))
 # Before anything imports TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,6 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 
 

@@ -37,7 +37,7 @@ Every slice is exact to the *reference* kernels: all integers are equal. "Defaul
 many elements of its operators differ between those and XNNPACK with LiteRT's optimized kernels,
 each operator by itself, over all contract cases ([how, and why](runtimes.md)); "exact" is none.
 "Ethos-U55" says which operators vela {vela} leaves to the CPU in the files of the contract cases;
-"some" are those that it takes with other arguments.
+"some" are those that it takes with other arguments, "refused" is a file that it cannot read.
 """
 
 
@@ -48,7 +48,7 @@ def page() -> str:
         [
             INTRODUCTION.format(vela=ethos_u["vela"]),
             "## Layers and operations\n",
-            *_slices(_measured("runtimes.json")["operators"], ethos_u["operators"]),
+            *_slices(_measured("runtimes.json")["operators"], ethos_u),
             "\n## Element-wise functions\n",
             *_functions(),
             "\n## Rewritten first\n",
@@ -63,7 +63,7 @@ def _measured(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / name).read_text())
 
 
-def _slices(differences: list[dict], placed: list[dict]) -> Iterable[str]:
+def _slices(differences: list[dict], placed: dict[str, Any]) -> Iterable[str]:
     rows = [
         (
             names(entry.pattern[0]),
@@ -110,7 +110,10 @@ def _difference(operator: str, dtype: str, records: list[dict]) -> str:
     return f"{operator}: {share:.2g} %, by {largest}" if differing else ""
 
 
-def _ethos_u(layer: type, records: list[dict]) -> str:
+def _ethos_u(layer: type, measured: dict[str, Any]) -> str:
+    if layer.__name__ in measured["refused"]:
+        return "refused"
+    records = measured["operators"]
     own = [record for record in records if record["layer"] == layer.__name__]
     if {record["operator"] for record in own} < set(layer.operators):
         return "not measured"

@@ -1,6 +1,7 @@
 """The generated pages of docs/ say what the code says."""
 
 import importlib.util
+import json
 import operator
 import pathlib
 
@@ -12,13 +13,24 @@ from keras_qat.layers import registered_slices
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 
-@pytest.fixture(scope="module")
-def generator():
-    spec = importlib.util.spec_from_file_location("supported", DOCS / "generate_supported.py")
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return load(DOCS / "generate_supported.py")
+
+
+def test_page_of_the_runtimes_is_up_to_date():
+    results = json.loads((DOCS / "runtimes.json").read_text())
+    page = load(DOCS.parent / "benchmarks" / "runtimes_page.py").page(results)
+    stale = "docs/runtimes.md is stale: run `python benchmarks/runtimes.py --page`"
+    assert (DOCS / "runtimes.md").read_text() == page, stale
 
 
 def test_page_of_what_is_supported_is_up_to_date(generator):
@@ -41,7 +53,7 @@ def labels():
     return sorted({name for matcher in matchers for name in matcher.label.split(" or ")})
 
 
-@pytest.mark.parametrize("label", [name for name in labels() if "." in name])
+@pytest.mark.parametrize("label", [name for name in labels() if "." in name and " " not in name])
 def test_label_is_a_public_name(label):
     if label != "x[...]":
         assert callable(operator.attrgetter(label.removeprefix("keras."))(keras)), label
