@@ -60,6 +60,7 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
     own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
     result = _without_parameters(traced, own)
     _check_weights(node, result, list(own.values()))
+    _check_copies(node, result)
     return result
 
 
@@ -147,6 +148,23 @@ def _check_weights(node: Node, graph: Graph, own: list[keras.Variable]) -> None:
             received=f"{type(node.head).__name__} with {lost}",
             fix="Keep each weight in an attribute of its own.",
         )
+
+
+def _check_copies(node: Node, graph: Graph) -> None:
+    """Raises if a constant has the numbers of a weight: `ops.transpose(self.layer.kernel)`."""
+    leaves = [leaf for inner in graph.nodes.values() for leaf in tree.flatten(inner.arguments)]
+    constants = [x.value for x in leaves if isinstance(x, Parameter) and not x.variables]
+    for variable in node.head.trainable_variables if constants else ():
+        numbers = np.sort(ops.convert_to_numpy(variable), axis=None)
+        same = [x for x in constants if x.size == numbers.size and numbers[0] != numbers[-1]]
+        if any(np.array_equal(np.sort(x, axis=None), numbers) for x in same):
+            raise UnsupportedLayerError(
+                "A weight of an inner layer is computed with, and would become a constant there.",
+                layer=node.name,
+                received=f"{type(node.head).__name__} with '{variable.path}'",
+                fix="Make the weight an attribute of the layer itself, or set its `trainable` to "
+                "False.",
+            )
 
 
 def _untraceable(node: Node, error: Exception) -> UnsupportedLayerError:

@@ -140,6 +140,27 @@ def test_weight_used_in_two_ways_is_refused():
         keras_qat.quantize_model(around(Tied(4, name="tied"), (6, 4)))
 
 
+class Language(layers.Layer):
+    """Uses the table of an embedding once more, to score its rows."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = layers.Embedding(11, 4)
+
+    def build(self, input_shape):
+        self.table.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return ops.matmul(self.table(inputs), ops.transpose(self.table.embeddings))
+
+
+def test_tied_weight_of_an_inner_layer_is_refused():
+    x = keras.Input((6,), dtype="int32")
+    with pytest.raises(UnsupportedLayerError, match="(?s)become a constant.*language.*embeddings"):
+        keras_qat.quantize_model(keras.Model(x, Language(name="language")(x)))
+
+
 def test_frozen_weight_may_be_used_in_two_ways():
     model = around(Tied(4, trainable=False), (6, 4))
     data = normal((6, 4))
