@@ -1,6 +1,6 @@
 """Quantization-aware training for Keras 3, exact to LiteRT's integer kernels."""
 
-from keras_qat import layers
+from keras_qat import errors, layers
 from keras_qat.calibration import calibrate
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.layers.registry import register
@@ -12,6 +12,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "clone_model",
+    "errors",
     "export_litert",
     "layers",
     "quantize_model",

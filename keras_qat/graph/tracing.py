@@ -19,7 +19,7 @@ from keras_qat.graph.reading import read_function
 _EXAMPLE = """
     @keras_qat.register({layer})
     def written(layer, inputs):
-        return keras.ops.relu(inputs)  # what {layer}.call computes; layer.kernel, ... are its weights
+        return keras.ops.relu(inputs)  # what {layer}.call computes, of layer.weight too
 """
 
 

@@ -13,7 +13,7 @@ from keras_qat.graph import Node
 from keras_qat.layers.activation_names import FUSED, activation_name, activation_of
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.fused import activation_limits, apply_activation
-from keras_qat.layers.registry import register
+from keras_qat.layers.registry import refuse, register
 from keras_qat.quantizers import FixedParameters, Grid
 from keras_qat.scheme import Scheme
 
@@ -122,3 +122,10 @@ def _relu_centered(x, input_scale, output_scale, zero_point, low, high):
     multiplier, shift = conv_multiplier(input_scale, one, output_scale)
     q = requantize(ops.cast(x, "int32"), multiplier, shift, zero_point, low, high)
     return ops.cast(q - zero_point, "float32")
+
+
+refuse(
+    activation_of("sparsemax"),
+    reason="Sparsemax sorts its input, which LiteRT cannot do in integers.",
+    fix="Use softmax.",
+)

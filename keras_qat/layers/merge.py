@@ -96,7 +96,7 @@ class Arithmetic(Binary):
 
     def _lowered_constant(self, builder, x):
         centered = self._constant_centered(self._linked().output.grid().scale)
-        if centered is None:
+        if centered is None or self.constant is None:
             return None
         values = ops.convert_to_numpy(centered.values).astype("int8")
         scale = ops.convert_to_numpy(centered.grid.scale).reshape(1)

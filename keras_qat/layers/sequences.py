@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from keras_qat.errors import UnsupportedLayerError
 
@@ -29,7 +30,7 @@ def lower_on_image(builder, x, add: Callable):
     return builder.reshape(y, builder.output_shape)
 
 
-def image_shape(shape: Sequence[int | None]) -> tuple[int | None, ...]:
+def image_shape(shape: Sequence[Any]) -> tuple[Any, ...]:
     """Returns the shape of a sequence as an image of one row; that of an image as it is.
 
     Example:

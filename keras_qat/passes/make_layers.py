@@ -76,8 +76,8 @@ def _without_slice(node: Node) -> UnsupportedLayerError:
         layer=node.name,
         received=_described(node.head),
         expected="one of those in docs/supported.md",
-        fix="Replace it by these, or register a quantized layer for it: `@keras_qat.register` above "
-        "a `keras_qat.layers.QuantizedLayer` (CONTRIBUTING.md has a worked example).",
+        fix="Replace it by these, or write `@keras_qat.register` above a quantized layer for it, a "
+        "`keras_qat.layers.QuantizedLayer` (CONTRIBUTING.md has a worked example).",
     )
 
 

@@ -23,6 +23,7 @@ from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_separables import split_separables
 from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_attention import write_attention
+from keras_qat.passes.write_compositions import write_compositions
 from keras_qat.passes.write_kernels import write_kernels
 from keras_qat.passes.write_normalizations import write_normalizations
 from keras_qat.passes.write_products import write_products
@@ -39,6 +40,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     move_normalized_axes,
     remove_identities,
     recognize_functions,
+    write_compositions,
     split_outputs,
     write_normalizations,
     write_attention,

@@ -90,7 +90,9 @@ def test_window_sums_of_any_sizes(axis):
     x = np.random.default_rng(0).integers(-255, 256, (3, 50, 40, 4), "int32")
     starts, stops = [0, 0, 7, 7, 39, 12], [1, 40, 8, 20, 40, 12]
     actual = np.asarray(pooling.window_sums(x, starts, stops, axis))
-    parts = [np.take(x, range(*limits), axis).sum(axis) for limits in zip(starts, stops, strict=True)]
+    parts = [
+        np.take(x, range(*limits), axis).sum(axis) for limits in zip(starts, stops, strict=True)
+    ]
     assert actual.dtype == "int32"
     assert (actual == np.stack(parts, axis)).all()
 

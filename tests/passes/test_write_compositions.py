@@ -1,0 +1,56 @@
+"""Operations that consist of simpler ones."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_qat
+from keras_qat.passes.write_compositions import write_compositions
+from tests.layers.contract import Case, Prepared, assert_equals_litert
+from tests.passes.graphs import applied, maximum_difference
+
+WRITTEN = {
+    "var": lambda x: ops.var(x, axis=-1),
+    "var, kept": lambda x: ops.var(x, axis=(1, 2), keepdims=True),
+    "std": lambda x: ops.std(x, axis=1),
+    "logsumexp": lambda x: ops.logsumexp(x, axis=-1),
+    "logsumexp, kept": lambda x: ops.logsumexp(x, axis=1, keepdims=True),
+    "glu": lambda x: ops.glu(x, axis=-1),
+    "glu, other axis": lambda x: ops.glu(x, axis=1),
+}
+DATA = np.random.default_rng(0).normal(size=(16, 6, 5, 4)).astype("float32")
+
+
+def model_of(function):
+    x = keras.Input(DATA.shape[1:])
+    return keras.Model(x, function(x))
+
+
+@pytest.mark.parametrize("function", WRITTEN.values(), ids=WRITTEN)
+def test_function_and_exactness(function):
+    model = model_of(function)
+    graph = applied(write_compositions, model)
+    assert len(graph.nodes) > 2
+    assert maximum_difference(graph, model, DATA) < 1e-5
+    assert_equals_litert(Prepared(Case("composition", (), lambda: model_of(function))))
+
+
+@pytest.mark.parametrize("function", WRITTEN.values(), ids=WRITTEN)
+def test_few_bits_are_lost(function):
+    model = model_of(function)
+    quantized = keras_qat.quantize_model(model, calibration_data=DATA)
+    exact = model.predict(DATA, verbose=0)
+    error = quantized.predict(DATA, verbose=0) - exact
+    assert 10 * np.log10(np.mean(exact**2) / np.mean(error**2)) > 30  # dB
+
+
+def test_the_activation_of_that_name():
+    model = model_of(lambda x: layers.Dense(6, activation="glu")(x))
+    clone = keras_qat.clone_model(model)
+    np.testing.assert_allclose(clone(DATA), model(DATA), atol=1e-5)
+
+
+def test_sparsemax_is_refused():
+    with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="sorts.*'sparse'"):
+        keras_qat.clone_model(model_of(layers.Activation("sparsemax", name="sparse")))
