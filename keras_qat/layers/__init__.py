@@ -21,6 +21,7 @@ from keras_qat.layers.global_pooling import (
 )
 from keras_qat.layers.hard_swish import QHardSwish
 from keras_qat.layers.input import QuantizeInput
+from keras_qat.layers.log_softmax import QLogSoftmax
 from keras_qat.layers.logistic import QSigmoid
 from keras_qat.layers.lookup import QLookup
 from keras_qat.layers.matmul import QMatmul
@@ -83,6 +84,7 @@ __all__ = [
     "QGlobalMaxPooling2D",
     "QHardSwish",
     "QLeakyReLU",
+    "QLogSoftmax",
     "QLookup",
     "QMatmul",
     "QMaxPooling1D",

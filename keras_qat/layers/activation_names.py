@@ -8,7 +8,12 @@ import keras
 
 from keras_qat.graph.patterns import Matcher
 
-_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Softmax": "softmax"}
+_OPERATIONS = {
+    "LogSoftmax": "log_softmax",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Softmax": "softmax",
+}
 
 
 def function_name(function: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_qat.arithmetic.segments import Segments
 from keras_qat.layers.binary import broadcast_shape
 
 _OPTIONS = {
@@ -72,6 +73,18 @@ class IntegerOperators:
         constant = self._builder.constant(f"{part}/axes", np.array(axes, "int32"))
         options = {"keepDims": True}
         return self._add(code, (x, constant), part, shape, "ReducerOptions", options)
+
+    def index(self, x: Any, segments: Segments, part: str) -> Any:
+        """Adds a division, a MINIMUM and a SUM: the index of a column of integers.
+
+        Args:
+            x: int32 tensor `(rows, 1)`.
+            segments: The segments.
+            part: What it is the index of.
+        """
+        steps = self.combine("FLOOR_DIV", x, segments.steps, f"{part}_steps")
+        capped = self.combine("MINIMUM", steps, segments.caps, f"{part}_capped")
+        return self.reduce("SUM", capped, (1,), f"{part}_index")
 
     def look_up(self, table: np.ndarray, index: Any, part: str) -> Any:
         """Adds a GATHER from an int32 table."""

@@ -177,9 +177,7 @@ class QNormalize(QuantizedLayer, Normalize):
             total = add.combine("SUB", total, rest, "deviation")
             total = add.combine("MAXIMUM", total, 0, "positive")
         column = add.reshape(total, (None, 1), "column")
-        parts = add.combine("FLOOR_DIV", column, rule.segments.steps, "steps")
-        parts = add.combine("MINIMUM", parts, rule.segments.caps, "capped")
-        index = add.reduce("SUM", parts, (1,), "index")
+        index = add.index(column, rule.segments, "root")
         return add.reshape(add.look_up(halves, index, "root"), total.shape, "half")
 
 

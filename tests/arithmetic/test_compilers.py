@@ -9,6 +9,8 @@ from keras_qat.arithmetic import (
     elementwise,
     exact_float,
     fixed_point,
+    log_softmax,
+    normalize,
     pooling,
     requantize,
     softmax,
@@ -31,6 +33,21 @@ def scale_ratio(*scales):
         return exact_float.scale_ratio(*scales)
 
 
+RULE = normalize.Normalization(10, "layer", 1e-3)
+CLASSES = log_softmax.LogSoftmax(10)
+
+
+def layer_normalized(q, input_scale, output_scale):
+    halves = normalize.half_divisors(input_scale, output_scale, normalization=RULE)
+    options = {"axes": (1,), "normalization": RULE, "low": -128, "high": 127}
+    return normalize.normalize(q, halves, 3, **options)
+
+
+def logarithms(q, input_scale, output_scale):
+    tables = log_softmax.log_softmax_tables(input_scale, output_scale, rule=CLASSES)
+    return log_softmax.log_softmax(q, *tables, 127, rule=CLASSES, low=-128, high=127)
+
+
 CASES = {
     "scale_ratio": (scale_ratio, SX, MANY, SY),
     "conv_multiplier": (fixed_point.conv_multiplier, SX, MANY, SY),
@@ -43,6 +60,8 @@ CASES = {
     "average": (pooling.average, ACC, 49),
     "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
     "softmax": (softmax.softmax, Q, SX),
+    "layer_normalized": (layer_normalized, Q, SX, SX),
+    "logarithms": (logarithms, Q, SX, SX),
 }
 
 
