@@ -215,7 +215,7 @@ class WeightedLayer(QuantizedLayer):
             return ops.ones((self._channels(),), "float32")
         # Written so that no compiler turns it into a product with a reciprocal square root.
         deviation = ops.maximum(ops.sqrt(norm.moving_variance + norm.epsilon), 1e-12)
-        return (norm.gamma if norm.scale else ops.ones_like(deviation)) / deviation
+        return norm.gamma / deviation if norm.scale else reciprocal(deviation)
 
     def _bias_terms(self):
         """The folded bias as two terms: their sum in float would depend on the compiler."""

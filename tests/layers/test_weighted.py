@@ -126,3 +126,22 @@ def test_layer_without_scheme_is_the_keras_layer():
     theirs.build(x.shape)
     ours.set_weights(theirs.get_weights())
     np.testing.assert_array_equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("scale", [True, False], ids=["gamma", "no gamma"])
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_no_compiler_changes_an_integer(scale, xla):
+    """Of many channels: one scale in a hundred whose last bit differs would be found."""
+    layer = QDense(5000, batch_norm={"scale": scale}, scheme="int8")
+    layer.build((None, 3))
+    rng = np.random.default_rng(0)
+    for weight in layer.weights:
+        if len(weight.shape) and weight.name != "moving_variance":
+            weight.assign(rng.normal(size=weight.shape))
+        elif len(weight.shape):
+            weight.assign(np.exp(rng.normal(0, 2, weight.shape)))
+    scales = tf.constant(0.0172), tf.constant(0.0231)
+    compiled = tf.function(layer.integer_weights, jit_compile=xla, autograph=False)
+    eager, other = layer.integer_weights(*scales), compiled(*scales)
+    for name, mine, theirs in zip(eager._fields, eager, other, strict=True):
+        np.testing.assert_array_equal(mine, theirs, err_msg=name)
