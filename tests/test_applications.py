@@ -1,0 +1,37 @@
+"""Every model of `keras.applications` goes the whole way exactly; `make test-all` only."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ROOT / "benchmarks" / "applications_exact.py"
+NAMES = sorted(
+    name for name in dir(keras.applications) if callable(getattr(keras.applications, name))
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_is_exact_and_fully_integer(name, tmp_path):
+    path = tmp_path / "result.json"
+    # In a process of its own, which gives the memory of a giant back.
+    command = [sys.executable, str(SCRIPT), "--names", name, "--json", str(path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    result = json.loads(path.read_text())["results"][name]
+    assert "failed" not in result, f"{result['failed']}\n{run.stderr[-4000:]}"
+    assert result["mismatches"] == 0, result["wrong_layers"]
+    assert result["float_tensors"] == []
+    assert result["clone_difference"] < 1e-3
+    assert result["trained_variables"] > 0.9 * result["trainable_variables"]
+    assert run.returncode == 0
+
+
+def test_the_page_has_a_row_for_each():
+    page = (ROOT / "docs" / "applications.md").read_text()
+    missing = [name for name in NAMES if f"\n| {name} |" not in page]
+    assert not missing, f"docs/applications.md lacks {missing}: run {SCRIPT.name} --markdown"
