@@ -16,6 +16,7 @@ from keras_qat.errors import ExportError, LiteRTFormatError
 from keras_qat.litert.buffers import AlignedBuffer, constant_bytes
 from keras_qat.litert.options import enum_value, pack_options
 from keras_qat.litert.runtime_versions import minimum_runtime_version
+from keras_qat.litert.static_shapes import static_shape, unknown_sizes
 from keras_qat.litert.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.validation import model_tensors, validate
 
@@ -128,6 +129,7 @@ class _Assembly:
     def __init__(self, model: Model):
         self.model = model
         self.tensors = model_tensors(model)
+        self.unknown_sizes = unknown_sizes(model)
         self.tensor_index = {tensor: i for i, tensor in enumerate(self.tensors)}
         kinds = dict.fromkeys((op.code, op.version) for op in model.operators)
         self.code_index = {kind: i for i, kind in enumerate(kinds)}
@@ -162,7 +164,7 @@ class _Assembly:
 
         table = schema.TensorT(
             name=tensor.name,
-            shape=[1 if size is None else size for size in tensor.shape],
+            shape=static_shape(tensor, self.unknown_sizes),
             type=enum_value("TensorType", tensor.dtype.upper(), f"tensor {tensor.name!r}"),
             buffer=0 if tensor.data is None else self._buffer(constant_bytes(tensor.data)),
             hasRank=True,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
 from keras_qat.graph import layer_of
@@ -153,6 +154,18 @@ def test_file_is_all_integers_and_builtin(prepared):
     assert types <= {schema.TensorType.INT8, schema.TensorType.INT32}
     assert all(code.builtinCode in BUILTIN for code in model.operatorCodes)
     assert "CUSTOM" not in {BUILTIN[code.builtinCode] for code in model.operatorCodes}
+
+
+def test_file_states_the_shapes_of_one_sample(prepared):
+    """Compilers for accelerators plan with them, and know no unknown sizes."""
+    interpreter = Interpreter(
+        model_content=prepared.content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+    )
+    stated = {d["name"]: d["shape"].tolist() for d in interpreter.get_tensor_details()}
+    interpreter.allocate_tensors()
+    for details in interpreter.get_tensor_details():
+        if details["name"] in stated:
+            assert details["shape"].tolist() == stated[details["name"]], details["name"]
 
 
 def test_file_runs_with_default_kernels(prepared):
