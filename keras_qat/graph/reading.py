@@ -106,7 +106,8 @@ def _functional(model: keras.Model) -> Any:
             layer=model.name,
             received=f"a {type(model).__name__}",
             expected="a functional or sequential model",
-            fix="Build it with `keras.Model(inputs, outputs)`.",
+            fix="Build it with `keras.Model(inputs, outputs)`, or call it in one: "
+            "`keras.Model(x, model(x))` with `x = keras.Input(shape)`.",
         )
     return model
 

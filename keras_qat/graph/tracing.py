@@ -53,12 +53,12 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
             outputs = (call or node.head.call)(*args, **kwargs)
             symbols = [*inputs.values(), *(symbol for symbol, _ in variables)]
             traced = read_function(keras.Function(symbols, outputs), node.head.name)
+            own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
+            result = _without_parameters(traced, own)
         except UnsupportedLayerError:
             raise
         except Exception as error:  # whatever the user's code raises
             raise _untraceable(node, error) from error
-    own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
-    result = _without_parameters(traced, own)
     _check_weights(node, result, list(own.values()))
     _check_copies(node, result)
     return result
@@ -131,22 +131,18 @@ def _evaluate(node: Node) -> list[Parameter]:
 def _check_weights(node: Node, graph: Graph, own: list[keras.Variable]) -> None:
     """Raises if a trainable weight is in none of the operations: it would stop training."""
     found = {id(variable) for variable in own}
-    names = set()
     for inner in graph.nodes.values():
         found |= {id(v) for v in getattr(inner.head, "variables", ())}
-        leaves = tree.flatten(inner.arguments)
-        names |= {leaf.name for leaf in leaves if isinstance(leaf, Parameter) and leaf.trainable}
-    lost = [
-        variable.path
-        for variable in node.head.trainable_variables
-        if id(variable) not in found and variable.name not in names
-    ]
+        leaves = [leaf for leaf in tree.flatten(inner.arguments) if isinstance(leaf, Parameter)]
+        found |= {id(v) for leaf in leaves for v in leaf.variables}
+    lost = [v.path for v in node.head.trainable_variables if id(v) not in found]
     if lost:
         raise UnsupportedLayerError(
             "A weight of this layer takes no part in what could be traced, and would not train.",
             layer=node.name,
             received=f"{type(node.head).__name__} with {lost}",
-            fix="Keep each weight in an attribute of its own.",
+            fix="Keep each weight in an attribute of its own, and call inner layers only on what "
+            "depends on the inputs of `call`.",
         )
 
 

@@ -77,7 +77,7 @@ def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:
 
 def _is_opened(node: Node) -> bool:
     is_layer = isinstance(node.head, keras.layers.Layer)
-    if node.is_input or not is_layer or isinstance(node.head, QuantizedLayer | keras.Model):
+    if node.is_input or not is_layer or isinstance(node.head, QuantizedLayer):
         return False
     if is_written_in_ops(node.head):
         return find_slice(node.operations) is None

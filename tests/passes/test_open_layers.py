@@ -51,6 +51,40 @@ class Hidden(Scaled):
         return inputs + ops.square(self.rest[0])
 
 
+class Renamed(Scaled):
+    """The same, where another weight that does train has the hidden one's name."""
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(shape=input_shape[-1:], name="twin")
+        self.rest = [self.add_weight(shape=input_shape[-1:], name="twin")]
+
+    def call(self, inputs):
+        return inputs * self.gamma + ops.square(self.rest[0])
+
+
+class Subclassed(keras.Model):
+    """A subclassed model, with layers that it makes itself."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.convolve = layers.Conv1D(4, 3, use_bias=False)
+        self.normalize = layers.BatchNormalization()
+
+    def call(self, inputs, training=None):
+        return ops.relu(self.normalize(self.convolve(inputs), training=training))
+
+
+class BeyondTheBatch(layers.Layer):
+    """A layer that makes one copy of a weight for each sample."""
+
+    def build(self, input_shape):
+        self.token = self.add_weight(shape=(1, 1, input_shape[-1]), name="token")
+
+    def call(self, inputs):
+        shape = (ops.shape(inputs)[0], 1, inputs.shape[-1])
+        return ops.concatenate([ops.broadcast_to(self.token, shape), inputs], axis=1)
+
+
 class Foreign(layers.Layer):
     """A layer that leaves `keras.ops`."""
 
@@ -127,6 +161,21 @@ def test_layer_that_trains_in_another_way_stays_closed():
         keras_qat.quantize_model(around(layer))
 
 
-def test_weight_that_would_not_train_is_refused():
+@pytest.mark.parametrize("kind", [Hidden, Renamed])
+def test_weight_that_would_not_train_is_refused(kind):
     with pytest.raises(UnsupportedLayerError, match="(?s)would not train.*hidden"):
-        keras_qat.quantize_model(around(Hidden(name="hidden"), shape=(3,)))
+        keras_qat.quantize_model(around(kind(name="hidden"), shape=(3,)))
+
+
+def test_weight_that_depends_on_the_batch_is_refused():
+    with pytest.raises(UnsupportedLayerError, match="(?s)cannot be traced.*'bad'"):
+        keras_qat.clone_model(around(BeyondTheBatch(name="bad")))
+
+
+def test_subclassed_model_is_opened_where_it_is_called():
+    model = around(Subclassed(), shape=(6, 3))
+    clone = keras_qat.clone_model(model)
+    assert [type(layer).__name__ for layer in clone.layers] == ["InputLayer", "QConv1D"]
+    assert len(clone.trainable_weights) == len(model.trainable_weights)
+    x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
+    np.testing.assert_allclose(clone(x), model(x), atol=1e-6)
