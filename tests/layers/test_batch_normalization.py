@@ -2,10 +2,8 @@
 
 import keras
 import numpy as np
-import pytest
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QBatchNormalization
 from tests.layers.contract import (
     HALVES,
@@ -62,9 +60,3 @@ def test_training_moves_the_statistics_by_the_momentum():
     norm = quantized.get_layer("norm").batch_normalization
     np.testing.assert_allclose(norm.moving_mean, [0.1 * 2.0], rtol=1e-2)
     np.testing.assert_allclose(norm.moving_variance, [0.9 + 0.1 * 1.0], rtol=1e-2)
-
-
-def test_another_axis_is_refused():
-    model = keras.Sequential([keras.Input((4, 3)), BatchNormalization(axis=1, name="rows")])
-    with pytest.raises(UnsupportedLayerError, match="rows"):
-        keras_qat.quantize_model(model)

@@ -224,14 +224,6 @@ def test_channels_first_is_refused(make):
         keras_qat.quantize_model(model)
 
 
-def test_batch_normalization_over_another_axis_is_refused():
-    model = keras.Sequential(
-        [keras.Input((4, 4, 2)), Conv2D(3, 1), BatchNormalization(axis=1, name="rows")]
-    )
-    with pytest.raises(UnsupportedLayerError, match="rows"):
-        keras_qat.quantize_model(model)
-
-
 @pytest.mark.parametrize("make", [layer(Conv2D, 2), layer(DepthwiseConv2D)])
 def test_window_beyond_exact_sums_is_refused(make):
     model = keras.Sequential([keras.Input((23, 23, 1)), make(kernel_size=23, name="huge")])
