@@ -16,6 +16,7 @@ from keras_qat.layers.weighted import assign_copy
 from keras_qat.passes import PIPELINE, run_pipeline
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.scheme import Scheme, get_scheme
 
 
@@ -94,6 +95,7 @@ def _rewrite(model: keras.Model, scheme: Scheme | None, model_class: Any) -> Any
     rewritten = make_layers(graph, scheme).check(after="make_layers")
     if scheme is not None:
         rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
+        rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
     result = build_model(rewritten, model_class)
     for name, node in graph.nodes.items():
         layer = rewritten.nodes[name].head

@@ -47,6 +47,7 @@ from keras_qat.layers.regularization import (
     QSpatialDropout1D,
     QSpatialDropout2D,
 )
+from keras_qat.layers.requantizing import Requantize
 from keras_qat.layers.reshaping import QFlatten, QReshape
 from keras_qat.layers.resizing import QResize
 from keras_qat.layers.slicing import QCenterCrop, QStridedSlice
@@ -113,6 +114,7 @@ __all__ = [
     "QuantizeInput",
     "QuantizedLayer",
     "QuantizedModel",
+    "Requantize",
     "find_slice",
     "float_mode",
     "composed",

@@ -109,18 +109,28 @@ def link_layers(graph: Graph) -> None:
 def _group_parameters(graph: Graph, edges: tuple[Edge, ...]) -> Parameters | None:
     makers = {id(layer): layer for layer in _makers(graph, edges)}.values()
     fixed = [layer for layer in makers if layer.fixed_parameters is not None]
-    if len({layer.fixed_parameters for layer in fixed}) > 1 or (fixed and len(fixed) < len(makers)):
+    if is_contradictory(graph, edges):
         raise InvalidGraphError(
             f"The tensors {_listing(map(str, edges))} have to share one range, but LiteRT "
             "prescribes that of some of them.",
             layer=fixed[0].name,
-            fix="Do not call one layer both on a softmax's output and on another tensor.",
+            fix="Make the model with `keras_qat.quantize_model`, which puts a `Requantize` there.",
         )
     if fixed:
         return fixed[0].fixed_parameters
     observers = [layer.range_source for layer in makers]
     schemes = [layer.scheme for layer in makers if layer.scheme is not None]
     return RangeParameters(schemes[0], observers) if schemes else None
+
+
+def is_contradictory(graph: Graph, edges: tuple[Edge, ...]) -> bool:
+    """Whether tensors that have to share one range have one that is prescribed, and another.
+
+    Args:
+        graph: A graph of quantized layers.
+        edges: The tensors.
+    """
+    return len({layer.fixed_parameters for layer in _makers(graph, edges)}) > 1
 
 
 def _makers(graph: Graph, edges: tuple[Edge, ...]) -> Iterator[QuantizedLayer]:

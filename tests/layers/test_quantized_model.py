@@ -6,7 +6,7 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import InvalidGraphError, MissingRangeError
-from keras_qat.layers import QDense, QuantizedModel
+from keras_qat.layers import QDense, QFlatten, QSoftmax, QuantizedModel, QuantizeInput
 from tests.layers.contract import Case, exported, operators_of, run_litert
 
 layers = keras.layers
@@ -92,11 +92,12 @@ def test_shared_layer_has_one_kernel_and_one_grid():
 
 
 def test_layer_on_a_softmax_and_another_tensor_is_refused():
-    a, b = keras.Input((4,)), keras.Input((4,))
-    flatten = layers.Flatten(name="both")
-    model = keras.Model([a, b], [flatten(layers.Softmax(name="prescribed")(a)), flatten(b)])
-    with pytest.raises(InvalidGraphError, match="prescribe"):
-        keras_qat.quantize_model(model)
+    x = keras.Input((4,))
+    y = QuantizeInput(scheme="int8")(x)
+    flatten = QFlatten(scheme="int8")
+    outputs = [flatten(QSoftmax(scheme="int8")(y)), flatten(y)]
+    with pytest.raises(InvalidGraphError, match="prescribe.*Requantize"):
+        QuantizedModel(x, outputs)
 
 
 def test_layer_that_is_not_quantized_is_refused():

@@ -1,0 +1,68 @@
+"""Lets tensors with a prescribed range meet others."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+from keras_qat.graph import Edge, Graph, Node, range_groups
+from keras_qat.graph.graph import unique_name
+from keras_qat.layers import Requantize
+from keras_qat.layers.quantized_model import is_contradictory
+from keras_qat.scheme import Scheme
+
+
+def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
+    """Puts a `Requantize` where a prescribed range would have to be that of other tensors too.
+
+    Matches: the output of a sigmoid, a softmax or another layer whose kernel prescribes its
+    range, taken by what must have one range with others: a concatenation, a maximum, or a layer
+    that is called more than once.
+    Builds: one `Requantize` behind it, which all those take; the others keep the tensor itself.
+    Why: LiteRT's CONCATENATION copies integers, and cannot take 1/256 beside another scale.
+
+    Args:
+        graph: A graph in which each node but the inputs is one quantized layer.
+        scheme: The scheme.
+
+    Returns:
+        A graph whose tensors can be linked; the graph itself if they could.
+    """
+    groups = range_groups(graph)
+    edges = [
+        Edge(node.name)
+        for node in graph.nodes.values()
+        if getattr(node.head, "fixed_parameters", None) is not None
+        and is_contradictory(graph, groups[Edge(node.name)].edges)
+    ]
+    if not edges:
+        return graph
+    calls = collections.Counter(id(node.head) for node in graph.nodes.values())
+    tied = {
+        node.name
+        for node in graph.nodes.values()
+        if not node.is_input and (node.head.shares_range or calls[id(node.head)] > 1)
+    }
+    consumers = graph.consumers()
+    made: dict[Edge, Edge] = {}
+    nodes: dict[str, Node] = {}
+    for node in graph.nodes.values():
+        nodes[node.name] = node.rewired(made) if node.name in tied else node
+        edge = Edge(node.name)
+        if edge in edges and any(taker.name in tied for taker in consumers.get(edge, ())):
+            copy = _requantized(node, scheme, unique_name(f"{node.name}_requantize", graph.nodes))
+            nodes[copy.name] = copy
+            made[edge] = Edge(copy.name)
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _requantized(node: Node, scheme: Scheme, name: str) -> Node:
+    edge = Edge(node.name)
+    return Node(
+        name=name,
+        operations=(Requantize(name=name, scheme=scheme),),
+        inputs=(edge,),
+        arguments=((edge,), {}),
+        shapes=node.shapes,
+        dtypes=("float32",),
+    )
