@@ -54,7 +54,8 @@ class Normalize(keras.layers.Layer):
             x = x - ops.mean(x, axis=self.axis, keepdims=True)
         squares = ops.sum(ops.square(x), axis=self.axis, keepdims=True)
         if self.rule.kind == "unit":
-            y = x * ops.minimum(ops.rsqrt(squares), 1.0 / self.rule.epsilon)
+            # The limit inside: the root of 0 has no gradient.
+            y = x * ops.rsqrt(ops.maximum(squares, self.rule.epsilon**2))
         else:
             y = x * ops.rsqrt(squares / self.rule.count + self.rule.epsilon)
         return ops.reshape(y, (-1, *inputs.shape[1:]))

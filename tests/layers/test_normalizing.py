@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
@@ -178,3 +179,13 @@ def test_what_is_refused(make, shape, message):
     x = keras.Input(shape, batch_size=2)
     with pytest.raises(UnsupportedLayerError, match=f"(?s){message}.*norm|norm.*{message}"):
         keras_qat.clone_model(keras.Model(x, make(name="norm")(x)))
+
+
+@pytest.mark.parametrize(("kind", "epsilon"), [("layer", 1e-3), ("rms", 1e-6), ("unit", 1e-12)])
+def test_gradient_of_a_group_of_zeros_is_finite(kind, epsilon):
+    layer, x = QNormalize((-1, 4), (1,), kind, epsilon), tf.zeros((2, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    assert np.all(np.isfinite(tape.gradient(y, x)))
+    assert np.all(y.numpy() == 0)
