@@ -152,7 +152,8 @@ def _passes() -> Iterable[str]:
         for part, text in sections(rewrite):
             yield f"- {part}: {text}"
         yield ""
-    written = ", ".join(f"`keras.layers.{cls.__name__}`" for cls in layers_written_in_ops())
+    known = [cls for cls in layers_written_in_ops() if cls.__module__.startswith("keras.src.")]
+    written = ", ".join(f"`keras.layers.{cls.__name__}`" for cls in known)
     yield f"`open_layers` has a way of its own to write these in operations: {written}."
 
 

@@ -4,11 +4,12 @@ import importlib.util
 import json
 import operator
 import pathlib
+import re
 
 import keras
 import pytest
 
-from keras_qat.layers import registered_slices
+from keras_qat.layers import registered_slices, registry
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -57,3 +58,17 @@ def labels():
 def test_label_is_a_public_name(label):
     if label != "x[...]":
         assert callable(operator.attrgetter(label.removeprefix("keras."))(keras)), label
+
+
+def test_the_examples_of_custom_layers_run(monkeypatch, capsys):
+    monkeypatch.setattr(registry, "_CALLS", dict(registry._CALLS))
+    text = (DOCS / "custom-layers.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    names: dict = {"__name__": "examples"}
+    for block in blocks:
+        exec(block, names)
+    # Beside them there are progress bars.
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    gated = ["QDense", "QSigmoid", "QMultiply", "QBatchNormalization", "QDense"]
+    assert printed == [str(["InputLayer", "QuantizeInput", *rest]) for rest in (gated, ["QDense"])]
