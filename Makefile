@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install
 DEMO_STAMP := $(VENV)/.demo-installed
 DEV_STAMP := $(VENV)/.dev-installed
+VELA_STAMP := $(VENV)/.vela-installed
 
 # Neighbouring tests share what they prepare: each worker takes a run of them.
 PARALLEL := --numprocesses auto --dist worksteal
@@ -26,7 +27,7 @@ demo: $(DEMO_STAMP)  ## Train, quantize, fine-tune, export and verify a small Re
 test: $(DEV_STAMP)  ## Run the tests, the slow ones left out
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-all: $(DEV_STAMP)  ## Run all tests
+test-all: $(VELA_STAMP)  ## Run all tests, those with Arm's compiler for NPUs too
 	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/test_applications.py
 	$(BIN)/python -m pytest tests/test_applications.py  # one by one: the giants take 10 GiB each
 
@@ -64,3 +65,7 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing keras_qat and the tools for tests and checks into $(VENV) (TensorFlow: a few minutes) ..."
 	@$(PIP) --editable '.[demo,test,lint]'
 	@touch $(DEMO_STAMP) $@
+
+$(VELA_STAMP): $(DEV_STAMP)
+	@$(PIP) --editable '.[vela]'
+	@touch $@
