@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Graph, Node
+from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.scheme import Scheme
 
@@ -16,7 +16,8 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
     Matches: every node; calls of the same operations become calls of the same layer.
-    Builds: quantized layers, or float ones of the same classes if `scheme` is None.
+    Builds: quantized layers, or float ones of the same classes if `scheme` is None; inputs of the
+    model become float32, except the ids that are looked up.
     Why: from here on each layer is one LiteRT operator, or a fixed small group of them.
 
     Args:
@@ -33,6 +34,10 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
     nodes = {}
     for name, node in graph.nodes.items():
         nodes[name] = node if node.is_input else _make(node, scheme, made)
+    consumers = dataclasses.replace(graph, nodes=nodes).consumers()
+    for name in graph.inputs:
+        if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
+            nodes[name] = dataclasses.replace(nodes[name], dtypes=("float32",))
     return dataclasses.replace(graph, nodes=nodes)
 
 

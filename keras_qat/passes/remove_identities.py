@@ -24,8 +24,9 @@ _CONCATENATION = any_of(layer_of(keras.layers.Concatenate), operation_named("Con
 def remove_identities(graph: Graph) -> Graph:
     """Removes operations that return their input, at training and at inference.
 
-    Matches: `Identity`, `Activation("linear")`, dropout with a rate of 0, a cast to the type that
-    the tensor has, and the concatenation of a single tensor.
+    Matches: `Identity`, `Activation("linear")`, dropout with a rate of 0, a cast between floating
+    types or to the type that the tensor has, a cast of the model's integer input to real values,
+    and the concatenation of a single tensor.
     Builds: nothing; consumers take the input instead.
     Why: each would be an operator that copies a tensor, and would keep an activation from the
     layer it belongs to. Dropout and noise stay: they matter at training, and make no operator.
@@ -38,8 +39,14 @@ def remove_identities(graph: Graph) -> Graph:
     """
     mapping: dict[Edge, Edge] = {}
     kept = []
+    casted = _casted_inputs(graph)
     for node in graph.nodes.values():
-        if node.is_input or not (_does_nothing(node.head) or _returns_its_input(graph, node)):
+        does_nothing = not node.is_input and (
+            _does_nothing(node.head)
+            or _returns_its_input(graph, node)
+            or (_CAST(node.head) and node.inputs[0] in casted)
+        )
+        if not does_nothing:
             kept.append(node)
         else:
             source = node.inputs[0]
@@ -47,13 +54,31 @@ def remove_identities(graph: Graph) -> Graph:
     return graph.replace(kept, mapping)
 
 
+def _casted_inputs(graph: Graph) -> set[Edge]:
+    """The integer inputs of the model that only casts to a floating type take."""
+    return {
+        edge
+        for edge, behind in graph.consumers().items()
+        if graph.nodes[edge.node].is_input
+        and keras.backend.is_int_dtype(graph.dtype(edge))
+        and edge not in graph.output_edges
+        and all(_CAST(node.head) and _is_float(node.dtypes[0]) for node in behind)
+    }
+
+
 def _returns_its_input(graph: Graph, node: Node) -> bool:
     """Whether it is the tensor it is called with that makes an operation do nothing."""
     if len(tree.flatten(node.arguments)) > 1:
         return False
     (edge,) = node.inputs
-    has_dtype = graph.nodes[edge.node].dtypes[edge.index] == node.dtypes[0]
-    return (_CAST(node.head) and has_dtype) or _CONCATENATION(node.head)
+    dtypes = graph.dtype(edge), node.dtypes[0]
+    # Every floating type becomes float32.
+    keeps_dtype = dtypes[0] == dtypes[1] or all(map(_is_float, dtypes))
+    return (_CAST(node.head) and keeps_dtype) or _CONCATENATION(node.head)
+
+
+def _is_float(dtype: str) -> bool:
+    return keras.backend.is_float_dtype(dtype)
 
 
 def _does_nothing(operation) -> bool:

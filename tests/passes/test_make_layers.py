@@ -1,13 +1,16 @@
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
+import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, read_model
 from keras_qat.layers import QAdd, QConv2D, QDense, QReLU
 from keras_qat.passes import PIPELINE, run_pipeline
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.scheme import get_scheme
+from tests.passes.customs import assert_file_exact
 
 
 def ordered(x):
@@ -87,3 +90,20 @@ def test_what_litert_lacks_is_refused_with_the_reason(layer, shape, reason):
     assert caught.value.layer == layer.name
     assert f"Received: {type(layer).__name__}(" in str(caught.value)
     assert "To fix it: Use" in str(caught.value)
+
+
+def test_inputs_become_float32_except_ids():
+    ids, pixels = keras.Input((3,), dtype="int32"), keras.Input((3,), dtype="uint8")
+    model = keras.Model([ids, pixels], [layers.Embedding(4, 2)(ids), layers.Rescaling(2)(pixels)])
+    graph = made(model)
+    assert [graph.nodes[name].dtypes for name in graph.inputs] == [("int32",), ("float32",)]
+
+
+def test_model_of_pixels_goes_all_the_way(tmp_path):
+    pixels = keras.Input((4, 4, 3), dtype="uint8")
+    x = layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(pixels))
+    model = keras.Model(pixels, x)
+    data = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3), "uint8")
+    assert_file_exact(keras_qat.quantize_model(model, calibration_data=data), data, tmp_path)
+    clone = keras_qat.clone_model(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-5)

@@ -91,3 +91,22 @@ def test_a_model_of_an_identity_returns_its_input():
 def test_the_gradient_stays_stopped():
     graph = applied(remove_identities, between_dense_layers(ops.stop_gradient))
     assert len(graph.nodes) == 4
+
+
+def test_casts_of_an_integer_input_are_removed():
+    x = keras.Input((3,), name="x", dtype="uint8")
+    y = layers.Dense(2, name="last")(ops.cast(x, "float32") - ops.cast(x, "float16"))
+    graph = applied(remove_identities, keras.Model(x, y))
+    assert [type(node.head).__name__ for node in graph.nodes.values()][1:] == ["Subtract", "Dense"]
+
+
+def test_casts_between_floating_types_are_removed():
+    model = between_dense_layers(lambda x: ops.cast(ops.cast(x, "float16"), "float32"))
+    assert list(applied(remove_identities, model).nodes) == ["x", "first", "last"]
+
+
+def test_cast_of_ids_that_are_looked_up_too_stays():
+    x = keras.Input((3,), name="x", dtype="int32")
+    model = keras.Model(x, [layers.Embedding(4, 2)(x), ops.cast(x, "float32")])
+    kinds = {type(node.head).__name__ for node in applied(remove_identities, model).nodes.values()}
+    assert kinds == {"InputLayer", "Embedding", "Cast"}
