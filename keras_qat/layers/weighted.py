@@ -182,6 +182,7 @@ class WeightedLayer(QuantizedLayer):
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
         config = {**node.head.get_config(), "name": node.name, "dtype": "float32"}
+        config.pop("activity_regularizer", None)  # has become a layer of its own
         if node.activation_split:
             config["activation"] = "linear"
         for operation in node.operations[1:]:

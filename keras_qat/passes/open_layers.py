@@ -17,6 +17,7 @@ from keras_qat.layers.registry import call_of, is_written_in_ops
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.rewriting import splice, with_known_shapes
 from keras_qat.passes.split_activations import split_activations
+from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
 
 
@@ -71,7 +72,8 @@ def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:
             fix="Call it with one shape, or register a slice for it (`keras_qat.register`).",
         )
     inner = inline_models(trace_layer(node, graph, call_of(node.head)))
-    inner = open_layers(split_activations(split_separables(inner)))
+    inner = split_regularizers(split_separables(inner))
+    inner = open_layers(split_activations(inner))
     return opened.setdefault(id(node.head), inner)
 
 

@@ -20,6 +20,7 @@ from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_merges import split_merges
 from keras_qat.passes.split_outputs import split_outputs
+from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
 from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_attention import write_attention
@@ -35,6 +36,7 @@ from keras_qat.passes.write_sums_as_means import write_sums_as_means
 PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     inline_models,
     split_separables,
+    split_regularizers,
     split_activations,
     open_layers,
     move_normalized_axes,

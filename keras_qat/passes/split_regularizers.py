@@ -1,0 +1,68 @@
+"""Makes the `activity_regularizer` argument of a layer an operation of its own."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.graph.graph import unique_name
+from keras_qat.layers import find_slice
+
+_PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+
+
+def split_regularizers(graph: Graph) -> Graph:
+    """Writes `Dense(activity_regularizer="l2")` as a `Dense` and an `ActivityRegularization`.
+
+    Matches: a layer with a kernel that has an `activity_regularizer`.
+    Builds: the same layer, and behind it an `ActivityRegularization`, which makes no operator.
+    Why: the penalty is on what this layer computes, not on what it computes once a batch
+    normalization and an activation are fused into it, or without its own activation.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph in which layers with a kernel have no penalty on their outputs.
+
+    Raises:
+        UnsupportedLayerError: If a penalty is none of L1, L2 and L1L2.
+    """
+    nodes: list[Node] = []
+    mapping: dict[Edge, Edge] = {}
+    taken = set(graph.nodes)
+    split: dict[int, keras.layers.Layer] = {}
+    for node in graph.nodes.values():
+        nodes.append(node)
+        if not _is_penalized(node):
+            continue
+        # A shared layer keeps sharing: one layer for the penalties of all its calls.
+        layer = split.setdefault(id(node.head), _penalty(node))
+        name = unique_name(layer.name, taken)
+        taken.add(name)
+        edge = Edge(node.name)
+        nodes.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
+        mapping[edge] = Edge(name)
+    return graph.replace(nodes, mapping, unchanged={edge.node for edge in mapping.values()})
+
+
+def _is_penalized(node: Node) -> bool:
+    if node.is_input or getattr(node.head, "activity_regularizer", None) is None:
+        return False
+    entry = find_slice(node.operations)
+    return entry is not None and entry.layer.takes_activation
+
+
+def _penalty(node: Node) -> keras.layers.Layer:
+    regularizer = node.head.activity_regularizer
+    if not isinstance(regularizer, _PENALTIES):
+        raise UnsupportedLayerError(
+            "A penalty of this kind on the output of a layer cannot be kept.",
+            layer=node.name,
+            received=f"activity_regularizer={type(regularizer).__name__}",
+            expected="L1, L2 or L1L2 of `keras.regularizers`",
+            fix="Use one of these, or leave `activity_regularizer` out.",
+        )
+    sizes = {name: float(getattr(regularizer, name, 0.0)) for name in ("l1", "l2")}
+    return keras.layers.ActivityRegularization(**sizes, name=f"{node.head.name}_regularizer")
