@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
@@ -108,10 +109,24 @@ def test_ranges_follow_the_batches_by_a_moving_average():
     one_step(model, [[1, 1, 1, 1], [2, 3, 2, 3]])
     low, high = 10 + 0.01 * (4 - 10), 26 + 0.01 * (10 - 26)
     assert ranges(model)["dense"] == pytest.approx((low, high), rel=1e-6)
-    one_step(model, [[50, 50, 50, 50]])
-    low, high = low + 0.01 * (200 - low), high + 0.01 * (200 - high)
+    one_step(model, [[12, 12, 12, 12]])
+    low, high = low + 0.01 * (48 - low), high + 0.01 * (48 - high)
     assert ranges(model)["dense"] == pytest.approx((low, high), rel=1e-6)
     assert ranges(model)["x_quantize"] == (0, 255)
+
+
+def test_a_range_of_another_time_is_replaced():
+    """Statistics of batch norms that are not trained yet say nothing about the training."""
+    norm = keras.layers.BatchNormalization(name="norm")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), norm])
+    data = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    norm.moving_variance.assign([1e6] * 3)  # calibrated, the outputs are tiny
+    model = quantized(model, data)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(data, training=True) ** 2)
+    gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+    assert float(loss) == pytest.approx(1.0, rel=0.05)  # that of normalized outputs
+    assert any(float(tf.norm(gradient)) > 0.1 for gradient in gradients)
 
 
 def test_without_calibration_the_first_step_sets_the_ranges_and_the_inputs_stays():

@@ -8,6 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
+# How many times its width a range may have to be to hold a batch, and still be of use.
+_FAR = 2.0
+
 
 @keras.saving.register_keras_serializable("keras_qat")
 class RangeObserver(keras.layers.Layer):
@@ -76,11 +79,21 @@ class RangeObserver(keras.layers.Layer):
     def track(self, x) -> None:
         """Moves the range towards that of a batch, inside a training step.
 
+        A range that a batch leaves by more than its own width is replaced: it was observed when
+        the tensor was another one, as before the statistics of batch normalizations were trained.
+        Moved by a hundredth each step, it would clip everything, without a gradient, for long.
+
         Args:
             x: float32 tensor of any shape.
         """
         low, high = ops.stop_gradient(ops.min(x)), ops.stop_gradient(ops.max(x))
-        keep = ops.where(ops.equal(self.updates, 0), 0.0, self.momentum)
+        is_new = ops.equal(self.updates, 0)
+        if self.momentum < 1:
+            # A grid always holds 0.
+            least, most = ops.minimum(self.minimum, 0.0), ops.maximum(self.maximum, 0.0)
+            both = ops.maximum(high, most) - ops.minimum(low, least)
+            is_new = ops.logical_or(is_new, both > _FAR * (most - least))
+        keep = ops.where(is_new, 0.0, self.momentum)
         self.minimum.assign(self.minimum + (1.0 - keep) * (low - self.minimum))
         self.maximum.assign(self.maximum + (1.0 - keep) * (high - self.maximum))
         self.updates.assign(self.updates + 1)

@@ -30,6 +30,23 @@ def test_the_first_batch_sets_the_range_and_later_ones_move_it():
     assert state(made) == (1, 7, 3)
 
 
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        ((-0.5, 1.5), (-0.25, 1.25)),  # twice as wide: moved
+        ((-1.0, 1.5), (-1.0, 1.5)),  # wider still: replaced
+        ((0.5, 2.0), (0.25, 1.5)),
+        ((5.0, 6.0), (5.0, 6.0)),  # elsewhere
+        ((-0.01, 0.01), (-0.005, 0.505)),  # however narrow
+    ],
+)
+def test_a_range_that_a_batch_leaves_by_far_is_replaced(batch, expected):
+    made = observer(momentum=0.5)
+    made.widen(0.0, 1.0)
+    made.track(np.array(batch, "float32"))
+    assert state(made)[:2] == pytest.approx(expected)
+
+
 def test_a_range_may_shrink():
     made = observer(momentum=0.5)
     made.track(np.array([-8, 8], "float32"))
