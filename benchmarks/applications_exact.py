@@ -179,7 +179,6 @@ COLUMNS = {
     "model": lambda name, r: name,
     "input": lambda name, r: r["size"],
     "parameters, M": lambda name, r: f"{r['parameters'] / 1e6:.1f}",
-    "clone differs by": lambda name, r: f"{r['clone_difference']:.0e}",
     "elements compared": lambda name, r: f"{r['elements']:,}",
     "mismatches": lambda name, r: r["mismatches"],
     "float tensors": lambda name, r: len(r["float_tensors"]),
@@ -245,8 +244,6 @@ layer, no float tensor, and run with XNNPACK.
 
 {table}
 
-- *clone differs by*: the largest difference of a probability between the model and its rewritten
-  float clone, which computes the same and rounds differently.
 - *mismatches*: elements of all layers, the outputs too, that differ between Keras and the
   reference kernels.
 - *variables trained*: how many of the trainable variables one step of training changed; a bias

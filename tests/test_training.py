@@ -133,8 +133,8 @@ def test_without_calibration_the_first_step_sets_the_ranges_and_the_inputs_stays
     model = keras_qat.quantize_model(linear())
     one_step(model, [[0, 255, 0, 0]])
     assert ranges(model) == {"x_quantize": (0, 255), "dense": pytest.approx((255, 255))}
-    one_step(model, [[0, 1, 2, 4], [0, 0, 0, 0]])
-    low, high = 255 + 0.01 * (0 - 255), 255 + 0.01 * (7 - 255)
+    one_step(model, [[0, 10, 20, 30], [0, 0, 0, 0]])
+    low, high = 255 + 0.01 * (0 - 255), 255 + 0.01 * (60 - 255)
     assert ranges(model) == {
         "x_quantize": (0, 255),
         "dense": pytest.approx((low, high), rel=1e-5),

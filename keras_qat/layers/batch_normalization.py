@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import Matcher, Node, maybe
-from keras_qat.layers.activation_names import FUSED, FUSED_CODES, activation_name, function_name
+from keras_qat.layers.activation_names import FUSED, activation_name, function_name
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.registry import register
@@ -103,7 +103,7 @@ class QBatchNormalization(WeightedLayer):
                 "dilationHFactor": 1,
                 "dilationWFactor": 1,
                 "depthMultiplier": 1,
-                "fusedActivationFunction": FUSED_CODES[function_name(self.activation)],
+                "fusedActivationFunction": self.fused_code(),
             },
         )
         return y if len(shape) == 4 else builder.reshape(y, shape)

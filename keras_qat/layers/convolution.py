@@ -11,7 +11,7 @@ from keras import ops
 from keras_qat.arithmetic import accumulate
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of, maybe
-from keras_qat.layers.activation_names import FUSED, FUSED_CODES, function_name
+from keras_qat.layers.activation_names import FUSED
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.registry import refuse, register
@@ -69,7 +69,7 @@ class WindowedLayer(WeightedLayer):
             "padding": "SAME" if self.padding == "same" else "VALID",
             "strideH": vertical,
             "strideW": horizontal,
-            "fusedActivationFunction": FUSED_CODES[function_name(self.activation)],
+            "fusedActivationFunction": self.fused_code(),
         }
 
     def dilation_options(self) -> dict:

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_qat.arithmetic import accumulate
 from keras_qat.graph import layer_of, maybe
-from keras_qat.layers.activation_names import FUSED, FUSED_CODES, function_name
+from keras_qat.layers.activation_names import FUSED
 from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.registry import register
 from keras_qat.layers.requantize import requantize_dense
@@ -64,6 +64,6 @@ class QDense(WeightedLayer, keras.layers.Dense):
             options_type="FullyConnectedOptions",
             options={
                 "keepNumDims": len(inputs[0].shape) != 2,
-                "fusedActivationFunction": FUSED_CODES[function_name(self.activation)],
+                "fusedActivationFunction": self.fused_code(),
             },
         )

@@ -6,7 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.layers.activation_names import FUSED_CODES
+from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
+
+# Far beyond 8 bits, and well inside 32.
+_MOST_STEPS = 1e6
 
 
 def apply_activation(name: str, x):
@@ -20,6 +25,25 @@ def apply_activation(name: str, x):
         float32 tensor.
     """
     return keras.activations.get(name)(x)
+
+
+def fused_code(name: str, output: Grid) -> str:
+    """Returns LiteRT's name of a fused activation.
+
+    Args:
+        name: `"linear"`, `"relu"` or `"relu6"`.
+        output: The grid of the output.
+
+    Returns:
+        `"NONE"`, `"RELU"` or `"RELU6"`; `"RELU"` for a ReLU6 whose 6 is out of reach, because
+        LiteRT refuses one of more than 2**31 steps.
+
+    Example:
+    >>> fused_code("relu6", Grid(np.float32(0.1), np.int32(0)))
+    'RELU6'
+    """
+    is_reached = 6.0 / float(ops.convert_to_numpy(output.scale)) < _MOST_STEPS
+    return FUSED_CODES["relu" if name == "relu6" and not is_reached else name]
 
 
 def activation_limits(name: str, scale, zero_point, scheme: Scheme):
@@ -47,7 +71,7 @@ def activation_limits(name: str, scale, zero_point, scheme: Scheme):
     if name in ("relu", "relu6"):
         low = ops.maximum(low, zero_point)
     if name == "relu6":
-        steps = ops.minimum(np.float32(6.0) / scale, np.float32(1e6))
+        steps = ops.minimum(np.float32(6.0) / scale, np.float32(_MOST_STEPS))
         whole = ops.floor(steps)
         half_up = ops.cast(whole, "int32") + ops.cast(steps - whole >= 0.5, "int32")
         high = ops.minimum(high, zero_point + half_up)

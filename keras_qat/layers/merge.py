@@ -12,10 +12,10 @@ from keras_qat.arithmetic.elementwise import add, subtract
 from keras_qat.arithmetic.multiply import multiply
 from keras_qat.backend import compiled
 from keras_qat.graph import any_of, layer_of, maybe, operation_named
-from keras_qat.layers.activation_names import FUSED, FUSED_CODES, function_name
+from keras_qat.layers.activation_names import FUSED, function_name
 from keras_qat.layers.base import Centered
 from keras_qat.layers.binary import Binary
-from keras_qat.layers.fused import activation_limits, apply_activation
+from keras_qat.layers.fused import activation_limits, apply_activation, fused_code
 from keras_qat.layers.registry import register
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid, fake_quantize_weights, quantize_weights, weight_scale
@@ -71,12 +71,17 @@ class Arithmetic(Binary):
             self.in_order(inputs, self._lowered_constant(builder, inputs[0])),
             version=2,
             options_type=f"{self.operator_code.title()}Options",
-            options={"fusedActivationFunction": FUSED_CODES[self.activation]},
+            options={
+                "fusedActivationFunction": fused_code(self.activation, self._linked().output.grid())
+            },
         )
 
     def get_config(self):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "activation": self.activation}
+
+    def _fused_code(self) -> str:
+        return fused_code(self.activation, self._linked().output.grid())
 
     def _combined(self, inputs, constant):
         a, b = self.in_order(tree.flatten(inputs), constant)

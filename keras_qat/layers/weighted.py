@@ -13,7 +13,7 @@ from keras_qat.graph import Node
 from keras_qat.layers.activation_names import activation_name, function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.channel_affine import ChannelAffine
-from keras_qat.layers.fused import activation_limits
+from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.requantize import requantize_centered
 from keras_qat.quantizers import (
     Grid,
@@ -177,6 +177,10 @@ class WeightedLayer(QuantizedLayer):
             ops.convert_to_numpy(weights.kernel_scale),
             ops.convert_to_numpy(weights.bias),
         )
+
+    def fused_code(self) -> str:
+        """Returns LiteRT's name of the activation."""
+        return fused_code(function_name(self.activation), self._linked().output.grid())
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

@@ -8,8 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
-# How many times its width a range may have to be to hold a batch, and still be of use.
+# A range is of no use where it would have to be this much wider to hold a batch, or where a batch
+# takes so small a part of it that 8 bits are 4.
 _FAR = 2.0
+_NARROW = 1.0 / 16.0
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -79,9 +81,10 @@ class RangeObserver(keras.layers.Layer):
     def track(self, x) -> None:
         """Moves the range towards that of a batch, inside a training step.
 
-        A range that a batch leaves by more than its own width is replaced: it was observed when
-        the tensor was another one, as before the statistics of batch normalizations were trained.
-        Moved by a hundredth each step, it would clip everything, without a gradient, for long.
+        A range that a batch leaves by more than its own width, or of which it takes less than a
+        sixteenth, is replaced: it was observed when the tensor was another one, as before the
+        statistics of batch normalizations were trained. Moved by a hundredth each step, it would
+        clip everything, or round everything to 0, without a gradient, for long.
 
         Args:
             x: float32 tensor of any shape.
@@ -89,14 +92,20 @@ class RangeObserver(keras.layers.Layer):
         low, high = ops.stop_gradient(ops.min(x)), ops.stop_gradient(ops.max(x))
         is_new = ops.equal(self.updates, 0)
         if self.momentum < 1:
-            # A grid always holds 0.
-            least, most = ops.minimum(self.minimum, 0.0), ops.maximum(self.maximum, 0.0)
-            both = ops.maximum(high, most) - ops.minimum(low, least)
-            is_new = ops.logical_or(is_new, both > _FAR * (most - least))
+            is_new = ops.logical_or(is_new, self._is_outdated(low, high))
         keep = ops.where(is_new, 0.0, self.momentum)
         self.minimum.assign(self.minimum + (1.0 - keep) * (low - self.minimum))
         self.maximum.assign(self.maximum + (1.0 - keep) * (high - self.maximum))
         self.updates.assign(self.updates + 1)
+
+    def _is_outdated(self, low, high):
+        """Whether the range is of no use for a batch; 0, which each grid holds, is in both."""
+        least, most = ops.minimum(self.minimum, 0.0), ops.maximum(self.maximum, 0.0)
+        low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
+        width, both = most - least, ops.maximum(high, most) - ops.minimum(low, least)
+        # What is all 0 may just have been dropped.
+        is_narrow = ops.logical_and(high > low, high - low < _NARROW * width)
+        return ops.logical_or(both > _FAR * width, is_narrow)
 
     def get_config(self):
         """Returns the constructor's arguments."""

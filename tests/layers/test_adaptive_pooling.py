@@ -40,9 +40,7 @@ CASES = [
     Case(
         "adaptive_average_pooling",
         (QAdaptiveAveragePooling,),
-        sizes(
-            AdaptiveAveragePooling1D, AdaptiveAveragePooling2D, keras.ops.adaptive_average_pool
-        ),
+        sizes(AdaptiveAveragePooling1D, AdaptiveAveragePooling2D, keras.ops.adaptive_average_pool),
     ),
     Case(
         "adaptive_max_pooling",

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_qat.layers.fused import activation_limits, apply_activation
+from keras_qat.layers.fused import activation_limits, apply_activation, fused_code
+from keras_qat.quantizers import Grid
 from keras_qat.scheme import get_scheme
 
 
@@ -31,3 +32,17 @@ def test_functions_in_float():
     assert [float(v) for v in results["linear"]] == [-1.0, 2.0, 9.0]
     assert [float(v) for v in results["relu"]] == [0.0, 2.0, 9.0]
     assert [float(v) for v in results["relu6"]] == [0.0, 2.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "expected"),
+    [
+        ("linear", 1e-12, "NONE"),
+        ("relu", 1e-12, "RELU"),
+        ("relu6", 0.1, "RELU6"),
+        ("relu6", 1e-5, "RELU6"),
+        ("relu6", 1e-9, "RELU"),  # 6 would be more steps than an int32 can count
+    ],
+)
+def test_code_in_the_file(name, scale, expected):
+    assert fused_code(name, Grid(np.float32(scale), np.int32(0))) == expected

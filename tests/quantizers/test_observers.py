@@ -37,10 +37,12 @@ def test_the_first_batch_sets_the_range_and_later_ones_move_it():
         ((-1.0, 1.5), (-1.0, 1.5)),  # wider still: replaced
         ((0.5, 2.0), (0.25, 1.5)),
         ((5.0, 6.0), (5.0, 6.0)),  # elsewhere
-        ((-0.01, 0.01), (-0.005, 0.505)),  # however narrow
+        ((0.0, 0.0625), (0.0, 0.53125)),  # a sixteenth: moved
+        ((0.0, 0.03125), (0.0, 0.03125)),  # less: replaced
+        ((0.0, 0.0), (0.0, 0.5)),  # but not by nothing
     ],
 )
-def test_a_range_that_a_batch_leaves_by_far_is_replaced(batch, expected):
+def test_a_range_that_is_of_no_use_for_a_batch_is_replaced(batch, expected):
     made = observer(momentum=0.5)
     made.widen(0.0, 1.0)
     made.track(np.array(batch, "float32"))
