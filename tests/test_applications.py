@@ -26,7 +26,7 @@ def test_is_exact_and_fully_integer(name, tmp_path):
     assert "failed" not in result, f"{result['failed']}\n{run.stderr[-4000:]}"
     assert result["mismatches"] == 0, result["wrong_layers"]
     assert result["float_tensors"] == []
-    assert result["clone_difference"] < 1e-3
+    assert result["clone_difference"] < 1e-4 + 10 * result["nudged_difference"]
     assert result["trained_variables"] > 0.9 * result["trainable_variables"]
     assert run.returncode == 0
 
