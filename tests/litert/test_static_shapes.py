@@ -10,7 +10,7 @@ def test_a_reshape_that_merges_the_batch():
     x = Tensor("x", (None, 3, 4), "int32")
     rows, doubled = Tensor("rows", (None, 4), "int32"), Tensor("doubled", (None, 4), "int32")
     back, total = Tensor("back", (None, 3, 4), "int32"), Tensor("total", (None, 1, 1), "int32")
-    axes = Tensor("axes", (2,), "int32", data=np.int32([1, 2]))
+    axes = Tensor("axes", (2,), "int32", data=np.array([1, 2], "int32"))
     operators = (
         Operator("RESHAPE", (x,), (rows,)),
         Operator("ADD", (rows, rows), (doubled,)),
