@@ -40,10 +40,11 @@ two tensors by some 6, averages of whole images by 1 to 5.
 **Leaky ReLU** is written as PRELU with a constant slope: its kernels agree, while XNNPACK's
 LEAKY_RELU has multipliers of 8 bits.
 
-**A change of range** on its own, QUANTIZE from int8 to int8, has such multipliers too, and appears
-in no file: tensors that have to have one range share it from the beginning, in training as well
-([one tensor, one range](README.md#one-tensor-one-range)). A QUANTIZE at the ends of a file, from
-uint8, only shifts by 128.
+**A change of range** on its own, QUANTIZE from int8 to int8, has such multipliers too, and is
+rare: tensors that have to have one range share it from the beginning, in training as well
+([one tensor, one range](README.md#one-tensor-one-range)). Only where a kernel prescribes the range
+of one of them, as of a sigmoid before a concatenation, there is one. A QUANTIZE at the ends of a
+file, from uint8, only shifts by 128.
 
 **Bilinear resizing** is one RESIZE_BILINEAR with half-pixel centers, as in Keras. The reference
 kernel knows positions in 1024ths of a pixel, XNNPACK the weights in 2048ths: at factors of 2 and 4
