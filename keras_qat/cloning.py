@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,14 +15,22 @@ from keras_qat.errors import InvalidModelError
 from keras_qat.graph import Edge, Graph, build_model, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.weighted import assign_copy
-from keras_qat.passes import PIPELINE, run_pipeline
+from keras_qat.passes import Rewrite, run_pipeline, select_rewrites
+from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.scheme import Scheme, get_scheme
 
 
-def clone_model(model: keras.Model) -> keras.Model:
+def clone_model(
+    model: keras.Model,
+    *,
+    rewrites: Sequence[str] | None = None,
+    skip_layers: Sequence[str] = (),
+    input_tensors: Any = None,
+) -> keras.Model:
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
 
     Nested models are opened, batch normalization and activations become part of the layer
@@ -28,13 +38,21 @@ def clone_model(model: keras.Model) -> keras.Model:
 
     Args:
         model: A built functional or sequential Keras model. It is not changed.
+        rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all. They are
+            applied in the order of the pipeline.
+        skip_layers: Names of layers to leave out, of nested models too. Each must have one input
+            of the shape of its output. This changes the function.
+        input_tensors: Keras tensors to build the clone upon, in the structure of the model's
+            inputs; None for new inputs like the model's.
 
     Returns:
         A functional `keras.Model` of `keras_qat` layers that trains and saves like any other.
         Its `rewrite_log` lists what was rewritten.
 
     Raises:
-        InvalidModelError: If the model cannot be read, or has weights that are not finite.
+        InvalidModelError: If the model cannot be read, has weights that are not finite, or has
+            no layer of a name in `skip_layers` that could be left out.
+        InvalidRewriteError: If there is no rewrite of a name.
         UnsupportedLayerError: If a layer has no integer form.
 
     Example:
@@ -43,11 +61,16 @@ def clone_model(model: keras.Model) -> keras.Model:
     >>> [type(layer).__name__ for layer in clone_model(model).layers]
     ['InputLayer', 'QConv2D']
     """
-    return _rewrite(model, None, keras.Model)
+    graph, log = _rewritten(model, rewrites, skip_layers)
+    return _build(graph, log, None, keras.Model, input_tensors)
 
 
 def quantize_model(
-    model: keras.Model, scheme: str | Scheme = "int8", *, calibration_data: Any = None
+    model: keras.Model,
+    scheme: str | Scheme = "int8",
+    *,
+    calibration_data: Any = None,
+    rewrites: Sequence[str] | None = None,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -61,6 +84,7 @@ def quantize_model(
         scheme: `"int8"`, or a `Scheme`.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
+        rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
@@ -80,23 +104,42 @@ def quantize_model(
     >>> qat.predict(images, verbose=0).shape
     (32, 6, 6, 4)
     """
-    quantized = _rewrite(model, get_scheme(scheme), QuantizedModel)
+    resolved = get_scheme(scheme)
+    graph, log = _rewritten(model, rewrites)
+    quantized = _build(graph, log, resolved, QuantizedModel)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     return quantized
 
 
-def _rewrite(model: keras.Model, scheme: Scheme | None, model_class: Any) -> Any:
+def _rewritten(
+    model: keras.Model, rewrites: Sequence[str] | None, skip_layers: Sequence[str] = ()
+) -> tuple[Graph, tuple[Rewrite, ...]]:
+    """Reads a float model and runs the pipeline on it."""
+    passes = select_rewrites(rewrites)
+    if skip_layers:
+        passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
     graph = read_model(model)
     _check_weights(model)
     _check_inputs(graph)
-    graph, log = run_pipeline(graph, PIPELINE)
+    graph, log = run_pipeline(graph, passes)
     _check_float(graph)
+    return graph, log
+
+
+def _build(
+    graph: Graph,
+    log: tuple[Rewrite, ...],
+    scheme: Scheme | None,
+    model_class: Any,
+    input_tensors: Any = None,
+) -> Any:
+    """Makes a model of a rewritten graph, with its weights."""
     rewritten = make_layers(graph, scheme).check(after="make_layers")
     if scheme is not None:
         rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
         rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
-    result = build_model(rewritten, model_class)
+    result = build_model(rewritten, model_class, input_tensors=input_tensors)
     for name, node in graph.nodes.items():
         layer = rewritten.nodes[name].head
         if isinstance(node.head, QuantizedLayer):

@@ -56,6 +56,10 @@ class InvalidRegistrationError(KerasQatError, ValueError):
     """A slice was registered for what is neither a layer class nor a matcher."""
 
 
+class InvalidRewriteError(KerasQatError, ValueError):
+    """A rewrite was asked for that there is not."""
+
+
 class InvalidGraphError(KerasQatError, ValueError):
     """A rewrite left the graph inconsistent, or a graph cannot be linked."""
 

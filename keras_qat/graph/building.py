@@ -7,11 +7,16 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_qat.graph.graph import Edge, Graph, Node
+from keras_qat.errors import InvalidModelError
+from keras_qat.graph.graph import Edge, Graph, Node, flatten_edges
 
 
 def build_model(
-    graph: Graph, model_class: type[keras.Model] = keras.Model, *, name: str | None = None
+    graph: Graph,
+    model_class: type[keras.Model] = keras.Model,
+    *,
+    name: str | None = None,
+    input_tensors: Any = None,
 ) -> keras.Model:
     """Builds a functional model by calling the graph's operations.
 
@@ -21,9 +26,14 @@ def build_model(
         graph: The graph.
         model_class: Class of the model, constructed as `model_class(inputs, outputs, name=...)`.
         name: Name of the model; the graph's by default.
+        input_tensors: Keras tensors to build upon, in the structure of the graph's inputs; None
+            for new ones.
 
     Returns:
         The model, with the graph's structure of inputs and outputs.
+
+    Raises:
+        InvalidModelError: If the input tensors are not like the graph's inputs.
 
     Example:
     >>> from keras_qat.graph import read_model
@@ -31,8 +41,10 @@ def build_model(
     >>> build_model(read_model(model)).output_shape
     (None, 2)
     """
-    tensors: dict[Edge, Any] = {}
+    tensors = {} if input_tensors is None else _bind_inputs(graph, input_tensors)
     for node in graph.nodes.values():
+        if Edge(node.name) in tensors:
+            continue
         results = _call(node, tensors)
         tensors.update({Edge(node.name, i): t for i, t in enumerate(tree.flatten(results))})
 
@@ -44,6 +56,31 @@ def build_model(
         tree.map_structure(to_tensor, graph.outputs),
         name=name or graph.name,
     )
+
+
+def _bind_inputs(graph: Graph, input_tensors: Any) -> dict[Edge, Any]:
+    """Pairs the inputs of a graph with tensors that a caller gave."""
+    edges, given = flatten_edges(graph.input_structure), tree.flatten(input_tensors)
+    wanted = [(graph.shape(edge), graph.dtype(edge)) for edge in edges]
+    found = [(tuple(x.shape), str(x.dtype)) for x in given if isinstance(x, keras.KerasTensor)]
+    is_alike = len(found) == len(given) == len(edges) and all(
+        dtype == other and _fits(shape, like)
+        for (like, dtype), (shape, other) in zip(wanted, found, strict=True)
+    )
+    if not is_alike:
+        raise InvalidModelError(
+            "The input tensors are not like the model's inputs.",
+            layer=graph.name,
+            received=f"{found or input_tensors!r}",
+            expected=f"Keras tensors of shape and dtype {wanted}",
+            fix="Make them with `keras.Input(shape, dtype=...)`.",
+        )
+    return dict(zip(edges, given, strict=True))
+
+
+def _fits(shape: Any, like: Any) -> bool:
+    """Whether a shape is another one, in which an unknown size may be a known one."""
+    return len(shape) == len(like) and all(b in (None, a) for a, b in zip(shape, like, strict=True))
 
 
 def _call(node: Node, tensors: dict[Edge, Any]) -> Any:

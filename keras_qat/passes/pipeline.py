@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph, Node
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
@@ -80,6 +81,38 @@ class Rewrite:
         return f"{self.rewrite}: {' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
 
 
+def name_of(rewrite: Callable[[Graph], Graph]) -> str:
+    """Returns the name of a pass, which may be a `functools.partial` of a function."""
+    return getattr(rewrite, "func", rewrite).__name__
+
+
+def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Graph], ...]:
+    """Returns the passes of some names, in the order of the pipeline.
+
+    Args:
+        names: Names of passes; None for all of the pipeline.
+
+    Raises:
+        InvalidRewriteError: If no pass has one of the names.
+
+    Example:
+    >>> [rewrite.__name__ for rewrite in select_rewrites(["fuse_activations", "inline_models"])]
+    ['inline_models', 'fuse_activations']
+    """
+    if names is None:
+        return PIPELINE
+    known = {rewrite.__name__: rewrite for rewrite in PIPELINE}
+    unknown = [names] if isinstance(names, str) else [name for name in names if name not in known]
+    if unknown:
+        raise InvalidRewriteError(
+            "Unknown rewrite.",
+            received=repr(unknown[0]),
+            expected=f"a list of names among {list(known)}",
+            fix="docs/rewrites.md says what each one does; leave `rewrites` out for all of them.",
+        )
+    return tuple(rewrite for name, rewrite in known.items() if name in names)
+
+
 def run_pipeline(
     graph: Graph, passes: Sequence[Callable[[Graph], Graph]]
 ) -> tuple[Graph, tuple[Rewrite, ...]]:
@@ -97,8 +130,9 @@ def run_pipeline(
     """
     log: list[Rewrite] = []
     for rewrite in passes:
-        before, graph = graph, rewrite(graph).check(after=rewrite.__name__)
-        log += compare_graphs(rewrite.__name__, before, graph)
+        name = name_of(rewrite)
+        before, graph = graph, rewrite(graph).check(after=name)
+        log += compare_graphs(name, before, graph)
     return graph, tuple(log)
 
 

@@ -1,0 +1,66 @@
+"""Removes layers that the user wants to do without."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from keras_qat.errors import InvalidModelError
+from keras_qat.graph import Edge, Graph, Node
+
+
+def remove_layers(graph: Graph, names: Sequence[str]) -> Graph:
+    """Connects what takes the output of a layer to the layer's input instead.
+
+    Matches: the layers of these names, at each of their calls.
+    Builds: nothing.
+    Why: a layer that the target has no operator for may be one that the accuracy does not need.
+
+    Args:
+        graph: The graph.
+        names: Names of layers.
+
+    Returns:
+        A graph without these layers; it computes something else.
+
+    Raises:
+        InvalidModelError: If there is no such layer, or its input cannot stand for its output.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    found = {node.head.name for node in graph.nodes.values()}
+    for name in names:
+        if name not in found:
+            raise _unknown(name, sorted(found))
+    mapping: dict[Edge, Edge] = {}
+    nodes = []
+    for node in graph.nodes.values():
+        if node.head.name not in names:
+            nodes.append(node)
+            continue
+        _check_removable(graph, node)
+        mapping[Edge(node.name)] = mapping.get(node.inputs[0], node.inputs[0])
+    return graph.replace(nodes, mapping)
+
+
+def _check_removable(graph: Graph, node: Node) -> None:
+    """Raises if the input of a node cannot stand for its output."""
+    inputs = [graph.shape(edge) for edge in node.inputs]
+    if inputs == list(node.shapes):
+        return
+    raise InvalidModelError(
+        "This layer cannot be left out: its input cannot stand for its output.",
+        layer=node.name,
+        received=f"input shape(s) {inputs}, output shape(s) {list(node.shapes)}",
+        expected="one input, of the shape of the output",
+        fix="Take it out of `skip_layers`, and replace it in the model's definition.",
+    )
+
+
+def _unknown(name: str, found: list[str]) -> InvalidModelError:
+    close = difflib.get_close_matches(name, found, n=3)
+    return InvalidModelError(
+        "There is no layer of this name to leave out.",
+        layer=name,
+        expected=f"the name of a layer, such as {close or found[:3]}",
+        fix="`model.summary()` lists the names; those of nested models are valid too.",
+    )
