@@ -12,7 +12,8 @@ from keras import ops
 
 from keras_qat.calibration import calibrate
 from keras_qat.errors import InvalidModelError
-from keras_qat.graph import Edge, Graph, build_model, read_model
+from keras_qat.graph import Edge, Graph, build_model
+from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.weighted import assign_copy
 from keras_qat.passes import Rewrite, run_pipeline, select_rewrites
@@ -37,7 +38,7 @@ def clone_model(
     before them, what does nothing is dropped. The function is preserved: nothing is quantized.
 
     Args:
-        model: A built functional or sequential Keras model. It is not changed.
+        model: A built Keras model, functional, sequential or subclassed. It is not changed.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all. They are
             applied in the order of the pipeline.
         skip_layers: Names of layers to leave out, of nested models too. Each must have one input
@@ -79,8 +80,8 @@ def quantize_model(
     it computes what LiteRT's reference kernels compute, bit for bit.
 
     Args:
-        model: A built functional or sequential Keras model, or what `clone_model` returned. It
-            is not changed.
+        model: A built Keras model, functional, sequential or subclassed, or what `clone_model`
+            returned. It is not changed.
         scheme: `"int8"`, or a `Scheme`.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
@@ -119,7 +120,7 @@ def _rewritten(
     passes = select_rewrites(rewrites)
     if skip_layers:
         passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
-    graph = read_model(model)
+    graph = read_any_model(model)
     _check_weights(model)
     _check_inputs(graph)
     graph, log = run_pipeline(graph, passes)

@@ -46,11 +46,11 @@ MODELS = {
         "bare",
         "not built",
     ),
-    "subclassed": (
+    "subclassed, not built": (
         lambda: OwnModel(name="own"),
         errors.InvalidModelError,
         "own",
-        "subclassed",
+        "not built",
     ),
     "unused input": (unused_input, errors.InvalidModelError, "b", "No output"),
     "dynamic size": (

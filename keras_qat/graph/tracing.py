@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from keras import ops, tree
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
 from keras_qat.graph.reading import read_function
+from keras_qat.graph.statements import failing_statement, first_line
 
 # What the error proposes for a layer whose `call` cannot be traced.
 _EXAMPLE = """
@@ -48,19 +50,37 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
     args, kwargs = tree.map_structure(
         lambda leaf: inputs[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
     )
-    with _symbolic_variables(node.head) as variables:
+    function = functools.partial(call or node.head.call, *args, **kwargs)
+    return trace_call(node.head, function, list(inputs.values()), node.name)
+
+
+def trace_call(layer: Any, function: Callable[[], Any], inputs: list[Any], name: str) -> Graph:
+    """Reads what a function does with a layer and symbolic tensors.
+
+    Args:
+        layer: The layer whose `call` the function runs.
+        function: Called without arguments.
+        inputs: The symbolic tensors that it computes with.
+        name: What an error calls the layer.
+
+    Returns:
+        A graph with these inputs, in a list.
+
+    Raises:
+        UnsupportedLayerError: See `trace_layer`.
+    """
+    with _symbolic_variables(layer) as variables:
         try:
-            outputs = (call or node.head.call)(*args, **kwargs)
-            symbols = [*inputs.values(), *(symbol for symbol, _ in variables)]
-            traced = read_function(keras.Function(symbols, outputs), node.head.name)
+            symbols = [*inputs, *(symbol for symbol, _ in variables)]
+            traced = read_function(keras.Function(symbols, function()), layer.name)
             own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
             result = _without_parameters(traced, own)
         except UnsupportedLayerError:
             raise
         except Exception as error:  # whatever the user's code raises
-            raise _untraceable(node, error) from error
-    _check_weights(node, result, list(own.values()))
-    _check_copies(node, result)
+            raise _untraceable(layer, name, error) from error
+    _check_weights(layer, name, result, list(own.values()))
+    _check_copies(layer, name, result)
     return result
 
 
@@ -128,51 +148,51 @@ def _evaluate(node: Node) -> list[Parameter]:
     return [Parameter(array, bool(names), name, variables) for array in arrays]
 
 
-def _check_weights(node: Node, graph: Graph, own: list[keras.Variable]) -> None:
+def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable]) -> None:
     """Raises if a trainable weight is in none of the operations: it would stop training."""
     found = {id(variable) for variable in own}
     for inner in graph.nodes.values():
         found |= {id(v) for v in getattr(inner.head, "variables", ())}
         leaves = [leaf for leaf in tree.flatten(inner.arguments) if isinstance(leaf, Parameter)]
         found |= {id(v) for leaf in leaves for v in leaf.variables}
-    lost = [v.path for v in node.head.trainable_variables if id(v) not in found]
+    lost = [v.path for v in layer.trainable_variables if id(v) not in found]
     if lost:
         raise UnsupportedLayerError(
             "A weight of this layer takes no part in what could be traced, and would not train.",
-            layer=node.name,
-            received=f"{type(node.head).__name__} with {lost}",
+            layer=name,
+            received=f"{type(layer).__name__} with {lost}",
             fix="Keep each weight in an attribute of its own, and call inner layers only on what "
             "depends on the inputs of `call`.",
         )
 
 
-def _check_copies(node: Node, graph: Graph) -> None:
+def _check_copies(layer: Any, name: str, graph: Graph) -> None:
     """Raises if a constant has the numbers of a weight: `ops.transpose(self.layer.kernel)`."""
     leaves = [leaf for inner in graph.nodes.values() for leaf in tree.flatten(inner.arguments)]
     constants = [x.value for x in leaves if isinstance(x, Parameter) and not x.variables]
-    for variable in node.head.trainable_variables if constants else ():
+    for variable in layer.trainable_variables if constants else ():
         numbers = np.sort(ops.convert_to_numpy(variable), axis=None)
         same = [x for x in constants if x.size == numbers.size and numbers[0] != numbers[-1]]
         if any(np.array_equal(np.sort(x, axis=None), numbers) for x in same):
             raise UnsupportedLayerError(
                 "A weight of an inner layer is computed with, and would become a constant there.",
-                layer=node.name,
-                received=f"{type(node.head).__name__} with '{variable.path}'",
+                layer=name,
+                received=f"{type(layer).__name__} with '{variable.path}'",
                 fix="Make the weight an attribute of the layer itself, or set its `trainable` to "
                 "False.",
             )
 
 
-def _untraceable(node: Node, error: Exception) -> UnsupportedLayerError:
-    first_line = str(error).strip().partition("\n")[0][:200]
+def _untraceable(layer: Any, name: str, error: Exception) -> UnsupportedLayerError:
+    statement = failing_statement(error)
     return UnsupportedLayerError(
         "This layer has no integer form here, and its `call` cannot be traced.",
-        layer=node.name,
-        received=f"a {type(node.head).__name__}, whose `call` raised {type(error).__name__}: "
-        f"{first_line}",
+        layer=name,
+        received=f"a {type(layer).__name__}, whose `call` raised {type(error).__name__}"
+        f"{f' in {statement}' if statement else ''}: {first_line(error)}",
         expected="a `call` made of `keras.ops` and Keras layers",
         fix="Write `call` with `keras.ops` alone, or write beside it what it computes:\n\n"
-        + _EXAMPLE.format(layer=type(node.head).__name__)
+        + _EXAMPLE.format(layer=type(layer).__name__)
         + "\nFor an operator of your own, decorate a `keras_qat.layers.QuantizedLayer` instead "
         "(CONTRIBUTING.md has a worked example).",
     )

@@ -17,7 +17,7 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
 
     Matches: every node; calls of the same operations become calls of the same layer.
     Builds: quantized layers, or float ones of the same classes if `scheme` is None; inputs of the
-    model become float32, except the ids that are looked up.
+    model become float32, but ids that are looked up are integers.
     Why: from here on each layer is one LiteRT operator, or a fixed small group of them.
 
     Args:
@@ -38,6 +38,8 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
     for name in graph.inputs:
         if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
             nodes[name] = dataclasses.replace(nodes[name], dtypes=("float32",))
+        elif "float" in nodes[name].dtypes[0]:
+            nodes[name] = dataclasses.replace(nodes[name], dtypes=("int32",))
     return dataclasses.replace(graph, nodes=nodes)
 
 
