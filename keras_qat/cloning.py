@@ -22,6 +22,7 @@ from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
+from keras_qat.quantizers import QuantDelay
 from keras_qat.scheme import Scheme, get_scheme
 
 
@@ -72,6 +73,7 @@ def quantize_model(
     *,
     calibration_data: Any = None,
     rewrites: Sequence[str] | None = None,
+    quant_delay: int = 0,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -86,6 +88,9 @@ def quantize_model(
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
+        quant_delay: How many training steps to train in float first, while ranges are observed;
+            quantization then starts by itself. The steps left are saved with the weights.
+            Inference computes integers all the time.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
@@ -96,6 +101,7 @@ def quantize_model(
         UnsupportedLayerError: If a layer has no integer form.
         InvalidSchemeError: If the scheme is unknown.
         InvalidDataError: If the calibration data does not fit.
+        InvalidDelayError: If `quant_delay` is not a whole number of steps.
 
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
@@ -105,9 +111,9 @@ def quantize_model(
     >>> qat.predict(images, verbose=0).shape
     (32, 6, 6, 4)
     """
-    resolved = get_scheme(scheme)
+    resolved, delay = get_scheme(scheme), QuantDelay(quant_delay, name="quant_delay")
     graph, log = _rewritten(model, rewrites)
-    quantized = _build(graph, log, resolved, QuantizedModel)
+    quantized = _build(graph, log, resolved, QuantizedModel, delay=delay)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     return quantized
@@ -134,12 +140,16 @@ def _build(
     scheme: Scheme | None,
     model_class: Any,
     input_tensors: Any = None,
+    delay: QuantDelay | None = None,
 ) -> Any:
     """Makes a model of a rewritten graph, with its weights."""
     rewritten = make_layers(graph, scheme).check(after="make_layers")
     if scheme is not None:
         rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
         rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
+    if delay is not None and delay.steps:
+        first = next(node for node in rewritten.nodes.values() if not node.is_input)
+        first.head.quant_delay = delay
     result = build_model(rewritten, model_class, input_tensors=input_tensors)
     for name, node in graph.nodes.items():
         layer = rewritten.nodes[name].head

@@ -60,12 +60,20 @@ class InvalidRewriteError(KerasQatError, ValueError):
     """A rewrite was asked for that there is not."""
 
 
+class InvalidOverrideError(KerasQatError, ValueError):
+    """A scheme was asked for layers that the model does not have, or by what is no key."""
+
+
 class InvalidGraphError(KerasQatError, ValueError):
     """A rewrite left the graph inconsistent, or a graph cannot be linked."""
 
 
 class InvalidSchemeError(KerasQatError, ValueError):
     """An unknown quantization scheme was asked for."""
+
+
+class InvalidDelayError(KerasQatError, ValueError):
+    """Quantization was to start after something that is no number of training steps."""
 
 
 class InvalidDataError(KerasQatError, ValueError):

@@ -17,6 +17,7 @@ from keras_qat.graph import Node
 from keras_qat.quantizers import (
     FixedParameters,
     Grid,
+    QuantDelay,
     RangeObserver,
     RangeParameters,
     fake_quantize,
@@ -88,6 +89,8 @@ class QuantizedLayer(keras.layers.Layer):
     Args:
         *args: Arguments of the Keras layer.
         scheme: A scheme, its name, or None for a layer that computes in float.
+        quant_delay: How many training steps its model computes in float before it quantizes.
+            One layer of a model says and counts it, for all of them.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
@@ -111,10 +114,13 @@ class QuantizedLayer(keras.layers.Layer):
     takes_indices = False
     makes_operator = True
 
-    def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):
+    def __init__(self, *args, scheme: str | Scheme | None = None, quant_delay: int = 0, **kwargs):
         super().__init__(*args, **kwargs)
         self.scheme = None if scheme is None else get_scheme(scheme)
         self.links = Links()
+        self.quant_delay: Any = None
+        if quant_delay:
+            self.quant_delay = QuantDelay(quant_delay, name="quant_delay")
         self.observer: Any = None
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
             self.observer = RangeObserver(self.range_momentum, name="range")
@@ -125,10 +131,11 @@ class QuantizedLayer(keras.layers.Layer):
         return self.observer
 
     def build(self, input_shape):
-        """Builds the Keras layer and the range observer."""
+        """Builds the Keras layer, the range observer and the delay."""
         super().build(input_shape)
-        if self.observer is not None and not self.observer.built:
-            self.observer.build()
+        for part in (self.observer, self.quant_delay):
+            if part is not None and not part.built:
+                part.build()
 
     def call(self, inputs, training=None):
         """Computes in float, with fake quantization (training), or in integers (inference)."""
@@ -210,7 +217,8 @@ class QuantizedLayer(keras.layers.Layer):
     def get_config(self):
         """Returns the constructor's arguments."""
         name = None if self.scheme is None else self.scheme.name
-        return {**super().get_config(), "scheme": name}
+        delay = {} if self.quant_delay is None else {"quant_delay": self.quant_delay.steps}
+        return {**super().get_config(), "scheme": name, **delay}
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:

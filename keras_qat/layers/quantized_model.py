@@ -9,7 +9,7 @@ import keras
 from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
-from keras_qat.quantizers import RangeParameters
+from keras_qat.quantizers import QuantDelay, RangeParameters, delayed
 
 __all__ = ["QuantizedModel", "float_mode"]
 
@@ -40,11 +40,19 @@ class QuantizedModel(keras.Model):
         super().__init__(*args, **kwargs)
         link_layers(read_model(self))
 
+    @property
+    def quant_delay(self) -> QuantDelay | None:
+        """How many training steps are left before quantization starts; None without a delay."""
+        delays = (getattr(layer, "quant_delay", None) for layer in self.layers)
+        return next((delay for delay in delays if delay is not None), None)
+
     def call(self, inputs, training=None, mask=None, **kwargs):
         """Computes integers at inference; refuses where a tensor lacks min/max data."""
         if not training and not in_float_mode() and _are_variables_readable(observed_layers(self)):
             self.check_ranges()
-        return super().call(inputs, training=training, mask=mask, **kwargs)
+        delay = self.quant_delay if training and not in_float_mode() else None
+        with delayed(None if delay is None else delay.count_down()):
+            return super().call(inputs, training=training, mask=mask, **kwargs)
 
     def make_predict_function(self, force=False):
         """Checks the ranges, then builds the function that `predict` runs."""

@@ -15,7 +15,7 @@ from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.base import Centered, MovesValues, QuantizedLayer
 from keras_qat.layers.registry import register
 from keras_qat.layers.reshaping import check_channels_last, sample_sizes
-from keras_qat.quantizers import Grid
+from keras_qat.quantizers import Grid, unless_delayed
 from keras_qat.scheme import Scheme
 
 _OPERATORS = {
@@ -108,10 +108,8 @@ class QResize(MovesValues):
         """Resizes with the kernel's positions; what is interpolated is rounded to the grid."""
         if self.interpolation == "nearest":
             return self._nearest(inputs)
-        taps = [
-            each._replace(weights=each.weights.astype("float32") / np.float32(1024))
-            for each in self._taps(inputs.shape)
-        ]
+        sizes = zip(inputs.shape[1:3], self.size, strict=True)
+        taps = [_training_taps(*pair) for pair in sizes]
         return self.quantize_output(_interpolated(inputs, taps))
 
     def integer(self, *inputs: Centered, output: Grid):
@@ -179,6 +177,13 @@ def _exact_taps(size_in: int, size_out: int) -> Taps:
     upper = np.clip(np.ceil(position), 0, size_in - 1)
     weights = (position - lower).astype("float32")
     return Taps(lower.astype("int32"), upper.astype("int32"), weights)
+
+
+def _training_taps(size_in: int, size_out: int) -> Taps:
+    """The kernel's neighbours with real weights; the exact ones while quantization is delayed."""
+    lower, upper, weights = bilinear_taps(size_in, size_out)
+    kernels = lower, upper, weights.astype("float32") / np.float32(1024)
+    return Taps(*map(unless_delayed, _exact_taps(size_in, size_out), kernels))
 
 
 def _interpolated(x, taps: Sequence[Taps]):

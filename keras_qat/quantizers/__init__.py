@@ -1,5 +1,6 @@
 """Ranges, scales and straight-through fake quantization."""
 
+from keras_qat.quantizers.delay import QuantDelay, delayed, unless_delayed
 from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.observers import RangeObserver, ValueRange
 from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
@@ -13,12 +14,15 @@ from keras_qat.quantizers.weights import (
 __all__ = [
     "FixedParameters",
     "Grid",
+    "QuantDelay",
     "RangeObserver",
     "RangeParameters",
     "ValueRange",
+    "delayed",
     "fake_quantize",
     "fake_quantize_weights",
     "quantize_weights",
     "reciprocal",
+    "unless_delayed",
     "weight_scale",
 ]

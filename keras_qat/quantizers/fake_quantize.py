@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_qat.quantizers.delay import unless_delayed
+
 
 def fake_quantize(x, scale, zero_point, low: int, high: int):
     """Rounds values to the grid of a quantized tensor; the gradient passes straight through.
@@ -21,7 +23,8 @@ def fake_quantize(x, scale, zero_point, low: int, high: int):
         high: Largest integer.
 
     Returns:
-        float32 tensor of the shape of `x`, each value `(q - zero_point) * scale`.
+        float32 tensor of the shape of `x`, each value `(q - zero_point) * scale`; `x` while
+        quantization is `delayed`.
 
     Example:
     >>> import numpy as np
@@ -34,4 +37,5 @@ def fake_quantize(x, scale, zero_point, low: int, high: int):
     upper = ops.stop_gradient((high - offset) * scale)
     # Keras's own function, because on TensorFlow it is one fused kernel in either direction.
     bits = (high - low).bit_length()
-    return keras.quantizers.fake_quant_with_min_max_vars(x, lower, upper, num_bits=bits)
+    y = keras.quantizers.fake_quant_with_min_max_vars(x, lower, upper, num_bits=bits)
+    return unless_delayed(x, y)

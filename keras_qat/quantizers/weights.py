@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.backend import float64
+from keras_qat.quantizers.delay import unless_delayed
 
 # A channel of zeros gets this scale: its weights are 0 at any.
 SMALLEST_SCALE = np.float32(1e-30)
@@ -83,7 +84,7 @@ def fake_quantize_weights(weights, scale, high: int):
         high: Largest integer.
 
     Returns:
-        float32 tensor of the shape of `weights`.
+        float32 tensor of the shape of `weights`; `weights` while quantization is `delayed`.
 
     Example:
     >>> import numpy as np
@@ -92,4 +93,4 @@ def fake_quantize_weights(weights, scale, high: int):
     [0.3, -1.0]
     """
     rounded = quantize_weights(weights, scale, high) * scale
-    return weights + ops.stop_gradient(rounded - weights)
+    return unless_delayed(weights, weights + ops.stop_gradient(rounded - weights))

@@ -1,0 +1,126 @@
+"""A delay of fake quantization, so that training begins in float."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import InvalidDelayError
+
+_IS_DELAYED: contextvars.ContextVar[Any] = contextvars.ContextVar(
+    "keras_qat_is_delayed", default=None
+)
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class QuantDelay(keras.layers.Layer):
+    """Counts the training steps of a model down until its quantization starts.
+
+    As `create_training_graph(quant_delay=...)` of TensorFlow 1 has it: weights train in float
+    first, while ranges are observed. The count is a variable, so that it is saved with the
+    weights, and training that was interrupted goes on where it was.
+
+    Args:
+        steps: How many training steps to compute in float.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        left: int32 scalar variable, how many of them are left.
+
+    Raises:
+        InvalidDelayError: If `steps` is not a whole number of steps.
+
+    Example:
+    >>> delay = QuantDelay(1)
+    >>> delay.build()
+    >>> bool(delay.count_down()), bool(delay.count_down()), int(delay.left)
+    (True, False, 0)
+    """
+
+    def __init__(self, steps: int, **kwargs):
+        super().__init__(**kwargs)
+        is_whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+        if not is_whole or not 0 <= steps < 2**31:
+            raise InvalidDelayError(
+                "Quantization cannot start after that.",
+                received=f"quant_delay={steps!r}",
+                expected="a whole number of training steps, 0 <= quant_delay < 2**31",
+                fix="Give the number of batches to train in float; 0 is no delay.",
+            )
+        self.steps = int(steps)
+
+    def build(self, input_shape=None):
+        """Creates the counter."""
+        del input_shape
+        self.left = self.add_weight(
+            name="left",
+            shape=(),
+            dtype="int32",
+            initializer=keras.initializers.Constant(self.steps),
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
+    def count_down(self):
+        """Takes one of the steps that are left, inside a training step.
+
+        Returns:
+            bool scalar tensor: whether this step is one of the delay.
+        """
+        is_delayed = ops.greater(self.left, 0)
+        self.left.assign(ops.maximum(self.left - 1, 0))
+        return is_delayed
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "steps": self.steps}
+
+
+@contextlib.contextmanager
+def delayed(is_delayed: Any) -> Iterator[None]:
+    """Makes fake quantization return its input while a condition holds.
+
+    The condition is part of what is computed: a compiled training step goes over from float to
+    quantized without being compiled anew. Ranges are observed in either case.
+
+    Args:
+        is_delayed: bool scalar tensor; None for quantization without a condition, which then
+            costs nothing.
+
+    Returns:
+        A context manager.
+
+    Example:
+    >>> with delayed(ops.convert_to_tensor(True)):
+    ...     print(float(unless_delayed(ops.array(0.26), ops.array(0.3))))
+    0.25999999046325684
+    """
+    token = _IS_DELAYED.set(is_delayed)
+    try:
+        yield
+    finally:
+        _IS_DELAYED.reset(token)
+
+
+def unless_delayed(exact, quantized):
+    """Returns what is quantized, or what it was made from while quantization is delayed.
+
+    Args:
+        exact: Tensor of what the float model computes with.
+        quantized: Tensor of the same shape and dtype, as the kernel has it.
+
+    Returns:
+        `quantized` itself if there is no delay, else the one of the two that counts now.
+
+    Example:
+    >>> float(unless_delayed(0.26, 0.3))
+    0.3
+    """
+    is_delayed = _IS_DELAYED.get()
+    return quantized if is_delayed is None else ops.where(is_delayed, exact, quantized)

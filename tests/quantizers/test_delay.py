@@ -1,0 +1,76 @@
+"""Delayed quantization: what every slice computes meanwhile is what the float layers compute."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import InvalidDelayError
+from keras_qat.quantizers import (
+    QuantDelay,
+    delayed,
+    fake_quantize,
+    fake_quantize_weights,
+    unless_delayed,
+)
+from tests.layers.contract import Prepared, as_arrays
+from tests.layers.test_contract import CASES, gradients, moving_statistics
+
+# How far two ways to write one float computation may be apart, in parts of the largest value.
+ROUNDING = 2e-5
+
+
+def assert_close(ours, theirs, name: object = ""):
+    assert ours.shape == theirs.shape
+    assert np.max(np.abs(ours - theirs)) <= ROUNDING * max(np.max(np.abs(theirs)), 1e-30), name
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_delayed_training_is_that_of_the_float_layers(case):
+    """Outputs, moving statistics and gradients."""
+    if case.steps is None:
+        pytest.skip("training draws random numbers")
+    prepared = Prepared(case)
+    exact = keras_qat.clone_model(prepared.keras_model)
+    model = keras_qat.quantize_model(prepared.keras_model, quant_delay=2)
+    found = as_arrays(model(prepared.x, training=True))
+    for ours, theirs in zip(found, as_arrays(exact(prepared.x, training=True)), strict=True):
+        assert_close(ours, theirs)
+    carried = moving_statistics(model)
+    for name, statistics in moving_statistics(exact).items():
+        assert_close(carried[name], statistics, name)
+    found, expected = gradients(model, prepared.x), gradients(exact, prepared.x)
+    assert set(found) == set(expected)
+    for path, gradient in found.items():
+        if not path.endswith(case.no_gradient or ("no such weight",)):
+            assert_close(gradient, expected[path], path)
+    model.check_ranges()
+    assert model.quant_delay is not None and int(model.quant_delay.left) == 0
+
+
+def test_the_delay_counts_down_to_zero_and_stays():
+    delay = QuantDelay(2)
+    delay.build()
+    assert [bool(delay.count_down()) for _ in range(4)] == [True, True, False, False]
+    assert int(delay.left) == 0
+    assert QuantDelay.from_config(delay.get_config()).steps == 2
+
+
+@pytest.mark.parametrize("steps", [-1, 1.0, True, "10", None, 2**31])
+def test_what_is_no_number_of_steps_is_refused(steps):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(InvalidDelayError, match="whole number of training steps.*quant_delay="):
+        keras_qat.quantize_model(model, quant_delay=steps)
+
+
+@pytest.mark.parametrize(("is_delayed", "first"), [(None, 0.5), (False, 0.5), (True, 0.26)])
+def test_values_and_weights_are_rounded_unless_delayed(is_delayed, first):
+    x = np.array([0.26, 99.0], "float32")
+    condition = None if is_delayed is None else keras.ops.convert_to_tensor(is_delayed)
+    with delayed(condition):
+        values = fake_quantize(x, 0.5, 0, -128, 127)
+        weights = fake_quantize_weights(x, np.float32(0.5), 127)
+    expected = np.array([first, 99.0 if is_delayed else 63.5], "float32")
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(weights, expected)
+    assert unless_delayed(1, 2) == 2  # the context is left
