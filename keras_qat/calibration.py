@@ -11,9 +11,10 @@ from keras import ops
 
 from keras_qat.data import Batch, batches, count_batches
 from keras_qat.errors import InvalidDataError, NotQuantizedError
-from keras_qat.graph import Edge, read_model
+from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
+from keras_qat.quantizers import RangeObserver
 
 
 def calibrate(
@@ -53,10 +54,10 @@ def calibrate(
     target = steps if count is None else min(count, steps or count)
     bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
     ranges = list(_observe(model, batches(data, model, steps=steps), bar))
-    for layer, _, _ in ranges:
-        layer.observer.reset()
-    for layer, minimum, maximum in ranges:
-        layer.observer.widen(minimum, maximum)
+    for observer, _, _ in ranges:
+        observer.reset()
+    for observer, minimum, maximum in ranges:
+        observer.widen(minimum, maximum)
 
 
 class _Extremes(keras.layers.Layer):
@@ -79,29 +80,41 @@ def _check_width(name: str, minimum: np.float32, maximum: np.float32) -> None:
         )
 
 
+def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]:
+    """Yields each observer with its tensor, and the node that makes it."""
+    tensors = tensors_by_edge(model)
+    for node in read_model(model).nodes.values():
+        if not isinstance(node.head, QuantizedLayer):
+            continue
+        if node.head.observer is not None:
+            yield node, node.head.observer, tensors[Edge(node.name)]
+        for observer, compute in node.head.inner_observations():
+            inputs = [tensors[edge] for edge in node.inputs]
+            tensor = keras.layers.Lambda(compute)(inputs[0] if len(inputs) == 1 else inputs)
+            yield node, observer, tensor
+
+
 def _observe(
     model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar
-) -> Iterator[tuple[QuantizedLayer, float, float]]:
-    """Yields each observed layer with its smallest and largest output over all batches."""
-    graph, tensors = read_model(model), tensors_by_edge(model)
-    nodes = [node for node in graph.nodes.values() if getattr(node.head, "observer", None)]
-    if not nodes:
+) -> Iterator[tuple[RangeObserver, float, float]]:
+    """Yields each observer with the smallest and largest value of its tensor over all batches."""
+    found = list(_tensors(model))
+    if not found:
         return
-    outputs = [_Extremes()(tensors[Edge(node.name)]) for node in nodes]
-    observer = keras.Model(model.inputs, outputs)
+    model_of_extremes = keras.Model(model.inputs, [_Extremes()(tensor) for _, _, tensor in found])
     seen: list[np.ndarray] = []
     pixels = [True] * len(model.inputs)
     with float_mode():
         for batch in data:
-            extremes = keras.tree.flatten(observer.predict_on_batch(list(batch)))
+            extremes = keras.tree.flatten(model_of_extremes.predict_on_batch(list(batch)))
             seen.append(np.concatenate(extremes))
             pixels = [p and x.dtype == np.uint8 for p, x in zip(pixels, batch, strict=True)]
             bar.update(len(seen))
     bar.update(len(seen), finalize=True)
-    are_pixels = dict(zip(graph.inputs, pixels, strict=True))
+    are_pixels = dict(zip(read_model(model).inputs, pixels, strict=True))
     low, high = np.min(seen, axis=0)[:, 0], np.max(seen, axis=0)[:, 1]
-    for node, minimum, maximum in zip(nodes, low, high, strict=True):
+    for (node, observer, _), minimum, maximum in zip(found, low, high, strict=True):
         _check_width(node.name, minimum, maximum)
         if are_pixels.get(node.inputs[0].node):
             minimum, maximum = 0, 255
-        yield node.head, float(minimum), float(maximum)
+        yield observer, float(minimum), float(maximum)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,11 +15,15 @@ from keras_qat.errors import InvalidModelError
 from keras_qat.graph import Edge, Graph, build_model
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
-from keras_qat.layers.weighted import assign_copy
+from keras_qat.layers.drop_in import copy_by_path
+from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, run_pipeline, select_rewrites
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
-from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.passes.overrides import Overrides
+from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
+from keras_qat.passes.regions import draw_borders, remove_borders
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.quantizers import QuantDelay
@@ -74,6 +78,7 @@ def quantize_model(
     calibration_data: Any = None,
     rewrites: Sequence[str] | None = None,
     quant_delay: int = 0,
+    overrides: Mapping[str | type, str | Scheme | None] | None = None,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -91,6 +96,11 @@ def quantize_model(
         quant_delay: How many training steps to train in float first, while ranges are observed;
             quantization then starts by itself. The steps left are saved with the weights.
             Inference computes integers all the time.
+        overrides: Layers that get another scheme, or None to stay in float. A key is the name of
+            a layer, a regular expression for whole names, or a layer class or its name; names win,
+            then the first that matches counts. It means the layers of `model`, nested ones
+            too, and all that they are rewritten into; what is fused otherwise stays apart where
+            the schemes differ. The file has QUANTIZE and DEQUANTIZE exactly at the borders.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
@@ -101,6 +111,7 @@ def quantize_model(
         UnsupportedLayerError: If a layer has no integer form.
         InvalidSchemeError: If the scheme is unknown.
         InvalidDataError: If the calibration data does not fit.
+        InvalidOverrideError: If a key of `overrides` matches no layer, or a value is no scheme.
         InvalidDelayError: If `quant_delay` is not a whole number of steps.
 
     Example:
@@ -112,25 +123,37 @@ def quantize_model(
     (32, 6, 6, 4)
     """
     resolved, delay = get_scheme(scheme), QuantDelay(quant_delay, name="quant_delay")
-    graph, log = _rewritten(model, rewrites)
-    quantized = _build(graph, log, resolved, QuantizedModel, delay=delay)
+    graph, log = _rewritten(model, rewrites, overrides=Overrides(overrides or {}), scheme=resolved)
+    graph, schemes = remove_borders(graph, resolved)
+    quantized = _build(graph, log, resolved, QuantizedModel, delay=delay, schemes=schemes)
+    check_float_layers(quantized)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     return quantized
 
 
 def _rewritten(
-    model: keras.Model, rewrites: Sequence[str] | None, skip_layers: Sequence[str] = ()
+    model: keras.Model,
+    rewrites: Sequence[str] | None,
+    skip_layers: Sequence[str] = (),
+    overrides: Overrides | None = None,
+    scheme: Scheme | None = None,
 ) -> tuple[Graph, tuple[Rewrite, ...]]:
     """Reads a float model and runs the pipeline on it."""
     passes = select_rewrites(rewrites)
     if skip_layers:
         passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
     graph = read_any_model(model)
+    if overrides is not None and scheme is not None:
+        schemes = overrides.schemes(graph)
+        borders = functools.partial(draw_borders, schemes=schemes, default=scheme)
+        passes = (inline_models, borders, *passes) if schemes else passes
     _check_weights(model)
     _check_inputs(graph)
     graph, log = run_pipeline(graph, passes)
     _check_float(graph)
+    if rewrites is not None:
+        check_left_out(graph, rewrites)
     return graph, log
 
 
@@ -141,11 +164,13 @@ def _build(
     model_class: Any,
     input_tensors: Any = None,
     delay: QuantDelay | None = None,
+    schemes: Mapping[str, Scheme | None] | None = None,
 ) -> Any:
     """Makes a model of a rewritten graph, with its weights."""
-    rewritten = make_layers(graph, scheme).check(after="make_layers")
+    rewritten = make_layers(graph, scheme, schemes).check(after="make_layers")
     if scheme is not None:
         rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
+        rewritten = quantize_floats(rewritten, scheme).check(after="quantize_floats")
         rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
     if delay is not None and delay.steps:
         first = next(node for node in rewritten.nodes.values() if not node.is_input)
@@ -154,24 +179,12 @@ def _build(
     for name, node in graph.nodes.items():
         layer = rewritten.nodes[name].head
         if isinstance(node.head, QuantizedLayer):
-            _copy_by_path(node.head, layer)
+            copy_by_path(node.head, layer)
+            layer.trainable = node.head.trainable
         elif isinstance(layer, QuantizedLayer):
             layer.carry_weights(node)
     result.rewrite_log = log
     return result
-
-
-def _copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Copies the variables that a float and a quantized layer of one class both have."""
-
-    def tail(layer, variable):
-        return variable.path.rpartition(f"{layer.name}/")[2]
-
-    values = {tail(source, variable): variable for variable in source.variables}
-    for variable in target.variables:
-        if tail(target, variable) in values:
-            assign_copy(variable, values[tail(target, variable)])
-    target.trainable = source.trainable
 
 
 def _check_float(graph: Graph) -> None:

@@ -20,7 +20,7 @@ from keras_qat.layers.global_pooling import (
     QGlobalMaxPooling2D,
 )
 from keras_qat.layers.hard_swish import QHardSwish
-from keras_qat.layers.input import QuantizeInput
+from keras_qat.layers.input import ObserveRange, Quantize, QuantizeInput
 from keras_qat.layers.log_softmax import QLogSoftmax
 from keras_qat.layers.logistic import QSigmoid
 from keras_qat.layers.lookup import QLookup
@@ -50,11 +50,14 @@ from keras_qat.layers.regularization import (
 from keras_qat.layers.requantizing import Requantize
 from keras_qat.layers.reshaping import QFlatten, QReshape
 from keras_qat.layers.resizing import QResize
+from keras_qat.layers.separable import QSeparableConv1D, QSeparableConv2D
 from keras_qat.layers.slicing import QCenterCrop, QStridedSlice
 from keras_qat.layers.transposed import QConv1DTranspose, QConv2DTranspose
 from keras_qat.layers.transposing import QTranspose
+from keras_qat.layers.unfused_batch_normalization import UnfusedBatchNormalization
 
 __all__ = [
+    "ObserveRange",
     "QActivityRegularization",
     "QAdaptiveAveragePooling",
     "QAdaptiveMaxPooling",
@@ -102,6 +105,8 @@ __all__ = [
     "QReduceMin",
     "QReshape",
     "QResize",
+    "QSeparableConv1D",
+    "QSeparableConv2D",
     "QSigmoid",
     "QSoftmax",
     "QSpatialDropout1D",
@@ -111,10 +116,12 @@ __all__ = [
     "QSubtract",
     "QTile",
     "QTranspose",
+    "Quantize",
     "QuantizeInput",
     "QuantizedLayer",
     "QuantizedModel",
     "Requantize",
+    "UnfusedBatchNormalization",
     "find_slice",
     "float_mode",
     "composed",

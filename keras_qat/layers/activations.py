@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -12,6 +15,7 @@ from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import FUSED, activation_name, activation_of
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.drop_in import cannot_take_up
 from keras_qat.layers.fused import activation_limits, apply_activation
 from keras_qat.layers.registry import refuse, register
 from keras_qat.quantizers import FixedParameters, Grid
@@ -39,6 +43,7 @@ class QSoftmax(Elementwise):
     """
 
     operators = ("SOFTMAX",)
+    keras_class = keras.layers.Softmax
     fixed_parameters = FixedParameters(1 / 256, -128)
 
     def float_forward(self, inputs, training=None):
@@ -62,6 +67,17 @@ class QSoftmax(Elementwise):
             "SOFTMAX", inputs, version=2, options_type="SoftmaxOptions", options={"beta": 1.0}
         )
 
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns a `Softmax`."""
+        return [keras.layers.Softmax(name=self.name)]
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a `keras.layers.Softmax`."""
+        if followers or activation_name(head) != "softmax":
+            raise cannot_take_up(cls, followers[0] if followers else head)
+        return {"name": head.name}
+
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer."""
@@ -80,6 +96,7 @@ class QReLU(Elementwise):
     """
 
     operators = ("RELU", "RELU6")
+    keras_class = keras.layers.ReLU
 
     def __init__(self, activation="relu", *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)
@@ -104,6 +121,17 @@ class QReLU(Elementwise):
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer."""
         return cls(activation_name(node.head) or "relu", name=node.name, scheme=scheme)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns an `Activation`."""
+        return [keras.layers.Activation(self.activation, name=self.name)]
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a `keras.layers.ReLU`."""
+        if followers or activation_name(head) is None:
+            raise cannot_take_up(cls, followers[0] if followers else head)
+        return {"name": head.name, "activation": activation_name(head)}
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -14,6 +14,7 @@ from keras import ops, tree
 from keras_qat.backend import compiled
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Node
+from keras_qat.layers.drop_in import DropIn
 from keras_qat.quantizers import (
     FixedParameters,
     Grid,
@@ -73,7 +74,7 @@ class Centered(NamedTuple):
     grid: Any
 
 
-class QuantizedLayer(keras.layers.Layer):
+class QuantizedLayer(DropIn):
     """Base class of the layers of a quantized model.
 
     With `scheme=None` the layer computes what the Keras layer of the same name computes. With a
@@ -193,6 +194,13 @@ class QuantizedLayer(keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def inner_observations(self) -> Iterator[tuple[RangeObserver, Callable[..., Any]]]:
+        """Yields each observer of a tensor between the layer's operators.
+
+        With it comes the function that computes the tensor in float, of what `call` takes.
+        """
+        yield from ()
+
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for a chain of Keras operations, without its weights.
@@ -219,6 +227,10 @@ class QuantizedLayer(keras.layers.Layer):
         name = None if self.scheme is None else self.scheme.name
         delay = {} if self.quant_delay is None else {"quant_delay": self.quant_delay.steps}
         return {**super().get_config(), "scheme": name, **delay}
+
+    def output_grid(self) -> Grid | None:
+        """Returns the grid of the output; None for a float layer."""
+        return None if self.scheme is None else self._linked().output.grid()
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,9 +10,16 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import Matcher, Node, maybe
-from keras_qat.layers.activation_names import FUSED, activation_name, function_name
+from keras_qat.layers.activation_names import FUSED, function_name
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.drop_in import (
+    activation_behind,
+    activation_config,
+    build_like,
+    cannot_take_up,
+    copy_by_path,
+)
 from keras_qat.layers.registry import register
 from keras_qat.layers.weighted import WeightedLayer, copy_variables
 from keras_qat.scheme import Scheme
@@ -50,6 +58,7 @@ class QBatchNormalization(WeightedLayer):
     operators = ("DEPTHWISE_CONV_2D", "RESHAPE")
     channel_axes = (-2, -1)
     takes_activation = False
+    keras_class = keras.layers.BatchNormalization
     use_bias = False
 
     def __init__(self, activation=None, *, batch_norm: bool | dict = True, scheme=None, **kwargs):
@@ -111,13 +120,32 @@ class QBatchNormalization(WeightedLayer):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `BatchNormalization [+ ReLU]`."""
-        followers = node.operations[1:]
-        return cls(
-            activation_name(followers[0]) if followers else None,
-            batch_norm={**node.head.get_config(), "dtype": "float32"},
-            scheme=scheme,
-            name=node.name,
-        )
+        config = cls.config_of_keras(node.head, node.operations[1:])
+        config["batch_norm"]["dtype"] = "float32"
+        return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
+
+    def to_keras(self):
+        """Returns a `BatchNormalization` with its weights, and an `Activation`."""
+        norm = self.batch_normalization
+        layer = type(norm).from_config({**norm.get_config(), "name": self.name})
+        if norm.built:
+            build_like(layer, norm)
+            copy_by_path(norm, layer)
+        return [layer, *activation_behind(self)]
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a batch normalization and an activation."""
+        config = {"name": head.name, "batch_norm": head.get_config()}
+        for follower in followers:
+            if "activation" in config:
+                raise cannot_take_up(cls, follower)
+            config |= activation_config(cls, follower)
+        return config
+
+    def copy_from_keras(self, chain: Sequence[Any]) -> None:
+        """Copies the batch normalization's variables."""
+        copy_by_path(chain[0], self.batch_normalization)
 
     def carry_weights(self, node: Node) -> None:
         """Copies the batch normalization's variables."""

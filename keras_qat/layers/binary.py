@@ -6,16 +6,21 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node
 from keras_qat.graph.graph import Parameter
-from keras_qat.layers.activation_names import activation_name
 from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.drop_in import (
+    activation_behind,
+    activation_config,
+    assign_copy,
+    cannot_take_up,
+)
 from keras_qat.layers.reshaping import batch_moved
-from keras_qat.layers.weighted import assign_copy
 from keras_qat.scheme import Scheme
 
 
@@ -43,7 +48,12 @@ class Binary(QuantizedLayer):
         constant: The arguments of a `Constant`, if one operand is one; None for two tensors.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Attributes:
+        takes_follower: Whether it has an `activation`.
     """
+
+    takes_follower = False
 
     def __init__(
         self, *, constant: dict | None = None, scheme: str | Scheme | None = None, **kwargs
@@ -83,9 +93,40 @@ class Binary(QuantizedLayer):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for two tensors, or a tensor and a constant, and a follower."""
-        followers = node.operations[1:]
-        fused = {"activation": activation_name(followers[0])} if followers else {}
-        return cls(constant=constant_of(node), name=node.name, scheme=scheme, **fused)
+        config = cls.config_of_keras(node.head, node.operations[1:])
+        return cls(**{**config, "constant": constant_of(node), "name": node.name, "scheme": scheme})
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a merging layer, and an activation if this takes one."""
+        config = {"name": head.name}
+        for follower in followers:
+            if "activation" in config or not cls.takes_follower:
+                raise cannot_take_up(cls, follower)
+            config |= activation_config(cls, follower)
+        return config
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the merging layer and its activation; None if an operand is a constant."""
+        if self.constant is not None:
+            return None
+        layers = [self.keras_class(name=self.name, dtype=self.dtype_policy)]
+        return layers + (activation_behind(self) if self.takes_follower else [])
+
+    def lowered_operand(self, builder, x, values: Any = None, quantization: Any = None) -> Any:
+        """Returns the constant as a LiteRT tensor with the rank of the other operand, or None.
+
+        Args:
+            builder: A `keras_qat.lowering.Builder`.
+            x: LiteRT tensor of the other operand.
+            values: Its values as the file has them, its own by default.
+            quantization: Their parameters.
+        """
+        if self.constant is None:
+            return None
+        values = ops.convert_to_numpy(self.operand) if values is None else values
+        shape = (1,) * (len(x.shape) - values.ndim) + values.shape
+        return builder.constant(self.constant.name, values.reshape(shape), quantization)
 
     def carry_weights(self, node: Node) -> None:
         """Copies the constant."""
@@ -111,12 +152,13 @@ class Binary(QuantizedLayer):
         return shapes[::-1] if self.constant.position == 0 else shapes
 
     def _check_shapes(self, shapes) -> None:
-        if len(shapes) != 2 or len({len(shape) for shape in shapes}) != 1:
+        is_many = len(shapes) > 2 and self.scheme is None
+        if len({len(shape) for shape in shapes}) != 1 or not (len(shapes) == 2 or is_many):
             raise UnsupportedLayerError(
                 "Operands of different ranks have no integer form here.",
                 layer=self.name,
                 received=f"shapes {shapes}",
-                expected="two shapes of the same rank, which may broadcast",
+                expected="shapes of the same rank, which may broadcast, of two tensors",
                 fix="Reshape the smaller one, with sizes of 1 where it broadcasts.",
             )
         if self.constant is not None and shapes[self.constant.position][0] != 1:

@@ -10,8 +10,8 @@ from keras_qat.arithmetic.requantize import quantize
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.drop_in import assign_copy
 from keras_qat.layers.registry import register
-from keras_qat.layers.weighted import assign_copy
 from keras_qat.quantizers import Grid, ValueRange
 from keras_qat.scheme import Scheme
 
@@ -60,10 +60,10 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
 
     def lower(self, builder, *inputs):
         """Adds one GATHER from the table."""
-        table = self._quantized(
-            ops.convert_to_tensor(self.embeddings), self._linked().output.grid()
-        )
-        table = ops.convert_to_numpy(table).astype("int8")
+        table, grid = ops.convert_to_tensor(self.embeddings), self.output_grid()
+        if grid is not None:
+            table = ops.cast(self._quantized(table, grid), "int8")
+        table = ops.convert_to_numpy(table)
         return builder.operator(
             "GATHER",
             (builder.constant("embeddings", table, builder.output_quantization), inputs[0]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -40,7 +41,8 @@ class Extreme(Binary):
     def float_forward(self, inputs, training=None):
         """Selects in float."""
         del training
-        return self.function(*self.in_order(tree.flatten(inputs), self.operand))
+        operands = self.in_order(tree.flatten(inputs), self.operand)
+        return functools.reduce(self.function, operands)
 
     def training_forward(self, inputs):
         """Selects; where some values are those of a constant, they are rounded to the grid."""
@@ -56,12 +58,10 @@ class Extreme(Binary):
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
-        constant = None
-        if self.constant is not None:
-            values = ops.convert_to_numpy(self._integers(self._linked().output.grid()))
-            values = values.astype("int8")
-            values = values.reshape((1,) * (len(inputs[0].shape) - values.ndim) + values.shape)
-            constant = builder.constant(self.constant.name, values, builder.output_quantization)
+        values, grid = None, self.output_grid()
+        if self.constant is not None and grid is not None:
+            values = ops.convert_to_numpy(self._integers(grid)).astype("int8")
+        constant = self.lowered_operand(builder, inputs[0], values, builder.output_quantization)
         return builder.operator(
             self.operator_code,
             self.in_order(inputs, constant),
@@ -91,6 +91,7 @@ class QMaximum(Extreme):
     [[1.0, 1.0]]
     """
 
+    keras_class = keras.layers.Maximum
     operators = ("MAXIMUM",)
     operator_code = "MAXIMUM"
     function = staticmethod(ops.maximum)
@@ -111,6 +112,7 @@ class QMinimum(Extreme):
     [[0.0, -3.0]]
     """
 
+    keras_class = keras.layers.Minimum
     operators = ("MINIMUM",)
     operator_code = "MINIMUM"
     function = staticmethod(ops.minimum)

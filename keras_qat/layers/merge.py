@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -31,18 +32,30 @@ class Arithmetic(Binary):
     A constant becomes an int8 operand with one symmetric scale.
 
     Args:
-        activation: `None`, `"relu"` or `"relu6"`.
+        activation: An activation behind it; quantized `None`, `"relu"` or `"relu6"`.
+        activation_name: Name of the activation where it was a layer of its own.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `Binary`.
     """
 
+    takes_follower = True
     operator_code: str
     function: Any  # of two float tensors
     least_ratio = np.float32(0.0)
 
-    def __init__(self, activation=None, *, scheme: str | Scheme | None = None, **kwargs):
+    def __init__(
+        self,
+        activation=None,
+        *,
+        activation_name: str | None = None,
+        scheme: str | Scheme | None = None,
+        **kwargs,
+    ):
         super().__init__(scheme=scheme, **kwargs)
-        self.activation = function_name(keras.activations.get(activation))
+        function = keras.activations.get(activation)
+        name = function_name(function)
+        self.activation = function if name == "custom" else name
+        self.activation_name = activation_name
 
     def float_forward(self, inputs, training=None):
         """Combines the operands in float, and activates."""
@@ -62,7 +75,7 @@ class Arithmetic(Binary):
         (a, grid_a), (b, grid_b) = self.in_order(inputs, self._constant_centered(output.scale))
         limits = activation_limits(self.activation, *output, self._scheme())
         scales = grid_a.scale, grid_b.scale
-        return _combined_centered(a, b, *scales, *output, *limits, code=self.operator_code)
+        return combined_centered(a, b, *scales, *output, *limits, code=self.operator_code)
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
@@ -71,21 +84,21 @@ class Arithmetic(Binary):
             self.in_order(inputs, self._lowered_constant(builder, inputs[0])),
             version=2,
             options_type=f"{self.operator_code.title()}Options",
-            options={
-                "fusedActivationFunction": fused_code(self.activation, self._linked().output.grid())
-            },
+            options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
         )
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "activation": self.activation}
+        activation = keras.activations.serialize(keras.activations.get(self.activation))
+        names = {"activation": activation, "activation_name": self.activation_name}
+        return {**super().get_config(), **names}
 
     def _fused_code(self) -> str:
         return fused_code(self.activation, self._linked().output.grid())
 
     def _combined(self, inputs, constant):
-        a, b = self.in_order(tree.flatten(inputs), constant)
-        return apply_activation(self.activation, self.function(a, b))
+        operands = self.in_order(tree.flatten(inputs), constant)
+        return apply_activation(self.activation, functools.reduce(self.function, operands))
 
     def _constant_scale(self):
         values = ops.convert_to_tensor(self.operand)
@@ -100,16 +113,15 @@ class Arithmetic(Binary):
         return Centered(values, Grid(scale, ops.convert_to_tensor(np.int32(0))))
 
     def _lowered_constant(self, builder, x):
+        if self.scheme is None:
+            return self.lowered_operand(builder, x)
         centered = self._constant_centered(self._linked().output.grid().scale)
         if centered is None or self.constant is None:
             return None
         values = ops.convert_to_numpy(centered.values).astype("int8")
         scale = ops.convert_to_numpy(centered.grid.scale).reshape(1)
-        return builder.constant(
-            self.constant.name,
-            values.reshape((1,) * (len(x.shape) - values.ndim) + values.shape),
-            Quantization(scale, np.zeros(1, "int64")),
-        )
+        quantization = Quantization(scale, np.zeros(1, "int64"))
+        return self.lowered_operand(builder, x, values, quantization)
 
 
 @register(any_of(layer_of(keras.layers.Add), operation_named("Add")), maybe(FUSED))
@@ -120,7 +132,8 @@ class QAdd(Arithmetic):
     With `activation="relu"` it is the end of a residual block, `Add` and `Activation` in one.
 
     Args:
-        activation: `None`, `"relu"` or `"relu6"`.
+        activation: An activation behind it; in a model that is quantized any, in one that is
+            one `None`, `"relu"` or `"relu6"`.
         constant: The arguments of a `Constant`, such as a learned embedding of positions.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -131,6 +144,7 @@ class QAdd(Arithmetic):
     [2.0, 0.0]
     """
 
+    keras_class = keras.layers.Add
     operators = ("ADD",)
     operator_code = "ADD"
     function = staticmethod(ops.add)
@@ -143,7 +157,8 @@ class QSubtract(Arithmetic):
     """Difference of two operands with a fused activation: one SUB.
 
     Args:
-        activation: `None`, `"relu"` or `"relu6"`.
+        activation: An activation behind it; in a model that is quantized any, in one that is
+            one `None`, `"relu"` or `"relu6"`.
         constant: The arguments of a `Constant`, if one operand is one.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -154,6 +169,7 @@ class QSubtract(Arithmetic):
     [0.0, -4.0]
     """
 
+    keras_class = keras.layers.Subtract
     operators = ("SUB",)
     operator_code = "SUB"
     function = staticmethod(ops.subtract)
@@ -166,7 +182,8 @@ class QMultiply(Arithmetic):
     """Product of two operands, which may broadcast, with a fused activation: one MUL.
 
     Args:
-        activation: `None`, `"relu"` or `"relu6"`.
+        activation: An activation behind it; in a model that is quantized any, in one that is
+            one `None`, `"relu"` or `"relu6"`.
         constant: The arguments of a `Constant`, if one operand is one.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -177,6 +194,7 @@ class QMultiply(Arithmetic):
     [4.0, -3.0]
     """
 
+    keras_class = keras.layers.Multiply
     operators = ("MUL",)
     operator_code = "MUL"
     function = staticmethod(ops.multiply)
@@ -186,7 +204,23 @@ _RULES = {"ADD": add, "SUB": subtract, "MUL": multiply}
 
 
 @compiled
-def _combined_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, code):
+def combined_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, code):
+    """Combines centered integers as the reference ADD, SUB or MUL does.
+
+    Args:
+        a: float32 whole numbers, the first operand.
+        b: float32 whole numbers, the second operand, which may broadcast.
+        scale_a: float32 scalar tensor, scale of the first operand.
+        scale_b: float32 scalar tensor, scale of the second operand.
+        scale: float32 scalar tensor, scale of the output.
+        zero_point: int32 scalar tensor, zero point of the output.
+        low: int32 scalar tensor, the smallest output integer.
+        high: int32 scalar tensor, the largest output integer.
+        code: `"ADD"`, `"SUB"` or `"MUL"`.
+
+    Returns:
+        float32 whole numbers `q - zero_point`.
+    """
     first, second = ops.cast(a, "int32"), ops.cast(b, "int32")
     q = _RULES[code](first, scale_a, 0, second, scale_b, 0, scale, zero_point, low, high)
     return ops.cast(q - zero_point, "float32")

@@ -14,9 +14,9 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.activations import Elementwise
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.drop_in import assign_copy
 from keras_qat.layers.functions import function_named, function_of
 from keras_qat.layers.registry import register
-from keras_qat.layers.weighted import assign_copy
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid, fake_quantize_weights, quantize_weights, weight_scale
 from keras_qat.scheme import Scheme
@@ -67,6 +67,9 @@ class Sloped(Elementwise):
 
     def lower(self, builder, *inputs):
         """Adds one PRELU."""
+        if self.scheme is None:
+            alpha = builder.constant("alpha", ops.convert_to_numpy(self.slopes())[None])
+            return builder.operator("PRELU", (inputs[0], alpha))
         slopes, scale = (ops.convert_to_numpy(value) for value in self._integer_slopes())
         quantization = Quantization(np.reshape(scale, 1), np.zeros(1, "int64"))
         alpha = builder.constant("alpha", slopes.astype("int8"), quantization)

@@ -10,9 +10,10 @@ from keras import ops
 
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.graph import Node
-from keras_qat.layers.activation_names import activation_name, function_name
+from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
-from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.block import Block, with_trainable
+from keras_qat.layers.drop_in import activation_config, assign_copy
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.requantize import requantize_centered
 from keras_qat.quantizers import (
@@ -48,7 +49,7 @@ class IntegerWeights(NamedTuple):
     shift: Any
 
 
-class WeightedLayer(QuantizedLayer):
+class WeightedLayer(QuantizedLayer, Block):
     """Base class of layers with a kernel, a bias, a batch normalization and an activation.
 
     The batch normalization belongs to the layer: at training it normalizes with the batch's
@@ -58,31 +59,13 @@ class WeightedLayer(QuantizedLayer):
 
     Args:
         *args: Arguments of the Keras layer.
-        batch_norm: Whether the layer has a batch normalization, or the configuration of one.
         scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of the Keras layer.
+        **kwargs: Keyword arguments of the Keras layer and of `Block`.
     """
 
     takes_activation = True
     # The dimensions of the kernel that number its output channels.
     channel_axes: tuple[int, ...] = (-1,)
-
-    def __init__(
-        self, *args, batch_norm: bool | dict = False, scheme: str | Scheme | None = None, **kwargs
-    ):
-        super().__init__(*args, scheme=scheme, **kwargs)
-        self.batch_norm = batch_norm
-        self.batch_normalization = None
-        if batch_norm:
-            config = batch_norm if isinstance(batch_norm, dict) else {}
-            kind = ChannelAffine if "trainable_scale" in config else keras.layers.BatchNormalization
-            self.batch_normalization = kind.from_config({"name": "batch_normalization", **config})
-
-    def build(self, input_shape):
-        """Builds the Keras layer, the batch normalization and the range observer."""
-        super().build(input_shape)
-        if self.batch_normalization is not None:
-            self.batch_normalization.build(self.compute_output_shape(input_shape))
 
     def apply_kernel(self, x, kernel):
         """Computes the linear part: float32 tensors in, float32 tensor out."""
@@ -102,7 +85,7 @@ class WeightedLayer(QuantizedLayer):
 
     def float_forward(self, inputs, training=None):
         """Applies kernel, bias, batch normalization and activation in float."""
-        return self._finish(self.apply_kernel(inputs, self.kernel), training)
+        return self.finish(self.apply_kernel(inputs, self.kernel), training)
 
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
@@ -114,7 +97,7 @@ class WeightedLayer(QuantizedLayer):
         high = self._scheme().weight_high
         scale = weight_scale(folded, _summed_axes(folded, self.channel_axes), high)
         kernel = fake_quantize_weights(folded, ops.stop_gradient(scale), high) / fold
-        return self.quantize_output(self._finish(self.apply_kernel(inputs, kernel), True))
+        return self.quantize_output(self.finish(self.apply_kernel(inputs, kernel), True))
 
     def integer(self, *inputs: Centered, output: Grid):
         """Accumulates in int32 and requantizes as the reference kernel does."""
@@ -167,7 +150,17 @@ class WeightedLayer(QuantizedLayer):
         )
 
     def lower_weights(self):
-        """Returns the integers as numpy arrays for `lower`: int8 kernel, scale, int32 bias."""
+        """Returns the weights as numpy arrays for `lower`.
+
+        Returns:
+            int8 kernel, scale, int32 bias; float32 kernel, None, float32 bias for a float layer.
+        """
+        if self.scheme is None:
+            fold = ops.reshape(
+                self._channel_scale(), _channel_shape(self.kernel, self.channel_axes)
+            )
+            kernel, bias = self.kernel * fold, sum(self._bias_terms())
+            return ops.convert_to_numpy(kernel), None, ops.convert_to_numpy(bias)
         links = self._linked()
         scales = links.inputs[0].grid().scale, links.output.grid().scale
         weights = self.integer_weights(*scales)
@@ -180,7 +173,7 @@ class WeightedLayer(QuantizedLayer):
 
     def fused_code(self) -> str:
         """Returns LiteRT's name of the activation."""
-        return fused_code(function_name(self.activation), self._linked().output.grid())
+        return fused_code(function_name(self.activation), self.output_grid())
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
@@ -192,26 +185,17 @@ class WeightedLayer(QuantizedLayer):
         for operation in node.operations[1:]:
             if isinstance(operation, keras.layers.BatchNormalization):
                 config["batch_norm"] = {**operation.get_config(), "dtype": "float32"}
-            else:
-                config["activation"] = activation_name(operation)
-        return cls.from_config({**config, "scheme": scheme})
+                continue
+            config |= activation_config(cls, operation)
+        if node.activation_split:
+            config["activation_name"] = None
+        return cls.from_config({**with_trainable(config), "scheme": scheme})
 
     def carry_weights(self, node: Node) -> None:
         """Copies kernel, bias and batch normalization."""
         sources = [op for op in node.operations if getattr(op, "weights", None)]
         for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
-            copy_variables(theirs, mine)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "batch_norm": self.batch_norm}
-
-    def _finish(self, y, training):
-        if self.use_bias:
-            y = y + self.bias
-        if self.batch_normalization is not None:
-            y = self.batch_normalization(y, training=training)
-        return self.activation(y)
+            copy_values(theirs, mine)
 
     def _channel_scale(self):
         """What the folded batch normalization multiplies each channel with."""
@@ -236,19 +220,19 @@ class WeightedLayer(QuantizedLayer):
         return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
 
 
-def assign_copy(target, source) -> None:
-    """Copies one variable's value: on JAX two variables must never have the same buffer."""
-    target.assign(np.array(ops.convert_to_numpy(source)))
-
-
 def copy_variables(source, target) -> None:
+    """Copies the variables of a layer, and whether it is trained."""
+    copy_values(source, target)
+    target.trainable = source.trainable
+
+
+def copy_values(source, target) -> None:
     """Copies the variables that both layers have under the same attribute names."""
     names = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
     for name in names:
         value = getattr(source, name, None)
         if value is not None:
             assign_copy(getattr(target, name), value)
-    target.trainable = source.trainable
 
 
 def _integer_weights(

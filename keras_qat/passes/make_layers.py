@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import keras
 
@@ -12,7 +13,9 @@ from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.scheme import Scheme
 
 
-def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
+def make_layers(
+    graph: Graph, scheme: Scheme | None, schemes: Mapping[str, Scheme | None] | None = None
+) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
     Matches: every node; calls of the same operations become calls of the same layer.
@@ -23,6 +26,7 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
     Args:
         graph: A graph of Keras operations.
         scheme: The scheme, or None.
+        schemes: Names of nodes that have another one.
 
     Returns:
         A graph of `QuantizedLayer`s, with the nodes' names.
@@ -33,7 +37,8 @@ def make_layers(graph: Graph, scheme: Scheme | None) -> Graph:
     made: dict[tuple[int, ...], QuantizedLayer] = {}
     nodes = {}
     for name, node in graph.nodes.items():
-        nodes[name] = node if node.is_input else _make(node, scheme, made)
+        own = scheme if schemes is None else schemes.get(name, scheme)
+        nodes[name] = node if node.is_input else _make(node, own, made)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
         if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
@@ -57,13 +62,13 @@ def _make(node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], Quantiz
 
 
 def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
+    entry = find_slice(node.operations)
+    if entry is not None:
+        return entry.layer.from_match(node, scheme)
     if isinstance(node.head, QuantizedLayer):
         return type(node.head).from_config(
             {**node.head.get_config(), "name": node.name, "scheme": scheme}
         )
-    entry = find_slice(node.operations)
-    if entry is not None:
-        return entry.layer.from_match(node, scheme)
     raise _without_slice(node)
 
 

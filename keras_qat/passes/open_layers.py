@@ -15,6 +15,7 @@ from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import activation_name
 from keras_qat.layers.registry import call_of, is_written_in_ops
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.rewriting import splice, with_known_shapes
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
@@ -24,7 +25,8 @@ from keras_qat.passes.split_separables import split_separables
 def open_layers(graph: Graph) -> Graph:
     """Replaces each layer that no slice takes by the operations that its `call` is made of.
 
-    Matches: a layer, a custom one too, that is not registered, and not refused for a known reason.
+    Matches: a layer, a custom one or a subclassed model too, that no slice takes, and that is not
+    refused for a known reason; one whose `call` was written beside it with `register`.
     Builds: the `keras.ops` operations and Keras layers that it calls, its weights as their
     parameters; the last one has the layer's name.
     Why: most layers are compositions of a few operations, so that supporting those operations
@@ -71,7 +73,7 @@ def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:
             received=f"shapes {shapes}",
             fix="Call it with one shape, or register a slice for it (`keras_qat.register`).",
         )
-    inner = inline_models(trace_layer(node, graph, call_of(node.head)))
+    inner = open_drop_ins(inline_models(trace_layer(node, graph, call_of(node.head))))
     inner = split_regularizers(split_separables(inner))
     inner = open_layers(split_activations(inner))
     return opened.setdefault(id(node.head), inner)

@@ -14,6 +14,7 @@ from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.move_reshapes import move_reshapes
+from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.recognize_functions import recognize_functions
@@ -36,6 +37,7 @@ from keras_qat.passes.write_sums_as_means import write_sums_as_means
 # The float rewrite: from the user's model to one node for each operator.
 PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     inline_models,
+    open_drop_ins,
     split_separables,
     split_regularizers,
     split_activations,
@@ -157,6 +159,8 @@ def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
         sources = [edge.node for edge in node.inputs]
         near = (key, *sources, *(owner[id(op)] for op in node.operations if id(op) in owner))
         target = next((name for name in near if _shares_operation(node, new.get(name))), None)
+        if target is None and key in new:
+            target = key  # written anew, under its name
         (gone if target is None else taken[target]).append(key)
     added = tuple(key for key, sources in taken.items() if not sources)
     rewrites = [
@@ -188,8 +192,9 @@ def _shares_operation(node: Node, other: Node | None) -> bool:
 def _split_off(
     target: str, added: tuple[str, ...], old: dict[str, Node], new: dict[str, Node]
 ) -> list[str]:
-    """The new nodes that were split off a node: behind it, or before it if it takes fewer."""
-    if len(old.get(target, new[target]).inputs) == len(new[target].inputs):
+    """The new nodes split off a node: behind it; before it if it takes fewer, or is another."""
+    node, before = new[target], old.get(target, new[target])
+    if _shares_operation(before, node) and len(before.inputs) == len(node.inputs):
         return [key for key in added if any(edge.node == target for edge in new[key].inputs)]
     found = [target]
     for key in reversed(added):

@@ -9,7 +9,7 @@ import keras
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import Shape, unique_name
-from keras_qat.layers.weighted import assign_copy
+from keras_qat.layers.drop_in import assign_copy
 
 # The two parts that a separable convolution consists of.
 _PARTS: dict[type, tuple[Any, Any]] = {

@@ -1,0 +1,181 @@
+"""Layers with a kernel, a batch normalization behind it and an activation, in float."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.drop_in import (
+    DropIn,
+    activation_behind,
+    activation_config,
+    build_like,
+    cannot_take_up,
+    copy_by_path,
+)
+
+_NORM_NAME = "batch_normalization"
+
+
+class Block(DropIn):
+    """A layer with a kernel, the batch normalization behind it and the activation, as one.
+
+    With a batch normalization it has no bias, unless `use_bias=True` asks for one: the
+    normalization subtracts it.
+
+    Args:
+        *args: Arguments of the Keras layer; `activation` is applied last.
+        batch_norm: Whether a batch normalization follows the kernel, or the arguments of one.
+        activation_name: Name of the activation where it was a layer of its own, such as in a model
+            that was cloned.
+        trainable_kernel: Whether training changes kernel and bias; if not, the batch
+            normalization may still be trained.
+        **kwargs: Keyword arguments of the Keras layer.
+    """
+
+    def __init__(
+        self,
+        *args,
+        batch_norm: bool | dict = False,
+        activation_name: str | None = None,
+        trainable_kernel: bool = True,
+        **kwargs,
+    ):
+        signature = inspect.signature(super().__init__)
+        if self.keras_class is not None:
+            signature = inspect.signature(self.keras_class)
+        if batch_norm and "use_bias" in signature.parameters:
+            if "use_bias" not in signature.bind_partial(*args, **kwargs).arguments:
+                kwargs["use_bias"] = False
+        super().__init__(*args, **kwargs)
+        self.batch_norm = batch_norm
+        self.activation_name = activation_name
+        self.trainable_kernel = trainable_kernel
+        self.batch_normalization: Any = None
+        if batch_norm:
+            self.batch_normalization = self._make_batch_norm()
+
+    def _make_batch_norm(self) -> keras.layers.Layer:
+        config = self.batch_norm if isinstance(self.batch_norm, dict) else {}
+        kind = ChannelAffine if "trainable_scale" in config else keras.layers.BatchNormalization
+        defaults = {
+            "name": _NORM_NAME,
+            "axis": 1 if self._is_channels_first() else -1,
+            "dtype": self.dtype_policy,
+            "trainable": self.trainable,
+        }
+        return kind.from_config({**defaults, **config})
+
+    def build(self, input_shape):
+        """Builds the Keras layer and the batch normalization."""
+        super().build(input_shape)
+        if not self.trainable_kernel:
+            for variable in self.variables:
+                variable.trainable = False
+        if self.batch_normalization is not None:
+            self.batch_normalization.build(self.compute_output_shape(input_shape))
+
+    def finish(self, y, training=None):
+        """Applies bias, batch normalization and activation in float.
+
+        Args:
+            y: What the kernel computed.
+            training: Whether the batch normalization normalizes with the batch.
+
+        Returns:
+            float32 tensor.
+        """
+        if self.use_bias:
+            y = y + self._spread(self.bias)
+        if self.batch_normalization is not None:
+            y = self.batch_normalization(y, training=training)
+        return self.activation(y)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the Keras layers that compute in float what this layer does, with its weights."""
+        norm, config = self.batch_normalization, self.keras_class.get_config(self)
+        is_apart = norm is not None or self.activation_name is not None
+        layers = [self._with_kernel({**config, "activation": None} if is_apart else config)]
+        if norm is not None:
+            name = f"{self.name}_{norm.name}" if norm.name == _NORM_NAME else norm.name
+            behind = type(norm).from_config({**norm.get_config(), "name": name})
+            if norm.built:
+                build_like(behind, norm)
+                copy_by_path(norm, behind)
+            layers.append(behind)
+        if is_apart:
+            layers += activation_behind(self)
+        return layers
+
+    def _with_kernel(self, config: dict[str, Any]) -> keras.layers.Layer:
+        """The Keras layer with the kernel."""
+        is_trained = self.trainable and self.trainable_kernel
+        layer = self.keras_class.from_config({**config, "trainable": is_trained})
+        if self.built:
+            build_like(layer, self)
+            copy_by_path(self, layer)
+        return layer
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a Keras layer, its batch normalization and activation."""
+        config = head.get_config()
+        for follower in followers:
+            is_last = function_name(keras.activations.get(config["activation"])) != "linear"
+            is_norm = type(follower) is keras.layers.BatchNormalization
+            if is_last or (is_norm and "batch_norm" in config):
+                raise cannot_take_up(cls, follower)
+            if is_norm:
+                config["batch_norm"] = follower.get_config()
+            else:
+                config |= activation_config(cls, follower)
+        return with_trainable(config)
+
+    def copy_from_keras(self, chain: Sequence[Any]) -> None:
+        """Copies kernel, bias and batch normalization."""
+        copy_by_path(chain[0], self)
+        if self.batch_normalization is not None:
+            copy_by_path(chain[1], self.batch_normalization)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        norm = self.batch_normalization
+        return {
+            **super().get_config(),
+            "batch_norm": False if norm is None else norm.get_config(),
+            "trainable_kernel": self.trainable_kernel,
+            "activation_name": self.activation_name,
+        }
+
+    def _is_channels_first(self) -> bool:
+        return getattr(self, "data_format", None) == "channels_first"
+
+    def _spread(self, vector):
+        """A value for each channel, in the shape that broadcasts against the output."""
+        if not self._is_channels_first():
+            return vector
+        return ops.reshape(vector, (-1, *(1,) * len(self.kernel_size)))
+
+
+def with_trainable(config: dict[str, Any]) -> dict[str, Any]:
+    """Says of a layer whose kernel is frozen whether its batch normalization is trained.
+
+    Args:
+        config: Configuration of the kernel's Keras layer, and under `"batch_norm"` that of the
+            batch normalization behind it, if there is one.
+
+    Returns:
+        The configuration of the block.
+    """
+    norm = config.get("batch_norm")
+    if config.get("trainable", True) or not norm or not norm.get("trainable", True):
+        return config
+    if not norm.get("trainable_scale", True) and not norm.get("trainable_shift", True):
+        return config  # constants
+    return {**config, "trainable": True, "trainable_kernel": False}

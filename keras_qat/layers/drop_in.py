@@ -1,0 +1,193 @@
+"""Layers that stand for Keras layers: named as these, made of them, and turned back into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import InvalidModelError
+from keras_qat.layers.activation_names import activation_name, function_name
+
+
+class DropIn(keras.layers.Layer):
+    """What is used in a model's definition in place of a Keras layer, or of a few in a row.
+
+    Without a name of its own it gets the one that the Keras layer would get, such as `conv2d`.
+
+    Args:
+        *args: Arguments of the Keras layer.
+        **kwargs: Keyword arguments of the Keras layer.
+
+    Attributes:
+        keras_class: The Keras layer that it stands for; None where it is one of `keras.ops`.
+        is_opened: Whether a rewrite replaces it by the Keras layers that it stands for.
+    """
+
+    keras_class: Any = None
+    is_opened = True
+
+    def __init_subclass__(cls, **kwargs):
+        """Finds the Keras layer that a class inherits from, unless it says it."""
+        super().__init_subclass__(**kwargs)
+        inherited = next(base for base in cls.__mro__ if not issubclass(base, DropIn))
+        is_own = inherited is keras.layers.Layer or not inherited.__module__.startswith("keras.")
+        if not is_own:
+            cls.keras_class = inherited
+
+    def __init__(self, *args, name: str | None = None, **kwargs):
+        if name is None and self.keras_class is not None:
+            name = _default_name(self.keras_class)
+        super().__init__(*args, name=name, **kwargs)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the Keras layers that compute in float what this layer does, with its weights.
+
+        Returns:
+            New layers, to be called one after the other, built if this layer is; None if no
+            Keras layer computes it.
+
+        Example:
+        >>> from keras_qat.layers import QConv2D
+        >>> block = QConv2D(4, 3, batch_norm=True, activation="relu", name="conv")
+        >>> [layer.name for layer in block.to_keras()]
+        ['conv', 'conv_batch_normalization', 'conv_relu']
+        """
+        if self.keras_class is None:
+            return None
+        config = self.keras_class.get_config(self)
+        layer = self.keras_class.from_config({**config, "trainable": self.trainable})
+        if self.built:
+            build_like(layer, self)
+            copy_by_path(self, layer)
+        return [layer]
+
+    @classmethod
+    def from_keras(cls, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Self:
+        """Makes the layer that computes what Keras layers in a row compute, with their weights.
+
+        Args:
+            layers: The Keras layer that this class stands for, or a list of it and those behind
+                it that it can take up.
+
+        Returns:
+            A layer that computes in float, with the name of the first one, built if that is.
+
+        Raises:
+            InvalidModelError: If this class does not stand for these layers.
+
+        Example:
+        >>> from keras_qat.layers import QDense
+        >>> QDense.from_keras([keras.layers.Dense(3, name="head"), keras.layers.ReLU()]).name
+        'head'
+        """
+        chain = [layers] if isinstance(layers, keras.layers.Layer) else list(layers)
+        if not chain or type(chain[0]) is not cls.keras_class:
+            raise InvalidModelError(
+                f"{cls.__name__} does not stand for these layers.",
+                layer=chain[0].name if chain else None,
+                received=f"{[type(layer).__name__ for layer in chain]}",
+                expected=f"a {cls.keras_class.__name__} first" if cls.keras_class else None,
+                fix="`keras_qat.clone_model` finds the class for each layer of a model.",
+            )
+        layer = cls.from_config(cls.config_of_keras(chain[0], chain[1:]))
+        if chain[0].built:
+            build_like(layer, chain[0])
+            layer.copy_from_keras(chain)
+        return layer
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration of the layer that stands for Keras layers in a row.
+
+        Args:
+            head: The Keras layer that this class stands for.
+            followers: Those behind it.
+
+        Raises:
+            InvalidModelError: If it cannot take up a follower.
+        """
+        for follower in followers:
+            raise cannot_take_up(cls, follower)
+        return head.get_config()
+
+    def copy_from_keras(self, chain: Sequence[Any]) -> None:
+        """Copies the weights of the Keras layers in a row that this layer stands for."""
+        copy_by_path(chain[0], self)
+
+
+def cannot_take_up(cls: type, follower: Any) -> InvalidModelError:
+    """The error for a Keras layer that cannot be part of a layer."""
+    return InvalidModelError(
+        f"{cls.__name__} cannot take up this layer.",
+        layer=getattr(follower, "name", None),
+        received=f"a {type(follower).__name__}",
+        fix="Leave it out of the list, and call it behind the layer.",
+    )
+
+
+def activation_config(cls: type, follower: Any) -> dict[str, Any]:
+    """Returns the arguments of a layer that takes up the activation behind it.
+
+    Args:
+        cls: Class of the layer.
+        follower: A Keras layer or operation.
+
+    Raises:
+        InvalidModelError: If it is none that an `activation` argument can say.
+    """
+    name = activation_name(follower)
+    function = getattr(follower, "activation", None) if name == "custom" else name
+    if function is None:
+        raise cannot_take_up(cls, follower)
+    # The names of operations count over the whole process.
+    own = follower.name if isinstance(follower, keras.layers.Layer) else None
+    return {"activation": function, "activation_name": own}
+
+
+def activation_behind(layer: Any) -> list[keras.layers.Layer]:
+    """Returns the activation of a layer as a layer of its own, none if it is linear.
+
+    Args:
+        layer: A layer with an `activation`, and an `activation_name` or None.
+    """
+    function = keras.activations.get(layer.activation)
+    if function_name(function) == "linear":
+        return []
+    name = layer.activation_name or f"{layer.name}_{function_name(function)}"
+    return [keras.layers.Activation(function, name=name)]
+
+
+def build_like(layer: keras.layers.Layer, source: keras.layers.Layer) -> None:
+    """Builds a layer for the input shapes that another one was built for."""
+    config = source.get_build_config()
+    if config:
+        layer.build_from_config(config)
+
+
+def copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Copies the variables that two layers have under the same path behind the layer's name."""
+
+    def tail(layer, variable):
+        return variable.path.rpartition(f"{layer.name}/")[2]
+
+    values = {tail(source, variable): variable for variable in source.variables}
+    for variable in target.variables:
+        if tail(target, variable) in values:
+            assign_copy(variable, values[tail(target, variable)])
+
+
+def assign_copy(target, source) -> None:
+    """Copies one variable's value: on JAX two variables must never have the same buffer."""
+    target.assign(np.array(ops.convert_to_numpy(source)))
+
+
+def _default_name(cls: type) -> str:
+    """The name that Keras would give to a layer of this class, counted as Keras counts."""
+    words = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", cls.__name__))
+    count = keras.backend.get_uid(words.lower())
+    return words.lower() if count == 1 else f"{words.lower()}_{count - 1}"

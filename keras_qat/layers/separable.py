@@ -1,0 +1,63 @@
+"""Separable convolutions as blocks. They are two operators, so each becomes two layers."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_qat.layers.block import Block
+
+
+class SeparableConvolution(Block):
+    """What separable convolutions over sequences and images have in common."""
+
+    def call(self, inputs, training=None):
+        """Convolves in float, then applies batch normalization and activation."""
+        x, padding = inputs, self.padding
+        if padding == "causal":
+            before = self.dilation_rate[0] * (self.kernel_size[0] - 1)
+            x, padding = ops.pad(x, ((0, 0), (before, 0), (0, 0))), "valid"
+        y = ops.separable_conv(
+            x,
+            self.depthwise_kernel,
+            self.pointwise_kernel,
+            strides=self.strides,
+            padding=padding,
+            data_format=self.data_format,
+            dilation_rate=self.dilation_rate,
+        )
+        return self.finish(y, training)
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class QSeparableConv2D(SeparableConvolution, keras.layers.SeparableConv2D):
+    """Separable convolution with batch normalization and activation, for a model's definition.
+
+    It computes in float; a rewrite makes a depthwise and a pointwise convolution of it.
+
+    Args:
+        *args: Arguments of `keras.layers.SeparableConv2D`.
+        batch_norm: Whether a batch normalization follows, or its arguments.
+        **kwargs: Keyword arguments of `keras.layers.SeparableConv2D` and of `Block`.
+
+    Example:
+    >>> layer = QSeparableConv2D(8, 3, batch_norm=True, activation="relu")
+    >>> layer(np.ones((1, 5, 5, 4), "float32")).shape
+    TensorShape([1, 3, 3, 8])
+    """
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class QSeparableConv1D(SeparableConvolution, keras.layers.SeparableConv1D):
+    """Separable 1D convolution with batch normalization and activation, likewise.
+
+    Args:
+        *args: Arguments of `keras.layers.SeparableConv1D`.
+        batch_norm: Whether a batch normalization follows, or its arguments.
+        **kwargs: Keyword arguments of `keras.layers.SeparableConv1D` and of `Block`.
+
+    Example:
+    >>> layer = QSeparableConv1D(8, 3, batch_norm=True, activation="relu")
+    >>> layer(np.ones((1, 5, 4), "float32")).shape
+    TensorShape([1, 3, 8])
+    """
