@@ -26,7 +26,7 @@ from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.regions import draw_borders, remove_borders
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
-from keras_qat.quantizers import QuantDelay
+from keras_qat.quantizers import checked_steps
 from keras_qat.scheme import Scheme, get_scheme
 
 
@@ -122,7 +122,7 @@ def quantize_model(
     >>> qat.predict(images, verbose=0).shape
     (32, 6, 6, 4)
     """
-    resolved, delay = get_scheme(scheme), QuantDelay(quant_delay, name="quant_delay")
+    resolved, delay = get_scheme(scheme), checked_steps(quant_delay)
     graph, log = _rewritten(model, rewrites, overrides=Overrides(overrides or {}), scheme=resolved)
     graph, schemes = remove_borders(graph, resolved)
     quantized = _build(graph, log, resolved, QuantizedModel, delay=delay, schemes=schemes)
@@ -163,7 +163,7 @@ def _build(
     scheme: Scheme | None,
     model_class: Any,
     input_tensors: Any = None,
-    delay: QuantDelay | None = None,
+    delay: int = 0,
     schemes: Mapping[str, Scheme | None] | None = None,
 ) -> Any:
     """Makes a model of a rewritten graph, with its weights."""
@@ -172,9 +172,9 @@ def _build(
         rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
         rewritten = quantize_floats(rewritten, scheme).check(after="quantize_floats")
         rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
-    if delay is not None and delay.steps:
+    if delay:
         first = next(node for node in rewritten.nodes.values() if not node.is_input)
-        first.head.quant_delay = delay
+        first.head.delay_steps = delay
     result = build_model(rewritten, model_class, input_tensors=input_tensors)
     for name, node in graph.nodes.items():
         layer = rewritten.nodes[name].head

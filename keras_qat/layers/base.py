@@ -119,9 +119,8 @@ class QuantizedLayer(DropIn):
         super().__init__(*args, **kwargs)
         self.scheme = None if scheme is None else get_scheme(scheme)
         self.links = Links()
-        self.quant_delay: Any = None
-        if quant_delay:
-            self.quant_delay = QuantDelay(quant_delay, name="quant_delay")
+        self.delay_steps: int = quant_delay
+        self.quant_delay: QuantDelay | None = None
         self.observer: Any = None
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
             self.observer = RangeObserver(self.range_momentum, name="range")
@@ -134,9 +133,12 @@ class QuantizedLayer(DropIn):
     def build(self, input_shape):
         """Builds the Keras layer, the range observer and the delay."""
         super().build(input_shape)
-        for part in (self.observer, self.quant_delay):
-            if part is not None and not part.built:
-                part.build()
+        if self.observer is not None and not self.observer.built:
+            self.observer.build()
+        if self.delay_steps and self.quant_delay is None:
+            # Last, so that the order of the weights is the same after loading.
+            self.quant_delay = QuantDelay(self.delay_steps, name="quant_delay")
+            self.quant_delay.build()
 
     def call(self, inputs, training=None):
         """Computes in float, with fake quantization (training), or in integers (inference)."""
@@ -225,7 +227,7 @@ class QuantizedLayer(DropIn):
     def get_config(self):
         """Returns the constructor's arguments."""
         name = None if self.scheme is None else self.scheme.name
-        delay = {} if self.quant_delay is None else {"quant_delay": self.quant_delay.steps}
+        delay = {"quant_delay": self.delay_steps} if self.delay_steps else {}
         return {**super().get_config(), "scheme": name, **delay}
 
     def output_grid(self) -> Grid | None:

@@ -48,7 +48,7 @@ class QuantizedModel(keras.Model):
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         """Computes integers at inference; refuses where a tensor lacks min/max data."""
-        if not training and not in_float_mode() and _are_variables_readable(observed_layers(self)):
+        if not training and not in_float_mode() and _are_readable(observed_layers(self), inputs):
             self.check_ranges()
         delay = self.quant_delay if training and not in_float_mode() else None
         with delayed(None if delay is None else delay.count_down()):
@@ -155,9 +155,11 @@ def _listing(names, most: int = 8) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _are_variables_readable(layers: list[QuantizedLayer]) -> bool:
+def _are_readable(layers: list[QuantizedLayer], inputs) -> bool:
     try:
-        keras.ops.convert_to_numpy(layers[0].observer.updates)
+        # JAX traces a step with variables that have values, but inputs that have none.
+        for tensor in (layers[0].observer.updates, keras.tree.flatten(inputs)[0][:1]):
+            keras.ops.convert_to_numpy(tensor)
     except Exception:  # inside a traced function each backend refuses in its own way
         return False
     return True

@@ -1,6 +1,6 @@
 """Ranges, scales and straight-through fake quantization."""
 
-from keras_qat.quantizers.delay import QuantDelay, delayed, unless_delayed
+from keras_qat.quantizers.delay import QuantDelay, checked_steps, delayed, unless_delayed
 from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.observers import RangeObserver, ValueRange
 from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
@@ -18,6 +18,7 @@ __all__ = [
     "RangeObserver",
     "RangeParameters",
     "ValueRange",
+    "checked_steps",
     "delayed",
     "fake_quantize",
     "fake_quantize_weights",

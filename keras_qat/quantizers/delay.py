@@ -18,6 +18,30 @@ _IS_DELAYED: contextvars.ContextVar[Any] = contextvars.ContextVar(
 )
 
 
+def checked_steps(steps: Any) -> int:
+    """Returns a number of training steps.
+
+    Args:
+        steps: What should be one.
+
+    Raises:
+        InvalidDelayError: If it is not a whole number from 0 to 2**31 - 1.
+
+    Example:
+    >>> checked_steps(np.int64(1000))
+    1000
+    """
+    is_whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    if not is_whole or not 0 <= steps < 2**31:
+        raise InvalidDelayError(
+            "Quantization cannot start after that.",
+            received=f"quant_delay={steps!r}",
+            expected="a whole number of training steps, 0 <= quant_delay < 2**31",
+            fix="Give the number of batches to train in float; 0 is no delay.",
+        )
+    return int(steps)
+
+
 @keras.saving.register_keras_serializable("keras_qat")
 class QuantDelay(keras.layers.Layer):
     """Counts the training steps of a model down until its quantization starts.
@@ -45,15 +69,7 @@ class QuantDelay(keras.layers.Layer):
 
     def __init__(self, steps: int, **kwargs):
         super().__init__(**kwargs)
-        is_whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-        if not is_whole or not 0 <= steps < 2**31:
-            raise InvalidDelayError(
-                "Quantization cannot start after that.",
-                received=f"quant_delay={steps!r}",
-                expected="a whole number of training steps, 0 <= quant_delay < 2**31",
-                fix="Give the number of batches to train in float; 0 is no delay.",
-            )
-        self.steps = int(steps)
+        self.steps = checked_steps(steps)
 
     def build(self, input_shape=None):
         """Creates the counter."""
