@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format docs-supported clean
+.PHONY: help demo test test-all lint format docs-supported docs-rewrites clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ format: $(DEV_STAMP)  ## Format the code and fix what ruff can fix
 
 docs-supported: $(DEV_STAMP)  ## Write docs/supported.md from the registry of layers
 	$(BIN)/python docs/generate_supported.py
+
+docs-rewrites: $(DEV_STAMP)  ## Write docs/rewrites.md from the passes, run on small models
+	$(BIN)/python -m docs.generate_rewrites
 
 clean:  ## Remove .venv, caches and build results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,24 +144,12 @@ def _operators_for(function: str, layer: Any) -> Sequence[str]:
 
 
 def _passes() -> Iterable[str]:
-    yield "The passes, in the order in which they run.\n"
+    yield "The passes, in the order in which they run; [each on an example](rewrites.md).\n"
     for rewrite in PIPELINE:
-        yield f"### {rewrite.__name__}\n"
-        yield f"{summary(rewrite)}\n"
-        for part, text in sections(rewrite):
-            yield f"- {part}: {text}"
-        yield ""
+        yield f"- [`{rewrite.__name__}`](rewrites.md#{rewrite.__name__}): {summary(rewrite)}"
     known = [cls for cls in layers_written_in_ops() if cls.__module__.startswith("keras.src.")]
     written = ", ".join(f"`keras.layers.{cls.__name__}`" for cls in known)
-    yield f"`open_layers` has a way of its own to write these in operations: {written}."
-
-
-def sections(rewrite: Any) -> list[tuple[str, str]]:
-    """The parts Matches, Builds and Why of a pass's docstring, each in one line."""
-    body = (inspect.getdoc(rewrite) or "").partition("\nArgs:")[0]
-    pieces = re.split(r"^(Matches|Builds|Why): ", body, flags=re.MULTILINE)[1:]
-    texts = (" ".join(piece.split()) for piece in pieces[1::2])
-    return list(zip(pieces[::2], texts, strict=True))
+    yield f"\n`open_layers` has a way of its own to write these in operations: {written}."
 
 
 def _refusals() -> Iterable[str]:

@@ -45,8 +45,18 @@ def test_page_names_every_slice_and_pass(generator):
     for entry in registered_slices():
         assert generator.summary(entry.layer) in page
     for rewrite in generator.PIPELINE:
+        assert generator.summary(rewrite) in page, rewrite.__name__
+
+
+def test_page_of_the_rewrites_is_up_to_date():
+    generator = load(DOCS / "generate_rewrites.py")
+    page = generator.page()
+    stale = "docs/rewrites.md is stale: run `make docs-rewrites`"
+    assert (DOCS / "rewrites.md").read_text() == page, stale
+    for rewrite in generator.PIPELINE:
         parts = [part for part, _ in generator.sections(rewrite)]
         assert parts == ["Matches", "Builds", "Why"], rewrite.__name__
+        assert f"\n## {rewrite.__name__}\n" in page
 
 
 def labels():

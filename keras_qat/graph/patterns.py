@@ -10,7 +10,12 @@ from typing import Any
 import keras
 
 # Operations whose public name is not that of their class, in `keras.ops`.
-_PUBLIC_NAMES = {"GetItem": "x[...]", "Resize": "ops.image.resize"}
+_PUBLIC_NAMES = {
+    "GetItem": "x[...]",
+    "LayerNorm": "ops.layer_normalization",
+    "RMSNorm": "ops.rms_normalization",
+    "Resize": "ops.image.resize",
+}
 
 
 @dataclasses.dataclass(frozen=True)

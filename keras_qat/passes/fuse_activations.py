@@ -10,8 +10,9 @@ from keras_qat.passes.fusing import fuse_followers
 def fuse_activations(graph: Graph) -> Graph:
     """Makes a layer and the ReLU or ReLU6 behind it one layer.
 
-    Matches: a convolution, dense layer, batch normalization or addition with a ReLU or ReLU6 as
-    its only consumer; the `Add` and `Activation("relu")` at the end of a residual block too.
+    Matches: a convolution, dense layer, batch normalization, or an addition, subtraction or
+    multiplication, with a ReLU or ReLU6 as its only consumer; the `Add` and `Activation("relu")`
+    at the end of a residual block too.
     Builds: one layer with the activation fused.
     Why: the activation is a clip of the integers that costs nothing; on its own it is an
     operator that reads and writes the whole tensor, and requantizes it once more.

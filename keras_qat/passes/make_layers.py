@@ -10,6 +10,7 @@ import keras
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
+from keras_qat.layers.activation_names import FUSED_CODES, function_name
 from keras_qat.scheme import Scheme
 
 
@@ -63,13 +64,18 @@ def _make(node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], Quantiz
 
 def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
     entry = find_slice(node.operations)
+    kind = type(node.head) if entry is None else entry.layer
+    if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
+        raise _without_slice(node)
     if entry is not None:
-        return entry.layer.from_match(node, scheme)
-    if isinstance(node.head, QuantizedLayer):
-        return type(node.head).from_config(
-            {**node.head.get_config(), "name": node.name, "scheme": scheme}
-        )
-    raise _without_slice(node)
+        return kind.from_match(node, scheme)
+    return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": scheme})
+
+
+def _can_fuse_its_own(kind: type[QuantizedLayer], node: Node) -> bool:
+    """Whether an `activation` argument that was not split off is one that LiteRT fuses."""
+    is_split = not kind.takes_activation or node.activation_split
+    return is_split or function_name(node.head.activation) in FUSED_CODES
 
 
 def _without_slice(node: Node) -> UnsupportedLayerError:

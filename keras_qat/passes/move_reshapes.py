@@ -22,8 +22,8 @@ def move_reshapes(graph: Graph) -> Graph:
     """Writes `ops.reshape(x) + bias` as `ops.reshape(x + bias)`.
 
     Matches: arithmetic with a constant or a variable that has a number for each element of the
-    axes that the last axis was split into, or a single one, and ReLU and ReLU6, behind a reshape
-    that has no other consumer.
+    axes that the last axis was split into, or a single one, and ReLU and ReLU6, behind a reshape,
+    `squeeze` or `expand_dims` that has no other consumer.
     Builds: the same operations in the other order, the constant as a vector.
     Why: a `Dense` before the reshape, as of an `EinsumDense`, takes up what follows directly.
 

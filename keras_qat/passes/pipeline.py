@@ -168,12 +168,12 @@ def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
         for target, sources in taken.items()
         if sources
     ]
+    listed = {key for rewrite in rewrites for key in rewrite.layers_out}
+    rest = tuple(key for key in added if key not in listed)
     if gone:
-        listed = {key for rewrite in rewrites for key in rewrite.layers_out}
-        rewrites.append(
-            Rewrite(name, tuple(gone), tuple(key for key in added if key not in listed))
-        )
-    return rewrites
+        return [*rewrites, Rewrite(name, tuple(gone), rest)]
+    sources = [(new[key].inputs[0].node, key) for key in rest]
+    return rewrites + [Rewrite(name, (source,), (source, key)) for source, key in sources]
 
 
 def _same(node: Node, other: Node | None) -> bool:

@@ -29,7 +29,8 @@ _NAMED: dict[float, Callable[[Any], Any]] = {
 def write_quotients(graph: Graph) -> Graph:
     """Writes `a / b` as `a * (1 / b)`, and `x ** 3` as a function of one tensor.
 
-    Matches: `ops.divide` by a tensor, or by an array; `ops.power` of a tensor and a number.
+    Matches: `ops.divide` by a tensor, of a tensor, an array or a number, and by an array;
+    `ops.power` of a tensor and a number.
     Builds: a reciprocal, which is a lookup, and a product; an operation such as `ops.square`, or
     a `ConstantPower`; for `2 ** x` an exponential.
     Why: LiteRT has no division in int8. The reciprocal is rounded to 8 bits: the quotient is as

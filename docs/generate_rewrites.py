@@ -1,0 +1,197 @@
+"""Writes docs/rewrites.md: what each pass of the pipeline does, on a small model.
+
+Run it with `make docs-rewrites`. The models are in docs/rewrite_examples.py.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+import keras_qat
+from docs.generate_supported import summary, table
+from docs.rewrite_examples import EXAMPLES
+from keras_qat.graph import Edge, Graph, Node, Parameter, operation_named, read_model
+from keras_qat.passes.make_layers import make_layers
+from keras_qat.passes.pipeline import PIPELINE, run_pipeline
+from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.passes.separate_ranges import separate_ranges
+
+PAGE = Path(__file__).parent / "rewrites.md"
+
+INTRODUCTION = """\
+# Rewrites
+
+Written by `make docs-rewrites` from the passes, run on small models: do not edit.
+
+`clone_model`, `quantize_model` and `check` rewrite a model before its layers become quantized
+ones. The passes run in this order, once each. Every one of them preserves the function: in float,
+what `clone_model` returns computes what the model computes, to rounding. `rewrite_log` of the
+result lists what was done.
+
+**A choice of them.** `clone_model(model, rewrites=["inline_models", "fold_batch_norms"])` applies
+these alone, still in the order of the pipeline; `quantize_model` takes the same argument. What may
+be left out depends on the model. Some rewrites only make the file smaller, faster or more
+accurate; others write what LiteRT has no operator for, and a layer that needs one of those is
+refused with an error that names it. The last column says what becomes of the example without the
+rewrite.
+
+**What changes the function.** `clone_model(model, skip_layers=["name"])` leaves layers out
+altogether, by name and of nested models too, each with one input of the shape of its output. That
+is no rewrite: the clone computes something else, and is trained afterwards.
+"""
+
+FOLLOWING = """\
+## What follows
+
+After the rewrites each node becomes one layer of `keras_qat`. These run always, the last two of
+them for `quantize_model` only.
+"""
+
+# The arguments by which examples differ.
+_ARGUMENTS = ("activation", "axis", "newshape", "padding", "subscripts")
+
+
+def page() -> str:
+    """Returns the whole page."""
+    rows = [
+        (f"[`{name}`](#{name})", summary(rewrite), _without(name))
+        for name, rewrite in ((each.__name__, each) for each in PIPELINE)
+    ]
+    headings = ("rewrite", "what it does", "the example without it")
+    parts = [INTRODUCTION, *table(headings, rows), ""]
+    for rewrite in PIPELINE:
+        parts += _section(rewrite)
+    parts.append(FOLLOWING)
+    for rewrite in (make_layers, quantize_inputs, separate_ranges):
+        parts += _text(rewrite, "###")
+    return "\n".join(parts)
+
+
+def sections(rewrite: Any) -> list[tuple[str, str]]:
+    """The parts Matches, Builds and Why of a pass's docstring, each in one line."""
+    body = (inspect.getdoc(rewrite) or "").partition("\nArgs:")[0]
+    pieces = re.split(r"^(Matches|Builds|Why): ", body, flags=re.MULTILINE)[1:]
+    texts = (" ".join(piece.split()) for piece in pieces[1::2])
+    return list(zip(pieces[::2], texts, strict=True))
+
+
+def _text(rewrite: Any, level: str) -> Iterable[str]:
+    yield f"{level} {rewrite.__name__}\n"
+    yield f"{summary(rewrite)}\n"
+    for part, text in sections(rewrite):
+        yield f"- {part}: {text}"
+    yield ""
+
+
+def _section(rewrite: Any) -> Iterable[str]:
+    yield from _text(rewrite, "##")
+    before, after = _run(rewrite.__name__)
+    shown = _names(before, after)
+    yield "```"
+    for title, graph in (("before", before), ("after", after)):
+        yield f"# {title}"
+        yield from _picture(graph, shown)
+    yield "```\n"
+
+
+def _run(name: str) -> tuple[Graph, Graph]:
+    """The graph of an example before and after a pass."""
+    position = [rewrite.__name__ for rewrite in PIPELINE].index(name)
+    before, _ = run_pipeline(read_model(_example(name)), PIPELINE[:position])
+    after, log = run_pipeline(before, PIPELINE[position : position + 1])
+    if not log:
+        raise ValueError(f"'{name}' does nothing to its example in docs/rewrite_examples.py.")
+    return before, after
+
+
+def _example(name: str) -> keras.Model:
+    if name not in EXAMPLES:
+        raise ValueError(f"'{name}' has no example in docs/rewrite_examples.py.")
+    return EXAMPLES[name]()
+
+
+def _without(name: str) -> str:
+    """What becomes of an example with all other rewrites."""
+    others = [rewrite.__name__ for rewrite in PIPELINE if rewrite.__name__ != name]
+    model = _example(name)
+    usual = _layers(keras_qat.clone_model(model))
+    try:
+        found = _layers(keras_qat.clone_model(model, rewrites=others))
+    except keras_qat.errors.UnsupportedLayerError:
+        return "is refused"
+    return "is the same" if found == usual else f"{found} instead of {usual}"
+
+
+def _layers(model: keras.Model) -> str:
+    names = [type(layer).__name__ for layer in model.layers]
+    return ", ".join(f"`{name}`" for name in names if name != "InputLayer")
+
+
+def _names(*graphs: Graph) -> dict[str, str]:
+    """Names without the numbers that Keras counts up over the whole process."""
+    shown: dict[str, str] = {}
+    for name in (name for graph in graphs for name in graph.nodes):
+        if name in shown:
+            continue
+        short = re.sub(r"_\d+", "", name)
+        same = sum(re.sub(r"_\d+$", "", other) == short for other in shown.values())
+        shown[name] = f"{short}_{same}" if same else short
+    return shown
+
+
+def _picture(graph: Graph, shown: dict[str, str]) -> Iterable[str]:
+    lines = [
+        (f"{shown[node.name]} = {_expression(node, shown)}", _shapes(node))
+        for node in graph.nodes.values()
+        if not node.is_input
+    ]
+    width = max(len(line) for line, _ in lines)
+    yield from (f"{line:{width}}  {shapes}" for line, shapes in lines)
+
+
+def _shapes(node: Node) -> str:
+    return " ".join(str(shape[1:]).replace(",)", ")") for shape in node.shapes)
+
+
+def _expression(node: Node, shown: dict[str, str]) -> str:
+    leaves = tree.flatten(node.arguments[0]) + tree.flatten(node.arguments[1])
+    operands = [_operand(leaf, shown) for leaf in leaves if not isinstance(leaf, bool | None)]
+    text = f"{_kind(node.head)}({', '.join([*operands, *_options(node)])})"
+    return " + ".join([text, *map(_kind, node.operations[1:])])
+
+
+def _operand(leaf: Any, shown: dict[str, str]) -> str:
+    if isinstance(leaf, Edge):
+        return shown[leaf.node] + (f"[{leaf.index}]" if leaf.index else "")
+    value = leaf.value if isinstance(leaf, Parameter) else leaf
+    if ops.size(value) == 1:
+        return f"{float(ops.convert_to_numpy(value).item()):g}"
+    return leaf.name if isinstance(leaf, Parameter) else f"constant{tuple(ops.shape(value))}"
+
+
+def _kind(operation: Any) -> str:
+    name = type(operation).__name__
+    if isinstance(operation, keras.layers.Layer):
+        return name
+    return operation_named(name).label
+
+
+def _options(node: Node) -> Iterable[str]:
+    for name in _ARGUMENTS:
+        value = getattr(node.head, name, None)
+        text = getattr(value, "__name__", value)
+        if node.activation_split and name == "activation":
+            continue
+        if value is not None and text not in ("linear", -1, [-1], "valid"):
+            yield f"{name}={text}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,121 @@
+"""A small model for each pass of the pipeline, in which it has something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+import keras_qat
+
+IMAGE = (8, 8, 3)
+
+
+def chain(*sequence: Any, shape: tuple[int, ...] = IMAGE, name: str = "image") -> keras.Model:
+    """Makes a functional model of layers and functions, one after the other."""
+    inputs = keras.Input(shape, name=name)
+    outputs = inputs
+    for each in sequence:
+        outputs = each(outputs)
+    return keras.Model(inputs, outputs)
+
+
+class Gate(layers.Layer):
+    """A layer of one's own."""
+
+    def build(self, input_shape):
+        """Makes the weight."""
+        self.kernel = self.add_weight(shape=(input_shape[-1], 4), name="kernel")
+        super().build(input_shape)
+
+    def call(self, x):
+        """Multiplies with the weight."""
+        return ops.relu(ops.matmul(x, self.kernel))
+
+
+def _nested() -> keras.Model:
+    block = [
+        layers.Conv2D(4, 3, use_bias=False, name="conv"),
+        layers.BatchNormalization(name="norm"),
+    ]
+    return chain(
+        keras.Sequential([keras.Input(IMAGE), *block], name="block"), layers.ReLU(name="relu")
+    )
+
+
+def _attention() -> keras.Model:
+    query, key, value = (keras.Input((4, 1, 2), name=name) for name in ("query", "key", "value"))
+    return keras.Model(
+        [query, key, value], ops.dot_product_attention(query, key, value, flash_attention=False)
+    )
+
+
+def _two(function: Callable[..., Any], shape: tuple[int, ...] = (4,)) -> keras.Model:
+    a, b = keras.Input(shape, name="a"), keras.Input(shape, name="b")
+    return keras.Model([a, b], function(a, b))
+
+
+def _halves(x: Any) -> Any:
+    value, gate = ops.split(x, 2, axis=-1)
+    return [value, ops.relu(gate)]
+
+
+EXAMPLES: dict[str, Callable[[], keras.Model]] = {
+    "inline_models": _nested,
+    "open_drop_ins": lambda: chain(
+        keras_qat.layers.QConv2D(4, 3, batch_norm=True, activation="swish", name="block")
+    ),
+    "split_separables": lambda: chain(layers.SeparableConv2D(4, 3, name="sep")),
+    "split_regularizers": lambda: chain(
+        layers.Dense(4, activity_regularizer="l2", name="dense"),
+        layers.ReLU(name="relu"),
+        shape=(5,),
+        name="x",
+    ),
+    "split_activations": lambda: chain(layers.Conv2D(4, 3, activation="swish", name="conv")),
+    "open_layers": lambda: chain(Gate(name="gate"), shape=(5,), name="x"),
+    "move_normalized_axes": lambda: chain(
+        layers.BatchNormalization(axis=1, name="norm"), shape=(6, 4), name="x"
+    ),
+    "remove_identities": lambda: chain(
+        layers.Conv2D(4, 3, name="conv"),
+        layers.Dropout(0.0, name="nothing"),
+        layers.ReLU(name="relu"),
+    ),
+    "recognize_functions": lambda: chain(
+        layers.Conv2D(4, 3, name="conv"), lambda x: x * ops.relu6(x + 3) / 6
+    ),
+    "write_compositions": lambda: chain(lambda x: ops.var(x, axis=(1, 2))),
+    "split_outputs": lambda: chain(_halves, shape=(6,), name="x"),
+    "write_normalizations": lambda: chain(
+        lambda x: ops.layer_normalization(x, axis=-1, gamma=ops.ones(6)), shape=(6,), name="x"
+    ),
+    "write_attention": _attention,
+    "write_quotients": lambda: _two(lambda a, b: a / b),
+    "write_softmaxes": lambda: chain(lambda x: ops.softmax(x, axis=1), shape=(6, 4), name="x"),
+    "write_kernels": lambda: chain(Gate(name="gate"), shape=(5,), name="x"),
+    "write_products": lambda: _two(lambda a, b: ops.einsum("bij,bkj->bik", a, b), (3, 4)),
+    "move_reshapes": lambda: chain(
+        layers.EinsumDense("bi,ijk->bjk", (2, 4), bias_axes="jk", name="dense"),
+        shape=(5,),
+        name="x",
+    ),
+    "write_sums_as_means": lambda: chain(lambda x: ops.sum(x, axis=(1, 2))),
+    "write_affines": lambda: chain(
+        layers.Conv2D(4, 3, name="conv"), layers.Rescaling(2.0, offset=-1.0, name="rescaling")
+    ),
+    "split_merges": lambda: chain(lambda x: layers.Add(name="add")([x, ops.relu(x), ops.tanh(x)])),
+    "pool_whole_images": lambda: chain(layers.AveragePooling2D(8, name="pool")),
+    "fold_padding": lambda: chain(
+        layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad"),
+        layers.Conv2D(4, 3, strides=2, name="conv"),
+    ),
+    "fold_batch_norms": _nested,
+    "fold_affines_forward": lambda: chain(
+        layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling"),
+        layers.Conv2D(4, 3, name="conv"),
+    ),
+    "fuse_activations": _nested,
+}

@@ -1,0 +1,49 @@
+"""Which rewrite was left out, where a layer has no integer form without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keras_qat.errors import KerasQatError, UnsupportedLayerError
+from keras_qat.graph import Graph
+from keras_qat.passes.make_layers import make_layers
+from keras_qat.passes.pipeline import PIPELINE, compare_graphs
+
+
+def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
+    """Raises if a layer has no integer form because a rewrite was left out.
+
+    Args:
+        graph: The graph after some of the rewrites of the pipeline.
+        rewrites: Their names.
+
+    Raises:
+        UnsupportedLayerError: Naming the layer, and the rewrite that would take it.
+    """
+    try:
+        make_layers(graph, None)
+    except UnsupportedLayerError as error:
+        name = _rewrite_for(error.layer, graph, rewrites)
+        if name is None:
+            raise
+        raise UnsupportedLayerError(
+            f"This layer has no integer form without the rewrite '{name}', which was left out.",
+            layer=error.layer,
+            received=f"rewrites={list(rewrites)}",
+            fix=f"Add '{name}' to `rewrites`; docs/rewrites.md says what it does.",
+        ) from error
+
+
+def _rewrite_for(layer: str | None, graph: Graph, rewrites: Sequence[str]) -> str | None:
+    """The first rewrite that was left out and takes a layer."""
+    for rewrite in PIPELINE:
+        name = rewrite.__name__
+        if name in rewrites:
+            continue
+        try:
+            changes = compare_graphs(name, graph, rewrite(graph))
+        except KerasQatError:
+            continue  # about another layer, which it does not take either
+        if any(layer in change.layers_in for change in changes):
+            return name
+    return None

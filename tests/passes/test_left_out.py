@@ -1,0 +1,96 @@
+"""Each rewrite is left out once: the function stays, or the error names the rewrite."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from docs.rewrite_examples import EXAMPLES
+from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
+from keras_qat.graph import read_model
+from keras_qat.passes import PIPELINE, run_pipeline, select_rewrites
+from keras_qat.passes.left_out import check_left_out
+
+NAMES = [rewrite.__name__ for rewrite in PIPELINE]
+# LiteRT has no operator for what these write.
+NEEDED = {
+    *("inline_models", "open_drop_ins", "split_activations", "open_layers"),
+    *("move_normalized_axes", "write_compositions", "split_outputs", "write_normalizations"),
+    *("write_attention", "write_quotients", "write_softmaxes", "write_kernels"),
+    *("write_products", "write_sums_as_means", "split_merges"),
+}
+
+
+def all_but(*names):
+    return [name for name in NAMES if name not in names]
+
+
+def assert_same_function(clone, model):
+    rng = np.random.default_rng(0)
+    data = [rng.uniform(0.5, 2.0, (4, *x.shape[1:])).astype("float32") for x in model.inputs]
+    data = data if len(data) > 1 else data[0]
+    ours, theirs = (keras.tree.flatten(each(data)) for each in (clone, model))
+    for x, y in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_one(name):
+    model = EXAMPLES[name]()
+    if name in NEEDED:
+        message = f"without the rewrite '{name}'.*left out.* Layer: '.*Add '{name}'"
+        with pytest.raises(UnsupportedLayerError, match=message):
+            keras_qat.clone_model(model, rewrites=all_but(name))
+    else:
+        assert_same_function(keras_qat.clone_model(model, rewrites=all_but(name)), model)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_random_choice_of_those_that_are_not_needed(seed):
+    rng = np.random.default_rng(seed)
+    names = [name for name in NAMES if name in NEEDED or rng.random() < 0.5]
+    for example in EXAMPLES.values():
+        model = example()
+        assert_same_function(keras_qat.clone_model(model, rewrites=names), model)
+
+
+def test_a_choice_is_kept_by_quantize_model(tmp_path):
+    model, data = EXAMPLES["fold_batch_norms"](), np.ones((4, 8, 8, 3), "float32")
+    qat = keras_qat.quantize_model(model, rewrites=["inline_models"])
+    names = [type(layer).__name__ for layer in qat.layers[2:]]
+    assert names == ["QConv2D", "QBatchNormalization", "QReLU"]
+    assert {rewrite.rewrite for rewrite in qat.rewrite_log} == {"inline_models"}
+    keras_qat.calibrate(qat, data, verbose=0)
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    report = keras_qat.verify(
+        qat, tmp_path / "model.tflite", data, kernels=("reference",), verbose=0
+    )
+    assert report.exact
+
+
+def test_the_order_of_the_names_does_not_matter():
+    chosen = select_rewrites(["fuse_activations", "inline_models"])
+    assert [rewrite.__name__ for rewrite in chosen] == ["inline_models", "fuse_activations"]
+    assert select_rewrites([]) == () and select_rewrites(None) is PIPELINE
+
+
+@pytest.mark.parametrize("rewrites", [["fold_batchnorms"], "fold_batch_norms"])
+def test_an_unknown_one_is_refused(rewrites):
+    with pytest.raises(InvalidRewriteError, match="Unknown rewrite.*fold_batch_norms.*fold_") as e:
+        keras_qat.clone_model(EXAMPLES["fold_batch_norms"](), rewrites=rewrites)
+    assert "docs/rewrites.md" in str(e.value)
+
+
+def test_what_no_rewrite_takes_is_refused_as_ever():
+    model = keras.Sequential([keras.Input((2, 2, 2, 3)), layers.Conv3D(2, 1, name="volumes")])
+    graph, _ = run_pipeline(read_model(model), ())
+    with pytest.raises(UnsupportedLayerError, match="in float only.* Layer: 'volumes'"):
+        check_left_out(graph, [])
+
+
+def test_activations_that_are_fused_need_no_split():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, activation="relu", name="d")])
+    clone = keras_qat.clone_model(model, rewrites=[])
+    assert [layer.name for layer in clone.layers[1:]] == ["d"]
+    assert_same_function(clone, model)
