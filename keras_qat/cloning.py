@@ -23,7 +23,7 @@ from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
-from keras_qat.passes.regions import draw_borders, remove_borders
+from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.quantizers import checked_steps
@@ -67,7 +67,7 @@ def clone_model(
     >>> [type(layer).__name__ for layer in clone_model(model).layers]
     ['InputLayer', 'QConv2D']
     """
-    graph, log = _rewritten(model, rewrites, skip_layers)
+    graph, log, _ = _rewritten(model, rewrites, skip_layers)
     return _build(graph, log, None, keras.Model, input_tensors)
 
 
@@ -123,8 +123,8 @@ def quantize_model(
     (32, 6, 6, 4)
     """
     resolved, delay = get_scheme(scheme), checked_steps(quant_delay)
-    graph, log = _rewritten(model, rewrites, overrides=Overrides(overrides or {}), scheme=resolved)
-    graph, schemes = remove_borders(graph, resolved)
+    wanted = Overrides(overrides or {})
+    graph, log, schemes = _rewritten(model, rewrites, overrides=wanted, scheme=resolved)
     quantized = _build(graph, log, resolved, QuantizedModel, delay=delay, schemes=schemes)
     check_float_layers(quantized)
     if calibration_data is not None:
@@ -145,16 +145,15 @@ def _rewritten(
         passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
     graph = read_any_model(model)
     if overrides is not None and scheme is not None:
-        schemes = overrides.schemes(graph)
-        borders = functools.partial(draw_borders, schemes=schemes, default=scheme)
-        passes = (inline_models, borders, *passes) if schemes else passes
+        passes = with_borders(passes, overrides.schemes(graph), scheme)
     _check_weights(model)
     _check_inputs(graph)
     graph, log = run_pipeline(graph, passes)
+    graph, schemes = remove_borders(graph, scheme)
     _check_float(graph)
     if rewrites is not None:
         check_left_out(graph, rewrites)
-    return graph, log
+    return graph, log, schemes
 
 
 def _build(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.errors import ExportError, NotQuantizedError
+from keras_qat.errors import ExportError, NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import unique_name
-from keras_qat.layers import QuantizedModel
+from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
 from keras_qat.litert import Model, Operator, Quantization, Tensor, write
+from keras_qat.litert.float_versions import float_version
 
 # An unsigned 8-bit integer is the signed one plus this.
 _UNSIGNED_OFFSET = 128
@@ -30,6 +31,9 @@ def export_litert(
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
+    Layers that were to stay in float (`overrides` of `quantize_model`) are float32 operators there,
+    with a DEQUANTIZE or a QUANTIZE exactly where a tensor passes from the one kind to the other.
+
     The file has one signature, `serving_default`, tensors named after the Keras layers, a
     dynamic batch size and 16-byte aligned weights. The same model gives the same bytes. It is
     written to a temporary file first, so that a failure leaves nothing behind.
@@ -38,8 +42,8 @@ def export_litert(
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         filepath: Where to write the `.tflite` file.
         inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`. The last
-            two put one QUANTIZE operator behind each input. The ids of an `Embedding` are int32
-            whatever it says.
+            two put one QUANTIZE operator behind each input, a float layer takes a float32 input
+            as it is. The ids of an `Embedding` are int32 whatever it says.
         inference_output_type: Type of the outputs, likewise.
 
     Raises:
@@ -98,9 +102,41 @@ def lower_model(
         if not node.is_input:
             builder.enter(node)
             arguments = [tensors[edge] for edge in node.inputs]
+            if builder.is_float:
+                arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
     outputs = _lower_outputs(builder, model, graph, tensors, inference_output_type)
     return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
+
+
+def check_float_layers(model: QuantizedModel) -> None:
+    """Checks that LiteRT has float operators for the layers that stay in float.
+
+    Args:
+        model: A quantized model; it needs no ranges.
+
+    Raises:
+        UnsupportedLayerError: If a layer has no float form.
+    """
+    graph = read_model(model)
+    for node in graph.nodes.values():
+        if node.is_input or node.head.scheme is not None:
+            continue
+        dtype = "int32" if node.head.takes_indices else "float32"
+        inputs = {edge: Tensor(str(edge), graph.shape(edge), dtype) for edge in node.inputs}
+        builder = Builder()
+        builder.enter(node)
+        try:
+            node.head.lower(builder, *(inputs[edge] for edge in node.inputs))
+        except NotQuantizedError as error:
+            # It asked for the grid of a tensor that has none.
+            raise UnsupportedLayerError(
+                "This layer has an integer form only, and cannot stay in float.",
+                layer=node.name,
+                received=f"overrides that make it float, for a {type(node.head).__name__}",
+                fix="Quantize it, with its exact name in `overrides`; or let its `lower` add float "
+                "operators where its `scheme` is None.",
+            ) from error
 
 
 class Builder:
@@ -113,6 +149,7 @@ class Builder:
     def __init__(self):
         self.operators: list[Operator] = []
         self._constants: dict[str, Tensor] = {}
+        self._dequantized: dict[Tensor, Tensor] = {}
         self._node: Any = None
 
     def enter(self, node: Node) -> None:
@@ -125,9 +162,14 @@ class Builder:
         return self._node.shapes[0]
 
     @property
-    def output_quantization(self) -> Quantization:
-        """Parameters of the node's output."""
-        return _quantization(self._node.head.links.output)
+    def is_float(self) -> bool:
+        """Whether the node's layer stays in float."""
+        return self._node.head.scheme is None
+
+    @property
+    def output_quantization(self) -> Quantization | None:
+        """Parameters of the node's output; None in float."""
+        return None if self.is_float else _quantization(self._node.head.links.output)
 
     def operator(
         self,
@@ -137,7 +179,7 @@ class Builder:
         part: str | None = None,
         shape: Sequence[int | None] | None = None,
         quantization: Quantization | None = None,
-        dtype: str = "int8",
+        dtype: str | None = None,
         version: int = 1,
         options_type: str | None = None,
         options: dict | None = None,
@@ -150,9 +192,10 @@ class Builder:
             part: Name of its output within the node; None for the node's own output.
             shape: Shape of its output; the node's by default.
             quantization: Parameters of its output; the node's by default if it is int8.
-            dtype: Type of its output. A type other than int8 has no quantization: such tensors
-                are plain integers inside a layer that is made of several operators.
-            version: Version of the operator.
+            dtype: Type of its output; int8, or float32 if the layer stays in float. A type other
+                than int8 has no quantization: such tensors are plain integers inside a layer that
+                is made of several operators.
+            version: Version of the operator for int8; that for float32 follows from the rest.
             options_type: Name of its options in the schema.
             options: Their fields.
 
@@ -160,8 +203,11 @@ class Builder:
             The output tensor.
         """
         name = self._node.name if part is None else f"{self._node.name}/{part}"
+        dtype = dtype or ("float32" if self.is_float else "int8")
         if dtype == "int8":
             quantization = quantization or self.output_quantization
+        if dtype == "float32":
+            version = float_version(code, [x.shape for x in inputs], options or {})
         shape = self.output_shape if shape is None else tuple(shape)
         output = Tensor(name, shape, dtype, quantization)
         self.operators.append(
@@ -195,15 +241,30 @@ class Builder:
             self._constants[name] = Tensor(name, data.shape, str(data.dtype), quantization, data)
         return self._constants[name]
 
-    def weights(self, kernel: np.ndarray, scale: np.ndarray, *, axis: int) -> Tensor:
-        """Returns the layer's int8 kernel, quantized per channel along `axis`."""
-        return self.constant("kernel", kernel, _symmetric(scale, axis))
+    def weights(self, kernel: np.ndarray, scale: np.ndarray | None, *, axis: int) -> Tensor:
+        """Returns the layer's int8 kernel, quantized per channel along `axis`, or float kernel."""
+        return self.constant("kernel", kernel, None if scale is None else _symmetric(scale, axis))
 
-    def bias(self, bias: np.ndarray, x: Tensor, kernel_scale: np.ndarray) -> Tensor:
-        """Returns the layer's int32 bias at the scale of the input times the kernel's."""
+    def bias(self, bias: np.ndarray, x: Tensor, kernel_scale: np.ndarray | None) -> Tensor:
+        """Returns the layer's int32 bias at the scale of the input times the kernel's, or float."""
+        if kernel_scale is None:
+            return self.constant("bias", bias)
         assert x.quantization is not None
         scale = x.quantization.scale * kernel_scale
         return self.constant("bias", bias.astype("int32"), _symmetric(scale, 0))
+
+    def dequantize(self, x: Tensor) -> Tensor:
+        """Returns the real values of a tensor: one DEQUANTIZE, however many take them."""
+        if x.quantization is None:
+            return x
+        if x not in self._dequantized:
+            outer = Tensor(f"{x.name}_float32", x.shape, "float32")
+            version = 2 if x.dtype == "int8" else 1
+            self.operators.append(
+                Operator("DEQUANTIZE", (x,), (outer,), version, "DequantizeOptions")
+            )
+            self._dequantized[x] = outer
+        return self._dequantized[x]
 
 
 def _symmetric(scale: np.ndarray, axis: int) -> Quantization:
@@ -222,23 +283,22 @@ def _lower_inputs(
 ) -> dict[str, Tensor]:
     """Makes the input tensors; a layer behind each knows what its integers mean."""
     inputs = {}
-    quantizers = {node.inputs[0]: node for node in graph.nodes.values() if node.inputs}
+    consumers = graph.consumers()
     for name in graph.inputs:
-        node = quantizers[Edge(name)]
-        if node.head.takes_indices:
-            inputs[name] = tensors[Edge(name)] = Tensor(name, graph.shape(Edge(name)), "int32")
-            continue
-        builder.enter(node)
-        outer = _boundary_tensor(name, node.shapes[0], dtype, node.head.links.output)
-        inputs[name] = outer
-        is_inner = dtype == "int8"
-        tensors[Edge(name)] = outer if is_inner else _convert(builder, "QUANTIZE", outer)
+        edge, shape = Edge(name), graph.shape(Edge(name))
+        holder = _holder(consumers, edge)
+        if holder is None:
+            inputs[name] = Tensor(name, shape, "int32")  # ids
+        else:
+            inputs[name] = _boundary_tensor(name, shape, dtype, holder.head.links.output)
+        tensors[edge] = inputs[name]
     return inputs
 
 
-def _convert(builder: Builder, code: str, x: Tensor) -> Tensor:
-    version = 1 if x.dtype == "float32" else 2
-    return builder.operator(code, (x,), version=version, options_type="QuantizeOptions")
+def _holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
+    """The node that knows the range of a tensor of real values."""
+    kinds = QuantizeInput, ObserveRange
+    return next((node for node in consumers.get(edge, ()) if isinstance(node.head, kinds)), None)
 
 
 def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tensor:
@@ -258,14 +318,28 @@ def _lower_outputs(
 ) -> dict[str, Tensor]:
     outputs: dict[str, Tensor] = {}
     converted: dict[Tensor, Tensor] = {}  # two outputs may be one tensor
+    consumers = graph.consumers()
     for edge in graph.output_edges:
-        node, inner = graph.nodes[edge.node], tensors[edge]
-        if dtype != "int8" and inner not in converted:
-            name = f"{inner.name}_{dtype}"
-            outer = _boundary_tensor(name, inner.shape, dtype, node.head.links.output)
-            code = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
-            options = "DequantizeOptions" if dtype == "float32" else "QuantizeOptions"
-            builder.operators.append(Operator(code, (inner,), (outer,), 2, options))
-            converted[inner] = outer
-        outputs[unique_name(node.name, outputs)] = converted.get(inner, inner)
+        node = graph.nodes[edge.node]
+        is_observed = isinstance(node.head, ObserveRange)
+        name = unique_name(node.inputs[0].node if is_observed else node.name, outputs)
+        if tensors[edge].dtype == "float32" != dtype and not is_observed:
+            # Quantized layers take it too.
+            node = _holder(consumers, edge) or node
+        inner = tensors[Edge(node.name)]
+        if inner not in converted:
+            parameters = node.head.links.output
+            converted[inner] = _converted(builder, inner, dtype, parameters)
+        outputs[name] = converted[inner]
     return outputs
+
+
+def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> Tensor:
+    if dtype == inner.dtype:
+        return inner
+    if dtype == "float32":
+        return builder.dequantize(inner)
+    outer = _boundary_tensor(f"{inner.name}_{dtype}", inner.shape, dtype, parameters)
+    version = 1 if inner.dtype == "float32" else 2
+    builder.operators.append(Operator("QUANTIZE", (inner,), (outer,), version, "QuantizeOptions"))
+    return outer

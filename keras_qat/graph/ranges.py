@@ -12,6 +12,7 @@ class RangeRules(Protocol):
     """What a layer says about the parameters of its output."""
 
     shares_range: bool
+    scheme: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
     The output of an operator that only moves or selects values (`shares_range`) shares them
     with its inputs, since LiteRT's kernels copy the integers; and a layer that is called more
     than once has one set of parameters for each of its inputs and outputs over all calls,
-    since it has one set of integer weights.
+    since it has one set of integer weights. Layers in float tie nothing.
 
     Args:
         graph: A graph in which each node but the inputs is a single quantized layer.
@@ -52,7 +53,7 @@ def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
 
     first_call: dict[int, Node] = {}
     for node in graph.nodes.values():
-        if node.is_input:
+        if node.is_input or cast(RangeRules, node.head).scheme is None:
             continue
         first = first_call.setdefault(id(node.head), node)
         for mine, theirs in zip(node.inputs, first.inputs, strict=True):

@@ -27,12 +27,12 @@ def apply_activation(name: str, x):
     return keras.activations.get(name)(x)
 
 
-def fused_code(name: str, output: Grid) -> str:
+def fused_code(name: str, output: Grid | None) -> str:
     """Returns LiteRT's name of a fused activation.
 
     Args:
         name: `"linear"`, `"relu"` or `"relu6"`.
-        output: The grid of the output.
+        output: The grid of the output; None in float.
 
     Returns:
         `"NONE"`, `"RELU"` or `"RELU6"`; `"RELU"` for a ReLU6 whose 6 is out of reach, because
@@ -42,7 +42,7 @@ def fused_code(name: str, output: Grid) -> str:
     >>> fused_code("relu6", Grid(np.float32(0.1), np.int32(0)))
     'RELU6'
     """
-    is_reached = 6.0 / float(ops.convert_to_numpy(output.scale)) < _MOST_STEPS
+    is_reached = output is None or 6.0 / float(ops.convert_to_numpy(output.scale)) < _MOST_STEPS
     return FUSED_CODES["relu" if name == "relu6" and not is_reached else name]
 
 

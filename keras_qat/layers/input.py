@@ -23,7 +23,7 @@ class QuantizeInput(QuantizedLayer):
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    operators = ()
+    operators = ("QUANTIZE",)
     range_momentum = 1.0
     makes_operator = False
 
@@ -43,5 +43,57 @@ class QuantizeInput(QuantizedLayer):
         return ops.cast(quantize(x, *output, *limits) - output.zero_point, "float32")
 
     def lower(self, builder, *inputs):
-        """Returns the input tensor: the builder has made it an integer one already."""
+        """Returns the input tensor, or adds one QUANTIZE if the file's input is no int8."""
+        x = inputs[0]
+        if x.dtype == "int8":
+            return x
+        version = 1 if x.dtype == "float32" else 2
+        return builder.operator("QUANTIZE", inputs, version=version, options_type="QuantizeOptions")
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class Quantize(QuantizeInput):
+    """Rounds what a float layer computes to a grid, for the layers behind it: one QUANTIZE.
+
+    Args:
+        scheme: The scheme.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    range_momentum = QuantizedLayer.range_momentum
+    makes_operator = True
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class ObserveRange(QuantizedLayer):
+    """Returns its input: a tensor of the model's border that float layers take or make.
+
+    It knows the range, for files whose inputs or outputs are to be integers all the same: these
+    have a DEQUANTIZE or a QUANTIZE there, and those with float32 ends have none.
+
+    Args:
+        scheme: The scheme of the border.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> ObserveRange(scheme="int8")(np.array([0.3], "float32")).numpy().tolist()
+    [0.30000001192092896]
+    """
+
+    operators = ("DEQUANTIZE", "QUANTIZE")
+    makes_operator = False
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the input."""
+        return input_shape
+
+    def call(self, inputs, training=None):
+        """Returns the input as float32; training observes it."""
+        x = ops.cast(inputs, "float32")
+        if training:
+            self.observer.track(x)
+        return x
+
+    def lower(self, builder, *inputs):
+        """Returns the input: the file's ends are converted as the caller of the export asks."""
         return inputs[0]

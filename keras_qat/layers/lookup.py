@@ -12,7 +12,9 @@ from keras_qat.arithmetic.lookup import lookup_table
 from keras_qat.graph import Node
 from keras_qat.layers.activations import Elementwise
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.float_functions import float_term
 from keras_qat.layers.functions import ELEMENTWISE, Function, function_of
+from keras_qat.layers.real_terms import lower_term
 from keras_qat.layers.registry import register
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
@@ -65,7 +67,9 @@ class QLookup(Elementwise):
         return ops.take(table, index, axis=0)
 
     def lower(self, builder, *inputs):
-        """Adds CAST, ADD and GATHER."""
+        """Adds CAST, ADD and GATHER; in float the operators of the function itself."""
+        if self.scheme is None:
+            return lower_term(builder, float_term(self.function, inputs[0]))
         links = self._linked()
         table = self._table(links.inputs[0].grid(), links.output.grid())
         entries = ops.convert_to_numpy(table).astype("int8")

@@ -15,6 +15,7 @@ from keras_qat.backend import compiled
 from keras_qat.graph import layer_of
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.integer_operators import IntegerOperators
+from keras_qat.layers.real_terms import Term, combined, lower_term, reduced, reshaped
 from keras_qat.layers.registry import register
 from keras_qat.quantizers import Grid
 
@@ -122,6 +123,8 @@ class QNormalize(QuantizedLayer, Normalize):
 
     def lower(self, builder, *inputs):
         """Adds about 25 operators: per value a cast, a square, a product, a division, limits."""
+        if self.scheme is None:
+            return lower_term(builder, self._real_term(inputs[0], builder.output_shape))
         links, scheme, shape = self._linked(), self._scheme(), builder.output_shape
         is_viewed = shape[1:] == self.view[1:]
         grid, output = links.inputs[0].grid(), links.output.grid()
@@ -148,6 +151,19 @@ class QNormalize(QuantizedLayer, Normalize):
         x = add.combine("MAXIMUM", x, scheme.activation_low, "clipped")
         y = add.narrow(x, None if is_viewed else "narrow")
         return y if is_viewed else builder.reshape(y, shape)
+
+    def _real_term(self, x: Any, shape: Sequence[int | None]) -> Term:
+        """What `float_forward` computes."""
+        view = (None, *self.view[1:])
+        viewed = reshaped(x, view)
+        if self.rule.centered:
+            viewed = viewed - reduced("MEAN", viewed, self.axis, view)
+        squares = reduced("SUM", viewed * viewed, self.axis, view)
+        if self.rule.kind == "unit":
+            squares = combined("MAXIMUM", squares, self.rule.epsilon**2)
+        else:
+            squares = squares * (1.0 / self.rule.count) + self.rule.epsilon
+        return reshaped(viewed * Term("RSQRT", (squares,)), shape)
 
     def _subtract_mean(self, add: IntegerOperators, x: Any) -> tuple[Any, Any]:
         """Subtracts the mean, rounded to an integer; also returns what rounding it left."""

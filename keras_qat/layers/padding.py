@@ -150,11 +150,10 @@ class QPad(MovesValues):
             return builder.operator(
                 "PAD", (inputs[0], pads), version=version, options_type="PadOptions"
             )
-        grid = self._linked().output.grid()
-        value = ops.convert_to_numpy(self._integer_value(grid)) + ops.convert_to_numpy(
-            grid.zero_point
-        )
-        value = np.array([value], "int8")
+        grid, value = self.output_grid(), np.array([self.value], "float32")
+        if grid is not None:
+            centered, zero_point = self._integer_value(grid), ops.convert_to_numpy(grid.zero_point)
+            value = np.array([ops.convert_to_numpy(centered) + zero_point], "int8")
         operands = (inputs[0], pads, builder.constant("value", value, inputs[0].quantization))
         return builder.operator("PADV2", operands, version=version, options_type="PadV2Options")
 

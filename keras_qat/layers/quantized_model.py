@@ -145,7 +145,9 @@ def _makers(graph: Graph, edges: tuple[Edge, ...]) -> Iterator[QuantizedLayer]:
     """The layers that compute the values of a group, or add some to those that they move."""
     for edge in edges:
         node = graph.nodes[edge.node]
-        if not node.is_input and (not node.head.shares_range or node.head.observer is not None):
+        if node.is_input or node.head.scheme is None:
+            continue
+        if not node.head.shares_range or node.head.observer is not None:
             yield node.head
 
 

@@ -1,11 +1,14 @@
-"""Puts the quantization of the model's inputs into the graph."""
+"""Puts the quantization of real values into the graph."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import unique_name
-from keras_qat.layers import QuantizeInput
+from keras_qat.graph.graph import map_edges, unique_name
+from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput
 from keras_qat.scheme import Scheme
 
 
@@ -13,7 +16,8 @@ def quantize_inputs(graph: Graph, scheme: Scheme) -> Graph:
     """Puts a `QuantizeInput` behind each input of the model that holds real values.
 
     Matches: each input, except the ids that an `Embedding` takes.
-    Builds: a layer that rounds to the input's grid; in the file, the input tensor itself.
+    Builds: a layer that rounds to the input's grid; in the file, the input tensor itself. An input
+    that only float layers take gets an `ObserveRange`, one that some take is theirs as it is.
     Why: an integer model takes integers, and the model has to be trained on what they can say.
 
     Args:
@@ -27,25 +31,82 @@ def quantize_inputs(graph: Graph, scheme: Scheme) -> Graph:
         UnsupportedLayerError: If ids are computed, or are used as real values too.
     """
     nodes: list[Node] = []
-    mapping: dict[Edge, Edge] = {}
-    ids = _ids(graph)
+    rounded: dict[Edge, Edge] = {}
+    observed: dict[Edge, Edge] = {}
+    ids, consumers, floats = _ids(graph), graph.consumers(), float_layers(graph)
     for node in graph.nodes.values():
+        nodes.append(node.rewired(observed if node.name in floats else rounded))
         edge = Edge(node.name)
         if not node.is_input or edge in ids:
-            nodes.append(node)
             continue
-        name = unique_name(f"{node.name}_quantize", graph.nodes)
-        quantize = Node(
-            name=name,
-            operations=(QuantizeInput(name=name, scheme=scheme),),
-            inputs=(edge,),
-            arguments=((edge,), {}),
-            shapes=node.shapes,
-            dtypes=("float32",),
+        takers = {taker.name for taker in consumers.get(edge, ())}
+        kind, mapping = (
+            (ObserveRange, observed) if takers and takers <= floats else (QuantizeInput, rounded)
         )
-        nodes += [node, quantize]
-        mapping[edge] = Edge(name)
-    return graph.replace(nodes, mapping, unchanged={edge.node for edge in mapping.values()})
+        nodes.append(_behind(graph, edge, kind, scheme, f"{node.name}_quantize"))
+        mapping[edge] = Edge(nodes[-1].name)
+    return _with(graph, nodes, rounded)
+
+
+def quantize_floats(graph: Graph, scheme: Scheme) -> Graph:
+    """Puts a `Quantize` behind each float layer whose output a quantized layer takes.
+
+    Matches: the output of a layer that the user wants in float.
+    Builds: one `Quantize` for all quantized layers that take it, float layers take the tensor
+    itself; one `ObserveRange` where it is an output of the model, so that the file can have
+    integer outputs.
+    Why: an integer kernel takes integers, and their grid is a range that has to be observed.
+
+    Args:
+        graph: A graph of which each node but the inputs is one quantized layer, or a float one.
+        scheme: The scheme.
+
+    Returns:
+        A graph in which only a `Quantize` takes tensors of float layers into quantized ones.
+    """
+    nodes: list[Node] = []
+    rounded: dict[Edge, Edge] = {}
+    outputs: dict[Edge, Edge] = {}
+    floats, consumers = float_layers(graph), graph.consumers()
+    for node in graph.nodes.values():
+        nodes.append(node if node.name in floats else node.rewired(rounded))
+        edge = Edge(node.name)
+        if node.name not in floats:
+            continue
+        if not {taker.name for taker in consumers.get(edge, ())} <= floats:
+            nodes.append(_behind(graph, edge, Quantize, scheme, f"{node.name}_quantize"))
+            rounded[edge] = Edge(nodes[-1].name)
+        elif edge in graph.output_edges:
+            nodes.append(_behind(graph, edge, ObserveRange, scheme, f"{node.name}_range"))
+            outputs[edge] = Edge(nodes[-1].name)
+    return _with(graph, nodes, outputs)
+
+
+def float_layers(graph: Graph) -> set[str]:
+    """Returns the names of the nodes that stay in float."""
+    layers = [node for node in graph.nodes.values() if isinstance(node.head, QuantizedLayer)]
+    return {node.name for node in layers if node.head.scheme is None}
+
+
+def _with(graph: Graph, nodes: list[Node], outputs: dict[Edge, Edge]) -> Graph:
+    """The graph with other nodes and other outputs."""
+    return dataclasses.replace(
+        graph,
+        nodes={node.name: node for node in nodes},
+        outputs=map_edges(lambda edge: outputs.get(edge, edge), graph.outputs),
+    )
+
+
+def _behind(graph: Graph, edge: Edge, kind: Any, scheme: Scheme, name: str) -> Node:
+    name = unique_name(name, graph.nodes)
+    return Node(
+        name=name,
+        operations=(kind(name=name, scheme=scheme),),
+        inputs=(edge,),
+        arguments=((edge,), {}),
+        shapes=(graph.shape(edge),),
+        dtypes=("float32",),
+    )
 
 
 def _ids(graph: Graph) -> set[Edge]:

@@ -41,7 +41,9 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
     tied = {
         node.name
         for node in graph.nodes.values()
-        if not node.is_input and (node.head.shares_range or calls[id(node.head)] > 1)
+        if not node.is_input
+        and node.head.scheme is not None
+        and (node.head.shares_range or calls[id(node.head)] > 1)
     }
     consumers = graph.consumers()
     made: dict[Edge, Edge] = {}

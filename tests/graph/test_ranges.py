@@ -8,6 +8,7 @@ from keras_qat.graph import Edge, range_groups, read_model
 
 class Computes(layers.Layer):
     shares_range = False
+    scheme: str | None = "int8"
 
     def call(self, inputs):
         return inputs[0] + inputs[1] if isinstance(inputs, list) else inputs * 2
@@ -15,6 +16,10 @@ class Computes(layers.Layer):
 
 class Moves(Computes):
     shares_range = True
+
+
+class MovesInFloat(Moves):
+    scheme = None
 
 
 def groups(inputs, outputs):
@@ -90,3 +95,9 @@ def test_a_group_lists_its_tensors_in_order():
     found = range_groups(read_model(keras.Model(x, y)))
     assert found[Edge("m")] is found[Edge("a")]
     assert found[Edge("m")].edges == (Edge("a"), Edge("m"))
+
+
+def test_layers_in_float_tie_nothing():
+    x = keras.Input((4,), name="x")
+    a, b, shared = Computes(name="a")(x), Computes(name="b")(x), MovesInFloat(name="s")
+    assert groups(x, [shared(a), shared(b)]) == set()

@@ -292,9 +292,9 @@ def run_litert(
 
 
 def _as_input(array: np.ndarray, details: dict) -> np.ndarray:
-    """Quantizes an input by hand; ids stay what they are."""
-    if details["dtype"] == np.int32:
-        return array.astype("int32")
+    """Quantizes an input by hand; ids and real values stay what they are."""
+    if details["dtype"] != np.int8:
+        return array.astype(details["dtype"])
     scale, zero_point = details["quantization"]
     q = np.clip(half_away(array / np.float32(scale)) + zero_point, -128, 127)
     return q.astype("int8")

@@ -1,0 +1,152 @@
+"""Which layers the user wants in another scheme, or in float, than the rest of the model."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from keras_qat.errors import InvalidOverrideError, InvalidSchemeError
+from keras_qat.graph import Graph, read_model
+from keras_qat.graph.reading import is_model
+from keras_qat.scheme import Scheme, get_scheme
+
+# What says which layers an override is for: a name, a regular expression, a class or its name.
+Key = str | type
+
+
+class Overrides:
+    """Finds the scheme of each operation of a model.
+
+    Args:
+        overrides: Key to scheme, its name, or None for float. A key is the name of a layer, a
+            regular expression that matches whole names, or a layer class or its name. A name wins
+            over the others; among these the first that matches counts.
+
+    Raises:
+        InvalidOverrideError: If a key is neither a string nor a class, or a value is no scheme.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> list(Overrides({"he.d": None}).schemes(read_model(model)).values())
+    [None]
+    """
+
+    def __init__(self, overrides: Mapping[Key, Any]):
+        if not isinstance(overrides, Mapping):
+            raise InvalidOverrideError(
+                "`overrides` says for each layer what it becomes.",
+                received=repr(overrides),
+                expected="a dict",
+                fix='Write `overrides={"name of a layer": None}`.',
+            )
+        self._schemes = {_checked_key(key): _scheme(key, value) for key, value in overrides.items()}
+
+    def schemes(self, graph: Graph) -> dict[int, Scheme | None]:
+        """Finds the scheme of each operation that a key matches, in nested models too.
+
+        Args:
+            graph: The user's model, as it was read. What a key says of a nested model holds for all
+                its layers, unless another key matches them by their own names.
+
+        Returns:
+            Scheme, None for float, by the `id` of the operation.
+
+        Raises:
+            InvalidOverrideError: If a key matches nothing.
+        """
+        calls = list(_calls(graph, ()))
+        operations = [operation for call in calls for operation in call]
+        for key in self._schemes:
+            if not any(_fits(key, operation) for operation in operations):
+                raise _unmatched(key, operations)
+        found: dict[int, Scheme | None] = {}
+        for call in calls:
+            key = self._key_of(call)
+            if key is not None:
+                found.setdefault(id(call[0]), self._schemes[key])
+        return found
+
+    def _key_of(self, call: tuple[Any, ...]) -> Key | None:
+        """The key that decides: a name, of the innermost first, or else the first to match."""
+        for operation in call:
+            if operation.name in self._schemes:
+                return operation.name
+        for operation in call:
+            for key in self._schemes:
+                if _fits(key, operation):
+                    return key
+        return None
+
+
+def _calls(graph: Graph, around: tuple[Any, ...]):
+    """Yields each operation with the nested models around it, the innermost first."""
+    for node in graph.nodes.values():
+        if node.is_input:
+            continue
+        call = (node.head, *around)
+        if is_model(node.head):
+            yield from _calls(read_model(node.head), call)
+        else:
+            yield call
+
+
+def _fits(key: Key, operation: Any) -> bool:
+    if isinstance(key, type):
+        return isinstance(operation, key)
+    if key == operation.name or any(cls.__name__ == key for cls in type(operation).__mro__):
+        return True
+    return re.fullmatch(key, operation.name) is not None
+
+
+def _checked_key(key: Any) -> Key:
+    if not isinstance(key, str | type):
+        raise InvalidOverrideError(
+            "A key of `overrides` says which layers it is for.",
+            received=repr(key),
+            expected="the name of a layer, a regular expression, or a layer class or its name",
+            fix="Use the layer's name, `layer.name`.",
+        )
+    if isinstance(key, str):
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise InvalidOverrideError(
+                f"A key of `overrides` is no regular expression: {error}.",
+                received=repr(key),
+                expected="a name, or an expression that matches whole names",
+                fix="Escape it with `re.escape`.",
+            ) from error
+    return key
+
+
+def _scheme(key: Key, value: Any) -> Scheme | None:
+    try:
+        return None if value is None else get_scheme(value)
+    except InvalidSchemeError as error:
+        raise InvalidOverrideError(
+            f"`overrides[{_shown(key)}]` is no scheme. {error}",
+            received=repr(value),
+            expected="None for float, a scheme's name, or a `Scheme`",
+        ) from error
+
+
+def _unmatched(key: Key, operations: list[Any]) -> InvalidOverrideError:
+    names = list(dict.fromkeys(op.name for op in operations))
+    classes = list(dict.fromkeys(type(op).__name__ for op in operations))
+    if isinstance(key, type):
+        close = difflib.get_close_matches(key.__name__, classes, n=3) or classes[:3]
+    else:
+        close = difflib.get_close_matches(key, names + classes, n=3) or names[:3]
+    return InvalidOverrideError(
+        "A key of `overrides` matches no layer of the model.",
+        received=_shown(key),
+        expected=f"a name, a regular expression for whole names, or a class, such as {close}",
+        fix="`model.summary()` lists the names; those of nested models and their layers are valid.",
+    )
+
+
+def _shown(key: Key) -> str:
+    return f"'{key}'" if isinstance(key, str) else f"the class {key.__name__}"

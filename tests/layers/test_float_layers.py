@@ -1,0 +1,50 @@
+"""Every slice's float form, over the cases of all families: the file computes what Keras does."""
+
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.layers import QuantizeInput
+from keras_qat.layers.float_functions import float_term
+from keras_qat.layers.functions import Function, looked_up
+from keras_qat.litert import Tensor
+from tests.layers.contract import Prepared, as_arrays, exported, operators_of, run_litert
+from tests.layers.test_contract import CASES
+
+FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}
+# An input that is an output is no layer, and what is true of it is so for every model.
+LAYER_CASES = [case for case in CASES if QuantizeInput not in case.covers]
+
+
+def run_real(content, arrays):
+    """The outputs of a file with float32 ends, by the reference kernels."""
+    tensors, outputs = run_litert(content, arrays)
+    return [tensors[name][0] for name in outputs]
+
+
+@pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
+def test_layers_in_float_equal_keras(case):
+    prepared = Prepared(case)
+    model = keras_qat.quantize_model(prepared.keras_model, overrides={".*": None})
+    keras_qat.calibrate(model, tuple(prepared.arrays), verbose=0)
+    content = exported(model, **FLOAT_ENDS)
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(operators_of(content))
+    expected = as_arrays(prepared.keras_model(prepared.x, training=False))
+    found = run_real(content, prepared.arrays)
+    for ours, theirs, values in zip(
+        as_arrays(model.predict(prepared.x, verbose=0)), found, expected, strict=True
+    ):
+        largest = np.max(np.abs(values))
+        np.testing.assert_allclose(ours, values, rtol=0, atol=1e-5 * largest)
+        np.testing.assert_allclose(theirs, values, rtol=0, atol=1e-5 * largest)
+
+
+def test_every_function_has_a_float_form():
+    x = Tensor("x", (None, 4), "float32")
+    options = {
+        "clip": {"x_min": 0.0, "x_max": 1.0},
+        "threshold": {"threshold": 0.0, "default_value": 1.0},
+        "power": {"x2": 3.0},
+    }
+    for name in looked_up():
+        assert float_term(Function(name, tuple(options.get(name, {}).items())), x).operands
