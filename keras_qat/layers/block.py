@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_qat.errors import InvalidModelError
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.drop_in import (
@@ -101,7 +102,9 @@ class Block(DropIn):
         """Returns the Keras layers that compute in float what this layer does, with its weights."""
         norm, config = self.batch_normalization, self.keras_class.get_config(self)
         is_apart = norm is not None or self.activation_name is not None
-        layers = [self._with_kernel({**config, "activation": None} if is_apart else config)]
+        if is_apart:
+            config |= {"activation": None, "activity_regularizer": None}
+        layers = [self._with_kernel(config)]
         if norm is not None:
             name = f"{self.name}_{norm.name}" if norm.name == _NORM_NAME else norm.name
             behind = type(norm).from_config({**norm.get_config(), "name": name})
@@ -111,6 +114,7 @@ class Block(DropIn):
             layers.append(behind)
         if is_apart:
             layers += activation_behind(self)
+            layers[-1].activity_regularizer = self.activity_regularizer
         return layers
 
     def _with_kernel(self, config: dict[str, Any]) -> keras.layers.Layer:
@@ -126,6 +130,13 @@ class Block(DropIn):
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a Keras layer, its batch normalization and activation."""
         config = head.get_config()
+        if followers and head.activity_regularizer is not None:
+            raise InvalidModelError(
+                "The penalty on what the kernel computes cannot be one on what the block returns.",
+                layer=head.name,
+                received="an activity_regularizer",
+                fix="Give it to the block itself.",
+            )
         for follower in followers:
             is_last = function_name(keras.activations.get(config["activation"])) != "linear"
             is_norm = type(follower) is keras.layers.BatchNormalization

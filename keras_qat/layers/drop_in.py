@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_qat.errors import InvalidModelError
@@ -182,8 +181,12 @@ def copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None
 
 
 def assign_copy(target, source) -> None:
-    """Copies one variable's value: on JAX two variables must never have the same buffer."""
-    target.assign(np.array(ops.convert_to_numpy(source)))
+    """Copies one variable's value.
+
+    On JAX two variables must never have the same buffer; TensorFlow copies what is shared when it
+    is written. Through numpy it would be two copies.
+    """
+    target.assign(ops.copy(source))
 
 
 def _default_name(cls: type) -> str:

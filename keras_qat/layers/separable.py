@@ -13,16 +13,12 @@ class SeparableConvolution(Block):
 
     def call(self, inputs, training=None):
         """Convolves in float, then applies batch normalization and activation."""
-        x, padding = inputs, self.padding
-        if padding == "causal":
-            before = self.dilation_rate[0] * (self.kernel_size[0] - 1)
-            x, padding = ops.pad(x, ((0, 0), (before, 0), (0, 0))), "valid"
         y = ops.separable_conv(
-            x,
+            inputs,
             self.depthwise_kernel,
             self.pointwise_kernel,
             strides=self.strides,
-            padding=padding,
+            padding=self.padding,
             data_format=self.data_format,
             dilation_rate=self.dilation_rate,
         )

@@ -23,27 +23,6 @@ class TransposedConvolution(WindowedLayer):
 
     channel_axes = (-2,)
 
-    def build(self, input_shape):
-        """Checks the sizes, and builds."""
-        self._check_output(input_shape)
-        super().build(input_shape)
-
-    def _check_output(self, input_shape):
-        """The operator has the geometry of the convolution that it transposes."""
-        sizes = self.compute_output_shape(input_shape)[1:-1]
-        arguments = zip(input_shape[1:-1], sizes, self.kernel_size, self.strides, strict=True)
-        for before, after, window, stride in arguments:
-            taps = 1 if self.padding == "same" else window
-            if before != (after - taps) // stride + 1:
-                raise UnsupportedLayerError(
-                    "LiteRT transposes convolutions only, and none makes the input's size of this "
-                    "output's.",
-                    layer=self.name,
-                    received=f"output_padding={self.output_padding}: {before} become {after}",
-                    expected=f"an output that a stride of {stride} takes back to {before}",
-                    fix="Leave `output_padding` out, and crop or pad the output.",
-                )
-
     def apply_kernel(self, x, kernel):
         """Applies the transposed convolution in float."""
         return ops.conv_transpose(
@@ -89,7 +68,27 @@ class TransposedConvolution(WindowedLayer):
                 expected="dilation_rate=1",
                 fix="Use a larger kernel, or a dilated convolution of the other kind.",
             )
-        return super().from_match(node, scheme)
+        layer = super().from_match(node, scheme)
+        _check_output(node)
+        return layer
+
+
+def _check_output(node: Node) -> None:
+    """The operator has the geometry of the convolution that it transposes."""
+    head = node.head
+    shape = head.get_build_config()["input_shape"]
+    sizes = shape[1:-1], node.shapes[0][1:-1]
+    for before, after, window, stride in zip(*sizes, head.kernel_size, head.strides, strict=True):
+        taps = 1 if head.padding == "same" else window
+        if before != (after - taps) // stride + 1:
+            raise UnsupportedLayerError(
+                "LiteRT transposes convolutions only, and none makes the input's size of this "
+                "output's.",
+                layer=node.name,
+                received=f"output_padding={head.output_padding}: {before} become {after}",
+                expected=f"an output that a stride of {stride} takes back to {before}",
+                fix="Leave `output_padding` out, and crop or pad the output.",
+            )
 
 
 def _output_shape(builder, x, shape):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph, Node
@@ -189,6 +189,11 @@ def _shares_operation(node: Node, other: Node | None) -> bool:
     return other is not None and any(op in other.operations for op in node.operations)
 
 
+def _named_after(key: str, names: Iterable[str]) -> str | None:
+    """The name that another one is made of, such as `conv` for `conv_relu`."""
+    return max((name for name in names if key.startswith(f"{name}_")), key=len, default=None)
+
+
 def _split_off(
     target: str, added: tuple[str, ...], old: dict[str, Node], new: dict[str, Node]
 ) -> list[str]:
@@ -196,8 +201,11 @@ def _split_off(
     node, before = new[target], old.get(target, new[target])
     if _shares_operation(before, node) and len(before.inputs) == len(node.inputs):
         return [key for key in added if any(edge.node == target for edge in new[key].inputs)]
+    makers = {key: _named_after(key, set(new).difference(added)) for key in added}
+    if target in makers.values():
+        return [key for key in added if makers[key] == target]
     found = [target]
-    for key in reversed(added):
+    for key in reversed([key for key in added if makers[key] is None]):
         if any(edge.node == key for name in found for edge in new[name].inputs):
             found.insert(1, key)
     return found[1:]

@@ -91,7 +91,7 @@ def test_training_moves_the_statistics_as_keras_does():
     x = rng.normal(2.0, 3.0, (64, 5)).astype("float32")
     ours = keras.Sequential([keras.Input((5,)), UnfusedBatchNormalization()])
     theirs = keras.Sequential([keras.Input((5,)), keras.layers.BatchNormalization()])
-    quantized = keras_qat.quantize_model(ours)
+    quantized = keras_qat.quantize_model(ours, calibration_data=x)
     for each in (theirs, quantized):
         each.compile("sgd", "mse")
         each.fit(x, x, epochs=5, batch_size=32, shuffle=False, verbose=0)

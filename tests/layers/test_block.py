@@ -1,0 +1,258 @@
+"""Drop-in blocks compute, train and save as the Keras layers that they stand for."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_qat.errors import InvalidModelError
+from keras_qat.layers import (
+    QBatchNormalization,
+    QConv1D,
+    QConv1DTranspose,
+    QConv2D,
+    QConv2DTranspose,
+    QDense,
+    QDepthwiseConv1D,
+    QDepthwiseConv2D,
+    QSeparableConv1D,
+    QSeparableConv2D,
+)
+
+L = keras.layers
+STEPS, IMAGE = (9, 4), (9, 8, 4)
+SPELLED_OUT = {
+    "kernel_initializer": "he_normal",
+    "bias_initializer": "ones",
+    "kernel_regularizer": keras.regularizers.L2(0.01),
+    "bias_regularizer": "l1",
+    "activity_regularizer": "l2",
+    "kernel_constraint": keras.constraints.MaxNorm(0.5),
+    "bias_constraint": "non_neg",
+}
+UNPENALIZED = {"activity_regularizer": None}
+SEPARABLE = {
+    "depthwise_initializer": "he_normal",
+    "pointwise_regularizer": "l2",
+    "depthwise_constraint": keras.constraints.MaxNorm(0.5),
+    "depth_multiplier": 2,
+}
+
+# The drop-in, the Keras layer, the input's shape and the arguments of both.
+LAYERS = [
+    (QConv2D, L.Conv2D, IMAGE, (6, 3), {}),
+    (QConv2D, L.Conv2D, IMAGE, (6, 3), {"strides": (2, 1), "padding": "same", "groups": 2}),
+    (QConv2D, L.Conv2D, IMAGE, (6, (1, 3)), {"dilation_rate": 2, **SPELLED_OUT}),
+    (QConv2D, L.Conv2D, IMAGE, (6, 3, 1, "same", None, 1, 1, "relu"), {}),
+    (QDepthwiseConv2D, L.DepthwiseConv2D, IMAGE, (3,), {"depth_multiplier": 2, "strides": 2}),
+    (QDepthwiseConv2D, L.DepthwiseConv2D, IMAGE, (3,), {"padding": "same", "dilation_rate": 2}),
+    (QConv2DTranspose, L.Conv2DTranspose, IMAGE, (5, 3), {"strides": 2, "padding": "same"}),
+    (QConv2DTranspose, L.Conv2DTranspose, IMAGE, (5, 3), {"strides": 2, "output_padding": 1}),
+    (QConv2DTranspose, L.Conv2DTranspose, IMAGE, (5, 3), {"dilation_rate": 2}),
+    (QSeparableConv2D, L.SeparableConv2D, IMAGE, (6, 3), {"strides": 2, "padding": "same"}),
+    (QSeparableConv2D, L.SeparableConv2D, IMAGE, (6, 3), {"dilation_rate": 2, **SEPARABLE}),
+    (QConv1D, L.Conv1D, STEPS, (6, 3), {"padding": "causal", "dilation_rate": 2}),
+    (QConv1D, L.Conv1D, STEPS, (6, 3), {"strides": 2, "groups": 2, **SPELLED_OUT}),
+    (QDepthwiseConv1D, L.DepthwiseConv1D, STEPS, (3,), {"padding": "same", "strides": 2}),
+    (QConv1DTranspose, L.Conv1DTranspose, STEPS, (5, 3), {"strides": 2, "padding": "same"}),
+    (QSeparableConv1D, L.SeparableConv1D, STEPS, (6, 3), {"strides": 2}),
+    (QSeparableConv1D, L.SeparableConv1D, STEPS, (6, 3), {"padding": "same", **SEPARABLE}),
+    (QDense, L.Dense, (7,), (5,), SPELLED_OUT),
+    (QDense, L.Dense, (3, 7), (5, "tanh"), {"use_bias": True}),
+    (QDense, L.Dense, (7,), (5,), {"lora_rank": 2}),
+]
+
+
+def pair(kind, theirs, shape, args, kwargs, norm, activation):
+    """A model of the drop-in, and one of the Keras layers in a row, made from one seed."""
+    norm_arguments = {"momentum": 0.9, "epsilon": 0.01} if norm else {}
+    keras.utils.set_random_seed(7)
+    own = {} if activation is None else {"activation": activation}
+    block = kind(*args, **kwargs, **own, **({"batch_norm": norm_arguments} if norm else {}))
+    ours = keras.Sequential([keras.Input(shape), block])
+    given = theirs(*args, **kwargs).get_config()
+    last = activation or given["activation"]
+    keras.utils.set_random_seed(7)
+    given |= {"use_bias": block.use_bias, "activation": last}
+    if not norm:
+        return ours, keras.Sequential([keras.Input(shape), theirs.from_config(given)])
+    # The penalty is on what the block returns.
+    penalty = given.pop("activity_regularizer", None)
+    head = theirs.from_config({**given, "activation": None})
+    behind = L.Activation(last, activity_regularizer=penalty)
+    chain = [head, L.BatchNormalization(**norm_arguments), behind]
+    return ours, keras.Sequential([keras.Input(shape), *chain])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
+def test_a_block_is_the_keras_layers_in_a_row(kind, theirs, shape, args, kwargs, norm):
+    activation = None if len(args) > 7 or "tanh" in args else "swish"
+    ours, plain = pair(kind, theirs, shape, args, kwargs, norm, activation)
+    assert [w.shape for w in ours.weights] == [w.shape for w in plain.weights]
+    for mine, other in zip(ours.weights, plain.weights, strict=True):
+        np.testing.assert_array_equal(np.array(mine), np.array(other))
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.5, 2.0, (8, *shape)).astype("float32")
+    for training in (False, True):
+        assert_same_step(ours, plain, x, training)
+    train_both(ours, plain, x, steps=10)
+    for mine, other in zip(ours.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(np.array(mine), np.array(other), rtol=1e-4, atol=1e-5)
+
+
+def assert_same_step(ours, plain, x, training):
+    """Outputs, losses and gradients agree."""
+    found = []
+    for model in (ours, plain):
+        with tf.GradientTape() as tape:
+            y = model(x, training=training)
+            loss = tf.reduce_mean(y**2) + tf.add_n([0.0, *model.losses])
+        found.append((y, loss, *tape.gradient(loss, [w.value for w in model.trainable_weights])))
+    for mine, other in zip(*found, strict=True):
+        size = max(float(tf.reduce_max(tf.abs(other))), 1e-3)
+        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=0, atol=1e-5 * size)
+
+
+def train_both(ours, plain, x, steps):
+    target = np.random.default_rng(1).normal(size=plain(x).shape).astype("float32")
+    for model in (ours, plain):
+        model.compile(keras.optimizers.SGD(0.01), "mse")
+        model.fit(x, target, batch_size=len(x), epochs=steps, shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("kind", [QConv2D, QConv1D, QDense, QSeparableConv2D, QDepthwiseConv2D])
+def test_bias_less_with_a_batch_norm_unless_asked(kind):
+    arguments = {QDense: (3,), QDepthwiseConv2D: (3,)}.get(kind, (3, 3))
+    assert kind(*arguments).use_bias
+    assert not kind(*arguments, batch_norm=True).use_bias
+    assert kind(*arguments, batch_norm=True, use_bias=True).use_bias
+    assert not kind(*arguments, use_bias=False).use_bias
+    again = kind.from_config(kind(*arguments, batch_norm=True, use_bias=True).get_config())
+    assert again.use_bias and again.batch_normalization is not None
+
+
+def test_a_bias_that_is_given_by_position():
+    assert QDense(3, "relu", True, batch_norm=True).use_bias
+
+
+@pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
+def test_configuration(kind, theirs, shape, args, kwargs):
+    del theirs
+    layer = kind(*args, **kwargs, batch_norm={"momentum": 0.5})
+    again = kind.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.batch_normalization.momentum == 0.5
+    model = keras.Sequential([keras.Input(shape), layer])
+    copy = keras.models.model_from_json(model.to_json())
+    assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]
+
+
+@pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
+@pytest.mark.parametrize("norm", [False, True])
+def test_weights_carry_over_both_ways(kind, theirs, shape, args, kwargs, norm):
+    _, plain = pair(kind, theirs, shape, args, {**kwargs, **UNPENALIZED}, norm, None)
+    for weight in plain.weights:
+        weight.assign(np.abs(np.random.default_rng(2).normal(size=weight.shape)) + 0.1)
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    block = kind.from_keras(plain.layers)
+    assert block.name == plain.layers[0].name
+    np.testing.assert_allclose(block(x), plain(x), rtol=1e-5, atol=1e-5)
+    back = keras.Sequential([keras.Input(shape), *(block.to_keras() or [])])
+    assert all(type(layer).__module__.startswith("keras.") for layer in back.layers)
+    np.testing.assert_allclose(back(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def test_names_survive_the_way_there_and_back():
+    chain = [L.Conv2D(3, 1, name="conv"), L.BatchNormalization(name="bn"), L.ReLU(name="act")]
+    block = QConv2D.from_keras(chain)
+    assert not block.built
+    assert [layer.name for layer in block.to_keras() or []] == ["conv", "bn", "act"]
+
+
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        ([L.Conv1D(3, 1)], "does not stand"),
+        ([], "does not stand"),
+        ([L.Conv2D(3, 1), L.MaxPooling2D()], "cannot take up"),
+        ([L.Conv2D(3, 1), L.ReLU(), L.BatchNormalization()], "cannot take up"),
+        ([L.Conv2D(3, 1, activation="relu"), L.BatchNormalization()], "cannot take up"),
+        ([L.Conv2D(3, 1), L.BatchNormalization(), L.BatchNormalization()], "cannot take up"),
+        ([L.Conv2D(3, 1), L.LeakyReLU()], "cannot take up"),
+        ([L.Conv2D(3, 1, activity_regularizer="l2"), L.ReLU()], "penalty"),
+    ],
+)
+def test_what_a_block_does_not_stand_for(chain, message):
+    with pytest.raises(InvalidModelError, match=message):
+        QConv2D.from_keras(chain)
+
+
+def test_a_frozen_kernel_under_a_batch_norm_that_trains():
+    chain = [L.Conv2D(3, 1, trainable=False), L.BatchNormalization()]
+    plain = keras.Sequential([keras.Input(IMAGE), *chain])
+    block = QConv2D.from_keras(plain.layers)
+    again = QConv2D.from_config(block.get_config())
+    again.build((None, *IMAGE))
+    for each in (block, again):
+        names = {weight.path.rpartition("/")[2] for weight in each.trainable_weights}
+        assert names == {"gamma", "beta"}
+    flags = [layer.trainable for layer in block.to_keras() or []]
+    assert flags == [False, True]
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_a_frozen_batch_norm(is_trained):
+    chain = [L.Conv2D(3, 1, trainable=is_trained), L.BatchNormalization(trainable=False)]
+    block = QConv2D.from_keras(keras.Sequential([keras.Input(IMAGE), *chain]).layers)
+    again = QConv2D.from_config(block.get_config())
+    again.build((None, *IMAGE))
+    names = {weight.path.rpartition("/")[2] for weight in again.trainable_weights}
+    assert names == ({"kernel", "bias"} if is_trained else set())
+    assert not again.batch_normalization.trainable
+
+
+def test_freezing_later_is_saved():
+    block = QConv2D(3, 1, batch_norm=True)
+    block.build((None, *IMAGE))
+    block.batch_normalization.trainable = False
+    assert not QConv2D.from_config(block.get_config()).batch_normalization.trainable
+    block.trainable = False
+    assert not QConv2D.from_config(block.get_config()).trainable
+
+
+def test_channels_first():
+    block = QConv2D(3, 1, data_format="channels_first", batch_norm=True, use_bias=True)
+    assert block.batch_normalization.axis == 1
+    assert block.compute_output_shape((None, 4, 9, 8)) == (None, 3, 9, 8)
+    np.testing.assert_array_equal(block._spread(np.arange(3.0)).shape, (3, 1, 1))
+
+
+def test_mixed_precision_is_that_of_keras():
+    x = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype("float32")
+    block = QConv2D(3, 1, batch_norm=True, dtype="mixed_float16")
+    plain = keras.Sequential([keras.Input(IMAGE), *(block.to_keras() or [])])
+    assert block(x).dtype == plain(x).dtype == "float16"
+    assert block.kernel.dtype == "float32"
+
+
+class Subclassed(keras.Model):
+    """A model of drop-in layers that is no graph."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = QConv2D(4, 3, batch_norm=True, activation="relu")
+        self.norm = QBatchNormalization(activation="relu6")
+        self.head = QDense(2)
+
+    def call(self, x, training=None):
+        y = self.norm(self.conv(x, training=training), training=training)
+        return self.head(keras.ops.mean(y, axis=(1, 2)))
+
+
+def test_in_a_subclassed_model():
+    model = Subclassed()
+    x = np.random.default_rng(0).normal(size=(8, *IMAGE)).astype("float32")
+    model.compile("sgd", "mse")
+    first = model.fit(x, np.ones((8, 2)), epochs=1, verbose=0).history["loss"][0]
+    assert model.fit(x, np.ones((8, 2)), epochs=9, verbose=0).history["loss"][-1] < first
