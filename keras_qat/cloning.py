@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_qat.calibration import calibrate
 from keras_qat.errors import InvalidModelError
-from keras_qat.graph import Edge, Graph, build_model
+from keras_qat.graph import Edge, Graph, Node, build_model
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.drop_in import copy_by_path
@@ -174,14 +174,18 @@ def _build(
     if delay:
         first = next(node for node in rewritten.nodes.values() if not node.is_input)
         first.head.delay_steps = delay
-    result = build_model(rewritten, model_class, input_tensors=input_tensors)
-    for name, node in graph.nodes.items():
-        layer = rewritten.nodes[name].head
-        if isinstance(node.head, QuantizedLayer):
-            copy_by_path(node.head, layer)
-            layer.trainable = node.head.trainable
-        elif isinstance(layer, QuantizedLayer):
-            layer.carry_weights(node)
+
+    def carry_weights(node: Node) -> None:
+        source = graph.nodes.get(node.name)  # none for what was put in, such as an input's QUANTIZE
+        if source is not None and isinstance(source.head, QuantizedLayer):
+            copy_by_path(source.head, node.head)
+            node.head.trainable = source.head.trainable
+        elif source is not None and isinstance(node.head, QuantizedLayer):
+            node.head.carry_weights(source)
+
+    result = build_model(
+        rewritten, model_class, input_tensors=input_tensors, after_call=carry_weights
+    )
     result.rewrite_log = log
     return result
 
@@ -220,8 +224,9 @@ def _check_inputs(graph: Graph) -> None:
 def _check_weights(model: keras.Model) -> None:
     """Raises if a weight is not a finite number: no scale could represent it."""
     for weight in model.weights:
-        value = ops.convert_to_numpy(weight)
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+        # Not in numpy, which would copy each one.
+        if keras.backend.is_float_dtype(weight.dtype) and not ops.all(ops.isfinite(weight)):
+            value = ops.convert_to_numpy(weight)
             raise InvalidModelError(
                 "A weight has values that are not finite numbers.",
                 layer=weight.path,

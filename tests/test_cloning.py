@@ -182,3 +182,18 @@ def test_several_inputs_and_outputs_keep_their_structure():
 def test_the_same_model_gives_the_same_bytes():
     first, second = (to_bytes(lower_model(quantized(network(), images()))) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("trained", ["source", "clone"])
+def test_training_one_leaves_the_other_as_it_was(trained, jit):
+    source = small_network()
+    pair = {"source": source, "clone": keras_qat.clone_model(source)}
+    one = pair.pop(trained)
+    (other,) = pair.values()
+    before = [np.array(v) for v in other.variables]
+    one.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+    one.train_on_batch(small_images(), labels())
+    for variable in one.variables:
+        variable.assign_add(keras.ops.ones_like(variable))
+    assert all((a == np.array(b)).all() for a, b in zip(before, other.variables, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ def build_model(
     *,
     name: str | None = None,
     input_tensors: Any = None,
+    after_call: Callable[[Node], None] | None = None,
 ) -> keras.Model:
     """Builds a functional model by calling the graph's operations.
 
@@ -28,6 +30,8 @@ def build_model(
         name: Name of the model; the graph's by default.
         input_tensors: Keras tensors to build upon, in the structure of the graph's inputs; None
             for new ones.
+        after_call: Called with each node once its layer is built. Giving layers their weights
+            here spares the memory for the initial weights of all of them at once.
 
     Returns:
         The model, with the graph's structure of inputs and outputs.
@@ -46,6 +50,8 @@ def build_model(
         if Edge(node.name) in tensors:
             continue
         results = _call(node, tensors)
+        if after_call is not None:
+            after_call(node)
         tensors.update({Edge(node.name, i): t for i, t in enumerate(tree.flatten(results))})
 
     def to_tensor(edge):
