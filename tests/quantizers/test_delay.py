@@ -20,9 +20,9 @@ from tests.layers.test_contract import CASES, gradients, moving_statistics
 ROUNDING = 2e-5
 
 
-def assert_close(ours, theirs, name: object = ""):
+def assert_close(ours, theirs, name: object = "", least: float = 0.0):
     assert ours.shape == theirs.shape
-    assert np.max(np.abs(ours - theirs)) <= ROUNDING * max(np.max(np.abs(theirs)), 1e-30), name
+    assert np.max(np.abs(ours - theirs)) <= ROUNDING * max(np.max(np.abs(theirs)), least), name
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -41,9 +41,11 @@ def test_delayed_training_is_that_of_the_float_layers(case):
         assert_close(carried[name], statistics, name)
     found, expected = gradients(model, prepared.x), gradients(exact, prepared.x)
     assert set(found) == set(expected)
+    # A normalization leaves a bias before it a gradient that is nothing but rounding.
+    least = max((0.01 * np.max(np.abs(each)) for each in expected.values()), default=0.0)
     for path, gradient in found.items():
         if not path.endswith(case.no_gradient or ("no such weight",)):
-            assert_close(gradient, expected[path], path)
+            assert_close(gradient, expected[path], path, least)
     model.check_ranges()
     assert model.quant_delay is not None and int(model.quant_delay.left) == 0
 
