@@ -8,7 +8,6 @@ from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import find_slice
-from keras_qat.layers.channel_affine import ChannelAffine
 
 
 def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
@@ -56,17 +55,9 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
             continue
         follower = behind[0]
         if len(follower.operations) == len(follower.inputs) == 1 and is_follower(follower.head):
-            if _freezes(node.head, follower.head):
-                continue
             if find_slice(node.operations + follower.operations) is not None:
                 pairs[node.name] = follower
     return pairs
-
-
-def _freezes(head: Any, follower: Any) -> bool:
-    """Whether a frozen layer, such as one with a constant kernel, would freeze its bias."""
-    is_frozen = bool(getattr(head, "weights", ())) and not head.trainable
-    return is_frozen and isinstance(follower, ChannelAffine) and bool(follower.trainable_variables)
 
 
 def _keep_shared(graph: Graph, pairs: dict[str, Node]) -> dict[str, Node]:
