@@ -11,6 +11,10 @@ import numpy as np
 
 from keras_qat.verification.conversion import to_integers
 
+# How far a float tensor may be from LiteRT's, as a part of its largest value.
+FLOAT_TOLERANCE = 1e-5
+KINDS = ("integer", "float", "after float")
+
 
 @dataclasses.dataclass
 class LayerComparison:
@@ -18,15 +22,20 @@ class LayerComparison:
 
     Attributes:
         name: Name of the tensor, that of the Keras layer.
+        kind: `"integer"`; `"float"` for what a layer that stays in float computes; `"after float"`
+            for integers behind such a layer. Of the last two what is compared is how Keras and
+            LiteRT go on from LiteRT's own tensors.
         elements: How many elements were compared.
-        mismatches: How many integers differ between Keras and LiteRT.
+        mismatches: How many integers differ between Keras and LiteRT; for a float tensor, how
+            many values by more than `FLOAT_TOLERANCE` of the largest one.
         largest_difference: The largest difference between them, in steps; in real units for a
-            float32 output.
+            float tensor.
         signal: Sum of squares of the float model's values.
         noise: Sum of squares of the difference between LiteRT's values and those.
     """
 
     name: str
+    kind: str = "integer"
     elements: int = 0
     mismatches: int = 0
     largest_difference: float = 0.0
@@ -56,7 +65,9 @@ class LayerComparison:
             real = theirs.astype("float64")
         difference = np.abs(ours.astype("float64") - theirs)
         self.elements += difference.size
-        self.mismatches += int(np.count_nonzero(difference))
+        is_float = self.kind == "float" and not tensor.scale.size
+        allowed = FLOAT_TOLERANCE * np.abs(ours).max(initial=0) if is_float else 0
+        self.mismatches += int(np.count_nonzero(difference > allowed))
         self.largest_difference = max(self.largest_difference, float(difference.max(initial=0)))
         self.signal += float(np.sum(np.square(exact, dtype="float64")))
         self.noise += float(np.sum(np.square(exact - real)))
@@ -82,22 +93,26 @@ class VerificationReport:
     float_agreement: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def mismatches(self, kernels: str = "reference") -> int:
-        """Returns how many elements differ over all tensors."""
+        """Returns how many elements differ over all tensors; floats, by more than is allowed."""
         return sum(row.mismatches for row in self.layers[kernels].values())
 
     @property
     def exact(self) -> bool:
-        """Whether no element of any tensor differs from the reference kernels'."""
+        """Whether no element of any tensor differs from the reference kernels', as `mismatches`."""
         return "reference" in self.layers and self.mismatches() == 0
+
+    @property
+    def fully_integer(self) -> bool:
+        """Whether no layer stays in float."""
+        return all(row.kind == "integer" for rows in self.layers.values() for row in rows.values())
 
     @property
     def verdict(self) -> str:
         """One line for each set of kernels."""
         lines = []
         for kernels, rows in self.layers.items():
-            wrong, total = self.mismatches(kernels), sum(row.elements for row in rows.values())
             lines.append(
-                f"{kernels} kernels: {wrong} of {total} elements differ in {len(rows)} tensors; "
+                f"{kernels} kernels: {_difference(rows)}; "
                 f"top-1 equal to Keras on {self.agreement[kernels]} of {self.samples}, "
                 f"to the float model on {self.float_agreement[kernels]}"
             )
@@ -105,6 +120,8 @@ class VerificationReport:
             proven = "NOT PROVEN (the reference kernels were not run)"
         else:
             proven = "EXACT" if self.exact else "NOT EXACT"
+        if not self.fully_integer:
+            proven += ", NOT FULLY INTEGER"
         return f"{proven}: " + ". ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,7 +134,8 @@ class VerificationReport:
             ]
             for kernels, rows in self.layers.items()
         }
-        return {**dataclasses.asdict(self), "layers": layers, "exact": self.exact}
+        verdicts = {"exact": self.exact, "fully_integer": self.fully_integer}
+        return {**dataclasses.asdict(self), "layers": layers, **verdicts}
 
     def __str__(self):
         from rich.console import Console
@@ -126,11 +144,13 @@ class VerificationReport:
         console = Console(file=io.StringIO(), width=110)
         for kernels, rows in self.layers.items():
             table = Table(title=f"Keras against LiteRT's {kernels} kernels")
-            for heading in ("tensor", "elements", "mismatches", "largest", "SQNR dB"):
-                table.add_column(heading, justify="left" if heading == "tensor" else "right")
+            for heading in ("tensor", "kind", "elements", "mismatches", "largest", "SQNR dB"):
+                is_text = heading in ("tensor", "kind")
+                table.add_column(heading, justify="left" if is_text else "right")
             for row in rows.values():
                 table.add_row(
                     row.name,
+                    row.kind,
                     str(row.elements),
                     str(row.mismatches),
                     f"{row.largest_difference:g}",
@@ -139,3 +159,28 @@ class VerificationReport:
             console.print(table)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue() + self.verdict
+
+
+def _difference(rows: dict[str, LayerComparison]) -> str:
+    """How many elements differ, and what that means of tensors in float."""
+    wrong, total = (
+        {
+            kind: sum(getattr(row, name) for row in rows.values() if row.kind == kind)
+            for kind in KINDS
+        }
+        for name in ("mismatches", "elements")
+    )
+    counts = {kind: sum(row.kind == kind for row in rows.values()) for kind in KINDS}
+    integers = [kind for kind in KINDS if kind != "float"]
+    text = (
+        f"{sum(wrong[kind] for kind in integers)} of {sum(total[kind] for kind in integers)} "
+        f"elements differ in {sum(counts[kind] for kind in integers)} tensors"
+    )
+    if counts["float"]:
+        text += (
+            f"; {wrong['float']} of {total['float']} elements differ by more "
+            f"than {FLOAT_TOLERANCE:g} of the largest in {counts['float']} float tensors"
+        )
+    if counts["after float"]:
+        text += f"; {counts['after float']} integer tensors behind these, given LiteRT's inputs"
+    return text

@@ -13,9 +13,17 @@ from keras_qat.data import Batch, batches
 from keras_qat.errors import InvalidDataError, KernelLimitError, NotQuantizedError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
-from keras_qat.layers import QSoftmax, QuantizedModel, QuantizeInput, float_mode
+from keras_qat.layers import (
+    ObserveRange,
+    QSoftmax,
+    QuantizedModel,
+    QuantizeInput,
+    float_mode,
+)
 from keras_qat.litert import Runner
+from keras_qat.lowering import INFERENCE_TYPES
 from keras_qat.verification.conversion import to_file_input
+from keras_qat.verification.locality import behind_float, local_values, real_values
 from keras_qat.verification.report import LayerComparison, VerificationReport
 
 # The limit is 512; ours leaves room for the kernel's rounding.
@@ -31,6 +39,10 @@ def verify(
     verbose: int = 1,
 ) -> VerificationReport:
     """Compares a quantized model with its exported file, tensor by tensor, integer by integer.
+
+    Tensors of layers that stay in float are compared within `FLOAT_TOLERANCE`. These layers, and
+    the integer ones behind them, are given the inputs that they have in the file: so integers are
+    exact there too, though float kernels are not, and each row is about one layer alone.
 
     Args:
         model: A quantized model.
@@ -75,13 +87,14 @@ def verify(
     report = VerificationReport({name: {} for name in runners}, names)
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
+    graph = read_model(model)
     for batch, ours, exact in _keras_values(model, batches(data, model)):
         report.samples += len(batch[0])
         if "reference" in runners:
             check_kernel_limits(model, ours)
         for name, runner in runners.items():
             runner.run([to_file_input(x, t) for x, t in zip(batch, runner.inputs, strict=True)])
-            _compare(report, name, runner, ours, exact)
+            _compare(report, name, runner, graph, ours, exact)
     if verbose:
         print(report)
     return report
@@ -91,11 +104,16 @@ def _sources(graph: Graph) -> dict[str, str]:
     """Names the layer that computes each tensor that a file of the model may have."""
     layers = [node for node in graph.nodes.values() if not node.is_input]
     # Ids have no such layer: nothing happens to them.
-    quantizers = [node for node in layers if isinstance(node.head, QuantizeInput)]
+    kinds = QuantizeInput, ObserveRange
+    quantizers = [
+        node
+        for node in layers
+        if isinstance(node.head, kinds) and graph.nodes[node.inputs[0].node].is_input
+    ]
     sources = {node.inputs[0].node: node.name for node in quantizers}
     sources |= {node.name: node.name for node in layers}
     for name, source in list(sources.items()):
-        for dtype in ("uint8", "float32"):  # an output that was converted
+        for dtype in INFERENCE_TYPES:  # an output that was converted
             sources.setdefault(f"{name}_{dtype}", source)
     return sources
 
@@ -138,7 +156,7 @@ def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) ->
         KernelLimitError: If the values reach the limit.
     """
     for node in read_model(model).nodes.values():
-        if not isinstance(node.head, QSoftmax):
+        if not isinstance(node.head, QSoftmax) or node.head.scheme is None:
             continue
         logits = values[node.inputs[0].node].astype("float64")
         sums = np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1)
@@ -171,24 +189,34 @@ def _keras_values(
     for batch in data:
         ours = values(quantized, batch)
         with float_mode():
-            yield batch, ours, values(exact, batch)
+            real = values(exact, batch)
+        yield batch, ours, real
 
 
 def _compare(
     report: VerificationReport,
     kernels: str,
     runner: Runner,
+    graph: Graph,
     ours: dict[str, np.ndarray],
     exact: dict[str, np.ndarray],
 ) -> None:
     rows, theirs = report.layers[kernels], runner.tensors()
+    kinds, sources = behind_float(graph), _sources(graph)
+    local = local_values(graph, kinds, theirs, runner.details)
     # In the model's order; the parts of a layer have no counterpart in Keras.
     for name in (name for name in ours if name in theirs):
-        tensor = runner.details[name]
+        tensor, source = runner.details[name], sources[name]
+        kind = kinds.get(source, "integer")
+        if kind == "float" and name != source:
+            kind = "after float"  # converted at the file's end
         # A float32 input is what it is.
-        if tensor.scale.size or name in report.outputs:
-            row = rows.setdefault(name, LayerComparison(name))
-            row.add(ours[name], theirs[name], exact[name], tensor)
+        if tensor.scale.size or name in report.outputs or kind == "float":
+            values = ours[name]
+            if source in kinds:
+                values = local[name] if name in local else _unconverted(name, theirs, runner)
+            row = rows.setdefault(name, LayerComparison(name, kind))
+            row.add(values, theirs[name], exact[name], tensor)
     same = {"keras": True, "float": True}
     for name in report.outputs:
         place = _largest(theirs[name])
@@ -196,6 +224,12 @@ def _compare(
         same["float"] &= _equal_rows(place, _largest(exact[name]))
     report.agreement[kernels] += int(np.sum(same["keras"]))
     report.float_agreement[kernels] += int(np.sum(same["float"]))
+
+
+def _unconverted(name: str, theirs: dict[str, np.ndarray], runner: Runner) -> np.ndarray:
+    """The real values of the file's tensor that a converted output was made of."""
+    inner = name.rpartition("_")[0]
+    return real_values(theirs[inner], runner.details[inner])
 
 
 def _largest(values: np.ndarray) -> np.ndarray:

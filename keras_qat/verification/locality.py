@@ -1,0 +1,86 @@
+"""What layers compute of a file's own tensors: how float layers, and those behind, are compared.
+
+Float kernels add in another order than Keras does, and a float that differs in its last bit may be
+rounded to another integer further on. Given the same inputs, the layers behind are exact again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.graph import Edge, Graph, Node
+
+
+def behind_float(graph: Graph) -> dict[str, str]:
+    """Names the nodes that stay in float, and those behind them.
+
+    Args:
+        graph: The graph of a quantized model.
+
+    Returns:
+        `"float"` or `"after float"` by the name of the node; integer layers are absent.
+    """
+    found: dict[str, str] = {}
+    for node in graph.nodes.values():
+        if node.is_input:
+            continue
+        if node.head.scheme is None:
+            found[node.name] = "float"
+        elif any(edge.node in found for edge in node.inputs):
+            found[node.name] = "after float"
+    return found
+
+
+def local_values(
+    graph: Graph,
+    names: Mapping[str, str],
+    tensors: Mapping[str, np.ndarray],
+    details: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Computes layers of the inputs that they have in a file.
+
+    Args:
+        graph: The graph of a quantized model.
+        names: Names of the nodes to compute.
+        tensors: Value of each tensor of the file, by name.
+        details: `TensorDetails` of each tensor, by name.
+
+    Returns:
+        Real values of what each node computes.
+    """
+
+    def read(edge: Edge) -> np.ndarray:
+        name = _tensor_of(graph, edge, tensors)
+        return real_values(tensors[name], details[name])
+
+    return {name: _called(graph.nodes[name], read) for name in names}
+
+
+def real_values(values: np.ndarray, tensor: Any) -> np.ndarray:
+    """Returns what the integers of a tensor stand for, float32; real values and ids as they are."""
+    if not tensor.scale.size:
+        return values
+    centered = values.astype("int32") - np.int32(tensor.zero_point[0])
+    return centered.astype("float32") * np.float32(tensor.scale[0])
+
+
+def _called(node: Node, read: Any) -> np.ndarray:
+    args, kwargs = tree.map_structure(
+        lambda leaf: ops.convert_to_tensor(read(leaf)) if isinstance(leaf, Edge) else leaf,
+        node.arguments,
+    )
+    layer: keras.layers.Layer = node.head
+    return ops.convert_to_numpy(layer(*args, **kwargs, training=False))
+
+
+def _tensor_of(graph: Graph, edge: Edge, tensors: Mapping[str, Any]) -> str:
+    """The name of a tensor in the file: of what makes it, if not all layers add an operator."""
+    node = graph.nodes[edge.node]
+    while node.name not in tensors and node.inputs:
+        node = graph.nodes[node.inputs[0].node]
+    return node.name

@@ -1,0 +1,219 @@
+"""Layers that stay in float: which operators a file has, at which borders, and what it computes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import InvalidOverrideError, UnsupportedLayerError
+from tests.layers.contract import exported, operators_of, run_litert
+
+FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}
+UINT8_ENDS = {"inference_input_type": "uint8", "inference_output_type": "uint8"}
+
+
+def images(count=16):
+    return np.random.default_rng(0).normal(size=(count, 6, 6, 3)).astype("float32")
+
+
+def residual():
+    """A residual block with batch normalization, pooling and a head."""
+    inputs = keras.Input((6, 6, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1")(inputs)
+    x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="bn1")(x))
+    y = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv2")(x)
+    y = layers.Conv2D(4, 3, padding="same", name="conv3")(y)
+    x = layers.ReLU(name="relu2")(layers.Add(name="add")([x, y]))
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(inputs, layers.Dense(5, name="head")(x))
+
+
+def quantized(model, overrides, data=None):
+    model = keras_qat.quantize_model(model, overrides=overrides)
+    keras_qat.calibrate(model, images() if data is None else data, verbose=0)
+    return model
+
+
+def operators(overrides, ends=None, build=residual, data=None):
+    """The operators of the file, abbreviated: Q and D are the borders, C is a convolution."""
+    short = {"QUANTIZE": "Q", "DEQUANTIZE": "D", "CONV_2D": "C", "FULLY_CONNECTED": "F"}
+    short |= {"ADD": "+", "MEAN": "M", "RELU": "R", "DEPTHWISE_CONV_2D": "N", "MAX_POOL_2D": "P"}
+    content = exported(quantized(build(), overrides, data), **(ends or {}))
+    return " ".join(short.get(code, code) for code in operators_of(content))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, "C C C + M F"),
+        ({"conv1": "int8"}, "C C C + M F"),
+        ({"conv2": None}, "C D C Q C + M F"),  # the middle
+        ({"conv2": None, "conv3": None}, "C D C C Q + M F"),  # a branch of the block, two adjacent
+        ({"conv1": None}, "D C Q C C + M F"),  # the first, with what is fused into it
+        ({"head": None}, "C C C + M D F Q"),  # the last
+        ({"relu1": None}, "C D R Q C C + M F"),  # only the activation
+        ({"bn1": None}, "C D N Q C C + M F"),  # with the activation behind, which it takes up
+        ({"conv1": None, "relu1": "int8"}, "D C Q R C C + M F"),
+        ({"add": None}, "C C C D D + Q M F"),
+        ({".*": None, "conv2": "int8"}, "D C Q C D C + M F Q"),  # all but one
+        ({".*": None}, "D C C C + M F Q"),
+        ({layers.Conv2D: None}, "D C C C Q Q + M F"),  # a class, and its name
+        ({"Conv2D": None}, "D C C C Q Q + M F"),
+        ({r"conv[23]": None}, "C D C C Q + M F"),  # a regular expression
+        ({"conv.": None, "conv3": "int8"}, "D C C Q Q C + M F"),  # a name wins
+        ({"conv3": None, "conv2": "int8"}, "C C D C Q + M F"),
+    ],
+    ids=str,
+)
+def test_borders_are_where_schemes_change_and_nowhere_else(overrides, expected):
+    assert operators(overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ends", "expected"),
+    [
+        ({"conv1": None}, FLOAT_ENDS, "C Q C C + M F D"),
+        ({"head": None}, FLOAT_ENDS, "Q C C C + M D F"),
+        ({".*": None}, FLOAT_ENDS, "C C C + M F"),
+        ({"conv1": None}, UINT8_ENDS, "D C Q C C + M F Q"),
+        ({"head": None}, UINT8_ENDS, "Q C C C + M D F Q"),
+        ({".*": None}, UINT8_ENDS, "D C C C + M F Q"),
+    ],
+)
+def test_ends_have_the_types_that_were_asked_for(overrides, ends, expected):
+    assert operators(overrides, ends) == expected
+
+
+def test_a_float_tensor_is_quantized_once_and_an_integer_one_dequantized_once():
+    def build():
+        inputs = keras.Input((6, 6, 3))
+        x = layers.Conv2D(3, 1, name="source")(inputs)
+        a, b = layers.Conv2D(3, 1, name="float1")(x), layers.Conv2D(3, 1, name="float2")(x)
+        y = layers.Conv2D(3, 1, name="int1")(a), layers.Conv2D(3, 1, name="int2")(a)
+        return keras.Model(inputs, [*y, a, b])
+
+    overrides = {"float.": None}
+    # The output `a` is what the layers behind it take, too.
+    assert operators(overrides, build=build) == "C D C C Q C C Q"
+    assert operators(overrides, FLOAT_ENDS, build=build) == "Q C D C C Q C C D D"
+
+
+def test_an_input_that_both_kinds_take_is_rounded_for_integers_only():
+    def build():
+        inputs = keras.Input((6, 6, 3))
+        return keras.Model(inputs, [layers.Conv2D(2, 1, name=name)(inputs) for name in "ab"])
+
+    assert operators({"a": None}, FLOAT_ENDS, build=build) == "Q C C D"
+    assert operators({"a": None}, build=build) == "D C C Q"
+
+
+def test_float_pooling_does_not_tie_ranges():
+    def build():
+        inputs = keras.Input((6, 6, 3))
+        x = layers.MaxPooling2D(2, name="pool")(layers.Conv2D(4, 1, name="conv")(inputs))
+        return keras.Model(inputs, layers.Conv2D(2, 1, name="last")(x))
+
+    assert operators({"pool": None}, build=build) == "C D P Q C"
+    model = quantized(build(), {"pool": None})
+    behind = model.get_layer("last").links.inputs[0]
+    assert behind is model.get_layer("pool_quantize").links.output
+    assert behind is not model.get_layer("conv").links.output
+
+
+def test_the_name_of_a_nested_model_stands_for_all_its_layers():
+    def build():
+        inner = keras.Sequential(
+            [keras.Input((6, 6, 3)), layers.Conv2D(3, 1, name="a"), layers.Conv2D(3, 1, name="b")],
+            name="inner",
+        )
+        inputs = keras.Input((6, 6, 3))
+        x = layers.Conv2D(3, 1, name="before")(inputs)
+        return keras.Model(inputs, layers.Conv2D(3, 1, name="behind")(inner(x)))
+
+    assert operators({"inner": None}, build=build) == "C D C C Q C"
+    assert operators({"b": None}, build=build) == "C C D C Q C"
+    assert operators({"inner": None, "b": "int8"}, build=build) == "C D C Q C C"
+    assert operators({"inner": None, "behind": None}, build=build) == "C D C C C Q"
+
+
+def test_layers_that_are_rewritten_into_several_stay_in_float_as_a_whole():
+    def build():
+        inputs = keras.Input((6, 6, 3))
+        x = layers.Conv2D(4, 1, name="before")(inputs)
+        x = layers.SeparableConv2D(4, 3, activation="relu", name="separable")(x)
+        x = layers.Reshape((16, 4), name="tokens")(layers.BatchNormalization(name="bn")(x))
+        x = layers.MultiHeadAttention(2, 2, name="attention")(x, x)
+        return keras.Model(inputs, layers.Dense(3, name="head")(x))
+
+    found = operators({"separable": None}, build=build)
+    assert found.startswith("C D N C Q ") and found.count("D") == 1
+    codes = operators({"attention": None}, FLOAT_ENDS, build=build).split()
+    assert codes.count("D") == 2 and codes.count("Q") == 2  # one each at the ends
+    assert codes.index("D") < codes.index("SOFTMAX") < codes.index("Q", 1)
+
+
+def test_a_shared_layer_has_one_scheme_at_all_its_calls():
+    def build():
+        shared, inputs = layers.Dense(3, name="shared"), keras.Input((3,))
+        x = layers.Dense(3, name="between")(shared(inputs))
+        return keras.Model(inputs, layers.Dense(2, name="last")(shared(x)))
+
+    data = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    assert operators({"shared": None}, FLOAT_ENDS, build, data) == "F Q F D F Q F D"
+
+
+def test_a_float_layer_computes_what_keras_does():
+    float_model, x = residual(), images()
+    model = quantized(float_model, {".*": None})
+    exact = float_model.predict(x, verbose=0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), exact, rtol=0, atol=1e-5)
+    tensors, (name,) = run_litert(exported(model, **FLOAT_ENDS), [x])
+    np.testing.assert_allclose(tensors[name][0], exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("overrides", [{"conv2": None}, {"conv1": None, "head": None}], ids=str)
+def test_training_and_saving(overrides, tmp_path):
+    model, x = quantized(residual(), overrides), images(32)
+    before = [w.numpy() for w in model.trainable_weights]
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, np.arange(32) % 5, epochs=2, verbose=0)
+    assert all(np.any(w.numpy() != b) for w, b in zip(model.trainable_weights, before, strict=True))
+    path = tmp_path / "model.tflite"
+    keras_qat.export_litert(model, path)
+    assert keras_qat.verify(model, path, x, verbose=0).exact
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    keras_qat.export_litert(loaded, tmp_path / "loaded.tflite")
+    assert (tmp_path / "loaded.tflite").read_bytes() == path.read_bytes()
+
+
+def test_ranges_of_borders_can_come_from_training_alone():
+    model = keras_qat.quantize_model(residual(), overrides={"conv1": None, "head": None})
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images(), np.arange(16) % 5, verbose=0)
+    assert operators_of(exported(model))[0] == "DEQUANTIZE"
+
+
+def test_a_clone_can_be_quantized_with_overrides():
+    clone = keras_qat.clone_model(residual())
+    model = quantized(clone, {"conv2": None})
+    assert [o for o in operators_of(exported(model)) if "QUANT" in o] == ["DEQUANTIZE", "QUANTIZE"]
+    with pytest.raises(InvalidOverrideError, match="relu9"):
+        keras_qat.quantize_model(clone, overrides={"relu9": None})
+
+
+def test_a_layer_without_a_float_form_is_refused_by_name():
+    class QOdd(keras_qat.layers.QuantizedLayer):
+        def float_forward(self, inputs, training=None):
+            return inputs
+
+        def lower(self, builder, *inputs):
+            self._linked()
+            return inputs[0]
+
+    x = keras.Input((3,))
+    model = keras.Model(x, QOdd(name="odd")(layers.Dense(3, name="dense")(x)))
+    with pytest.raises(UnsupportedLayerError, match="integer form only.*'odd'.*To fix it"):
+        keras_qat.quantize_model(model, overrides={"odd": None})
