@@ -17,7 +17,7 @@ from keras import ops, tree
 import keras_qat
 from docs.generate_supported import summary, table
 from docs.rewrite_examples import EXAMPLES
-from keras_qat.graph import Edge, Graph, Node, Parameter, operation_named, read_model
+from keras_qat.graph import Edge, Graph, Node, Parameter, label_of, read_model
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.pipeline import PIPELINE, run_pipeline
 from keras_qat.passes.quantize_inputs import quantize_inputs
@@ -163,8 +163,8 @@ def _shapes(node: Node) -> str:
 def _expression(node: Node, shown: dict[str, str]) -> str:
     leaves = tree.flatten(node.arguments[0]) + tree.flatten(node.arguments[1])
     operands = [_operand(leaf, shown) for leaf in leaves if not isinstance(leaf, bool | None)]
-    text = f"{_kind(node.head)}({', '.join([*operands, *_options(node)])})"
-    return " + ".join([text, *map(_kind, node.operations[1:])])
+    text = f"{label_of(node.head)}({', '.join([*operands, *_options(node)])})"
+    return " + ".join([text, *map(label_of, node.operations[1:])])
 
 
 def _operand(leaf: Any, shown: dict[str, str]) -> str:
@@ -174,13 +174,6 @@ def _operand(leaf: Any, shown: dict[str, str]) -> str:
     if ops.size(value) == 1:
         return f"{float(ops.convert_to_numpy(value).item()):g}"
     return leaf.name if isinstance(leaf, Parameter) else f"constant{tuple(ops.shape(value))}"
-
-
-def _kind(operation: Any) -> str:
-    name = type(operation).__name__
-    if isinstance(operation, keras.layers.Layer):
-        return name
-    return operation_named(name).label
 
 
 def _options(node: Node) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from keras_qat import errors, layers
 from keras_qat.calibration import calibrate
+from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.layers.registry import register
 from keras_qat.lowering import export_litert
@@ -11,6 +12,7 @@ from keras_qat.version import __version__
 __all__ = [
     "__version__",
     "calibrate",
+    "check",
     "clone_model",
     "errors",
     "export_litert",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -146,11 +146,11 @@ def _rewritten(
     graph = read_any_model(model)
     if overrides is not None and scheme is not None:
         passes = with_borders(passes, overrides.schemes(graph), scheme)
-    _check_weights(model)
-    _check_inputs(graph)
+    for error in (*weight_errors(model), *input_errors(graph)):
+        raise error
     graph, log = run_pipeline(graph, passes)
     graph, schemes = remove_borders(graph, scheme)
-    _check_float(graph)
+    check_float(graph)
     if rewrites is not None:
         check_left_out(graph, rewrites)
     return graph, log, schemes
@@ -190,7 +190,7 @@ def _build(
     return result
 
 
-def _check_float(graph: Graph) -> None:
+def check_float(graph: Graph) -> None:
     """Raises if a layer, of a nested model too, is quantized."""
     if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
         raise InvalidModelError(
@@ -200,19 +200,19 @@ def _check_float(graph: Graph) -> None:
         )
 
 
-def _check_inputs(graph: Graph) -> None:
-    """Raises if an input is not used, or a size that LiteRT's kernels need is not known."""
+def input_errors(graph: Graph) -> Iterator[InvalidModelError]:
+    """Yields an error for each input that is not used, or has a size that is not known."""
     used = {*graph.consumers(), *graph.output_edges}
     for name in graph.inputs:
         if Edge(name) not in used:
-            raise InvalidModelError(
+            yield InvalidModelError(
                 "No output of the model depends on an input.",
                 layer=name,
                 fix="Leave it out: `keras.Model(inputs, outputs)` with the inputs that are used.",
             )
         shape = graph.nodes[name].shapes[0]
         if None in shape[1:]:
-            raise InvalidModelError(
+            yield InvalidModelError(
                 "An input of the model has a size that is not known.",
                 layer=name,
                 received=f"shape {shape}",
@@ -221,13 +221,13 @@ def _check_inputs(graph: Graph) -> None:
             )
 
 
-def _check_weights(model: keras.Model) -> None:
-    """Raises if a weight is not a finite number: no scale could represent it."""
+def weight_errors(model: keras.Model) -> Iterator[InvalidModelError]:
+    """Yields an error for each weight that is not finite: no scale could represent it."""
     for weight in model.weights:
         # Not in numpy, which would copy each one.
         if keras.backend.is_float_dtype(weight.dtype) and not ops.all(ops.isfinite(weight)):
             value = ops.convert_to_numpy(weight)
-            raise InvalidModelError(
+            yield InvalidModelError(
                 "A weight has values that are not finite numbers.",
                 layer=weight.path,
                 received=f"{int((~np.isfinite(value)).sum())} NaN or infinite value(s)",

@@ -17,6 +17,9 @@ class KerasQatError(Exception):
         expected: What would have been right.
         fix: One concrete thing to do about it.
 
+    Attributes:
+        what: As given; so are `layer`, `received`, `expected` and `fix`.
+
     Example:
     >>> print(KerasQatError("No weights.", layer="conv", fix="Call `model.build()`."))
     No weights. Layer: 'conv'. To fix it: Call `model.build()`.
@@ -31,7 +34,8 @@ class KerasQatError(Exception):
         expected: str | None = None,
         fix: str | None = None,
     ):
-        self.layer = layer
+        self.what, self.layer, self.fix = what, layer, fix
+        self.received, self.expected = received, expected
         parts = [what]
         if layer is not None:
             parts.append(f"Layer: '{layer}'.")

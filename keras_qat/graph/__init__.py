@@ -2,7 +2,7 @@
 
 from keras_qat.graph.building import build_model
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter
-from keras_qat.graph.patterns import Matcher, any_of, layer_of, maybe, operation_named
+from keras_qat.graph.patterns import Matcher, any_of, label_of, layer_of, maybe, operation_named
 from keras_qat.graph.ranges import RangeGroup, range_groups
 from keras_qat.graph.reading import read_model
 
@@ -15,6 +15,7 @@ __all__ = [
     "RangeGroup",
     "any_of",
     "build_model",
+    "label_of",
     "layer_of",
     "maybe",
     "operation_named",

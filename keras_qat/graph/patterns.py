@@ -78,6 +78,17 @@ def operation_named(*names: str) -> Matcher:
     return Matcher(label, test)
 
 
+def label_of(operation: Any) -> str:
+    """Returns what people call an operation: the class of a layer, the name in `keras.ops`.
+
+    Example:
+    >>> label_of(keras.layers.Flatten())
+    'Flatten'
+    """
+    name = type(operation).__name__
+    return name if isinstance(operation, keras.layers.Layer) else operation_named(name).label
+
+
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
