@@ -5,9 +5,6 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QuantizeInput
-from keras_qat.layers.float_functions import float_term
-from keras_qat.layers.functions import Function, looked_up
-from keras_qat.litert import Tensor
 from tests.layers.contract import Prepared, as_arrays, exported, operators_of, run_litert
 from tests.layers.test_contract import CASES
 
@@ -37,14 +34,3 @@ def test_layers_in_float_equal_keras(case):
         largest = np.max(np.abs(values))
         np.testing.assert_allclose(ours, values, rtol=0, atol=1e-5 * largest)
         np.testing.assert_allclose(theirs, values, rtol=0, atol=1e-5 * largest)
-
-
-def test_every_function_has_a_float_form():
-    x = Tensor("x", (None, 4), "float32")
-    options = {
-        "clip": {"x_min": 0.0, "x_max": 1.0},
-        "threshold": {"threshold": 0.0, "default_value": 1.0},
-        "power": {"x2": 3.0},
-    }
-    for name in looked_up():
-        assert float_term(Function(name, tuple(options.get(name, {}).items())), x).operands
