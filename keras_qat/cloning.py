@@ -138,14 +138,14 @@ def _rewritten(
     skip_layers: Sequence[str] = (),
     overrides: Overrides | None = None,
     scheme: Scheme | None = None,
-) -> tuple[Graph, tuple[Rewrite, ...]]:
-    """Reads a float model and runs the pipeline on it."""
+) -> tuple[Graph, tuple[Rewrite, ...], dict[str, Scheme | None]]:
+    """Reads a float model and runs the pipeline on it; also says the scheme of each node."""
     passes = select_rewrites(rewrites)
     if skip_layers:
         passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
-    graph = read_any_model(model)
+    graph = source = read_any_model(model)  # kept alive: operations are known by their ids
     if overrides is not None and scheme is not None:
-        passes = with_borders(passes, overrides.schemes(graph), scheme)
+        passes = with_borders(passes, overrides.schemes(source), scheme)
     for error in (*weight_errors(model), *input_errors(graph)):
         raise error
     graph, log = run_pipeline(graph, passes)

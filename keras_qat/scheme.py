@@ -54,20 +54,28 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
     """Returns the scheme with a given name.
 
     Args:
-        scheme: A name (`"int8"`), or a `Scheme`, which is returned as it is.
+        scheme: A name (`"int8"`), or one of `SCHEMES`, which is returned as it is.
 
     Returns:
         The `Scheme`.
 
     Raises:
-        InvalidSchemeError: If no scheme has that name.
+        InvalidSchemeError: If no scheme has that name, or the layers have no kernels for what a
+            `Scheme` says.
 
     Example:
     >>> get_scheme("int8").name
     'int8'
     """
     if isinstance(scheme, Scheme):
-        return scheme
+        if SCHEMES.get(scheme.name) == scheme:
+            return scheme
+        raise InvalidSchemeError(
+            "There are no kernels for this quantization scheme.",
+            received=f"{scheme}",
+            expected=f"one of {list(SCHEMES.values())}",
+            fix='Pass scheme="int8".',
+        )
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InvalidSchemeError(
             "Unknown quantization scheme.",

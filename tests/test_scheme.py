@@ -24,9 +24,23 @@ def test_every_scheme_is_found_by_its_name():
     assert all(name == scheme.name for name, scheme in SCHEMES.items())
 
 
-def test_a_scheme_is_taken_as_it_is():
-    scheme = Scheme("mine")
+def test_a_known_scheme_is_taken_as_it_is():
+    scheme = Scheme("int8")
     assert get_scheme(scheme) is scheme
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        Scheme("int8", weight_per_channel=False),
+        Scheme("int8", activation_bits=16),
+        Scheme("int8", weight_bits=4),
+        Scheme("mine"),
+    ],
+)
+def test_a_scheme_without_kernels_is_refused(scheme):
+    with pytest.raises(InvalidSchemeError, match="no kernels.*Expected: one of .*Received: Scheme"):
+        get_scheme(scheme)
 
 
 def test_a_scheme_cannot_be_changed():

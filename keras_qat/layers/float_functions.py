@@ -32,10 +32,9 @@ def float_term(function: Function, x: Any) -> Term:
     return _TERMS[function.name](x, **dict(function.options))
 
 
-# Those that LiteRT has an operator for.
+# Those that LiteRT has an operator for. CEIL, ELU and ROUND are not among its reference kernels.
 _OPERATORS = {
     "abs": "ABS",
-    "ceil": "CEIL",
     "cos": "COS",
     "exp": "EXP",
     "exponential": "EXP",
@@ -81,7 +80,6 @@ def _clipped(x, low, high):
 
 
 def _elu(x, alpha=1.0, width=1.0):
-    # LiteRT has an ELU, but not among its reference kernels.
     return _relu(x) + alpha * (_exp(_of("MINIMUM", x, 0.0) * (1.0 / width)) - 1.0)
 
 
@@ -135,9 +133,12 @@ def _parametrized_relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
 
 
 def _round(x, decimals=0):
-    if not decimals:
-        return _of("ROUND", x)
-    return _of("ROUND", _times(x, 10.0**decimals)) * 10.0**-decimals
+    # Halves go to the even number.
+    if decimals:
+        return _round(_times(x, 10.0**decimals)) * 10.0**-decimals
+    floor = _of("FLOOR", x)
+    rest, is_odd = _of("SUB", x, floor), floor - 2.0 * _of("FLOOR", 0.5 * floor)
+    return floor + _where("GREATER", rest, 0.5) + _where("EQUAL", rest, 0.5) * is_odd
 
 
 _TERMS: dict[str, Callable[..., Term]] = {
@@ -147,6 +148,7 @@ _TERMS: dict[str, Callable[..., Term]] = {
     "arctan": lambda x: _of("ATAN2", x, 1.0 + _times(x, 0.0)),
     "arctanh": lambda x: 0.5 * _log(_plus(x, 1.0) / _of("SUB", 1.0, x)),
     "cbrt": lambda x: _signed(x, _of("POW", _of("ABS", x), 1.0 / 3.0)),
+    "ceil": lambda x: -_of("FLOOR", _of("NEG", x)),
     "celu": lambda x, alpha=1.0: _elu(x, alpha, alpha),
     "clip": lambda x, x_min, x_max: _clipped(x, x_min, x_max),
     "cosh": lambda x: 0.5 * _exp(x) + 0.5 * _exp(_of("NEG", x)),

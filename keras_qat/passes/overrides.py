@@ -49,7 +49,7 @@ class Overrides:
 
         Args:
             graph: The user's model, as it was read. What a key says of a nested model holds for all
-                its layers, unless another key matches them by their own names.
+                its layers, those apart that another key names.
 
         Returns:
             Scheme, None for float, by the `id` of the operation.

@@ -2,8 +2,8 @@ import keras
 from keras import layers
 
 from keras_qat.graph import Edge, read_model
-from keras_qat.layers import QEmbedding, QuantizeInput
-from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.layers import ObserveRange, QDense, QEmbedding, Quantize, QuantizeInput
+from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.scheme import get_scheme
 
 INT8 = get_scheme("int8")
@@ -43,3 +43,50 @@ def test_ids_are_not_quantized():
     assert graph.nodes["table"].inputs == (Edge("ids"),)
     assert graph.nodes["sum"].inputs == (Edge("table"), Edge("numbers_quantize"))
     assert "ids_quantize" not in graph.nodes
+
+
+def dense(name, scheme):
+    return QDense(3, name=name, scheme=scheme)
+
+
+def taken(graph):
+    return {node.name: " ".join(map(str, node.inputs)) for node in graph.nodes.values()}
+
+
+def test_an_input_for_float_layers_alone_is_observed_and_not_rounded():
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, [dense("a", None)(x), dense("b", None)(x)])
+    graph = quantize_inputs(read_model(model), INT8).check()
+    assert taken(graph) == {"x": "", "x_quantize": "x", "a": "x_quantize", "b": "x_quantize"}
+    assert type(graph.nodes["x_quantize"].head) is ObserveRange
+
+
+def test_an_input_for_both_kinds_is_rounded_for_the_quantized_ones():
+    x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
+    both = layers.Add(name="sum")([dense("a", None)(x), dense("b", INT8)(x)])
+    model = keras.Model([x, y], [both, dense("c", None)(y)])
+    graph = quantize_inputs(read_model(model), INT8).check()
+    found = taken(graph)
+    assert (found["a"], found["b"], found["c"]) == ("x", "x_quantize", "y_quantize")
+    kinds = [type(graph.nodes[name].head) for name in ("x_quantize", "y_quantize")]
+    assert kinds == [QuantizeInput, ObserveRange]
+
+
+def test_what_a_float_layer_computes_is_quantized_once_for_all_that_are():
+    x = keras.Input((3,), name="x")
+    a = dense("a", None)(x)
+    outputs = [dense("b", INT8)(a), dense("c", INT8)(a), dense("d", None)(a), a]
+    graph = quantize_floats(read_model(keras.Model(x, outputs)), INT8).check()
+    found = taken(graph)
+    assert (found["a_quantize"], found["b"], found["c"]) == ("a", "a_quantize", "a_quantize")
+    assert found["d"] == "a"
+    assert type(graph.nodes["a_quantize"].head) is Quantize
+    # As an output it is what the layer computes; what nothing quantized takes is observed.
+    assert list(map(str, graph.outputs)) == ["b", "c", "d_range", "a"]
+    assert type(graph.nodes["d_range"].head) is ObserveRange
+
+
+def test_a_graph_without_float_layers_has_nothing_to_quantize():
+    x = keras.Input((3,), name="x")
+    graph = read_model(keras.Model(x, dense("b", INT8)(dense("a", INT8)(x))))
+    assert taken(quantize_floats(graph, INT8)) == taken(graph)
