@@ -6,8 +6,10 @@ from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.layers.registry import register
 from keras_qat.lowering import export_litert
+from keras_qat.stripping import strip_quantization
 from keras_qat.verification import verify
 from keras_qat.version import __version__
+from keras_qat.weights import integer_weights
 
 __all__ = [
     "__version__",
@@ -16,8 +18,10 @@ __all__ = [
     "clone_model",
     "errors",
     "export_litert",
+    "integer_weights",
     "layers",
     "quantize_model",
     "register",
+    "strip_quantization",
     "verify",
 ]

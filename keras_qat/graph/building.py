@@ -9,7 +9,7 @@ import keras
 from keras import tree
 
 from keras_qat.errors import InvalidModelError
-from keras_qat.graph.graph import Edge, Graph, Node, flatten_edges
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
 
 
 def build_model(
@@ -92,9 +92,13 @@ def _fits(shape: Any, like: Any) -> bool:
 def _call(node: Node, tensors: dict[Edge, Any]) -> Any:
     if node.is_input:
         return keras.Input(batch_shape=node.shapes[0], dtype=node.dtypes[0], name=node.name)
-    args, kwargs = tree.map_structure(
-        lambda leaf: tensors[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
-    )
+
+    def argument(leaf):
+        if isinstance(leaf, Edge):
+            return tensors[leaf]
+        return leaf.value if isinstance(leaf, Parameter) else leaf
+
+    args, kwargs = tree.map_structure(argument, node.arguments)
     result = node.head(*args, **kwargs)
     for operation in node.operations[1:]:
         result = operation(result)

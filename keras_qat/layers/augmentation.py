@@ -70,6 +70,10 @@ class QAugmentation(TrainingOnly):
         """Augments at training."""
         return self.layer(inputs, training=True) if training else inputs
 
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the Keras layer that augments."""
+        return [self.layer.from_config(self.layer.get_config())]
+
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer, with a copy of the Keras layer."""

@@ -127,6 +127,8 @@ class QBatchNormalization(WeightedLayer):
     def to_keras(self):
         """Returns a `BatchNormalization` with its weights, and an `Activation`."""
         norm = self.batch_normalization
+        if isinstance(norm, ChannelAffine):
+            return [norm.to_keras(self.name), *activation_behind(self)]
         layer = type(norm).from_config({**norm.get_config(), "name": self.name})
         if norm.built:
             build_like(layer, norm)

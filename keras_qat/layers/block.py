@@ -105,8 +105,11 @@ class Block(DropIn):
         if is_apart:
             config |= {"activation": None, "activity_regularizer": None}
         layers = [self._with_kernel(config)]
-        if norm is not None:
-            name = f"{self.name}_{norm.name}" if norm.name == _NORM_NAME else norm.name
+        name = f"{self.name}_{_NORM_NAME}"
+        if isinstance(norm, ChannelAffine):
+            layers.append(norm.to_keras(name if norm.name == _NORM_NAME else norm.name))
+        elif norm is not None:
+            name = name if norm.name == _NORM_NAME else norm.name
             behind = type(norm).from_config({**norm.get_config(), "name": name})
             if norm.built:
                 build_like(behind, norm)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import string
+
 import keras
 import numpy as np
+from keras import ops
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -32,6 +35,7 @@ class ChannelAffine(keras.layers.BatchNormalization):
 
     def build(self, input_shape):
         """Creates the variables; the statistics are constants."""
+        self.sizes = tuple(input_shape)
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape))
 
         def vector(name, initializer, trainable=False):
@@ -53,6 +57,25 @@ class ChannelAffine(keras.layers.BatchNormalization):
         """Multiplies and adds, at training and at inference."""
         del training, mask
         return inputs * self.gamma + self.beta
+
+    def to_keras(self, name: str) -> keras.layers.Layer:
+        """Returns the Keras layer that computes the same: one that trains if this does.
+
+        Args:
+            name: Name of the layer.
+        """
+        rank, channels = self.input_spec.ndim, self.gamma.shape[0]
+        values = [ops.convert_to_numpy(value) for value in (self.gamma, self.beta)]
+        if not self.trainable_variables:
+            scale, offset = (value.tolist() for value in values)
+            return keras.layers.Rescaling(scale, offset, name=name)
+        axes = string.ascii_lowercase[:rank]
+        sizes = (*self.sizes[1:-1], channels)
+        equation = f"{axes},{axes[-1]}->{axes}"
+        layer = keras.layers.EinsumDense(equation, sizes, bias_axes=axes[-1], name=name)
+        layer.build((None, *sizes))
+        layer.set_weights(values)
+        return layer
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -79,10 +79,20 @@ def _dot(layer: Any, inputs: Sequence[Any]) -> Any:
 
 @register(keras.layers.EinsumDense)
 def _einsum_dense(layer: Any, inputs: Any) -> Any:
-    y = ops.einsum(layer.equation, inputs, layer.kernel)
+    if _is_channelwise(layer.equation):
+        y = inputs * layer.kernel
+    else:
+        y = ops.einsum(layer.equation, inputs, layer.kernel)
     if layer.bias is not None:
         y = y + layer.bias
     return layer.activation(y)
+
+
+def _is_channelwise(equation: str) -> bool:
+    """Whether nothing is contracted: each channel has a factor, such as in `abc,c->abc`."""
+    operands, output = equation.split("->")
+    values, kernel = operands.split(",")
+    return values == output and len(kernel) == 1 and values.endswith(kernel)
 
 
 @register(keras.layers.Lambda)

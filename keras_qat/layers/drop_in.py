@@ -20,6 +20,8 @@ class DropIn(keras.layers.Layer):
 
     Args:
         *args: Arguments of the Keras layer.
+        keras_layer: The Keras layer that it was made of, serialized, where that has no weights
+            and its class is none that this one inherits from.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
@@ -38,10 +40,13 @@ class DropIn(keras.layers.Layer):
         if not is_own:
             cls.keras_class = inherited
 
-    def __init__(self, *args, name: str | None = None, **kwargs):
+    def __init__(
+        self, *args, name: str | None = None, keras_layer: dict[str, Any] | None = None, **kwargs
+    ):
         if name is None and self.keras_class is not None:
             name = _default_name(self.keras_class)
         super().__init__(*args, name=name, **kwargs)
+        self.keras_layer = keras_layer
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layers that compute in float what this layer does, with its weights.
@@ -56,10 +61,12 @@ class DropIn(keras.layers.Layer):
         >>> [layer.name for layer in block.to_keras()]
         ['conv', 'conv_batch_normalization', 'conv_relu']
         """
+        if self.keras_layer is not None:
+            return [keras.saving.deserialize_keras_object(self.keras_layer)]
         if self.keras_class is None:
             return None
-        config = self.keras_class.get_config(self)
-        layer = self.keras_class.from_config({**config, "trainable": self.trainable})
+        layer = self.keras_class.from_config(self.keras_class.get_config(self))
+        layer.trainable = self.trainable
         if self.built:
             build_like(layer, self)
             copy_by_path(self, layer)
@@ -84,7 +91,8 @@ class DropIn(keras.layers.Layer):
         >>> QDense.from_keras([keras.layers.Dense(3, name="head"), keras.layers.ReLU()]).name
         'head'
         """
-        chain = [layers] if isinstance(layers, keras.layers.Layer) else list(layers)
+        is_one = isinstance(layers, keras.layers.Layer)
+        chain: list[Any] = [layers] if is_one else list(layers)
         if not chain or type(chain[0]) is not cls.keras_class:
             raise InvalidModelError(
                 f"{cls.__name__} does not stand for these layers.",
@@ -98,6 +106,11 @@ class DropIn(keras.layers.Layer):
             build_like(layer, chain[0])
             layer.copy_from_keras(chain)
         return layer
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        source = {} if self.keras_layer is None else {"keras_layer": self.keras_layer}
+        return {**super().get_config(), **source}
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:

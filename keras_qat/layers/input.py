@@ -36,6 +36,10 @@ class QuantizeInput(QuantizedLayer):
         del training
         return ops.cast(inputs, "float32")
 
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns no layer: in float it does nothing."""
+        return []
+
     def integer(self, *inputs: Centered, output: Grid):
         """Rounds half away from zero, as LiteRT's QUANTIZE does."""
         scheme, x = self._scheme(), ops.cast(inputs[0].values, "float32")
@@ -86,6 +90,10 @@ class ObserveRange(QuantizedLayer):
     def compute_output_shape(self, input_shape):
         """Returns the shape of the input."""
         return input_shape
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns no layer: it does nothing."""
+        return []
 
     def call(self, inputs, training=None):
         """Returns the input as float32; training observes it."""

@@ -104,6 +104,26 @@ class QNormalize(QuantizedLayer, Normalize):
         "SUM",
     )
 
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns Keras's normalization over the last axes; None for groups of channels."""
+        shape = self.get_build_config()["input_shape"]
+        axes = [
+            axis for axis in range(-len(shape) + 1, 0) if math.prod(shape[axis:]) == self.rule.count
+        ]
+        if len(self.view) != 2 or not axes:
+            return None
+        last = list(range(axes[-1], 0))
+        epsilon = self.rule.epsilon
+        if self.rule.kind == "unit":
+            return [keras.layers.UnitNormalization(last, name=self.name)]
+        if self.rule.kind == "rms":
+            layer: Any = keras.layers.RMSNormalization(last, epsilon, name=self.name)
+            layer.trainable = False  # its factors are in the layer behind it
+        else:
+            plain = {"center": False, "scale": False, "name": self.name}
+            layer = keras.layers.LayerNormalization(last, epsilon, **plain)
+        return [layer]
+
     def float_forward(self, inputs, training=None):
         """Normalizes in float."""
         del training

@@ -31,6 +31,10 @@ class Requantize(QuantizedLayer):
         del training
         return inputs
 
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns no layer: in float it does nothing."""
+        return []
+
     def integer(self, *inputs: Centered, output: Grid):
         """Rescales the integers by the double rounding of QUANTIZE."""
         ((values, grid),) = inputs

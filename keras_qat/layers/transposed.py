@@ -77,7 +77,7 @@ def _check_output(node: Node) -> None:
     """The operator has the geometry of the convolution that it transposes."""
     head = node.head
     shape = head.get_build_config()["input_shape"]
-    sizes = shape[1:-1], node.shapes[0][1:-1]
+    sizes = [[int(size or 0) for size in each[1:-1]] for each in (shape, node.shapes[0])]
     for before, after, window, stride in zip(*sizes, head.kernel_size, head.strides, strict=True):
         taps = 1 if head.padding == "same" else window
         if before != (after - taps) // stride + 1:

@@ -68,7 +68,10 @@ def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
         raise _without_slice(node)
     if entry is not None:
-        return kind.from_match(node, scheme)
+        layer = kind.from_match(node, scheme)
+        if layer.keras_class is None and _is_without_weights(node):
+            layer.keras_layer = keras.saving.serialize_keras_object(node.head)
+        return layer
     return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": scheme})
 
 
@@ -76,6 +79,12 @@ def _can_fuse_its_own(kind: type[QuantizedLayer], node: Node) -> bool:
     """Whether an `activation` argument that was not split off is one that LiteRT fuses."""
     is_split = not kind.takes_activation or node.activation_split
     return is_split or function_name(node.head.activation) in FUSED_CODES
+
+
+def _is_without_weights(node: Node) -> bool:
+    """Whether a node is one of Keras's own layers, which its configuration says all about."""
+    is_own = type(node.head).__module__.startswith("keras.src.layers")
+    return is_own and len(node.operations) == 1 and not node.head.variables
 
 
 def _without_slice(node: Node) -> UnsupportedLayerError:

@@ -115,7 +115,7 @@ def test_to_and_from_keras():
     norm.gamma.assign([1.0, 2.0, 3.0])
     ours = UnfusedBatchNormalization.from_keras([norm, ReLU(name="relu")])
     assert ours.name == "norm" and ours.epsilon == 0.1
-    back = ours.to_keras()
+    back = ours.to_keras() or []
     assert [type(each) for each in back] == [type(norm), keras.layers.Activation]
     assert [each.name for each in back] == ["norm", "relu"]
     np.testing.assert_array_equal(np.array(back[0].gamma), [1.0, 2.0, 3.0])

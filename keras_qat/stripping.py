@@ -1,0 +1,95 @@
+"""strip_quantization: back from a quantized model to a plain Keras model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_qat.errors import NotQuantizedError
+from keras_qat.graph import Edge, Graph, Node, build_model, read_model
+from keras_qat.graph.graph import map_edges, unique_name
+from keras_qat.graph.tracing import trace_layer
+from keras_qat.layers import QuantizedLayer
+from keras_qat.passes.rewriting import splice
+
+
+def strip_quantization(model: keras.Model) -> keras.Model:
+    """Turns a quantized model, or a clone, into a plain Keras model with the trained weights.
+
+    It has no layer of `keras_qat`, so that it loads where this package is not installed. A block
+    becomes the layers that it was made of, under their names; what was no layer, such as a slice
+    or a sum with a constant, becomes operations of `keras.ops`. What rewrites have merged for
+    good stays merged: nested models stay open, and a padding that became part of a convolution
+    is no layer again.
+
+    Args:
+        model: What `quantize_model` or `clone_model` returned, trained or not. It is not changed.
+
+    Returns:
+        A functional `keras.Model` that computes in float what `model` computes before rounding.
+
+    Raises:
+        NotQuantizedError: If the model has no layer of this package.
+        InvalidModelError: If the model cannot be read.
+
+    Example:
+    >>> import keras_qat
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv"),
+    ...     keras.layers.BatchNormalization(name="norm"), keras.layers.ReLU(name="relu")])
+    >>> plain = strip_quantization(keras_qat.quantize_model(model))
+    >>> [layer.name for layer in plain.layers[1:]]
+    ['conv', 'norm', 'relu']
+    """
+    graph = read_model(model)
+    if not any(isinstance(node.head, QuantizedLayer) for node in graph.nodes.values()):
+        raise NotQuantizedError(
+            "There is nothing to strip off.",
+            layer=model.name,
+            received=f"a {type(model).__name__} without layers of keras_qat",
+            fix="Pass what `keras_qat.quantize_model` or `keras_qat.clone_model` returned.",
+        )
+    nodes: dict[str, Node] = {}
+    mapping: dict[Edge, Edge] = {}
+    made: dict[int, Any] = {}
+    taken = set(graph.nodes)
+    for node in graph.nodes.values():
+        node = node.rewired(mapping)
+        if not isinstance(node.head, QuantizedLayer):
+            nodes[node.name] = node
+            continue
+        outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
+        layers = made.setdefault(id(node.head), node.head.to_keras())
+        if layers is None:
+            added = splice(node, _in_operations(node, outer), mapping, taken)
+        else:
+            added = _in_layers(node, layers, mapping, taken)
+        nodes |= {each.name: each for each in added}
+    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
+    return build_model(dataclasses.replace(graph, nodes=nodes, outputs=outputs).check("stripping"))
+
+
+def _in_layers(
+    node: Node, layers: list[Any], mapping: dict[Edge, Edge], taken: set[str]
+) -> list[Node]:
+    """The calls of Keras layers in a row, the first one in the place of a node."""
+    if not layers:
+        mapping[Edge(node.name)] = node.inputs[0]
+        return []
+    added = [dataclasses.replace(node, operations=(layers[0],))]
+    for layer in layers[1:]:
+        name, edge = unique_name(layer.name, taken), Edge(added[-1].name)
+        taken.add(name)
+        added.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
+    mapping[Edge(node.name)] = Edge(added[-1].name)
+    return added
+
+
+def _in_operations(node: Node, graph: Graph) -> Graph:
+    """The operations that the layer computes in float with."""
+
+    def call(inputs):
+        return node.head.float_forward(inputs, training=False)
+
+    return trace_layer(node, graph, call)
