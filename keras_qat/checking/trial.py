@@ -45,8 +45,9 @@ def _without_culprit(
     graph: Graph, rewrite: Callable[[Graph], Graph], error: UnsupportedLayerError
 ) -> Graph:
     """Replaces the layer that a pass refuses, also where the error is about one inside it."""
-    if error.layer in graph.nodes:
-        return _replaced(graph, graph.nodes[error.layer])
+    named = graph.nodes.get(error.layer or "")
+    if named is not None:
+        return _replaced(graph, named)
     for node in graph.nodes.values():
         if node.is_input or find_slice(node.operations) is not None:
             continue
