@@ -69,19 +69,34 @@ def _bind_inputs(graph: Graph, input_tensors: Any) -> dict[Edge, Any]:
     edges, given = flatten_edges(graph.input_structure), tree.flatten(input_tensors)
     wanted = [(graph.shape(edge), graph.dtype(edge)) for edge in edges]
     found = [(tuple(x.shape), str(x.dtype)) for x in given if isinstance(x, keras.KerasTensor)]
-    is_alike = len(found) == len(given) == len(edges) and all(
-        dtype == other and _fits(shape, like)
-        for (like, dtype), (shape, other) in zip(wanted, found, strict=True)
+    is_alike = (
+        len(found) == len(given)
+        and _is_structured(input_tensors, graph)
+        and all(
+            dtype == other and _fits(shape, like)
+            for (like, dtype), (shape, other) in zip(wanted, found, strict=True)
+        )
     )
     if not is_alike:
         raise InvalidModelError(
             "The input tensors are not like the model's inputs.",
             layer=graph.name,
             received=f"{found or input_tensors!r}",
-            expected=f"Keras tensors of shape and dtype {wanted}",
+            expected=f"Keras tensors of shape and dtype {wanted}, in the structure of the inputs",
             fix="Make them with `keras.Input(shape, dtype=...)`.",
         )
     return dict(zip(edges, given, strict=True))
+
+
+def _is_structured(input_tensors: Any, graph: Graph) -> bool:
+    """Whether tensors have the structure of the inputs; a single one may be in a list or not."""
+    if len(graph.inputs) == len(tree.flatten(input_tensors)) == 1:
+        return True
+    try:
+        tree.assert_same_structure(graph.input_structure, input_tensors)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _fits(shape: Any, like: Any) -> bool:
