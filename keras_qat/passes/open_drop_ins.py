@@ -54,5 +54,7 @@ def _is_opened(operation: Any) -> bool:
     """Whether this is a float drop-in layer, not one that only a rewrite makes."""
     if not isinstance(operation, DropIn) or not operation.is_opened:
         return False
+    if not type(operation).__module__.startswith("keras_qat."):
+        return False  # what a subclass computes is its own
     norm = getattr(operation, "batch_normalization", None)
     return getattr(operation, "scheme", None) is None and not isinstance(norm, ChannelAffine)

@@ -15,6 +15,7 @@ from keras_qat.layers import (
     QDense,
     QDepthwiseConv1D,
     QDepthwiseConv2D,
+    QEinsumDense,
     QSeparableConv1D,
     QSeparableConv2D,
 )
@@ -60,6 +61,8 @@ LAYERS = [
     (QDense, L.Dense, (7,), (5,), SPELLED_OUT),
     (QDense, L.Dense, (3, 7), (5, "tanh"), {"use_bias": True}),
     (QDense, L.Dense, (7,), (5,), {"lora_rank": 2}),
+    (QEinsumDense, L.EinsumDense, (3, 7), ("abc,cd->abd", (None, 5)), {"bias_axes": "d"}),
+    (QEinsumDense, L.EinsumDense, (3, 7), ("abc,cde->abde", (None, 2, 5)), {}),
 ]
 
 
@@ -73,7 +76,9 @@ def pair(kind, theirs, shape, args, kwargs, norm, activation):
     given = theirs(*args, **kwargs).get_config()
     last = activation or given["activation"]
     keras.utils.set_random_seed(7)
-    given |= {"use_bias": block.use_bias, "activation": last}
+    given["activation"] = last
+    if "use_bias" in given:
+        given["use_bias"] = block.use_bias
     if not norm:
         return ours, keras.Sequential([keras.Input(shape), theirs.from_config(given)])
     # The penalty is on what the block returns.

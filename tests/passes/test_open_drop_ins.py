@@ -185,6 +185,23 @@ def test_a_sequence():
     assert file_of(ours, data) == file_of(plain, data)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Doubled(QConv2D):
+    """A subclass that computes something else."""
+
+    def float_forward(self, inputs, training=None):
+        return 2.0 * super().float_forward(inputs, training=training)
+
+
+def test_a_subclass_is_not_opened():
+    x = keras.Input(IMAGE)
+    model = keras.Model(x, Doubled(3, 3, name="doubled")(x))
+    clone = keras_qat.clone_model(model)
+    assert type(clone.get_layer("doubled")) is Doubled
+    data = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(clone(data)), np.asarray(model(data)))
+
+
 def test_the_log_says_it():
     image = keras.Input(IMAGE, name="image")
     clone = keras_qat.clone_model(keras.Model(image, apart_ours(image)))
