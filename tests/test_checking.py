@@ -180,11 +180,31 @@ def test_inputs_and_weights_are_checked():
     assert "8 NaN" in report.findings[0].message
 
 
+class Subclassed(keras.Model):
+    """A subclassed model of two layers that become one."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3, name="dense")
+        self.relu = layers.ReLU(name="relu")
+
+    def call(self, x):
+        return self.relu(self.dense(x))
+
+
 def test_a_subclassed_model_is_opened():
+    model = Subclassed(name="sub")
+    model(np.ones((1, 4), "float32"))
+    report = keras_qat.check(model)
+    assert becomes(report) == {"x": ["x_quantize"], "dense": ["dense"], "relu": ["dense"]}
+
+
+def test_a_subclassed_model_that_cannot_be_traced_is_a_finding():
     model = UsesTensorFlow(name="bad")
     model(np.ones((1, 4), "float32"))
-    with pytest.raises(errors.UnsupportedLayerError, match="bad"):
-        keras_qat.check(model)
+    report = keras_qat.check(model)
+    assert not report.ok and report.layers == () and report.findings[0].layer == "bad"
+    assert "subclassed_models.py, line " in str(report)
 
 
 def test_the_model_is_not_changed():

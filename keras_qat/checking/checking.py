@@ -10,7 +10,7 @@ import keras
 from keras_qat.checking.report import CheckedLayer, CheckReport, Finding, MadeLayer
 from keras_qat.checking.trial import Refused, Trial
 from keras_qat.cloning import check_float, input_errors, weight_errors
-from keras_qat.errors import KerasQatError
+from keras_qat.errors import KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node, label_of
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.passes import PIPELINE, Rewrite
@@ -48,7 +48,10 @@ def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
     norm -> conv (QConv2D) fold_batch_norms
     """
     resolved = get_scheme(scheme)
-    graph = read_any_model(model)
+    try:
+        graph = read_any_model(model)
+    except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
+        return CheckReport(model.name, resolved.name, (), (_finding(error),), ())
     errors = [*weight_errors(model), *input_errors(graph)]
     inlined = inline_models(graph)
     check_float(inlined)
