@@ -70,6 +70,24 @@ def test_label_is_a_public_name(label):
         assert callable(operator.attrgetter(label.removeprefix("keras."))(keras)), label
 
 
+def test_the_examples_of_layers_run(capsys):
+    text = (DOCS / "layers.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 4
+    names: dict = {"__name__": "examples"}
+    for block in blocks:
+        exec(block, names)
+    expected = [
+        "11 False",
+        "['conv', 'norm', 'relu']",
+        "None int8",
+        "['image', 'stem', 'stem_batch_normalization', 'stem_relu6']",
+        "int8 (16, 3, 3, 3) (16,) int32",
+    ]
+    # Beside them there are progress bars.
+    assert [line for line in capsys.readouterr().out.splitlines() if line in expected] == expected
+
+
 def test_the_examples_of_custom_layers_run(monkeypatch, capsys):
     monkeypatch.setattr(registry, "_CALLS", dict(registry._CALLS))
     text = (DOCS / "custom-layers.md").read_text()
