@@ -108,6 +108,17 @@ def test_an_input_that_both_kinds_take_is_rounded_for_integers_only():
     assert operators({"a": None}, build=build) == "D C C Q"
 
 
+def test_pixels_that_are_cast_may_go_to_float_layers():
+    def build():
+        inputs = keras.Input((6, 6, 3), dtype="uint8")
+        x = layers.Rescaling(1 / 255, -0.5, name="scale")(inputs)
+        return keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(x))
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 3)).astype("uint8")
+    assert operators({"scale": None}, build=build, data=pixels) == "D N Q C"
+    assert operators({"conv": None, "scale": None}, FLOAT_ENDS, build=build, data=pixels) == "C"
+
+
 def test_float_pooling_does_not_tie_ranges():
     def build():
         inputs = keras.Input((6, 6, 3))

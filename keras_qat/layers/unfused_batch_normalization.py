@@ -121,12 +121,17 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
 
     def lower(self, builder, *inputs):
         """Adds a MUL and an ADD."""
+        fused = fused_code(function_name(self.activation), self.output_grid())
+        if self.scheme is None:
+            affine = self._affine(self.moving_mean, self.moving_variance)
+            factor, offset = (Centered(values, None) for values in affine)
+            product = self._lowered(builder, "MUL", inputs[0], factor, "NONE", part="product")
+            return self._lowered(builder, "ADD", product, offset, fused)
         factor, offset = self._constants(self._linked().output.grid().scale)
         grid = [np.reshape(ops.convert_to_numpy(value), 1) for value in self._product_grid()]
         between = Quantization(grid[0].astype("float32"), grid[1].astype("int64"))
         inner = {"part": "product", "quantization": between}
         product = self._lowered(builder, "MUL", inputs[0], factor, "NONE", **inner)
-        fused = fused_code(function_name(self.activation), self._linked().output.grid())
         return self._lowered(builder, "ADD", product, offset, fused)
 
     def inner_observations(self) -> Iterator[tuple[RangeObserver, Callable[..., Any]]]:
@@ -171,10 +176,12 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return {**super().get_config(), **names}
 
     def _lowered(self, builder, code, x, constant: Centered, fused: str, **output):
-        values = ops.convert_to_numpy(self._spread(x, constant.values)).astype("int8")
-        scale = np.reshape(ops.convert_to_numpy(constant.grid.scale), 1)
+        values, quantization = ops.convert_to_numpy(self._spread(x, constant.values)), None
+        if constant.grid is not None:
+            scale = np.reshape(ops.convert_to_numpy(constant.grid.scale), 1)
+            values, quantization = values.astype("int8"), Quantization(scale, np.zeros(1, "int64"))
         role = "factor" if code == "MUL" else "offset"
-        operand = builder.constant(role, values, Quantization(scale, np.zeros(1, "int64")))
+        operand = builder.constant(role, values, quantization)
         return builder.operator(
             code,
             (x, operand),

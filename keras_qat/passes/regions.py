@@ -111,7 +111,8 @@ def _border(graph: Graph, edge: Edge, border: Border) -> Node:
         inputs=(edge,),
         arguments=((edge,), {}),
         shapes=(graph.shape(edge),),
-        dtypes=(graph.dtype(edge),),
+        # Integers of an input become real values, unless they are ids, which nothing casts.
+        dtypes=("float32" if graph.nodes[edge.node].is_input else graph.dtype(edge),),
     )
 
 
