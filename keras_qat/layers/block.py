@@ -63,7 +63,9 @@ class Block(DropIn):
             self.batch_normalization = self._make_batch_norm()
 
     def _make_batch_norm(self) -> keras.layers.Layer:
-        config = self.batch_norm if isinstance(self.batch_norm, dict) else {}
+        config: Any = {} if self.batch_norm is True else self.batch_norm
+        if not isinstance(config, dict):
+            raise self._bad_batch_norm(f"a {type(config).__name__}")
         kind = ChannelAffine if "trainable_scale" in config else keras.layers.BatchNormalization
         defaults = {
             "name": _NORM_NAME,
@@ -71,7 +73,19 @@ class Block(DropIn):
             "dtype": self.dtype_policy,
             "trainable": self.trainable,
         }
-        return kind.from_config({**defaults, **config})
+        try:
+            return kind.from_config({**defaults, **config})
+        except (TypeError, ValueError) as error:  # as Keras refuses arguments
+            raise self._bad_batch_norm(str(error)) from error
+
+    def _bad_batch_norm(self, received: str) -> InvalidModelError:
+        return InvalidModelError(
+            "No batch normalization can be made of this.",
+            layer=self.name,
+            received=received,
+            expected="True, False, or a dict of arguments of keras.layers.BatchNormalization",
+            fix='Write `batch_norm=True`, or such as `batch_norm={"momentum": 0.9}`.',
+        )
 
     def build(self, input_shape):
         """Builds the Keras layer and the batch normalization."""

@@ -137,6 +137,12 @@ def test_bias_less_with_a_batch_norm_unless_asked(kind):
     assert again.use_bias and again.batch_normalization is not None
 
 
+@pytest.mark.parametrize("value", ["yes", L.BatchNormalization(), {"momentums": 0.9}])
+def test_what_no_batch_norm_can_be_made_of(value):
+    with pytest.raises(InvalidModelError, match="Layer: 'conv'.*arguments of keras.layers"):
+        QConv2D(3, 1, batch_norm=value, name="conv")
+
+
 def test_a_bias_that_is_given_by_position():
     assert QDense(3, "relu", True, batch_norm=True).use_bias
 
