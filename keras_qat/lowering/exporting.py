@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_qat.errors import ExportError, NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
-from keras_qat.litert import Model, Operator, Quantization, Tensor, write
-from keras_qat.litert.float_versions import float_version
+from keras_qat.litert import Model, Operator, Tensor, write
+from keras_qat.lowering.builder import Builder, quantization_of
 
 # An unsigned 8-bit integer is the signed one plus this.
 _UNSIGNED_OFFSET = 128
@@ -52,7 +50,7 @@ def export_litert(
         ExportError: If the file cannot be written, or a type is none of the three.
 
     Example:
-    >>> import tempfile, keras, keras_qat
+    >>> import tempfile, keras, keras_qat, numpy as np
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     >>> qat = keras_qat.quantize_model(model)
     >>> keras_qat.calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
@@ -139,145 +137,6 @@ def check_float_layers(model: QuantizedModel) -> None:
             ) from error
 
 
-class Builder:
-    """Collects the operators that layers add in their `lower`.
-
-    Attributes:
-        operators: The operators so far, in order.
-    """
-
-    def __init__(self):
-        self.operators: list[Operator] = []
-        self._constants: dict[str, Tensor] = {}
-        self._dequantized: dict[Tensor, Tensor] = {}
-        self._node: Any = None
-
-    def enter(self, node: Node) -> None:
-        """Starts the operators of a node."""
-        self._node = node
-
-    @property
-    def output_shape(self) -> tuple[int | None, ...]:
-        """Shape of the node's output."""
-        return self._node.shapes[0]
-
-    @property
-    def is_float(self) -> bool:
-        """Whether the node's layer stays in float."""
-        return self._node.head.scheme is None
-
-    @property
-    def output_quantization(self) -> Quantization | None:
-        """Parameters of the node's output; None in float."""
-        return None if self.is_float else _quantization(self._node.head.links.output)
-
-    def operator(
-        self,
-        code: str,
-        inputs: Sequence[Tensor],
-        *,
-        part: str | None = None,
-        shape: Sequence[int | None] | None = None,
-        quantization: Quantization | None = None,
-        dtype: str | None = None,
-        version: int = 1,
-        options_type: str | None = None,
-        options: dict | None = None,
-    ) -> Tensor:
-        """Adds an operator.
-
-        Args:
-            code: Name of the operator, such as `"CONV_2D"`.
-            inputs: Its inputs.
-            part: Name of its output within the node; None for the node's own output.
-            shape: Shape of its output; the node's by default.
-            quantization: Parameters of its output; the node's by default if it is int8.
-            dtype: Type of its output; int8, or float32 if the layer stays in float. A type other
-                than int8 has no quantization: such tensors are plain integers inside a layer that
-                is made of several operators.
-            version: Version of the operator for int8; that for float32 follows from the rest.
-            options_type: Name of its options in the schema.
-            options: Their fields.
-
-        Returns:
-            The output tensor.
-        """
-        name = self._node.name if part is None else f"{self._node.name}/{part}"
-        dtype = dtype or ("float32" if self.is_float else "int8")
-        if dtype == "int8":
-            quantization = quantization or self.output_quantization
-        if dtype == "float32":
-            version = float_version(code, [x.shape for x in inputs], options or {})
-        shape = self.output_shape if shape is None else tuple(shape)
-        output = Tensor(name, shape, dtype, quantization)
-        self.operators.append(
-            Operator(code, tuple(inputs), (output,), version, options_type, options or {})
-        )
-        return output
-
-    def reshape(self, x: Tensor, shape: Sequence[int | None], *, part: str | None = None) -> Tensor:
-        """Adds a RESHAPE, which keeps the parameters; an unknown batch size stays unknown."""
-        sizes = np.array([-1 if size is None else size for size in shape], "int32")
-        sizes = self.constant("shape" if part is None else f"{part}/shape", sizes)
-        return self.operator(
-            "RESHAPE",
-            (x, sizes),
-            part=part,
-            shape=shape,
-            quantization=x.quantization,
-            options_type="ReshapeOptions",
-            options={"newShape": sizes.data},
-        )
-
-    def constant(
-        self, role: str, data: np.ndarray, quantization: Quantization | None = None
-    ) -> Tensor:
-        """Returns a constant of the node's layer; calls of a shared layer share an equal one."""
-        name, data = f"{self._node.head.name}/{role}", np.asarray(data, order="C")
-        known = self._constants.get(name)
-        if known is not None and not np.array_equal(np.asarray(known.data), data):
-            name = f"{self._node.name}/{role}"
-        if name not in self._constants:
-            self._constants[name] = Tensor(name, data.shape, str(data.dtype), quantization, data)
-        return self._constants[name]
-
-    def weights(self, kernel: np.ndarray, scale: np.ndarray | None, *, axis: int) -> Tensor:
-        """Returns the layer's int8 kernel, quantized per channel along `axis`, or float kernel."""
-        return self.constant("kernel", kernel, None if scale is None else _symmetric(scale, axis))
-
-    def bias(self, bias: np.ndarray, x: Tensor, kernel_scale: np.ndarray | None) -> Tensor:
-        """Returns the layer's int32 bias at the scale of the input times the kernel's, or float."""
-        if kernel_scale is None:
-            return self.constant("bias", bias)
-        assert x.quantization is not None
-        scale = x.quantization.scale * kernel_scale
-        return self.constant("bias", bias.astype("int32"), _symmetric(scale, 0))
-
-    def dequantize(self, x: Tensor) -> Tensor:
-        """Returns the real values of a tensor: one DEQUANTIZE, however many take them."""
-        if x.quantization is None:
-            return x
-        if x not in self._dequantized:
-            outer = Tensor(f"{x.name}_float32", x.shape, "float32")
-            version = 2 if x.dtype == "int8" else 1
-            self.operators.append(
-                Operator("DEQUANTIZE", (x,), (outer,), version, "DequantizeOptions")
-            )
-            self._dequantized[x] = outer
-        return self._dequantized[x]
-
-
-def _symmetric(scale: np.ndarray, axis: int) -> Quantization:
-    scale = np.asarray(scale, "float32").reshape(-1)
-    return Quantization(scale, np.zeros(scale.shape, "int64"), axis)
-
-
-def _quantization(parameters: Any, offset: int = 0) -> Quantization:
-    scale, zero_point = (ops.convert_to_numpy(value) for value in parameters.grid())
-    scale, zero_point = np.asarray(scale, "float32").reshape(1), int(zero_point) + offset
-    return Quantization(scale, np.array([zero_point], "int64"))
-
-
 def _lower_inputs(
     builder: Builder, graph: Graph, tensors: dict[Edge, Tensor], dtype: str
 ) -> dict[str, Tensor]:
@@ -306,7 +165,7 @@ def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tens
     if dtype == "float32":
         return Tensor(name, shape, dtype)
     offset = _UNSIGNED_OFFSET if dtype == "uint8" else 0
-    return Tensor(name, shape, dtype, _quantization(parameters, offset))
+    return Tensor(name, shape, dtype, quantization_of(parameters, offset))
 
 
 def _lower_outputs(
