@@ -58,6 +58,8 @@ class Node:
         dtypes: Dtype of each output.
         activation_split: Whether the `activation` argument of the first operation was split
             off into a node of its own, so that the first operation itself is linear.
+        input_affine: Arguments of a constant factor and offset for each channel, which the first
+            operation applies to its input first; None for none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Node:
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
     activation_split: bool = False
+    input_affine: Mapping[str, Any] | None = None
 
     @property
     def head(self):

@@ -15,6 +15,7 @@ from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.block import Block, with_trainable
 from keras_qat.layers.drop_in import activation_config, assign_copy
 from keras_qat.layers.fused import activation_limits, fused_code
+from keras_qat.layers.input_affine import InputAffine
 from keras_qat.layers.requantize import requantize_centered
 from keras_qat.quantizers import (
     Grid,
@@ -59,6 +60,7 @@ class WeightedLayer(QuantizedLayer, Block):
 
     Args:
         *args: Arguments of the Keras layer.
+        input_affine: Arguments of an `InputAffine`, which the layer applies first.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of the Keras layer and of `Block`.
     """
@@ -66,6 +68,10 @@ class WeightedLayer(QuantizedLayer, Block):
     takes_activation = True
     # The dimensions of the kernel that number its output channels.
     channel_axes: tuple[int, ...] = (-1,)
+
+    def __init__(self, *args, input_affine: dict | None = None, scheme=None, **kwargs):
+        super().__init__(*args, scheme=scheme, **kwargs)
+        self.input_affine = None if input_affine is None else InputAffine(**input_affine)
 
     def apply_kernel(self, x, kernel):
         """Computes the linear part: float32 tensors in, float32 tensor out."""
@@ -85,7 +91,7 @@ class WeightedLayer(QuantizedLayer, Block):
 
     def float_forward(self, inputs, training=None):
         """Applies kernel, bias, batch normalization and activation in float."""
-        return self.finish(self.apply_kernel(inputs, self.kernel), training)
+        return self.finish(self.apply_kernel(inputs, self._input_kernel()), training)
 
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
@@ -93,7 +99,7 @@ class WeightedLayer(QuantizedLayer, Block):
         # A channel with gamma = 0 has no folded weights: its own ones keep the gradient alive.
         fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
         fold = ops.reshape(fold, _channel_shape(self.kernel, self.channel_axes))
-        folded = self.kernel * fold
+        folded = self._input_kernel() * fold
         high = self._scheme().weight_high
         scale = weight_scale(folded, _summed_axes(folded, self.channel_axes), high)
         kernel = fake_quantize_weights(folded, ops.stop_gradient(scale), high) / fold
@@ -139,7 +145,7 @@ class WeightedLayer(QuantizedLayer, Block):
         """
         offset, shifted = self._bias_terms()
         return _integer_weights(
-            ops.convert_to_tensor(self.kernel),
+            self._input_kernel(),
             self._channel_scale(),
             offset,
             shifted,
@@ -159,7 +165,7 @@ class WeightedLayer(QuantizedLayer, Block):
             fold = ops.reshape(
                 self._channel_scale(), _channel_shape(self.kernel, self.channel_axes)
             )
-            kernel, bias = self.kernel * fold, sum(self._bias_terms())
+            kernel, bias = self._input_kernel() * fold, sum(self._bias_terms())
             return ops.convert_to_numpy(kernel), None, ops.convert_to_numpy(bias)
         links = self._linked()
         scales = links.inputs[0].grid().scale, links.output.grid().scale
@@ -189,7 +195,26 @@ class WeightedLayer(QuantizedLayer, Block):
             config |= activation_config(cls, operation)
         if node.activation_split:
             config["activation_name"] = None
-        return cls.from_config({**with_trainable(config), "scheme": scheme})
+        config = {**with_trainable(config), "scheme": scheme}
+        if node.input_affine is not None:
+            config["input_affine"] = dict(node.input_affine)
+        return cls.from_config(config)
+
+    def finish(self, y, training=None):
+        """Applies the input's offset, bias, batch normalization and activation in float."""
+        return super().finish(y if self._shift() is None else y + self._shift(), training)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the Keras layers that compute in float what this layer does, with its weights."""
+        layers = super().to_keras()
+        if self.input_affine is None or layers is None:
+            return layers
+        return [self.input_affine.to_keras(), *layers]
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        affine = {} if self.input_affine is None else {"input_affine": self.input_affine.config()}
+        return {**super().get_config(), **affine}
 
     def carry_weights(self, node: Node) -> None:
         """Copies kernel, bias and batch normalization."""
@@ -210,11 +235,25 @@ class WeightedLayer(QuantizedLayer, Block):
         """The folded bias as two terms: their sum in float would depend on the compiler."""
         zeros = ops.zeros((self._channels(),), "float32")
         bias = self.bias if self.use_bias else zeros
+        shift = self._shift()
+        bias = bias if shift is None else bias + shift
         norm = self.batch_normalization
         if norm is None:
             return ops.convert_to_tensor(bias), zeros
         beta = norm.beta if norm.center else zeros
         return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * self._channel_scale()
+
+    def _input_kernel(self):
+        """The kernel to apply to the input as it is."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        return kernel if self.input_affine is None else self.input_affine.scaled(kernel)
+
+    def _shift(self):
+        """What the input's offset adds to each output channel, None for nothing."""
+        if self.input_affine is None or not self.input_affine.has_offset:
+            return None
+        axes = _summed_axes(self.kernel, self.channel_axes)
+        return self.input_affine.shift(ops.convert_to_tensor(self.kernel), axes)
 
     def _channels(self) -> int:
         return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))

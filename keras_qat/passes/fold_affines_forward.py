@@ -32,7 +32,8 @@ def fold_affines_forward(graph: Graph) -> Graph:
     Matches: a `ChannelAffine` whose variables do not train, or a frozen `BatchNormalization`, that
     no layer before it took up, if only convolutions and dense layers take its output. A layer
     that pads takes up factors only: its zeros would not be zeros before an offset.
-    Builds: copies of these layers with `kernel * factor`, and a bias where there is an offset.
+    Builds: these layers with the factor and the offset before them; what is in the file is
+    `kernel * factor` and a bias. What trains is the kernel itself, as it did before.
     Why: the `Rescaling` or `Normalization` at the head of a model costs nothing then, and the
     pixels themselves are the input.
 
@@ -55,7 +56,10 @@ def fold_affines_forward(graph: Graph) -> Graph:
             continue
         if all(_takes_up(each, affine) and calls[id(each.head)] == 1 for each in behind):
             mapping[edge] = node.inputs[0]
-            folded.update({each.name: _folded(graph, each, affine) for each in behind})
+            arguments = _arguments(node, affine)
+            folded |= {
+                each.name: dataclasses.replace(each, input_affine=arguments) for each in behind
+            }
     nodes = [folded.get(n.name, n) for n in graph.nodes.values() if Edge(n.name) not in mapping]
     return graph.replace(nodes, mapping)
 
@@ -82,25 +86,19 @@ def _constant(node: Node) -> _Affine | None:
 
 def _takes_up(node: Node, affine: _Affine) -> bool:
     layer = node.head
-    if len(node.inputs) != 1 or not _KERNEL(layer) or getattr(layer, "groups", 1) != 1:
+    if (
+        node.input_affine is not None
+        or len(node.inputs) != 1
+        or not _KERNEL(layer)
+        or getattr(layer, "groups", 1) != 1
+    ):
         return False
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return False
     return not np.any(affine.beta) or getattr(layer, "padding", "valid") == "valid"
 
 
-def _folded(graph: Graph, node: Node, affine: _Affine) -> Node:
-    """The node with a copy of its layer that computes the affine function too."""
-    layer: Any = node.head
-    kernel = ops.convert_to_numpy(layer.kernel).astype("float64")
-    use_bias = layer.use_bias or bool(np.any(affine.beta))
-    copy: Any = type(layer).from_config({**layer.get_config(), "use_bias": use_bias})
-    copy.build(graph.shape(node.inputs[0]))
-    copy.kernel.assign(kernel * affine.gamma[:, None])
-    if use_bias:
-        # The kernel is (*window, in, out), that of a depthwise layer (*window, in, multiplier).
-        added = np.sum(kernel * affine.beta[:, None], axis=tuple(range(kernel.ndim - 2)))
-        added = added.reshape(-1) if hasattr(layer, "depth_multiplier") else added.sum(axis=0)
-        copy.bias.assign(added + (ops.convert_to_numpy(layer.bias) if layer.use_bias else 0.0))
-    copy.trainable = layer.trainable
-    return dataclasses.replace(node, operations=(copy, *node.operations[1:]))
+def _arguments(node: Node, affine: _Affine) -> dict[str, Any]:
+    """The factor and the offset in the order of `keras_qat.layers.input_affine.InputAffine`."""
+    factor, offset = (value.astype("float32").tolist() for value in affine)
+    return {"factor": factor, "offset": offset, "name": node.head.name}

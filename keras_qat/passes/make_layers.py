@@ -59,6 +59,7 @@ def _make(node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], Quantiz
         operations=(made[key],),
         arguments=((edges[0] if len(edges) == 1 else edges,), {}),
         activation_split=False,
+        input_affine=None,
     )
 
 

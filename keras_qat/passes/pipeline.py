@@ -181,6 +181,7 @@ def _same(node: Node, other: Node | None) -> bool:
         other is not None
         and node.operations == other.operations
         and node.activation_split == other.activation_split
+        and node.input_affine is other.input_affine
         and len(node.inputs) == len(other.inputs)
     )
 

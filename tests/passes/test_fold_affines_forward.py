@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat.passes import PIPELINE
 from tests.layers.contract import exported, layer, operators_of, randomize
 
 layers = keras.layers
@@ -82,3 +83,42 @@ def test_a_shared_convolution_keeps_its_weights():
     shared = layers.Conv2D(2, 1)
     model = keras.Model([x, other], [shared(standardized()(x)), shared(other)])
     assert len(keras_qat.clone_model(model).trainable_weights) == 2
+
+
+@pytest.mark.parametrize(("arithmetic", "convolution"), FOLDED)
+def test_training_is_what_it_was(arithmetic, convolution):
+    """The kernel has the same numbers and the same gradients, so that it takes the same steps."""
+    model = model_of(arithmetic(), convolution())
+    clone = keras_qat.clone_model(model)
+    assert len(clone.layers) == 2
+    target = np.random.default_rng(3).normal(size=model(IMAGES).shape)
+    for each in (model, clone):
+        each.compile(keras.optimizers.SGD(0.01), "mse")
+        each.fit(IMAGES, target, epochs=5, batch_size=8, shuffle=False, verbose=0)
+    for mine, other in zip(
+        clone.get_weights(), model.get_weights()[-len(clone.weights) :], strict=True
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def test_pixels_train_a_quantized_model_as_if_they_were_rescaled():
+    """With 1 / 127.5 in the kernel itself the first steps would leave it for good."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(64) % 2
+    data = rng.integers(0, 100, (64, 6, 6, 3)) + 100 * classes[:, None, None, None]
+    rescaling = layers.Rescaling(1 / 127.5, -1.0)
+    convolution = layers.Conv2D(4, 3, activation="relu")
+    chain = rescaling, convolution, layers.GlobalAveragePooling2D(), layers.Dense(2)
+    model = model_of(*chain, shape=(6, 6, 3))
+    names = [rewrite.__name__ for rewrite in PIPELINE]
+    others = [name for name in names if name != "fold_affines_forward"]
+    losses = []
+    for rewrites in (names, others):
+        quantized = keras_qat.quantize_model(model, rewrites=rewrites)
+        keras_qat.calibrate(quantized, data.astype("float32"), verbose=0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        quantized.compile(keras.optimizers.SGD(0.05), loss)
+        history = quantized.fit(data, classes, epochs=10, batch_size=32, shuffle=False, verbose=0)
+        losses.append(history.history["loss"])
+    assert losses[0][-1] < 0.7 * losses[0][0]
+    np.testing.assert_allclose(*losses, rtol=0.02)

@@ -1,0 +1,73 @@
+"""A constant factor and offset for each input channel, as part of a layer with a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.backend import float64
+
+
+class InputAffine:
+    """Computes what a layer with a kernel computes of `x * factor + offset`, from `x` itself.
+
+    The kernel of the layer stays what it was, so that its gradients do too: with the factor
+    1 / 255 in the kernel, one and the same learning rate would be 65,000 times larger.
+
+    Args:
+        factor: One number for each channel of the input.
+        offset: Likewise.
+        name: Name of the Keras layer that it was.
+
+    Example:
+    >>> affine = InputAffine([2.0, 3.0], [0.0, 1.0], "rescaling")
+    >>> affine.scaled(np.ones((2, 1), "float32")).numpy().tolist()
+    [[2.0], [3.0]]
+    """
+
+    def __init__(self, factor: Sequence[float], offset: Sequence[float], name: str):
+        self.factor = np.asarray(factor, "float32")
+        self.offset = np.asarray(offset, "float32")
+        self.name = name
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether anything is added."""
+        return bool(np.any(self.offset))
+
+    def scaled(self, kernel):
+        """Returns the kernel to apply to `x`.
+
+        Args:
+            kernel: float32 tensor `(*window, in, out)`, or `(*window, in, multiplier)`.
+        """
+        return kernel * self.factor[:, None]
+
+    def shift(self, kernel, axes: tuple[int, ...]):
+        """Returns what the offset adds to each output channel.
+
+        Args:
+            kernel: As for `scaled`.
+            axes: The dimensions of the kernel that one output channel has weights along.
+
+        Returns:
+            float32 tensor `(channels,)`. It is summed in double, so that no compiler's order of
+            summing shows.
+        """
+        with float64():
+            added = ops.cast(kernel, "float64") * ops.cast(self.offset[:, None], "float64")
+            return ops.cast(ops.reshape(ops.sum(added, axis=axes), (-1,)), "float32")
+
+    def to_keras(self) -> keras.layers.Layer:
+        """Returns the Keras layer that it was, or is like."""
+        return keras.layers.Rescaling(
+            self.factor.tolist(), self.offset.tolist(), name=self.name, dtype="float32"
+        )
+
+    def config(self) -> dict:
+        """Returns the constructor's arguments."""
+        factor, offset = self.factor.tolist(), self.offset.tolist()
+        return {"factor": factor, "offset": offset, "name": self.name}
