@@ -119,6 +119,20 @@ def test_pixels_that_are_cast_may_go_to_float_layers():
     assert operators({"conv": None, "scale": None}, FLOAT_ENDS, build=build, data=pixels) == "C"
 
 
+def test_layers_without_an_operator_are_no_reason_for_a_border():
+    def build():
+        inputs = keras.Input((6, 6, 3))
+        x = layers.GaussianNoise(0.1, name="noise")(inputs)
+        x = layers.Dropout(0.1, name="drop1")(layers.Conv2D(4, 1, name="a")(x))
+        x = layers.Dropout(0.1, name="drop2")(layers.Conv2D(4, 1, name="b")(x))
+        return keras.Model(inputs, x)
+
+    assert operators({"drop1": None}, build=build) == "C C"
+    assert operators({"drop.": None, "noise": None}, FLOAT_ENDS, build=build) == "Q C C D"
+    assert operators({"a": None}, FLOAT_ENDS, build=build) == "C Q C D"
+    assert operators({"b": None}, FLOAT_ENDS, build=build) == "Q C D C"
+
+
 def test_float_pooling_does_not_tie_ranges():
     def build():
         inputs = keras.Input((6, 6, 3))

@@ -205,4 +205,33 @@ def remove_borders(graph: Graph, default: Scheme | None) -> tuple[Graph, dict[st
         kept.append(node)
     if not mapping:
         return graph, schemes
-    return graph.replace(kept, mapping), {node.name: schemes[node.name] for node in kept}
+    graph = graph.replace(kept, mapping)
+    schemes = {node.name: schemes[node.name] for node in kept}
+    return graph, schemes | _without_operator(graph, schemes)
+
+
+def _without_operator(
+    graph: Graph, schemes: Mapping[str, Scheme | None]
+) -> dict[str, Scheme | None]:
+    """The schemes of layers that add no operator: those of what takes them, or what they take.
+
+    A dropout between two integer layers is no reason to leave the integers, nor is an augmentation
+    between a float32 input and a float layer a reason to enter them.
+    """
+    found: dict[str, Scheme | None] = {}
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    calls = collections.Counter(id(node.head) for node in graph.nodes.values())
+    for node in reversed(tuple(graph.nodes.values())):
+        edge = Edge(node.name)
+        if node.is_input or calls[id(node.head)] > 1 or _makes_operator(node):
+            continue
+        takers = {found.get(t.name, schemes[t.name]) for t in consumers.get(edge, ())}
+        is_between = len(takers) == 1 and edge not in outputs
+        found[node.name] = takers.pop() if is_between else schemes[node.inputs[0].node]
+    return found
+
+
+def _makes_operator(node: Node) -> bool:
+    entry = find_slice(node.operations)
+    layer = node.head if entry is None else entry.layer
+    return getattr(layer, "makes_operator", True)
