@@ -14,7 +14,7 @@ from keras_qat.calibration import calibrate
 from keras_qat.errors import InvalidModelError
 from keras_qat.graph import Edge, Graph, Node, build_model
 from keras_qat.graph.subclassed import read_any_model
-from keras_qat.layers import QuantizedLayer, QuantizedModel
+from keras_qat.layers import QuantizedLayer, QuantizedModel, RewrittenModel
 from keras_qat.layers.drop_in import copy_by_path
 from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, run_pipeline, select_rewrites
@@ -68,7 +68,7 @@ def clone_model(
     ['InputLayer', 'QConv2D']
     """
     graph, log, _ = _rewritten(model, rewrites, skip_layers)
-    return _build(graph, log, None, keras.Model, input_tensors)
+    return _build(graph, log, None, RewrittenModel, input_tensors)
 
 
 def quantize_model(
@@ -183,11 +183,23 @@ def _build(
         elif source is not None and isinstance(node.head, QuantizedLayer):
             node.head.carry_weights(source)
 
+    _name_outputs(rewritten)
     result = build_model(
         rewritten, model_class, input_tensors=input_tensors, after_call=carry_weights
     )
     result.rewrite_log = log
     return result
+
+
+def _name_outputs(graph: Graph) -> None:
+    """Tells layers what the outputs that they make are called."""
+    names: dict[int, set[str]] = {}
+    for edge, name in zip(graph.output_edges, graph.output_names, strict=True):
+        names.setdefault(id(graph.nodes[edge.node].head), set()).add(name)
+    for edge, name in zip(graph.output_edges, graph.output_names, strict=True):
+        layer = graph.nodes[edge.node].head
+        if len(names[id(layer)]) == 1 and name != layer.name:
+            layer.output_name = name
 
 
 def check_float(graph: Graph) -> None:

@@ -12,6 +12,7 @@ from keras_qat.graph import Edge, Graph, Node, build_model, read_model
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.activation_names import function_name
 from keras_qat.passes.rewriting import splice
 
 
@@ -67,7 +68,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             added = _in_layers(node, layers, mapping, taken)
         nodes |= {each.name: each for each in added}
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    return build_model(dataclasses.replace(graph, nodes=nodes, outputs=outputs).check("stripping"))
+    stripped = dataclasses.replace(graph, nodes=nodes, outputs=outputs)
+    return build_model(_join_activations(stripped).check("stripping"))
 
 
 def _in_layers(
@@ -84,6 +86,25 @@ def _in_layers(
         added.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
     mapping[Edge(node.name)] = Edge(added[-1].name)
     return added
+
+
+def _join_activations(graph: Graph) -> Graph:
+    """Makes the activations that `split_activations` split off arguments of their layers again."""
+    mapping: dict[Edge, Edge] = {}
+    consumers = graph.consumers()
+    for node in graph.nodes.values():
+        edge, layer = Edge(node.name), node.head
+        behind = [each.head for each in consumers.get(edge, ())]
+        if edge in graph.output_edges or len({id(each) for each in behind}) != 1:
+            continue
+        (follower,) = {id(each): each for each in behind}.values()
+        name = function_name(getattr(follower, "activation", None))
+        is_own = type(follower) is keras.layers.Activation and hasattr(layer, "use_bias")
+        if is_own and follower.name == f"{layer.name}_{name}":
+            layer.activation = follower.activation
+            mapping |= {Edge(each.name): edge for each in consumers[edge]}
+    kept = [node for node in graph.nodes.values() if Edge(node.name) not in mapping]
+    return graph.replace(kept, mapping)
 
 
 def _in_operations(node: Node, graph: Graph) -> Graph:

@@ -14,7 +14,7 @@ from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
 
 def build_model(
     graph: Graph,
-    model_class: type[keras.Model] = keras.Model,
+    model_class: Callable[..., keras.Model] = keras.Model,
     *,
     name: str | None = None,
     input_tensors: Any = None,

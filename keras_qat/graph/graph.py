@@ -102,6 +102,7 @@ class Graph:
         inputs: Names of the input nodes, in the order of the model's inputs.
         outputs: Structure (tensor, list, dict) of the model's outputs, an `Edge` for each tensor.
         input_structure: Structure of the model's inputs, an `Edge` for each tensor.
+        output_names: What the outputs are called, in their order, whatever makes them.
 
     Example:
     >>> import keras
@@ -116,6 +117,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: Any
     input_structure: Any
+    output_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "nodes", MappingProxyType(dict(self.nodes)))

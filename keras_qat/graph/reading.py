@@ -8,7 +8,7 @@ import keras
 from keras import tree
 
 from keras_qat.errors import InvalidModelError
-from keras_qat.graph.graph import Edge, Graph, Node, unique_name
+from keras_qat.graph.graph import Edge, Graph, Node, flatten_edges, unique_name
 
 
 def read_model(model: keras.Model) -> Graph:
@@ -49,12 +49,15 @@ def read_function(functional: Any, name: str) -> Graph:
     def to_edge(tensor):
         return edges[id(tensor)]
 
+    outputs = tree.map_structure(to_edge, functional._outputs_struct)
+    made = flatten_edges(outputs)
     return Graph(
         name=name,
         nodes=nodes,
         inputs=tuple(to_edge(tensor).node for tensor in functional.inputs),
-        outputs=tree.map_structure(to_edge, functional._outputs_struct),
+        outputs=outputs,
         input_structure=tree.map_structure(to_edge, functional._inputs_struct),
+        output_names=tuple(getattr(functional, "output_names", None) or map(str, made)),
     ).check()
 
 

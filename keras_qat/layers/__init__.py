@@ -51,6 +51,7 @@ from keras_qat.layers.regularization import (
 from keras_qat.layers.requantizing import Requantize
 from keras_qat.layers.reshaping import QFlatten, QReshape
 from keras_qat.layers.resizing import QResize
+from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.layers.separable import QSeparableConv1D, QSeparableConv2D
 from keras_qat.layers.slicing import QCenterCrop, QStridedSlice
 from keras_qat.layers.transposed import QConv1DTranspose, QConv2DTranspose
@@ -123,6 +124,7 @@ __all__ = [
     "QuantizedLayer",
     "QuantizedModel",
     "Requantize",
+    "RewrittenModel",
     "UnfusedBatchNormalization",
     "find_slice",
     "float_mode",

@@ -68,7 +68,9 @@ class QSoftmax(Elementwise):
         )
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns a `Softmax`."""
+        """Returns the layer that it was, or a `Softmax`."""
+        if self.keras_layer is not None:
+            return super().to_keras()
         return [keras.layers.Softmax(name=self.name)]
 
     @classmethod
@@ -123,7 +125,9 @@ class QReLU(Elementwise):
         return cls(activation_name(node.head) or "relu", name=node.name, scheme=scheme)
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns an `Activation`."""
+        """Returns the layer that it was, or an `Activation`."""
+        if self.keras_layer is not None:
+            return super().to_keras()
         return [keras.layers.Activation(self.activation, name=self.name)]
 
     @classmethod

@@ -22,6 +22,7 @@ class DropIn(keras.layers.Layer):
         *args: Arguments of the Keras layer.
         keras_layer: The Keras layer that it was made of, serialized, where that has no weights
             and its class is none that this one inherits from.
+        output_name: What the output of a model that it makes is called, if not like the layer.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
@@ -41,12 +42,17 @@ class DropIn(keras.layers.Layer):
             cls.keras_class = inherited
 
     def __init__(
-        self, *args, name: str | None = None, keras_layer: dict[str, Any] | None = None, **kwargs
+        self,
+        *args,
+        name: str | None = None,
+        keras_layer: dict[str, Any] | None = None,
+        output_name: str | None = None,
+        **kwargs,
     ):
         if name is None and self.keras_class is not None:
             name = _default_name(self.keras_class)
         super().__init__(*args, name=name, **kwargs)
-        self.keras_layer = keras_layer
+        self.keras_layer, self.output_name = keras_layer, output_name
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layers that compute in float what this layer does, with its weights.
@@ -109,8 +115,9 @@ class DropIn(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        source = {} if self.keras_layer is None else {"keras_layer": self.keras_layer}
-        return {**super().get_config(), **source}
+        own = {"keras_layer": self.keras_layer, "output_name": self.output_name}
+        known = {name: value for name, value in own.items() if value is not None}
+        return {**super().get_config(), **known}
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import keras
 from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
+from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.quantizers import QuantDelay, RangeParameters, delayed
 
 __all__ = ["QuantizedModel", "float_mode"]
 
 
 @keras.saving.register_keras_serializable("keras_qat")
-class QuantizedModel(keras.Model):
+class QuantizedModel(RewrittenModel):
     """A functional model of quantized layers, as `keras_qat.quantize_model` returns it.
 
     It trains, saves, reloads and clones like any functional model. Its constructor links each
@@ -26,16 +27,10 @@ class QuantizedModel(keras.Model):
         *args: `inputs` and `outputs` of `keras.Model`.
         **kwargs: Keyword arguments of `keras.Model`.
 
-    Attributes:
-        rewrite_log: What `quantize_model` rewrote; empty for a model that was loaded.
-
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.
     """
 
-    rewrite_log: tuple = ()
-
-    # Keras recognizes a functional constructor by exactly these two names.
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         link_layers(read_model(self))

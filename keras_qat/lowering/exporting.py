@@ -178,10 +178,9 @@ def _lower_outputs(
     outputs: dict[str, Tensor] = {}
     converted: dict[Tensor, Tensor] = {}  # two outputs may be one tensor
     consumers = graph.consumers()
-    for edge in graph.output_edges:
-        node = graph.nodes[edge.node]
+    for edge, wanted in zip(graph.output_edges, _output_names(graph), strict=True):
+        node, name = graph.nodes[edge.node], unique_name(wanted, outputs)
         is_observed = isinstance(node.head, ObserveRange)
-        name = unique_name(node.inputs[0].node if is_observed else node.name, outputs)
         if tensors[edge].dtype == "float32" != dtype and not is_observed:
             # Quantized layers take it too.
             node = _holder(consumers, edge) or node
@@ -191,6 +190,13 @@ def _lower_outputs(
             converted[inner] = _converted(builder, inner, dtype, parameters)
         outputs[name] = converted[inner]
     return outputs
+
+
+def _output_names(graph: Graph) -> Sequence[str]:
+    """The keys of a dict of outputs, else what the outputs are called."""
+    if isinstance(graph.outputs, dict) and len(graph.outputs) == len(graph.output_edges):
+        return sorted(graph.outputs)  # the order of `keras.tree.flatten`
+    return graph.output_names
 
 
 def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> Tensor:

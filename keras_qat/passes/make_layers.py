@@ -70,7 +70,7 @@ def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
         raise _without_slice(node)
     if entry is not None:
         layer = kind.from_match(node, scheme)
-        if layer.keras_class is None and _is_without_weights(node):
+        if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)
         return layer
     return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": scheme})

@@ -1,0 +1,34 @@
+"""A functional model whose outputs are called as those of the model that it was made of."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_qat.graph import read_model
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class RewrittenModel(keras.Model):
+    """A functional model, as `keras_qat.clone_model` returns it.
+
+    Keras names outputs after the layers that make them, and rewriting changes these: a sigmoid
+    becomes an operator behind its dense layer. The old names stay, so that
+    `compile(loss={"name": ...})` is written as it was.
+
+    Args:
+        *args: `inputs` and `outputs` of `keras.Model`.
+        **kwargs: Keyword arguments of `keras.Model`.
+
+    Attributes:
+        rewrite_log: What was rewritten; empty for a model that was loaded.
+    """
+
+    rewrite_log: tuple = ()
+
+    # Keras recognizes a functional constructor by exactly these two names.
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        graph = read_model(self)
+        # Layers say it, for they are kept whoever saves or clones the model.
+        makers = (graph.nodes[edge.node].head for edge in graph.output_edges)
+        self.output_names = [getattr(each, "output_name", None) or each.name for each in makers]
