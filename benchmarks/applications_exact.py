@@ -5,6 +5,9 @@ random scales, some negative, and moving statistics near the real ones of some b
 activations neither vanish nor explode. Each model takes the smallest input that it can be built
 with, is calibrated, trained for one step, exported and compared tensor by tensor, in a process of
 its own. `--markdown docs/applications.md` renews the page in the documentation.
+
+`--clone-only` is quick: it compares the rewritten float models with the originals, and with
+`--markdown` renews these two columns of the page.
 """
 
 from __future__ import annotations
@@ -16,9 +19,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from applications_page import (
+    CLONE_COLUMNS,
+    COLUMNS,
+    is_exact,
+    renew_columns,
+    rows_of,
+    write_page,
+)
 from common import (
     Stages,
-    environment,
     float_tensors,
     parse,
     peak_rss_mib,
@@ -33,6 +43,8 @@ import keras_qat
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SEED = 11
 CALIBRATION = 16
+# Relative; a network that amplifies rounding more than that is compared with itself.
+CLONE_GOAL = 1e-4
 NAMES = sorted(
     name for name in dir(keras.applications) if callable(getattr(keras.applications, name))
 )
@@ -97,7 +109,7 @@ def _randomized(kind: str, weight, rng: np.random.Generator):
 
 def _spread_logits(model: keras.Model, images: np.ndarray) -> None:
     """Scales the logits, so that the softmax is neither flat nor decided."""
-    logits = np.log(model.predict(images, verbose=0) + 1e-30)
+    logits = np.log(np.asarray(model(images, training=False)) + 1e-30)
     for weight in model.weights[-2:]:
         weight.assign(weight * (3.0 / np.std(logits, axis=-1).mean()))
 
@@ -109,14 +121,17 @@ def train_one_step(qat: keras.Model, images: np.ndarray, rng: np.random.Generato
     qat.fit(images, rng.integers(0, 1000, 8), batch_size=8, epochs=1, verbose=0)
 
 
-def measure(name: str, count: int, folder: str) -> dict:
-    """Takes one model the whole way."""
+def measure(name: str, count: int, folder: str | None) -> dict:
+    """Takes one model the whole way; only to its clone if there is no folder."""
     print(name, flush=True)
     keras.utils.set_random_seed(SEED)
-    rng, stages, path = np.random.default_rng(SEED), Stages(), Path(folder, f"{name}.tflite")
+    rng, stages = np.random.default_rng(SEED), Stages()
     model = stages.run("build", build, name, rng)
     parts = [random_images(model, rng, n) for n in (CALIBRATION, 8, count)]
     differences = stages.run("clone", clone_difference, model, parts[0])
+    if folder is None:
+        return differences
+    path = Path(folder, f"{name}.tflite")
     qat = stages.run("quantize", keras_qat.quantize_model, model)
     result = {"size": model.input_shape[1], "parameters": model.count_params()}
     del model
@@ -142,17 +157,17 @@ def measure(name: str, count: int, folder: str) -> dict:
 
 
 def clone_difference(model: keras.Model, images: np.ndarray) -> dict[str, float]:
-    """How far the rewritten float model is from the original, as probabilities.
+    """How far the rewritten float model is from the original, against the largest probability.
 
     Both compute the same function, but round differently, which some deep random networks amplify
     without bounds: how much shows in what pixels that are a millionth larger change.
     """
-    exact = model.predict(images, verbose=0)
-    clone = keras_qat.clone_model(model).predict(images, verbose=0)
-    nudged = model.predict(images * np.float32(1 + 1e-6), verbose=0)
+    exact = np.asarray(model(images, training=False))
+    clone = np.asarray(keras_qat.clone_model(model)(images, training=False))
+    nudged = np.asarray(model(images * np.float32(1 + 1e-6), training=False))
     return {
-        "clone_difference": float(np.max(np.abs(exact - clone))),
-        "nudged_difference": float(np.max(np.abs(exact - nudged))),
+        "clone_difference": float(np.max(np.abs(exact - clone)) / np.max(exact)),
+        "nudged_difference": float(np.max(np.abs(exact - nudged)) / np.max(exact)),
     }
 
 
@@ -179,36 +194,6 @@ def _compared(report) -> dict:
     }
 
 
-COLUMNS = {
-    "model": lambda name, r: name,
-    "input": lambda name, r: r["size"],
-    "parameters, M": lambda name, r: f"{r['parameters'] / 1e6:.1f}",
-    "elements compared": lambda name, r: f"{r['elements']:,}",
-    "mismatches": lambda name, r: r["mismatches"],
-    "float tensors": lambda name, r: len(r["float_tensors"]),
-    "variables trained": lambda name, r: f"{r['trained_variables']}/{r['trainable_variables']}",
-    "XNNPACK differs": lambda name, r: f"{100 * r['default_mismatches'] / r['elements']:.2f} %",
-    "its outputs differ": lambda name, r: (
-        f"{100 * r['default_output_mismatches'] / r['output_elements']:.2f} %"
-    ),
-    "seconds": lambda name, r: f"{sum(r['seconds'].values()):.0f}",
-    "peak, GiB": lambda name, r: f"{r['peak_rss_mib'] / 1024:.1f}",
-    "file, MiB": lambda name, r: f"{r['file_mib']:.1f}",
-}
-
-
-def is_exact(result: dict) -> bool:
-    return not (result["mismatches"] or result["float_tensors"])
-
-
-def rows_of(results: dict[str, dict]) -> list[list[str]]:
-    return [
-        [str(cell(name, result)) for cell in COLUMNS.values()]
-        for name, result in results.items()
-        if "failed" not in result
-    ]
-
-
 def show(results: dict[str, dict]) -> None:
     print_table("keras.applications, int8 in and out", list(COLUMNS), rows_of(results))
     for name, result in results.items():
@@ -218,53 +203,23 @@ def show(results: dict[str, dict]) -> None:
     print(f"0 mismatches and no float tensor: {exact} of {len(results)}")
 
 
-def write_page(path: Path, results: dict[str, dict]) -> None:
-    """Writes the table of the documentation."""
-    found = environment()
-    exact = sum("failed" not in result and is_exact(result) for result in results.values())
-    table = [list(COLUMNS), ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows_of(results)]
-    lines = ["| " + " | ".join(row) + " |" for row in table]
-    versions = ", ".join(f"{key} {found[key]}" for key in ("python", "keras", "tensorflow"))
-    path.write_text(
-        PAGE.format(
-            table="\n".join(lines),
-            exact=exact,
-            count=len(results),
-            versions=f"{versions}, ai-edge-litert {found['ai-edge-litert']}",
-            cpus=f"{found['cpus']} {found['machine']} cores",
-        )
-    )
-
-
-PAGE = """# keras.applications
-
-Written by `benchmarks/applications_exact.py --markdown docs/applications.md`; do not edit.
-
-Every function of `keras.applications` that builds a model, unmodified, `weights=None` with random
-weights and statistics, at the smallest input that the family takes: rewritten, calibrated on 16
-images, trained for one step, exported with int8 input and output, and run on other images in
-LiteRT. **{exact} of {count}** have no mismatch with the reference kernels in any element of any
-layer, no float tensor, and run with XNNPACK.
-
-{table}
-
-- *mismatches*: elements of all layers, the outputs too, that differ between Keras and the
-  reference kernels.
-- *variables trained*: how many of the trainable variables one step of training changed; a bias
-  before a batch normalization, whose gradient is 0, does not count.
-- *XNNPACK differs*: the share of elements of all layers that differ between Keras and LiteRT's
-  default kernels: a step here and there, which a deep random network amplifies; *its outputs
-  differ* likewise for the model's outputs.
-- *seconds* is the time on the wall for everything from building the model to verifying the file,
-  *peak* the most memory that the process held.
-
-{versions}, {cpus}.
-"""
+def show_clones(results: dict[str, dict], goal: float) -> bool:
+    """Prints how far the clones are; says whether all of them compute the same function."""
+    columns = {"model": COLUMNS["model"], **CLONE_COLUMNS}
+    print_table("Clones against originals, relative", list(columns), rows_of(results, columns))
+    held = [
+        "failed" not in r and r["clone_difference"] <= max(goal, r["nudged_difference"])
+        for r in results.values()
+    ]
+    near = sum(r.get("clone_difference", 1.0) <= goal for r in results.values())
+    print(f"within {goal:g}: {near} of {len(held)}; or nearer than the nudged: {sum(held)}")
+    return all(held)
 
 
 def arguments(parser) -> None:
     parser.add_argument("--names", nargs="+", default=NAMES, help="in keras.applications")
     parser.add_argument("--images", type=int, default=4, metavar="K", help="to verify with")
+    parser.add_argument("--clone-only", action="store_true", help="stop at the float clone")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table here, too")
 
 
@@ -277,10 +232,15 @@ def main() -> int:
         for name in args.names:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 try:
-                    results[name] = pool.submit(measure, name, args.images, folder).result()
+                    place = None if args.clone_only else folder
+                    results[name] = pool.submit(measure, name, args.images, place).result()
                 except Exception as error:  # the other models are measured all the same
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}
             save(args.json, results)
+    if args.clone_only:
+        if args.markdown is not None:
+            renew_columns(args.markdown, results)
+        return 0 if show_clones(results, CLONE_GOAL) else 1
     show(results)
     if args.markdown is not None:
         write_page(args.markdown, results)
