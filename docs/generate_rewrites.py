@@ -22,6 +22,7 @@ from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.pipeline import PIPELINE, run_pipeline
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.passes.separate_ranges import separate_ranges
+from keras_qat.passes.substitute_activations import substitute_activations
 
 PAGE = Path(__file__).parent / "rewrites.md"
 
@@ -68,6 +69,9 @@ def page() -> str:
     parts = [INTRODUCTION, *table(headings, rows), ""]
     for rewrite in PIPELINE:
         parts += _section(rewrite)
+    parts += _text(substitute_activations, "##")
+    parts.append("It is no part of the pipeline: `activations=\"substitute\"` puts it behind ")
+    parts[-1] += "`recognize_functions`.\n"
     parts.append(FOLLOWING)
     for rewrite in (make_layers, quantize_inputs, separate_ranges):
         parts += _text(rewrite, "###")

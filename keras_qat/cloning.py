@@ -26,6 +26,7 @@ from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
+from keras_qat.passes.substitute_activations import check_no_lookups, with_policy
 from keras_qat.quantizers import checked_steps
 from keras_qat.scheme import Scheme, get_scheme
 
@@ -36,6 +37,7 @@ def clone_model(
     rewrites: Sequence[str] | None = None,
     skip_layers: Sequence[str] = (),
     input_tensors: Any = None,
+    activations: str = "exact",
 ) -> keras.Model:
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
 
@@ -50,6 +52,7 @@ def clone_model(
             of the shape of its output. This changes the function.
         input_tensors: Keras tensors to build the clone upon, in the structure of the model's
             inputs; None for new inputs like the model's.
+        activations: What becomes of those that LiteRT has to look up, see `quantize_model`.
 
     Returns:
         A functional `keras.Model` of `keras_qat` layers that trains and saves like any other.
@@ -67,7 +70,7 @@ def clone_model(
     >>> [type(layer).__name__ for layer in clone_model(model).layers]
     ['InputLayer', 'QConv2D']
     """
-    graph, log, _ = _rewritten(model, rewrites, skip_layers)
+    graph, log, _ = _rewritten(model, rewrites, skip_layers, activations)
     return _build(graph, log, None, RewrittenModel, input_tensors)
 
 
@@ -77,6 +80,7 @@ def quantize_model(
     *,
     calibration_data: Any = None,
     rewrites: Sequence[str] | None = None,
+    activations: str = "exact",
     quant_delay: int = 0,
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
 ) -> QuantizedModel:
@@ -93,6 +97,10 @@ def quantize_model(
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
+        activations: What becomes of activations that LiteRT has no integer operator for.
+            `"exact"` looks them up in a table; `"substitute"` puts cheap ones in their place, such
+            as relu for softplus, for accelerators without GATHER (see `substitute_activations` in
+            `docs/rewrites.md`; train after it); `"error"` refuses them.
         quant_delay: How many training steps to train in float first, while ranges are observed;
             quantization then starts by itself. The steps left are saved with the weights.
             Inference computes integers all the time.
@@ -124,7 +132,9 @@ def quantize_model(
     """
     resolved, delay = get_scheme(scheme), checked_steps(quant_delay)
     wanted = Overrides(overrides or {})
-    graph, log, schemes = _rewritten(model, rewrites, overrides=wanted, scheme=resolved)
+    graph, log, schemes = _rewritten(
+        model, rewrites, activations=activations, overrides=wanted, scheme=resolved
+    )
     quantized = _build(graph, log, resolved, QuantizedModel, delay=delay, schemes=schemes)
     check_float_layers(quantized)
     if calibration_data is not None:
@@ -136,11 +146,12 @@ def _rewritten(
     model: keras.Model,
     rewrites: Sequence[str] | None,
     skip_layers: Sequence[str] = (),
+    activations: str = "exact",
     overrides: Overrides | None = None,
     scheme: Scheme | None = None,
 ) -> tuple[Graph, tuple[Rewrite, ...], dict[str, Scheme | None]]:
     """Reads a float model and runs the pipeline on it; also says the scheme of each node."""
-    passes = select_rewrites(rewrites)
+    passes = with_policy(select_rewrites(rewrites), activations)
     if skip_layers:
         passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
     graph = source = read_any_model(model)  # kept alive: operations are known by their ids
@@ -151,6 +162,9 @@ def _rewritten(
     graph, log = run_pipeline(graph, passes)
     graph, schemes = remove_borders(graph, scheme)
     check_float(graph)
+    if activations != "exact":
+        floats = [name for name, own in schemes.items() if own is None and scheme is not None]
+        check_no_lookups(graph, except_for=floats)
     if rewrites is not None:
         check_left_out(graph, rewrites)
     return graph, log, schemes

@@ -1,0 +1,133 @@
+"""Puts cheap activations in the place of those that LiteRT has to look up in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
+from keras_qat.graph import Graph, Node
+from keras_qat.layers.functions import ELEMENTWISE, Function, function_of
+from keras_qat.passes.recognize_functions import recognize_functions
+from keras_qat.passes.rewriting import rewrite_nodes
+
+Pass = Callable[[Graph], Graph]
+POLICIES = ("exact", "substitute", "error")
+
+
+def _leaky(x: Any) -> Any:
+    return ops.leaky_relu(x, negative_slope=0.2)
+
+
+def _steep_sigmoid(x: Any) -> Any:
+    # tanh(x) itself, but for its rounding.
+    return 2.0 * ops.sigmoid(2.0 * x) - 1.0
+
+
+def _clipped(x: Any) -> Any:
+    return ops.relu6(x + 3.0) * (1.0 / 6.0)
+
+
+# Each is made of operators that accelerators without GATHER have.
+STAND_INS: dict[str, Callable[[Any], Any]] = {
+    "celu": _leaky,
+    "elu": _leaky,
+    "gelu": ops.hard_silu,
+    "hard_sigmoid": _clipped,
+    "hard_tanh": _steep_sigmoid,
+    "log_sigmoid": lambda x: -1.0 * ops.relu(-1.0 * x),
+    "mish": ops.hard_silu,
+    "selu": _leaky,
+    "silu": ops.hard_silu,
+    "softplus": ops.relu,
+    "softsign": _steep_sigmoid,
+    "sparse_plus": ops.relu,
+    "sparse_sigmoid": _clipped,
+    "squareplus": ops.relu,
+    "tanh": _steep_sigmoid,
+}
+
+
+def substitute_activations(graph: Graph) -> Graph:
+    """Writes activations that would be a lookup as cheap ones of about the same shape.
+
+    Matches: an activation that LiteRT has no integer operator for: softplus, elu, selu, celu, silu,
+    gelu, mish, tanh, softsign, hard-sigmoid and the like.
+    Builds: relu for softplus; leaky relu with a slope of 0.2 for elu, selu and celu; hard-swish for
+    silu, gelu and mish; two sigmoids' width less one for tanh; `relu6(x + 3) / 6` for sigmoids.
+    Why: a lookup is a GATHER, which some accelerators lack. The function changes, but for tanh
+    and hard-sigmoid: train after it.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph with other activations; the graph itself if none had to be another one.
+    """
+
+    def write(node: Node) -> Callable[..., Any] | None:
+        function = function_of(node.head) if ELEMENTWISE(node.head) else None
+        return None if function is None else STAND_INS.get(function.name)
+
+    return rewrite_nodes(graph, write)
+
+
+def with_policy(passes: Sequence[Pass], activations: str) -> tuple[Pass, ...]:
+    """Adds what a policy does about activations to some passes.
+
+    Args:
+        passes: The passes.
+        activations: `"exact"`, `"substitute"` or `"error"`.
+
+    Raises:
+        InvalidRewriteError: If there is no such policy.
+    """
+    if activations not in POLICIES:
+        raise InvalidRewriteError(
+            "Unknown policy for activations.",
+            received=f"activations={activations!r}",
+            expected=f"one of {POLICIES}",
+        )
+    if activations != "substitute":
+        return tuple(passes)
+    # What is written by hand has to be recognized before it can be another function.
+    place = passes.index(recognize_functions) + 1 if recognize_functions in passes else len(passes)
+    return (*passes[:place], substitute_activations, *passes[place:])
+
+
+def check_no_lookups(graph: Graph, except_for: Container[str] = ()) -> None:
+    """Raises if a function would be looked up in a table.
+
+    Args:
+        graph: A graph of Keras operations after all rewrites.
+        except_for: Names of nodes that stay in float.
+
+    Raises:
+        UnsupportedLayerError: Naming the first layer, and all others.
+    """
+    found = {
+        name: function
+        for name, node in graph.nodes.items()
+        if name not in except_for and len(node.operations) == 1 and ELEMENTWISE(node.head)
+        if (function := function_of(node.head)) is not None
+    }
+    if found:
+        listed = [f"'{name}' ({function.name})" for name, function in found.items()]
+        raise UnsupportedLayerError(
+            "LiteRT has no integer operator for this function, only a lookup (CAST, ADD, GATHER).",
+            layer=next(iter(found)),
+            received=", ".join(listed[:8]) + (" and others" if len(listed) > 8 else ""),
+            expected="functions with an operator of their own, as `activations` was not 'exact'",
+            fix=_fix(found),
+        )
+
+
+def _fix(found: dict[str, Function]) -> str:
+    if any(function.name in STAND_INS for function in found.values()):
+        return (
+            'Pass activations="substitute" for cheap stand-ins (train after it), or '
+            'activations="exact" for lookups.'
+        )
+    return 'Use another function, or pass activations="exact" for lookups.'

@@ -1,0 +1,91 @@
+"""Three policies for activations that would be a lookup."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
+from keras_qat.passes.substitute_activations import STAND_INS
+from tests.layers.contract import exported, operators_of
+
+X = np.random.default_rng(0).normal(0, 2, (64, 6)).astype("float32")
+
+
+def model_with(*activations):
+    x = keras.Input((6,), name="x")
+    outputs = [
+        layers.Activation(name, name=f"{name}_{i}")(layers.Dense(5, name=f"dense_{i}")(x))
+        for i, name in enumerate(activations)
+    ]
+    return keras.Model(x, outputs)
+
+
+@pytest.mark.parametrize("name", sorted(STAND_INS))
+def test_a_stand_in_has_no_lookup(name):
+    model = model_with(name)
+    lookup = keras_qat.quantize_model(model, calibration_data=X)
+    assert "GATHER" in operators_of(exported(lookup))
+    cheap = keras_qat.quantize_model(model, calibration_data=X, activations="substitute")
+    assert "GATHER" not in operators_of(exported(cheap))
+    assert "substitute_activations" in [rewrite.rewrite for rewrite in cheap.rewrite_log]
+    # About the same shape: nearer to the function than the function is to its mean.
+    expected, got = (
+        np.asarray(each(X)) for each in (model, keras_qat.clone_model(cheap_of(model)))
+    )
+    assert np.mean((got - expected) ** 2) < 0.5 * np.var(expected)
+
+
+def cheap_of(model):
+    return keras_qat.clone_model(model, activations="substitute")
+
+
+@pytest.mark.parametrize("name", ["tanh", "hard_sigmoid"])
+def test_some_stand_ins_are_the_function_itself(name):
+    model = model_with(name)
+    np.testing.assert_allclose(cheap_of(model)(X), model(X), atol=1e-5)
+
+
+def test_what_has_an_operator_stays():
+    clone = cheap_of(model_with("relu", "sigmoid", "hard_silu", "leaky_relu", "softmax"))
+    assert [x.rewrite for x in clone.rewrite_log if x.rewrite == "substitute_activations"] == []
+
+
+def test_written_by_hand_it_is_recognized_first():
+    x = keras.Input((6,))
+    model = keras.Model(x, x * keras.ops.sigmoid(x))
+    quantized = keras_qat.quantize_model(model, calibration_data=X, activations="substitute")
+    assert operators_of(exported(quantized)) == ["HARD_SWISH"]
+
+
+def test_the_default_looks_up():
+    model = model_with("gelu")
+    np.testing.assert_allclose(keras_qat.clone_model(model)(X), model(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
+def test_error_names_all_of_them(rewrite):
+    with pytest.raises(UnsupportedLayerError) as caught:
+        rewrite(model_with("relu", "gelu", "softplus"), activations="error")
+    text = str(caught.value)
+    assert "'gelu_1' (gelu)" in text and "'softplus_2' (softplus)" in text
+    assert caught.value.layer in ("gelu_1", "softplus_2") and "relu_0" not in text
+    assert 'activations="substitute"' in text
+
+
+def test_what_has_no_stand_in_is_an_error():
+    with pytest.raises(UnsupportedLayerError, match="'exponential_0'.*Use another function"):
+        keras_qat.quantize_model(model_with("exponential"), activations="substitute")
+
+
+def test_a_layer_that_stays_in_float_may_have_any():
+    model = model_with("gelu")
+    overrides = {"gelu_0": None, "dense_0": None}
+    quantized = keras_qat.quantize_model(model, overrides=overrides, activations="error")
+    assert quantized.get_layer("gelu_0").scheme is None
+
+
+def test_unknown_policy():
+    with pytest.raises(InvalidRewriteError, match="one of .*activations='cheap'"):
+        keras_qat.clone_model(model_with("gelu"), activations="cheap")
