@@ -60,7 +60,7 @@ def calibrate(
         observer.widen(minimum, maximum)
 
 
-class _Extremes(keras.layers.Layer):
+class Extremes(keras.layers.Layer):
     """The smallest and largest value of a batch, of shape (1, 2)."""
 
     def call(self, inputs):
@@ -101,7 +101,7 @@ def _observe(
     found = list(_tensors(model))
     if not found:
         return
-    model_of_extremes = keras.Model(model.inputs, [_Extremes()(tensor) for _, _, tensor in found])
+    model_of_extremes = keras.Model(model.inputs, [Extremes()(tensor) for _, _, tensor in found])
     seen: list[np.ndarray] = []
     pixels = [True] * len(model.inputs)
     with float_mode():

@@ -24,7 +24,7 @@ class InputAffine:
 
     Example:
     >>> affine = InputAffine([2.0, 3.0], [0.0, 1.0], "rescaling")
-    >>> affine.scaled(np.ones((2, 1), "float32")).numpy().tolist()
+    >>> affine.scaled(np.ones((2, 1), "float32")).tolist()
     [[2.0], [3.0]]
     """
 

@@ -38,7 +38,7 @@ class QSeparableConv2D(SeparableConvolution, keras.layers.SeparableConv2D):
 
     Example:
     >>> layer = QSeparableConv2D(8, 3, batch_norm=True, activation="relu")
-    >>> layer(np.ones((1, 5, 5, 4), "float32")).shape
+    >>> layer(ops.ones((1, 5, 5, 4))).shape
     TensorShape([1, 3, 3, 8])
     """
 
@@ -54,6 +54,6 @@ class QSeparableConv1D(SeparableConvolution, keras.layers.SeparableConv1D):
 
     Example:
     >>> layer = QSeparableConv1D(8, 3, batch_norm=True, activation="relu")
-    >>> layer(np.ones((1, 5, 4), "float32")).shape
+    >>> layer(ops.ones((1, 5, 4))).shape
     TensorShape([1, 3, 8])
     """

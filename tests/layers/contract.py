@@ -52,6 +52,8 @@ class Case:
         build: Makes the Keras model. Branches side by side are cheaper than models.
         steps: How far the training forward may be from the integers, in steps of the tensor;
             None where training draws random numbers.
+        default_steps: How far the default kernels may be from the reference, in steps: more than
+            one where a difference goes through a further operator to a finer grid.
         no_gradient: Endings of the paths of weights whose gradient is rightly zero.
         prepare: Sets the weights.
         data: Makes the inputs at scale 1.
@@ -63,6 +65,7 @@ class Case:
     covers: tuple[type[keras_qat.layers.QuantizedLayer], ...]
     build: Callable[[], keras.Model]
     steps: int | None = 1
+    default_steps: int = 1
     no_gradient: tuple[str, ...] = ()
     prepare: Callable[[keras.Model, np.random.Generator], None] = randomize
     data: Callable[[keras.Model, np.random.Generator, int], list[np.ndarray]] = normal_data

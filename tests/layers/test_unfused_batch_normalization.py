@@ -26,8 +26,8 @@ CASES = [
         together(
             branches(
                 (6, 6, 3),
-                [layer(Conv2D, 4, 3), UnfusedBatchNormalization],
-                [layer(Conv2D, 4, 3), UnfusedBatchNormalization, ReLU],
+                [layer(Conv2D, 4, 3, use_bias=False), UnfusedBatchNormalization],
+                [layer(Conv2D, 4, 3, use_bias=False), UnfusedBatchNormalization, ReLU],
                 [layer(UnfusedBatchNormalization, activation="relu6")],
                 [layer(UnfusedBatchNormalization, center=False, activation="swish")],
                 [layer(UnfusedBatchNormalization, scale=False, axis=1)],
@@ -37,6 +37,7 @@ CASES = [
         # The product and the offset are rounded at training as well, but not where a sum of both
         # leaves the range.
         steps=2,
+        default_steps=4,
     ),
 ]
 

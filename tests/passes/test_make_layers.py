@@ -55,7 +55,7 @@ def test_float_layers_are_made_anew_with_the_scheme():
     graph = made(keras.Sequential([keras.Input((3,)), source]), get_scheme("int8"))
     layer = graph.nodes["d"].head
     assert type(layer) is QDense and layer is not source
-    assert layer.scheme is get_scheme("int8") and layer.batch_norm is True
+    assert layer.scheme is get_scheme("int8") and layer.batch_normalization
     assert layer.get_config()["activation"] == "relu"
 
 

@@ -68,7 +68,7 @@ def others_plain(x):
     y = layers.Maximum(name="c")([layers.Multiply(name="d")([y, z]), z])
     y = layers.ReLU(name="e_relu")(norm("e")(layers.Activation("tanh", name="t")(y)))
     y = layers.Add(name="f")([y, z, z])
-    return layers.Activation("elu", name="f_elu")(y)
+    return layers.MaxPooling2D(name="end")(layers.Activation("elu", name="f_elu")(y))
 
 
 def others_ours(x):
@@ -76,7 +76,7 @@ def others_ours(x):
     z = QConv2DTranspose(4, 3, padding="same", activation="relu", name="b")(x)
     y = QMaximum(name="c")([QMultiply(name="d")([y, z]), z])
     y = QBatchNormalization("relu", name="e")(layers.Activation("tanh", name="t")(y))
-    return QAdd("elu", name="f")([y, z, z])
+    return QMaxPooling2D(name="end")(QAdd("elu", name="f")([y, z, z]))
 
 
 PAIRS = [
