@@ -64,6 +64,7 @@ class Extremes(keras.layers.Layer):
     """The smallest and largest value of a batch, of shape (1, 2)."""
 
     def call(self, inputs):
+        """Computes both."""
         return ops.reshape(ops.stack([ops.min(inputs), ops.max(inputs)]), (1, 2))
 
 
