@@ -6,26 +6,24 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
-
-from keras_qat.errors import ExportError, NotQuantizedError, UnsupportedLayerError
+from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
 from keras_qat.litert import Model, Operator, Tensor, write
 from keras_qat.lowering.builder import Builder, quantization_of
+from keras_qat.lowering.end_types import EndTypes, end_types
 
 # An unsigned 8-bit integer is the signed one plus this.
 _UNSIGNED_OFFSET = 128
-INFERENCE_TYPES = ("int8", "uint8", "float32")
 
 
 def export_litert(
     model: QuantizedModel,
     filepath: str | os.PathLike,
     *,
-    inference_input_type: str = "int8",
-    inference_output_type: str = "int8",
+    inference_input_type: EndTypes = "int8",
+    inference_output_type: EndTypes = "int8",
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -39,15 +37,19 @@ def export_litert(
     Args:
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         filepath: Where to write the `.tflite` file.
-        inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`. The last
-            two put one QUANTIZE operator behind each input, a float layer takes a float32 input
-            as it is. The ids of an `Embedding` are int32 whatever it says.
-        inference_output_type: Type of the outputs, likewise.
+        inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`; a dict by the
+            names of the inputs, where int8 is that of the names left out; or a list in their
+            order. The last two types put one QUANTIZE operator behind the input, a float layer
+            takes a float32 input as it is. The ids of an `Embedding` are int32: a single type is
+            not about them, and by name nothing else can be said.
+        inference_output_type: Type of the outputs, likewise. Their names are the model's
+            `output_names`, or the keys of a dict of outputs, as in the file's signature.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         MissingRangeError: If tensors lack min/max data, naming them and their layers.
-        ExportError: If the file cannot be written, or a type is none of the three.
+        ExportError: If the file cannot be written, or a type or the name of an input or output is
+            unknown.
 
     Example:
     >>> import tempfile, keras, keras_qat, numpy as np
@@ -61,13 +63,15 @@ def export_litert(
 
 
 def lower_model(
-    model: QuantizedModel, inference_input_type: str = "int8", inference_output_type: str = "int8"
+    model: QuantizedModel,
+    inference_input_type: EndTypes = "int8",
+    inference_output_type: EndTypes = "int8",
 ) -> Model:
     """Lowers a quantized model to LiteRT operators, in memory.
 
     Args:
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
-        inference_input_type: Type of the inputs.
+        inference_input_type: Type of the inputs, see `export_litert`.
         inference_output_type: Type of the outputs.
 
     Returns:
@@ -76,26 +80,24 @@ def lower_model(
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         MissingRangeError: If tensors lack min/max data.
-        ExportError: If a type is none of the three.
+        ExportError: If a type or a name is unknown.
     """
-    for name in (inference_input_type, inference_output_type):
-        if name not in INFERENCE_TYPES:
-            raise ExportError(
-                "Unknown type of an input or output.",
-                received=repr(name),
-                expected=f"one of {INFERENCE_TYPES}",
-            )
     if not isinstance(model, QuantizedModel):
         raise NotQuantizedError(
             "Only a quantized model can be exported.",
             received=f"a {type(model).__name__}",
             fix="Pass what `keras_qat.quantize_model` returned.",
         )
-    model.check_ranges()
     graph = read_model(model)
+    output_names = _output_names(graph)
+    input_types = end_types(
+        inference_input_type, list(graph.inputs), "inference_input_type", _ids(graph)
+    )
+    output_types = end_types(inference_output_type, output_names, "inference_output_type")
+    model.check_ranges()
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
-    inputs = _lower_inputs(builder, graph, tensors, inference_input_type)
+    inputs = _lower_inputs(graph, tensors, input_types)
     for node in graph.nodes.values():
         if not node.is_input:
             builder.enter(node)
@@ -103,7 +105,7 @@ def lower_model(
             if builder.is_float:
                 arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
-    outputs = _lower_outputs(builder, model, graph, tensors, inference_output_type)
+    outputs = _lower_outputs(builder, graph, tensors, output_types)
     return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
 
 
@@ -138,20 +140,22 @@ def check_float_layers(model: QuantizedModel) -> None:
 
 
 def _lower_inputs(
-    builder: Builder, graph: Graph, tensors: dict[Edge, Tensor], dtype: str
+    graph: Graph, tensors: dict[Edge, Tensor], types: Mapping[str, str]
 ) -> dict[str, Tensor]:
     """Makes the input tensors; a layer behind each knows what its integers mean."""
-    inputs = {}
     consumers = graph.consumers()
-    for name in graph.inputs:
-        edge, shape = Edge(name), graph.shape(Edge(name))
-        holder = _holder(consumers, edge)
-        if holder is None:
-            inputs[name] = Tensor(name, shape, "int32")  # ids
-        else:
-            inputs[name] = _boundary_tensor(name, shape, dtype, holder.head.links.output)
-        tensors[edge] = inputs[name]
-    return inputs
+    for name, dtype in types.items():
+        edge = Edge(name)
+        holder, shape = _holder(consumers, edge), graph.shape(edge)
+        parameters = None if holder is None else holder.head.links.output
+        tensors[edge] = _boundary_tensor(name, shape, dtype, parameters)
+    return {name: tensors[Edge(name)] for name in types}
+
+
+def _ids(graph: Graph) -> frozenset[str]:
+    """The inputs that no layer quantizes."""
+    consumers = graph.consumers()
+    return frozenset(name for name in graph.inputs if _holder(consumers, Edge(name)) is None)
 
 
 def _holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
@@ -161,42 +165,42 @@ def _holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None
 
 
 def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tensor:
-    """An input or output as the caller sees it."""
-    if dtype == "float32":
+    """An input or output as the caller sees it; ids have no parameters."""
+    if dtype == "float32" or parameters is None:
         return Tensor(name, shape, dtype)
     offset = _UNSIGNED_OFFSET if dtype == "uint8" else 0
     return Tensor(name, shape, dtype, quantization_of(parameters, offset))
 
 
 def _lower_outputs(
-    builder: Builder,
-    model: keras.Model,
-    graph: Graph,
-    tensors: dict[Edge, Tensor],
-    dtype: str,
+    builder: Builder, graph: Graph, tensors: dict[Edge, Tensor], types: Mapping[str, str]
 ) -> dict[str, Tensor]:
     outputs: dict[str, Tensor] = {}
-    converted: dict[Tensor, Tensor] = {}  # two outputs may be one tensor
+    converted: dict[tuple[Tensor, str], Tensor] = {}  # two outputs may be one tensor
     consumers = graph.consumers()
-    for edge, wanted in zip(graph.output_edges, _output_names(graph), strict=True):
-        node, name = graph.nodes[edge.node], unique_name(wanted, outputs)
+    for edge, (name, dtype) in zip(graph.output_edges, types.items(), strict=True):
+        node = graph.nodes[edge.node]
         is_observed = isinstance(node.head, ObserveRange)
         if tensors[edge].dtype == "float32" != dtype and not is_observed:
             # Quantized layers take it too.
             node = _holder(consumers, edge) or node
         inner = tensors[Edge(node.name)]
-        if inner not in converted:
+        if (inner, dtype) not in converted:
             parameters = node.head.links.output
-            converted[inner] = _converted(builder, inner, dtype, parameters)
-        outputs[name] = converted[inner]
+            converted[inner, dtype] = _converted(builder, inner, dtype, parameters)
+        outputs[name] = converted[inner, dtype]
     return outputs
 
 
-def _output_names(graph: Graph) -> Sequence[str]:
-    """The keys of a dict of outputs, else what the outputs are called."""
+def _output_names(graph: Graph) -> list[str]:
+    """The keys of a dict of outputs, else what the outputs are called; each one once."""
+    wanted = graph.output_names
     if isinstance(graph.outputs, dict) and len(graph.outputs) == len(graph.output_edges):
-        return sorted(graph.outputs)  # the order of `keras.tree.flatten`
-    return graph.output_names
+        wanted = sorted(graph.outputs)  # the order of `keras.tree.flatten`
+    names: list[str] = []
+    for name in wanted:
+        names.append(unique_name(name, names))
+    return names
 
 
 def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> Tensor:

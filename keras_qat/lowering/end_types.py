@@ -1,0 +1,78 @@
+"""The types of a file's inputs and outputs, as the caller of an export asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_qat.errors import ExportError
+
+INFERENCE_TYPES = ("int8", "uint8", "float32")
+IDS = "int32"
+
+# One name for all, by name, or in order.
+EndTypes = str | Mapping[str, str] | Sequence[str]
+
+
+def end_types(
+    wanted: EndTypes, names: Sequence[str], argument: str, ids: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """Says the type of each input, or of each output.
+
+    Args:
+        wanted: One type for all; or a dict from names to types, where int8 is that of the names
+            left out; or a sequence with one type for each name.
+        names: The names, in order.
+        argument: What the argument is called, for messages.
+        ids: The names of those that hold ids. These are int32: a single type is not about them.
+
+    Returns:
+        The type of each name.
+
+    Raises:
+        ExportError: If a name or a type is unknown, or there are too few or too many.
+
+    Example:
+    >>> end_types({"image": "uint8"}, ("image", "mask"), "inference_input_type")
+    {'image': 'uint8', 'mask': 'int8'}
+    """
+    default = wanted if isinstance(wanted, str) else "int8"
+    _check_type(default, INFERENCE_TYPES)
+    types = {name: IDS if name in ids else default for name in names}
+    for name, dtype in _named(wanted, names, argument).items():
+        _check_type(dtype, (IDS,) if name in ids else INFERENCE_TYPES, name)
+        types[name] = dtype
+    return types
+
+
+def _named(wanted: Any, names: Sequence[str], argument: str) -> Mapping[str, str]:
+    """The types that are said of single names."""
+    if isinstance(wanted, str):
+        return {}
+    if isinstance(wanted, Mapping):
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            raise ExportError(
+                f"`{argument}` has a name that the file does not have.",
+                received=repr(unknown[0]),
+                expected=f"names among {list(names)}",
+                fix="Use these names; those that are left out are int8.",
+            )
+        return wanted
+    if not isinstance(wanted, Sequence) or len(wanted) != len(names):
+        raise ExportError(
+            f"`{argument}` does not say one type for each.",
+            received=repr(wanted),
+            expected=f"one type, a dict by name, or a list of {len(names)} for {list(names)}",
+        )
+    return dict(zip(names, wanted, strict=True))
+
+
+def _check_type(dtype: Any, known: Sequence[str], name: str | None = None) -> None:
+    if not isinstance(dtype, str) or dtype not in known:
+        raise ExportError(
+            "Unknown type of an input or output.",
+            layer=name,
+            received=repr(dtype),
+            expected=f"one of {known}" if len(known) > 1 else f"{known[0]!r}, that of ids",
+        )
