@@ -1,4 +1,4 @@
-"""The only file that touches a Keras backend: compilation of fused arithmetic, and float64.
+"""The only file that touches a Keras backend: compilation of fused arithmetic, and dtypes.
 
 Everything else in `keras_qat` is written with `keras.ops`. Backends are imported inside the
 functions, so that importing this file costs nothing and pulls in none of them.
@@ -54,6 +54,31 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
 def _value(tensor: Any) -> Any:
     """A variable's value: `convert_to_tensor` would return the variable itself."""
     return tensor.value if isinstance(tensor, keras.Variable) else tensor
+
+
+@contextlib.contextmanager
+def float32_policy() -> Iterator[None]:
+    """Makes new layers compute in float32, whatever the global policy is.
+
+    Rewritten layers round to 8 bits in float32; half of the precision would not hold the integers.
+
+    Returns:
+        A context manager, and a decorator. The global policy is restored behind it.
+
+    Example:
+    >>> keras.config.set_dtype_policy("mixed_bfloat16")
+    >>> with float32_policy():
+    ...     inner = keras.layers.Dense(2)
+    >>> inner.compute_dtype, keras.layers.Dense(2).compute_dtype
+    ('float32', 'bfloat16')
+    >>> keras.config.set_dtype_policy("float32")
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
 from keras_qat.errors import InvalidModelError
 from keras_qat.graph import Edge, Graph, Node, build_model
@@ -31,6 +32,7 @@ from keras_qat.quantizers import checked_steps
 from keras_qat.scheme import Scheme, get_scheme
 
 
+@float32_policy()
 def clone_model(
     model: keras.Model,
     *,
@@ -74,6 +76,7 @@ def clone_model(
     return _build(graph, log, None, RewrittenModel, input_tensors)
 
 
+@float32_policy()
 def quantize_model(
     model: keras.Model,
     scheme: str | Scheme = "int8",

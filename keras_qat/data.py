@@ -20,10 +20,11 @@ def batches(
     """Yields checked batches of a model's inputs.
 
     Args:
-        data: A numpy array (or a tuple of them, or a dict by input name, for several inputs);
-            or a `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or of
+        data: A numpy array (or a tuple of them, or a dict, for several inputs); or a
+            `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or of
             single samples. Elements may be `(inputs, targets)` or `(inputs, targets, weights)`;
-            only the inputs are used.
+            only the inputs are used. A dict has the keys of the dict that the model was made of,
+            or else the names of its inputs.
         model: The model.
         steps: How many batches at most; None for all.
         batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
@@ -137,14 +138,24 @@ def _inputs(element: Any, model: keras.Model) -> list[Any]:
 
 def _by_name(arrays: Mapping[str, Any], model: keras.Model) -> list[Any]:
     names = [tensor.name for tensor in model.inputs]
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise InvalidDataError(
-            "The data lacks inputs of the model.",
-            received=f"a dict with {sorted(arrays)}",
-            expected=f"a dict with {names}",
-        )
-    return [arrays[name] for name in names]
+    keys = _keys(model) or names
+    for known in (keys, names):
+        if all(name in arrays for name in known):
+            return [arrays[name] for name in known]
+    raise InvalidDataError(
+        "The data lacks inputs of the model.",
+        received=f"a dict with {sorted(arrays)}",
+        expected=f"a dict with {keys}",
+    )
+
+
+def _keys(model: keras.Model) -> list[str]:
+    """What a model that was made of a dict of inputs calls them, in order; `fit` takes these."""
+    made_of = model.input
+    if not isinstance(made_of, Mapping):
+        return []
+    positions = [id(tensor) for tensor in model.inputs]
+    return sorted(made_of, key=lambda key: positions.index(id(made_of[key])))
 
 
 def _is_array(value: Any) -> bool:

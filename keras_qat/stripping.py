@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_qat.backend import float32_policy
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, build_model, read_model
 from keras_qat.graph.graph import map_edges, unique_name
@@ -16,6 +17,7 @@ from keras_qat.layers.activation_names import function_name
 from keras_qat.passes.rewriting import splice
 
 
+@float32_policy()
 def strip_quantization(model: keras.Model) -> keras.Model:
     """Turns a quantized model, or a clone, into a plain Keras model with the trained weights.
 

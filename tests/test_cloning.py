@@ -198,3 +198,26 @@ def test_training_one_leaves_the_other_as_it_was(trained, jit):
     for variable in one.variables:
         variable.assign_add(keras.ops.ones_like(variable))
     assert all((a == np.array(b)).all() for a, b in zip(before, other.variables, strict=True))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_a_global_policy_of_another_precision_is_left_out_of_quantized_models(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = keras.Sequential(
+            [
+                keras.Input((4, 4, 3)),
+                keras.layers.Conv2D(4, 3, activation="swish"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3, activation="softmax"),
+            ]
+        )
+        qat = keras_qat.quantize_model(model)
+        assert keras.config.dtype_policy().name == policy
+        assert {layer.compute_dtype for layer in qat.layers[1:]} == {"float32"}
+        qat.compile("sgd", "mse")
+        qat.fit(np.ones((4, 4, 4, 3)), np.ones((4, 3)), verbose=0)
+        stripped = keras_qat.strip_quantization(qat)
+        assert {layer.compute_dtype for layer in stripped.layers[1:]} == {"float32"}
+    finally:
+        keras.config.set_dtype_policy("float32")

@@ -198,3 +198,17 @@ def test_one_image_is_a_sample_and_not_a_batch():
 def test_batches_are_counted_where_that_is_possible(data, count):
     model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)])
     assert count_batches(data, model) == count
+
+
+def test_a_dict_has_the_keys_of_the_model_before_the_names_of_its_inputs():
+    left, right = keras.Input((3,), name="right"), keras.Input((3,), name="other")
+    with pytest.warns(UserWarning, match="all keys in the dict must match"):
+        model = keras.Model({"left": left, "right": right}, keras.layers.Subtract()([left, right]))
+    given = {"left": np.ones((4, 3)), "right": np.zeros((4, 3))}
+    (batch,) = batches(given, model)
+    np.testing.assert_array_equal(np.array(model(given)), batch[0] - batch[1])
+    by_name = {"right": np.ones((4, 3)), "other": np.zeros((4, 3))}
+    (batch,) = batches(by_name, model)
+    np.testing.assert_array_equal(batch[0], by_name["right"])
+    with pytest.raises(InvalidDataError, match=r"a dict with \['left', 'right'\]"):
+        list(batches({"left": given["left"]}, model))

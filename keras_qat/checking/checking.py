@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_qat.backend import float32_policy
 from keras_qat.checking.report import CheckedLayer, CheckReport, Finding, MadeLayer
 from keras_qat.checking.trial import Refused, Trial
 from keras_qat.cloning import check_float, input_errors, weight_errors
@@ -22,6 +23,7 @@ from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.scheme import Scheme, get_scheme
 
 
+@float32_policy()
 def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
     """Says what each layer of a model will become, and what stands in the way.
 

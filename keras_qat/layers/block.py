@@ -137,7 +137,12 @@ class Block(DropIn):
     def _with_kernel(self, config: dict[str, Any]) -> keras.layers.Layer:
         """The Keras layer with the kernel."""
         is_trained = self.trainable and self.trainable_kernel
+        function, config = config["activation"], {**config, "activation": None}
+        if function is not None and isinstance(self.activation, keras.layers.Layer):
+            config["activation"] = function  # a new one, with weights of its own
         layer = self.keras_class.from_config({**config, "trainable": is_trained})
+        if function is not None and config["activation"] is None:
+            layer.activation = self.activation  # Keras makes no lambda of a configuration
         if self.built:
             build_like(layer, self)
             copy_by_path(self, layer)

@@ -178,7 +178,7 @@ def activation_behind(layer: Any) -> list[keras.layers.Layer]:
     if function_name(function) == "linear":
         return []
     name = layer.activation_name or f"{layer.name}_{function_name(function)}"
-    return [keras.layers.Activation(function, name=name)]
+    return [keras.layers.Activation(function, name=name, dtype=layer.dtype_policy)]
 
 
 def build_like(layer: keras.layers.Layer, source: keras.layers.Layer) -> None:

@@ -267,3 +267,17 @@ def test_in_a_subclassed_model():
     model.compile("sgd", "mse")
     first = model.fit(x, np.ones((8, 2)), epochs=1, verbose=0).history["loss"][0]
     assert model.fit(x, np.ones((8, 2)), epochs=9, verbose=0).history["loss"][-1] < first
+
+
+def test_an_activation_that_is_a_lambda_comes_back():
+    block = QDense(3, activation=lambda x: x * 0.5, name="head")
+    x = np.ones((2, 4), "float32")
+    expected = np.array(block(x))
+    with pytest.warns(UserWarning, match="includes a `lambda`"):
+        (layer,) = block.to_keras()
+    np.testing.assert_array_equal(np.array(layer(x)), expected)
+
+
+def test_an_activation_with_a_policy_has_that_of_its_block():
+    layers = QDense(3, batch_norm=True, activation="relu", dtype="mixed_bfloat16").to_keras()
+    assert {layer.compute_dtype for layer in layers} == {"bfloat16"}
