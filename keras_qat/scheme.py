@@ -11,50 +11,89 @@ from keras_qat.errors import InvalidSchemeError
 class Scheme:
     """How weights and activations are represented as integers.
 
-    Activations are asymmetric per tensor; weights are symmetric with a narrow range (the
-    most negative integer is not used), as the LiteRT 8-bit quantization specification asks:
-    https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+    Activations are asymmetric per tensor. Weights have a narrow range: the smallest integer of
+    the type is not used. Those of `"int8"` are symmetric, as the LiteRT 8-bit quantization
+    specification asks (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec);
+    those of `"uint8"` are asymmetric per tensor, as TensorFlow 1 trained and converted them.
 
     Attributes:
         name: The name users pass, such as `"int8"`.
         activation_bits: Width of an activation, in bits.
         weight_bits: Width of a weight, in bits.
         weight_per_channel: Whether each output channel has a weight scale of its own.
+        weight_symmetric: Whether the zero point of weights lies in the middle of their range.
+        is_signed: Whether integers are signed.
+        missing_operators: LiteRT operators whose reference kernels do not take the type, or compute
+            in float what they do in integers for int8.
 
     Example:
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
     (-128, 127)
+    >>> get_scheme("uint8").activation_low, get_scheme("uint8").weight_low
+    (0, 1)
     """
 
     name: str
     activation_bits: int = 8
     weight_bits: int = 8
     weight_per_channel: bool = True
+    weight_symmetric: bool = True
+    is_signed: bool = True
+    missing_operators: frozenset[str] = frozenset()
+
+    @property
+    def dtype(self) -> str:
+        """Type of activations, and of weights of the same width, such as `"int8"`."""
+        return f"{'' if self.is_signed else 'u'}int{self.activation_bits}"
 
     @property
     def activation_low(self) -> int:
         """Smallest integer of an activation."""
-        return -(2 ** (self.activation_bits - 1))
+        return -(2 ** (self.activation_bits - 1)) if self.is_signed else 0
 
     @property
     def activation_high(self) -> int:
         """Largest integer of an activation."""
-        return 2 ** (self.activation_bits - 1) - 1
+        return self.activation_low + 2**self.activation_bits - 1
+
+    @property
+    def weight_low(self) -> int:
+        """Smallest integer of a weight."""
+        return 1 - 2 ** (self.weight_bits - 1) if self.is_signed else 1
 
     @property
     def weight_high(self) -> int:
-        """Largest integer of a weight; the smallest is its negative."""
-        return 2 ** (self.weight_bits - 1) - 1
+        """Largest integer of a weight."""
+        return self.weight_low + self.weight_steps
+
+    @property
+    def weight_steps(self) -> int:
+        """How many steps there are from the smallest to the largest integer of a weight."""
+        return 2**self.weight_bits - 2
+
+    @property
+    def largest_weight(self) -> int:
+        """Largest magnitude of a weight's integer, the zero point subtracted."""
+        return self.weight_steps // 2 if self.weight_symmetric else self.weight_steps
 
 
-SCHEMES = {"int8": Scheme("int8")}
+SCHEMES = {
+    "int8": Scheme("int8"),
+    "uint8": Scheme(
+        "uint8",
+        weight_per_channel=False,
+        weight_symmetric=False,
+        is_signed=False,
+        missing_operators=frozenset({"BATCH_MATMUL", "RESIZE_BILINEAR"}),
+    ),
+}
 
 
 def get_scheme(scheme: str | Scheme) -> Scheme:
     """Returns the scheme with a given name.
 
     Args:
-        scheme: A name (`"int8"`), or one of `SCHEMES`, which is returned as it is.
+        scheme: A name (`"int8"` or `"uint8"`), or one of `SCHEMES`, which is returned as it is.
 
     Returns:
         The `Scheme`.
@@ -74,13 +113,13 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
             "There are no kernels for this quantization scheme.",
             received=f"{scheme}",
             expected=f"one of {list(SCHEMES.values())}",
-            fix='Pass scheme="int8".',
+            fix='Pass scheme="int8" or scheme="uint8".',
         )
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InvalidSchemeError(
             "Unknown quantization scheme.",
             received=repr(scheme),
             expected=f"one of {sorted(SCHEMES)}",
-            fix='Pass scheme="int8".',
+            fix='Pass scheme="int8" or scheme="uint8".',
         )
     return SCHEMES[scheme]

@@ -30,7 +30,7 @@ def hard_swish_table(
     low: int,
     high: int,
 ) -> Any:
-    """Returns the output integer of HARD_SWISH for each input integer from -128 to 127.
+    """Returns the output integer of HARD_SWISH for each input integer from low to high.
 
     Source: TFLite's `kernels/internal/reference/hard_swish.h`, multipliers from
     `HardSwishPrepare` in `kernels/activations.cc`. It computes in int16.
@@ -40,11 +40,11 @@ def hard_swish_table(
         input_zero_point: int32 scalar.
         output_scale: float32 scalar.
         output_zero_point: int32 scalar.
-        low: The least output.
-        high: The greatest output.
+        low: The least integer of the type, input and output.
+        high: The greatest integer of the type.
 
     Returns:
-        int32 tensor of shape (256,).
+        int32 tensor of shape (high - low + 1,).
 
     Example:
     >>> hard_swish_table(0.5, 0, 0.25, 0, low=-128, high=127).numpy()[126:131]
@@ -54,7 +54,7 @@ def hard_swish_table(
         fine = as_float64(input_scale) * 2.0**-_FRACTION_BITS
         output_factor, output_exponent = _int16_multiplier(fine / as_float64(output_scale))
         gate_factor, gate_exponent = _int16_multiplier(fine / _THREE)
-    integers = ops.convert_to_tensor(np.arange(-128, 128, dtype="int32"))
+    integers = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32"))
     x = (integers - as_int32(input_zero_point)) * 2**_FRACTION_BITS
     gate = ops.right_shift(_gate(x, gate_factor, gate_exponent) + 2**15, 1)
     product = gate * _rounding_doubling_high_mul(x, output_factor)

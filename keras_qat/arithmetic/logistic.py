@@ -18,7 +18,7 @@ STEPS_IN_ONE = 256  # of the output, as the kernel requires: with them no produc
 def logistic_table(
     input_scale: Any, input_zero_point: Any, output_zero_point: Any, *, low: int, high: int
 ) -> Any:
-    """Returns the output integer of LOGISTIC for each input integer from -128 to 127.
+    """Returns the output integer of LOGISTIC for each input integer from low to high.
 
     Source: `LUTPopulate` in TFLite's `kernels/internal/common.h`, the function from
     `SigmoidPrepare` in `kernels/activations.cc`. Each step is rounded to float32, as there.
@@ -27,17 +27,17 @@ def logistic_table(
         input_scale: float32 scalar.
         input_zero_point: int32 scalar.
         output_zero_point: int32 scalar; the output's scale is 1/256.
-        low: The least output.
-        high: The greatest output.
+        low: The least integer of the type, input and output.
+        high: The greatest integer of the type.
 
     Returns:
-        int32 tensor of shape (256,).
+        int32 tensor of shape (high - low + 1,).
 
     Example:
     >>> logistic_table(1.0, 0, -128, low=-128, high=127).numpy()[127:130]
     array([-59,   0,  59], dtype=int32)
     """
-    integers = ops.convert_to_tensor(np.arange(-128, 128, dtype="int32"))
+    integers = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32"))
     with float64():
         centered = ops.cast(integers - as_int32(input_zero_point), "float64")
         exponential = ops.exp(-_in_float32(centered * as_float64(input_scale)))

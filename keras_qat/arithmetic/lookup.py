@@ -1,4 +1,4 @@
-"""Tables of an element-wise function, one entry for each int8 value."""
+"""Tables of an element-wise function, one entry for each 8-bit value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lookup_table(
     low: int,
     high: int,
 ) -> Any:
-    """Returns the output integer of a function for each input integer from -128 to 127.
+    """Returns the output integer of a function for each input integer from low to high.
 
     The function is computed in double, and its result is rounded to 1/256 of a step before it
     is rounded to a step: compilers may compute the last bits of an exponential differently.
@@ -39,17 +39,17 @@ def lookup_table(
         output_zero_point: int32 scalar.
         function: An element-wise function of a float64 tensor; hashable. Where it has no value
             (the logarithm of a negative number) the entry is that of 0.
-        low: The least output.
-        high: The greatest output.
+        low: The least integer of the type, input and output.
+        high: The greatest integer of the type.
 
     Returns:
-        int32 tensor of shape (256,).
+        int32 tensor of shape (high - low + 1,).
 
     Example:
     >>> lookup_table(1.0, 0, 1.0, 0, function=ops.square, low=-128, high=127).numpy()[126:131]
     array([4, 1, 0, 1, 4], dtype=int32)
     """
-    integers = ops.convert_to_tensor(np.arange(-128, 128, dtype="int32"))
+    integers = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32"))
     with float64():
         centered = ops.cast(integers - as_int32(input_zero_point), "float64")
         values = function(centered * as_float64(input_scale))

@@ -99,7 +99,8 @@ class QuantizedLayer(DropIn):
             arguments; empty where it adds none. Each registered layer says it.
         shares_range: Whether the output has the quantization parameters of the inputs, because
             the operator moves or selects values.
-        fixed_parameters: Parameters of the output if the kernel prescribes them.
+        fixed_parameters: Parameters of the output if the kernel prescribes them: of the class those
+            for int8, of a layer with a scheme those for its type.
         range_momentum: How much of the old range a training step keeps.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is integers that are no quantized values.
@@ -122,6 +123,8 @@ class QuantizedLayer(DropIn):
         self.delay_steps: int = quant_delay
         self.quant_delay: QuantDelay | None = None
         self.observer: Any = None
+        if self.scheme is not None and self.fixed_parameters is not None:
+            self.fixed_parameters = self.fixed_parameters.of(self.scheme)
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
             self.observer = RangeObserver(self.range_momentum, name="range")
 

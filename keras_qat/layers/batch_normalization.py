@@ -84,12 +84,12 @@ class QBatchNormalization(WeightedLayer):
         return x * ops.reshape(kernel, (-1,))
 
     def accumulate(self, centered, kernel):
-        """Multiplies each channel: 255 * 127 is exact in float32."""
+        """Multiplies each channel: 255 * 254 is exact in float32."""
         return ops.cast(self.apply_kernel(centered, kernel), "int32")
 
     def lower(self, builder, *inputs):
         """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs where the input has not rank 4."""
-        kernel, scale, bias = self.lower_weights()
+        kernel, grid, bias = self.lower_weights()
         x, shape = inputs[0], inputs[0].shape
         if len(shape) != 4:
             flat = (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1])
@@ -98,8 +98,8 @@ class QBatchNormalization(WeightedLayer):
             "DEPTHWISE_CONV_2D",
             (
                 x,
-                builder.weights(kernel.reshape(1, 1, 1, -1), scale, axis=3),
-                builder.bias(bias, x, scale),
+                builder.weights(kernel.reshape(1, 1, 1, -1), grid, axis=3),
+                builder.bias(bias, x, grid),
             ),
             part=None if len(shape) == 4 else "scaled",
             shape=x.shape,

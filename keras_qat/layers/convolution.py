@@ -18,10 +18,7 @@ from keras_qat.layers.registry import refuse, register
 from keras_qat.layers.reshaping import check_channels_last
 from keras_qat.layers.sequences import lower_on_image, planar
 from keras_qat.layers.weighted import WeightedLayer
-from keras_qat.scheme import Scheme
-
-# Of more the sum of products could pass 2^24, up to which float32 is exact.
-_MOST_TAPS = (accumulate.EXACT_BOUND - 1) // (255 * 127)
+from keras_qat.scheme import Scheme, get_scheme
 
 
 class WindowedLayer(WeightedLayer):
@@ -31,12 +28,13 @@ class WindowedLayer(WeightedLayer):
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer; `channels_first` and windows beyond exact sums are refused."""
         check_channels_last(node.name, node.head.data_format)
-        if math.prod(node.head.kernel_size) > _MOST_TAPS:
+        most = _most_taps(scheme or get_scheme("int8"))
+        if math.prod(node.head.kernel_size) > most:
             raise UnsupportedLayerError(
                 "The window is too large for an exact accumulator.",
                 layer=node.name,
                 received=f"kernel_size={tuple(node.head.kernel_size)}",
-                expected=f"at most {_MOST_TAPS} taps",
+                expected=f"at most {most} taps",
                 fix="Use a smaller kernel, or several in a row.",
             )
         return super().from_match(node, scheme)
@@ -78,6 +76,11 @@ class WindowedLayer(WeightedLayer):
         return {"dilationHFactor": vertical, "dilationWFactor": horizontal}
 
 
+def _most_taps(scheme: Scheme) -> int:
+    """Of more the sum of products could pass 2^24, up to which float32 is exact."""
+    return (accumulate.EXACT_BOUND - 1) // (255 * scheme.largest_weight)
+
+
 class Convolution(WindowedLayer):
     """What becomes a CONV_2D; the kernel is (*window, in / groups, out)."""
 
@@ -89,16 +92,21 @@ class Convolution(WindowedLayer):
 
     def accumulate(self, centered, kernel):
         """Convolves exactly, splitting input channels where float32 would not be exact."""
-        return accumulate.conv(centered, kernel, convolve=self.apply_kernel)
+        return accumulate.conv(
+            centered,
+            kernel,
+            convolve=self.apply_kernel,
+            max_abs_w=self._scheme().largest_weight,
+        )
 
     def add_operator(self, builder, x, **output):
         """Adds one CONV_2D; the kernel is stored as (out, height, width, in)."""
-        kernel, scale, bias = self.lower_weights()
+        kernel, grid, bias = self.lower_weights()
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
-        weights = builder.weights(np.moveaxis(kernel, -1, 0), scale, axis=0)
+        weights = builder.weights(np.moveaxis(kernel, -1, 0), grid, axis=0)
         return builder.operator(
             "CONV_2D",
-            (x, weights, builder.bias(bias, x, scale)),
+            (x, weights, builder.bias(bias, x, grid)),
             version=3,
             options_type="Conv2DOptions",
             options={**self.window_options(), **self.dilation_options()},
@@ -125,15 +133,20 @@ class DepthwiseConvolution(WindowedLayer):
 
     def accumulate(self, centered, kernel):
         """Convolves exactly: a channel has few taps."""
-        return accumulate.depthwise(centered, kernel, convolve=self.apply_kernel)
+        return accumulate.depthwise(
+            centered,
+            kernel,
+            convolve=self.apply_kernel,
+            max_abs_w=self._scheme().largest_weight,
+        )
 
     def add_operator(self, builder, x, **output):
         """Adds one DEPTHWISE_CONV_2D; the kernel is stored as (1, height, width, out)."""
-        kernel, scale, bias = self.lower_weights()
+        kernel, grid, bias = self.lower_weights()
         kernel = kernel.reshape((1, *planar(kernel.shape[:-2]), -1))
         return builder.operator(
             "DEPTHWISE_CONV_2D",
-            (x, builder.weights(kernel, scale, axis=3), builder.bias(bias, x, scale)),
+            (x, builder.weights(kernel, grid, axis=3), builder.bias(bias, x, grid)),
             version=3,
             options_type="DepthwiseConv2DOptions",
             options={

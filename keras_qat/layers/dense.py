@@ -20,8 +20,8 @@ from keras_qat.quantizers import Grid
 class QDense(WeightedLayer, keras.layers.Dense):
     """Dense layer with folded batch normalization and fused activation: one FULLY_CONNECTED.
 
-    Weights are quantized per output channel. Inputs may have any rank; the last axis is
-    contracted.
+    Weights are quantized per output channel, or as the scheme says. Inputs may have any rank;
+    the last axis is contracted.
 
     Args:
         *args: Arguments of `keras.layers.Dense`.
@@ -43,7 +43,7 @@ class QDense(WeightedLayer, keras.layers.Dense):
 
     def accumulate(self, centered, kernel):
         """Multiplies exactly, splitting the inputs where float32 would not be exact."""
-        return accumulate.matmul(centered, kernel)
+        return accumulate.matmul(centered, kernel, max_abs_w=self._scheme().largest_weight)
 
     def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid, limits):
         """Scales in double precision, as the reference FULLY_CONNECTED does."""
@@ -52,13 +52,13 @@ class QDense(WeightedLayer, keras.layers.Dense):
 
     def lower(self, builder, *inputs):
         """Adds one FULLY_CONNECTED; the kernel is stored as (out, in)."""
-        kernel, scale, bias = self.lower_weights()
+        kernel, grid, bias = self.lower_weights()
         return builder.operator(
             "FULLY_CONNECTED",
             (
                 inputs[0],
-                builder.weights(kernel.T, scale, axis=0),
-                builder.bias(bias, inputs[0], scale),
+                builder.weights(kernel.T, grid, axis=0),
+                builder.bias(bias, inputs[0], grid),
             ),
             version=12,
             options_type="FullyConnectedOptions",

@@ -62,7 +62,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
         """Adds one GATHER from the table."""
         table, grid = ops.convert_to_tensor(self.embeddings), self.output_grid()
         if grid is not None:
-            table = ops.cast(self._quantized(table, grid), "int8")
+            table = ops.cast(self._quantized(table, grid), self._scheme().dtype)
         table = ops.convert_to_numpy(table)
         return builder.operator(
             "GATHER",

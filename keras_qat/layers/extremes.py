@@ -60,7 +60,7 @@ class Extreme(Binary):
         """Adds one operator."""
         values, grid = None, self.output_grid()
         if self.constant is not None and grid is not None:
-            values = ops.convert_to_numpy(self._integers(grid)).astype("int8")
+            values = ops.convert_to_numpy(self._integers(grid)).astype(self._scheme().dtype)
         constant = self.lowered_operand(builder, inputs[0], values, builder.output_quantization)
         return builder.operator(
             self.operator_code,

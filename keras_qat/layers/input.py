@@ -47,9 +47,9 @@ class QuantizeInput(QuantizedLayer):
         return ops.cast(quantize(x, *output, *limits) - output.zero_point, "float32")
 
     def lower(self, builder, *inputs):
-        """Returns the input tensor, or adds one QUANTIZE if the file's input is no int8."""
+        """Returns the input tensor, or adds one QUANTIZE if the file's input has another type."""
         x = inputs[0]
-        if x.dtype == "int8":
+        if x.dtype == self._scheme().dtype:
             return x
         version = 1 if x.dtype == "float32" else 2
         return builder.operator("QUANTIZE", inputs, version=version, options_type="QuantizeOptions")

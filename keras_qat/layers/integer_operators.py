@@ -34,19 +34,20 @@ class IntegerOperators:
         self._builder = builder
 
     def widen(self, x: Any, part: str) -> Any:
-        """Casts an int8 tensor to int32; the integers stay what they are."""
-        options = {"inDataType": "INT8", "outDataType": "INT32"}
+        """Casts an 8-bit tensor to int32; the integers stay what they are."""
+        options = {"inDataType": x.dtype.upper(), "outDataType": "INT32"}
         return self._add("CAST", (x,), part, x.shape, "CastOptions", options)
 
     def narrow(self, x: Any, part: str | None) -> Any:
-        """Casts an int32 tensor to int8, with the parameters of the layer's output."""
+        """Casts an int32 tensor to 8 bits, with the parameters of the layer's output."""
+        dtype = self._builder.dtype
         return self._builder.operator(
             "CAST",
             (x,),
             part=part,
             shape=x.shape,
             options_type="CastOptions",
-            options={"inDataType": "INT32", "outDataType": "INT8"},
+            options={"inDataType": "INT32", "outDataType": dtype.upper()},
         )
 
     def combine(self, code: str, a: Any, b: Any, part: str) -> Any:

@@ -19,15 +19,13 @@ from keras_qat.layers.registry import register
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
-_ENTRIES = 256
-
 
 @register(ELEMENTWISE)
 @keras.saving.register_keras_serializable("keras_qat")
 class QLookup(Elementwise):
     """An element-wise function of one tensor: CAST, ADD and GATHER from a table of 256 integers.
 
-    An int8 input has 256 values, so the table holds the function exactly: softplus, swish, mish
+    An 8-bit input has 256 values, so the table holds the function exactly: softplus, swish, mish
     and all others that LiteRT has no integer operator for. Both runtimes agree on every element.
 
     Args:
@@ -63,28 +61,30 @@ class QLookup(Elementwise):
         """Looks each integer up in the table."""
         ((values, grid),) = inputs
         table = ops.cast(self._table(grid, output) - output.zero_point, "float32")
-        index = ops.cast(values, "int32") + (grid.zero_point + _ENTRIES // 2)
+        index = ops.cast(values, "int32") + (grid.zero_point - self._scheme().activation_low)
         return ops.take(table, index, axis=0)
 
     def lower(self, builder, *inputs):
-        """Adds CAST, ADD and GATHER; in float the operators of the function itself."""
+        """Adds CAST, ADD (if signed) and GATHER; in float the operators of the function."""
         if self.scheme is None:
             return lower_term(builder, float_term(self.function, inputs[0]))
-        links = self._linked()
+        links, scheme = self._linked(), self._scheme()
         table = self._table(links.inputs[0].grid(), links.output.grid())
-        entries = ops.convert_to_numpy(table).astype("int8")
+        entries = ops.convert_to_numpy(table).astype(scheme.dtype)
         wide = builder.operator(
             "CAST",
             inputs,
             part="wide",
             dtype="int32",
             options_type="CastOptions",
-            options={"inDataType": "INT8", "outDataType": "INT32"},
+            options={"inDataType": scheme.dtype.upper(), "outDataType": "INT32"},
         )
-        offset = builder.constant("offset", np.array(_ENTRIES // 2, "int32"))
-        index = builder.operator(
-            "ADD", (wide, offset), part="index", dtype="int32", options_type="AddOptions"
-        )
+        index = wide
+        if scheme.activation_low:
+            offset = builder.constant("offset", np.array(-scheme.activation_low, "int32"))
+            index = builder.operator(
+                "ADD", (wide, offset), part="index", dtype="int32", options_type="AddOptions"
+            )
         return builder.operator(
             "GATHER",
             (builder.constant("table", entries, builder.output_quantization), index),

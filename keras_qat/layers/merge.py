@@ -18,8 +18,8 @@ from keras_qat.layers.base import Centered
 from keras_qat.layers.binary import Binary
 from keras_qat.layers.fused import activation_limits, apply_activation, fused_code
 from keras_qat.layers.registry import register
-from keras_qat.litert import Quantization
-from keras_qat.quantizers import Grid, fake_quantize_weights, quantize_weights, weight_scale
+from keras_qat.layers.stored import centered_constant, stored
+from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
 from keras_qat.scheme import Scheme
 
 # XNNPACK leaves operators alone whose inputs have a scale less than this times the output's.
@@ -29,7 +29,7 @@ _LEAST_RATIO = np.float32(2.0**-10)
 class Arithmetic(Binary):
     """What the three operators have in common: an output range of their own, an activation.
 
-    A constant becomes an int8 operand with one symmetric scale.
+    A constant becomes an operand with one scale, quantized like weights.
 
     Args:
         activation: An activation behind it; quantized `None`, `"relu"` or `"relu6"`.
@@ -66,8 +66,9 @@ class Arithmetic(Binary):
         """Combines with the constant rounded to its grid, then rounds the output."""
         constant = None
         if self.constant is not None:
-            scale, high = self._constant_scale(), self._scheme().weight_high
-            constant = fake_quantize_weights(self.operand, ops.stop_gradient(scale), high)
+            values = ops.stop_gradient(ops.convert_to_tensor(self.operand))
+            grid = weight_grid(values, None, self._scheme())
+            constant = fake_quantize_weights(self.operand, grid)
         return self.quantize_output(self._combined(inputs, constant))
 
     def integer(self, *inputs: Centered, output: Grid):
@@ -100,17 +101,11 @@ class Arithmetic(Binary):
         operands = self.in_order(tree.flatten(inputs), constant)
         return apply_activation(self.activation, functools.reduce(self.function, operands))
 
-    def _constant_scale(self):
-        values = ops.convert_to_tensor(self.operand)
-        return ops.reshape(weight_scale(values, None, self._scheme().weight_high), ())
-
     def _constant_centered(self, output_scale) -> Centered | None:
         if self.constant is None:
             return None
-        scale = ops.maximum(self._constant_scale(), output_scale * self.least_ratio)
         values = ops.convert_to_tensor(self.operand)
-        values = quantize_weights(values, scale, self._scheme().weight_high)
-        return Centered(values, Grid(scale, ops.convert_to_tensor(np.int32(0))))
+        return centered_constant(values, self._scheme(), output_scale * self.least_ratio)
 
     def _lowered_constant(self, builder, x):
         if self.scheme is None:
@@ -118,10 +113,8 @@ class Arithmetic(Binary):
         centered = self._constant_centered(self._linked().output.grid().scale)
         if centered is None or self.constant is None:
             return None
-        values = ops.convert_to_numpy(centered.values).astype("int8")
-        scale = ops.convert_to_numpy(centered.grid.scale).reshape(1)
-        quantization = Quantization(scale, np.zeros(1, "int64"))
-        return self.lowered_operand(builder, x, values, quantization)
+        constant = stored(centered.values, centered.grid, self._scheme())
+        return self.lowered_operand(builder, x, *constant)
 
 
 @register(any_of(layer_of(keras.layers.Add), operation_named("Add")), maybe(FUSED))

@@ -153,7 +153,7 @@ class QPad(MovesValues):
         grid, value = self.output_grid(), np.array([self.value], "float32")
         if grid is not None:
             centered, zero_point = self._integer_value(grid), ops.convert_to_numpy(grid.zero_point)
-            value = np.array([ops.convert_to_numpy(centered) + zero_point], "int8")
+            value = np.array([ops.convert_to_numpy(centered) + zero_point], self._scheme().dtype)
         operands = (inputs[0], pads, builder.constant("value", value, inputs[0].quantization))
         return builder.operator("PADV2", operands, version=version, options_type="PadV2Options")
 

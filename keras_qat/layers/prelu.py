@@ -17,8 +17,8 @@ from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.drop_in import assign_copy
 from keras_qat.layers.functions import function_named, function_of
 from keras_qat.layers.registry import register
-from keras_qat.litert import Quantization
-from keras_qat.quantizers import Grid, fake_quantize_weights, quantize_weights, weight_scale
+from keras_qat.layers.stored import centered_constant, stored
+from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
 from keras_qat.scheme import Scheme
 
 _HIGHEST_RANK = 4
@@ -27,7 +27,7 @@ _HIGHEST_RANK = 4
 class Sloped(Elementwise):
     """What activations have in common that are linear on either side of 0.
 
-    The slopes are an int8 constant with one symmetric scale for all of them.
+    The slopes are a constant with one scale for all of them, quantized like weights.
     """
 
     operators = ("PRELU",)
@@ -55,31 +55,30 @@ class Sloped(Elementwise):
 
     def training_forward(self, inputs):
         """Computes in float with the slopes on their grid, and rounds the output."""
-        slopes, high = self.slopes(), self._scheme().weight_high
-        scale = ops.stop_gradient(weight_scale(slopes, None, high))
-        return self.quantize_output(_sloped(inputs, fake_quantize_weights(slopes, scale, high)))
+        slopes = self.slopes()
+        grid = weight_grid(ops.stop_gradient(slopes), None, self._scheme())
+        return self.quantize_output(_sloped(inputs, fake_quantize_weights(slopes, grid)))
 
     def integer(self, *inputs: Centered, output: Grid):
         """Computes as the reference PRELU does."""
         ((values, grid),), scheme = inputs, self._scheme()
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
-        return _sloped_centered(values, grid.scale, *self._integer_slopes(), *output, *limits)
+        slopes, slope_grid = self._integer_slopes()
+        scales = grid.scale, slopes, slope_grid.scale
+        return _sloped_centered(values, *scales, *output, *limits)
 
     def lower(self, builder, *inputs):
         """Adds one PRELU."""
         if self.scheme is None:
             alpha = builder.constant("alpha", ops.convert_to_numpy(self.slopes())[None])
             return builder.operator("PRELU", (inputs[0], alpha))
-        slopes, scale = (ops.convert_to_numpy(value) for value in self._integer_slopes())
-        quantization = Quantization(np.reshape(scale, 1), np.zeros(1, "int64"))
-        alpha = builder.constant("alpha", slopes.astype("int8"), quantization)
+        slopes, grid = self._integer_slopes()
+        alpha = builder.constant("alpha", *stored(slopes, grid, self._scheme()))
         return builder.operator("PRELU", (inputs[0], alpha))
 
-    def _integer_slopes(self) -> tuple[Any, Any]:
-        """The slopes as float32 whole numbers, with an axis for the batch, and their scale."""
-        slopes, high = ops.convert_to_tensor(self.slopes())[None], self._scheme().weight_high
-        scale = weight_scale(slopes, None, high)
-        return quantize_weights(slopes, scale, high), ops.reshape(scale, ())
+    def _integer_slopes(self) -> Centered:
+        """The slopes in integers, with an axis for the batch."""
+        return centered_constant(ops.convert_to_tensor(self.slopes())[None], self._scheme())
 
 
 @register(layer_of(keras.layers.PReLU))

@@ -69,6 +69,7 @@ class QResize(MovesValues):
                 expected=f"one of {tuple(_OPERATORS)}",
                 fix="Resize with another one, or before the model.",
             )
+        self.operators = (_OPERATORS[interpolation][0],)
 
     def build(self, input_shape):
         """Checks the input, and that the kernel stays inside it."""

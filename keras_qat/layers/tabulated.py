@@ -12,11 +12,9 @@ from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
-_ENTRIES = 256
-
 
 class Tabulated(Elementwise):
-    """Base class of element-wise operators without weights: a table of what each int8 becomes."""
+    """Base class of element-wise operators without weights: a table of all 256 results."""
 
     def table(self, grid: Grid, output: Grid) -> Any:
         """Computes what the kernel makes of each integer.
@@ -26,7 +24,7 @@ class Tabulated(Elementwise):
             output: The grid of the output.
 
         Returns:
-            int32 tensor of shape (256,), the outputs for -128 to 127.
+            int32 tensor of shape (256,), the outputs for the least integer to the greatest.
         """
         raise NotImplementedError
 
@@ -34,7 +32,7 @@ class Tabulated(Elementwise):
         """Looks each integer up in the table."""
         ((values, grid),) = inputs
         table = ops.cast(self.table(grid, output) - output.zero_point, "float32")
-        index = ops.cast(values, "int32") + (grid.zero_point + _ENTRIES // 2)
+        index = ops.cast(values, "int32") + (grid.zero_point - self._scheme().activation_low)
         return ops.take(table, index, axis=0)
 
     @classmethod

@@ -38,19 +38,23 @@ class TransposedConvolution(WindowedLayer):
     def accumulate(self, centered, kernel):
         """Sums exactly, splitting input channels where float32 would not be exact."""
         return accumulate.conv_transpose(
-            centered, kernel, convolve=self.apply_kernel, strides=self.strides
+            centered,
+            kernel,
+            convolve=self.apply_kernel,
+            strides=self.strides,
+            max_abs_w=self._scheme().largest_weight,
         )
 
     def add_operator(self, builder, x, **output):
         """Adds one TRANSPOSE_CONV; the kernel is stored as (out, height, width, in)."""
-        kernel, scale, bias = self.lower_weights()
+        kernel, grid, bias = self.lower_weights()
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
-        weights = builder.weights(np.moveaxis(kernel, -2, 0), scale, axis=0)
+        weights = builder.weights(np.moveaxis(kernel, -2, 0), grid, axis=0)
         shape = _output_shape(builder, x, image_shape(builder.output_shape))
         is_linear = function_name(self.activation) == "linear"
         return builder.operator(
             "TRANSPOSE_CONV",
-            (shape, weights, x, builder.bias(bias, x, scale)),
+            (shape, weights, x, builder.bias(bias, x, grid)),
             version=3 if is_linear else 4,
             options_type="TransposeConvOptions",
             options=self.window_options(),

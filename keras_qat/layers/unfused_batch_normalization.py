@@ -17,6 +17,7 @@ from keras_qat.layers.drop_in import activation_behind, activation_config, canno
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.merge import combined_centered
 from keras_qat.layers.registry import register
+from keras_qat.layers.stored import centered_constant, stored
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import (
     Grid,
@@ -24,8 +25,7 @@ from keras_qat.quantizers import (
     RangeParameters,
     fake_quantize,
     fake_quantize_weights,
-    quantize_weights,
-    weight_scale,
+    weight_grid,
 )
 from keras_qat.scheme import Scheme
 
@@ -49,8 +49,8 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
     In float it is a `keras.layers.BatchNormalization`. Quantized it is not folded into the layer
     before it, and the product between its two operators has a range of its own. This is what
     `BatchNormalization(fused=False)` was for TensorFlow 1's quantization-aware training. Factors
-    and offsets are int8 with one scale for all channels, so that a folded batch normalization is
-    nearly always the better choice: it has a scale for each channel, and costs nothing.
+    and offsets have one scale for all channels, so that a folded batch normalization is nearly
+    always the better choice: it has a scale for each channel, and costs nothing.
 
     Args:
         *args: Arguments of `keras.layers.BatchNormalization`.
@@ -178,8 +178,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
     def _lowered(self, builder, code, x, constant: Centered, fused: str, **output):
         values, quantization = ops.convert_to_numpy(self._spread(x, constant.values)), None
         if constant.grid is not None:
-            scale = np.reshape(ops.convert_to_numpy(constant.grid.scale), 1)
-            values, quantization = values.astype("int8"), Quantization(scale, np.zeros(1, "int64"))
+            values, quantization = stored(values, constant.grid, self._scheme())
         role = "factor" if code == "MUL" else "offset"
         operand = builder.constant(role, values, quantization)
         return builder.operator(
@@ -210,20 +209,14 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return _Affine(factor, self.beta - shift if self.center else -shift)
 
     def _rounded(self, values):
-        high = self._scheme().weight_high
-        scale = ops.stop_gradient(ops.reshape(weight_scale(values, None, high), ()))
-        return fake_quantize_weights(values, scale, high)
+        grid = weight_grid(ops.stop_gradient(values), None, self._scheme())
+        return fake_quantize_weights(values, grid)
 
     def _constants(self, output_scale) -> tuple[Centered, Centered]:
         """Factors and offsets in integers."""
         affine = self._affine(self.moving_mean, self.moving_variance)
-        high, made = self._scheme().weight_high, []
-        for values, least in zip(affine, (0.0, _LEAST_RATIO), strict=True):
-            scale = ops.reshape(weight_scale(values, None, high), ())
-            scale = ops.maximum(scale, output_scale * least)
-            zero_point = ops.convert_to_tensor(np.int32(0))
-            made.append(Centered(quantize_weights(values, scale, high), Grid(scale, zero_point)))
-        return made[0], made[1]
+        factor = centered_constant(affine.factor, self._scheme())
+        return factor, centered_constant(affine.offset, self._scheme(), output_scale * _LEAST_RATIO)
 
     def _product_grid(self) -> Grid:
         return RangeParameters(self._scheme(), [self.product_observer]).grid()

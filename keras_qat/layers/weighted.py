@@ -17,12 +17,13 @@ from keras_qat.layers.drop_in import activation_config, assign_copy
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.input_affine import InputAffine
 from keras_qat.layers.requantize import requantize_centered
+from keras_qat.layers.stored import stored
 from keras_qat.quantizers import (
     Grid,
     fake_quantize_weights,
     quantize_weights,
     reciprocal,
-    weight_scale,
+    weight_grid,
 )
 from keras_qat.scheme import Scheme
 
@@ -36,15 +37,17 @@ class IntegerWeights(NamedTuple):
     """The integers of a layer with a kernel, computed from its float variables.
 
     Attributes:
-        kernel: float32 whole numbers in [-127, 127], in the shape of the Keras kernel.
-        kernel_scale: float32, one for each output channel.
+        kernel: float32 whole numbers, the zero point subtracted, in the shape of the Keras kernel.
+        kernel_scale: float32, one for each output channel, or a single one.
+        kernel_zero_point: The integer that stands for 0.0, int32 or a number.
         bias: int32, one for each output channel, at `input_scale * kernel_scale`.
-        multiplier: int32, one for each output channel.
-        shift: int32, one for each output channel.
+        multiplier: int32, as many as scales.
+        shift: int32, as many as scales.
     """
 
     kernel: Any
     kernel_scale: Any
+    kernel_zero_point: Any
     bias: Any
     multiplier: Any
     shift: Any
@@ -100,9 +103,8 @@ class WeightedLayer(QuantizedLayer, Block):
         fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
         fold = ops.reshape(fold, _channel_shape(self.kernel, self.channel_axes))
         folded = self._input_kernel() * fold
-        high = self._scheme().weight_high
-        scale = weight_scale(folded, _summed_axes(folded, self.channel_axes), high)
-        kernel = fake_quantize_weights(folded, ops.stop_gradient(scale), high) / fold
+        grid = weight_grid(ops.stop_gradient(folded), self._scaled_axes(), self._scheme())
+        kernel = fake_quantize_weights(folded, grid) / fold
         return self.quantize_output(self.finish(self.apply_kernel(inputs, kernel), True))
 
     def integer(self, *inputs: Centered, output: Grid):
@@ -151,7 +153,7 @@ class WeightedLayer(QuantizedLayer, Block):
             shifted,
             input_scale,
             output_scale,
-            weight_high=self._scheme().weight_high,
+            scheme=self._scheme(),
             channel_axes=self.channel_axes,
         )
 
@@ -159,7 +161,8 @@ class WeightedLayer(QuantizedLayer, Block):
         """Returns the weights as numpy arrays for `lower`.
 
         Returns:
-            int8 kernel, scale, int32 bias; float32 kernel, None, float32 bias for a float layer.
+            Integer kernel, its `Quantization`, int32 bias; float32 kernel, None, float32 bias for a
+            float layer.
         """
         if self.scheme is None:
             fold = ops.reshape(
@@ -170,12 +173,9 @@ class WeightedLayer(QuantizedLayer, Block):
         links = self._linked()
         scales = links.inputs[0].grid().scale, links.output.grid().scale
         weights = self.integer_weights(*scales)
-        kernel = ops.convert_to_numpy(weights.kernel).astype("int8")
-        return (
-            kernel,
-            ops.convert_to_numpy(weights.kernel_scale),
-            ops.convert_to_numpy(weights.bias),
-        )
+        grid = Grid(weights.kernel_scale, weights.kernel_zero_point)
+        kernel, quantization = stored(weights.kernel, grid, self._scheme())
+        return kernel, quantization, ops.convert_to_numpy(weights.bias)
 
     def fused_code(self) -> str:
         """Returns LiteRT's name of the activation."""
@@ -255,6 +255,11 @@ class WeightedLayer(QuantizedLayer, Block):
         axes = _summed_axes(self.kernel, self.channel_axes)
         return self.input_affine.shift(ops.convert_to_tensor(self.kernel), axes)
 
+    def _scaled_axes(self) -> tuple[int, ...] | None:
+        """The dimensions of the kernel that one weight scale spans, None for all."""
+        is_single = not self._scheme().weight_per_channel
+        return None if is_single else _summed_axes(self.kernel, self.channel_axes)
+
     def _channels(self) -> int:
         return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
 
@@ -275,23 +280,26 @@ def copy_values(source, target) -> None:
 
 
 def _integer_weights(
-    kernel, channel_scale, offset, shifted, input_scale, output_scale, *, weight_high, channel_axes
+    kernel, channel_scale, offset, shifted, input_scale, output_scale, *, scheme, channel_axes
 ):
     channels = _channel_shape(kernel, channel_axes)
     folded = kernel * ops.reshape(channel_scale, channels)
-    axes = _summed_axes(kernel, channel_axes)
-    scale = ops.reshape(weight_scale(folded, axes, weight_high), (-1,))
     # A channel with hardly any weights gets a scale at which its bias fits in 32 bits.
     bias_size = ops.maximum(ops.abs(offset), ops.abs(shifted)) * np.float32(1 / _LARGEST_BIAS_TERM)
     per_input = reciprocal(input_scale)
-    scale = ops.maximum(scale, bias_size * per_input)
-    scale = ops.maximum(scale, output_scale * np.float32(_SMALLEST_MULTIPLIER) * per_input)
-    quantized = quantize_weights(folded, ops.reshape(scale, channels), weight_high)
+    smallest = output_scale * np.float32(_SMALLEST_MULTIPLIER) * per_input
+    least = ops.maximum(bias_size * per_input, smallest)
+    if scheme.weight_per_channel:
+        axes, least = _summed_axes(kernel, channel_axes), ops.reshape(least, channels)
+    else:
+        axes, least = None, ops.max(least)
+    grid = weight_grid(folded, axes, scheme, least)
+    scale = ops.reshape(grid.scale, (-1,))
     per_step = reciprocal(input_scale * scale)
     bias = _round(offset * per_step) + _round(shifted * per_step)
-    return IntegerWeights(
-        quantized, scale, bias, *conv_multiplier(input_scale, scale, output_scale)
-    )
+    multiplier = conv_multiplier(input_scale, scale, output_scale)
+    quantized = quantize_weights(folded, grid)
+    return IntegerWeights(quantized, scale, grid.zero_point, bias, *multiplier)
 
 
 def _channel_shape(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -41,6 +41,11 @@ class Builder:
         return self._node.head.scheme is None
 
     @property
+    def dtype(self) -> str:
+        """Type of the node's output: that of its scheme, or float32."""
+        return "float32" if self.is_float else self._node.head.scheme.dtype
+
+    @property
     def output_quantization(self) -> Quantization | None:
         """Parameters of the node's output; None in float."""
         return None if self.is_float else quantization_of(self._node.head.links.output)
@@ -65,11 +70,11 @@ class Builder:
             inputs: Its inputs.
             part: Name of its output within the node; None for the node's own output.
             shape: Shape of its output; the node's by default.
-            quantization: Parameters of its output; the node's by default if it is int8.
-            dtype: Type of its output; int8, or float32 if the layer stays in float. A type other
-                than int8 has no quantization: such tensors are plain integers inside a layer that
-                is made of several operators.
-            version: Version of the operator for int8; that for float32 follows from the rest.
+            quantization: Parameters of its output; the node's by default if it has its type.
+            dtype: Type of its output; that of the scheme, or float32 if the layer stays in float.
+                Another type has no quantization: such tensors are plain integers inside a layer
+                that is made of several operators.
+            version: Version of the operator for 8 bits; that for float32 follows from the rest.
             options_type: Name of its options in the schema.
             options: Their fields.
 
@@ -77,8 +82,8 @@ class Builder:
             The output tensor.
         """
         name = self._node.name if part is None else f"{self._node.name}/{part}"
-        dtype = dtype or ("float32" if self.is_float else "int8")
-        if dtype == "int8":
+        dtype = dtype or self.dtype
+        if dtype == self.dtype != "float32":
             quantization = quantization or self.output_quantization
         if dtype == "float32":
             version = float_version(code, [x.shape for x in inputs], options or {})
@@ -115,17 +120,20 @@ class Builder:
             self._constants[name] = Tensor(name, data.shape, str(data.dtype), quantization, data)
         return self._constants[name]
 
-    def weights(self, kernel: np.ndarray, scale: np.ndarray | None, *, axis: int) -> Tensor:
-        """Returns the layer's int8 kernel, quantized per channel along `axis`, or float kernel."""
-        return self.constant("kernel", kernel, None if scale is None else _symmetric(scale, axis))
+    def weights(self, kernel: np.ndarray, grid: Quantization | None, *, axis: int) -> Tensor:
+        """Returns the layer's kernel; if quantized per channel, then along `axis`."""
+        if grid is not None and grid.scale.size == kernel.shape[axis]:
+            grid = Quantization(grid.scale, grid.zero_point, axis)
+        return self.constant("kernel", kernel, grid)
 
-    def bias(self, bias: np.ndarray, x: Tensor, kernel_scale: np.ndarray | None) -> Tensor:
+    def bias(self, bias: np.ndarray, x: Tensor, kernel: Quantization | None) -> Tensor:
         """Returns the layer's int32 bias at the scale of the input times the kernel's, or float."""
-        if kernel_scale is None:
+        if kernel is None:
             return self.constant("bias", bias)
         assert x.quantization is not None
-        scale = x.quantization.scale * kernel_scale
-        return self.constant("bias", bias.astype("int32"), _symmetric(scale, 0))
+        scale = x.quantization.scale * kernel.scale
+        grid = Quantization(scale, np.zeros(scale.shape, "int64"))
+        return self.constant("bias", bias.astype("int32"), grid)
 
     def dequantize(self, x: Tensor) -> Tensor:
         """Returns the real values of a tensor: one DEQUANTIZE, however many take them."""
@@ -139,11 +147,6 @@ class Builder:
             )
             self._dequantized[x] = outer
         return self._dequantized[x]
-
-
-def _symmetric(scale: np.ndarray, axis: int) -> Quantization:
-    scale = np.asarray(scale, "float32").reshape(-1)
-    return Quantization(scale, np.zeros(scale.shape, "int64"), axis)
 
 
 def quantization_of(parameters: Any, offset: int = 0) -> Quantization:

@@ -15,16 +15,22 @@ EndTypes = str | Mapping[str, str] | Sequence[str]
 
 
 def end_types(
-    wanted: EndTypes, names: Sequence[str], argument: str, ids: frozenset[str] = frozenset()
+    wanted: EndTypes | None,
+    names: Sequence[str],
+    argument: str,
+    ids: frozenset[str] = frozenset(),
+    *,
+    default: str = "int8",
 ) -> dict[str, str]:
     """Says the type of each input, or of each output.
 
     Args:
-        wanted: One type for all; or a dict from names to types, where int8 is that of the names
-            left out; or a sequence with one type for each name.
+        wanted: One type for all; or a dict from names to types; or a sequence with one type for
+            each name; None for nothing but the default.
         names: The names, in order.
         argument: What the argument is called, for messages.
         ids: The names of those that hold ids. These are int32: a single type is not about them.
+        default: The type where nothing is said.
 
     Returns:
         The type of each name.
@@ -36,7 +42,8 @@ def end_types(
     >>> end_types({"image": "uint8"}, ("image", "mask"), "inference_input_type")
     {'image': 'uint8', 'mask': 'int8'}
     """
-    default = wanted if isinstance(wanted, str) else "int8"
+    wanted = default if wanted is None else wanted
+    default = wanted if isinstance(wanted, str) else default
     _check_type(default, INFERENCE_TYPES)
     types = {name: IDS if name in ids else default for name in names}
     for name, dtype in _named(wanted, names, argument).items():
@@ -56,7 +63,7 @@ def _named(wanted: Any, names: Sequence[str], argument: str) -> Mapping[str, str
                 f"`{argument}` has a name that the file does not have.",
                 received=repr(unknown[0]),
                 expected=f"names among {list(names)}",
-                fix="Use these names; those that are left out are int8.",
+                fix="Use these names; those that are left out have the type of the scheme.",
             )
         return wanted
     if not isinstance(wanted, Sequence) or len(wanted) != len(names):

@@ -14,16 +14,16 @@ from keras_qat.litert import Model, Operator, Tensor, write
 from keras_qat.lowering.builder import Builder, quantization_of
 from keras_qat.lowering.end_types import EndTypes, end_types
 
-# An unsigned 8-bit integer is the signed one plus this.
-_UNSIGNED_OFFSET = 128
+# Parameters of one type are those of another with the zero point as far from the lowest integer.
+_LOWEST = {"int8": -128, "uint8": 0}
 
 
 def export_litert(
     model: QuantizedModel,
     filepath: str | os.PathLike,
     *,
-    inference_input_type: EndTypes = "int8",
-    inference_output_type: EndTypes = "int8",
+    inference_input_type: EndTypes | None = None,
+    inference_output_type: EndTypes | None = None,
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -38,10 +38,10 @@ def export_litert(
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         filepath: Where to write the `.tflite` file.
         inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`; a dict by the
-            names of the inputs, where int8 is that of the names left out; or a list in their
-            order. The last two types put one QUANTIZE operator behind the input, a float layer
-            takes a float32 input as it is. The ids of an `Embedding` are int32: a single type is
-            not about them, and by name nothing else can be said.
+            names of the inputs; or a list in their order. By default, and for names left out, it
+            is the type of the model's scheme. Another type puts one QUANTIZE operator behind the
+            input, a float layer takes a float32 input as it is. The ids of an `Embedding` are
+            int32: a single type is not about them, and by name nothing else can be said.
         inference_output_type: Type of the outputs, likewise. Their names are the model's
             `output_names`, or the keys of a dict of outputs, as in the file's signature.
 
@@ -64,8 +64,8 @@ def export_litert(
 
 def lower_model(
     model: QuantizedModel,
-    inference_input_type: EndTypes = "int8",
-    inference_output_type: EndTypes = "int8",
+    inference_input_type: EndTypes | None = None,
+    inference_output_type: EndTypes | None = None,
 ) -> Model:
     """Lowers a quantized model to LiteRT operators, in memory.
 
@@ -90,10 +90,13 @@ def lower_model(
         )
     graph = read_model(model)
     output_names = _output_names(graph)
+    own, ids = _own_type(graph), _ids(graph)
     input_types = end_types(
-        inference_input_type, list(graph.inputs), "inference_input_type", _ids(graph)
+        inference_input_type, list(graph.inputs), "inference_input_type", ids, default=own
     )
-    output_types = end_types(inference_output_type, output_names, "inference_output_type")
+    output_types = end_types(
+        inference_output_type, output_names, "inference_output_type", default=own
+    )
     model.check_ranges()
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
@@ -152,6 +155,12 @@ def _lower_inputs(
     return {name: tensors[Edge(name)] for name in types}
 
 
+def _own_type(graph: Graph) -> str:
+    """The type of the model's scheme."""
+    schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
+    return next((scheme.dtype for scheme in schemes if scheme is not None), "int8")
+
+
 def _ids(graph: Graph) -> frozenset[str]:
     """The inputs that no layer quantizes."""
     consumers = graph.consumers()
@@ -168,7 +177,7 @@ def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tens
     """An input or output as the caller sees it; ids have no parameters."""
     if dtype == "float32" or parameters is None:
         return Tensor(name, shape, dtype)
-    offset = _UNSIGNED_OFFSET if dtype == "uint8" else 0
+    offset = _LOWEST[dtype] - parameters.low
     return Tensor(name, shape, dtype, quantization_of(parameters, offset))
 
 

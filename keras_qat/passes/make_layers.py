@@ -70,10 +70,25 @@ def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
         raise _without_slice(node)
     if entry is not None:
         layer = kind.from_match(node, scheme)
+        _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)
         return layer
     return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": scheme})
+
+
+def _check_operators(node: Node, layer: QuantizedLayer) -> None:
+    """Raises if a layer's operators do not take the type of its scheme."""
+    scheme = layer.scheme
+    missing = sorted(() if scheme is None else scheme.missing_operators & {*layer.operators})
+    if scheme is not None and missing:
+        raise UnsupportedLayerError(
+            f"{missing[0]} has no exact {scheme.dtype} form in LiteRT's reference kernels.",
+            layer=node.name,
+            received=f"scheme='{scheme.name}', for a {_described(node.head)}",
+            expected="an operator that takes the type of the scheme",
+            fix='Quantize the model with scheme="int8".',
+        )
 
 
 def _can_fuse_its_own(kind: type[QuantizedLayer], node: Node) -> bool:

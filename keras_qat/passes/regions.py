@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
+from keras_qat.errors import InvalidOverrideError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.layers import QuantizedLayer, find_slice
@@ -52,7 +53,18 @@ def with_borders(
         passes: The passes.
         schemes: Scheme by the `id` of the operation, None for float; empty if all have the default.
         default: Scheme of all other operations.
+
+    Raises:
+        InvalidOverrideError: If a scheme is neither float nor the default.
     """
+    others = {scheme.name for scheme in schemes.values() if scheme not in (None, default)}
+    if others:
+        raise InvalidOverrideError(
+            "A model has one integer type; only float layers can be among its others.",
+            received=f"overrides with {sorted(others)} for a model in '{default.name}'",
+            expected=f"None or '{default.name}'",
+            fix="Quantize the whole model with one scheme.",
+        )
     if not schemes:
         return tuple(passes)
     fusing = [i for i, each in enumerate(passes) if each in (fold_batch_norms, fuse_activations)]

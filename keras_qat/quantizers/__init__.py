@@ -5,10 +5,11 @@ from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.observers import RangeObserver, ValueRange
 from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
 from keras_qat.quantizers.weights import (
+    WeightGrid,
     fake_quantize_weights,
     quantize_weights,
     reciprocal,
-    weight_scale,
+    weight_grid,
 )
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RangeObserver",
     "RangeParameters",
     "ValueRange",
+    "WeightGrid",
     "checked_steps",
     "delayed",
     "fake_quantize",
@@ -25,5 +27,5 @@ __all__ = [
     "quantize_weights",
     "reciprocal",
     "unless_delayed",
-    "weight_scale",
+    "weight_grid",
 ]

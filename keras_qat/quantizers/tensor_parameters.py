@@ -33,10 +33,17 @@ class FixedParameters:
     Attributes:
         scale_value: Real size of one step.
         zero_point_value: Integer that stands for 0.0.
+        low: Smallest integer of the type; a layer class says what int8 has.
     """
 
     scale_value: float
     zero_point_value: int
+    low: int = -128
+
+    def of(self, scheme: Scheme) -> FixedParameters:
+        """Returns the parameters that stand for the same values in a scheme's type."""
+        low = scheme.activation_low
+        return FixedParameters(self.scale_value, self.zero_point_value - self.low + low, low)
 
     def grid(self) -> Grid:
         """Returns the scale and the zero point as tensors."""
@@ -60,6 +67,11 @@ class RangeParameters:
 
     scheme: Scheme
     observers: Sequence[RangeObserver | ValueRange]
+
+    @property
+    def low(self) -> int:
+        """Smallest integer of the type."""
+        return self.scheme.activation_low
 
     def grid(self) -> Grid:
         """Computes the scale and the zero point from the ranges as they are now."""

@@ -1,12 +1,15 @@
-"""Symmetric, narrow-range quantization of weights."""
+"""Narrow-range quantization of weights, symmetric or not."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from keras_qat.backend import float64
 from keras_qat.quantizers.delay import unless_delayed
+from keras_qat.scheme import Scheme
 
 # A channel of zeros gets this scale: its weights are 0 at any.
 SMALLEST_SCALE = np.float32(1e-30)
@@ -33,55 +36,100 @@ def reciprocal(x):
         return ops.cast(1.0 / ops.cast(x, "float64"), "float32")
 
 
-def weight_scale(weights, axis: int | tuple[int, ...] | None, high: int):
-    """Returns the scale that maps the largest absolute weight to `high`.
+class WeightGrid(NamedTuple):
+    """The quantization parameters of weights at one moment.
+
+    Attributes:
+        scale: float32 tensor that broadcasts against the weights, never 0.
+        zero_point: The integer that stands for 0.0: 0 for signed symmetric weights; else an int32
+            tensor of the shape of `scale`, or a number.
+        low: Smallest integer, a number.
+        high: Largest integer, a number.
+    """
+
+    scale: Any
+    zero_point: Any
+    low: int
+    high: int
+
+
+def weight_grid(
+    weights, axis: int | tuple[int, ...] | None, scheme: Scheme, least_scale: Any = None
+) -> WeightGrid:
+    """Returns the grid that covers all weights.
+
+    Asymmetric weights are those of TensorFlow 1: the range from the smallest to the largest one,
+    extended to hold 0, which gets an integer of its own.
+    Source: `ChooseQuantizationParams` in TensorFlow 1's `lite/toco/tooling_util.cc`, with
+    the narrow range of its `FakeQuantWithMinMaxVars`.
 
     Args:
         weights: float32 tensor.
         axis: Axes to reduce over, all but the channels'; None for one scale per tensor.
-        high: Largest integer, 127 for int8 with a narrow range.
+        scheme: Gives the integer limits, and whether the grid is symmetric.
+        least_scale: float32 tensor that broadcasts with the scales, which are not less; None
+            for no limit.
 
     Returns:
-        float32 tensor with the reduced axes kept at size 1, never 0.
+        A `WeightGrid`, the reduced axes kept at size 1.
 
     Example:
     >>> import numpy as np
-    >>> float(weight_scale(np.array([[0.5], [-1.27]], "float32"), axis=0, high=127)[0, 0])
+    >>> from keras_qat.scheme import get_scheme
+    >>> w = np.array([[0.5], [-1.27]], "float32")
+    >>> float(weight_grid(w, 0, get_scheme("int8")).scale[0, 0])
     0.009999999776482582
+    >>> grid = weight_grid(w, 0, get_scheme("uint8"))
+    >>> int(grid.zero_point[0, 0]), grid.low, grid.high
+    (183, 1, 255)
     """
-    largest = ops.max(ops.abs(weights), axis=axis, keepdims=True)
+    limits = scheme.weight_low, scheme.weight_high
+    if scheme.weight_symmetric:
+        width = ops.max(ops.abs(weights), axis=axis, keepdims=True)
+        steps = scheme.weight_steps // 2
+    else:
+        zero = np.float32(0.0)
+        below = ops.minimum(ops.min(weights, axis=axis, keepdims=True), zero)
+        width = ops.maximum(ops.max(weights, axis=axis, keepdims=True), zero) - below
+        steps = scheme.weight_steps
     # The product, not the quotient: compilers would replace the division, some of the time.
-    return ops.maximum(largest * np.float32(1.0 / high), SMALLEST_SCALE)
+    scale = ops.maximum(width * np.float32(1.0 / steps), SMALLEST_SCALE)
+    if least_scale is not None:
+        scale = ops.maximum(scale, least_scale)
+    if scheme.weight_symmetric:
+        return WeightGrid(scale, (limits[0] + limits[1]) // 2, *limits)
+    zero_point = limits[0] - ops.cast(ops.round(below * reciprocal(scale)), "int32")
+    return WeightGrid(scale, zero_point, *limits)
 
 
-def quantize_weights(weights, scale, high: int):
-    """Rounds weights to integers in [-high, high].
+def quantize_weights(weights, grid: WeightGrid):
+    """Rounds weights to centered integers, from `low - zero_point` to `high - zero_point`.
 
     Args:
         weights: float32 tensor.
-        scale: float32 tensor that broadcasts against `weights`.
-        high: Largest integer.
+        grid: Their grid.
 
     Returns:
         float32 tensor of whole numbers.
 
     Example:
     >>> import numpy as np
-    >>> [float(q) for q in quantize_weights(np.array([0.26, -9.0], "float32"), 0.1, 127)]
-    [3.0, -90.0]
+    >>> grid = WeightGrid(0.1, 0, -127, 127)
+    >>> [float(q) for q in quantize_weights(np.array([0.26, -19.0], "float32"), grid)]
+    [3.0, -127.0]
     """
-    return ops.clip(ops.round(weights * reciprocal(scale)), -high, high)
+    low, high = (ops.cast(limit - grid.zero_point, "float32") for limit in (grid.low, grid.high))
+    return ops.clip(ops.round(weights * reciprocal(grid.scale)), low, high)
 
 
-def fake_quantize_weights(weights, scale, high: int):
+def fake_quantize_weights(weights, grid: WeightGrid):
     """Rounds weights to the grid of their integers; the gradient passes straight through.
 
-    Nothing is masked: a scale from `weight_scale` leaves no weight outside the range.
+    Nothing is masked: a grid from `weight_grid` leaves no weight outside the range.
 
     Args:
         weights: float32 tensor.
-        scale: float32 tensor that broadcasts against `weights`.
-        high: Largest integer.
+        grid: Their grid.
 
     Returns:
         float32 tensor of the shape of `weights`; `weights` while quantization is `delayed`.
@@ -89,8 +137,8 @@ def fake_quantize_weights(weights, scale, high: int):
     Example:
     >>> import numpy as np
     >>> w = np.array([0.26, -1.0], "float32")
-    >>> [round(float(v), 4) for v in fake_quantize_weights(w, 0.1, 127)]
+    >>> [round(float(v), 4) for v in fake_quantize_weights(w, WeightGrid(0.1, 0, -127, 127))]
     [0.3, -1.0]
     """
-    rounded = quantize_weights(weights, scale, high) * scale
+    rounded = quantize_weights(weights, grid) * grid.scale
     return unless_delayed(weights, weights + ops.stop_gradient(rounded - weights))

@@ -8,6 +8,7 @@ import keras_qat
 from keras_qat.errors import InvalidDelayError
 from keras_qat.quantizers import (
     QuantDelay,
+    WeightGrid,
     delayed,
     fake_quantize,
     fake_quantize_weights,
@@ -71,7 +72,7 @@ def test_values_and_weights_are_rounded_unless_delayed(is_delayed, first):
     condition = None if is_delayed is None else keras.ops.convert_to_tensor(is_delayed)
     with delayed(condition):
         values = fake_quantize(x, 0.5, 0, -128, 127)
-        weights = fake_quantize_weights(x, np.float32(0.5), 127)
+        weights = fake_quantize_weights(x, WeightGrid(np.float32(0.5), 0, -127, 127))
     expected = np.array([first, 99.0 if is_delayed else 63.5], "float32")
     np.testing.assert_array_equal(values, expected)
     np.testing.assert_array_equal(weights, expected)

@@ -4,11 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_qat.quantizers import (
+    WeightGrid,
     fake_quantize_weights,
     quantize_weights,
     reciprocal,
-    weight_scale,
+    weight_grid,
 )
+from keras_qat.scheme import Scheme, get_scheme
 from tests.quantizers.modes import in_all_modes, on_tensorflow
 
 positive = st.floats(2.0**-90, 2.0**90, width=32)
@@ -19,9 +21,12 @@ def kernel(seed, shape=(3, 3, 5, 8)):
     return (rng.normal(size=shape) * np.exp2(rng.uniform(-9, 4, shape[-1]))).astype("float32")
 
 
-def integers(weights, axis, high=127):
-    scale = weight_scale(weights, axis, high)
-    return np.asarray(quantize_weights(weights, scale, high)), np.asarray(scale)
+INT8, UINT8 = get_scheme("int8"), get_scheme("uint8")
+
+
+def integers(weights, axis, scheme=INT8):
+    grid = weight_grid(weights, axis, scheme)
+    return np.asarray(quantize_weights(weights, grid)), np.asarray(grid.scale)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,9 +40,10 @@ def test_the_largest_weight_of_each_channel_maps_to_127(seed):
     assert (np.abs(q - np.float64(weights) / scale) <= 0.5 + 1e-4).all()
 
 
-@given(positive, st.sampled_from([7, 127]))
-def test_the_largest_weight_of_any_size_maps_to_the_largest_integer(size, high):
-    q, _ = integers(np.array([size, -size, size / 2, 0], "float32"), None, high)
+@given(positive, st.sampled_from([4, 8]))
+def test_the_largest_weight_of_any_size_maps_to_the_largest_integer(size, bits):
+    scheme, high = Scheme("other", weight_bits=bits), 2 ** (bits - 1) - 1
+    q, _ = integers(np.array([size, -size, size / 2, 0], "float32"), None, scheme)
     assert q[:2].tolist() == [high, -high] and q[3] == 0
 
 
@@ -49,15 +55,16 @@ def test_one_scale_for_a_tensor():
 
 def test_a_channel_of_zeros_has_a_positive_scale_and_integers_of_zero():
     weights = np.array([[0, 1], [0, -2]], "float32")
+    grid = weight_grid(weights, 0, INT8)
     q, scale = integers(weights, 0)
     assert scale[0, 0] > 0 and q[:, 0].tolist() == [0, 0]
     assert q[:, 1].tolist() == [64, -127]
-    y = np.asarray(fake_quantize_weights(weights, scale, 127))
+    y = np.asarray(fake_quantize_weights(weights, grid))
     assert np.isfinite(y).all() and y[:, 0].tolist() == [0, 0]
 
 
 def test_the_range_is_narrow():
-    q = np.asarray(quantize_weights(np.array([-9, 9], "float32"), np.float32(0.01), 127))
+    q = np.asarray(quantize_weights(np.array([-9, 9], "float32"), WeightGrid(0.01, 0, -127, 127)))
     assert q.tolist() == [-127, 127]
 
 
@@ -65,7 +72,8 @@ def test_the_range_is_narrow():
 def test_fake_quantization_gives_the_real_values_of_the_integers(seed):
     weights = kernel(seed)
     q, scale = integers(weights, (0, 1, 2))
-    y = np.asarray(fake_quantize_weights(weights, scale, 127))
+    grid = weight_grid(weights, (0, 1, 2), INT8)
+    y = np.asarray(fake_quantize_weights(weights, grid))
     # `weights + (rounded - weights)` differs from `rounded` by the last bit.
     assert (np.abs(y - q * scale) <= 1e-4 * scale).all()
 
@@ -75,10 +83,10 @@ def test_the_gradient_passes_straight_through_the_largest_weight_too():
     import tensorflow as tf
 
     weights = tf.constant([[0.5, -1.0], [1.0, 0.1]])
-    scale = weight_scale(weights, 0, 127)
+    grid = weight_grid(weights, 0, INT8)
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        y = 2 * fake_quantize_weights(weights, scale, 127)
+        y = 2 * fake_quantize_weights(weights, grid)
     assert np.asarray(tape.gradient(y, weights)).tolist() == [[2, 2], [2, 2]]
 
 
@@ -91,10 +99,40 @@ def test_reciprocal_is_rounded_once(x):
 def test_all_ways_of_running_it_agree():
     def everything(weights, factor):
         folded = weights * factor
-        scale = weight_scale(folded, (0, 1, 2), 127)
-        return scale, quantize_weights(folded, scale, 127), weights * reciprocal(scale)
+        found = []
+        for scheme in (INT8, UINT8):
+            grid = weight_grid(folded, (0, 1, 2), scheme)
+            found += [grid.scale, quantize_weights(folded, grid), weights * reciprocal(grid.scale)]
+        return found
 
     factor = np.random.default_rng(9).uniform(0.5, 2, 8).astype("float32")
     eager, graph, xla = in_all_modes(everything, kernel(7), factor)
     for a, b, c in zip(eager, graph, xla, strict=True):
         assert (a == b).all() and (a == c).all()
+
+
+def test_asymmetric_weights_use_the_narrow_range_of_tensorflow_1():
+    """Of [-0.5, 2.04] a step is 2.54 / 254; the smallest is 1, the largest 255, 0.0 is 51."""
+    weights = np.array([[-0.5, 2.04], [0.0, 0.014]], "float32")
+    grid = weight_grid(weights, None, UINT8)
+    assert abs(float(grid.scale[0, 0]) - 0.01) < 1e-9 and int(grid.zero_point[0, 0]) == 51
+    q = np.asarray(quantize_weights(weights, grid)) + np.asarray(grid.zero_point)
+    assert q.tolist() == [[1, 255], [51, 52]]
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8))
+def test_zero_is_an_integer_of_asymmetric_weights(values):
+    weights = np.array(values, "float32")
+    grid = weight_grid(weights, None, UINT8)
+    zero_point = np.asarray(grid.zero_point).item()
+    q = np.asarray(quantize_weights(weights, grid)) + zero_point
+    assert 1 <= zero_point <= 255 and q.min() >= 1 and q.max() <= 255
+    away = np.abs((q - zero_point) * np.float64(grid.scale[0]) - weights)
+    # Half a step, and half of another for the zero point's rounding where a weight is clipped.
+    assert away.max() <= 1.01 * float(grid.scale[0])
+
+
+@pytest.mark.parametrize(("sign", "zero_point"), [(1, 1), (-1, 255)])
+def test_weights_of_one_sign_use_all_integers(sign, zero_point):
+    grid = weight_grid(sign * np.array([1.0, 2.54], "float32"), None, UINT8)
+    assert np.asarray(grid.zero_point).item() == zero_point

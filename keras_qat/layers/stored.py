@@ -1,0 +1,58 @@
+"""Weights as the file has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_qat.layers.base import Centered
+from keras_qat.litert import Quantization
+from keras_qat.quantizers import Grid, quantize_weights, weight_grid
+from keras_qat.scheme import Scheme
+
+
+def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> Centered:
+    """Quantizes a constant operand with one scale, like weights.
+
+    Args:
+        values: float32 tensor.
+        scheme: Gives the integer limits.
+        least_scale: float32 scalar tensor, which the scale is not less than; None for no limit.
+
+    Returns:
+        The centered integers and their grid.
+
+    Example:
+    >>> from keras_qat.scheme import get_scheme
+    >>> constant = centered_constant(ops.array([0.5, 127.0]), get_scheme("int8"))
+    >>> constant.values.numpy().tolist(), float(constant.grid.scale)
+    ([0.0, 127.0], 1.0)
+    """
+    grid = weight_grid(values, None, scheme, least_scale)
+    zero_point = ops.reshape(ops.convert_to_tensor(grid.zero_point, "int32"), ())
+    return Centered(quantize_weights(values, grid), Grid(ops.reshape(grid.scale, ()), zero_point))
+
+
+def stored(centered: Any, grid: Grid, scheme: Scheme) -> tuple[np.ndarray, Quantization]:
+    """Turns centered weights into the integers and the parameters of a constant.
+
+    Args:
+        centered: float32 whole numbers, the zero point subtracted.
+        grid: One scale for each channel or for all, and one zero point for all channels.
+        scheme: Gives the type.
+
+    Returns:
+        The integers, and their scales and zero points without an axis.
+
+    Example:
+    >>> from keras_qat.scheme import get_scheme
+    >>> values, quantization = stored(np.array([-3.0, 9.0]), Grid(0.5, 4), get_scheme("uint8"))
+    >>> values, quantization.zero_point
+    (array([ 1, 13], dtype=uint8), array([4]))
+    """
+    scales = np.reshape(ops.convert_to_numpy(grid.scale), -1).astype("float32")
+    offset = np.reshape(ops.convert_to_numpy(grid.zero_point), -1).astype("int64")
+    values = ops.convert_to_numpy(centered).astype("int64") + offset
+    return values.astype(scheme.dtype), Quantization(scales, np.resize(offset, scales.shape))
