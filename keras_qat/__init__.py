@@ -1,7 +1,7 @@
 """Quantization-aware training for Keras 3, exact to LiteRT's integer kernels."""
 
 from keras_qat import errors, layers
-from keras_qat.calibration import calibrate
+from keras_qat.calibration import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.layers.registry import register
@@ -23,5 +23,6 @@ __all__ = [
     "quantize_model",
     "register",
     "strip_quantization",
+    "suggest_default_ranges",
     "verify",
 ]

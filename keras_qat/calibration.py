@@ -1,4 +1,4 @@
-"""calibrate: observes the range of every activation."""
+"""calibrate, suggest_default_ranges: observing the range of every activation."""
 
 from __future__ import annotations
 
@@ -44,6 +44,57 @@ def calibrate(
     >>> qat = keras_qat.quantize_model(model)
     >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     """
+    ranges = _observed(model, data, steps, verbose)
+    for observer, _, _ in ranges:
+        observer.reset()
+    for observer, minimum, maximum in ranges:
+        observer.widen(minimum, maximum)
+
+
+def suggest_default_ranges(
+    model: QuantizedModel, data: Any, steps: int | None = None, *, verbose: int | str = "auto"
+) -> tuple[float, float] | None:
+    """Finds a range that covers all values of all tensors that lack min/max data.
+
+    The tensors that have a default range now lack it as well. The model is not changed.
+
+    Args:
+        model: A model from `keras_qat.quantize_model`.
+        data: Data of the kinds that `calibrate` takes.
+        steps: How many batches to use; None for all.
+        verbose: 0 for no progress bar, 1 for one, `"auto"` for 1.
+
+    Returns:
+        The smallest and the largest value, for `default_ranges_stats` of `export_litert`; None if
+        no tensor lacks min/max data.
+
+    Raises:
+        NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidDataError: If the data is empty, does not fit the model, or is not finite.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "relu", name="sum",
+    ...                                                                 kernel_initializer="ones")])
+    >>> import keras_qat
+    >>> qat = keras_qat.quantize_model(model)
+    >>> suggest_default_ranges(qat, np.array([[-1.0, 2.0], [4.0, 3.0]], "float32"), verbose=0)
+    (-1.0, 7.0)
+    """
+    ranges = [
+        (minimum, maximum)
+        for observer, minimum, maximum in _observed(model, data, steps, verbose)
+        if not observer.is_observed
+    ]
+    if not ranges:
+        return None
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
+
+
+def _observed(
+    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str
+) -> list[tuple[RangeObserver, float, float]]:
+    """Each observer with the smallest and largest value of its tensor on data."""
     if not isinstance(model, QuantizedModel):
         raise NotQuantizedError(
             "Only a quantized model can be calibrated.",
@@ -53,11 +104,7 @@ def calibrate(
     count = count_batches(data, model)
     target = steps if count is None else min(count, steps or count)
     bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
-    ranges = list(_observe(model, batches(data, model, steps=steps), bar))
-    for observer, _, _ in ranges:
-        observer.reset()
-    for observer, minimum, maximum in ranges:
-        observer.widen(minimum, maximum)
+    return list(_observe(model, batches(data, model, steps=steps), bar))
 
 
 class Extremes(keras.layers.Layer):

@@ -28,7 +28,7 @@ from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.substitute_activations import check_no_lookups, with_policy
-from keras_qat.quantizers import checked_steps
+from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme, get_scheme
 
 
@@ -86,6 +86,7 @@ def quantize_model(
     activations: str = "exact",
     quant_delay: int = 0,
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    default_ranges_stats: Any = None,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -112,6 +113,8 @@ def quantize_model(
             then the first that matches counts. It means the layers of `model`, nested ones
             too, and all that they are rewritten into; what is fused otherwise stays apart where
             the schemes differ. The file has QUANTIZE and DEQUANTIZE exactly at the borders.
+        default_ranges_stats: A range (min, max) for the tensors that lack min/max data, until they
+            are calibrated or trained. The model's `default_ranges` names those that have it.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
@@ -124,6 +127,7 @@ def quantize_model(
         InvalidDataError: If the calibration data does not fit.
         InvalidOverrideError: If a key of `overrides` matches no layer, or a value is no scheme.
         InvalidDelayError: If `quant_delay` is not a whole number of steps.
+        InvalidDefaultRangeError: If `default_ranges_stats` is no range.
 
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
@@ -134,6 +138,8 @@ def quantize_model(
     (32, 6, 6, 4)
     """
     resolved, delay = get_scheme(scheme), checked_steps(quant_delay)
+    if default_ranges_stats is not None:
+        checked_default_range(default_ranges_stats)
     wanted = Overrides(overrides or {})
     graph, log, schemes = _rewritten(
         model, rewrites, activations=activations, overrides=wanted, scheme=resolved
@@ -142,6 +148,8 @@ def quantize_model(
     check_float_layers(quantized)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
+    if default_ranges_stats is not None:
+        quantized.set_default_ranges(default_ranges_stats)
     return quantized
 
 

@@ -6,6 +6,8 @@ Everything that `keras_qat` raises on purpose derives from `KerasQatError`, so t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class KerasQatError(Exception):
     """Base class of every error that `keras_qat` raises on purpose.
@@ -80,12 +82,26 @@ class InvalidDelayError(KerasQatError, ValueError):
     """Quantization was to start after something that is no number of training steps."""
 
 
+class InvalidDefaultRangeError(KerasQatError, ValueError):
+    """`default_ranges_stats` is no range that tensors could have."""
+
+
 class InvalidDataError(KerasQatError, ValueError):
     """Data for calibration or verification has the wrong shape or type, is empty or not finite."""
 
 
 class MissingRangeError(KerasQatError, ValueError):
-    """A tensor lacks min/max data, so that it has no scale and zero point."""
+    """A tensor lacks min/max data, so that it has no scale and zero point.
+
+    Args:
+        what: One sentence that says what happened.
+        tensors: Names of all tensors that lack it.
+        **parts: Arguments of `KerasQatError`.
+    """
+
+    def __init__(self, what: str, *, tensors: Sequence[str] = (), **parts):
+        super().__init__(what, **parts)
+        self.tensors = tuple(tensors)
 
 
 class NotQuantizedError(KerasQatError, ValueError):
@@ -102,3 +118,7 @@ class ExportError(KerasQatError, OSError):
 
 class LiteRTFormatError(KerasQatError, ValueError):
     """A LiteRT model is malformed or asks for something that the format cannot express."""
+
+
+class DefaultRangesWarning(UserWarning):
+    """A file has tensors with a default range, because they lack min/max data."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -10,9 +12,18 @@ from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
 from keras_qat.layers.rewritten_model import RewrittenModel
-from keras_qat.quantizers import QuantDelay, RangeParameters, delayed
+from keras_qat.quantizers import (
+    QuantDelay,
+    RangeObserver,
+    RangeParameters,
+    checked_default_range,
+    delayed,
+)
 
 __all__ = ["QuantizedModel", "float_mode"]
+
+# Of how many tensors without a range an error says what takes them.
+_MOST = 4
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -59,20 +70,96 @@ class QuantizedModel(RewrittenModel):
         self.check_ranges()
         return super().make_test_function(force=force)
 
-    def check_ranges(self) -> None:
-        """Raises if a tensor has never been calibrated or trained.
+    @property
+    def lacking_ranges(self) -> tuple[str, ...]:
+        """Names of the tensors that lack min/max data, and have no default range either."""
+        return tuple(
+            name
+            for name, observer in named_observers(self)
+            if not observer.is_observed and not observer.is_default
+        )
+
+    @property
+    def default_ranges(self) -> dict[str, tuple[float, float]]:
+        """The ranges (min, max) of the tensors that have a default one now, by name."""
+        return {
+            name: (float(observer.minimum), float(observer.maximum))
+            for name, observer in named_observers(self)
+            if observer.is_default
+        }
+
+    def set_default_ranges(self, default_ranges_stats: Any) -> None:
+        """Gives a range to each tensor that was neither calibrated nor trained.
+
+        It stands in for the tensor's own, in training, inference, saved models and files alike,
+        until calibration or a training step observes the tensor.
+
+        Args:
+            default_ranges_stats: A pair (min, max).
 
         Raises:
-            MissingRangeError: Naming the tensors and the layers that make them.
+            InvalidDefaultRangeError: If it is no range.
         """
-        lacking = [layer.name for layer in observed_layers(self) if int(layer.observer.updates) < 1]
+        ends = checked_default_range(default_ranges_stats)
+        for _, observer in named_observers(self):
+            observer.assume(*ends)
+
+    def check_ranges(self) -> None:
+        """Raises if a tensor has no range: not calibrated, not trained, and no default.
+
+        Raises:
+            MissingRangeError: Naming the tensors and the layers that take them.
+        """
+        lacking = self.lacking_ranges
         if lacking:
-            raise MissingRangeError(
-                f"{len(lacking)} tensor(s) lack min/max data: the outputs of {_listing(lacking)}.",
-                layer=lacking[0],
-                fix="Pass `calibration_data` to `quantize_model`, call `keras_qat.calibrate(model, "
-                "data)`, or train the model.",
+            raise missing_ranges(lacking, _uses(read_model(self)))
+
+
+def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:
+    """Yields each tensor that has an observed range: its name, that of its layer, and the observer.
+
+    A tensor between a layer's operators has the name that it has in the file.
+    """
+    for layer in model.layers:
+        if isinstance(layer, QuantizedLayer):
+            if layer.observer is not None:
+                yield layer.name, layer.observer
+            for observer, _ in layer.inner_observations():
+                yield f"{layer.name}/{observer.name.removesuffix('_range')}", observer
+
+
+def missing_ranges(lacking: Sequence[str], uses: Mapping[str, Sequence[str]]) -> MissingRangeError:
+    """Makes the error for tensors that lack min/max data.
+
+    Args:
+        lacking: Names of the tensors.
+        uses: What takes each tensor, as text.
+    """
+    shown = (f"'{name}' is {' and '.join(uses[name])}" for name in lacking[:_MOST] if uses[name])
+    return MissingRangeError(
+        f"{len(lacking)} tensor(s) lack min/max data, which is necessary for quantization: "
+        f"{_listing(lacking, len(lacking))}. {'; '.join(shown)}.",
+        tensors=lacking,
+        layer=lacking[0].partition("/")[0],
+        fix="Calibrate (`keras_qat.calibrate(model, data)`, or `calibration_data` of "
+        "`quantize_model`), or train the model. If accuracy does not matter, pass "
+        "`default_ranges_stats=(min, max)` to `export_litert` or `quantize_model`; "
+        "`keras_qat.suggest_default_ranges(model, data)` finds a range that covers all values.",
+    )
+
+
+def _uses(graph: Graph) -> Mapping[str, Sequence[str]]:
+    """The layers that take each tensor."""
+    uses: dict[str, list[str]] = defaultdict(list)
+    for node in graph.nodes.values():
+        for edge in node.inputs:
+            kind = type(node.head).__name__
+            uses[graph.nodes[edge.node].head.name].append(
+                f"an input to the layer '{node.name}' ({kind})"
             )
+    for edge in graph.output_edges:
+        uses[graph.nodes[edge.node].head.name].append("an output of the model")
+    return uses
 
 
 def observed_layers(model: keras.Model) -> list[QuantizedLayer]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
+from keras_qat.errors import DefaultRangesWarning, NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
+from keras_qat.layers.quantized_model import missing_ranges
 from keras_qat.litert import Model, Operator, Tensor, write
 from keras_qat.lowering.builder import Builder, quantization_of
 from keras_qat.lowering.end_types import EndTypes, end_types
+from keras_qat.lowering.tensor_uses import tensor_uses
 
 # Parameters of one type are those of another with the zero point as far from the lowest integer.
 _LOWEST = {"int8": -128, "uint8": 0}
@@ -24,6 +27,7 @@ def export_litert(
     *,
     inference_input_type: EndTypes | None = None,
     inference_output_type: EndTypes | None = None,
+    default_ranges_stats: Any = None,
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -44,10 +48,16 @@ def export_litert(
             int32: a single type is not about them, and by name nothing else can be said.
         inference_output_type: Type of the outputs, likewise. Their names are the model's
             `output_names`, or the keys of a dict of outputs, as in the file's signature.
+        default_ranges_stats: A range (min, max) for the tensors that lack min/max data, for easy
+            experimentation: accuracy is lost unless it covers all their values, see
+            `suggest_default_ranges`. The model keeps it, so that `predict` and `verify` use it too,
+            until these tensors are calibrated or trained. A `DefaultRangesWarning` names them, and
+            so does the model's `default_ranges`.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
-        MissingRangeError: If tensors lack min/max data, naming them and their layers.
+        MissingRangeError: If tensors lack min/max data, naming them and the operators around them.
+        InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         ExportError: If the file cannot be written, or a type or the name of an input or output is
             unknown.
 
@@ -59,13 +69,22 @@ def export_litert(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
     """
-    write(lower_model(model, inference_input_type, inference_output_type), filepath)
+    lowered = lower_model(model, inference_input_type, inference_output_type, default_ranges_stats)
+    write(lowered, filepath)
+    if model.default_ranges:
+        warnings.warn(
+            f"{len(model.default_ranges)} tensor(s) lack min/max data and have a default range: "
+            + ", ".join(f"'{name}' {ends}" for name, ends in model.default_ranges.items()),
+            DefaultRangesWarning,
+            stacklevel=2,
+        )
 
 
 def lower_model(
     model: QuantizedModel,
     inference_input_type: EndTypes | None = None,
     inference_output_type: EndTypes | None = None,
+    default_ranges_stats: Any = None,
 ) -> Model:
     """Lowers a quantized model to LiteRT operators, in memory.
 
@@ -73,6 +92,7 @@ def lower_model(
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         inference_input_type: Type of the inputs, see `export_litert`.
         inference_output_type: Type of the outputs.
+        default_ranges_stats: A range for the tensors that lack min/max data, see `export_litert`.
 
     Returns:
         The `keras_qat.litert.Model`.
@@ -80,6 +100,7 @@ def lower_model(
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         MissingRangeError: If tensors lack min/max data.
+        InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         ExportError: If a type or a name is unknown.
     """
     if not isinstance(model, QuantizedModel):
@@ -97,7 +118,8 @@ def lower_model(
     output_types = end_types(
         inference_output_type, output_names, "inference_output_type", default=own
     )
-    model.check_ranges()
+    if default_ranges_stats is not None:
+        model.set_default_ranges(default_ranges_stats)
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
     inputs = _lower_inputs(graph, tensors, input_types)
@@ -109,6 +131,9 @@ def lower_model(
                 arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
     outputs = _lower_outputs(builder, graph, tensors, output_types)
+    lacking = model.lacking_ranges
+    if lacking:  # only now are the operators known that the error names
+        raise missing_ranges(lacking, tensor_uses(graph, tensors, builder.operators))
     return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
 
 

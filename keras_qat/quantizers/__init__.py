@@ -2,7 +2,7 @@
 
 from keras_qat.quantizers.delay import QuantDelay, checked_steps, delayed, unless_delayed
 from keras_qat.quantizers.fake_quantize import fake_quantize
-from keras_qat.quantizers.observers import RangeObserver, ValueRange
+from keras_qat.quantizers.observers import RangeObserver, ValueRange, checked_default_range
 from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
 from keras_qat.quantizers.weights import (
     WeightGrid,
@@ -20,6 +20,7 @@ __all__ = [
     "RangeParameters",
     "ValueRange",
     "WeightGrid",
+    "checked_default_range",
     "checked_steps",
     "delayed",
     "fake_quantize",

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_qat.errors import InvalidDefaultRangeError
 
 # A range is of no use where it would have to be this much wider to hold a batch, or where a batch
 # takes so small a part of it that 8 bits are 4.
@@ -31,7 +34,7 @@ class RangeObserver(keras.layers.Layer):
         minimum: float32 scalar variable, the smallest value observed.
         maximum: float32 scalar variable, the largest value observed.
         updates: int32 scalar variable, how often the range was set or moved. 0 means that
-            the tensor lacks min/max data.
+            the tensor lacks min/max data, -1 that it has a default range for want of its own.
 
     Example:
     >>> observer = RangeObserver()
@@ -63,14 +66,31 @@ class RangeObserver(keras.layers.Layer):
         self.maximum = scalar("maximum", "float32", "mean")
         self.updates = scalar("updates", "int32", "only_first_replica")
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether the range is the tensor's own: calibrated or trained."""
+        return int(self.updates) > 0
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the range is a default, which the first observation replaces."""
+        return int(self.updates) < 0
+
     def widen(self, minimum: float, maximum: float) -> None:
         """Extends the range to cover [minimum, maximum]; the first call sets it."""
-        if int(self.updates) > 0:
+        if self.is_observed:
             minimum = min(minimum, float(self.minimum))
             maximum = max(maximum, float(self.maximum))
         self.minimum.assign(minimum)
         self.maximum.assign(maximum)
-        self.updates.assign(int(self.updates) + 1)
+        self.updates.assign(max(int(self.updates), 0) + 1)
+
+    def assume(self, minimum: float, maximum: float) -> None:
+        """Takes [minimum, maximum] until the tensor is observed; does nothing if it was."""
+        if not self.is_observed:
+            self.minimum.assign(minimum)
+            self.maximum.assign(maximum)
+            self.updates.assign(-1)
 
     def reset(self) -> None:
         """Forgets the range: the tensor lacks min/max data again."""
@@ -90,13 +110,14 @@ class RangeObserver(keras.layers.Layer):
             x: float32 tensor of any shape.
         """
         low, high = ops.stop_gradient(ops.min(x)), ops.stop_gradient(ops.max(x))
-        is_new = ops.equal(self.updates, 0)
+        is_new = ops.less(self.updates, 1)
         if self.momentum < 1:
             is_new = ops.logical_or(is_new, self._is_outdated(low, high))
         keep = ops.where(is_new, 0.0, self.momentum)
-        self.minimum.assign(self.minimum + (1.0 - keep) * (low - self.minimum))
-        self.maximum.assign(self.maximum + (1.0 - keep) * (high - self.maximum))
-        self.updates.assign(self.updates + 1)
+        for end, seen in ((self.minimum, low), (self.maximum, high)):
+            # `end + (seen - end)` would not be `seen` exactly.
+            end.assign(ops.where(is_new, seen, end + (1.0 - keep) * (seen - end)))
+        self.updates.assign(ops.maximum(self.updates, 0) + 1)
 
     def _is_outdated(self, low, high):
         """Whether the range is of no use for a batch; 0, which each grid holds, is in both."""
@@ -138,3 +159,35 @@ class ValueRange:
     def maximum(self):
         """The largest value, a float32 scalar tensor."""
         return ops.stop_gradient(ops.max(self._values()))
+
+
+def checked_default_range(default_ranges_stats: Any) -> tuple[float, float]:
+    """Returns a range for tensors that lack min/max data, widened to contain 0.
+
+    Args:
+        default_ranges_stats: What should be a pair (min, max) of numbers.
+
+    Raises:
+        InvalidDefaultRangeError: If it is no pair of finite numbers in this order, or float32
+            cannot hold the width of the range.
+
+    Example:
+    >>> checked_default_range((2, 6))
+    (0.0, 6.0)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            ends = np.asarray(default_ranges_stats, "float32")
+        except (TypeError, ValueError):
+            ends = np.full(2, np.nan, "float32")
+        low, high = np.minimum(ends, 0), np.maximum(ends, 0)
+        is_range = ends.shape == (2,) and ends[0] <= ends[1] and np.isfinite(high[1] - low[0])
+    if not is_range:
+        raise InvalidDefaultRangeError(
+            "Tensors cannot have that as their default range.",
+            received=f"default_ranges_stats={default_ranges_stats!r}",
+            expected="a pair (min, max) of finite numbers, min <= max",
+            fix="Give a range that covers the values of the tensors that lack min/max data, as "
+            "`keras_qat.suggest_default_ranges(model, data)` finds it.",
+        )
+    return float(low[0]), float(high[1])

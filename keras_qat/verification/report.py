@@ -84,6 +84,9 @@ class VerificationReport:
         agreement: For each set of kernels, on how many samples all outputs have their largest
             value at the same place as in Keras (top-1 agreement).
         float_agreement: Likewise, against the float model.
+        default_ranges: The ranges (min, max) of the tensors that have a default one because they
+            lack min/max data, by name; what these cost is in the rows' `sqnr` and in
+            `float_agreement`.
     """
 
     layers: dict[str, dict[str, LayerComparison]]
@@ -91,6 +94,7 @@ class VerificationReport:
     samples: int = 0
     agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     float_agreement: dict[str, int] = dataclasses.field(default_factory=dict)
+    default_ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def mismatches(self, kernels: str = "reference") -> int:
         """Returns how many elements differ over all tensors; floats, by more than is allowed."""
@@ -108,7 +112,7 @@ class VerificationReport:
 
     @property
     def verdict(self) -> str:
-        """One line for each set of kernels."""
+        """One line for each set of kernels, and the tensors that have a default range."""
         lines = []
         for kernels, rows in self.layers.items():
             lines.append(
@@ -122,6 +126,11 @@ class VerificationReport:
             proven = "EXACT" if self.exact else "NOT EXACT"
         if not self.fully_integer:
             proven += ", NOT FULLY INTEGER"
+        if self.default_ranges:
+            ranges = ", ".join(
+                f"'{name}' {low:g} to {high:g}" for name, (low, high) in self.default_ranges.items()
+            )
+            lines.append(f"{len(self.default_ranges)} tensor(s) have a default range: {ranges}")
         return f"{proven}: " + ". ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

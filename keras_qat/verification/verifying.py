@@ -85,6 +85,7 @@ def verify(
     for runner in runners.values():
         names = _output_names(model, runner)
     report = VerificationReport({name: {} for name in runners}, names)
+    report.default_ranges = model.default_ranges
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
     graph = read_model(model)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.quantizers import RangeObserver, ValueRange
+from keras_qat.quantizers import RangeObserver, ValueRange, checked_default_range
 from tests.quantizers.modes import on_tensorflow
 
 
@@ -133,3 +133,32 @@ def test_the_range_of_a_variable_is_that_of_its_values_now():
     assert (float(values.minimum), float(values.maximum)) == (-2.0, 1.0)
     table.assign([[0.5, 3.0]])
     assert (float(values.minimum), float(values.maximum)) == (0.5, 3.0)
+
+
+def test_a_default_range_gives_way_to_the_first_observation():
+    made = observer()
+    made.assume(-6, 6)
+    assert state(made) == (-6, 6, -1) and made.is_default and not made.is_observed
+    made.assume(0, 1)  # another try
+    assert state(made) == (0, 1, -1)
+    made.widen(0.25, 0.5)
+    assert state(made) == (0.25, 0.5, 1) and made.is_observed and not made.is_default
+    made.assume(-6, 6)
+    assert state(made) == (0.25, 0.5, 1)
+    made.reset()
+    assert not made.is_observed and not made.is_default
+
+
+@pytest.mark.parametrize("momentum", [0.99, 1.0])
+def test_a_training_step_replaces_a_default_range_exactly(momentum):
+    made = observer(momentum=momentum)
+    made.assume(-1e6, 1e6)
+    made.track(np.array([-0.1, 0.3], "float32"))
+    assert state(made) == (np.float32(-0.1), np.float32(0.3), 1)
+
+
+@pytest.mark.parametrize("ends", [(2, 6), [2.0, 6.0], np.array([2, 6], "int8")], ids=str)
+def test_a_default_range_is_widened_to_zero(ends):
+    assert checked_default_range(ends) == (0.0, 6.0)
+    assert checked_default_range([-end for end in ends][::-1]) == (-6.0, 0.0)
+    assert checked_default_range((0, 0)) == (0.0, 0.0)
