@@ -70,7 +70,7 @@ def page() -> str:
     for rewrite in PIPELINE:
         parts += _section(rewrite)
     parts += _text(substitute_activations, "##")
-    parts.append("It is no part of the pipeline: `activations=\"substitute\"` puts it behind ")
+    parts.append('It is no part of the pipeline: `activations="substitute"` puts it behind ')
     parts[-1] += "`recognize_functions`.\n"
     parts.append(FOLLOWING)
     for rewrite in (make_layers, quantize_inputs, separate_ranges):

@@ -14,8 +14,8 @@ class IntegerTensor(NamedTuple):
     """A constant of a LiteRT model. Its real values are `(values - zero_point) * scale`.
 
     Attributes:
-        values: int8 or uint8 weights or int32 biases, in the layout of LiteRT's operator: a CONV_2D has
-            `(out, height, width, in)`, a DEPTHWISE_CONV_2D `(1, height, width, out)`, a
+        values: int8 or uint8 weights or int32 biases, in the layout of LiteRT's operator: a
+            CONV_2D has `(out, height, width, in)`, a DEPTHWISE_CONV_2D `(1, height, width, out)`, a
             FULLY_CONNECTED `(out, in)`.
         scale: float32 array with one scale, or one for each channel.
         zero_point: int64 array of the same shape.

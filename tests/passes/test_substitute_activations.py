@@ -81,8 +81,9 @@ def test_what_has_no_stand_in_is_an_error():
 
 def test_a_layer_that_stays_in_float_may_have_any():
     model = model_with("gelu")
-    overrides = {"gelu_0": None, "dense_0": None}
-    quantized = keras_qat.quantize_model(model, overrides=overrides, activations="error")
+    quantized = keras_qat.quantize_model(
+        model, overrides={"gelu_0": None, "dense_0": None}, activations="error"
+    )
     assert quantized.get_layer("gelu_0").scheme is None
 
 
