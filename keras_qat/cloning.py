@@ -97,7 +97,8 @@ def quantize_model(
     Args:
         model: A built Keras model, functional, sequential or subclassed, or what `clone_model`
             returned. It is not changed.
-        scheme: `"int8"`, or a `Scheme`.
+        scheme: `"int8"`; `"uint8"` for the fully uint8 model of TensorFlow 1, whose weights have
+            one scale per tensor; or a `Scheme`.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.

@@ -23,6 +23,8 @@ class Scheme:
         weight_per_channel: Whether each output channel has a weight scale of its own.
         weight_symmetric: Whether the zero point of weights lies in the middle of their range.
         is_signed: Whether integers are signed.
+        rounds_scale_products: Whether convolutions round the product of the scales of input and
+            weights to float32.
         missing_operators: LiteRT operators whose reference kernels do not take the type, or compute
             in float what they do in integers for int8.
 
@@ -39,6 +41,7 @@ class Scheme:
     weight_per_channel: bool = True
     weight_symmetric: bool = True
     is_signed: bool = True
+    rounds_scale_products: bool = False
     missing_operators: frozenset[str] = frozenset()
 
     @property
@@ -84,6 +87,7 @@ SCHEMES = {
         weight_per_channel=False,
         weight_symmetric=False,
         is_signed=False,
+        rounds_scale_products=True,
         missing_operators=frozenset({"BATCH_MATMUL", "RESIZE_BILINEAR"}),
     ),
 }

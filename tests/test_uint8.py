@@ -151,3 +151,20 @@ def test_float_layers_may_be_among_them(tmp_path):
     model = keras_qat.quantize_model(network(), "uint8", overrides={"head": None})
     keras_qat.calibrate(model, images(), verbose=0)
     assert verified(model, images(8, seed=3), tmp_path).exact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2"])
+def test_a_deep_network_equals_litert(name, tmp_path):
+    application = getattr(keras.applications, name)
+    keras.utils.set_random_seed(0)
+    model = application((32, 32, 3), alpha=0.35 if name == "MobileNetV2" else 0.25, weights=None)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (16, 32, 32, 3)).astype("float32")
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
+        norm.beta.assign(rng.normal(0, 0.3, norm.beta.shape))
+        norm.momentum = 0.0
+    model(x, training=True)  # the moving statistics are those of the batch
+    assert verified(quantized(model, x), x, tmp_path).exact

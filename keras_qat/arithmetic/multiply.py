@@ -57,22 +57,24 @@ def multiply(
     return requantize(product, multiplier, shift, zy, low, high)
 
 
-def matmul_multiplier(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any]:
-    """Returns the multiplier that takes the sums of a BATCH_MATMUL to the output's scale.
+def product_multiplier(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any]:
+    """Returns the multiplier that takes sums of products to the output's scale.
+
+    That of BATCH_MATMUL, and of convolutions of uint8; those of int8 have `conv_multiplier`.
 
     Source: `GetQuantizedConvolutionMultipler` in TFLite's `kernels/kernel_util.cc`: the product
     of the scales is rounded to float32, the quotient is that of doubles.
 
     Args:
-        sa: float32 scalar, the scale of the first matrix.
-        sb: float32 scalar, that of the second one.
+        sa: float32 scalar, the scale of the first operand.
+        sb: float32 tensor, that of the second one.
         sy: float32 scalar, that of the product.
 
     Returns:
-        `(multiplier, shift)`, int32 scalars.
+        `(multiplier, shift)`, int32 tensors with the shape of `sb`.
 
     Example:
-    >>> multiplier, shift = matmul_multiplier(0.5, 0.75, 0.5)
+    >>> multiplier, shift = product_multiplier(0.5, 0.75, 0.5)
     >>> int(multiplier) / 2**31, int(shift)
     (0.75, 0)
     """

@@ -32,7 +32,7 @@ def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
 
     Args:
         model: A built Keras model, functional, sequential or subclassed.
-        scheme: `"int8"`, or a `Scheme`.
+        scheme: `"int8"`, `"uint8"`, or a `Scheme`.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.

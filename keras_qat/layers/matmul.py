@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_qat.arithmetic import accumulate
-from keras_qat.arithmetic.multiply import matmul_multiplier
+from keras_qat.arithmetic.multiply import product_multiplier
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
@@ -95,5 +95,5 @@ class QMatmul(QuantizedLayer):
 @compiled
 def _product_centered(a, b, scale_a, scale_b, scale, zero_point, low, high):
     sums = accumulate.batch_matmul(a, b)
-    multiplier, shift = matmul_multiplier(scale_a, scale_b, scale)
+    multiplier, shift = product_multiplier(scale_a, scale_b, scale)
     return requantize_centered(sums, 0, multiplier, shift, zero_point, low, high)

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.fixed_point import conv_multiplier
+from keras_qat.arithmetic.multiply import product_multiplier
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
@@ -297,7 +298,8 @@ def _integer_weights(
     scale = ops.reshape(grid.scale, (-1,))
     per_step = reciprocal(input_scale * scale)
     bias = _round(offset * per_step) + _round(shifted * per_step)
-    multiplier = conv_multiplier(input_scale, scale, output_scale)
+    rule = product_multiplier if scheme.rounds_scale_products else conv_multiplier
+    multiplier = rule(input_scale, scale, output_scale)
     quantized = quantize_weights(folded, grid)
     return IntegerWeights(quantized, scale, grid.zero_point, bias, *multiplier)
 

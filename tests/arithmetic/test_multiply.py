@@ -37,7 +37,7 @@ def test_multiply_broadcasts_and_clips():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_matmul_multiplier_is_that_of_batch_matmul(seed):
+def test_product_multiplier_is_that_of_batch_matmul(seed):
     rng = np.random.default_rng(seed)
     sa, sb = oracle.scales(rng, 2, -6, 2)
     sy = np.float32(sa * sb * rng.uniform(1, 4))
@@ -47,14 +47,14 @@ def test_matmul_multiplier_is_that_of_batch_matmul(seed):
     shape = (2, 40, 50)
     expected = oracle.reference("BATCH_MATMUL", operands, shape, sy, zy, 2, "BatchMatMulOptions")
     sums = (a.astype("int32") - za) @ (b.astype("int32") - zb)
-    scaling = multiply.matmul_multiplier(sa, sb, sy)
+    scaling = multiply.product_multiplier(sa, sb, sy)
     assert (np.asarray(requantize(sums, *scaling, zy, *oracle.INT8)) == expected).all()
 
 
-def test_matmul_multiplier_rounds_the_product_of_the_scales():
+def test_product_multiplier_rounds_the_product_of_the_scales():
     """With these scales the exact product would give another multiplier."""
     sa, sb, sy = np.float32(0.1), np.float32(0.7), np.float32(0.3)
     expected = oracle.quantize_multiplier(float(np.float64(sa * sb) / np.float64(sy)))
-    actual = multiply.matmul_multiplier(sa, sb, sy)
+    actual = multiply.product_multiplier(sa, sb, sy)
     assert tuple(int(value) for value in actual) == expected
     assert tuple(int(value) for value in fixed_point.conv_multiplier(sa, sb, sy)) != expected
