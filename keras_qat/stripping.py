@@ -10,11 +10,11 @@ import keras
 from keras_qat.backend import float32_policy
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, build_model, read_model
-from keras_qat.graph.graph import map_edges, unique_name
+from keras_qat.graph.graph import map_edges
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.activation_names import function_name
-from keras_qat.passes.rewriting import splice
+from keras_qat.passes.rewriting import calls_in_a_row, splice
 
 
 @float32_policy()
@@ -66,28 +66,14 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         layers = made.setdefault(id(node.head), node.head.to_keras())
         if layers is None:
             added = splice(node, _in_operations(node, outer), mapping, taken)
+        elif not layers:
+            mapping[Edge(node.name)], added = node.inputs[0], []
         else:
-            added = _in_layers(node, layers, mapping, taken)
+            added = calls_in_a_row(graph, node, layers, mapping, taken)
         nodes |= {each.name: each for each in added}
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
     stripped = dataclasses.replace(graph, nodes=nodes, outputs=outputs)
     return build_model(_join_activations(stripped).check("stripping"))
-
-
-def _in_layers(
-    node: Node, layers: list[Any], mapping: dict[Edge, Edge], taken: set[str]
-) -> list[Node]:
-    """The calls of Keras layers in a row, the first one in the place of a node."""
-    if not layers:
-        mapping[Edge(node.name)] = node.inputs[0]
-        return []
-    added = [dataclasses.replace(node, operations=(layers[0],))]
-    for layer in layers[1:]:
-        name, edge = unique_name(layer.name, taken), Edge(added[-1].name)
-        taken.add(name)
-        added.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
-    mapping[Edge(node.name)] = Edge(added[-1].name)
-    return added
 
 
 def _join_activations(graph: Graph) -> Graph:

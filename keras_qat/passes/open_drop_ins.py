@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import unique_name
+from keras_qat.graph.graph import map_edges
 from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.drop_in import DropIn
+from keras_qat.passes.rewriting import calls_in_a_row
 
 
 def open_drop_ins(graph: Graph) -> Graph:
@@ -36,18 +37,12 @@ def open_drop_ins(graph: Graph) -> Graph:
     mapping: dict[Edge, Edge] = {}
     taken = set(graph.nodes)
     for node in graph.nodes.values():
-        layers = opened.get(id(node.head)) or [node.head]
-        nodes.append(dataclasses.replace(node, operations=(layers[0],)))
-        edge = Edge(node.name)
-        for layer in layers[1:]:
-            name = unique_name(layer.name, taken)
-            taken.add(name)
-            nodes.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
-            edge = Edge(name)
-        if len(layers) > 1:
-            mapping[Edge(node.name)] = edge
-    inner = {node.name for node in nodes if node.name not in graph.nodes}
-    return graph.replace(nodes, mapping, unchanged=inner)
+        layers = opened.get(id(node.head))
+        node = node.rewired(mapping)
+        nodes += calls_in_a_row(graph, node, layers, mapping, taken) if layers else [node]
+    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
+    named = {node.name: node for node in nodes}
+    return dataclasses.replace(graph, nodes=named, outputs=outputs)
 
 
 def _is_opened(operation: Any) -> bool:

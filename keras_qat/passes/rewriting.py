@@ -113,3 +113,34 @@ def _inner_name(node: Node, child: Node, taken: set[str]) -> str:
     if not isinstance(child.head, keras.layers.Layer):
         own = type(child.head).__name__.lower()
     return unique_name(f"{node.name}_{own}", taken)
+
+
+def calls_in_a_row(
+    graph: Graph, node: Node, layers: Sequence[Any], mapping: dict[Edge, Edge], taken: set[str]
+) -> list[Node]:
+    """Returns calls of layers one after the other, in the place of a node.
+
+    Args:
+        graph: The graph that the node is in.
+        node: What they replace; the layer of its operation's name, else the first, has its name.
+        layers: The layers; what stands before that one keeps the shape of its input.
+        mapping: Old tensor to new tensor, to which the node's output is added.
+        taken: Names that are taken, to which those of the new nodes are added.
+    """
+    names = [layer.name for layer in layers]
+    main = names.index(node.head.name) if node.head.name in names else 0
+    source = graph.nodes[node.name].inputs[0]  # as it was, in the graph
+    added: list[Node] = []
+    for i, layer in enumerate(layers):
+        name = node.name if i == main else unique_name(layer.name, taken)
+        taken.add(name)
+        call = dataclasses.replace(node, name=name, operations=(layer,))
+        if added:
+            edge = Edge(added[-1].name)
+            call = dataclasses.replace(call, inputs=(edge,), arguments=((edge,), {}))
+        if i < main:
+            call = dataclasses.replace(call, shapes=(graph.shape(source),))
+        added.append(call)
+    if added[-1].name != node.name:
+        mapping[Edge(node.name)] = Edge(added[-1].name)
+    return added

@@ -211,3 +211,12 @@ def test_the_log_says_it():
         "fold_batch_norms: a + a_batch_normalization -> a",
         "fuse_activations: a + end -> a",
     ]
+
+
+def test_a_clone_that_took_up_a_factor_becomes_the_same_file():
+    x = keras.Input(IMAGE, name="image")
+    y = layers.Conv2D(4, 3, activation="relu", name="first")(layers.Rescaling(0.1, -1.0)(x))
+    y = layers.Conv2D(4, 3, strides=2, name="second")(layers.Rescaling(2.0, 1.0)(y))
+    model = keras.Model(x, y)
+    data = np.random.default_rng(0).normal(size=(8, *IMAGE)).astype("float32")
+    assert file_of(keras_qat.clone_model(model), data) == file_of(model, data)
