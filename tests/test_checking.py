@@ -168,7 +168,7 @@ def test_brackets_are_no_markup():
 def test_the_verdict_counts():
     assert keras_qat.check(network()).verdict == "OK: 9 layers become 8 in int8."
     verdict = keras_qat.check(full_of_errors()).verdict
-    assert verdict == "NOT OK: 5 finding(s), see above."
+    assert verdict == "NOT OK: 5 errors, see above."
 
 
 def test_inputs_and_weights_are_checked():
@@ -240,5 +240,13 @@ def test_an_unknown_scheme_is_refused():
 
 
 def test_findings_are_readable_without_a_layer_or_a_fix():
-    assert str(Finding("error", None, "No.", None)) == "error: No."
-    assert str(Finding("error", "a", "No.", "Go.")) == "error 'a': No. To fix it: Go."
+    assert str(Finding("error", "no", None, None, "No.", None)) == "error: No. [no]"
+    shown = str(Finding("warning", "no", "a", "a/b", "No.", "Go."))
+    assert shown == "warning 'a', tensor 'a/b': No. To fix it: Go. [no]"
+
+
+def test_the_code_of_an_error_is_its_class():
+    found = keras_qat.check(full_of_errors()).errors
+    assert {finding.code for finding in found} == {"unsupported-layer"}
+    x = keras.Input((None, 4), name="x")
+    assert keras_qat.check(keras.Model(x, layers.ReLU()(x))).errors[0].code == "invalid-model"

@@ -1,6 +1,7 @@
 """What a model will become, and what stands in the way, before any training."""
 
 from keras_qat.checking.checking import check
-from keras_qat.checking.report import CheckedLayer, CheckReport, Finding, MadeLayer
+from keras_qat.checking.findings import Finding
+from keras_qat.checking.report import CheckedLayer, CheckReport, MadeLayer
 
 __all__ = ["CheckReport", "CheckedLayer", "Finding", "MadeLayer", "check"]

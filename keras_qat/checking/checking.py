@@ -8,10 +8,11 @@ from collections.abc import Iterable
 import keras
 
 from keras_qat.backend import float32_policy
-from keras_qat.checking.report import CheckedLayer, CheckReport, Finding, MadeLayer
+from keras_qat.checking.findings import error_finding
+from keras_qat.checking.report import CheckedLayer, CheckReport, MadeLayer
 from keras_qat.checking.trial import Refused, Trial
 from keras_qat.cloning import check_float, input_errors, weight_errors
-from keras_qat.errors import KerasQatError, UnsupportedLayerError
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node, label_of
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.passes import PIPELINE, Rewrite
@@ -53,7 +54,7 @@ def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
     try:
         graph = read_any_model(model)
     except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
-        return CheckReport(model.name, resolved.name, (), (_finding(error),), ())
+        return CheckReport(model.name, resolved.name, (), (error_finding(error),), ())
     errors = [*weight_errors(model), *input_errors(graph)]
     inlined = inline_models(graph)
     check_float(inlined)
@@ -70,7 +71,7 @@ def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
         model=model.name,
         scheme=resolved.name,
         layers=tuple(_rows(inlined, log, graph, made)),
-        findings=tuple(map(_finding, [*errors, *trial.errors])),
+        findings=tuple(map(error_finding, [*errors, *trial.errors])),
         rewrites=tuple(log),
     )
 
@@ -107,8 +108,3 @@ def _row(name: str, kind: str, nodes: list[Node], rewrites: Iterable[str]) -> Ch
     ]
     refused = any(isinstance(head, Refused) for head in heads)
     return CheckedLayer(name, kind, tuple(becomes), tuple(rewrites), refused)
-
-
-def _finding(error: KerasQatError) -> Finding:
-    received = "" if error.received is None else f" Received: {error.received}."
-    return Finding("error", error.layer, f"{error.what}{received}", error.fix)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 from typing import Any
 
+from keras_qat.checking.findings import ERROR, WARNING, Finding
 from keras_qat.passes import Rewrite
 
 
@@ -48,28 +49,6 @@ class CheckedLayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """Something that stands in the way.
-
-    Attributes:
-        level: `"error"`: the model cannot be quantized as it is.
-        layer: Name of the layer, input or weight.
-        message: What is wrong.
-        fix: What to do about it.
-    """
-
-    level: str
-    layer: str | None
-    message: str
-    fix: str | None
-
-    def __str__(self):
-        where = f" '{self.layer}'" if self.layer else ""
-        fix = f" To fix it: {self.fix}" if self.fix else ""
-        return f"{self.level}{where}: {self.message}{fix}"
-
-
-@dataclasses.dataclass(frozen=True)
 class CheckReport:
     """What `check` found.
 
@@ -77,7 +56,7 @@ class CheckReport:
         model: Name of the model.
         scheme: Name of the scheme.
         layers: A row for each layer and operation of the model, those of nested models too.
-        findings: What stands in the way.
+        findings: What stands in the way, the errors first, and what costs speed or accuracy.
         rewrites: What the passes rewrite, as in the `rewrite_log` of a quantized model.
     """
 
@@ -88,17 +67,33 @@ class CheckReport:
     rewrites: tuple[Rewrite, ...]
 
     @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings for which the model cannot be quantized as it is."""
+        return tuple(finding for finding in self.findings if finding.level == ERROR)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings that cost speed or accuracy."""
+        return tuple(finding for finding in self.findings if finding.level == WARNING)
+
+    @property
     def ok(self) -> bool:
         """Whether the model can be quantized."""
-        return not any(finding.level == "error" for finding in self.findings)
+        return not self.errors
 
     @property
     def verdict(self) -> str:
         """One line."""
         made = {layer.name for row in self.layers for layer in row.becomes}
+        counts = [
+            _counted(len(found), level)
+            for found, level in ((self.errors, ERROR), (self.warnings, WARNING))
+            if found
+        ]
+        found = f" {' and '.join(counts)}, see above." if counts else ""
         if self.ok:
-            return f"OK: {len(self.layers)} layers become {len(made)} in {self.scheme}."
-        return f"NOT OK: {len(self.findings)} finding(s), see above."
+            return f"OK: {len(self.layers)} layers become {len(made)} in {self.scheme}.{found}"
+        return f"NOT OK:{found}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain Python values, for programs."""
@@ -122,3 +117,7 @@ class CheckReport:
         console.print(table, markup=False)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue() + "\n".join([*map(str, self.findings), self.verdict])
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
