@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.fixed_point import conv_multiplier
-from keras_qat.arithmetic.multiply import product_multiplier
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
@@ -17,41 +13,23 @@ from keras_qat.layers.block import Block, with_trainable
 from keras_qat.layers.drop_in import activation_config, assign_copy
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.input_affine import InputAffine
+from keras_qat.layers.integer_weights import (
+    FoldedWeights,
+    IntegerWeights,
+    channel_shape,
+    integer_weights,
+    scaled_axes,
+    summed_axes,
+)
 from keras_qat.layers.requantize import requantize_centered
 from keras_qat.layers.stored import stored
 from keras_qat.quantizers import (
     Grid,
     fake_quantize_weights,
-    quantize_weights,
     reciprocal,
     weight_grid,
 )
 from keras_qat.scheme import Scheme
-
-# A bias is the sum of two terms; each stays below 2^29, so that accumulators do not overflow.
-_LARGEST_BIAS_TERM = 2.0**29
-# XNNPACK refuses a multiplier below 2^-32; only a channel without weights would have one.
-_SMALLEST_MULTIPLIER = 2.0**-31
-
-
-class IntegerWeights(NamedTuple):
-    """The integers of a layer with a kernel, computed from its float variables.
-
-    Attributes:
-        kernel: float32 whole numbers, the zero point subtracted, in the shape of the Keras kernel.
-        kernel_scale: float32, one for each output channel, or a single one.
-        kernel_zero_point: The integer that stands for 0.0, int32 or a number.
-        bias: int32, one for each output channel, at `input_scale * kernel_scale`.
-        multiplier: int32, as many as scales.
-        shift: int32, as many as scales.
-    """
-
-    kernel: Any
-    kernel_scale: Any
-    kernel_zero_point: Any
-    bias: Any
-    multiplier: Any
-    shift: Any
 
 
 class WeightedLayer(QuantizedLayer, Block):
@@ -102,10 +80,11 @@ class WeightedLayer(QuantizedLayer, Block):
         fold = self._channel_scale()
         # A channel with gamma = 0 has no folded weights: its own ones keep the gradient alive.
         fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
-        fold = ops.reshape(fold, _channel_shape(self.kernel, self.channel_axes))
-        folded = self._input_kernel() * fold
-        grid = weight_grid(ops.stop_gradient(folded), self._scaled_axes(), self._scheme())
-        kernel = fake_quantize_weights(folded, grid) / fold
+        fold = ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
+        kernel = self._input_kernel() * fold
+        axes = scaled_axes(kernel, self.channel_axes, self._scheme())
+        grid = weight_grid(ops.stop_gradient(kernel), axes, self._scheme())
+        kernel = fake_quantize_weights(kernel, grid) / fold
         return self.quantize_output(self.finish(self.apply_kernel(inputs, kernel), True))
 
     def integer(self, *inputs: Centered, output: Grid):
@@ -136,9 +115,6 @@ class WeightedLayer(QuantizedLayer, Block):
     def integer_weights(self, input_scale, output_scale) -> IntegerWeights:
         """Computes the integer kernel, bias and multipliers from the current variables.
 
-        Inference and export call this same function, and it is written so that no compiler
-        can change its result: no sum of products, no division by a constant.
-
         Args:
             input_scale: float32 scalar tensor.
             output_scale: float32 scalar tensor.
@@ -146,17 +122,7 @@ class WeightedLayer(QuantizedLayer, Block):
         Returns:
             The `IntegerWeights`.
         """
-        offset, shifted = self._bias_terms()
-        return _integer_weights(
-            self._input_kernel(),
-            self._channel_scale(),
-            offset,
-            shifted,
-            input_scale,
-            output_scale,
-            scheme=self._scheme(),
-            channel_axes=self.channel_axes,
-        )
+        return integer_weights(self._folded(), input_scale, output_scale, self._scheme())
 
     def lower_weights(self):
         """Returns the weights as numpy arrays for `lower`.
@@ -166,11 +132,9 @@ class WeightedLayer(QuantizedLayer, Block):
             float layer.
         """
         if self.scheme is None:
-            fold = ops.reshape(
-                self._channel_scale(), _channel_shape(self.kernel, self.channel_axes)
-            )
-            kernel, bias = self._input_kernel() * fold, sum(self._bias_terms())
-            return ops.convert_to_numpy(kernel), None, ops.convert_to_numpy(bias)
+            folded = self._folded()
+            bias = ops.convert_to_numpy(folded.offset + folded.shifted)
+            return ops.convert_to_numpy(folded.kernel), None, bias
         links = self._linked()
         scales = links.inputs[0].grid().scale, links.output.grid().scale
         weights = self.integer_weights(*scales)
@@ -223,6 +187,12 @@ class WeightedLayer(QuantizedLayer, Block):
         for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
             copy_values(theirs, mine)
 
+    def _folded(self) -> FoldedWeights:
+        """The weights that are deployed, in float."""
+        scale = ops.reshape(self._channel_scale(), channel_shape(self.kernel, self.channel_axes))
+        kernel = self._input_kernel() * scale
+        return FoldedWeights(kernel, *self._bias_terms(), self.channel_axes)
+
     def _channel_scale(self):
         """What the folded batch normalization multiplies each channel with."""
         norm = self.batch_normalization
@@ -253,13 +223,8 @@ class WeightedLayer(QuantizedLayer, Block):
         """What the input's offset adds to each output channel, None for nothing."""
         if self.input_affine is None or not self.input_affine.has_offset:
             return None
-        axes = _summed_axes(self.kernel, self.channel_axes)
+        axes = summed_axes(self.kernel, self.channel_axes)
         return self.input_affine.shift(ops.convert_to_tensor(self.kernel), axes)
-
-    def _scaled_axes(self) -> tuple[int, ...] | None:
-        """The dimensions of the kernel that one weight scale spans, None for all."""
-        is_single = not self._scheme().weight_per_channel
-        return None if is_single else _summed_axes(self.kernel, self.channel_axes)
 
     def _channels(self) -> int:
         return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
@@ -278,43 +243,3 @@ def copy_values(source, target) -> None:
         value = getattr(source, name, None)
         if value is not None:
             assign_copy(getattr(target, name), value)
-
-
-def _integer_weights(
-    kernel, channel_scale, offset, shifted, input_scale, output_scale, *, scheme, channel_axes
-):
-    channels = _channel_shape(kernel, channel_axes)
-    folded = kernel * ops.reshape(channel_scale, channels)
-    # A channel with hardly any weights gets a scale at which its bias fits in 32 bits.
-    bias_size = ops.maximum(ops.abs(offset), ops.abs(shifted)) * np.float32(1 / _LARGEST_BIAS_TERM)
-    per_input = reciprocal(input_scale)
-    smallest = output_scale * np.float32(_SMALLEST_MULTIPLIER) * per_input
-    least = ops.maximum(bias_size * per_input, smallest)
-    if scheme.weight_per_channel:
-        axes, least = _summed_axes(kernel, channel_axes), ops.reshape(least, channels)
-    else:
-        axes, least = None, ops.max(least)
-    grid = weight_grid(folded, axes, scheme, least)
-    scale = ops.reshape(grid.scale, (-1,))
-    per_step = reciprocal(input_scale * scale)
-    bias = _round(offset * per_step) + _round(shifted * per_step)
-    rule = product_multiplier if scheme.rounds_scale_products else conv_multiplier
-    multiplier = rule(input_scale, scale, output_scale)
-    quantized = quantize_weights(folded, grid)
-    return IntegerWeights(quantized, scale, grid.zero_point, bias, *multiplier)
-
-
-def _channel_shape(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in which one value for each output channel broadcasts against a kernel."""
-    summed = _summed_axes(kernel, channel_axes)
-    return tuple(1 if axis in summed else size for axis, size in enumerate(kernel.shape))
-
-
-def _summed_axes(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The dimensions of a kernel that one output channel has weights along."""
-    rank = len(kernel.shape)
-    return tuple(axis for axis in range(rank) if axis - rank not in channel_axes)
-
-
-def _round(x):
-    return ops.cast(ops.round(x), "int32")
