@@ -54,6 +54,23 @@ class FoldedWeights(NamedTuple):
     channel_axes: tuple[int, ...]
 
 
+class BiasPressure(NamedTuple):
+    """How far biases make the steps of weights larger than the weights need.
+
+    Attributes:
+        needed: float32 array, the scale that each channel's weights need by themselves.
+        given: float32 array, the scale that they get, at which their bias fits in 32 bits.
+    """
+
+    needed: Any
+    given: Any
+
+    @property
+    def factor(self):
+        """float32 array, not less than 1: how many times fewer steps are left for the weights."""
+        return self.given / self.needed
+
+
 def integer_weights(
     folded: FoldedWeights, input_scale: Any, output_scale: Any, scheme: Scheme
 ) -> IntegerWeights:
@@ -89,6 +106,38 @@ def integer_weights(
     multiplier = rule(input_scale, scale, output_scale)
     quantized = quantize_weights(folded.kernel, grid)
     return IntegerWeights(quantized, scale, grid.zero_point, bias, *multiplier)
+
+
+def bias_pressure(
+    folded: FoldedWeights, input_scale: Any, output_scale: Any, scheme: Scheme
+) -> BiasPressure:
+    """Returns by how much biases make the scales of weights larger.
+
+    Args:
+        folded: The weights in float.
+        input_scale: float32 scalar tensor.
+        output_scale: float32 scalar tensor.
+        scheme: Gives the integer limits, and whether each channel has a scale of its own.
+
+    Returns:
+        numpy arrays of as many scales as the kernel has: one for each output channel, or one. A
+        channel of which all weights are 0 needs no more than it gets.
+
+    Example:
+    >>> from keras_qat.scheme import get_scheme
+    >>> kernel, bias = np.array([[1.27, 1.27]], "float32"), np.array([1.0, 2.0**31], "float32")
+    >>> folded = FoldedWeights(kernel, bias, np.zeros(2, "float32"), (-1,))
+    >>> bias_pressure(folded, 1.0, 1.0, get_scheme("int8")).factor.round().tolist()
+    [1.0, 400.0]
+    """
+    axes = scaled_axes(folded.kernel, folded.channel_axes, scheme)
+    least = _least_scale(folded, input_scale, output_scale, scheme)
+    needed, given = (
+        ops.convert_to_numpy(weight_grid(folded.kernel, axes, scheme, limit).scale).reshape(-1)
+        for limit in (None, least)
+    )
+    is_used = np.any(ops.convert_to_numpy(folded.kernel), axis=axes).reshape(-1)
+    return BiasPressure(np.where(is_used, needed, given), given)
 
 
 def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Scheme):

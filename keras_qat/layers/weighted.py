@@ -14,8 +14,10 @@ from keras_qat.layers.drop_in import activation_config, assign_copy
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.input_affine import InputAffine
 from keras_qat.layers.integer_weights import (
+    BiasPressure,
     FoldedWeights,
     IntegerWeights,
+    bias_pressure,
     channel_shape,
     integer_weights,
     scaled_axes,
@@ -123,6 +125,32 @@ class WeightedLayer(QuantizedLayer, Block):
             The `IntegerWeights`.
         """
         return integer_weights(self._folded(), input_scale, output_scale, self._scheme())
+
+    def bias_pressure(self, input_scale, output_scale) -> BiasPressure:
+        """Says what the biases cost the weights: a bias of 32 bits needs large enough steps.
+
+        A bias is stored at `input_scale * kernel_scale` and must stay below 2^30. A channel whose
+        bias is larger gets a larger weight scale, and fewer of the 8 bits of its weights are used;
+        so does one whose weights are smaller than 2^-31 of what the output's steps need.
+
+        Args:
+            input_scale: float32 scalar, the scale of the layer's input.
+            output_scale: float32 scalar, that of its output.
+
+        Returns:
+            A `BiasPressure`: for each weight scale what the weights need, what they get, and the
+            factor between the two. That of a layer without large biases is 1 everywhere.
+
+        Example:
+        >>> from keras_qat.layers import QDense
+        >>> layer = QDense(2, scheme="int8", bias_initializer=keras.initializers.Constant(2.0**31))
+        >>> layer.build((None, 4))
+        >>> layer.kernel.assign(np.full((4, 2), 1.27)) is not None
+        True
+        >>> layer.bias_pressure(1.0, 2.0**24).factor.round().tolist()
+        [400.0, 400.0]
+        """
+        return bias_pressure(self._folded(), input_scale, output_scale, self._scheme())
 
     def lower_weights(self):
         """Returns the weights as numpy arrays for `lower`.
