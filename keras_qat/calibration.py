@@ -14,6 +14,8 @@ from keras_qat.errors import InvalidDataError, NotQuantizedError
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
+from keras_qat.layers.input_stats import check_input_stats
+from keras_qat.layers.quantized_model import named_observers
 from keras_qat.quantizers import RangeObserver
 
 
@@ -23,7 +25,10 @@ def calibrate(
     """Sets the range of every activation to what it takes on data, computed in float.
 
     The old ranges are forgotten. Data of dtype uint8 gives an input the range 0 to 255, whatever
-    values it has, so that a file with uint8 inputs takes pixels as they are.
+    values it has, so that a file with uint8 inputs takes pixels as they are. So does an input that
+    the model scales down as one does with pixels, by a `Rescaling(1 / 255)` or the like, for any
+    data within 0 to 255 that takes more than a quarter of it. Of an input with
+    `quantized_input_stats` the range is only compared; an `InputStatsWarning` says if it differs.
 
     Args:
         model: A model from `keras_qat.quantize_model`.
@@ -49,6 +54,7 @@ def calibrate(
         observer.reset()
     for observer, minimum, maximum in ranges:
         observer.widen(minimum, maximum)
+    check_input_stats(model)
 
 
 def suggest_default_ranges(
@@ -80,11 +86,9 @@ def suggest_default_ranges(
     >>> suggest_default_ranges(qat, np.array([[-1.0, 2.0], [4.0, 3.0]], "float32"), verbose=0)
     (-1.0, 7.0)
     """
-    ranges = [
-        (minimum, maximum)
-        for observer, minimum, maximum in _observed(model, data, steps, verbose)
-        if not observer.is_observed
-    ]
+    observed = _observed(model, data, steps, verbose)
+    lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
+    ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
     if not ranges:
         return None
     lows, highs = zip(*ranges, strict=True)

@@ -23,6 +23,7 @@ from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.overrides import Overrides
+from keras_qat.passes.pixel_inputs import pixel_inputs
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
@@ -88,6 +89,7 @@ def quantize_model(
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
     default_ranges_stats: Any = None,
 ) -> QuantizedModel:
+    quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
     """Turns a model into one that trains with quantization and computes integers at inference.
 
     Each layer of the result is one LiteRT operator, or a fixed small group of them. With
@@ -118,6 +120,13 @@ def quantize_model(
             are calibrated or trained. The model's `default_ranges` names those that have it.
 
     Returns:
+        quantized_input_stats: What the integers of inputs mean, a dict from the names of inputs to
+            `(mean, std)`: the integer `q` stands for `(q - mean) / std`. (0, 255) is for pixels
+            of a model that was trained on 0 to 1, and (127.5, 127.5) on -1 to 1. It is about uint8
+            (those of an int8 file are 128 less), or about int8 if the mean is negative or
+            the calibration data fits only that; `(mean, std, "int8")` says so. Data that it
+            does not fit is an `InputStatsWarning`. Other inputs cover their observed range, see
+            `calibrate` for pixels that the model scales itself.
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
         rewritten.
 
@@ -131,6 +140,8 @@ def quantize_model(
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
 
     Example:
+        InvalidInputStatsError: If `quantized_input_stats` is not understood, or about an input
+            that the model does not have.
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
     >>> images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
     >>> qat = quantize_model(model)
@@ -145,7 +156,15 @@ def quantize_model(
     graph, log, schemes = _rewritten(
         model, rewrites, activations=activations, overrides=wanted, scheme=resolved
     )
-    quantized = _build(graph, log, resolved, QuantizedModel, delay=delay, schemes=schemes)
+    quantized = _build(
+        graph,
+        log,
+        resolved,
+        QuantizedModel,
+        delay=delay,
+        schemes=schemes,
+        quantized_input_stats=quantized_input_stats,
+    )
     check_float_layers(quantized)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
@@ -194,27 +213,40 @@ def _build(
     """Makes a model of a rewritten graph, with its weights."""
     rewritten = make_layers(graph, scheme, schemes).check(after="make_layers")
     if scheme is not None:
-        rewritten = quantize_inputs(rewritten, scheme).check(after="quantize_inputs")
+        rewritten = quantize_inputs(
+            rewritten, scheme, quantized_input_stats, pixel_inputs(graph)
+        ).check(after="quantize_inputs")
         rewritten = quantize_floats(rewritten, scheme).check(after="quantize_floats")
+    quantized_input_stats: Any = None,
         rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
     if delay:
         first = next(node for node in rewritten.nodes.values() if not node.is_input)
         first.head.delay_steps = delay
 
-    def carry_weights(node: Node) -> None:
-        source = graph.nodes.get(node.name)  # none for what was put in, such as an input's QUANTIZE
-        if source is not None and isinstance(source.head, QuantizedLayer):
-            copy_by_path(source.head, node.head)
-            node.head.trainable = source.head.trainable
-        elif source is not None and isinstance(node.head, QuantizedLayer):
-            node.head.carry_weights(source)
-
     _name_outputs(rewritten)
     result = build_model(
-        rewritten, model_class, input_tensors=input_tensors, after_call=carry_weights
+        rewritten,
+        model_class,
+        input_tensors=input_tensors,
+        after_call=functools.partial(carry_weights, graph),
     )
     result.rewrite_log = log
     return result
+
+
+def carry_weights(graph: Graph, node: Node) -> None:
+    """Gives a built layer the weights of the Keras operations that it was made of.
+
+    Args:
+        graph: The graph that the layers were made of.
+        node: A node of what `make_layers` made of it.
+    """
+    source = graph.nodes.get(node.name)  # none for what was put in, such as an input's QUANTIZE
+    if source is not None and isinstance(source.head, QuantizedLayer):
+        copy_by_path(source.head, node.head)
+        node.head.trainable = source.head.trainable
+    elif source is not None and isinstance(node.head, QuantizedLayer):
+        node.head.carry_weights(source)
 
 
 def _name_outputs(graph: Graph) -> None:

@@ -87,6 +87,10 @@ class InvalidDefaultRangeError(KerasQatError, ValueError):
 
 
 class InvalidDataError(KerasQatError, ValueError):
+class InvalidInputStatsError(KerasQatError, ValueError):
+    """`quantized_input_stats` does not say what the integers of an input mean."""
+
+
     """Data for calibration or verification has the wrong shape or type, is empty or not finite."""
 
 
@@ -122,3 +126,7 @@ class LiteRTFormatError(KerasQatError, ValueError):
 
 class DefaultRangesWarning(UserWarning):
     """A file has tensors with a default range, because they lack min/max data."""
+class InputStatsWarning(UserWarning):
+    """The data of an input is not what its `quantized_input_stats` are for."""
+
+

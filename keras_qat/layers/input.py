@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.requantize import quantize
 from keras_qat.layers.base import Centered, QuantizedLayer
-from keras_qat.quantizers import Grid
+from keras_qat.quantizers import Grid, InputStats
+
+
+class RangeHolder(QuantizedLayer):
+    """Base class of layers that know the range of a tensor of the model's border.
+
+    Args:
+        stats: Arguments of an `InputStats` that says what the integers mean, whatever is observed;
+            None for a grid that covers the observed range.
+        takes_pixels: Whether the model scales the tensor down as one does with pixels, so that data
+            within 0 to 255 has this range, and a pixel is its own integer.
+        **kwargs: Arguments of `QuantizedLayer`.
+    """
+
+    makes_operator = False
+
+    def __init__(self, *args, stats: dict | None = None, takes_pixels: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stats: InputStats | None = None
+        self.takes_pixels = takes_pixels
+        if takes_pixels and self.observer is not None:
+            self.observer.usual_range = (0.0, 255.0)
+        if stats is not None:
+            self.set_stats(InputStats(**stats))
+
+    def set_stats(self, stats: InputStats | None) -> None:
+        """Says what the integers mean; None for what the observed range says.
+
+        The layer keeps its observer, which knows what the data is like. The model has to be linked
+        again.
+        """
+        self.stats = stats
+        self.fixed_parameters = None if stats is None else stats.parameters(self._scheme())
+
+    def meaning(self) -> tuple[float, float]:
+        """Returns `(mean, std)`: the uint8 integer `q` stands for `(q - mean) / std` now."""
+        parameters = self._linked().output
+        scale, zero_point = parameters.grid()
+        std = 1.0 / float(scale) if self.stats is None else self.stats.std
+        return float(int(zero_point) - parameters.low), std
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the input."""
+        return input_shape
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns no layer: in float it does nothing."""
+        return []
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        stats = {} if self.stats is None else {"stats": dataclasses.asdict(self.stats)}
+        pixels = {"takes_pixels": True} if self.takes_pixels else {}
+        return {**super().get_config(), **stats, **pixels}
 
 
 @keras.saving.register_keras_serializable("keras_qat")
-class QuantizeInput(QuantizedLayer):
+class QuantizeInput(RangeHolder):
     """Rounds a model input to its grid. In the file it is the input tensor's own quantization.
 
     Its range is observed once, by calibration or by the first training step, and then stays:
@@ -20,25 +75,16 @@ class QuantizeInput(QuantizedLayer):
 
     Args:
         scheme: The scheme.
-        **kwargs: Arguments of `keras.layers.Layer`.
+        **kwargs: Arguments of `RangeHolder` and of `keras.layers.Layer`.
     """
 
     operators = ("QUANTIZE",)
     range_momentum = 1.0
-    makes_operator = False
-
-    def compute_output_shape(self, input_shape):
-        """Returns the shape of the input."""
-        return input_shape
 
     def float_forward(self, inputs, training=None):
         """Returns the input as float32."""
         del training
         return ops.cast(inputs, "float32")
-
-    def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns no layer: in float it does nothing."""
-        return []
 
     def integer(self, *inputs: Centered, output: Grid):
         """Rounds half away from zero, as LiteRT's QUANTIZE does."""
@@ -69,7 +115,7 @@ class Quantize(QuantizeInput):
 
 
 @keras.saving.register_keras_serializable("keras_qat")
-class ObserveRange(QuantizedLayer):
+class ObserveRange(RangeHolder):
     """Returns its input: a tensor of the model's border that float layers take or make.
 
     It knows the range, for files whose inputs or outputs are to be integers all the same: these
@@ -77,7 +123,7 @@ class ObserveRange(QuantizedLayer):
 
     Args:
         scheme: The scheme of the border.
-        **kwargs: Arguments of `keras.layers.Layer`.
+        **kwargs: Arguments of `RangeHolder` and of `keras.layers.Layer`.
 
     Example:
     >>> ObserveRange(scheme="int8")(np.array([0.3], "float32")).numpy().tolist()
@@ -85,15 +131,6 @@ class ObserveRange(QuantizedLayer):
     """
 
     operators = ("DEQUANTIZE", "QUANTIZE")
-    makes_operator = False
-
-    def compute_output_shape(self, input_shape):
-        """Returns the shape of the input."""
-        return input_shape
-
-    def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns no layer: it does nothing."""
-        return []
 
     def call(self, inputs, training=None):
         """Returns the input as float32; training observes it."""

@@ -11,6 +11,7 @@ import keras
 from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
+from keras_qat.layers.input import RangeHolder
 from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.quantizers import (
     QuantDelay,
@@ -104,6 +105,22 @@ class QuantizedModel(RewrittenModel):
         for _, observer in named_observers(self):
             observer.assume(*ends)
 
+    @property
+    def quantized_input_stats(self) -> dict[str, tuple[float, float]]:
+        """What the integers of the inputs mean, by name: `(mean, std)` about uint8.
+
+        The pixel `q` of a file's input stands for `(q - mean) / std`; the integers of an int8 input
+        are 128 less. Inputs that hold ids or lack a range are left out.
+        """
+        graph, lacking = read_model(self), self.lacking_ranges
+        return {
+            node.inputs[0].node: node.head.meaning()
+            for node in graph.nodes.values()
+            if isinstance(node.head, RangeHolder)
+            and node.inputs[0].node in graph.inputs
+            and node.name not in lacking
+        }
+
     def check_ranges(self) -> None:
         """Raises if a tensor has no range: not calibrated, not trained, and no default.
 
@@ -118,11 +135,13 @@ class QuantizedModel(RewrittenModel):
 def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:
     """Yields each tensor that has an observed range: its name, that of its layer, and the observer.
 
+    An input of which the user said what its integers mean has none.
+
     A tensor between a layer's operators has the name that it has in the file.
     """
     for layer in model.layers:
         if isinstance(layer, QuantizedLayer):
-            if layer.observer is not None:
+            if layer.observer is not None and layer.fixed_parameters is None:
                 yield layer.name, layer.observer
             for observer, _ in layer.inner_observations():
                 yield f"{layer.name}/{observer.name.removesuffix('_range')}", observer

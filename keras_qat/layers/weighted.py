@@ -124,7 +124,7 @@ class WeightedLayer(QuantizedLayer, Block):
         Returns:
             The `IntegerWeights`.
         """
-        return integer_weights(self._folded(), input_scale, output_scale, self._scheme())
+        return integer_weights(self.folded_weights(), input_scale, output_scale, self._scheme())
 
     def bias_pressure(self, input_scale, output_scale) -> BiasPressure:
         """Says what the biases cost the weights: a bias of 32 bits needs large enough steps.
@@ -150,7 +150,13 @@ class WeightedLayer(QuantizedLayer, Block):
         >>> layer.bias_pressure(1.0, 2.0**24).factor.round().tolist()
         [400.0, 400.0]
         """
-        return bias_pressure(self._folded(), input_scale, output_scale, self._scheme())
+        return bias_pressure(self.folded_weights(), input_scale, output_scale, self._scheme())
+
+    def folded_weights(self) -> FoldedWeights:
+        """Returns the weights that are deployed, in float."""
+        scale = ops.reshape(self._channel_scale(), channel_shape(self.kernel, self.channel_axes))
+        kernel = self._input_kernel() * scale
+        return FoldedWeights(kernel, *self._bias_terms(), self.channel_axes)
 
     def lower_weights(self):
         """Returns the weights as numpy arrays for `lower`.
@@ -160,7 +166,7 @@ class WeightedLayer(QuantizedLayer, Block):
             float layer.
         """
         if self.scheme is None:
-            folded = self._folded()
+            folded = self.folded_weights()
             bias = ops.convert_to_numpy(folded.offset + folded.shifted)
             return ops.convert_to_numpy(folded.kernel), None, bias
         links = self._linked()
@@ -214,12 +220,6 @@ class WeightedLayer(QuantizedLayer, Block):
         sources = [op for op in node.operations if getattr(op, "weights", None)]
         for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
             copy_values(theirs, mine)
-
-    def _folded(self) -> FoldedWeights:
-        """The weights that are deployed, in float."""
-        scale = ops.reshape(self._channel_scale(), channel_shape(self.kernel, self.channel_axes))
-        kernel = self._input_kernel() * scale
-        return FoldedWeights(kernel, *self._bias_terms(), self.channel_axes)
 
     def _channel_scale(self):
         """What the folded batch normalization multiplies each channel with."""

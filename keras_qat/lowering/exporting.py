@@ -11,6 +11,7 @@ from keras_qat.errors import DefaultRangesWarning, NotQuantizedError, Unsupporte
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
+from keras_qat.layers.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.quantized_model import missing_ranges
 from keras_qat.litert import Model, Operator, Tensor, write
 from keras_qat.lowering.builder import Builder, quantization_of
@@ -28,6 +29,7 @@ def export_litert(
     inference_input_type: EndTypes | None = None,
     inference_output_type: EndTypes | None = None,
     default_ranges_stats: Any = None,
+    quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -53,11 +55,16 @@ def export_litert(
             `suggest_default_ranges`. The model keeps it, so that `predict` and `verify` use it too,
             until these tensors are calibrated or trained. A `DefaultRangesWarning` names them, and
             so does the model's `default_ranges`.
+        quantized_input_stats: What the integers of inputs mean, see `quantize_model`, which is the
+            better place: the model is trained on it then. The model keeps it, so that
+            `predict` and `verify` use it too.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         MissingRangeError: If tensors lack min/max data, naming them and the operators around them.
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
+        InvalidInputStatsError: If `quantized_input_stats` is not understood, is about an input
+            that the model does not have, or cannot be had without quantizing anew.
         ExportError: If the file cannot be written, or a type or the name of an input or output is
             unknown.
 
@@ -69,7 +76,13 @@ def export_litert(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
     """
-    lowered = lower_model(model, inference_input_type, inference_output_type, default_ranges_stats)
+    lowered = lower_model(
+        model,
+        inference_input_type,
+        inference_output_type,
+        default_ranges_stats,
+        quantized_input_stats,
+    )
     write(lowered, filepath)
     if model.default_ranges:
         warnings.warn(
@@ -85,6 +98,7 @@ def lower_model(
     inference_input_type: EndTypes | None = None,
     inference_output_type: EndTypes | None = None,
     default_ranges_stats: Any = None,
+    quantized_input_stats: Any = None,
 ) -> Model:
     """Lowers a quantized model to LiteRT operators, in memory.
 
@@ -93,6 +107,7 @@ def lower_model(
         inference_input_type: Type of the inputs, see `export_litert`.
         inference_output_type: Type of the outputs.
         default_ranges_stats: A range for the tensors that lack min/max data, see `export_litert`.
+        quantized_input_stats: What the integers of inputs mean.
 
     Returns:
         The `keras_qat.litert.Model`.
@@ -101,6 +116,7 @@ def lower_model(
         NotQuantizedError: If the model was not made by `quantize_model`.
         MissingRangeError: If tensors lack min/max data.
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
+        InvalidInputStatsError: If `quantized_input_stats` is not understood.
         ExportError: If a type or a name is unknown.
     """
     if not isinstance(model, QuantizedModel):
@@ -120,6 +136,9 @@ def lower_model(
     )
     if default_ranges_stats is not None:
         model.set_default_ranges(default_ranges_stats)
+    if quantized_input_stats is not None:
+        set_input_stats(model, quantized_input_stats)
+    check_input_stats(model)
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
     inputs = _lower_inputs(graph, tensors, input_types)

@@ -21,7 +21,9 @@ _KERNEL = layer_of(
 )
 
 
-class _Affine(NamedTuple):
+class Affine(NamedTuple):
+    """What a node computes of each channel: `x * gamma + beta`."""
+
     gamma: np.ndarray
     beta: np.ndarray
 
@@ -51,7 +53,7 @@ def fold_affines_forward(graph: Graph) -> Graph:
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     for node in graph.nodes.values():
         edge, behind = Edge(node.name), consumers.get(Edge(node.name), [])
-        affine = _constant(node)
+        affine = constant_affine(node)
         if affine is None or edge in outputs or not behind:
             continue
         if all(_takes_up(each, affine) and calls[id(each.head)] == 1 for each in behind):
@@ -64,8 +66,8 @@ def fold_affines_forward(graph: Graph) -> Graph:
     return graph.replace(nodes, mapping)
 
 
-def _constant(node: Node) -> _Affine | None:
-    """What a node multiplies with and adds, if training does not change that."""
+def constant_affine(node: Node) -> Affine | None:
+    """Returns what a node multiplies with and adds, if training does not change that."""
     if node.is_input or len(node.operations) != 1 or not BATCH_NORM(node.head):
         return None
     norm: Any = node.head
@@ -81,10 +83,10 @@ def _constant(node: Node) -> _Affine | None:
     if norm.gamma is not None:
         gamma = gamma * ops.convert_to_numpy(norm.gamma)
     beta = np.zeros_like(gamma) if norm.beta is None else ops.convert_to_numpy(norm.beta)
-    return _Affine(gamma, beta - mean * gamma)
+    return Affine(gamma, beta - mean * gamma)
 
 
-def _takes_up(node: Node, affine: _Affine) -> bool:
+def _takes_up(node: Node, affine: Affine) -> bool:
     layer = node.head
     if (
         node.input_affine is not None
@@ -98,7 +100,7 @@ def _takes_up(node: Node, affine: _Affine) -> bool:
     return not np.any(affine.beta) or getattr(layer, "padding", "valid") == "valid"
 
 
-def _arguments(node: Node, affine: _Affine) -> dict[str, Any]:
+def _arguments(node: Node, affine: Affine) -> dict[str, Any]:
     """The factor and the offset in the order of `keras_qat.layers.input_affine.InputAffine`."""
     factor, offset = (value.astype("float32").tolist() for value in affine)
     return {"factor": factor, "offset": offset, "name": node.head.name}

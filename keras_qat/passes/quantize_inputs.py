@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput
+from keras_qat.layers.input_stats import checked_input_stats
 from keras_qat.scheme import Scheme
 
 
-def quantize_inputs(graph: Graph, scheme: Scheme) -> Graph:
+def quantize_inputs(
+    graph: Graph,
+    scheme: Scheme,
+    quantized_input_stats: Any = None,
+    pixels: Collection[str] = (),
+) -> Graph:
     """Puts a `QuantizeInput` behind each input of the model that holds real values.
 
     Matches: each input, except the ids that an `Embedding` takes.
@@ -23,17 +30,22 @@ def quantize_inputs(graph: Graph, scheme: Scheme) -> Graph:
     Args:
         graph: The graph.
         scheme: The scheme.
+        quantized_input_stats: What the integers of inputs mean, see `quantize_model`.
+        pixels: Names of the inputs that take pixels, see `pixel_inputs`.
 
     Returns:
         A graph in which only `QuantizeInput` takes an input of real values.
 
     Raises:
         UnsupportedLayerError: If ids are computed, or are used as real values too.
+        InvalidInputStatsError: If the statistics of an input are not understood.
     """
     nodes: list[Node] = []
     rounded: dict[Edge, Edge] = {}
     observed: dict[Edge, Edge] = {}
     ids, consumers, floats = _ids(graph), graph.consumers(), float_layers(graph)
+    wanted = {} if quantized_input_stats is None else quantized_input_stats
+    stats = checked_input_stats(wanted, list(graph.inputs), {edge.node for edge in ids})
     for node in graph.nodes.values():
         nodes.append(node.rewired(observed if node.name in floats else rounded))
         edge = Edge(node.name)
@@ -43,7 +55,12 @@ def quantize_inputs(graph: Graph, scheme: Scheme) -> Graph:
         kind, mapping = (
             (ObserveRange, observed) if takers and takers <= floats else (QuantizeInput, rounded)
         )
-        nodes.append(_behind(graph, edge, kind, scheme, f"{node.name}_quantize"))
+        said = stats.get(node.name)
+        arguments = {
+            "stats": None if said is None else dataclasses.asdict(said),
+            "takes_pixels": node.name in pixels,
+        }
+        nodes.append(_behind(graph, edge, kind, scheme, f"{node.name}_quantize", **arguments))
         mapping[edge] = Edge(nodes[-1].name)
     return _with(graph, nodes, rounded)
 
@@ -97,11 +114,13 @@ def _with(graph: Graph, nodes: list[Node], outputs: dict[Edge, Edge]) -> Graph:
     )
 
 
-def _behind(graph: Graph, edge: Edge, kind: Any, scheme: Scheme, name: str) -> Node:
+def _behind(
+    graph: Graph, edge: Edge, kind: Any, scheme: Scheme, name: str, **arguments: Any
+) -> Node:
     name = unique_name(name, graph.nodes)
     return Node(
         name=name,
-        operations=(kind(name=name, scheme=scheme),),
+        operations=(kind(name=name, scheme=scheme, **arguments),),
         inputs=(edge,),
         arguments=((edge,), {}),
         shapes=(graph.shape(edge),),

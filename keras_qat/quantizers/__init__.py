@@ -2,6 +2,7 @@
 
 from keras_qat.quantizers.delay import QuantDelay, checked_steps, delayed, unless_delayed
 from keras_qat.quantizers.fake_quantize import fake_quantize
+from keras_qat.quantizers.input_stats import InputStats
 from keras_qat.quantizers.observers import RangeObserver, ValueRange, checked_default_range
 from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
 from keras_qat.quantizers.weights import (
@@ -15,6 +16,7 @@ from keras_qat.quantizers.weights import (
 __all__ = [
     "FixedParameters",
     "Grid",
+    "InputStats",
     "QuantDelay",
     "RangeObserver",
     "RangeParameters",

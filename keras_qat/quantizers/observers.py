@@ -15,6 +15,8 @@ from keras_qat.errors import InvalidDefaultRangeError
 # takes so small a part of it that 8 bits are 4.
 _FAR = 2.0
 _NARROW = 1.0 / 16.0
+# Data that takes less of its usual range may be another kind of data: it would lose two bits.
+_FAIR_PART = 0.25
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -28,6 +30,9 @@ class RangeObserver(keras.layers.Layer):
     Args:
         momentum: How much of the old range a training step keeps, in [0, 1]. 1 keeps a range
             that was observed once as it is.
+        usual_range: The range (min, max) that such a tensor is known to have, such as (0, 255) of
+            pixels: observed ranges within it become it, unless they are a small part. None if
+            nothing is known.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -44,9 +49,15 @@ class RangeObserver(keras.layers.Layer):
     (3.0, 1)
     """
 
-    def __init__(self, momentum: float = 0.99, **kwargs):
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        usual_range: tuple[float, float] | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.momentum = momentum
+        self.usual_range = usual_range
 
     def build(self, input_shape=None):
         """Creates the three scalar variables."""
@@ -81,6 +92,7 @@ class RangeObserver(keras.layers.Layer):
         if self.is_observed:
             minimum = min(minimum, float(self.minimum))
             maximum = max(maximum, float(self.maximum))
+        minimum, maximum = self._usual(minimum, maximum)
         self.minimum.assign(minimum)
         self.maximum.assign(maximum)
         self.updates.assign(max(int(self.updates), 0) + 1)
@@ -113,11 +125,21 @@ class RangeObserver(keras.layers.Layer):
         is_new = ops.less(self.updates, 1)
         if self.momentum < 1:
             is_new = ops.logical_or(is_new, self._is_outdated(low, high))
+        low, high = self._usual(low, high)
         keep = ops.where(is_new, 0.0, self.momentum)
         for end, seen in ((self.minimum, low), (self.maximum, high)):
             # `end + (seen - end)` would not be `seen` exactly.
             end.assign(ops.where(is_new, seen, end + (1.0 - keep) * (seen - end)))
         self.updates.assign(ops.maximum(self.updates, 0) + 1)
+
+    def _usual(self, low, high):
+        """The usual range instead of an observed one that takes a fair part of it."""
+        if self.usual_range is None:
+            return low, high
+        least, most = self.usual_range
+        is_usual = ops.logical_and(low >= least, high <= most)
+        is_usual = ops.logical_and(is_usual, high - low > _FAIR_PART * (most - least))
+        return ops.where(is_usual, least, low), ops.where(is_usual, most, high)
 
     def _is_outdated(self, low, high):
         """Whether the range is of no use for a batch; 0, which each grid holds, is in both."""
@@ -130,7 +152,8 @@ class RangeObserver(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "momentum": self.momentum}
+        usual = {"usual_range": self.usual_range}
+        return {**super().get_config(), "momentum": self.momentum, **usual}
 
 
 class ValueRange:

@@ -1,0 +1,53 @@
+"""Finds the inputs of a model that take pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.passes.fold_affines_forward import Affine, constant_affine
+
+_WHITE = 255.0
+# What a normalized image hardly leaves: ImageNet's channels end at -2.2 and 2.7.
+_LARGEST = 4.0
+
+
+def pixel_inputs(graph: Graph) -> frozenset[str]:
+    """Names the inputs whose values the model scales down as one does with pixels.
+
+    That is what a `Rescaling` from 0..255 to 0..1 or -1..1 says at the head of a model, and a
+    `Normalization` at the head of one that takes images; also if the layer behind has taken it up,
+    or if it is written in operators. No data says it as surely: images need not have a white
+    pixel.
+
+    Args:
+        graph: A graph that the pipeline has rewritten.
+    """
+    consumers = graph.consumers()
+    found = []
+    for name in graph.inputs:
+        behind = consumers.get(Edge(name), [])
+        shape = graph.nodes[name].shapes[0]
+        is_image = len(shape) == 4 and shape[-1] in (1, 3, 4)
+        if behind and all(_scales_pixels(_affine(node), is_image) for node in behind):
+            found.append(name)
+    return frozenset(found)
+
+
+def _affine(node: Node) -> Affine | None:
+    if node.input_affine is None:
+        return constant_affine(node)
+    gamma, beta = (np.asarray(node.input_affine[end]) for end in ("factor", "offset"))
+    return Affine(gamma, beta)
+
+
+def _scales_pixels(affine: Affine | None, is_image: bool) -> bool:
+    """Whether 0..255 becomes 0..1 or -1..1, or something of that size if it is an image."""
+    if affine is None:
+        return False
+    black, white = affine.beta, affine.gamma * _WHITE + affine.beta
+    is_unit = (np.isclose(black, 0, atol=0.01) | np.isclose(black, -1, atol=0.01)) & np.isclose(
+        white, 1, atol=0.01
+    )
+    is_normal = (-_LARGEST < black) & (black <= 0) & (0.5 < white) & (white < _LARGEST)
+    return bool(np.all(is_unit)) or (is_image and bool(np.all(is_normal)))

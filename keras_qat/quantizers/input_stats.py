@@ -1,0 +1,131 @@
+"""What the integers of a model input mean, as its user says it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_qat.errors import InvalidInputStatsError
+from keras_qat.quantizers.tensor_parameters import FixedParameters
+from keras_qat.scheme import Scheme
+
+# The integer of each type that uint8 calls 0.
+_LOWEST = {"uint8": 0, "int8": -128}
+# Data that takes less of what the integers can say wastes two bits or more.
+_LEAST_PART = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class InputStats:
+    """Says that the integer `q` of an input stands for `(q - mean) / std`.
+
+    Source: `quantized_input_stats` of TensorFlow 1's `TFLiteConverter`.
+
+    Attributes:
+        mean: The integer that stands for 0.0. Where it is not whole, the next whole number does.
+        std: How many integers there are to 1.0.
+        dtype: The type of `q`, `"uint8"` or `"int8"`.
+        is_said: Whether the user said the type.
+
+    Example:
+    >>> stats = InputStats.of((0, 255), "image")
+    >>> stats.dtype, stats.range
+    ('uint8', (0.0, 1.0))
+    """
+
+    mean: float
+    std: float
+    dtype: str = "uint8"
+    is_said: bool = False
+
+    @classmethod
+    def of(cls, value: Any, name: str) -> InputStats:
+        """Checks what the user said.
+
+        Args:
+            value: What should be `(mean, std)` or `(mean, std, dtype)`. Without a type it is about
+                uint8, as pixels are, and about int8 if the mean is negative.
+            name: Name of the input, for messages.
+
+        Raises:
+            InvalidInputStatsError: If it is something else, or 0.0 has no integer.
+        """
+        parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+        numbers = [x for x in parts[:2] if isinstance(x, (int, float, np.number))]
+        dtype = parts[2] if len(parts) == 3 else None
+        is_pair = len(parts) in (2, 3) and len(numbers) == 2 and all(map(math.isfinite, numbers))
+        if not is_pair or numbers[1] <= 0 or (len(parts) == 3 and dtype not in _LOWEST):
+            raise InvalidInputStatsError(
+                "Statistics of an input are not understood.",
+                layer=name,
+                received=repr(value),
+                expected="(mean, std) or (mean, std, type): finite numbers, std > 0, type 'uint8' "
+                "or 'int8'",
+                fix="Give what makes `real = (integer - mean) / std`: (0, 255) for pixels that "
+                "stand for 0 to 1.",
+            )
+        mean, std = float(numbers[0]), float(numbers[1])
+        stats = cls(mean, std, dtype or ("int8" if mean < 0 else "uint8"), dtype is not None)
+        low = _LOWEST[stats.dtype]
+        if not low <= mean <= low + 255:
+            raise InvalidInputStatsError(
+                "No integer of the input would stand for 0.",
+                layer=name,
+                received=f"a mean of {mean:g} for {stats.dtype}",
+                expected=f"{low} <= mean <= {low + 255}",
+                fix="Say (mean, std, 'int8') if it is about int8; or shift the data in the model.",
+            )
+        return stats
+
+    @property
+    def zero(self) -> int:
+        """The integer of `dtype` that stands for 0.0: the mean, a half rounded up."""
+        return math.floor(self.mean + 0.5)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest real value that the integers can say."""
+        low = _LOWEST[self.dtype] - self.zero
+        return low / self.std, (low + 255) / self.std
+
+    def parameters(self, scheme: Scheme) -> FixedParameters:
+        """Returns the input tensor's quantization parameters in a scheme."""
+        low = scheme.activation_low
+        zero_point = self.zero - _LOWEST[self.dtype] + low
+        return FixedParameters(float(np.float32(1.0 / self.std)), zero_point, low)
+
+    def fits(self, minimum: float, maximum: float) -> bool:
+        """Whether data of a range is what the integers are for.
+
+        Args:
+            minimum: Smallest real value of the data.
+            maximum: Largest one.
+        """
+        low, high = self.range
+        # Audio from -1 to 1 fits int8, whose integers end one step before 1.
+        slack = (1 + 1e-6) / self.std
+        is_inside = low - slack <= minimum and maximum <= high + slack
+        return is_inside and max(maximum, 0) - min(minimum, 0) >= _LEAST_PART * (high - low)
+
+    def settled(self, minimum: float, maximum: float) -> InputStats:
+        """Returns what the user meant, now that data is known.
+
+        Args:
+            minimum: Smallest real value of the data.
+            maximum: Largest one.
+
+        Returns:
+            The same about int8, if no type was said and only that fits.
+
+        Example:
+        >>> InputStats.of((0, 128), "audio").settled(-1.0, 1.0).dtype
+        'int8'
+        """
+        about_int8 = dataclasses.replace(self, dtype="int8")
+        if self.is_said or self.mean > 127 or self.fits(minimum, maximum):
+            return self
+        return about_int8 if about_int8.fits(minimum, maximum) else self
