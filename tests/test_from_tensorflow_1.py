@@ -22,6 +22,7 @@ PRINTED = """\
 ['uint8', 'uint8']
 True
 scores True
+True
 ('image_quantize', 'conv', 'digit')
 ['conv', 'digit', 'image_quantize']
 image -> image_quantize (QuantizeInput)

@@ -1,0 +1,54 @@
+"""The examples run, and what they print is so."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from tests.test_docs import load
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+def run_example(name, *arguments):
+    """Runs an example in a process of its own, and returns what it printed."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_mnist_in_keras_is_mnist_in_the_file(tmp_path):
+    text = run_example("mnist_quant_delay.py", "--epochs", 2, "--output", tmp_path)
+    rows = re.findall(r"\| (.+?) +\| +(\d+) \| +([\d.]+) \|", text)
+    correct = {name: int(count) for name, count, _ in rows}
+    assert correct["epoch 2: Keras, uint8"] == correct[".tflite, reference kernels"] > 324
+    assert correct["epoch 1: Keras, float"] > 288
+    found = re.search(r"Keras (\d+) = \.tflite (\d+)\n", text)
+    assert found and int(found[1]) == int(found[2]) == correct[".tflite, reference kernels"]
+    assert "Types in the file: int32, uint8\n" in text
+    assert re.search(r"Integers that differ: 0 of [\d,]{7,}\n", text)
+    assert (tmp_path / "mnist_uint8.tflite").stat().st_size > 10_000
+
+
+def test_mnist_says_that_it_cannot_be_downloaded(monkeypatch):
+    def refuse():
+        raise OSError("no network")
+
+    example = load(EXAMPLES / "mnist_quant_delay.py")
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", refuse)
+    with pytest.raises(SystemExit, match=r"MNIST cannot be downloaded \(no network\).*--mnist"):
+        example.load_pixels(is_mnist=True)
+
+
+@pytest.mark.slow
+def test_the_demo_exports_an_exact_file(tmp_path):
+    text = run_example("digits_demo.py", "--output", tmp_path)
+    row = r"LiteRT file, reference kernels +│ +([\d.]+) │ +0 of [\d,]+ │"
+    found = re.search(row, text)
+    in_keras = re.search(r"Keras, quantized, trained +│ +([\d.]+) │", text)
+    assert found and in_keras and found[1] == in_keras[1] and float(found[1]) > 0.9
