@@ -29,6 +29,7 @@ from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.substitute_activations import check_no_lookups, with_policy
+from keras_qat.passes.weight_schemes import follow_schemes
 from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme, get_scheme
 
@@ -99,8 +100,8 @@ def quantize_model(
     Args:
         model: A built Keras model, functional, sequential or subclassed, or what `clone_model`
             returned. It is not changed.
-        scheme: `"int8"`; `"uint8"` for the fully uint8 model of TensorFlow 1, whose weights have
-            one scale per tensor; or a `Scheme`.
+        scheme: `"int8"`; `"int8_per_tensor"`, whose weights have one scale per tensor; `"uint8"`
+            for the fully uint8 model of TensorFlow 1; or a `Scheme`.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
@@ -114,8 +115,9 @@ def quantize_model(
         overrides: Layers that get another scheme, or None to stay in float. A key is the name of
             a layer, a regular expression for whole names, or a layer class or its name; names win,
             then the first that matches counts. It means the layers of `model`, nested ones
-            too, and all that they are rewritten into; what is fused otherwise stays apart where
-            the schemes differ. The file has QUANTIZE and DEQUANTIZE exactly at the borders.
+            too, and all that they are rewritten into; what is fused otherwise stays apart between
+            integers and float. The file has QUANTIZE and DEQUANTIZE exactly at these borders:
+            layers of `"int8"` and `"int8_per_tensor"` pass on the same integers.
         default_ranges_stats: A range (min, max) for the tensors that lack min/max data, until they
             are calibrated or trained. The model's `default_ranges` names those that have it.
 
@@ -186,12 +188,16 @@ def _rewritten(
     if skip_layers:
         passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
     graph = source = read_any_model(model)  # kept alive: operations are known by their ids
-    if overrides is not None and scheme is not None:
-        passes = with_borders(passes, overrides.schemes(source), scheme)
+    asked = overrides.schemes(source) if overrides is not None and scheme is not None else {}
+    if scheme is not None:
+        passes = with_borders(passes, asked, scheme)
     for error in (*weight_errors(model), *input_errors(graph)):
         raise error
     graph, log = run_pipeline(graph, passes)
     graph, schemes = remove_borders(graph, scheme)
+    if scheme is not None:
+        others = follow_schemes(source, graph, log, asked, scheme)
+        schemes |= {name: own for name, own in others.items() if schemes.get(name) is not None}
     check_float(graph)
     if activations != "exact":
         floats = [name for name, own in schemes.items() if own is None and scheme is not None]

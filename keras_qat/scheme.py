@@ -14,7 +14,9 @@ class Scheme:
     Activations are asymmetric per tensor. Weights have a narrow range: the smallest integer of
     the type is not used. Those of `"int8"` are symmetric, as the LiteRT 8-bit quantization
     specification asks (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec);
-    those of `"uint8"` are asymmetric per tensor, as TensorFlow 1 trained and converted them.
+    those of `"int8_per_tensor"` too, but with one scale for the whole tensor, for targets without
+    per-channel weights; those of `"uint8"` are asymmetric per tensor, as TensorFlow 1 trained and
+    converted them.
 
     Attributes:
         name: The name users pass, such as `"int8"`.
@@ -82,6 +84,7 @@ class Scheme:
 
 SCHEMES = {
     "int8": Scheme("int8"),
+    "int8_per_tensor": Scheme("int8_per_tensor", weight_per_channel=False),
     "uint8": Scheme(
         "uint8",
         weight_per_channel=False,
@@ -92,12 +95,15 @@ SCHEMES = {
     ),
 }
 
+_FIX = 'Pass scheme="int8", scheme="int8_per_tensor" or scheme="uint8".'
+
 
 def get_scheme(scheme: str | Scheme) -> Scheme:
     """Returns the scheme with a given name.
 
     Args:
-        scheme: A name (`"int8"` or `"uint8"`), or one of `SCHEMES`, which is returned as it is.
+        scheme: A name (`"int8"`, `"int8_per_tensor"` or `"uint8"`), or one of `SCHEMES`, which is
+            returned as it is.
 
     Returns:
         The `Scheme`.
@@ -117,13 +123,13 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
             "There are no kernels for this quantization scheme.",
             received=f"{scheme}",
             expected=f"one of {list(SCHEMES.values())}",
-            fix='Pass scheme="int8" or scheme="uint8".',
+            fix=_FIX,
         )
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InvalidSchemeError(
             "Unknown quantization scheme.",
             received=repr(scheme),
             expected=f"one of {sorted(SCHEMES)}",
-            fix='Pass scheme="int8" or scheme="uint8".',
+            fix=_FIX,
         )
     return SCHEMES[scheme]

@@ -53,6 +53,7 @@ class QDense(WeightedLayer, keras.layers.Dense):
     def lower(self, builder, *inputs):
         """Adds one FULLY_CONNECTED; the kernel is stored as (out, in)."""
         kernel, grid, bias = self.lower_weights()
+        keeps_rank = len(inputs[0].shape) != 2
         return builder.operator(
             "FULLY_CONNECTED",
             (
@@ -60,10 +61,21 @@ class QDense(WeightedLayer, keras.layers.Dense):
                 builder.weights(kernel.T, grid, axis=0),
                 builder.bias(bias, inputs[0], grid),
             ),
-            version=12,
+            version=self._version(keeps_rank),
             options_type="FullyConnectedOptions",
             options={
-                "keepNumDims": len(inputs[0].shape) != 2,
+                "keepNumDims": keeps_rank,
                 "fusedActivationFunction": self.fused_code(),
             },
         )
+
+    def _version(self, keeps_rank: bool) -> int:
+        """The version for 8 bits.
+
+        Those below 12 may stand for one scale per tensor only. For that the version is the one of
+        `GetBuiltinOperatorVersion` in TensorFlow's
+        `compiler/mlir/lite/tools/versioning/op_version.cc`.
+        """
+        if self.scheme is not None and self.scheme.weight_per_channel:
+            return 12
+        return 5 if keeps_rank else 4 if self.scheme is None or self.scheme.is_signed else 1

@@ -55,18 +55,20 @@ def with_borders(
         default: Scheme of all other operations.
 
     Raises:
-        InvalidOverrideError: If a scheme is neither float nor the default.
+        InvalidOverrideError: If activations of a scheme have another type than the default's.
     """
-    others = {scheme.name for scheme in schemes.values() if scheme not in (None, default)}
-    if others:
-        raise InvalidOverrideError(
-            "A model has one integer type; only float layers can be among its others.",
-            received=f"overrides with {sorted(others)} for a model in '{default.name}'",
-            expected=f"None or '{default.name}'",
-            fix="Quantize the whole model with one scheme.",
-        )
+    for scheme in schemes.values():
+        if scheme is not None and scheme.dtype != default.dtype:
+            raise InvalidOverrideError(
+                "A model has one integer type; only float layers can be among its others.",
+                received=f"overrides with '{scheme.name}' for a model in '{default.name}'",
+                expected=f"None, or a scheme of {default.dtype} activations",
+                fix="Quantize the whole model with one scheme.",
+            )
     if not schemes:
         return tuple(passes)
+    # Layers that differ in their weights only pass on the same integers: no border.
+    schemes = {key: None if scheme is None else default for key, scheme in schemes.items()}
     fusing = [i for i, each in enumerate(passes) if each in (fold_batch_norms, fuse_activations)]
     first = fusing[0] if fusing else len(passes)
     draw = functools.partial(draw_borders, schemes=schemes, default=default)
