@@ -89,8 +89,8 @@ def quantize_model(
     quant_delay: int = 0,
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
     default_ranges_stats: Any = None,
-) -> QuantizedModel:
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
     Each layer of the result is one LiteRT operator, or a fixed small group of them. With
@@ -120,8 +120,6 @@ def quantize_model(
             layers of `"int8"` and `"int8_per_tensor"` pass on the same integers.
         default_ranges_stats: A range (min, max) for the tensors that lack min/max data, until they
             are calibrated or trained. The model's `default_ranges` names those that have it.
-
-    Returns:
         quantized_input_stats: What the integers of inputs mean, a dict from the names of inputs to
             `(mean, std)`: the integer `q` stands for `(q - mean) / std`. (0, 255) is for pixels
             of a model that was trained on 0 to 1, and (127.5, 127.5) on -1 to 1. It is about uint8
@@ -129,6 +127,8 @@ def quantize_model(
             the calibration data fits only that; `(mean, std, "int8")` says so. Data that it
             does not fit is an `InputStatsWarning`. Other inputs cover their observed range, see
             `calibrate` for pixels that the model scales itself.
+
+    Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists what was
         rewritten.
 
@@ -140,10 +140,10 @@ def quantize_model(
         InvalidOverrideError: If a key of `overrides` matches no layer, or a value is no scheme.
         InvalidDelayError: If `quant_delay` is not a whole number of steps.
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
-
-    Example:
         InvalidInputStatsError: If `quantized_input_stats` is not understood, or about an input
             that the model does not have.
+
+    Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
     >>> images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
     >>> qat = quantize_model(model)
@@ -215,6 +215,7 @@ def _build(
     input_tensors: Any = None,
     delay: int = 0,
     schemes: Mapping[str, Scheme | None] | None = None,
+    quantized_input_stats: Any = None,
 ) -> Any:
     """Makes a model of a rewritten graph, with its weights."""
     rewritten = make_layers(graph, scheme, schemes).check(after="make_layers")
@@ -223,7 +224,6 @@ def _build(
             rewritten, scheme, quantized_input_stats, pixel_inputs(graph)
         ).check(after="quantize_inputs")
         rewritten = quantize_floats(rewritten, scheme).check(after="quantize_floats")
-    quantized_input_stats: Any = None,
         rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
     if delay:
         first = next(node for node in rewritten.nodes.values() if not node.is_input)
