@@ -27,8 +27,7 @@ class Scheme:
         is_signed: Whether integers are signed.
         rounds_scale_products: Whether convolutions round the product of the scales of input and
             weights to float32.
-        missing_operators: LiteRT operators whose reference kernels do not take the type, or compute
-            in float what they do in integers for int8.
+        missing_operators: LiteRT operators whose reference kernels do not take the type.
 
     Example:
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
@@ -91,7 +90,7 @@ SCHEMES = {
         weight_symmetric=False,
         is_signed=False,
         rounds_scale_products=True,
-        missing_operators=frozenset({"BATCH_MATMUL", "RESIZE_BILINEAR"}),
+        missing_operators=frozenset({"BATCH_MATMUL"}),
     ),
 }
 

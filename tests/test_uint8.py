@@ -12,12 +12,11 @@ from tests.layers.contract import Prepared, exported, loosen, versions_of
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, linear, network
 
-# Operators that the uint8 reference kernels lack, or compute in float: nothing else is refused.
+# What has no uint8 reference kernel: nothing else is refused.
 REFUSED = {
     "matmul": "BATCH_MATMUL",
     "matmul_broadcasting": "BATCH_MATMUL",
     "matmul_long": "BATCH_MATMUL",
-    "resize_bilinear": "RESIZE_BILINEAR",
 }
 
 

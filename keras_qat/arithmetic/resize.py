@@ -1,4 +1,4 @@
-"""Bilinear interpolation in integers: RESIZE_BILINEAR."""
+"""Bilinear interpolation: RESIZE_BILINEAR, of int8 in integers and of uint8 in float32."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from keras_qat.backend import compiled
 
 _BITS = 10
 _ONE = 1 << _BITS
+# No product of a uint8 value and weights below 2 comes near.
+_FAR = np.float32(2048.0)
 
 
 class Taps(NamedTuple):
@@ -20,7 +22,8 @@ class Taps(NamedTuple):
     Attributes:
         lower: int32, positions of the first neighbours.
         upper: int32, positions of the second ones.
-        weights: int32, what the second ones count, in 1024ths; the first ones count the rest.
+        weights: What the second ones count, in 1024ths as int32 or in ones as float32; the first
+            ones count the rest.
     """
 
     lower: np.ndarray
@@ -86,6 +89,76 @@ def interpolate(
     sums = _blend(rows, left, right, across, axis=2)
     size = ops.right_shift(ops.abs(sums) + (1 << (2 * _BITS - 1)), 2 * _BITS)
     return ops.where(sums < 0, -size, size)
+
+
+def bilinear_float_taps(size_in: int, size_out: int) -> Taps:
+    """Returns the neighbours that the reference kernel of uint8 interpolates between.
+
+    Source: `ComputeInterpolationValues` in TFLite's
+    `kernels/internal/reference/resize_bilinear.h`, with half-pixel centers.
+
+    Args:
+        size_in: Size of the axis.
+        size_out: Size that it is resized to.
+
+    Returns:
+        The `Taps`, with float32 weights.
+
+    Example:
+    >>> bilinear_float_taps(2, 4).weights.tolist()
+    [-0.25, 0.25, 0.75, 0.25]
+    """
+    half, scale = np.float32(0.5), np.float32(size_in) / np.float32(size_out)
+    position = (np.arange(size_out, dtype="float32") + half) * scale - half
+    lower = np.maximum(np.floor(position), 0)
+    upper = np.minimum(np.ceil(position), size_in - 1)
+    return Taps(lower.astype("int32"), upper.astype("int32"), position - lower)
+
+
+@compiled
+def interpolate_in_float(
+    q: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, across: Any
+) -> Any:
+    """Interpolates between four neighbours, each operation rounded to float32.
+
+    Source: `ResizeBilinear` in TFLite's `kernels/internal/reference/resize_bilinear.h`, which
+    takes uint8 so.
+
+    Args:
+        q: int32 tensor `(batch, height, width, channels)` of uint8 values, zero point included.
+        top: int32, `lower` of the `bilinear_float_taps` of the height.
+        bottom: int32, `upper`.
+        down: float32, `weights`.
+        left: int32, `lower` of the `bilinear_float_taps` of the width.
+        right: int32, `upper`.
+        across: float32, `weights`.
+
+    Returns:
+        int32 tensor of uint8 values, a half rounded up.
+
+    Example:
+    >>> q = ops.array([[[[0], [3]]]], "int32")
+    >>> taps = bilinear_float_taps(2, 4)
+    >>> interpolate_in_float(q, *bilinear_float_taps(1, 1), *taps).numpy().ravel().tolist()
+    [0, 1, 2, 3]
+    """
+    one, half = np.float32(1.0), np.float32(0.5)
+    q = ops.cast(q, "float32")
+    down = ops.reshape(down, (-1, 1, 1))
+    across = ops.reshape(across, (-1, 1))
+    total = None
+    # In the order of the kernel's sum.
+    for column, x_weight in ((left, one - across), (right, across)):
+        for row, y_weight in ((top, one - down), (bottom, down)):
+            corner = ops.take(ops.take(q, row, axis=1), column, axis=2)
+            term = _product(_product(corner, y_weight), x_weight)
+            total = term if total is None else total + term
+    return ops.cast(total + half, "int32")
+
+
+def _product(a: Any, b: Any) -> Any:
+    """A product that no compiler contracts with the next product or sum: the limits are far off."""
+    return ops.clip(a * b, -_FAR, _FAR)
 
 
 def _blend(x: Any, lower: Any, upper: Any, weights: Any, *, axis: int) -> Any:

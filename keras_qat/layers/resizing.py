@@ -8,7 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.resize import Taps, bilinear_taps, interpolate
+from keras_qat.arithmetic.resize import (
+    Taps,
+    bilinear_float_taps,
+    bilinear_taps,
+    interpolate,
+    interpolate_in_float,
+)
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
@@ -33,7 +39,8 @@ class QResize(MovesValues):
     """Resizes images: one RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR, with the input's range.
 
     The positions are those of half-pixel centers, as in Keras. The bilinear kernel knows them in
-    1024ths of a pixel; the training forward uses the kernel's positions too. LiteRT's default
+    1024ths of a pixel, that of uint8 in float32; the training forward uses the kernel's positions
+    too. LiteRT's default
     kernels weigh the neighbours otherwise than its reference kernels, and may differ from them by
     several integers where an image is resized by an odd factor.
 
@@ -81,13 +88,13 @@ class QResize(MovesValues):
                 expected="shape (batch, height, width, channels)",
                 fix="Give the model's input a fixed shape, with a batch axis.",
             )
-        for old, taps in zip(input_shape[1:3], self._taps(input_shape), strict=True):
-            if self.interpolation == "bilinear" and taps.lower.max() >= old:
+        for old, new in zip(input_shape[1:3], self.size, strict=True):
+            if self.interpolation == "bilinear" and self._taps(old, new).lower.max() >= old:
                 raise UnsupportedLayerError(
                     "LiteRT's reference kernel would read beyond the image: its positions are "
                     "rounded to 1024ths of a pixel.",
                     layer=self.name,
-                    received=f"a size of {old} resized to {len(taps.lower)}",
+                    received=f"a size of {old} resized to {new}",
                     expected="a smaller factor",
                     fix="Resize in two steps, or by the nearest neighbour.",
                 )
@@ -110,16 +117,17 @@ class QResize(MovesValues):
         if self.interpolation == "nearest":
             return self._nearest(inputs)
         sizes = zip(inputs.shape[1:3], self.size, strict=True)
-        taps = [_training_taps(*pair) for pair in sizes]
+        taps = [self._training_taps(*pair) for pair in sizes]
         return self.quantize_output(_interpolated(inputs, taps))
 
     def integer(self, *inputs: Centered, output: Grid):
-        """Selects integers, or interpolates in fixed point."""
+        """Selects integers, or interpolates as the kernel of their type does."""
         values = inputs[0].values
         if self.interpolation == "nearest":
             return self._nearest(values)
-        height, width = self._taps(values.shape)
-        return _interpolate_centered(values, output.zero_point, *height, *width)
+        height, width = map(self._taps, values.shape[1:3], self.size)
+        arguments = values, output.zero_point, *height, *width
+        return _interpolate_centered(*arguments, in_float=self._in_float)
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
@@ -132,8 +140,21 @@ class QResize(MovesValues):
             options={"alignCorners": False, "halfPixelCenters": True},
         )
 
-    def _taps(self, shape) -> list[Taps]:
-        return [bilinear_taps(*pair) for pair in zip(shape[1:3], self.size, strict=True)]
+    @property
+    def _in_float(self) -> bool:
+        """Whether the kernel computes in float32."""
+        return self.scheme is not None and not self.scheme.is_signed
+
+    def _taps(self, size_in: int, size_out: int) -> Taps:
+        rule = bilinear_float_taps if self._in_float else bilinear_taps
+        return rule(size_in, size_out)
+
+    def _training_taps(self, size_in: int, size_out: int) -> Taps:
+        """The kernel's neighbours, as real weights; the exact ones during the delay."""
+        lower, upper, weights = self._taps(size_in, size_out)
+        step = np.float32(1 if self._in_float else 1 / 1024)
+        kernels = lower, upper, weights.astype("float32") * step
+        return Taps(*map(unless_delayed, _exact_taps(size_in, size_out), kernels))
 
     def _nearest(self, x):
         for axis, size in enumerate(self.size, start=1):
@@ -180,13 +201,6 @@ def _exact_taps(size_in: int, size_out: int) -> Taps:
     return Taps(lower.astype("int32"), upper.astype("int32"), weights)
 
 
-def _training_taps(size_in: int, size_out: int) -> Taps:
-    """The kernel's neighbours with real weights; the exact ones while quantization is delayed."""
-    lower, upper, weights = bilinear_taps(size_in, size_out)
-    kernels = lower, upper, weights.astype("float32") / np.float32(1024)
-    return Taps(*map(unless_delayed, _exact_taps(size_in, size_out), kernels))
-
-
 def _interpolated(x, taps: Sequence[Taps]):
     for axis, (lower, upper, weights) in enumerate(taps, start=1):
         weights = ops.reshape(weights, [-1 if i == axis else 1 for i in range(4)])
@@ -196,6 +210,7 @@ def _interpolated(x, taps: Sequence[Taps]):
 
 
 @compiled
-def _interpolate_centered(x, zero_point, *taps):
-    q = interpolate(ops.cast(x, "int32") + zero_point, *taps)
+def _interpolate_centered(x, zero_point, *taps, in_float):
+    rule = interpolate_in_float if in_float else interpolate
+    q = rule(ops.cast(x, "int32") + zero_point, *taps)
     return ops.cast(q - zero_point, "float32")

@@ -13,6 +13,7 @@ from keras_qat.arithmetic import (
     normalize,
     pooling,
     requantize,
+    resize,
     softmax,
 )
 from tests.arithmetic import oracle
@@ -31,6 +32,14 @@ def scale_ratio(*scales):
     """The double itself: its last bits seldom show in what is made of it."""
     with backend.float64():
         return exact_float.scale_ratio(*scales)
+
+
+PIXELS = RNG.integers(0, 256, (60, 17, 17, 3), "int32")
+TAPS = resize.bilinear_float_taps(17, 40)
+
+
+def resized(q):
+    return resize.interpolate_in_float(q, *TAPS, *TAPS)[:, :17, :17]
 
 
 RULE = normalize.Normalization(10, "layer", 1e-3)
@@ -60,6 +69,7 @@ CASES = {
     "average": (pooling.average, ACC, 49),
     "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
     "softmax": (softmax.softmax, Q, SX),
+    "resized": (resized, PIXELS),
     "layer_normalized": (layer_normalized, Q, SX, SX),
     "logarithms": (logarithms, Q, SX, SX),
 }

@@ -35,6 +35,24 @@ def test_interpolation_is_the_reference_kernels(before, after, zero_point):
     assert (np.asarray(actual) == expected).all()
 
 
+@pytest.mark.parametrize(("before", "after"), SIZES)
+def test_interpolation_in_float_is_the_reference_kernels_of_uint8(before, after):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (max(4, 40_000 // np.prod(after)), *before, 3), dtype="uint8")
+    operands = [
+        oracle.activation(x, 0.1, 7),
+        oracle.constant("size", np.array(after, "int32")),
+    ]
+    shape = (len(x), *after, 3)
+    options = {"alignCorners": False, "halfPixelCenters": True}
+    expected = oracle.reference(
+        "RESIZE_BILINEAR", operands, shape, 0.1, 7, 3, "ResizeBilinearOptions", **options
+    )
+    height, width = (resize.bilinear_float_taps(*pair) for pair in zip(before, after, strict=True))
+    actual = resize.interpolate_in_float(x.astype("int32"), *height, *width)
+    assert (np.asarray(actual) == expected).all()
+
+
 def test_nothing_overflows_at_the_limits():
     q = np.full((1, 3, 3, 1), -128, "int32")
     taps = resize.bilinear_taps(3, 8)
