@@ -3,8 +3,9 @@
 Weights are random (nothing is downloaded). Kernels get channels of different sizes, batch norms
 random scales, some negative, and moving statistics near the real ones of some batch, so that
 activations neither vanish nor explode. Each model takes the smallest input that it can be built
-with, is calibrated, trained for one step, exported and compared tensor by tensor, in a process of
-its own. `--markdown docs/applications.md` renews the page in the documentation.
+with, or `--size`, is calibrated, trained for one step, exported and compared tensor by tensor, in a
+process of its own. `--markdown docs/applications.md` renews the page in the documentation, which is
+about `--scheme int8`.
 
 `--clone-only` is quick: it compares the rewritten float models with the originals, and with
 `--markdown` renews these two columns of the page.
@@ -65,9 +66,9 @@ def random_images(model: keras.Model, rng: np.random.Generator, count: int) -> n
     return images.astype("float32")
 
 
-def build(name: str, rng: np.random.Generator) -> keras.Model:
+def build(name: str, rng: np.random.Generator, size: int | None = None) -> keras.Model:
     """Builds a model of `keras.applications` and randomizes all of its variables."""
-    shape = (*[SMALLEST.get(name, 32)] * 2, 3)
+    shape = (*[size or SMALLEST.get(name, 32)] * 2, 3)
     model = getattr(keras.applications, name)(weights=None, input_shape=shape)
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     for layer in model.layers:
@@ -121,18 +122,20 @@ def train_one_step(qat: keras.Model, images: np.ndarray, rng: np.random.Generato
     qat.fit(images, rng.integers(0, 1000, 8), batch_size=8, epochs=1, verbose=0)
 
 
-def measure(name: str, count: int, folder: str | None) -> dict:
+def measure(
+    name: str, count: int, folder: str | None, size: int | None = None, scheme: str = "int8"
+) -> dict:
     """Takes one model the whole way; only to its clone if there is no folder."""
     print(name, flush=True)
     keras.utils.set_random_seed(SEED)
     rng, stages = np.random.default_rng(SEED), Stages()
-    model = stages.run("build", build, name, rng)
+    model = stages.run("build", build, name, rng, size)
     parts = [random_images(model, rng, n) for n in (CALIBRATION, 8, count)]
     differences = stages.run("clone", clone_difference, model, parts[0])
     if folder is None:
         return differences
     path = Path(folder, f"{name}.tflite")
-    qat = stages.run("quantize", keras_qat.quantize_model, model)
+    qat = stages.run("quantize", keras_qat.quantize_model, model, scheme)
     result = {"size": model.input_shape[1], "parameters": model.count_params()}
     del model
     stages.run("calibrate", keras_qat.calibrate, qat, parts[0], verbose=0)
@@ -194,8 +197,8 @@ def _compared(report) -> dict:
     }
 
 
-def show(results: dict[str, dict]) -> None:
-    print_table("keras.applications, int8 in and out", list(COLUMNS), rows_of(results))
+def show(results: dict[str, dict], scheme: str) -> None:
+    print_table(f"keras.applications, {scheme} in and out", list(COLUMNS), rows_of(results))
     for name, result in results.items():
         if "failed" in result:
             print(f"{name} failed: {result['failed']}")
@@ -219,6 +222,8 @@ def show_clones(results: dict[str, dict], goal: float) -> bool:
 def arguments(parser) -> None:
     parser.add_argument("--names", nargs="+", default=NAMES, help="in keras.applications")
     parser.add_argument("--images", type=int, default=4, metavar="K", help="to verify with")
+    parser.add_argument("--size", type=int, help="height and width instead of the smallest")
+    parser.add_argument("--scheme", default="int8", choices=("int8", "uint8"))
     parser.add_argument("--clone-only", action="store_true", help="stop at the float clone")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table here, too")
 
@@ -233,7 +238,8 @@ def main() -> int:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 try:
                     place = None if args.clone_only else folder
-                    results[name] = pool.submit(measure, name, args.images, place).result()
+                    rest = (args.images, place, args.size, args.scheme)
+                    results[name] = pool.submit(measure, name, *rest).result()
                 except Exception as error:  # the other models are measured all the same
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}
             save(args.json, results)
@@ -241,7 +247,7 @@ def main() -> int:
         if args.markdown is not None:
             renew_columns(args.markdown, results)
         return 0 if show_clones(results, CLONE_GOAL) else 1
-    show(results)
+    show(results, args.scheme)
     if args.markdown is not None:
         write_page(args.markdown, results)
     return 0 if all("failed" not in r and is_exact(r) for r in results.values()) else 1
