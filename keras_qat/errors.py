@@ -7,6 +7,7 @@ Everything that `keras_qat` raises on purpose derives from `KerasQatError`, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class KerasQatError(Exception):
@@ -38,6 +39,8 @@ class KerasQatError(Exception):
     ):
         self.what, self.layer, self.fix = what, layer, fix
         self.received, self.expected = received, expected
+        # Keras would raise a copy of the text alone, without `layer` and the rest, out of a `call`.
+        self._keras_call_info_injected = True
         parts = [what]
         if layer is not None:
             parts.append(f"Layer: '{layer}'.")
@@ -86,11 +89,11 @@ class InvalidDefaultRangeError(KerasQatError, ValueError):
     """`default_ranges_stats` is no range that tensors could have."""
 
 
-class InvalidDataError(KerasQatError, ValueError):
 class InvalidInputStatsError(KerasQatError, ValueError):
     """`quantized_input_stats` does not say what the integers of an input mean."""
 
 
+class InvalidDataError(KerasQatError, ValueError):
     """Data for calibration or verification has the wrong shape or type, is empty or not finite."""
 
 
@@ -120,13 +123,40 @@ class ExportError(KerasQatError, OSError):
     """The `.tflite` file could not be written."""
 
 
+class InvalidFileError(KerasQatError, ValueError):
+    """A file of a model or of weights is damaged, does not fit, or holds what Keras 3 has not.
+
+    Args:
+        what: One sentence that says what happened.
+        path: The file.
+        **parts: Arguments of `KerasQatError`.
+    """
+
+    def __init__(self, what: str, *, path: object = None, **parts):
+        super().__init__(what if path is None else f"{what} File: '{path}'.", **parts)
+        self.what, self.path = what, path
+
+    def at(self, path: object) -> Self:
+        """Returns the error with the file that it is about."""
+        parts = {name: getattr(self, name) for name in ("layer", "received", "expected", "fix")}
+        return type(self)(self.what, path=path, **parts)
+
+
+class UnsafeFileError(InvalidFileError):
+    """Loading the file would run code that is in it, or read files that it names."""
+
+
 class LiteRTFormatError(KerasQatError, ValueError):
     """A LiteRT model is malformed or asks for something that the format cannot express."""
 
 
-class DefaultRangesWarning(UserWarning):
-    """A file has tensors with a default range, because they lack min/max data."""
 class InputStatsWarning(UserWarning):
     """The data of an input is not what its `quantized_input_stats` are for."""
 
 
+class InvalidFileWarning(UserWarning):
+    """A model was loaded, but is not compiled as it was when it was saved."""
+
+
+class DefaultRangesWarning(UserWarning):
+    """A file has tensors with a default range, because they lack min/max data."""
