@@ -4,22 +4,29 @@ from keras_qat import errors, layers
 from keras_qat.calibration import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
+from keras_qat.inspection import inspect_litert
 from keras_qat.layers.registry import register
+from keras_qat.legacy import load_model, load_weights
 from keras_qat.lowering import export_litert
+from keras_qat.passes import DEFAULT_REWRITES
 from keras_qat.stripping import strip_quantization
 from keras_qat.verification import verify
 from keras_qat.version import __version__
 from keras_qat.weights import integer_weights
 
 __all__ = [
+    "DEFAULT_REWRITES",
     "__version__",
     "calibrate",
     "check",
     "clone_model",
     "errors",
     "export_litert",
+    "inspect_litert",
     "integer_weights",
     "layers",
+    "load_model",
+    "load_weights",
     "quantize_model",
     "register",
     "strip_quantization",

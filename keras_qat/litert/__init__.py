@@ -1,21 +1,26 @@
-"""LiteRT files: their vocabulary, writing them, and running them.
+"""LiteRT files: their vocabulary, writing, reading and running them.
 
-Imports neither Keras nor TensorFlow, and `ai_edge_litert` only when something is written or run.
+Imports neither Keras nor TensorFlow, and `ai_edge_litert` only when a file is written, read or run.
 """
 
 from keras_qat.litert.expose import expose_tensors
+from keras_qat.litert.flatbuffer import Record
 from keras_qat.litert.interpreter import Runner, TensorDetails
+from keras_qat.litert.reader import LiteRTFile, read
 from keras_qat.litert.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.writer import to_bytes, write
 
 __all__ = [
+    "LiteRTFile",
     "Model",
     "Operator",
     "Quantization",
+    "Record",
     "Runner",
     "Tensor",
     "TensorDetails",
     "expose_tensors",
+    "read",
     "to_bytes",
     "write",
 ]

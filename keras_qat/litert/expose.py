@@ -1,13 +1,13 @@
 """Makes the intermediate tensors of a file readable, whatever delegate runs it."""
 
-import struct
 from typing import Any
 
 import numpy as np
 
 from keras_qat.errors import LiteRTFormatError
 from keras_qat.litert.buffers import AlignedBuffer
-from keras_qat.litert.writer import FILE_IDENTIFIER, finish
+from keras_qat.litert.reader import read
+from keras_qat.litert.writer import finish
 
 
 def expose_tensors(content: bytes) -> bytes:
@@ -71,16 +71,7 @@ def unpack(content: bytes) -> Any:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    if content[4:8] != FILE_IDENTIFIER:
-        raise LiteRTFormatError(
-            "This is not a .tflite file.",
-            expected="TFL3 at byte 4",
-            received=f"{len(content)} bytes that start with {content[:8]!r}",
-        )
-    try:
-        return schema.ModelT.InitFromPackedBuf(content)
-    except (TypeError, ValueError, IndexError, struct.error) as error:
-        raise LiteRTFormatError(f"This .tflite file is damaged: {error}") from error
+    return schema.ModelT.InitFromPackedBuf(read(content).content)
 
 
 def _realigned(buffer: Any) -> AlignedBuffer:

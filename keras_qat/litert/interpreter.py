@@ -3,13 +3,14 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_qat.errors import InvalidDataError, LiteRTFormatError
 from keras_qat.litert.expose import expose_tensors
+from keras_qat.litert.reader import read
+from keras_qat.litert.runnable import check_runnable
 
 # Names of ours to members of the interpreter's OpResolverType.
 KERNELS = {"reference": "BUILTIN_REF", "default": "AUTO"}
@@ -59,7 +60,9 @@ class Runner:
         details: `TensorDetails` by name, of every tensor that can be read.
 
     Raises:
-        LiteRTFormatError: for an unknown name of kernels, or a file that cannot be read or run.
+        LiteRTFormatError: for an unknown name of kernels, or a file that cannot be read or run. The
+            interpreter is given no bytes that were not checked first (see
+            `keras_qat.litert.reader` and `keras_qat.litert.runnable`).
 
     Example:
         >>> import numpy as np
@@ -84,7 +87,9 @@ class Runner:
                 expected=f"one of {sorted(KERNELS)}",
                 received=f"kernels={kernels!r}",
             )
-        content = _content(content_or_path)
+        file = read(content_or_path)
+        check_runnable(file)
+        content = file.content
         plain = _interpreter(content, kernels, num_threads)
         self.inputs = tuple(_details(d) for d in plain.get_input_details())
         self.outputs = tuple(_details(d) for d in plain.get_output_details())
@@ -217,18 +222,6 @@ def _fits(array: np.ndarray, details: TensorDetails) -> bool:
 
 def _joined(parts: tuple[np.ndarray, ...]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate([np.atleast_1d(p) for p in parts])
-
-
-def _content(content_or_path: bytes | str | os.PathLike[str]) -> bytes:
-    if isinstance(content_or_path, bytes):
-        return content_or_path
-    try:
-        return Path(content_or_path).read_bytes()
-    except OSError as error:
-        raise LiteRTFormatError(
-            f"The file cannot be read: {error.strerror or error}.",
-            received=f"path={str(content_or_path)!r}",
-        ) from error
 
 
 def _interpreter(content: bytes, kernels: str, num_threads: int) -> Any:
