@@ -146,6 +146,24 @@ class UnsafeFileError(InvalidFileError):
     """Loading the file would run code that is in it, or read files that it names."""
 
 
+class InvalidTargetError(KerasQatError, ValueError):
+    """A target was asked for that there is no profile of."""
+
+
+class TargetError(KerasQatError, ValueError):
+    """The file would not run on the target that it is for.
+
+    Args:
+        what: One sentence that says what happened.
+        violations: Each operator that does not run there, a `keras_qat.targets.Violation`.
+        **parts: Arguments of `KerasQatError`.
+    """
+
+    def __init__(self, what: str, *, violations: Sequence[object] = (), **parts):
+        super().__init__(what, **parts)
+        self.violations = tuple(violations)
+
+
 class LiteRTFormatError(KerasQatError, ValueError):
     """A LiteRT model is malformed or asks for something that the format cannot express."""
 
@@ -160,3 +178,7 @@ class InvalidFileWarning(UserWarning):
 
 class DefaultRangesWarning(UserWarning):
     """A file has tensors with a default range, because they lack min/max data."""
+
+
+class TargetFallbackWarning(UserWarning):
+    """The file runs on the target that it is for, but some of it on the CPU."""

@@ -12,6 +12,7 @@ from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.registry import register
 from keras_qat.layers.requantize import requantize_dense
 from keras_qat.layers.weighted import IntegerWeights, WeightedLayer
+from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid
 
 
@@ -61,7 +62,7 @@ class QDense(WeightedLayer, keras.layers.Dense):
                 builder.weights(kernel.T, grid, axis=0),
                 builder.bias(bias, inputs[0], grid),
             ),
-            version=self._version(keeps_rank),
+            version=self._version(grid, keeps_rank),
             options_type="FullyConnectedOptions",
             options={
                 "keepNumDims": keeps_rank,
@@ -69,13 +70,13 @@ class QDense(WeightedLayer, keras.layers.Dense):
             },
         )
 
-    def _version(self, keeps_rank: bool) -> int:
+    def _version(self, grid: Quantization | None, keeps_rank: bool) -> int:
         """The version for 8 bits.
 
         Those below 12 may stand for one scale per tensor only. For that the version is the one of
         `GetBuiltinOperatorVersion` in TensorFlow's
         `compiler/mlir/lite/tools/versioning/op_version.cc`.
         """
-        if self.scheme is not None and self.scheme.weight_per_channel:
+        if grid is not None and grid.scale.size > 1:
             return 12
         return 5 if keeps_rank else 4 if self.scheme is None or self.scheme.is_signed else 1

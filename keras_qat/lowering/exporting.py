@@ -7,7 +7,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_qat.errors import DefaultRangesWarning, NotQuantizedError, UnsupportedLayerError
+from keras_qat.errors import (
+    DefaultRangesWarning,
+    NotQuantizedError,
+    TargetFallbackWarning,
+    UnsupportedLayerError,
+)
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
@@ -17,6 +22,7 @@ from keras_qat.litert import Model, Operator, Tensor, write
 from keras_qat.lowering.builder import Builder, quantization_of
 from keras_qat.lowering.end_types import EndTypes, end_types
 from keras_qat.lowering.tensor_uses import tensor_uses
+from keras_qat.targets import check_runs, get_target
 
 # Parameters of one type are those of another with the zero point as far from the lowest integer.
 _LOWEST = {"int8": -128, "uint8": 0}
@@ -30,6 +36,7 @@ def export_litert(
     inference_output_type: EndTypes | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    target: str | None = None,
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -58,10 +65,15 @@ def export_litert(
         quantized_input_stats: What the integers of inputs mean, see `quantize_model`, which is the
             better place: the model is trained on it then. The model keeps it, so that
             `predict` and `verify` use it too.
+        target: Where the file is to run: `"litert"`, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`,
+            see `docs/targets.md`; None for no check. If it would not run there, nothing is
+            written; if some of it would run on the CPU, a `TargetFallbackWarning` says what.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         MissingRangeError: If tensors lack min/max data, naming them and the operators around them.
+        InvalidTargetError: If there is no profile of `target`.
+        TargetError: If the file would not run on `target`, naming all operators that do not.
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood, is about an input
             that the model does not have, or cannot be had without quantizing anew.
@@ -76,6 +88,7 @@ def export_litert(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
     """
+    profile = None if target is None else get_target(target)
     lowered = lower_model(
         model,
         inference_input_type,
@@ -83,7 +96,10 @@ def export_litert(
         default_ranges_stats,
         quantized_input_stats,
     )
+    fallback = None if profile is None else check_runs(lowered, profile)
     write(lowered, filepath)
+    if fallback is not None:
+        warnings.warn(fallback, TargetFallbackWarning, stacklevel=2)
     if model.default_ranges:
         warnings.warn(
             f"{len(model.default_ranges)} tensor(s) lack min/max data and have a default range: "

@@ -1,0 +1,122 @@
+"""An operator as limits see it: its operands by their meaning, and sizes for one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_qat.litert import Operator, Tensor
+from keras_qat.litert.static_shapes import static_shape
+
+# Where an operator's data is, if not first.
+_DATA = {"TRANSPOSE_CONV": 2}
+# Where an operator has its weights.
+_KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
+# Where an operator has numbers that say what to do.
+_NUMBERS = {
+    "MEAN": 1,
+    "MIRROR_PAD": 1,
+    "PAD": 1,
+    "PADV2": 1,
+    "REDUCE_MAX": 1,
+    "REDUCE_MIN": 1,
+    "RESHAPE": 1,
+    "RESIZE_BILINEAR": 1,
+    "RESIZE_NEAREST_NEIGHBOR": 1,
+    "STRIDED_SLICE": 3,
+    "SUM": 1,
+    "TRANSPOSE": 1,
+    "TRANSPOSE_CONV": 0,
+}
+
+
+class Measured:
+    """An operator, and what its operands mean.
+
+    Args:
+        operator: The operator.
+        sizes: What `keras_qat.litert.static_shapes.unknown_sizes` returned for the model.
+        siblings: Names of all operators of its layer.
+
+    Attributes:
+        code: Name of the operator.
+        version: Its version.
+        options: Its options.
+        inputs: Its operands that are there.
+        data: The tensor that it computes from.
+        output: The tensor that it makes.
+        data_shape: The shape of `data` for one sample.
+        output_shape: The shape of `output` for one sample.
+
+    Example:
+    >>> x, y = Tensor("x", (None, 8), "int8"), Tensor("y", (None, 8), "int8")
+    >>> Measured(Operator("RELU", (x,), (y,), 2), {}, ["RELU"]).data_shape
+    [1, 8]
+    """
+
+    def __init__(self, operator: Operator, sizes: Mapping[Tensor, int], siblings: Sequence[str]):
+        self.code, self.version = operator.code, operator.version
+        self.options, self.siblings = operator.options, siblings
+        self._operands = operator.inputs
+        self.inputs = [x for x in operator.inputs if x is not None]
+        data = operator.inputs[_DATA.get(operator.code, 0)]
+        assert data is not None
+        self.data, self.output = data, operator.outputs[0]
+        self.data_shape = static_shape(data, sizes)
+        self.output_shape = static_shape(self.output, sizes)
+
+    @property
+    def kernel(self) -> Tensor | None:
+        """The weights."""
+        return self._operands[_KERNELS[self.code]] if self.code in _KERNELS else None
+
+    @property
+    def parameter(self) -> Tensor | None:
+        """The operand that says what to do."""
+        return self._operands[_NUMBERS[self.code]] if self.code in _NUMBERS else None
+
+    @property
+    def numbers(self) -> Any:
+        """The values of `parameter`, None if there is none, or they are computed."""
+        found = self.parameter
+        return None if found is None or found.data is None else found.data.tolist()
+
+    @property
+    def axes(self) -> set[int] | None:
+        """The axes that are reduced."""
+        if "keepDims" not in self.options or self.numbers is None:
+            return None
+        numbers = self.numbers if isinstance(self.numbers, list) else [self.numbers]
+        return {axis % len(self.data_shape) for axis in numbers}
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """Height and width of the kernel."""
+        if "filterHeight" in self.options:
+            return self.options["filterHeight"], self.options["filterWidth"]
+        if self.kernel is None or len(self.kernel.shape) != 4:
+            return None
+        _, height, width, _ = (int(size or 0) for size in self.kernel.shape)
+        return height, width
+
+    @property
+    def strides(self) -> tuple[int, int] | None:
+        """Vertical and horizontal stride."""
+        if "strideH" not in self.options:
+            return None
+        return self.options["strideH"], self.options["strideW"]
+
+    @property
+    def dilations(self) -> tuple[int, int] | None:
+        """Vertical and horizontal distance of a kernel's taps."""
+        if self.window is None:
+            return None
+        options = self.options
+        return options.get("dilationHFactor", 1), options.get("dilationWFactor", 1)
+
+    @property
+    def planes(self) -> tuple[list[int], list[int]] | None:
+        """Height and width of the input, and of the output; None unless both are images."""
+        if len(self.data_shape) != 4 or len(self.output_shape) != 4:
+            return None
+        return self.data_shape[1:3], self.output_shape[1:3]

@@ -1,0 +1,210 @@
+"""What limits are about: quantities of an operator, by the names that profiles use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from keras_qat.targets.measured import Measured
+
+Quantity = Callable[[Measured], Any]
+
+
+def _option(name: str) -> Quantity:
+    return lambda op: op.options.get(name)
+
+
+def _entry(attribute: str, place: int) -> Quantity:
+    """One entry of an attribute that an operator may not have."""
+
+    def measure(op: Measured) -> Any:
+        pair = getattr(op, attribute)
+        return None if pair is None else pair[place]
+
+    return measure
+
+
+def _side(image: int, axis: int) -> Quantity:
+    """Height or width of the input (0) or of the output (1)."""
+    return lambda op: None if op.planes is None else op.planes[image][axis]
+
+
+def _times(axis: int) -> Quantity:
+    """How many times as large the output is along one axis of an image."""
+    return lambda op: None if op.planes is None else op.planes[1][axis] / op.planes[0][axis]
+
+
+def _reduces(axis: int) -> Quantity:
+    """Whether an axis is reduced."""
+    return lambda op: None if op.axes is None else axis % len(op.data_shape) in op.axes
+
+
+def _reduced(combine: Callable[[list[int]], int]) -> Quantity:
+    """A number made of the sizes of the reduced axes."""
+    return lambda op: (
+        None if op.axes is None else combine([op.data_shape[axis] for axis in op.axes])
+    )
+
+
+def _is_per_channel(op: Measured) -> bool:
+    tensors = (*op.inputs, op.output)
+    return any(x.quantization is not None and x.quantization.scale.size > 1 for x in tensors)
+
+
+def _has_one_grid(op: Measured) -> bool | None:
+    """Whether all tensors with parameters have the same; None if the output has none."""
+    if op.output.quantization is None:
+        return None
+    grids = {
+        (*x.quantization.scale.tolist(), *x.quantization.zero_point.tolist())
+        for x in (*op.inputs, op.output)
+        if x.quantization is not None
+    }
+    return len(grids) == 1
+
+
+def _weight_sum(op: Measured) -> int | None:
+    """The largest sum of the magnitudes of an output channel's weights."""
+    kernel = op.kernel
+    if kernel is None or kernel.data is None or kernel.quantization is None:
+        return None
+    axis = -1 if op.code == "DEPTHWISE_CONV_2D" else 0
+    rows = np.moveaxis(kernel.data.astype("int64"), axis, 0).reshape(kernel.data.shape[axis], -1)
+    return int(np.abs(rows - kernel.quantization.zero_point.reshape(-1, 1)).sum(axis=1).max())
+
+
+def _pads(op: Measured) -> bool | None:
+    """Whether a window reaches beyond the image."""
+    if op.planes is None or op.window is None or op.strides is None or op.dilations is None:
+        return None
+    if op.options["padding"] == "VALID":
+        return False
+    reach = [(size - 1) * gap + 1 for size, gap in zip(op.window, op.dilations, strict=True)]
+    sides = zip(*op.planes, op.strides, reach, strict=True)
+    return any((after - 1) * stride + size > before for before, after, stride, size in sides)
+
+
+def _is_exact_transpose(op: Measured) -> bool | None:
+    """Whether the output of a transposed convolution has the size that strides and kernel make."""
+    if op.code != "TRANSPOSE_CONV" or op.planes is None or not op.window or not op.strides:
+        return None
+    same = op.options["padding"] == "SAME"
+    made = [
+        before * stride + (0 if same else max(size - stride, 0))
+        for before, stride, size in zip(op.planes[0], op.strides, op.window, strict=True)
+    ]
+    return made == op.planes[1]
+
+
+def _moves_batch(op: Measured) -> bool | None:
+    """Whether a TRANSPOSE takes the first of four axes elsewhere, or has more axes."""
+    if op.code != "TRANSPOSE" or op.numbers is None:
+        return None
+    return len(op.numbers) > 4 or (len(op.numbers) == 4 and op.numbers[0] != 0)
+
+
+def _pads_batch(op: Measured) -> bool | None:
+    if op.code not in ("PAD", "PADV2", "MIRROR_PAD") or op.numbers is None:
+        return None
+    return len(op.numbers) > 3 and any(op.numbers[0])
+
+
+def _steps(combine: Callable[[list[int]], int]) -> Quantity:
+    """A number made of the strides of a STRIDED_SLICE."""
+    is_slice = "STRIDED_SLICE"
+    return lambda op: combine(op.numbers) if op.code == is_slice and op.numbers else None
+
+
+def _second(measure: Callable[[Any], Any]) -> Quantity:
+    """Something of the second operand."""
+    return lambda op: measure(op.inputs[1]) if len(op.inputs) > 1 else None
+
+
+def _effective_rank(shape: Sequence[int]) -> int:
+    """The number of axes from the first that has more than one element."""
+    return len(shape) - next((i for i, size in enumerate(shape) if size != 1), len(shape))
+
+
+# Each is None for operators that do not have it.
+QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "version": lambda op: op.version,
+        # Types and parameters.
+        "type": lambda op: op.data.dtype,
+        "second_type": _second(lambda x: x.dtype),
+        "output_type": lambda op: op.output.dtype,
+        "weight_type": lambda op: None if op.kernel is None else op.kernel.dtype,
+        "weight_sum": _weight_sum,
+        "per_channel": _is_per_channel,
+        "one_grid": _has_one_grid,
+        # Shapes.
+        "rank": lambda op: max(len(op.data_shape), len(op.output_shape)),
+        "effective_rank": lambda op: max(map(_effective_rank, (op.data_shape, op.output_shape))),
+        "operand_rank": _second(lambda x: sum(size != 1 for size in x.shape)),
+        "batch": lambda op: op.data_shape[-4] if len(op.data_shape) > 3 else 1,
+        "elements": lambda op: math.prod(op.data_shape),
+        "positions": lambda op: math.prod(op.data_shape[-3:-1]),
+        "output_positions": lambda op: math.prod(op.output_shape[:-1]),
+        "largest_size": lambda op: max((*op.data_shape, *op.output_shape), default=1),
+        "smallest_size": lambda op: min(op.data_shape[-3:]) if len(op.data_shape) > 2 else 1,
+        "input_h": _side(0, 0),
+        "input_w": _side(0, 1),
+        "input_channels": lambda op: op.data_shape[-1] if op.data_shape else None,
+        "output_h": _side(1, 0),
+        "output_w": _side(1, 1),
+        "output_channels": lambda op: op.output_shape[-1] if op.output_shape else None,
+        "computed_shape": lambda op: None if op.parameter is None else op.parameter.data is None,
+        # Windows.
+        "activation": _option("fusedActivationFunction"),
+        "kernel_h": _entry("window", 0),
+        "kernel_w": _entry("window", 1),
+        "kernel_area": lambda op: None if op.window is None else math.prod(op.window),
+        "stride_h": _entry("strides", 0),
+        "stride_w": _entry("strides", 1),
+        "dilation": lambda op: None if op.dilations is None else max(op.dilations),
+        "one_dilation": lambda op: op.dilations is None or len(set(op.dilations)) == 1,
+        "pads": _pads,
+        "exact_transpose": _is_exact_transpose,
+        # Resizing.
+        "times_h": _times(0),
+        "times_w": _times(1),
+        "one_factor": lambda op: _times(0)(op) == _times(1)(op),
+        "half_pixel": _option("halfPixelCenters"),
+        # Axes.
+        "reduces_batch": _reduces(0),
+        "reduces_channels": _reduces(-1),
+        "longest_reduced": _reduced(max),
+        "reduced_elements": _reduced(math.prod),
+        "whole_quads": lambda op: op.data_shape[-1] % 4 == 0,
+        "moves_batch": _moves_batch,
+        "pads_batch": _pads_batch,
+        "pack_axis": _option("axis"),
+        "outer_steps": _steps(lambda steps: math.prod((*steps[:-3], steps[-1]))),
+        "smallest_step": _steps(min),
+        "largest_step": _steps(max),
+        # The layer.
+        "layer_operators": lambda op: ",".join(sorted(set(op.siblings))),
+        "layer_divides": lambda op: "FLOOR_DIV" in op.siblings,
+    }
+)
+
+
+def measure(op: Measured, name: str) -> Any:
+    """Returns a quantity of an operator, None if it does not have it.
+
+    Args:
+        op: The operator.
+        name: A key of `QUANTITIES`.
+
+    Example:
+    >>> from keras_qat.litert import Operator, Tensor
+    >>> x, y = Tensor("x", (None, 8), "int8"), Tensor("y", (None, 8), "int8")
+    >>> relu = Measured(Operator("RELU", (x,), (y,), 2), {}, ["RELU"])
+    >>> [measure(relu, name) for name in ("version", "type", "rank", "stride_w")]
+    [2, 'int8', 2, None]
+    """
+    return QUANTITIES[name](op)
