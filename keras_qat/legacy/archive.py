@@ -1,0 +1,73 @@
+"""Looking into a `.keras` archive before Keras loads it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any
+
+from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.hdf5 import open_hdf5, sizes
+from keras_qat.legacy.safety import check_config
+from keras_qat.legacy.source import Source
+
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+# Keras stores without packing; what unpacks to much more is an allocation in disguise.
+_LARGEST_RATIO, _SMALL = 100, 2**26
+
+
+def check_archive(source: Source) -> int:
+    """Looks at all of an archive that Keras will read.
+
+    Args:
+        source: The file.
+
+    Returns:
+        How many numbers its weights are.
+
+    Raises:
+        InvalidFileError: If it is damaged, or of Keras 2.
+        UnsafeFileError: If its configuration would run code.
+    """
+    with zipfile.ZipFile(source.path) as archive:
+        metadata = _json(archive, _METADATA)
+        version = str(metadata.get("keras_version")) if isinstance(metadata, dict) else ""
+        if version.startswith(("1.", "2.")):
+            raise InvalidFileError(
+                "Keras 2 wrote this archive; Keras 3 has another layout under the same name.",
+                received=f"keras_version {version}",
+                fix="Save the model there with `model.save('model.h5')`.",
+            )
+        config = _json(archive, _CONFIG)
+        if not isinstance(config, dict):
+            raise InvalidFileError("Its configuration is not that of a model.")
+        check_config(config, source)
+        weights = _member(archive, _WEIGHTS)
+    with open_hdf5(io.BytesIO(weights)) as file:
+        return sum(sizes(file))
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    try:
+        return json.loads(_member(archive, name))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InvalidFileError):
+            raise
+        raise InvalidFileError(f"Its {name} is no JSON.", received=str(error)) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if name not in archive.namelist():
+        raise InvalidFileError(
+            "A part of the archive is missing.",
+            received=f"{archive.namelist()[:8]}",
+            expected=f"{name} among them",
+        )
+    info = archive.getinfo(name)
+    if info.file_size > _SMALL and info.file_size > info.compress_size * _LARGEST_RATIO:
+        raise InvalidFileError(
+            "A part of the archive claims to unpack to much more than it is.",
+            received=f"{name}: {info.compress_size:,} bytes for {info.file_size:,}",
+        )
+    return archive.read(name)  # compares the checksum too

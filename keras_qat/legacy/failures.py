@@ -1,0 +1,54 @@
+"""Whatever a library raises on a file, as one typed error that names the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from keras_qat.errors import InvalidFileError, KerasQatError
+
+
+@contextlib.contextmanager
+def about_file(path: Any, what: str = "The file cannot be loaded.") -> Iterator[None]:
+    """Turns every error in its block into an `InvalidFileError` with the name of the file.
+
+    Args:
+        path: The file.
+        what: What the error says of an exception that was not raised here.
+    """
+    try:
+        yield
+    except InvalidFileError as error:
+        if error.path is not None:
+            raise
+        raise error.at(path) from error.__cause__
+    except Exception as error:  # h5py, zipfile, json and Keras raise what they like on damage
+        raise InvalidFileError(what, path=path, received=described(error)) from error
+
+
+@contextlib.contextmanager
+def about_layer(name: Any, what: str, fix: str | None = None) -> Iterator[None]:
+    """Turns every error in its block into an `InvalidFileError` with the name of the layer.
+
+    Args:
+        name: Name of the layer in the file.
+        what: What the error says of an exception that was not raised here.
+        fix: What to do about it.
+    """
+    try:
+        yield
+    except InvalidFileError:
+        raise
+    except Exception as error:  # as above
+        raise InvalidFileError(what, layer=str(name), received=described(error), fix=fix) from error
+
+
+def described(error: Exception) -> str:
+    """The kind of an exception and the first line of what it says."""
+    if isinstance(error, KerasQatError):
+        return str(error)
+    text = str(error).rpartition("Exception encountered: ")[2]  # Keras repeats the whole config
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = lines[0] if lines else "no message"
+    return f"{type(error).__name__}: {text[:300]}"

@@ -1,0 +1,206 @@
+"""Reading HDF5 files that may be damaged, or may have been made to do damage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from keras_qat.errors import InvalidFileError, UnsafeFileError
+
+# Deflate packs at most about 1,032 bytes into one; a larger claim is an allocation in disguise.
+_LARGEST_RATIO = 1100
+
+
+class SavedLayer(NamedTuple):
+    """The weights of one layer in a file, not read yet.
+
+    Attributes:
+        name: Name of the layer.
+        weights: Name and dataset of each weight, in the order of the file.
+    """
+
+    name: str
+    weights: tuple[tuple[str, h5py.Dataset], ...]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it has."""
+        return sum(math.prod(dataset.shape) for _, dataset in self.weights)
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Any) -> Iterator[h5py.File]:
+    """Opens a file, a path or a file object, to read.
+
+    Raises:
+        InvalidFileError: If it is no HDF5 file.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError) as error:
+        raise InvalidFileError(
+            "This is no HDF5 file, or it is damaged.",
+            received=str(error),
+            fix="Copy or download it again: it may have been cut off.",
+        ) from error
+    with file:
+        yield file
+
+
+def text_attribute(group: h5py.Group, name: str) -> str | None:
+    """Returns an attribute as text, or None if there is none."""
+    if name not in group.attrs:
+        return None
+    value = group.attrs[name]
+    if isinstance(value, h5py.Empty):
+        return ""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def json_attribute(group: h5py.Group, name: str) -> Any:
+    """Returns an attribute that is JSON as what it says, or None if there is none.
+
+    Raises:
+        InvalidFileError: If it is no JSON.
+    """
+    text = text_attribute(group, name)
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFileError(
+            f"Its `{name}` is no JSON: the file is damaged.", received=str(error)
+        ) from error
+
+
+def saved_layers(file: h5py.File) -> list[SavedLayer]:
+    """Lists the layers in a file of Keras 1, 2 or 3 with weights, by the names they were saved by.
+
+    Args:
+        file: A whole model, or weights alone.
+
+    Raises:
+        InvalidFileError: If what the file lists is not there.
+    """
+    root = child(file, "model_weights", h5py.Group) if "model_weights" in file else file
+    layers = []
+    for name in _names(root, "layer_names"):
+        group = child(root, name, h5py.Group)
+        names = _names(group, "weight_names")
+        weights = tuple((weight, child(group, weight, h5py.Dataset)) for weight in names)
+        layers.append(SavedLayer(name, weights))
+    return layers
+
+
+def child(group: h5py.Group, path: str, kind: type) -> Any:
+    """Returns what a group has under a path; nothing outside the file is followed.
+
+    Args:
+        group: The group.
+        path: Names with "/" between them.
+        kind: `h5py.Group` or `h5py.Dataset`.
+
+    Raises:
+        InvalidFileError: If it is not there, or is something else.
+        UnsafeFileError: If it is a link, or a dataset whose numbers are in other files.
+    """
+    found: Any = group
+    for part in [part for part in path.split("/") if part]:
+        if not isinstance(found, h5py.Group) or part not in found:
+            raise InvalidFileError(
+                "It lists what it does not hold: the file is damaged.",
+                received=f"no '{path}' in '{group.name}'",
+            )
+        link = found.get(part, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise _leads_outside(path, type(link).__name__)
+        found = found[part]
+    if not isinstance(found, kind):
+        raise InvalidFileError(
+            "An entry is not what it should be: the file is damaged.",
+            received=f"'{path}' in '{group.name}' is a {type(found).__name__}",
+            expected=f"a {kind.__name__}",
+        )
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise _leads_outside(path, "dataset with its numbers in other files")
+    return found
+
+
+def read_array(dataset: h5py.Dataset) -> np.ndarray:
+    """Reads the numbers of a dataset.
+
+    Raises:
+        InvalidFileError: If they are no numbers, or more than the file can hold.
+    """
+    if dataset.dtype.kind not in "fiub":
+        raise InvalidFileError(
+            "A weight is no array of numbers.", received=f"'{dataset.name}': {dataset.dtype}"
+        )
+    check_stored(dataset)
+    return np.asarray(dataset[()])
+
+
+def check_stored(dataset: h5py.Dataset) -> None:
+    """Raises if a dataset claims to have more numbers than are in the file."""
+    claimed = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    held = dataset.id.get_storage_size()
+    if claimed > (held * _LARGEST_RATIO if dataset.chunks else held):
+        raise InvalidFileError(
+            "A weight claims more numbers than the file holds: it is damaged or cut off.",
+            received=f"'{dataset.name}' of shape {dataset.shape}: {claimed:,} bytes, {held:,} held",
+        )
+
+
+def sizes(group: h5py.Group) -> Iterator[int]:
+    """Yields how many numbers each dataset has, in the groups of a group too.
+
+    Raises:
+        InvalidFileError: If one claims more than the file holds.
+        UnsafeFileError: If one is elsewhere.
+    """
+    for name in group:
+        if group.get(name, getclass=True) is h5py.Group:
+            yield from sizes(child(group, name, h5py.Group))
+        else:
+            dataset = child(group, name, h5py.Dataset)
+            check_stored(dataset)
+            yield int(dataset.size or 0)
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names, which is in several attributes where it is long."""
+    if attribute in group.attrs:
+        values = list(np.ravel(group.attrs[attribute]))
+    else:
+        values, chunk = [], 0
+        while f"{attribute}{chunk}" in group.attrs:
+            values += list(np.ravel(group.attrs[f"{attribute}{chunk}"]))
+            chunk += 1
+        if not chunk:
+            raise InvalidFileError(
+                "It has no list of its weights.",
+                received=f"no attribute `{attribute}` in '{group.name}'",
+                expected="a file written by `model.save` or `model.save_weights` of Keras",
+            )
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, str):
+        return value
+    raise InvalidFileError("A name in its lists is no text.", received=repr(value)[:80])
+
+
+def _leads_outside(path: str, kind: str) -> UnsafeFileError:
+    return UnsafeFileError(
+        "It has a link out of itself, which is not followed.", received=f"'{path}': a {kind}"
+    )

@@ -1,0 +1,165 @@
+"""One layer of a Keras 2 file as one of Keras 3."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.activations import CHANGED, thresholded_relu
+from keras_qat.legacy.failures import about_layer
+from keras_qat.legacy.lambdas import lambda_config
+from keras_qat.legacy.migrations import migrate
+from keras_qat.legacy.operations import function_named
+from keras_qat.legacy.operators import operator_function
+from keras_qat.legacy.safety import check_class
+from keras_qat.legacy.source import Source
+
+# Calls of functions, which become operations of `keras.ops`; they preserve lists of one input.
+FUNCTION_LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ThresholdedReLU")
+# The classes of models with a graph, over the years.
+GRAPHS = ("Container", "Functional", "Model", "Network")
+_FIX = "See docs/loading.md for what is read of old files."
+_ACTIVATIONS = ("activation", "recurrent_activation")
+_LAYERS = ("layer", "backward_layer", "cell")
+_GETTERS = {
+    "_initializer": keras.initializers.get,
+    "_regularizer": keras.regularizers.get,
+    "_constraint": keras.constraints.get,
+}
+_TAKES_LISTS = ("concat", "stack", "math.add_n")
+
+
+def make_function(class_name: str, config: dict[str, Any]) -> Callable[..., Any]:
+    """Returns the function that a layer of `FUNCTION_LAYERS` stands for."""
+    name = str(config.get("name"))
+    if class_name == "TensorFlowOpLayer":
+        return operator_function(config)
+    if class_name == "ThresholdedReLU":
+        theta = float(config.get("theta", 1.0))
+        return _of_one(lambda inputs, **_: thresholded_relu(inputs, theta))
+    called = config.get("function")
+    function = function_named(called, name)
+    return function if str(called).removeprefix("compat.v1.") in _TAKES_LISTS else _of_one(function)
+
+
+def _of_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that takes a list of one input for that input, as some versions wrote it."""
+
+    def call(inputs: Any, **kwargs: Any) -> Any:
+        single = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+        return function(single, **kwargs)
+
+    return call
+
+
+class LayerMaker:
+    """Makes the layers of one file.
+
+    Args:
+        source: The file.
+        make_model: Makes a model of a configuration, for layers that have one in them.
+    """
+
+    def __init__(self, source: Source, make_model: Callable[[Any], keras.Model]):
+        self.source, self.make_model = source, make_model
+
+    def make(self, class_name: Any, config: Any) -> keras.layers.Layer:
+        """Makes a layer of Keras 3.
+
+        Args:
+            class_name: Class of the layer in the file.
+            config: Its arguments there; not changed.
+
+        Raises:
+            InvalidFileError: If Keras 3 has no such layer, or refuses the arguments.
+            UnsafeFileError: If it would run code of the file.
+        """
+        if is_model({"class_name": class_name, "config": config}):
+            return self.make_model({"class_name": class_name, "config": config})
+        if not isinstance(class_name, str) or not isinstance(config, dict):
+            raise InvalidFileError(
+                "A layer is not described as one: the file is damaged.",
+                received=f"{str(class_name)[:80]!r} with {type(config).__name__}",
+            )
+        source, config = self.source, copy.deepcopy(config)
+        custom = source.custom(class_name) or source.custom(class_name.rpartition(">")[2])
+        if custom is None:
+            class_name, config = migrate(class_name, config)
+        if class_name == "Lambda":
+            config = lambda_config(config, source)
+        layer_class = custom or _keras_class(class_name, config.get("name"))
+        check_class(class_name, config, source)
+        with about_layer(config.get("name"), "Keras 3 cannot make this layer.", _FIX):
+            with keras.saving.custom_object_scope(dict(source.custom_objects)):
+                config = {key: self._value(key, value) for key, value in config.items()}
+            return _deserialized(layer_class, class_name, config, source)
+
+    def _value(self, key: str, value: Any) -> Any:
+        """An argument of a layer, with the objects that it says made."""
+        if key in _ACTIVATIONS:
+            return self._activation(value)
+        if key in _LAYERS and isinstance(value, dict):
+            return keras.saving.serialize_keras_object(self._inner(value))
+        if key == "cells" and isinstance(value, list):
+            return [keras.saving.serialize_keras_object(self._inner(cell)) for cell in value]
+        for ending, get in _GETTERS.items():
+            if key.endswith(ending) and value is not None:
+                return get(_object(value))
+        return value
+
+    def _activation(self, value: Any) -> Any:
+        if isinstance(value, dict) and hasattr(keras.layers, str(value.get("class_name"))):
+            return self._inner(value)
+        if isinstance(value, dict) and isinstance(value.get("config"), str):
+            value = value["config"]  # a function
+        return CHANGED.get(value, value) if isinstance(value, str) else value
+
+    def _inner(self, value: dict[str, Any]) -> keras.layers.Layer:
+        return self.make(value.get("class_name"), value.get("config"))
+
+
+def is_model(entry: Any) -> bool:
+    """Whether what a file has in the place of a layer is a model."""
+    class_name, config = entry.get("class_name"), entry.get("config")
+    has_layers = isinstance(config, dict) and "layers" in config and "input_layers" in config
+    return class_name in ("Sequential", *GRAPHS) or (has_layers and class_name != "Merge")
+
+
+def _deserialized(layer_class: Any, class_name: str, config: dict, source: Source) -> Any:
+    """Has Keras make the layer, under its own safe mode."""
+    own = {class_name: layer_class}
+    whole = {"class_name": class_name, "config": config, "registered_name": class_name}
+    layer = keras.saving.deserialize_keras_object(
+        {**whole, "module": None},
+        custom_objects={**source.custom_objects, **own},
+        safe_mode=source.safe_mode,
+    )
+    if not isinstance(layer, keras.layers.Layer):
+        raise InvalidFileError("This is no layer.", received=type(layer).__name__)
+    return layer
+
+
+def _keras_class(class_name: str, name: Any) -> Any:
+    found = getattr(keras.layers, class_name, None) if class_name.isidentifier() else None
+    if not isinstance(found, type) or not issubclass(found, keras.layers.Layer):
+        raise InvalidFileError(
+            "Keras 3 has no layer of this class.",
+            layer=None if name is None else str(name),
+            received=f"a {class_name}",
+            fix=f'Pass it: `load_model(path, custom_objects={{"{class_name}": ...}})`.',
+        )
+    return found
+
+
+def _object(value: Any) -> Any:
+    """An initializer, regularizer or constraint without what Keras 3's have no arguments for."""
+    if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
+        return value
+    config = {key: part for key, part in value["config"].items() if key != "dtype"}
+    if config.get("distribution") == "normal":
+        config["distribution"] = "truncated_normal"
+    return {"class_name": value.get("class_name"), "config": config}

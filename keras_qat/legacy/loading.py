@@ -1,0 +1,127 @@
+"""load_model: any file that Keras has saved a model in."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import keras
+
+from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.archive import check_archive
+from keras_qat.legacy.budget import weight_budget
+from keras_qat.legacy.compiling import compile_as_saved
+from keras_qat.legacy.failures import about_file
+from keras_qat.legacy.hdf5 import (
+    check_stored,
+    json_attribute,
+    open_hdf5,
+    saved_layers,
+    text_attribute,
+)
+from keras_qat.legacy.old_models import load_old_model
+from keras_qat.legacy.safety import check_config
+from keras_qat.legacy.source import Source
+
+
+def load_model(
+    path: str | os.PathLike,
+    *,
+    custom_objects: Mapping[str, Any] | None = None,
+    safe_mode: bool = True,
+) -> keras.Model:
+    """Loads a model that Keras saved: `.keras`, or `.h5` of Keras 1, 2 or 3.
+
+    Files of Keras 1 and 2 are translated: see `docs/loading.md` for what of them is read. Nothing
+    in a file is run unless the caller allows it. The model is compiled as it was when it was
+    saved, where Keras 3 knows loss, metrics and optimizer; the optimizer's state is not read from
+    files of Keras 1 and 2.
+
+    Args:
+        path: The file. What it is shows from its content.
+        custom_objects: Classes and functions that are not Keras's, by their names in the file.
+        safe_mode: Whether code in the file, such as in a `Lambda` layer, is refused. Turn it off
+            only for a file whose author you trust: it may do whatever you may.
+
+    Returns:
+        The model.
+
+    Raises:
+        InvalidFileError: If the file is damaged, is no model, or holds what Keras 3 cannot do.
+        UnsafeFileError: If it would run code, or read other files.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "model.keras")
+    >>> model.save(path)
+    >>> load_model(path).layers[0].name
+    'head'
+    """
+    source = Source(os.fspath(path), dict(custom_objects or {}), safe_mode)
+    with about_file(source.path):
+        if not os.path.isfile(source.path):
+            raise InvalidFileError("There is no such file.")
+        if h5py.is_hdf5(source.path):
+            return _load_hdf5(source)
+        if zipfile.is_zipfile(source.path):
+            return _load_archive(source)
+        raise InvalidFileError(
+            "This is no file of Keras, or it is damaged.",
+            expected="a `.keras` archive or an HDF5 file, which is not cut off",
+        )
+
+
+def _load_hdf5(source: Source) -> keras.Model:
+    with open_hdf5(source.path) as file:
+        config = json_attribute(file, "model_config")
+        if config is None:
+            raise InvalidFileError(
+                "The file has weights, but no model.",
+                fix="Build the model, and use `keras_qat.load_weights(model, path)`.",
+            )
+        if (text_attribute(file, "keras_version") or "1").split(".")[0] in ("1", "2"):
+            return load_old_model(file, config, source)
+        check_config(config, source)
+        layers = saved_layers(file)
+        for _, dataset in [weight for layer in layers for weight in layer.weights]:
+            check_stored(dataset)
+        training = json_attribute(file, "training_config")
+        elements = sum(layer.elements for layer in layers)
+    _check_ending(source, (".h5", ".hdf5"))
+    with weight_budget(elements):
+        model = _load_with_keras(source, compile=False)
+    compile_as_saved(model, training, source)
+    return model
+
+
+def _load_archive(source: Source) -> keras.Model:
+    elements = check_archive(source)
+    _check_ending(source, (".keras",))
+    with weight_budget(elements):
+        return _load_with_keras(source, compile=True)
+
+
+def _load_with_keras(source: Source, compile: bool) -> keras.Model:
+    model = keras.saving.load_model(
+        source.path,
+        custom_objects=dict(source.custom_objects),
+        compile=compile,
+        safe_mode=source.safe_mode,
+    )
+    if not isinstance(model, keras.Model):
+        raise InvalidFileError("What it holds is no model.", received=type(model).__name__)
+    return model
+
+
+def _check_ending(source: Source, endings: tuple[str, ...]) -> None:
+    """Keras goes by the name of a file."""
+    if not source.path.endswith(endings):
+        raise InvalidFileError(
+            "The name of the file does not say what it is.",
+            expected=f"a name that ends in {' or '.join(endings)}",
+            fix="Rename it.",
+        )

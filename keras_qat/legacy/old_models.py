@@ -1,0 +1,80 @@
+"""Whole models that Keras 1 or 2 saved in HDF5: configuration, weights, optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import keras
+
+from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.budget import weight_budget
+from keras_qat.legacy.building import build_old_model
+from keras_qat.legacy.compiling import compile_as_saved
+from keras_qat.legacy.hdf5 import SavedLayer, json_attribute, read_array, saved_layers
+from keras_qat.legacy.matching import match_layer, old_order
+from keras_qat.legacy.source import Source
+
+
+def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
+    """Makes the model of a file of Keras 1 or 2, with its weights.
+
+    Args:
+        file: The open file.
+        config: Its `model_config`.
+        source: The file's path, and what its reader allows.
+
+    Raises:
+        InvalidFileError: If the model cannot be made, or its weights do not fit it.
+    """
+    layers = saved_layers(file)
+    with weight_budget(sum(layer.elements for layer in layers)):
+        model = build_old_model(config, source)
+    if not model.built:
+        raise InvalidFileError(
+            "The file does not say the shape of the input.",
+            layer=model.name,
+            fix="Build the model with `keras.Input`, and use `keras_qat.load_weights`.",
+        )
+    assign_whole_model(model, layers)
+    compile_as_saved(model, json_attribute(file, "training_config"), source)
+    return model
+
+
+def assign_whole_model(model: keras.Model, layers: list[SavedLayer]) -> None:
+    """Gives each layer the weights that a file has under its name.
+
+    Raises:
+        InvalidFileError: If a weight is missing, left over, or of another shape.
+    """
+    saved = {layer.name.replace("/", "_"): layer for layer in layers if layer.weights}
+    for layer in model.layers:
+        if not old_order(layer):
+            continue
+        if layer.name not in saved:
+            raise InvalidFileError("The file has no weights for this layer.", layer=layer.name)
+        for variable, (name, dataset) in match_layer(layer, saved.pop(layer.name)):
+            values = read_array(dataset)
+            if values.shape != tuple(variable.shape):
+                values = _of_keras_1(values, tuple(variable.shape), name, layer.name)
+            variable.assign(values)
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+    if saved:
+        raise InvalidFileError(
+            "The file has weights that no layer of its model takes.",
+            received=", ".join(sorted(saved)[:5]),
+        )
+
+
+def _of_keras_1(values: Any, shape: tuple[int, ...], name: str, layer: str) -> Any:
+    """The kernel of a Keras 1 `Convolution1D` has an axis more."""
+    if name.endswith("_W") and values.ndim == 4 and values.shape[1] == 1:
+        if values[:, 0].shape == shape:
+            return values[:, 0]
+    raise InvalidFileError(
+        "A weight has another shape than its layer.",
+        layer=layer,
+        received=f"{name} {values.shape}",
+        expected=str(shape),
+    )

@@ -1,0 +1,82 @@
+"""Weights for a rewritten model: its layers know the layers that they were made of by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_qat.layers import QuantizedLayer
+from keras_qat.legacy.hdf5 import SavedLayer
+from keras_qat.legacy.matching import Pair, owner
+
+# Rewrites that leave the values of weights as they are, and the layers that have them their names.
+_PRESERVING = ("fold_affines_forward", "fold_batch_norms", "fold_padding", "fuse_activations")
+_PRESERVING += ("inline_models", "move_reshapes", "open_drop_ins", "pool_whole_images")
+_PRESERVING += ("remove_identities", "split_activations", "split_merges", "split_outputs")
+_PRESERVING += ("split_regularizers", "split_separables")
+# What quantizers learn, which no file of a float model has.
+_OF_QUANTIZERS = ("maximum", "minimum", "updates")
+
+Key = tuple[str, str]
+
+
+def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
+    """The variables that weights of the original model can go to, by layer and own name.
+
+    A factor or offset that a rewrite may have multiplied with another is not among them.
+
+    Args:
+        model: A model from `clone_model` or `quantize_model`.
+    """
+    changed = {
+        name
+        for rewrite in getattr(model, "rewrite_log", ())
+        if rewrite.rewrite not in _PRESERVING
+        for name in (*rewrite.layers_in, *rewrite.layers_out)
+    }
+    found: dict[Key, Any] = {}
+    for layer in model.layers:
+        own = [v for v in layer.weights if owner(v.path) == layer.name]
+        if not isinstance(layer, QuantizedLayer):
+            own = layer.weights
+        if layer.name not in changed:
+            found |= {(layer.name, _leaf(v.path)): v for v in own}
+        norm: Any = getattr(layer, "batch_normalization", None)
+        if type(norm) is keras.layers.BatchNormalization and norm.name not in changed:
+            found |= {(norm.name, _leaf(v.path)): v for v in norm.weights}
+    return {key: v for key, v in found.items() if key[1] not in _OF_QUANTIZERS}
+
+
+def match_rewritten(targets: dict[Key, Any], saved: Iterable[SavedLayer]) -> list[Pair]:
+    """Pairs variables of a rewritten model with the arrays that a file has of the original.
+
+    Args:
+        targets: See `rewritten_targets`.
+        saved: The layers in the file.
+    """
+    pairs: list[Pair] = []
+    for layer in saved:
+        name = layer.name.replace("/", "_")
+        is_separable = any(_leaf(path) == "pointwise_kernel" for path, _ in layer.weights)
+        is_one = len({owner(path) for path, _ in layer.weights}) == 1
+        for path, dataset in layer.weights:
+            inner = owner(path)
+            for base in (name, inner) if is_one else (inner,):
+                key = _key(base, _leaf(path), is_separable)
+                if key in targets:
+                    pairs.append((targets[key], (path, dataset)))
+                    break
+    return pairs
+
+
+def _key(layer: str, name: str, is_separable: bool) -> Key:
+    """Depthwise and pointwise kernels are each the only kernel of a layer."""
+    if name == "depthwise_kernel":
+        return (f"{layer}_depthwise" if is_separable else layer), "kernel"
+    return layer, "kernel" if name == "pointwise_kernel" else name
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition("/")[2].partition(":")[0]

@@ -1,0 +1,97 @@
+"""What a file may ask for without its reader's leave: layers of Keras, and objects it knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_qat.errors import InvalidFileError, UnsafeFileError
+from keras_qat.legacy.source import Source
+
+# They load code, or whole files, by what their arguments say.
+_RUN_CODE = ("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper")
+_LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
+# The modules of Keras that models are made of, by what is behind `keras.` or `keras.src.`.
+_MODULES = ("activations", "constraints", "dtype_policies", "initializers", "layers", "losses")
+_MODULES += ("metrics", "models", "ops", "optimizers", "quantizers", "random", "regularizers")
+_MODULES += ("backend",)  # the module of `Variable` and of tensors
+_FUNCTION_MODULES = ("activations", "losses", "metrics", "ops")
+_CODE = ("__lambda__", "__typespec__")
+
+
+def check_config(config: Any, source: Source) -> None:
+    """Raises if a configuration in Keras 3's form asks for anything but Keras's own objects.
+
+    Args:
+        config: The configuration, as JSON was read.
+        source: The file.
+
+    Raises:
+        UnsafeFileError: If it would run code of the file, or read other files.
+        InvalidFileError: If it has a class or function that is neither Keras's nor the caller's.
+    """
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "class_name" in value:
+                _check_object(value, source)
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def check_class(class_name: str, config: Any, source: Source) -> None:
+    """Raises if a layer would run code of the file, or read the files that it names.
+
+    Args:
+        class_name: Its class.
+        config: Its arguments.
+        source: The file.
+
+    Raises:
+        UnsafeFileError: If it would.
+    """
+    if not source.safe_mode:
+        return
+    name = config.get("name") if isinstance(config, dict) else None
+    reads = class_name in _LOOKUPS and isinstance(config.get("vocabulary"), str)
+    holds = class_name == "Lambda" and _holds_code(config)
+    if class_name in (*_RUN_CODE, *_CODE) or reads or holds:
+        raise UnsafeFileError(
+            "Loading this would run code that is in the file, or read other files.",
+            layer=None if name is None else str(name),
+            received=f"a {class_name}",
+            fix="If you trust the file: `load_model(path, safe_mode=False)`.",
+        )
+
+
+def _holds_code(config: Any) -> bool:
+    """Whether a `Lambda` has its function in the file: a name is one that the caller has."""
+    functions = [config.get(key) for key in ("function", "output_shape", "mask")]
+    is_code = [
+        isinstance(each, dict) and each.get("class_name") != "function" for each in functions
+    ]
+    return any(is_code) or isinstance(functions[0], list)
+
+
+def _check_object(value: dict[str, Any], source: Source) -> None:
+    class_name, inner = value["class_name"], value.get("config")
+    if not isinstance(class_name, str):
+        raise InvalidFileError(
+            "A class is no name: the file is damaged.", received=repr(class_name)[:80]
+        )
+    check_class(class_name, inner if isinstance(inner, dict) else {}, source)
+    module, registered = value.get("module"), value.get("registered_name")
+    name = inner if class_name == "function" else registered or class_name
+    if source.custom(name) is not None or module in (None, "builtins"):
+        return
+    parts = [part for part in str(module).split(".") if part != "src"]
+    known = _FUNCTION_MODULES if class_name == "function" else _MODULES
+    if parts[0] == "keras" and (len(parts) == 1 or parts[1] in known):
+        return
+    if source.safe_mode or parts[0] != "keras":
+        raise InvalidFileError(
+            "It has a class or function that is not Keras's.",
+            received=f"{module}.{name if isinstance(name, str) else class_name}",
+            fix="Pass it in `custom_objects`, or import the package that registers it.",
+        )
