@@ -169,9 +169,11 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
     array = np.asarray(value)
     if array.ndim == len(tensor.shape) - 1:
         array = array[None]
-    where = f"Batch {position} of the data for input '{tensor.name}'"
+    where = f"Batch {position} of the data for an input"
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
-        raise InvalidDataError(f"{where} is not numeric.", received=f"dtype {array.dtype}")
+        raise InvalidDataError(
+            f"{where} is not numeric.", layer=tensor.name, received=f"dtype {array.dtype}"
+        )
     fits = (
         array.size
         and array.ndim == len(tensor.shape)
@@ -180,6 +182,7 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
     if not fits:
         raise InvalidDataError(
             f"{where} has the wrong shape.",
+            layer=tensor.name,
             received=f"shape {array.shape}",
             expected=f"shape {tuple(tensor.shape)}",
         )
@@ -189,6 +192,7 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
     if not finite.all():
         raise InvalidDataError(
             f"{where} has values that are not finite numbers.",
+            layer=tensor.name,
             received=f"{int((~finite).sum())} NaN or infinite value(s)",
             fix="Remove or replace them: a range would be meaningless.",
         )

@@ -144,11 +144,11 @@ WRONG = {
     "plain lists": (lambda: [[1.0, 2.0, 3.0, 4.0]], "wrong number of inputs"),
     "other width": (
         lambda: X[:, :3],
-        r"Batch 0 .*'x' has the wrong shape.* Expected: shape \(None, 4\). Received: .*\(10, 3\)",
+        r"Batch 0 .*wrong shape.*'x'.* Expected: shape \(None, 4\). Received: .*\(10, 3\)",
     ),
     "other rank": (lambda: X[None, None], "wrong shape"),
     "wrong later batch": (lambda: [X, X[:, :2]], "Batch 1 .*wrong shape"),
-    "text array": (lambda: np.array([["a"] * 4]), "'x' is not numeric.* Received: dtype <U1"),
+    "text array": (lambda: np.array([["a"] * 4]), "not numeric.*'x'.* Received: dtype <U1"),
     "objects": (lambda: np.array([[None] * 4]), "not numeric.* Received: dtype object"),
     "missing name": (lambda: {"y": X}, r"lacks inputs.* a dict with \['x'\].* Received: .*'y'"),
     "NaN": (lambda: np.where(X == 3, np.nan, X), "not finite.* Received: 1 NaN or infinite"),
@@ -175,7 +175,7 @@ def test_wrong_data_for_two_inputs():
         list(batches([A], two_inputs()))
     with pytest.raises(InvalidDataError, match=r"\(10, 4\), \(9, 2, 3\)"):
         list(batches((A, B[:9]), two_inputs()))
-    with pytest.raises(InvalidDataError, match="'b' has the wrong shape"):
+    with pytest.raises(InvalidDataError, match="has the wrong shape.*'b'"):
         list(batches((A, A), two_inputs()))
 
 

@@ -1,0 +1,214 @@
+"""Models with something deliberately wrong: what is found, its code, and the layer that it names."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_qat
+from keras_qat import errors
+
+
+def chain(*own, shape=(8, 8, 3), name="model"):
+    return keras.Sequential([keras.Input(shape, name="x"), *own], name=name)
+
+
+def function(call, *shapes, dtype="float32"):
+    inputs = [keras.Input(shape, name=f"x{i}", dtype=dtype) for i, shape in enumerate(shapes)]
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], call(*inputs), name="model")
+
+
+def with_value(model, path, value, index=0):
+    """Breaks one number of a weight."""
+    variable = next(v for v in model.variables if v.path.endswith(path))
+    broken = np.array(variable)
+    broken.flat[index] = value
+    variable.assign(broken)
+    return model
+
+
+class Sorting(layers.Layer):
+    def call(self, x):
+        return ops.sort(x)
+
+
+class Counting(layers.Layer):
+    def build(self, shape):
+        self.count = self.add_weight(name="count", shape=(), trainable=False)
+
+    def call(self, x):
+        self.count.assign_add(1.0)
+        return ops.cumsum(x, axis=1)
+
+
+def unused_input():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    return keras.Model([a, b], layers.Dense(2)(a))
+
+
+NAN = float("nan")
+
+# What has no integer form, or cannot be read: the code and the layer of the finding.
+REFUSED = {
+    "an operation without an integer form": (
+        lambda: chain(Sorting(name="own")), "unsupported-layer", "own"),
+    "a recurrent layer": (
+        lambda: chain(layers.LSTM(4, name="recurrent"), shape=(5, 3)),
+        "unsupported-layer", "recurrent"),
+    "a cumulative sum": (lambda: chain(Counting(name="own")), "unsupported-layer", "own"),
+    "volumes": (
+        lambda: chain(layers.Conv3D(2, 1, name="volume"), shape=(2, 2, 2, 3)),
+        "unsupported-layer", "volume"),
+    "pooled volumes": (
+        lambda: chain(layers.MaxPooling3D(1, name="volume"), shape=(2, 2, 2, 3)),
+        "unsupported-layer", "volume"),
+    "a recurrent convolution": (
+        lambda: chain(layers.ConvLSTM1D(2, 3, name="recurrent"), shape=(4, 8, 3)),
+        "unsupported-layer", "recurrent"),
+    "a random crop": (
+        lambda: chain(layers.RandomCrop(4, 4, name="crop")), "unsupported-layer", "crop"),
+    "sparsemax": (
+        lambda: chain(layers.Activation("sparsemax", name="sparse"), shape=(5,)),
+        "unsupported-layer", "sparse"),
+    "a convolution with channels first": (
+        lambda: chain(layers.Conv2D(4, 3, data_format="channels_first", name="conv")),
+        "unsupported-layer", "conv"),
+    "a pooling with channels first": (
+        lambda: chain(layers.MaxPooling2D(data_format="channels_first", name="pool")),
+        "unsupported-layer", "pool"),
+    "bicubic resizing": (
+        lambda: chain(layers.Resizing(4, 4, interpolation="bicubic", name="resize")),
+        "unsupported-layer", "resize"),
+    "resizing that the kernel rounds beyond the image": (
+        lambda: chain(layers.Resizing(2000, 8, interpolation="bilinear", name="resize"),
+                      shape=(3, 8, 1)),
+        "unsupported-layer", "resize"),
+    "a sum of tensors of different ranks": (
+        lambda: function(lambda a, b: layers.Add(name="sum")([a, b]), (3, 4), (4,)),
+        "unsupported-layer", "sum"),
+    "ids that are computed": (
+        lambda: function(lambda x: layers.Embedding(4, 2, name="table")(
+            layers.ReLU(name="relu")(x)), (3,)),
+        "unsupported-layer", "table"),
+    "ids that are also values": (
+        lambda: function(lambda x: [layers.Embedding(4, 2, name="table")(x),
+                                    layers.Dense(2, name="dense")(x)], (3,)),
+        "unsupported-layer", "table"),
+    "an input that nothing uses": (unused_input, "invalid-model", "b"),
+    "an input of unknown size": (
+        lambda: chain(layers.Conv2D(4, 3, name="conv"), shape=(None, 8, 3)),
+        "invalid-model", "x"),
+    "a kernel that is not a number": (
+        lambda: with_value(chain(layers.Conv2D(4, 3, name="conv")), "conv/kernel", NAN),
+        "invalid-model", "conv/kernel"),
+    "an infinite bias": (
+        lambda: with_value(chain(layers.Dense(4, name="dense"), shape=(3,)), "dense/bias",
+                           float("inf")),
+        "invalid-model", "dense/bias"),
+    "a variance that is not a number": (
+        lambda: with_value(chain(layers.Conv2D(4, 3), layers.BatchNormalization(name="norm")),
+                           "norm/moving_variance", NAN),
+        "invalid-model", "norm/moving_variance"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_quantized_is_found_and_raised_in_the_same_words(name):
+    make, code, layer = REFUSED[name]
+    model = make()
+    found = [finding for finding in keras_qat.check(model).findings if finding.level == "error"]
+    assert [(finding.code, finding.layer.rpartition("model/")[2]) for finding in found] == [
+        (code, layer)
+    ]
+    with pytest.raises(errors.KerasQatError) as raised:
+        keras_qat.quantize_model(model)
+    assert str(raised.value) == f"{found[0].message} To fix it: {found[0].fix}"
+    assert raised.value.layer == found[0].layer
+
+
+IMAGES = np.random.default_rng(0).random((8, 8, 8, 3), "float32")
+
+
+def calibrated(model=None):
+    model = chain(layers.Conv2D(4, 3, name="conv"), layers.ReLU(), layers.Flatten(),
+                  layers.Dense(2, name="head")) if model is None else model  # fmt: skip
+    return keras_qat.quantize_model(model, calibration_data=IMAGES)
+
+
+def forgotten(model, *names):
+    """Some tensors of a model lack min/max data again."""
+    for name in names:
+        model.get_layer(name).observer.reset()
+    return model
+
+
+def unfused_norm():
+    norm = keras_qat.layers.UnfusedBatchNormalization(name="norm")
+    model = calibrated(chain(norm))
+    model.get_layer("norm").product_observer.reset()
+    return model
+
+
+def export(model, folder, **arguments):
+    keras_qat.export_litert(model, folder / "model.tflite", **arguments)
+
+
+# What is only known of a quantized model: what is done, the error and the layer that it names.
+RAISED = {
+    "not calibrated": (
+        lambda f: export(keras_qat.quantize_model(chain(layers.ReLU())), f),
+        errors.MissingRangeError, "x_quantize"),
+    "a branch that no data reached": (
+        lambda f: export(forgotten(calibrated(), "conv"), f), errors.MissingRangeError, "conv"),
+    "a tensor between two operators that no data reached": (
+        lambda f: export(unfused_norm(), f), errors.MissingRangeError, "norm"),
+    "inference without ranges": (
+        lambda f: forgotten(calibrated(), "head").predict(IMAGES, verbose=0),
+        errors.MissingRangeError, "head"),
+    "a float model to export": (
+        lambda f: export(chain(layers.ReLU()), f), errors.NotQuantizedError, None),
+    "a quantized layer on its own": (
+        lambda f: keras_qat.layers.QDense(2, scheme="int8", name="alone")(np.ones((1, 4))),
+        errors.NotQuantizedError, "alone"),
+    "quantized twice": (
+        lambda f: keras_qat.quantize_model(calibrated()), errors.InvalidModelError, "model"),
+    "not built": (
+        lambda f: keras_qat.quantize_model(keras.Sequential([layers.Dense(2)], name="bare")),
+        errors.InvalidModelError, "bare"),
+    "no model": (lambda f: keras_qat.quantize_model("model"), errors.InvalidModelError, None),
+    "images of another size": (
+        lambda f: keras_qat.calibrate(calibrated(), IMAGES[:, :4], verbose=0),
+        errors.InvalidDataError, "x"),
+    "images with a hole": (
+        lambda f: keras_qat.calibrate(calibrated(), IMAGES * NAN, verbose=0),
+        errors.InvalidDataError, "x"),
+    "values that float32 cannot hold the width of": (
+        lambda f: keras_qat.calibrate(
+            calibrated(), np.where(IMAGES > 0.5, 3e38, -3e38).astype("float32"), verbose=0),
+        errors.InvalidDataError, "x_quantize"),
+    "an inverted default range": (
+        lambda f: export(forgotten(calibrated(), "conv"), f, default_ranges_stats=(6, -6)),
+        errors.InvalidDefaultRangeError, None),
+    "statistics of an input that is not there": (
+        lambda f: export(calibrated(), f, quantized_input_stats={"image": (0, 255)}),
+        errors.InvalidInputStatsError, "image"),
+    "integers without a zero": (
+        lambda f: export(calibrated(), f, quantized_input_stats={"x": (300, 255)}),
+        errors.InvalidInputStatsError, "x"),
+    "an end of an unknown type": (
+        lambda f: export(calibrated(), f, inference_input_type="float16"),
+        errors.ExportError, None),
+    "a name in overrides that no layer has": (
+        lambda f: keras_qat.quantize_model(chain(layers.Dense(2)), overrides={"dens": None}),
+        errors.InvalidOverrideError, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_what_is_wrong_later_is_raised_and_nothing_is_written(name, tmp_path):
+    act, kind, layer = RAISED[name]
+    with pytest.raises(kind) as raised:
+        act(tmp_path)
+    assert type(raised.value) is kind and raised.value.layer == layer
+    assert raised.value.fix or raised.value.expected
+    assert not list(tmp_path.iterdir())
