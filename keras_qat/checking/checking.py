@@ -3,44 +3,80 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
+from keras import tree
 
 from keras_qat.backend import float32_policy
-from keras_qat.checking.findings import error_finding
-from keras_qat.checking.report import CheckedLayer, CheckReport, MadeLayer
-from keras_qat.checking.trial import Refused, Trial
+from keras_qat.checking.findings import Finding, error_finding
+from keras_qat.checking.linking import LinkedModel, build_layers
+from keras_qat.checking.operators import (
+    differing_runtimes,
+    standalone_activations,
+    unfolded_batch_norms,
+)
+from keras_qat.checking.ranges import tensor_ranges
+from keras_qat.checking.report import CheckReport
+from keras_qat.checking.rows import rows_of, rows_of_quantized
+from keras_qat.checking.statistics import estimated, observed
+from keras_qat.checking.tensors import weight_findings, wide_activations
+from keras_qat.checking.trial import Trial
 from keras_qat.cloning import check_float, input_errors, weight_errors
+from keras_qat.data import Batch, batches
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Graph, Node, label_of
+from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.subclassed import read_any_model
+from keras_qat.layers import QuantizedModel
 from keras_qat.passes import PIPELINE, Rewrite
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.pipeline import compare_graphs, name_of
+from keras_qat.passes.pixel_inputs import pixel_inputs
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.scheme import Scheme, get_scheme
 
+# What looks for warnings, in the order in which they are listed.
+FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
+    standalone_activations,
+    unfolded_batch_norms,
+    weight_findings,
+    wide_activations,
+    differing_runtimes,
+)
+# Of 32 samples each: enough for the range of a tensor, and quick.
+_MOST_BATCHES = 4
+
 
 @float32_policy()
-def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
+def check(
+    model: keras.Model, scheme: str | Scheme = "int8", *, calibration_data: Any = None
+) -> CheckReport:
     """Says what each layer of a model will become, and what stands in the way.
 
-    Nothing is trained, calibrated or built, and the model is not changed: the passes of
-    `quantize_model` run, and each layer that has no integer form is noted instead of raised.
+    Nothing is trained or calibrated, and the model is not changed: the passes of `quantize_model`
+    run, each layer that has no integer form is noted instead of raised, and the layers that are
+    made are looked at. Findings of level `"error"` are what `quantize_model` raises, in the same
+    words; docs/findings.md lists the warnings.
 
     Args:
-        model: A built Keras model, functional, sequential or subclassed.
-        scheme: `"int8"`, `"uint8"`, or a `Scheme`.
+        model: A built Keras model, functional, sequential or subclassed; or a quantized model,
+            whose ranges are taken as they are.
+        scheme: `"int8"`, `"uint8"`, or a `Scheme`; a quantized model has its own.
+        calibration_data: Data of the kinds that `calibrate` takes, of which the first four batches
+            are used: without it findings about ranges, and about biases, rely on what batch
+            normalizations say.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.
 
     Raises:
-        InvalidModelError: If the model is not built, or quantized already.
+        InvalidModelError: If the model is not built, or has quantized layers without being a
+            quantized model.
         InvalidSchemeError: If the scheme is unknown.
+        InvalidDataError: If the data does not fit.
 
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv"),
@@ -50,12 +86,15 @@ def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
     conv -> conv (QConv2D) fold_batch_norms
     norm -> conv (QConv2D) fold_batch_norms
     """
+    if isinstance(model, QuantizedModel):
+        return _check_quantized(model, calibration_data)
     resolved = get_scheme(scheme)
     try:
         graph = read_any_model(model)
     except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
         return CheckReport(model.name, resolved.name, (), (error_finding(error),), ())
-    errors = [*weight_errors(model), *input_errors(graph)]
+    data = _batches(graph, calibration_data)
+    errors: list = [*weight_errors(model), *input_errors(graph)]
     inlined = inline_models(graph)
     check_float(inlined)
     trial = Trial()
@@ -63,48 +102,69 @@ def check(model: keras.Model, scheme: str | Scheme = "int8") -> CheckReport:
     for rewrite in PIPELINE:
         before, graph = trial.run(rewrite, graph)
         log += compare_graphs(name_of(rewrite), before, graph)
-    _, made = trial.run(functools.partial(make_layers, scheme=resolved), graph)
-    _, made = trial.run(functools.partial(quantize_inputs, scheme=resolved), made)
-    if not trial.errors:  # the range of what is refused is not known
-        made = separate_ranges(made, resolved)
+    made = _made(trial, graph, resolved)
+    errors += trial.errors or build_layers(made, graph)
+    linked = None if errors else _linked(made, data)
+    ranges = tensor_ranges(made, {} if linked is None else linked.statistics, is_quantized=False)
     return CheckReport(
         model=model.name,
         scheme=resolved.name,
-        layers=tuple(_rows(inlined, log, graph, made)),
-        findings=tuple(map(error_finding, [*errors, *trial.errors])),
+        layers=tuple(rows_of(inlined, log, graph, made, ranges)),
+        findings=(*map(error_finding, errors), *_warnings(linked)),
         rewrites=tuple(log),
     )
 
 
-def _rows(graph: Graph, log: list[Rewrite], rewritten: Graph, made: Graph) -> list[CheckedLayer]:
-    """Follows each layer of a graph through what was rewritten."""
-    calls: dict[int, list[str]] = {}
-    for node in graph.nodes.values():
-        calls.setdefault(id(node.head), []).append(node.name)
-    added: dict[str, list[str]] = {}
-    for node in made.nodes.values():
-        if node.name not in rewritten.nodes:
-            added.setdefault(node.inputs[0].node, []).append(node.name)
-    rows = []
-    for names in calls.values():
-        found, rewrites = set(names), []
-        for rewrite in log:
-            if rewrite.rewrite != inline_models.__name__ and found & set(rewrite.layers_in):
-                found = (found - set(rewrite.layers_in)) | set(rewrite.layers_out)
-                rewrites.append(rewrite.rewrite)
-        found |= {name for key in found for name in added.get(key, ())}
-        nodes = [node for name, node in made.nodes.items() if name in found]
-        kind = label_of(graph.nodes[names[0]].head)
-        rows.append(_row(names[0], kind, nodes, dict.fromkeys(rewrites)))
-    return rows
+def _check_quantized(model: QuantizedModel, calibration_data: Any) -> CheckReport:
+    graph = read_model(model)
+    data = _batches(graph, calibration_data)
+    linked = LinkedModel(graph, observed(graph, data), is_quantized=True)
+    ranges = tensor_ranges(graph, linked.statistics, is_quantized=True)
+    schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
+    name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
+    rows = rows_of_quantized(graph, model.rewrite_log, ranges)
+    return CheckReport(
+        model.name, name, tuple(rows), tuple(_warnings(linked)), tuple(model.rewrite_log)
+    )
 
 
-def _row(name: str, kind: str, nodes: list[Node], rewrites: Iterable[str]) -> CheckedLayer:
-    heads = {id(node.head): node.head for node in nodes if not node.is_input}.values()
-    becomes = [
-        MadeLayer(head.name, type(head).__name__, head.operators)
-        for head in heads
-        if not isinstance(head, Refused)
-    ]
-    refused = any(isinstance(head, Refused) for head in heads)
-    return CheckedLayer(name, kind, tuple(becomes), tuple(rewrites), refused)
+def _made(trial: Trial, graph: Graph, scheme: Scheme) -> Graph:
+    """Makes layers of a rewritten graph."""
+    _, made = trial.run(functools.partial(make_layers, scheme=scheme), graph)
+    pixels = frozenset() if trial.errors else pixel_inputs(graph)
+    quantized = functools.partial(quantize_inputs, scheme=scheme, pixels=pixels)
+    _, made = trial.run(quantized, made)
+    # The range of what is refused is not known.
+    return made if trial.errors else separate_ranges(made, scheme)
+
+
+def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
+    """Gives linked layers the ranges that can be known before calibration."""
+    statistics = observed(made, data) if data else estimated(made)
+    for observer, known in statistics.items():
+        if known.is_observed:
+            observer.widen(known.minimum, known.maximum)
+        else:
+            observer.assume(known.minimum, known.maximum)
+    return LinkedModel(made, statistics)
+
+
+def _warnings(linked: LinkedModel | None) -> Iterator[Finding]:
+    if linked is not None:
+        for find in FINDERS:
+            yield from find(linked)
+
+
+def _batches(graph: Graph, data: Any) -> list[Batch]:
+    """The first batches of data, checked."""
+    if data is None:
+        return []
+
+    def as_input(edge: Edge) -> Any:
+        node = graph.nodes[edge.node]
+        return keras.Input(batch_shape=node.shapes[0], dtype=node.dtypes[0], name=node.name)
+
+    inputs = tree.map_structure(as_input, graph.input_structure)
+    # What says the shapes, names and structure of the inputs, of a subclassed model too.
+    model = keras.Model(inputs, inputs)
+    return list(batches(data, model, steps=_MOST_BATCHES))

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from keras_qat.errors import KerasQatError
 
 ERROR, WARNING = "error", "warning"
+
+# The code of each warning, and why it is one. docs/findings.md says more.
+WARNINGS = {
+    "standalone-activation": "LiteRT's operators with a kernel, and additions, take up a relu or "
+    "relu6 at no cost; any other activation reads and writes its tensor once more, and rounds it.",
+    "unfolded-batch-norm": "Folded into the kernel before it, a batch normalization costs nothing; "
+    "alone it is an operator, and another rounding.",
+    "dead-channel": "A channel that is constant costs what others cost, and "
+    "many of them mean that the training went wrong.",
+    "wasted-weight-range": "With one scale for all channels the widest one sets the steps: 16 of "
+    "254 steps are 4 of 8 bits, an error of 3 % of the largest weight and more of all others.",
+    "bias-saturates": "A bias is stored in 32 bits at the scale of input times weights; one that "
+    "does not fit makes the steps of the weights larger, and half as many are one bit less.",
+    "wide-activation-range": "The range of a tensor has 255 steps; if 99 % of its values take 16 "
+    "of them, 4 of 8 bits are spent on rare values.",
+    "runtimes-differ": "What Keras computes is what LiteRT's reference kernels compute; of these "
+    "operators 1 % of the elements or more are rounded otherwise by its default kernels.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +43,7 @@ class Finding:
         tensor: Name of the tensor, None where it is about no single one.
         message: What is wrong.
         fix: What to do about it.
+        layers: All layers that it is about, where these are several.
     """
 
     level: str
@@ -32,10 +52,12 @@ class Finding:
     tensor: str | None
     message: str
     fix: str | None
+    layers: tuple[str, ...] = ()
 
     def __str__(self):
-        where = f" '{self.layer}'" if self.layer else ""
-        if self.tensor and self.tensor != self.layer:
+        is_named = self.layer is None or f"'{self.layer}'" in self.message
+        where = "" if is_named else f" '{self.layer}'"
+        if self.tensor and self.tensor != self.layer and not self.layers:
             where += f", tensor '{self.tensor}'"
         fix = f" To fix it: {self.fix}" if self.fix else ""
         return f"{self.level}{where}: {self.message}{fix} [{self.code}]"
@@ -50,9 +72,20 @@ def error_finding(error: KerasQatError) -> Finding:
     Example:
     >>> from keras_qat.errors import UnsupportedLayerError
     >>> print(error_finding(UnsupportedLayerError("No integers.", layer="a", fix="Use b.")))
-    error 'a': No integers. To fix it: Use b. [unsupported-layer]
+    error: No integers. Layer: 'a'. To fix it: Use b. [unsupported-layer]
     """
-    received = "" if error.received is None else f" Received: {error.received}."
     name = type(error).__name__.removesuffix("Error")
     code = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
-    return Finding(ERROR, code, error.layer, None, f"{error.what}{received}", error.fix)
+    message = str(error).removesuffix(f" To fix it: {error.fix}")
+    return Finding(ERROR, code, error.layer, None, message, error.fix)
+
+
+def listing(names: Sequence[object], most: int = 8) -> str:
+    """Returns names in a row, the first of them if they are many.
+
+    Example:
+    >>> listing(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

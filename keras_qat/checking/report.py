@@ -7,7 +7,11 @@ import io
 from typing import Any
 
 from keras_qat.checking.findings import ERROR, WARNING, Finding
+from keras_qat.checking.ranges import TensorRange
 from keras_qat.passes import Rewrite
+
+# Of the table, in characters.
+_WIDTH = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class CheckedLayer:
         becomes: The layers that it becomes, or is fused into; none if it is left out or refused.
         rewrites: Names of the passes that rewrote it.
         refused: Whether it has no integer form; a finding says why.
+        tensors: The tensors that these layers make, and where their ranges come from.
     """
 
     name: str
@@ -46,6 +51,7 @@ class CheckedLayer:
     becomes: tuple[MadeLayer, ...]
     rewrites: tuple[str, ...]
     refused: bool
+    tensors: tuple[TensorRange, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,20 +109,37 @@ class CheckReport:
         from rich.console import Console
         from rich.table import Table
 
-        console = Console(file=io.StringIO(), width=120)
+        console = Console(file=io.StringIO(), width=_WIDTH)
         table = Table(title=f"{self.model} in {self.scheme}")
-        for heading in ("layer", "class", "becomes", "LiteRT operators", "rewritten by"):
+        for heading in ("layer", "class", "becomes", "LiteRT operators", "rewritten by", "ranges"):
             table.add_column(heading, overflow="fold")
         for row in self.layers:
-            operators = dict.fromkeys(name for made in row.becomes for name in made.operators)
-            nothing = "no integer form" if row.refused else "nothing"
-            becomes = ", ".join(map(str, row.becomes)) or nothing
-            table.add_row(
-                row.name, row.kind, becomes, ", ".join(operators), ", ".join(row.rewrites)
-            )
+            table.add_row(*_cells(row))
         console.print(table, markup=False)
+        for heading, found in (("Errors", self.errors), ("Warnings", self.warnings)):
+            if found:
+                console.print(f"{heading}:", markup=False, highlight=False)
+            for finding in found:
+                console.print(f"- {finding}", markup=False, highlight=False, soft_wrap=True)
         assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue() + "\n".join([*map(str, self.findings), self.verdict])
+        return console.file.getvalue() + self.verdict
+
+
+def _cells(row: CheckedLayer) -> tuple[str, ...]:
+    """A row of the table."""
+    operators = dict.fromkeys(name for made in row.becomes for name in made.operators)
+    nothing = "no integer form" if row.refused else "nothing"
+    becomes = ", ".join(map(str, row.becomes)) or nothing
+    is_one = len(row.tensors) == 1
+    ranges = [str(each) if is_one else f"{each.tensor}: {each}" for each in row.tensors]
+    return (
+        row.name,
+        row.kind,
+        becomes,
+        ", ".join(operators),
+        ", ".join(row.rewrites),
+        "; ".join(ranges),
+    )
 
 
 def _counted(count: int, noun: str) -> str:

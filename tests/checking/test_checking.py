@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat import errors
-from keras_qat.checking import Finding, MadeLayer
+from keras_qat.checking import MadeLayer
 from tests.graph.subclassed_models import UsesTensorFlow
 from tests.models import network, quantized_network, small_network
 
@@ -90,7 +90,7 @@ def becomes(report):
 def test_it_says_what_quantize_model_makes(make):
     model = make()
     report, made = keras_qat.check(model), keras_qat.quantize_model(model)
-    assert report.ok and not report.findings
+    assert report.ok and not report.errors
     assert report.rewrites == made.rewrite_log
     found = {layer for row in report.layers for layer in row.becomes}
     assert found == {
@@ -166,7 +166,9 @@ def test_brackets_are_no_markup():
 
 
 def test_the_verdict_counts():
-    assert keras_qat.check(network()).verdict == "OK: 9 layers become 8 in int8."
+    verdict = keras_qat.check(network()).verdict
+    assert verdict == "OK: 9 layers become 8 in int8. 1 warning, see above."
+    assert keras_qat.check(small_network()).verdict == "OK: 6 layers become 5 in int8."
     verdict = keras_qat.check(full_of_errors()).verdict
     assert verdict == "NOT OK: 5 errors, see above."
 
@@ -223,9 +225,51 @@ def test_clones_and_drop_in_layers_can_be_checked():
     assert keras_qat.check(clone).ok
 
 
-def test_a_quantized_model_is_refused():
-    with pytest.raises(errors.InvalidModelError, match="quantized already.* Layer: 'network'"):
-        keras_qat.check(quantized_network())
+def test_a_quantized_model_in_another_one_is_refused():
+    x = keras.Input((8, 8, 3))
+    with pytest.raises(errors.InvalidModelError, match="quantized already"):
+        keras_qat.check(keras.Model(x, layers.ReLU()(quantized_network()(x))))
+
+
+def test_a_quantized_model_has_a_row_for_each_of_its_layers():
+    model = quantized_network()
+    report = keras_qat.check(model, "uint8")
+    assert report.ok and report.scheme == "int8" and report.rewrites == model.rewrite_log
+    assert [row.name for row in report.layers] == [layer.name for layer in model.layers]
+    rows = {row.name: row for row in report.layers}
+    assert rows["conv"].becomes == (MadeLayer("conv", "QConv2D", ("CONV_2D",)),)
+    assert rows["conv"].rewrites == ("fold_batch_norms", "fuse_activations")
+
+
+@pytest.mark.parametrize("make", [full_of_errors, lambda: nan_model(), lambda: two_errors()])
+def test_the_first_error_is_what_quantize_model_raises(make):
+    model = make()
+    finding = keras_qat.check(model).errors[0]
+    with pytest.raises(errors.KerasQatError) as raised:
+        keras_qat.quantize_model(model)
+    assert raised.value.layer == finding.layer
+    assert str(raised.value) == f"{finding.message} To fix it: {finding.fix}"
+
+
+def nan_model():
+    model = small_network()
+    model.get_layer("conv").kernel.assign(np.full((3, 3, 3, 4), np.nan))
+    return model
+
+
+def two_errors():
+    x = keras.Input((6, 4), name="x")
+    y = layers.LSTM(4, return_sequences=True, name="lstm")(x)
+    return keras.Model(x, layers.GRU(3, name="gru")(y))
+
+
+def test_what_a_layer_refuses_when_it_is_built_is_found():
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, layers.Concatenate(axis=0, name="stacked")([x, x]))
+    report = keras_qat.check(model)
+    assert [finding.layer for finding in report.errors] == ["stacked"]
+    with pytest.raises(errors.UnsupportedLayerError, match="stacked"):
+        keras_qat.quantize_model(model)
 
 
 @pytest.mark.parametrize("model", [None, keras.Sequential([layers.Dense(2)])])
@@ -237,16 +281,3 @@ def test_what_cannot_be_read_is_refused(model):
 def test_an_unknown_scheme_is_refused():
     with pytest.raises(errors.InvalidSchemeError, match="int3"):
         keras_qat.check(network(), "int3")
-
-
-def test_findings_are_readable_without_a_layer_or_a_fix():
-    assert str(Finding("error", "no", None, None, "No.", None)) == "error: No. [no]"
-    shown = str(Finding("warning", "no", "a", "a/b", "No.", "Go."))
-    assert shown == "warning 'a', tensor 'a/b': No. To fix it: Go. [no]"
-
-
-def test_the_code_of_an_error_is_its_class():
-    found = keras_qat.check(full_of_errors()).errors
-    assert {finding.code for finding in found} == {"unsupported-layer"}
-    x = keras.Input((None, 4), name="x")
-    assert keras_qat.check(keras.Model(x, layers.ReLU()(x))).errors[0].code == "invalid-model"

@@ -1,0 +1,232 @@
+"""Findings about operators: those that could be part of another, and those that are not exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_qat.checking.findings import WARNING, Finding, listing
+from keras_qat.checking.linking import LinkedModel
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers import (
+    QBatchNormalization,
+    QHardSwish,
+    QLeakyReLU,
+    QLookup,
+    QPReLU,
+    QReLU,
+    QResize,
+    Requantize,
+    UnfusedBatchNormalization,
+    registered_slices,
+)
+from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.reductions import Averaging
+from keras_qat.passes.substitute_activations import STAND_INS
+
+# A ReLU may change places with these: they move and select values, and keep their order.
+_COMMUTING = {
+    "CONCATENATION",
+    "GATHER",
+    "MAX_POOL_2D",
+    "PACK",
+    "RESHAPE",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "STRIDED_SLICE",
+    "TRANSPOSE",
+}
+_OWN_NAMES = {QHardSwish: "hard_silu", QLeakyReLU: "leaky_relu", QPReLU: "PReLU", QReLU: "relu"}
+
+
+def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
+    """Finds activations that are operators of their own, where a fused one would cost nothing.
+
+    What a sigmoid, a softmax or an output of the model computes is not in question.
+
+    Args:
+        linked: The model.
+
+    Yields:
+        One finding for each function.
+    """
+    graph, found = linked.graph, dict[str, list[Node]]()
+    fusing, consumers = _fusing(), graph.consumers()
+    for node in graph.nodes.values():
+        name = None if node.is_input else _activation(node.head)
+        if name is None or node.head.scheme is None or Edge(node.name) in graph.output_edges:
+            continue
+        if _could_fuse(graph, consumers, fusing, node.inputs[0], moved=name == "relu"):
+            found.setdefault(name, []).append(node)
+    for name, nodes in found.items():
+        operators = dict.fromkeys(code for node in nodes for code in node.head.operators)
+        if name == "relu":
+            what, fix = _MOVED_RELU
+        else:
+            what, fix = _other_activation(name, tuple(operators))
+        yield from _grouped("standalone-activation", nodes, what, fix)
+
+
+_MOVED_RELU = (
+    "A ReLU that is no part of the layer with the kernel costs a requantization of its own, for "
+    "LiteRT's operators that move values have none",
+    "Apply it directly to what the layer with the kernel returns, before values are pooled, "
+    "joined or moved: the result is the same, and it costs nothing there.",
+)
+
+
+def _other_activation(name: str, operators: Sequence[str]) -> tuple[str, str]:
+    fix = "Use relu or relu6, which costs nothing"
+    if name in STAND_INS:
+        fix += (
+            '; or pass activations="substitute" to `quantize_model`, for operators without a table'
+        )
+    what = (
+        f"{name} is an operation of its own ({', '.join(operators)}), where a relu or relu6 would "
+        "be part of the layer before it"
+    )
+    return what, f"{fix}. Train after it."
+
+
+def _activation(layer: Any) -> str | None:
+    """The function of a layer that is an activation; None for any other layer."""
+    if isinstance(layer, QLookup):
+        name = layer.function.name
+        if name == "parametrized_relu":
+            return "a ReLU with parameters"
+        is_known = hasattr(keras.activations, name) and name not in ("exponential", "log_softmax")
+        return name if is_known else None
+    return _OWN_NAMES.get(type(layer))
+
+
+def _fusing() -> set[type]:
+    """The layers that take up a ReLU behind them."""
+    relu = keras.layers.ReLU()
+    slices = registered_slices()
+    return {each.layer for each in slices if any(follows(relu) for follows in each.pattern[1:])}
+
+
+def _could_fuse(
+    graph: Graph, consumers: Any, fusing: set[type], edge: Edge, *, moved: bool
+) -> bool:
+    """Whether what makes a tensor could have taken up an activation instead.
+
+    Args:
+        graph: The graph.
+        consumers: Its consumers.
+        fusing: Layers that take up an activation.
+        edge: The tensor that the activation takes.
+        moved: Whether the activation may change places with what moves values.
+    """
+    node = graph.nodes[edge.node]
+    if node.is_input or len(consumers[edge]) > 1 or edge in graph.output_edges:
+        return False
+    if type(node.head) in fusing:
+        return function_name(keras.activations.get(node.head.activation)) == "linear"
+    if not moved or not node.head.operators or not _COMMUTING.issuperset(node.head.operators):
+        return False
+    return all(_could_fuse(graph, consumers, fusing, x, moved=True) for x in node.inputs)
+
+
+def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
+    """Finds batch normalizations that no layer with a kernel takes up.
+
+    Args:
+        linked: The model.
+
+    Yields:
+        One finding for those that are a depthwise convolution, one for those with two operators.
+    """
+    alone: list[Node] = []
+    unfused: list[Node] = []
+    for node in linked.graph.nodes.values():
+        if isinstance(node.head, UnfusedBatchNormalization):
+            unfused.append(node)
+        elif isinstance(node.head, QBatchNormalization):
+            if not isinstance(node.head.batch_normalization, ChannelAffine):
+                alone.append(node)
+    yield from _grouped(
+        "unfolded-batch-norm",
+        alone,
+        "A batch normalization that does not directly follow a layer with a kernel, of which "
+        "nothing else takes the output, cannot be folded, and is a DEPTHWISE_CONV_2D of its own",
+        "Where accuracy allows it, normalize directly behind a convolution or Dense layer, before "
+        "its activation, pooling or addition.",
+    )
+    yield from _grouped(
+        "unfolded-batch-norm",
+        unfused,
+        "A batch normalization that is not to be fused is a MUL and an ADD of its own, with one "
+        "scale for all channels",
+        "Use `keras.layers.BatchNormalization`, which is folded.",
+    )
+
+
+_DIFFERING = (
+    "rounds differently in LiteRT's reference kernels, which Keras computes exactly, and in its "
+    "default ones (XNNPACK): measured, up to"
+)
+_BOTH = "`verify` reports both runtimes; on microcontrollers it is the reference kernels that run."
+
+
+def differing_runtimes(linked: LinkedModel) -> Iterator[Finding]:
+    """Finds operators whose elements differ by 1 % or more between LiteRT's two sets of kernels.
+
+    Each operator by itself, as docs/runtimes.md has it; those that differ less often are in every
+    model, and seldom change a result.
+
+    Args:
+        linked: The model.
+
+    Yields:
+        One finding for each kind of operator.
+    """
+    graph = linked.graph
+
+    def is_resized(node: Node, easy: bool) -> bool:
+        return _is_bilinear(node) and _is_easy(graph, node) == easy
+
+    kinds: tuple[tuple[Callable[[Node], bool], str, str, str], ...] = (
+        (_is_a(Averaging), "MEAN", "20 % of the elements, by 1", _BOTH),
+        (_is_a(Requantize), "QUANTIZE", "9 % of the elements, by 1", _BOTH),
+        (
+            lambda node: is_resized(node, True),
+            "RESIZE_BILINEAR by a factor of 2 or 4",
+            "6 % of the elements, by 1",
+            _BOTH,
+        ),
+        (
+            lambda node: is_resized(node, False),
+            "RESIZE_BILINEAR by another factor than 2 and 4",
+            "64 % of the elements, by several steps",
+            'Resize by 2 or 4, or with interpolation="nearest", which is the same in both.',
+        ),
+    )
+    layers = [node for node in graph.nodes.values() if not node.is_input and node.head.scheme]
+    for test, name, share, fix in kinds:
+        nodes = [node for node in layers if test(node)]
+        yield from _grouped("runtimes-differ", nodes, f"{name} {_DIFFERING} {share}", fix)
+
+
+def _is_a(kind: type) -> Callable[[Node], bool]:
+    return lambda node: isinstance(node.head, kind)
+
+
+def _is_bilinear(node: Node) -> bool:
+    return isinstance(node.head, QResize) and node.head.interpolation == "bilinear"
+
+
+def _is_easy(graph: Graph, node: Node) -> bool:
+    """Whether an image is enlarged to positions that both kernels represent exactly."""
+    sizes = zip(graph.shape(node.inputs[0])[1:3], node.head.size, strict=True)
+    return all(old and new in (old, 2 * old, 4 * old) for old, new in sizes)
+
+
+def _grouped(code: str, nodes: Sequence[Node], what: str, fix: str) -> Iterator[Finding]:
+    """Yields one finding about all layers of a kind, if there are any."""
+    layers = tuple(dict.fromkeys(node.head.name for node in nodes))
+    if layers:
+        message = f"{what}: {listing(layers)}."
+        yield Finding(WARNING, code, layers[0], nodes[0].name, message, fix, layers)

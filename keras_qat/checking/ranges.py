@@ -1,0 +1,135 @@
+"""Where the quantization parameters of each tensor come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keras_qat.checking.statistics import Statistics
+from keras_qat.graph import Edge, Graph, Node, RangeGroup, range_groups
+from keras_qat.layers import QuantizedLayer
+from keras_qat.quantizers import FixedParameters, RangeObserver
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRange:
+    """Where the range of a tensor comes from.
+
+    Attributes:
+        tensor: Its name, that of the layer that makes it.
+        source: Where it comes from. `"calibration"`: data will say it. `"observed"`: data has said
+            it to `check`. `"calibrated"`, or trained: it is that of a quantized model, as is a
+            `"default"` one; there a tensor may be `"lacking"` it. `"fixed"`: the kernel prescribes
+            it. `"weights"`: it is that of a table of weights. `"shared"`: it is that of other
+            tensors. `"float"`: the tensor is not quantized.
+        minimum: Smallest value, of one that is observed, calibrated or a default.
+        maximum: Largest value.
+        shared_with: The tensors that have the same range and are computed, not moved.
+        fixed_by: What prescribes the range, with scale and zero point, of a fixed one.
+    """
+
+    tensor: str
+    source: str
+    minimum: float | None = None
+    maximum: float | None = None
+    shared_with: tuple[str, ...] = ()
+    fixed_by: str = ""
+
+    def __str__(self):
+        others = ", ".join(f"'{name}'" for name in self.shared_with)
+        if self.source == "shared":
+            return f"shared with {others}"
+        own = self.source
+        if self.source == "calibration":
+            own = "from calibration"
+        elif self.source == "weights":
+            own = "from the weights"
+        elif self.source == "fixed":
+            own = f"fixed by {self.fixed_by}"
+        elif self.source == "default":
+            own = f"default ({self.minimum:.4g}, {self.maximum:.4g})"
+        elif self.minimum is not None:
+            own = f"{self.source} ({self.minimum:.4g}..{self.maximum:.4g})"
+        return f"{own}, shared with {others}" if others else own
+
+
+def tensor_ranges(
+    graph: Graph, statistics: Mapping[RangeObserver, Statistics], is_quantized: bool
+) -> dict[str, tuple[TensorRange, ...]]:
+    """Says where the range of each tensor comes from.
+
+    Args:
+        graph: A graph of layers; those of a quantized model are built.
+        statistics: What was observed.
+        is_quantized: Whether it is that of a quantized model, so that its ranges are at hand.
+
+    Returns:
+        For the name of each node but the inputs the tensor that it makes, and those between the
+        operators of its layer.
+    """
+    groups = range_groups(graph)
+
+    def of_observer(
+        name: str, observer: RangeObserver | None, others: tuple[str, ...] = ()
+    ) -> TensorRange:
+        if observer is None:
+            return TensorRange(name, "weights", shared_with=others)
+        if is_quantized:
+            return _at_hand(name, observer, others)
+        known = statistics.get(observer)
+        if known is None or not known.is_observed:
+            return TensorRange(name, "calibration", shared_with=others)
+        return TensorRange(name, "observed", known.minimum, known.maximum, others)
+
+    def ranges(node: Node) -> Iterator[TensorRange]:
+        others = _makers(graph, groups[Edge(node.name)], node)
+        fixed = node.head.fixed_parameters
+        if node.head.scheme is None:
+            yield TensorRange(node.name, "float")
+        elif fixed is not None:
+            by = _prescriber(graph, node, fixed)
+            yield TensorRange(node.name, "fixed", shared_with=others, fixed_by=by)
+        elif _has_range(node.head):
+            yield of_observer(node.name, node.head.observer, others)
+        else:
+            yield TensorRange(node.name, "shared", shared_with=others)
+        for observer, _ in node.head.inner_observations():
+            part = observer.name.removesuffix("_range")
+            yield of_observer(f"{node.name}/{part}", observer)
+
+    nodes = [node for node in graph.nodes.values() if isinstance(node.head, QuantizedLayer)]
+    return {node.name: tuple(ranges(node)) for node in nodes}
+
+
+def _has_range(layer: Any) -> bool:
+    """Whether a layer computes its output, so that this has a range: observed, or of a table."""
+    return layer.observer is not None or layer.range_source is not None
+
+
+def _at_hand(name: str, observer: RangeObserver, others: tuple[str, ...]) -> TensorRange:
+    source = "default" if observer.is_default else "calibrated"
+    if not observer.is_default and not observer.is_observed:
+        return TensorRange(name, "lacking", shared_with=others)
+    return TensorRange(name, source, float(observer.minimum), float(observer.maximum), others)
+
+
+def _makers(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:
+    """The other tensors of a group that are computed."""
+    found = {}
+    for edge in group.edges:
+        head: Any = graph.nodes[edge.node].head
+        is_made = isinstance(head, QuantizedLayer) and head.scheme is not None
+        if is_made and head is not node.head:
+            if head.fixed_parameters is not None or _has_range(head):
+                found.setdefault(id(head), edge.node)
+    return tuple(found.values())
+
+
+def _prescriber(graph: Graph, node: Node, fixed: FixedParameters) -> str:
+    is_input = graph.nodes[node.inputs[0].node].is_input
+    name = "quantized_input_stats" if is_input else node.head.operators[-1]
+    denominator = 1 / fixed.scale_value
+    is_fraction = denominator >= 2 and denominator == round(denominator)
+    scale = f"1/{denominator:.0f}" if is_fraction else f"{fixed.scale_value:.6g}"
+    return f"{name}: scale {scale}, zero point {fixed.zero_point_value}"

@@ -1,0 +1,172 @@
+"""What is known of the values of tensors: from data, or from batch normalizations alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.data import Batch
+from keras_qat.graph import Edge, Graph, Parameter
+from keras_qat.layers import float_mode
+from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.weighted import WeightedLayer
+from keras_qat.quantizers import RangeObserver
+
+# Of normally distributed values one in a billion is further away.
+_DEVIATIONS = 6.0
+# Values of a tensor that are drawn from each batch, for its quantiles.
+_SAMPLE = 8192
+# What is left out at either end is rare enough to be clipped.
+_TAIL = 0.005
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What is known of the values of a tensor.
+
+    Attributes:
+        is_observed: Whether they were observed on data, or are estimated.
+        minimum: Smallest value.
+        maximum: Largest value.
+        channel_maximum: float32 array, largest value of each channel, those of the last axis.
+        count: How many values of each channel were observed; 0 for an estimate.
+        typical_width: Width of the range, extended to hold 0 if 0 is among them, of 99 % of the
+            values that are not 0; for an estimate that of half of the channels.
+    """
+
+    is_observed: bool
+    minimum: float
+    maximum: float
+    channel_maximum: np.ndarray
+    count: int
+    typical_width: float
+
+
+def estimated(graph: Graph) -> dict[RangeObserver, Statistics]:
+    """Estimates the outputs of batch normalizations from their factors and offsets.
+
+    If the statistics of a batch normalization are those of its inputs, its outputs have the mean
+    `beta` and the deviation `gamma`; each channel is taken to reach six deviations from its mean.
+    Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+    Correction", 2019, https://arxiv.org/abs/1906.04721, section 4.2.
+
+    Args:
+        graph: A graph of built layers.
+
+    Returns:
+        What is known of the outputs of layers with a batch normalization, by their observers.
+    """
+    heads = (node.head for node in graph.nodes.values())
+    return {head.observer: _estimate(head) for head in heads if _is_normalized(head)}
+
+
+def _is_normalized(layer: Any) -> bool:
+    if not isinstance(layer, WeightedLayer) or layer.observer is None:
+        return False
+    return type(layer.batch_normalization) is keras.layers.BatchNormalization
+
+
+def _estimate(layer: Any) -> Statistics:
+    norm = layer.batch_normalization
+    channels = norm.moving_variance.shape
+    mean = ops.convert_to_numpy(norm.beta) if norm.center else np.zeros(channels, "float32")
+    deviation = np.abs(ops.convert_to_numpy(norm.gamma)) if norm.scale else np.ones(channels)
+    low, high = mean - _DEVIATIONS * deviation, mean + _DEVIATIONS * deviation
+    name, unclipped = function_name(layer.activation), high
+    if name in ("relu", "relu6"):
+        low, high = np.maximum(low, 0), np.maximum(high, 0)
+    if name == "relu6":
+        low, high = np.minimum(low, 6), np.minimum(high, 6)
+    widths = np.maximum(high, 0) - np.minimum(low, 0)
+    live = widths[widths > 0]
+    return Statistics(
+        is_observed=False,
+        minimum=float(low.min()),
+        maximum=float(high.max()),
+        channel_maximum=unclipped,
+        count=0,
+        typical_width=float(np.median(live)) if live.size else 0.0,
+    )
+
+
+def observed(graph: Graph, data: Iterable[Batch]) -> dict[RangeObserver, Statistics]:
+    """Observes the tensors that layers of a graph compute in float.
+
+    Args:
+        graph: A graph of built layers.
+        data: Batches of its inputs.
+
+    Returns:
+        What is known of each tensor that has an observer.
+    """
+    found: dict[RangeObserver, _Observed] = {}
+    with float_mode():
+        for batch in data:
+            for observer, values in _computed(graph, batch):
+                if observer not in found:
+                    found[observer] = _Observed(values.shape[-1])
+                found[observer].add(values)
+    return {observer: each.statistics() for observer, each in found.items()}
+
+
+class _Observed:
+    """Collects the statistics of a tensor over batches."""
+
+    def __init__(self, channels: int):
+        self._low = np.float32(np.inf)
+        self._highs = np.full(channels, -np.inf, "float32")
+        self._count, self._has_zeros = 0, False
+        self._samples: list[np.ndarray] = []
+        self._rng = np.random.default_rng(0)
+
+    def add(self, values: np.ndarray) -> None:
+        self._low = min(self._low, values.min())
+        self._highs = np.maximum(self._highs, values.reshape(-1, values.shape[-1]).max(axis=0))
+        self._count += values.size // values.shape[-1]
+        sample = values.ravel()[self._rng.integers(0, values.size, _SAMPLE)]
+        self._has_zeros = self._has_zeros or not sample.all()
+        self._samples.append(sample[sample != 0])
+
+    def statistics(self) -> Statistics:
+        values = np.concatenate(self._samples)
+        ends = np.quantile(values, [_TAIL, 1 - _TAIL]) if values.size else np.zeros(2)
+        if self._has_zeros:
+            ends = np.append(ends, 0.0)
+        return Statistics(
+            is_observed=True,
+            minimum=float(self._low),
+            maximum=float(self._highs.max()),
+            channel_maximum=self._highs,
+            count=self._count,
+            typical_width=float(ends.max() - ends.min()),
+        )
+
+
+def _computed(graph: Graph, batch: Batch) -> Iterator[tuple[RangeObserver, np.ndarray]]:
+    """Yields each tensor with an observer, computed by calling layer after layer."""
+    tensors = dict(zip(map(Edge, graph.inputs), map(ops.convert_to_tensor, batch), strict=True))
+    uses = {edge: len(takers) for edge, takers in graph.consumers().items()}
+
+    def argument(leaf):
+        if isinstance(leaf, Edge):
+            return tensors[leaf]
+        return leaf.value if isinstance(leaf, Parameter) else leaf
+
+    for node in graph.nodes.values():
+        if node.is_input:
+            continue
+        args, kwargs = tree.map_structure(argument, node.arguments)
+        tensors[Edge(node.name)] = result = node.head(*args, **kwargs)
+        if node.head.observer is not None:
+            yield node.head.observer, ops.convert_to_numpy(result)
+        for observer, compute in node.head.inner_observations():
+            yield observer, ops.convert_to_numpy(compute(*args, **kwargs))
+        for taken in node.inputs:
+            uses[taken] -= 1
+            if not uses[taken]:
+                del tensors[taken]

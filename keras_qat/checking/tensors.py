@@ -1,0 +1,211 @@
+"""Findings about numbers: weights, biases and the ranges of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_qat.checking.findings import WARNING, Finding, listing
+from keras_qat.checking.linking import LinkedModel
+from keras_qat.checking.statistics import Statistics
+from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.integer_weights import FoldedWeights, bias_pressure, scaled_axes, summed_axes
+from keras_qat.layers.weighted import WeightedLayer
+from keras_qat.quantizers import RangeObserver, RangeParameters
+
+# Of some 256: 4 of 8 bits. What is rounded to fewer has an error of 3 % and more.
+_FEW_STEPS = 16
+# Half of the steps are one bit of the weights.
+_LARGEST_FACTOR = 2.0
+# Fewer values say little about a channel that is seldom active.
+_ENOUGH_VALUES = 1000
+
+
+class _Channels(NamedTuple):
+    """The folded weights of a layer, channel by channel.
+
+    Attributes:
+        folded: The weights.
+        extremes: The same, with the smallest and the largest weight of each channel only.
+        low: float32 array, smallest weight of each output channel.
+        high: float32 array, largest one.
+    """
+
+    folded: FoldedWeights
+    extremes: FoldedWeights
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def is_zero(self) -> np.ndarray:
+        return (self.low == 0) & (self.high == 0)
+
+
+def weight_findings(linked: LinkedModel) -> Iterator[Finding]:
+    """Finds channels that compute nothing, and scales that are too large for their weights.
+
+    Args:
+        linked: The model.
+
+    Yields:
+        At most one finding of a kind for each layer.
+    """
+    for layer in linked.layers():
+        if isinstance(layer, WeightedLayer):
+            channels = _channels(layer)
+            yield from _dead_channels(layer, channels, linked.statistics.get(layer.observer))
+            yield from _wasted_range(layer, channels)
+            yield from _saturating_bias(layer, channels)
+
+
+def _channels(layer: Any) -> _Channels:
+    folded = layer.folded_weights()
+    axes = summed_axes(folded.kernel, folded.channel_axes)
+    ends = [function(folded.kernel, axis=axes, keepdims=True) for function in (ops.min, ops.max)]
+    low, high = map(ops.convert_to_numpy, ends)
+    # The scales of a kernel follow from its extremes.
+    extremes = folded._replace(kernel=np.concatenate([low, high], axis=axes[0]))
+    return _Channels(folded, extremes, low.reshape(-1), high.reshape(-1))
+
+
+def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) -> Iterator[Finding]:
+    reasons = []
+    zero = np.flatnonzero(channels.is_zero)
+    if zero.size:
+        reasons.append(f"only zero weights, with batch normalization: {_numbers(zero)}")
+    if known is not None and function_name(layer.activation) in ("relu", "relu6"):
+        if not known.is_observed:
+            why = "its batch normalization says that it is never above 0 (beta + 6 |gamma| <= 0)"
+        else:
+            why = f"never above 0 in {known.count:,} observed values"
+        is_telling = not known.is_observed or known.count >= _ENOUGH_VALUES
+        silent = np.flatnonzero((known.channel_maximum <= 0) & ~channels.is_zero)
+        if is_telling and silent.size:
+            reasons.append(f"{why}: {_numbers(silent)}")
+    if reasons:
+        yield Finding(
+            WARNING,
+            "dead-channel",
+            layer.name,
+            layer.name,
+            f"Of {len(channels.low)} output channels some are constant: {'; '.join(reasons)}.",
+            "Remove them from the layer and from what takes them, or train the model until they "
+            "are used: they cost what others cost.",
+        )
+
+
+def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
+    """One scale for all channels, which the widest one makes too large for the others."""
+    folded, scheme = channels.folded, layer.scheme
+    is_single = scaled_axes(folded.kernel, folded.channel_axes, scheme) is None
+    live = ~channels.is_zero
+    if not is_single or live.sum() < 2:
+        return
+    if scheme.weight_symmetric:
+        widths = 2 * np.maximum(-channels.low, channels.high)
+        whole = widths.max()
+    else:
+        low, high = np.minimum(channels.low, 0), np.maximum(channels.high, 0)
+        widths, whole = high - low, high.max() - low.min()
+    steps = float(np.median(widths[live]) / whole * scheme.weight_steps)
+    if steps < _FEW_STEPS:
+        widest = int(widths.argmax())
+        yield Finding(
+            WARNING,
+            "wasted-weight-range",
+            layer.name,
+            f"{layer.name}/kernel",
+            f"The weights have one scale, and channel {widest}, with weights from "
+            f"{channels.low[widest]:.4g} to {channels.high[widest]:.4g}, is so wide that half of "
+            f"the channels get no more than {steps:.1f} of {scheme.weight_steps} steps.",
+            f'Quantize with scheme="int8", which has a scale for each channel; or make the weights '
+            f"of channel {widest} smaller, and the factor behind it larger.",
+        )
+
+
+def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
+    """A bias for which the scale of the weights is larger than the weights need.
+
+    Channels whose weights cannot move the output by a step anyway are not counted.
+    """
+    source, output = layer.links.inputs[0], layer.links.output
+    if not is_known(source) or not is_known(output):
+        return
+    scales = source.grid().scale, output.grid().scale
+    factor = bias_pressure(channels.extremes, *scales, layer.scheme).factor
+    if factor.max() <= _LARGEST_FACTOR:
+        return
+    axes = summed_axes(channels.folded.kernel, channels.folded.channel_axes)
+    total = np.reshape(ops.sum(ops.abs(channels.folded.kernel), axis=axes), -1)
+    moved = total * (_steps(layer) * float(scales[0]) / float(scales[1]))
+    raised = np.flatnonzero((factor > _LARGEST_FACTOR) & (moved >= 1))
+    if raised.size:
+        factor = np.broadcast_to(factor, total.shape)[raised].max()
+        bias = np.abs(ops.convert_to_numpy(channels.folded.offset + channels.folded.shifted))
+        worst = int(bias.argmax())
+        yield Finding(
+            WARNING,
+            "bias-saturates",
+            layer.name,
+            f"{layer.name}/bias",
+            f"A bias as large as {bias[worst]:.4g} (channel {worst}) does not fit in 32 bits at "
+            f"the scale that the weights need: it makes the scale {factor:.3g} times larger, and "
+            f"leaves that many times fewer steps for the weights of {_numbers(raised)}.",
+            'Leave the bias out (the rewrite "drop_bias"), or scale the input of the layer up.',
+        )
+
+
+def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
+    """Finds tensors whose range is so wide that most of their values fall into a few steps.
+
+    Args:
+        linked: The model.
+
+    Yields:
+        At most one finding for each tensor.
+    """
+    for layer in linked.layers():
+        known, parameters = linked.statistics.get(layer.observer), layer.links.output
+        if known is None or not isinstance(parameters, RangeParameters) or not is_known(parameters):
+            continue
+        scale = float(parameters.grid().scale)
+        steps = known.typical_width / scale
+        if not 0 < steps < _FEW_STEPS:
+            continue
+        channel = int(known.channel_maximum.argmax())
+        whose = "99 % of its values" if known.is_observed else "half of its channels, as their "
+        whose += "" if known.is_observed else "batch normalization says,"
+        yield Finding(
+            WARNING,
+            "wide-activation-range",
+            layer.name,
+            layer.name,
+            f"The range is so wide that {whose} fall into {steps:.1f} of {_steps(layer)} steps. "
+            f"The largest value, {known.channel_maximum[channel]:.4g}, is in channel {channel}.",
+            "Bound the values, with relu6 or a penalty (`activity_regularizer`); or leave "
+            "outliers out of the calibration data.",
+        )
+
+
+def _steps(layer: Any) -> int:
+    return layer.scheme.activation_high - layer.scheme.activation_low
+
+
+def is_known(parameters: Any) -> bool:
+    """Whether the range of a tensor is at hand, measured, estimated or prescribed.
+
+    Args:
+        parameters: Its quantization parameters; None for a tensor that is not quantized.
+    """
+    if not isinstance(parameters, RangeParameters):
+        return parameters is not None
+    sources = [source for source in parameters.observers if isinstance(source, RangeObserver)]
+    return all(source.is_observed or source.is_default for source in sources)
+
+
+def _numbers(channels: np.ndarray) -> str:
+    noun = "channel" if channels.size == 1 else f"{channels.size} channels,"
+    return f"{noun} {listing(channels.tolist())}"

@@ -1,0 +1,197 @@
+"""Warnings about operators: each where it is true, and not on a near twin."""
+
+import json
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers, ops
+
+import keras_qat
+from keras_qat.layers import UnfusedBatchNormalization
+
+RUNTIMES = Path(__file__).parents[2] / "docs" / "runtimes.json"
+
+
+def found(model, code, **options):
+    warnings = keras_qat.check(model, **options).warnings
+    return [finding for finding in warnings if finding.code == code]
+
+
+def convolved(*behind, end=True):
+    """A convolution, what is given behind it, and another convolution."""
+    x = keras.Input((8, 8, 3), name="image")
+    y = layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    for layer in behind:
+        y = layer(y)
+    return keras.Model(x, layers.Conv2D(2, 1, name="end")(y) if end else y)
+
+
+ALONE = {
+    "leaky_relu": (lambda: layers.LeakyReLU(0.3, name="act"), ("PRELU",)),
+    "hard_silu": (lambda: layers.Activation("hard_silu", name="act"), ("HARD_SWISH",)),
+    "silu": (lambda: layers.Activation("silu", name="act"), ("CAST", "ADD", "GATHER")),
+    "a ReLU with parameters": (lambda: layers.ReLU(4.0, name="act"), ("CAST", "ADD", "GATHER")),
+    "PReLU": (lambda: layers.PReLU(shared_axes=[1, 2], name="act"), ("PRELU",)),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_an_activation_that_costs_an_operator(name):
+    make, operators = ALONE[name]
+    (finding,) = found(convolved(make()), "standalone-activation")
+    assert (finding.level, finding.layer, finding.tensor) == ("warning", "act", "act")
+    assert finding.layers == ("act",) and "'act'" in finding.message
+    assert all(operator in finding.message for operator in operators)
+    assert finding.message.startswith(name)
+    assert ("substitute" in str(finding)) == (name == "silu")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.ReLU(name="act"),
+        lambda: layers.ReLU(6.0, name="act"),
+        lambda: layers.Activation("sigmoid", name="act"),
+        lambda: layers.Softmax(name="act"),
+        lambda: layers.Lambda(ops.exp, name="act"),
+    ],
+)
+def test_what_is_fused_or_no_mere_activation_is_none(layer):
+    assert not found(convolved(layer()), "standalone-activation")
+
+
+def test_the_function_of_an_output_is_not_in_question():
+    model = convolved(layers.Activation("silu", name="act"), end=False)
+    assert not found(model, "standalone-activation")
+
+
+def test_an_activation_behind_what_fuses_none_is_none():
+    behind = layers.MaxPooling2D(name="pool"), layers.Activation("silu", name="act")
+    assert not found(convolved(*behind), "standalone-activation")
+    behind = layers.ReLU(name="first"), layers.Activation("silu", name="act")
+    assert not found(convolved(*behind), "standalone-activation")
+
+
+def test_a_relu_that_could_stand_before_a_pooling():
+    model = convolved(layers.MaxPooling2D(name="pool"), layers.ReLU(name="act"))
+    (finding,) = found(model, "standalone-activation")
+    assert finding.layer == "act" and "before values are pooled" in str(finding)
+    assert not found(
+        convolved(layers.ReLU(name="act"), layers.MaxPooling2D()), "standalone-activation"
+    )
+
+
+def test_a_relu_behind_an_average_could_not():
+    model = convolved(layers.AveragePooling2D(2, name="pool"), layers.ReLU(name="act"))
+    assert not found(model, "standalone-activation")
+
+
+@pytest.mark.parametrize("is_taken_twice", [False, True])
+def test_a_relu_behind_a_concatenation(is_taken_twice):
+    x = keras.Input((8, 8, 3), name="image")
+    a = layers.Conv2D(4, 1, name="a")(x)
+    b = layers.Conv2D(4, 1, name="b")(x)
+    y = layers.ReLU(name="act")(layers.Concatenate(name="both")([a, b]))
+    others = [layers.Conv2D(1, 1)(a)] if is_taken_twice else []
+    model = keras.Model(x, [layers.Conv2D(2, 1)(y), *others])
+    assert len(found(model, "standalone-activation")) == (not is_taken_twice)
+
+
+def test_activations_of_a_kind_are_one_finding():
+    x = y = keras.Input((8, 8, 3), name="image")
+    for i in range(10):
+        y = layers.Conv2D(4, 1, activation="silu", name=f"conv_{i}")(y)
+    y = layers.LeakyReLU(name="leaky")(layers.Conv2D(4, 1, name="last")(y))
+    model = keras.Model(x, layers.Conv2D(4, 1)(y))
+    first, second = found(model, "standalone-activation")
+    assert len(first.layers) == 10 and first.layers[0] == first.layer
+    assert "and 2 more" in first.message and second.layers == ("leaky",)
+
+
+def normalized(*before, cls=layers.BatchNormalization):
+    return convolved(*before, cls(name="norm"))
+
+
+def test_a_batch_normalization_that_is_not_folded():
+    (finding,) = found(normalized(layers.ReLU()), "unfolded-batch-norm")
+    assert finding.layers == ("norm",) and "DEPTHWISE_CONV_2D" in finding.message
+    assert not found(normalized(), "unfolded-batch-norm")
+
+
+def test_a_batch_normalization_that_is_not_to_be_fused():
+    (finding,) = found(normalized(cls=UnfusedBatchNormalization), "unfolded-batch-norm")
+    assert finding.layer == "norm" and "a MUL and an ADD" in finding.message
+
+
+def test_a_rescaling_is_no_batch_normalization():
+    model = convolved(layers.ReLU(), layers.MaxPooling2D(), layers.Rescaling(2.0, 1.0), end=False)
+    assert not found(model, "unfolded-batch-norm")
+
+
+def resized(size, interpolation="bilinear"):
+    return convolved(layers.Resizing(*size, interpolation=interpolation, name="resize"))
+
+
+@pytest.mark.parametrize(
+    ("model", "operator"),
+    [
+        (lambda: convolved(layers.GlobalAveragePooling2D(name="act"), end=False), "MEAN"),
+        (lambda: resized((16, 32)), "RESIZE_BILINEAR by a factor of 2 or 4"),
+        (lambda: resized((24, 24)), "RESIZE_BILINEAR by another factor"),
+        (lambda: resized((4, 4)), "RESIZE_BILINEAR by another factor"),
+    ],
+)
+def test_operators_that_the_runtimes_round_differently(model, operator):
+    (finding,) = found(model(), "runtimes-differ")
+    assert finding.message.startswith(operator)
+
+
+def test_a_change_of_range_is_rounded_differently():
+    x = keras.Input((4,), name="x")
+    gate = layers.Dense(4, activation="sigmoid", name="gate")(x)
+    model = keras.Model(x, layers.Concatenate()([gate, layers.Dense(4)(x)]))
+    (finding,) = found(model, "runtimes-differ")
+    assert finding.message.startswith("QUANTIZE") and "gate" in str(finding)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: convolved(layers.GlobalMaxPooling2D(), end=False),
+        lambda: convolved(layers.AveragePooling2D(2)),
+        lambda: resized((24, 24), "nearest"),
+    ],
+)
+def test_operators_that_the_runtimes_round_alike(model):
+    assert not found(model(), "runtimes-differ")
+
+
+def test_the_operators_are_those_that_were_measured_to_differ():
+    totals: dict[str, list[int]] = {}
+    for record in json.loads(RUNTIMES.read_text())["operators"]:
+        if record["type"] == "int8":
+            total = totals.setdefault(record["operator"], [0, 0])
+            total[0] += record["differing"]
+            total[1] += record["elements"]
+    differing = {name for name, (some, every) in totals.items() if some >= 0.01 * every}
+    assert differing == {"MEAN", "QUANTIZE", "RESIZE_BILINEAR"}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("ResNet50", 32, {"runtimes-differ": 1}),
+        ("MobileNetV2", 32, {"runtimes-differ": 1}),
+        ("ResNet50V2", 32, {"runtimes-differ": 1, "unfolded-batch-norm": 1}),
+        ("MobileNetV3Small", 32, {"runtimes-differ": 1, "standalone-activation": 1}),
+    ],
+)
+def test_known_models_have_few_warnings(name, size, expected):
+    make = getattr(keras.applications, name)
+    report = keras_qat.check(make(weights=None, input_shape=(size, size, 3)))
+    assert report.ok
+    counts: dict[str, int] = {}
+    for finding in report.warnings:
+        counts[finding.code] = counts.get(finding.code, 0) + 1
+    assert counts == expected

@@ -1,0 +1,166 @@
+"""Warnings about numbers, worked out by hand, and twins without."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.checking import check
+
+
+def found(model, code, scheme="int8", **options):
+    return [finding for finding in check(model, scheme, **options).warnings if finding.code == code]
+
+
+def dense(kernel, bias=None, activation=None):
+    kernel = np.asarray(kernel, "float32")
+    x = keras.Input((len(kernel),), name="x")
+    layer = layers.Dense(kernel.shape[1], activation=activation, name="dense")
+    model = keras.Model(x, layer(x))
+    layer.kernel.assign(kernel)
+    if bias is not None:
+        layer.bias.assign(np.asarray(bias, "float32"))
+    return model
+
+
+def normalized(beta=(0.0, 0.0), gamma=(1.0, 1.0), activation="relu"):
+    """A convolution of two channels, its batch normalization and an activation."""
+    x = keras.Input((4, 4, 3), name="x")
+    y = layers.Conv2D(2, 1, name="conv")(x)
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Model(x, layers.Activation(activation, name="act")(norm(y)))
+    norm.beta.assign(np.asarray(beta, "float32"))
+    norm.gamma.assign(np.asarray(gamma, "float32"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: dense([[1.0, 0.0, 2.0], [0.5, 0.0, 1.0]]), "only zero weights"),
+        (lambda: normalized(gamma=(1.0, 0.0)), "only zero weights"),
+        (lambda: normalized(beta=(0.0, -6.0)), "never above 0 (beta + 6 |gamma| <= 0)"),
+        (lambda: normalized(beta=(0.0, -6.0), activation="relu6"), "never above 0"),
+    ],
+)
+def test_dead_channels(make, reason):
+    (finding,) = found(make(), "dead-channel")
+    assert finding.layer in ("dense", "conv") and reason in finding.message
+    assert "channel 1" in finding.message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dense([[1.0, 0.0, 2.0], [0.5, 1e-9, 1.0]]),
+        lambda: normalized(gamma=(1.0, 0.01)),
+        lambda: normalized(beta=(0.0, -5.9)),
+        lambda: normalized(beta=(0.0, -7.0), activation="linear"),
+    ],
+)
+def test_channels_that_are_alive(make):
+    assert not found(make(), "dead-channel")
+
+
+def test_a_channel_that_data_never_activates():
+    model = dense([[1.0, -1.0, 1.0]], activation="relu")
+    data = np.linspace(0.5, 1.0, 1000, dtype="float32")[:, None]
+    batches = [data[:500], data[500:]]
+    (finding,) = found(model, "dead-channel", calibration_data=batches)
+    assert "never above 0 in 1,000 observed values: channel 1" in finding.message
+    assert not found(model, "dead-channel", calibration_data=batches[:1])  # too few to tell
+    seldom = np.concatenate([data[500:], [[-1.0]]]).astype("float32")
+    assert not found(model, "dead-channel", calibration_data=[batches[0], seldom])
+
+
+# Channel 0 from -1.27 to 1.27; the others up to 0.01 and 0.04 of 1.27, of 254 steps for both signs.
+WASTED = [[1.27, 0.0127, 0.0254], [-1.27, 0.0, 0.0127]]
+
+
+def test_a_weight_range_that_one_channel_wastes():
+    (finding,) = found(dense(WASTED), "wasted-weight-range", "uint8")
+    assert finding.tensor == "dense/kernel" and "channel 0" in finding.message
+    # From -1.27 to 1.27 in 254 steps: one is 0.01. The median channel has 2.54 of them.
+    assert "no more than 2.5 of 254 steps" in finding.message
+    (finding,) = found(dense(WASTED), "wasted-weight-range", "int8_per_tensor")
+    assert "no more than 5.1 of 254 steps" in finding.message  # 2 * 0.0254 / 0.01
+    assert not found(dense(WASTED), "wasted-weight-range", "int8")
+
+
+@pytest.mark.parametrize("scheme", ["uint8", "int8_per_tensor"])
+def test_channels_alike_waste_nothing(scheme):
+    assert not found(dense([[1.27, 0.2, -0.3]]), "wasted-weight-range", scheme)
+    assert not found(dense([[1.27, 0.0, 0.0]]), "wasted-weight-range", scheme)  # one is alive
+
+
+def pressed(bias):
+    # 4096 inputs from 0 to 255e-7: a step of 1e-7. Weights of 1 need a scale of 1 / 127.
+    return dense(np.ones((4096, 2)), [0.0, bias])
+
+
+SMALL = np.full((40, 4096), 255e-7, "float32")
+SMALL[0] = 0
+
+
+def test_a_bias_that_takes_the_steps_of_the_weights():
+    (finding,) = found(pressed(1.0), "bias-saturates", calibration_data=SMALL)
+    assert (finding.layer, finding.tensor) == ("dense", "dense/bias")
+    # 1 / (2**29 * 1e-7) = 0.018626, times 127.
+    assert "2.37 times larger" in finding.message and "channel 1" in finding.message
+    assert "drop_bias" in str(finding)
+    assert not found(pressed(0.8), "bias-saturates", calibration_data=SMALL)  # 1.89 times
+
+
+def test_a_bias_is_only_judged_by_a_range_at_hand():
+    assert not found(pressed(1.0), "bias-saturates")
+    qat = keras_qat.quantize_model(pressed(1.0))
+    assert not found(qat, "bias-saturates")
+    keras_qat.calibrate(qat, SMALL, verbose=0)
+    assert len(found(qat, "bias-saturates")) == 1
+
+
+def test_a_bias_beside_weights_that_move_nothing_is_fine():
+    model = dense(np.full((16, 2), 1e-3), [0.0, 1.0])
+    assert not found(model, "bias-saturates", calibration_data=SMALL[:, :16])
+
+
+def spiky(largest):
+    """1,200 values in 0..1 of which one is another, through the identity."""
+    data = np.linspace(0.0, 1.0, 1200, dtype="float32").reshape(40, 30)
+    data[7, 3] = largest
+    return dense(np.eye(30), activation="relu"), data
+
+
+def test_a_range_that_rare_values_make_too_wide():
+    model, data = spiky(100.0)
+    finding = found(model, "wide-activation-range", calibration_data=data)[-1]
+    # A step is 100 / 255, and 99 % of the values take about 0.995.
+    assert finding.layer == "dense" and "fall into 2.5 of 255 steps" in finding.message
+    assert "100, is in channel 3" in finding.message
+    model, data = spiky(15.0)  # 17 steps
+    assert not found(model, "wide-activation-range", calibration_data=data)
+
+
+def test_a_range_that_one_channel_makes_too_wide():
+    x = keras.Input((4, 4, 3), name="x")
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Model(x, norm(layers.Conv2D(3, 1, name="conv")(x)))
+    norm.gamma.assign([1.0, 1.0, 20.0])
+    (finding,) = found(model, "wide-activation-range")
+    # From -120 to 120, while the others take 12: 12 / (240 / 255) = 12.75 steps.
+    assert finding.layer == "conv" and "fall into 12.7 of 255 steps" in finding.message
+    norm.gamma.assign([1.0, 1.0, 15.0])
+    assert not found(model, "wide-activation-range")
+
+
+def test_sparse_tensors_and_masks_are_not_wide():
+    data = np.zeros((40, 30), "float32")
+    data[:, 0] = 1.0
+    assert not found(dense(np.eye(30)), "wide-activation-range", calibration_data=data)
+
+
+def test_an_output_far_from_zero_is_wide():
+    data = np.random.default_rng(0).uniform(100, 101, (40, 30)).astype("float32")
+    model = dense(np.eye(30))
+    assert found(model, "wide-activation-range", calibration_data=data)[0].layer == "x_quantize"
