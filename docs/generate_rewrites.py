@@ -19,7 +19,13 @@ from docs.generate_supported import summary, table
 from docs.rewrite_examples import EXAMPLES
 from keras_qat.graph import Edge, Graph, Node, Parameter, label_of, read_model
 from keras_qat.passes.make_layers import make_layers
-from keras_qat.passes.pipeline import PIPELINE, run_pipeline
+from keras_qat.passes.pipeline import (
+    DEFAULT_REWRITES,
+    OPTIONAL,
+    PIPELINE,
+    run_pipeline,
+    select_rewrites,
+)
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.substitute_activations import substitute_activations
@@ -37,15 +43,17 @@ what `clone_model` returns computes what the model computes, to rounding. `rewri
 result lists what was done.
 
 **A choice of them.** `clone_model(model, rewrites=["inline_models", "fold_batch_norms"])` applies
-these alone, still in the order of the pipeline; `quantize_model` takes the same argument. What may
-be left out depends on the model. Some rewrites only make the file smaller, faster or more
-accurate; others write what LiteRT has no operator for, and a layer that needs one of those is
-refused with an error that names it. The last column says what becomes of the example without the
-rewrite.
+these alone, still in the order of the pipeline; `quantize_model` takes the same argument, and
+`keras_qat.DEFAULT_REWRITES` has the names of all of them. What may be left out depends on the
+model. Some rewrites only make the file smaller, faster or more accurate; others write what LiteRT
+has no operator for, and a layer that needs one of those is refused with an error that names it.
+The last column says what becomes of the example without the rewrite.
 
-**What changes the function.** `clone_model(model, skip_layers=["name"])` leaves layers out
-altogether, by name and of nested models too, each with one input of the shape of its output. That
-is no rewrite: the clone computes something else, and is trained afterwards.
+**What changes the function.** One rewrite is optional, [`drop_bias`](#drop_bias): it runs only if
+it is named, `rewrites=[*keras_qat.DEFAULT_REWRITES, "drop_bias"]`, or alone. And
+`clone_model(model, skip_layers=["name"])` leaves layers out altogether, by name and of nested
+models too, each with one input of the shape of its output. What either returns computes something
+else, and is trained afterwards.
 """
 
 FOLLOWING = """\
@@ -56,7 +64,7 @@ them for `quantize_model` only.
 """
 
 # The arguments by which examples differ.
-_ARGUMENTS = ("activation", "axis", "newshape", "padding", "subscripts")
+_ARGUMENTS = ("activation", "axis", "newshape", "padding", "subscripts", "use_bias")
 
 
 def page() -> str:
@@ -69,6 +77,9 @@ def page() -> str:
     parts = [INTRODUCTION, *table(headings, rows), ""]
     for rewrite in PIPELINE:
         parts += _section(rewrite)
+    for rewrite in OPTIONAL:
+        parts += _section(rewrite)
+        parts.append("It is optional: it runs only if it is named, behind `open_drop_ins`.\n")
     parts += _text(substitute_activations, "##")
     parts.append('It is no part of the pipeline: `activations="substitute"` puts it behind ')
     parts[-1] += "`recognize_functions`.\n"
@@ -107,9 +118,10 @@ def _section(rewrite: Any) -> Iterable[str]:
 
 def _run(name: str) -> tuple[Graph, Graph]:
     """The graph of an example before and after a pass."""
-    position = [rewrite.__name__ for rewrite in PIPELINE].index(name)
-    before, _ = run_pipeline(read_model(_example(name)), PIPELINE[:position])
-    after, log = run_pipeline(before, PIPELINE[position : position + 1])
+    passes = select_rewrites([*DEFAULT_REWRITES, name])
+    position = [rewrite.__name__ for rewrite in passes].index(name)
+    before, _ = run_pipeline(read_model(_example(name)), passes[:position])
+    after, log = run_pipeline(before, passes[position : position + 1])
     if not log:
         raise ValueError(f"'{name}' does nothing to its example in docs/rewrite_examples.py.")
     return before, after
@@ -186,7 +198,7 @@ def _options(node: Node) -> Iterable[str]:
         text = getattr(value, "__name__", value)
         if node.activation_split and name == "activation":
             continue
-        if value is not None and text not in ("linear", -1, [-1], "valid"):
+        if value is not None and value is not True and text not in ("linear", -1, [-1], "valid"):
             yield f"{name}={text}"
 
 

@@ -67,6 +67,12 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "open_drop_ins": lambda: chain(
         keras_qat.layers.QConv2D(4, 3, batch_norm=True, activation="swish", name="block")
     ),
+    "drop_bias": lambda: chain(
+        layers.Conv2D(4, 3, name="conv"),
+        layers.BatchNormalization(name="norm"),
+        layers.Flatten(name="flatten"),
+        layers.Dense(2, name="dense"),
+    ),
     "split_separables": lambda: chain(layers.SeparableConv2D(4, 3, name="sep")),
     "split_regularizers": lambda: chain(
         layers.Dense(4, activity_regularizer="l2", name="dense"),

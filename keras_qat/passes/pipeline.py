@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph, Node
+from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fold_padding import fold_padding
@@ -64,6 +65,13 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
     fuse_activations,
 )
 
+# What changes the function runs only if it is named, as soon as the layers of the model are seen.
+OPTIONAL: tuple[Callable[[Graph], Graph], ...] = (drop_bias,)
+_BEFORE_OPTIONAL = PIPELINE.index(open_drop_ins) + 1
+
+# The names of what runs if none are given, for `rewrites=[*DEFAULT_REWRITES, "drop_bias"]`.
+DEFAULT_REWRITES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in PIPELINE)
+
 
 @dataclasses.dataclass(frozen=True)
 class Rewrite:
@@ -92,7 +100,7 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Grap
     """Returns the passes of some names, in the order of the pipeline.
 
     Args:
-        names: Names of passes; None for all of the pipeline.
+        names: Names of passes, optional ones too; None for all of the pipeline.
 
     Raises:
         InvalidRewriteError: If no pass has one of the names.
@@ -103,14 +111,17 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Grap
     """
     if names is None:
         return PIPELINE
-    known = {rewrite.__name__: rewrite for rewrite in PIPELINE}
+    passes = (*PIPELINE[:_BEFORE_OPTIONAL], *OPTIONAL, *PIPELINE[_BEFORE_OPTIONAL:])
+    known = {rewrite.__name__: rewrite for rewrite in passes}
     unknown = [names] if isinstance(names, str) else [name for name in names if name not in known]
     if unknown:
         raise InvalidRewriteError(
             "Unknown rewrite.",
             received=repr(unknown[0]),
-            expected=f"a list of names among {list(known)}",
-            fix="docs/rewrites.md says what each one does; leave `rewrites` out for all of them.",
+            expected=f"a list of names among {list(DEFAULT_REWRITES)}, and of those that change "
+            f"the function, {[rewrite.__name__ for rewrite in OPTIONAL]}",
+            fix="docs/rewrites.md says what each one does; leave `rewrites` out for all of the "
+            "first, and write `[*keras_qat.DEFAULT_REWRITES, ...]` for more.",
         )
     return tuple(rewrite for name, rewrite in known.items() if name in names)
 

@@ -1,0 +1,102 @@
+"""Makes layers bias-less, for those who want no bias in the file."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_qat.graph import Edge, Graph
+from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.drop_in import build_like, copy_by_path
+
+
+def drop_bias(graph: Graph) -> Graph:
+    """Makes layers with a bias layers without one. It runs only if it is named.
+
+    Matches: a built layer of Keras, or of this package, with `use_bias=True` or `bias_axes`.
+    Builds: the layer with `use_bias=False` and copies of its other weights, under its name. Where
+    a batch normalization is all that follows a linear layer, its moving mean takes up the bias: the
+    function stays. Elsewhere the function changes: train after it.
+    Why: some targets take no biases of 32 bits. What is folded into a layer becomes a bias of the
+    file all the same: a batch normalization (its mean and its beta), a constant that is added. To
+    do without that as well, leave it out by `skip_layers`.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph of layers without biases; the graph itself if none had one.
+    """
+    heads = {id(node.head): node.head for node in graph.nodes.values() if _has_bias(node.head)}
+    made = {key: _without_bias(layer) for key, layer in heads.items()}
+    for key, norm in _normalizations(graph, heads).items():
+        made[id(norm)] = _shifted(norm, heads[key].bias)
+    if not made:
+        return graph
+    nodes = {
+        name: dataclasses.replace(
+            node, operations=tuple(made.get(id(each), each) for each in node.operations)
+        )
+        for name, node in graph.nodes.items()
+    }
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _has_bias(layer: Any) -> bool:
+    if not isinstance(layer, keras.layers.Layer) or not layer.built:
+        return False
+    is_known = type(layer).__module__.startswith(("keras.", "keras_qat."))
+    return is_known and bool(getattr(layer, "use_bias", False) or getattr(layer, "bias_axes", None))
+
+
+def _without_bias(layer: Any) -> Any:
+    config = layer.get_config()
+    config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
+    if "activation" in config:
+        config["activation"] = layer.activation  # Keras makes no lambda of a configuration
+    made = type(layer).from_config(config)
+    build_like(made, layer)
+    copy_by_path(layer, made)
+    norm: Any = getattr(made, "batch_normalization", None)
+    if type(norm) is keras.layers.BatchNormalization:
+        norm.moving_mean.assign(norm.moving_mean - layer.bias)
+    return made
+
+
+def _shifted(norm: Any, bias: Any) -> Any:
+    made = type(norm).from_config(norm.get_config())
+    build_like(made, norm)
+    copy_by_path(norm, made)
+    made.moving_mean.assign(norm.moving_mean - bias)
+    return made
+
+
+def _normalizations(graph: Graph, heads: dict[int, Any]) -> dict[int, Any]:
+    """The batch normalization behind a layer, by the layer's id, where it is behind no other."""
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    calls: dict[int, list[Edge]] = {}
+    for node in graph.nodes.values():
+        calls.setdefault(id(node.head), []).append(Edge(node.name))
+    found = {}
+    for key, layer in heads.items():
+        takers = [node.head for edge in calls[key] for node in consumers.get(edge, ())]
+        norm = takers[0] if takers else None
+        if len({id(each) for each in takers}) != 1 or outputs.intersection(calls[key]):
+            continue
+        if len(takers) == len(calls[key]) == len(calls[id(norm)]) and _takes_up(norm, layer):
+            found[key] = norm
+    return found
+
+
+def _takes_up(norm: Any, layer: Any) -> bool:
+    """Whether a batch normalization subtracts the bias of a layer before it, channel by channel."""
+    is_last = getattr(layer, "data_format", "channels_last") == "channels_last"
+    is_linear = function_name(getattr(layer, "activation", None)) == "linear"
+    bias, own = getattr(layer, "bias", None), getattr(layer, "batch_normalization", None)
+    if type(norm) is not keras.layers.BatchNormalization or bias is None or own is not None:
+        return False
+    is_same = tuple(bias.shape) == tuple(norm.moving_mean.shape)
+    return is_last and is_linear and is_same and BATCH_NORM(norm)
