@@ -19,7 +19,7 @@ WARNINGS = {
     "dead-channel": "A channel that is constant costs what others cost, and "
     "many of them mean that the training went wrong.",
     "wasted-weight-range": "With one scale for all channels the widest one sets the steps: 16 of "
-    "254 steps are 4 of 8 bits, an error of 3 % of the largest weight and more of all others.",
+    "254 steps are 4 of 8 bits, an error of 3 to 6 % of a channel's largest weight.",
     "bias-saturates": "A bias is stored in 32 bits at the scale of input times weights; one that "
     "does not fit makes the steps of the weights larger, and half as many are one bit less.",
     "wide-activation-range": "The range of a tensor has 255 steps; if 99 % of its values take 16 "

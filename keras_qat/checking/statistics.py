@@ -53,7 +53,7 @@ def estimated(graph: Graph) -> dict[RangeObserver, Statistics]:
     If the statistics of a batch normalization are those of its inputs, its outputs have the mean
     `beta` and the deviation `gamma`; each channel is taken to reach six deviations from its mean.
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-    Correction", 2019, https://arxiv.org/abs/1906.04721, section 4.2.
+    Correction", 2019, https://arxiv.org/abs/1906.04721.
 
     Args:
         graph: A graph of built layers.
@@ -72,11 +72,7 @@ def _is_normalized(layer: Any) -> bool:
 
 
 def _estimate(layer: Any) -> Statistics:
-    norm = layer.batch_normalization
-    channels = norm.moving_variance.shape
-    mean = ops.convert_to_numpy(norm.beta) if norm.center else np.zeros(channels, "float32")
-    deviation = np.abs(ops.convert_to_numpy(norm.gamma)) if norm.scale else np.ones(channels)
-    low, high = mean - _DEVIATIONS * deviation, mean + _DEVIATIONS * deviation
+    low, high = _reach(layer, -_DEVIATIONS), _reach(layer, _DEVIATIONS)
     name, unclipped = function_name(layer.activation), high
     if name in ("relu", "relu6"):
         low, high = np.maximum(low, 0), np.maximum(high, 0)
@@ -92,6 +88,28 @@ def _estimate(layer: Any) -> Statistics:
         count=0,
         typical_width=float(np.median(live)) if live.size else 0.0,
     )
+
+
+def may_be_positive(layer: Any, deviations: float) -> np.ndarray | None:
+    """Says of each channel whether its batch normalization gives values above 0.
+
+    Args:
+        layer: A built layer.
+        deviations: How many deviations from its mean a channel reaches.
+
+    Returns:
+        Array of booleans; None for a layer without a batch normalization.
+    """
+    return _reach(layer, deviations) > 0 if _is_normalized(layer) else None
+
+
+def _reach(layer: Any, deviations: float) -> np.ndarray:
+    """What each channel of a batch normalization is, so many deviations from its mean."""
+    norm = layer.batch_normalization
+    channels = norm.moving_variance.shape
+    mean = ops.convert_to_numpy(norm.beta) if norm.center else np.zeros(channels, "float32")
+    deviation = np.abs(ops.convert_to_numpy(norm.gamma)) if norm.scale else np.ones(channels)
+    return mean + deviations * deviation
 
 
 def observed(graph: Graph, data: Iterable[Batch]) -> dict[RangeObserver, Statistics]:

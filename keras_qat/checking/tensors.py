@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_qat.checking.findings import WARNING, Finding, listing
 from keras_qat.checking.linking import LinkedModel
-from keras_qat.checking.statistics import Statistics
+from keras_qat.checking.statistics import Statistics, may_be_positive
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.integer_weights import FoldedWeights, bias_pressure, scaled_axes, summed_axes
 from keras_qat.layers.weighted import WeightedLayer
@@ -76,14 +76,10 @@ def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) ->
     zero = np.flatnonzero(channels.is_zero)
     if zero.size:
         reasons.append(f"only zero weights, with batch normalization: {_numbers(zero)}")
-    if known is not None and function_name(layer.activation) in ("relu", "relu6"):
-        if not known.is_observed:
-            why = "its batch normalization says that it is never above 0 (beta + 6 |gamma| <= 0)"
-        else:
-            why = f"never above 0 in {known.count:,} observed values"
-        is_telling = not known.is_observed or known.count >= _ENOUGH_VALUES
-        silent = np.flatnonzero((known.channel_maximum <= 0) & ~channels.is_zero)
-        if is_telling and silent.size:
+    if function_name(layer.activation) in ("relu", "relu6"):
+        silent, why = _silent(layer, known)
+        silent = np.flatnonzero(silent & ~channels.is_zero)
+        if silent.size:
             reasons.append(f"{why}: {_numbers(silent)}")
     if reasons:
         yield Finding(
@@ -95,6 +91,22 @@ def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) ->
             "Remove them from the layer and from what takes them, or train the model until they "
             "are used: they cost what others cost.",
         )
+
+
+def _silent(layer: Any, known: Statistics | None) -> tuple[Any, str]:
+    """The channels that are never above 0, and how that is known.
+
+    The statistics of training are of more data than `check` sees, so that they have a say.
+    """
+    if known is None or (known.is_observed and known.count < _ENOUGH_VALUES):
+        return False, ""
+    silent = known.channel_maximum <= 0
+    if not known.is_observed:
+        return silent, "never above 0, says its batch normalization (beta + 6 |gamma| <= 0)"
+    why, likely = f"never above 0 in {known.count:,} observed values", may_be_positive(layer, 3)
+    if likely is None:
+        return silent, why
+    return silent & ~likely, f"{why}, as its batch normalization says (beta + 3 |gamma| <= 0)"
 
 
 def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:

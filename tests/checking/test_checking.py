@@ -182,6 +182,12 @@ def test_inputs_and_weights_are_checked():
     assert "8 NaN" in report.findings[0].message
 
 
+def test_what_follows_from_an_error_is_not_another_one():
+    x = keras.Input((None, None, 3), name="image")
+    report = keras_qat.check(keras.Model(x, layers.GlobalAveragePooling2D()(x)))
+    assert [finding.layer for finding in report.errors] == ["image"]
+
+
 class Subclassed(keras.Model):
     """A subclassed model of two layers that become one."""
 

@@ -40,7 +40,7 @@ def normalized(beta=(0.0, 0.0), gamma=(1.0, 1.0), activation="relu"):
     [
         (lambda: dense([[1.0, 0.0, 2.0], [0.5, 0.0, 1.0]]), "only zero weights"),
         (lambda: normalized(gamma=(1.0, 0.0)), "only zero weights"),
-        (lambda: normalized(beta=(0.0, -6.0)), "never above 0 (beta + 6 |gamma| <= 0)"),
+        (lambda: normalized(beta=(0.0, -6.0)), "(beta + 6 |gamma| <= 0)"),
         (lambda: normalized(beta=(0.0, -6.0), activation="relu6"), "never above 0"),
     ],
 )
@@ -72,6 +72,18 @@ def test_a_channel_that_data_never_activates():
     assert not found(model, "dead-channel", calibration_data=batches[:1])  # too few to tell
     seldom = np.concatenate([data[500:], [[-1.0]]]).astype("float32")
     assert not found(model, "dead-channel", calibration_data=[batches[0], seldom])
+
+
+def test_a_channel_that_neither_data_nor_training_activates():
+    data = np.random.default_rng(0).normal(size=(64, 4, 4, 3)).astype("float32")
+    model = normalized(beta=(0.0, -4.0))
+    model.get_layer("conv").kernel.assign(np.full((1, 1, 3, 2), 0.1))
+    assert not found(model, "dead-channel")
+    (finding,) = found(model, "dead-channel", calibration_data=data)
+    assert "1,024 observed values, as its batch" in finding.message
+    assert "(beta + 3 |gamma| <= 0): channel 1" in finding.message
+    model.get_layer("norm").beta.assign([0.0, -2.0])  # seldom, but training has seen it
+    assert not found(model, "dead-channel", calibration_data=data)
 
 
 # Channel 0 from -1.27 to 1.27; the others up to 0.01 and 0.04 of 1.27, of 254 steps for both signs.
