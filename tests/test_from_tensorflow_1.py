@@ -40,6 +40,7 @@ fuse_activations: sum + last -> sum
 exact ['QConv2D', 'QLookup', 'QConv2D', 'QAdd', 'QLookup']
 substitute ['QConv2D', 'QConv2D', 'QAdd']
 {'kernel': 'uint8', 'bias': 'int32'}
+[]
 float steps left: 2
 float steps left: 0
 """.splitlines()
