@@ -195,6 +195,8 @@ class _Graph:
                 result = step(inputs, **kwargs)
             else:
                 result = step(inputs, **kwargs)
+                if number == 0:
+                    self.taken.discard(clean_name(name))  # it was kept free for this
                 name_operations(result, list(self.tensors.values()), clean_name(name), self.taken)
         check_sizes(name, result)
         self._keep(name, number + self.first[name], result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +14,9 @@ from keras_qat.legacy.source import Source
 
 # Arguments of old optimizers that Keras 3's have not; those that matter are never in use alone.
 _DROPPED = ("decay", "is_legacy_optimizer", "jit_compile", "schedule_decay", "initial_decay")
+# Objects that are known by the name of their function.
+_WRAPPERS = ("LossFunctionWrapper", "MeanMetricWrapper", "SumOverBatchSizeMetricWrapper")
+_SHORT_METRICS = ("acc", "accuracy", "ce", "crossentropy")  # what they mean depends on the loss
 _RENAMED = {"lr": "learning_rate", "rho_decay": "rho"}
 
 
@@ -32,11 +36,13 @@ def compile_as_saved(model: keras.Model, training: Any, source: Source) -> None:
         with keras.saving.custom_object_scope(dict(source.custom_objects)):
             model.compile(
                 optimizer=_optimizer(training.get("optimizer_config")),
-                loss=_simple(training.get("loss")),
-                metrics=_simple(training.get("metrics")),
+                loss=_each(training.get("loss"), _loss),
+                metrics=_each(training.get("metrics"), _metric),
                 loss_weights=training.get("loss_weights"),
-                weighted_metrics=_simple(training.get("weighted_metrics")),
+                weighted_metrics=_each(training.get("weighted_metrics"), _metric),
             )
+            # Keras saves, but does not load, the state of an optimizer that is not built.
+            model.optimizer.build(model.trainable_variables)
     except Exception as error:  # whatever Keras says of what the file asks for
         warnings.warn(
             f"The model of '{source.path}' is not compiled as it was: {described(error)}. "
@@ -63,20 +69,44 @@ def _optimizer(config: Any) -> Any:
     return keras.optimizers.deserialize({"class_name": class_name, "config": arguments})
 
 
-def _simple(value: Any) -> Any:
-    """Losses and metrics by name; an object whose function has a name is that function."""
+def _each(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Applies a function to each loss or metric in the lists and dicts of a configuration."""
     if isinstance(value, list | tuple):
-        return [_simple(part) for part in value]
-    if isinstance(value, dict) and "class_name" in value:
-        inner = value.get("config")
-        if isinstance(inner, str):
-            return inner
-        if isinstance(inner, dict) and isinstance(inner.get("fn"), str):
-            return inner["fn"]
-        return _bare(value)
-    if isinstance(value, dict):
-        return {key: _simple(part) for key, part in value.items()}
-    return value
+        return [_each(part, function) for part in value]
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _each(part, function) for key, part in value.items()}
+    return None if value is None else function(value)
+
+
+def _loss(value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(value.get("config"), dict):
+        wrapped = value["config"].get("fn")
+        if isinstance(wrapped, str) and value["class_name"] in _WRAPPERS:
+            return keras.losses.get(wrapped)
+        arguments = {key: part for key, part in value["config"].items() if key != "fn"}
+        if arguments.get("reduction") == "auto":
+            del arguments["reduction"]
+        return keras.losses.get({"class_name": value["class_name"], "config": arguments})
+    return keras.losses.get(_named(value))
+
+
+def _metric(value: Any) -> Any:
+    if value in _SHORT_METRICS:
+        return value
+    if isinstance(value, dict) and isinstance(value.get("config"), dict):
+        wrapped = value["config"].get("fn")
+        if isinstance(wrapped, str) and value["class_name"] in _WRAPPERS:
+            function = keras.metrics.get(wrapped)
+            return keras.metrics.MeanMetricWrapper(function, name=value["config"].get("name"))
+        arguments = {key: part for key, part in value["config"].items() if key != "fn"}
+        return keras.metrics.get({"class_name": value["class_name"], "config": arguments})
+    return keras.metrics.get(_named(value))
+
+
+def _named(value: Any) -> Any:
+    """A function of a name, as later versions of Keras 2 write it."""
+    is_object = isinstance(value, dict) and isinstance(value.get("config"), str)
+    return value["config"] if is_object else value
 
 
 def _bare(value: dict[str, Any]) -> dict[str, Any]:

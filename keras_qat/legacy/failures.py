@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from keras_qat.errors import InvalidFileError, KerasQatError
+from keras_qat.errors import InvalidFileError, InvalidFileWarning, KerasQatError
 
 
 @contextlib.contextmanager
@@ -23,6 +23,8 @@ def about_file(path: Any, what: str = "The file cannot be loaded.") -> Iterator[
         if error.path is not None:
             raise
         raise error.at(path) from error.__cause__
+    except InvalidFileWarning:  # an error where the caller wants warnings to be errors
+        raise
     except Exception as error:  # h5py, zipfile, json and Keras raise what they like on damage
         raise InvalidFileError(what, path=path, received=described(error)) from error
 

@@ -451,7 +451,8 @@ def main(folder):
         built.save(folder / f"{name}.h5", save_format="h5")
         built.save_weights(folder / f"{name}_weights.h5")
         classes[name] = sorted(set(all_layers(built)))
-    public = {name for name in dir(L) if isinstance(getattr(L, name), type)}
+    members = [getattr(L, name) for name in dir(L)]
+    public = {member.__name__ for member in members if isinstance(member, type)}
     result = {"models": classes, "public": sorted(public)}
     (folder / "classes.json").write_text(json.dumps(result))
 

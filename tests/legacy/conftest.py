@@ -1,0 +1,48 @@
+"""The files that Keras 2 writes, made once for all test processes."""
+
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+WRITER = pathlib.Path(__file__).with_name("keras2_models.py")
+
+
+class Keras2Files:
+    """What `keras2_models.py` has written."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.classes = json.loads((folder / "classes.json").read_text())
+
+    def path(self, name):
+        return self.folder / f"{name}.h5"
+
+    def arrays(self, name):
+        """The inputs and the outputs of a model, as Keras 2 computed them."""
+        with np.load(self.folder / f"{name}.npz") as saved:
+            kinds = ([], [])
+            for key in sorted(saved.files, key=lambda key: int(key.rpartition("_")[2])):
+                kinds[key.startswith("output")].append(saved[key])
+            return kinds
+
+
+@pytest.fixture(scope="session")
+def keras2(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    # Each process of a run has its own base in a common one.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "keras2"
+    with open(shared / "keras2.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "classes.json").exists():
+            folder.mkdir(exist_ok=True)
+            command = [sys.executable, str(WRITER), str(folder)]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr[-3000:]
+    return Keras2Files(folder)

@@ -1,0 +1,244 @@
+import json
+import pathlib
+import re
+import shutil
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import InvalidFileError, InvalidFileWarning, UnsafeFileError
+
+WRITER = pathlib.Path(__file__).with_name("keras2_models.py")
+NAMES = re.findall(r"^@model\ndef (\w+)\(", WRITER.read_text(), re.MULTILINE)
+SHARED = pathlib.Path(__file__).parents[3] / "shared" / "models"
+MLPERF = ("mobilenet_v1_025_vww96_keras2", "resnet8_cifar10_keras2")
+# Public layers that no file has, and why.
+WITHOUT_FILE = {
+    "InputSpec": "no layer",
+    "Lambda": "code: see test_safety.py",
+    "Layer": "abstract",
+    "RandomCrop": "Keras 3's does not crop at inference: refused",
+    "SpectralNormalization": "tf_keras 2.21 cannot build it: it refuses its own InputSpec",
+    "Wrapper": "abstract",
+}
+
+
+def computed(model, inputs):
+    given = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(model.input, inputs)
+    return [np.asarray(y) for y in keras.tree.flatten(model(given, training=False))]
+
+
+def with_config(path, change):
+    """Changes what a file says of its model."""
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        change(config)
+        file.attrs["model_config"] = json.dumps(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_of_keras_2_computes_what_it_did_there(keras2, name):
+    inputs, expected = keras2.arrays(name)
+    outputs = computed(keras_qat.load_model(keras2.path(name)), inputs)
+    for output, other in zip(outputs, expected, strict=True):
+        assert output.shape == other.shape
+        np.testing.assert_allclose(output, other, rtol=1e-5, atol=1e-5)
+
+
+def test_files_have_every_layer_of_keras_2_that_keras_3_has(keras2):
+    found = {name for names in keras2.classes["models"].values() for name in names}
+    common = {name for name in keras2.classes["public"] if hasattr(keras.layers, name)}
+    assert len(NAMES) >= 25
+    assert common - found == set(WITHOUT_FILE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loaded_model_saves_and_loads_as_keras_3_does(keras2, name, tmp_path):
+    inputs, _ = keras2.arrays(name)
+    model = keras_qat.load_model(keras2.path(name))
+    expected = computed(model, inputs)
+    model.save(tmp_path / "new.keras")
+    for output, other in zip(
+        computed(keras_qat.load_model(tmp_path / "new.keras"), inputs), expected, strict=True
+    ):
+        np.testing.assert_array_equal(output, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MLPERF)
+def test_reference_models_of_mlperf_tiny_become_exact_files(name, tmp_path):
+    path = SHARED / f"{name}.h5"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    model = keras_qat.load_model(path)
+    images = np.random.default_rng(0).random((32, *model.input_shape[1:]), "float32")
+    qat = keras_qat.quantize_model(model, calibration_data=images)
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    report = keras_qat.verify(qat, tmp_path / "model.tflite", images[:8])
+    assert report.exact
+
+
+def test_a_compiled_model_is_compiled_again(keras2):
+    model = keras_qat.load_model(keras2.path("compiled"))
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    assert model.optimizer.momentum == pytest.approx(0.9)
+    # `decay` of Keras 2: the rate of step 10 is rate / (1 + decay * 10).
+    model.optimizer.iterations.assign(10)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.05 / (1 + 1e-4 * 10))
+    history = model.fit(np.ones((4, 4)), np.eye(3)[[0, 1, 2, 0]], verbose=0).history
+    assert "accuracy" in history
+
+
+def test_lr_is_the_learning_rate(keras2, tmp_path):
+    path = tmp_path / "old.h5"
+    shutil.copy(keras2.path("compiled"), path)
+    with h5py.File(path, "r+") as file:
+        training = json.loads(file.attrs["training_config"])
+        training["optimizer_config"] = {"class_name": "SGD", "config": {"lr": 0.125, "decay": 0.0}}
+        file.attrs["training_config"] = json.dumps(training)
+    assert float(keras_qat.load_model(path).optimizer.learning_rate) == 0.125
+
+
+def test_an_unknown_loss_leaves_the_model_uncompiled_with_a_warning(keras2, tmp_path):
+    path = tmp_path / "old.h5"
+    shutil.copy(keras2.path("compiled"), path)
+    with h5py.File(path, "r+") as file:
+        training = json.loads(file.attrs["training_config"])
+        training["loss"] = "focal_of_mine"
+        file.attrs["training_config"] = json.dumps(training)
+    with pytest.warns(InvalidFileWarning, match="focal_of_mine"):
+        model = keras_qat.load_model(path)
+    assert not model.compiled
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_files_of_keras_3_load(tmp_path, ending):
+    x = keras.Input((6, 6, 3))
+    y = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
+    # Keras 3 itself cannot load operations from `.h5`.
+    y = keras.layers.ReLU(6.0)(y) if ending == ".h5" else keras.ops.relu6(y) * 0.5
+    model = keras.Model(x, y)
+    model.compile("adam", "mse", ["mae"])
+    model.optimizer.build(model.trainable_variables)
+    image = np.random.default_rng(0).random((2, 6, 6, 3), "float32")
+    model.save(tmp_path / f"model{ending}")
+    loaded = keras_qat.load_model(tmp_path / f"model{ending}")
+    np.testing.assert_array_equal(loaded(image), model(image))
+    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
+
+
+def test_a_quantized_model_loads(tmp_path):
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3)])
+    image = np.random.default_rng(0).random((8, 6, 6, 3), "float32")
+    qat = keras_qat.quantize_model(model, calibration_data=image)
+    qat.save(tmp_path / "qat.keras")
+    np.testing.assert_array_equal(keras_qat.load_model(tmp_path / "qat.keras")(image), qat(image))
+
+
+def test_operations_have_the_names_of_the_file(keras2):
+    model = keras_qat.load_model(keras2.path("functions_of_shapes"))
+    names = [operation.name for operation in model.operations]
+    assert "tf.compat.v1.transpose" in names and "tf.concat_1" in names
+    assert len(set(names)) == len(names)
+
+
+def test_an_old_hard_sigmoid_trains_and_quantizes(keras2):
+    model = keras_qat.load_model(keras2.path("activation_objects"))
+    inputs, _ = keras2.arrays("activation_objects")
+    qat = keras_qat.quantize_model(model, calibration_data=inputs[0])
+    assert qat(inputs[0]).shape == model(inputs[0]).shape
+
+
+def test_custom_layers_are_the_callers(keras2, tmp_path):
+    path = tmp_path / "custom.h5"
+    shutil.copy(keras2.path("deferred_sequential"), path)
+
+    def rename(config):
+        config["config"]["layers"][-1]["class_name"] = "Custom>MyDense"
+
+    with_config(path, rename)
+    with pytest.raises(InvalidFileError, match="MyDense") as raised:
+        keras_qat.load_model(path)
+    assert "custom_objects" in str(raised.value)
+
+    class MyDense(keras.layers.Dense):
+        pass
+
+    model = keras_qat.load_model(path, custom_objects={"MyDense": MyDense})
+    assert isinstance(model.layers[-1], MyDense)
+
+
+@pytest.mark.parametrize(
+    "function, named", [("signal.stft", "tf.signal.stft"), ("raw_ops.Foo", "tf.raw_ops.Foo")]
+)
+def test_an_unknown_function_is_named(keras2, tmp_path, function, named):
+    path = tmp_path / "unknown.h5"
+    shutil.copy(keras2.path("functions_of_images"), path)
+
+    def change(config):
+        layer = next(x for x in config["config"]["layers"] if x["class_name"] == "TFOpLambda")
+        layer["config"]["function"] = function
+
+    with_config(path, change)
+    with pytest.raises(InvalidFileError, match=re.escape(named)) as raised:
+        keras_qat.load_model(path)
+    assert str(path) in str(raised.value)
+
+
+def test_weights_alone_are_no_model(keras2):
+    with pytest.raises(InvalidFileError, match="no model.*load_weights"):
+        keras_qat.load_model(keras2.folder / "dense_weights.h5")
+
+
+def test_what_is_no_file_of_keras_is_named(tmp_path):
+    path = tmp_path / "model.h5"
+    with pytest.raises(InvalidFileError, match=f"no such file.*{re.escape(str(path))}"):
+        keras_qat.load_model(path)
+    path.write_bytes(b"not a model" * 100)
+    with pytest.raises(InvalidFileError, match=f"no file of Keras.*{re.escape(str(path))}"):
+        keras_qat.load_model(path)
+
+
+def test_an_archive_of_keras_2_is_refused_with_advice(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "new.keras")
+    change_archive(tmp_path / "new.keras", "metadata.json", b'{"keras_version": "2.15.0"}')
+    with pytest.raises(InvalidFileError, match=r"2\.15\.0.*model\.h5"):
+        keras_qat.load_model(tmp_path / "new.keras")
+
+
+def change_archive(path, name, content):
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for each, old in members.items():
+            archive.writestr(each, content if each == name else old)
+
+
+def test_a_number_in_a_file_does_not_fill_the_memory(keras2, tmp_path):
+    path = tmp_path / "large.h5"
+    shutil.copy(keras2.path("dense"), path)
+
+    def enlarge(config):
+        config["config"]["layers"][1]["config"]["units"] = 10**10
+
+    with_config(path, enlarge)
+    with pytest.raises(InvalidFileError, match="more weights than the file holds"):
+        keras_qat.load_model(path)
+    assert keras.layers.Layer.add_weight.__module__.startswith("keras.")
+
+
+def test_links_out_of_a_file_are_not_followed(keras2, tmp_path):
+    path = tmp_path / "link.h5"
+    shutil.copy(keras2.path("dense"), path)
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/dense/dense"]
+        del group["kernel:0"]
+        group["kernel:0"] = h5py.ExternalLink(str(keras2.path("dense")), "/model_weights")
+    with pytest.raises(UnsafeFileError, match="link"):
+        keras_qat.load_model(path)
