@@ -52,7 +52,7 @@ class QDense(WeightedLayer, keras.layers.Dense):
         return requantize_dense(accumulators, weights.bias, *scales, *output, *limits)
 
     def lower(self, builder, *inputs):
-        """Adds one FULLY_CONNECTED; the kernel is stored as (out, in)."""
+        """Adds one FULLY_CONNECTED; the kernel is stored as (out, in), the bias if there is one."""
         kernel, grid, bias = self.lower_weights()
         keeps_rank = len(inputs[0].shape) != 2
         return builder.operator(
@@ -60,7 +60,7 @@ class QDense(WeightedLayer, keras.layers.Dense):
             (
                 inputs[0],
                 builder.weights(kernel.T, grid, axis=0),
-                builder.bias(bias, inputs[0], grid),
+                builder.bias(bias, inputs[0], grid) if self.adds_bias else None,
             ),
             version=self._version(grid, keeps_rank),
             options_type="FullyConnectedOptions",

@@ -46,7 +46,11 @@ class TransposedConvolution(WindowedLayer):
         )
 
     def add_operator(self, builder, x, **output):
-        """Adds one TRANSPOSE_CONV; the kernel is stored as (out, height, width, in)."""
+        """Adds one TRANSPOSE_CONV; the kernel is stored as (out, height, width, in).
+
+        The operator may go without a bias. Versions: `GetBuiltinOperatorVersion` in TensorFlow's
+        `compiler/mlir/lite/tools/versioning/op_version.cc`.
+        """
         kernel, grid, bias = self.lower_weights()
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
         weights = builder.weights(np.moveaxis(kernel, -2, 0), grid, axis=0)
@@ -54,8 +58,8 @@ class TransposedConvolution(WindowedLayer):
         is_linear = function_name(self.activation) == "linear"
         return builder.operator(
             "TRANSPOSE_CONV",
-            (shape, weights, x, builder.bias(bias, x, grid)),
-            version=3 if is_linear else 4,
+            (shape, weights, x, builder.bias(bias, x, grid) if self.adds_bias else None),
+            version=(3 if self.adds_bias else 2) if is_linear else 4,
             options_type="TransposeConvOptions",
             options=self.window_options(),
             **output,

@@ -158,12 +158,18 @@ class WeightedLayer(QuantizedLayer, Block):
         kernel = self._input_kernel() * scale
         return FoldedWeights(kernel, *self._bias_terms(), self.channel_axes)
 
+    @property
+    def adds_bias(self) -> bool:
+        """Whether the kernel's sums get a bias: a layer's own, or of what is folded into it."""
+        return self.use_bias or self.batch_normalization is not None or self._shift() is not None
+
     def lower_weights(self):
         """Returns the weights as numpy arrays for `lower`.
 
         Returns:
             Integer kernel, its `Quantization`, int32 bias; float32 kernel, None, float32 bias for a
-            float layer.
+            float layer. The bias is 0 where the layer `adds_bias` not: CONV_2D and
+            DEPTHWISE_CONV_2D must have one all the same.
         """
         if self.scheme is None:
             folded = self.folded_weights()

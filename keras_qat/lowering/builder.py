@@ -53,7 +53,7 @@ class Builder:
     def operator(
         self,
         code: str,
-        inputs: Sequence[Tensor],
+        inputs: Sequence[Tensor | None],
         *,
         part: str | None = None,
         shape: Sequence[int | None] | None = None,
@@ -67,7 +67,7 @@ class Builder:
 
         Args:
             code: Name of the operator, such as `"CONV_2D"`.
-            inputs: Its inputs.
+            inputs: Its inputs; None for an optional one that is absent.
             part: Name of its output within the node; None for the node's own output.
             shape: Shape of its output; the node's by default.
             quantization: Parameters of its output; the node's by default if it has its type.
@@ -86,7 +86,7 @@ class Builder:
         if dtype == self.dtype != "float32":
             quantization = quantization or self.output_quantization
         if dtype == "float32":
-            version = float_version(code, [x.shape for x in inputs], options or {})
+            version = float_version(code, [x.shape for x in inputs if x is not None], options or {})
         shape = self.output_shape if shape is None else tuple(shape)
         output = Tensor(name, shape, dtype, quantization)
         self.operators.append(

@@ -1,10 +1,14 @@
-"""The integers of layers with a kernel: what biases cost, and that nothing overflows."""
+"""The integers of layers with a kernel: what biases cost, and where there are none."""
 
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
+import keras_qat
 from keras_qat.layers import QDense
+from keras_qat.litert import Runner
+from tests.layers.contract import exported
 
 layers = keras.layers
 
@@ -39,3 +43,71 @@ def test_one_large_bias_presses_on_all_channels_of_a_tensor(bias):
 def test_usual_biases_press_on_nothing():
     layer = dense(np.random.default_rng(0).normal(size=(30, 9)), np.linspace(-9, 9, 9))
     assert layer.bias_pressure(0.02, 0.1).factor.tolist() == [1.0] * 9
+
+
+SHAPE = (5, 5, 4)
+KERNELS = {
+    "CONV_2D": lambda **arguments: layers.Conv2D(4, 3, **arguments),
+    "DEPTHWISE_CONV_2D": lambda **arguments: layers.DepthwiseConv2D(3, **arguments),
+    "TRANSPOSE_CONV": lambda **arguments: layers.Conv2DTranspose(4, 3, **arguments),
+    "FULLY_CONNECTED": lambda **arguments: layers.Dense(4, **arguments),
+}
+MAY_LACK_A_BIAS = ("TRANSPOSE_CONV", "FULLY_CONNECTED")
+
+
+def file_of(make, scheme, x, *behind, **arguments):
+    """The file of a layer, in float if the scheme is None."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(SHAPE), make(name="it", **arguments), *behind])
+    overrides = {"it": None} if scheme is None else None
+    quantized = keras_qat.quantize_model(model, scheme or "int8", overrides=overrides)
+    keras_qat.calibrate(quantized, x, verbose=0)
+    return exported(quantized)
+
+
+def operands_of(content, code):
+    """Those of the first operator of a kind that are not absent."""
+    model = schema.ModelT.InitFromPackedBuf(content)
+    number = getattr(schema.BuiltinOperator, code)
+    for operator in model.subgraphs[0].operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == number:
+            return [index for index in operator.inputs if index >= 0]
+    raise AssertionError(f"no {code}")
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("scheme", ["int8", "uint8", None])
+@pytest.mark.parametrize("code", KERNELS)
+def test_a_layer_without_a_bias_has_none_where_the_operator_allows_it(code, scheme, activation):
+    """In both runtimes the file computes what it computes with a bias of zeros."""
+    x = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype("float32")
+    with_zeros = file_of(KERNELS[code], scheme, x, activation=activation)
+    without = file_of(KERNELS[code], scheme, x, activation=activation, use_bias=False)
+    fewer = len(operands_of(with_zeros, code)) - len(operands_of(without, code))
+    assert fewer == (1 if code in MAY_LACK_A_BIAS else 0)
+    for kernels in ("reference", "default"):
+        one, other = (Runner(each, kernels=kernels) for each in (with_zeros, without))
+        (fed,) = one.inputs
+        # Steps of a hundredth, whatever the zero point.
+        q = x if fed.dtype == np.float32 else (x * 40 + 100 * (fed.dtype == np.uint8))
+        y = [runner.run([q.astype(fed.dtype)])[0] for runner in (one, other)]
+        assert len(np.unique(y[0])) > 20
+        np.testing.assert_array_equal(*y)
+
+
+@pytest.mark.parametrize("code", MAY_LACK_A_BIAS)
+@pytest.mark.parametrize("scheme", ["int8", None])
+def test_what_is_folded_into_a_layer_is_its_bias(code, scheme):
+    x = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype("float32")
+    norm = layers.BatchNormalization(beta_initializer="ones")
+    file = file_of(KERNELS[code], scheme, x, norm, use_bias=False)
+    assert len(operands_of(file, code)) == (3 if code == "FULLY_CONNECTED" else 4)
+
+
+def test_an_offset_before_a_layer_is_its_bias():
+    x = np.random.default_rng(0).random((8, 4), "float32")
+    rescaling = layers.Rescaling(2.0, offset=-1.0)
+    dense = layers.Dense(3, use_bias=False, name="it")
+    model = keras.Sequential([keras.Input((4,)), rescaling, dense])
+    quantized = keras_qat.quantize_model(model, calibration_data=x)
+    assert len(operands_of(exported(quantized), "FULLY_CONNECTED")) == 3
