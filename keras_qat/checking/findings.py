@@ -35,10 +35,11 @@ class Finding:
 
     Attributes:
         level: `"error"`: the model cannot be quantized as it is, and `quantize_model` raises with
-            the same text; `"warning"`: it can, at a price.
+            the same text, or its file would not run on the target that was asked for;
+            `"warning"`: it can, at a price.
         code: What kind of finding it is, a stable name for programs. Of an error it is the name of
             the class: `"unsupported-layer"` is an `UnsupportedLayerError`. docs/findings.md lists
-            the others.
+            the others, docs/targets.md those of targets.
         layer: Name of the layer, input or weight.
         tensor: Name of the tensor, None where it is about no single one.
         message: What is wrong.
@@ -54,13 +55,18 @@ class Finding:
     fix: str | None
     layers: tuple[str, ...] = ()
 
-    def __str__(self):
+    @property
+    def place(self) -> str:
+        """The layer and the tensor, unless the message names them: text that follows a word."""
         is_named = self.layer is None or f"'{self.layer}'" in self.message
         where = "" if is_named else f" '{self.layer}'"
         if self.tensor and self.tensor != self.layer and not self.layers:
             where += f", tensor '{self.tensor}'"
+        return where
+
+    def __str__(self):
         fix = f" To fix it: {self.fix}" if self.fix else ""
-        return f"{self.level}{where}: {self.message}{fix} [{self.code}]"
+        return f"{self.level}{self.place}: {self.message}{fix} [{self.code}]"
 
 
 def error_finding(error: KerasQatError) -> Finding:

@@ -150,8 +150,8 @@ def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
     yield from _grouped(
         "unfolded-batch-norm",
         alone,
-        "A batch normalization that does not directly follow a layer with a kernel, of which "
-        "nothing else takes the output, cannot be folded, and is a DEPTHWISE_CONV_2D of its own",
+        "A batch normalization is folded only behind a layer with a kernel whose output nothing "
+        "else takes; these are a DEPTHWISE_CONV_2D of their own",
         "Where accuracy allows it, normalize directly behind a convolution or Dense layer, before "
         "its activation, pooling or addition.",
     )
@@ -189,12 +189,12 @@ def differing_runtimes(linked: LinkedModel) -> Iterator[Finding]:
         return _is_bilinear(node) and _is_easy(graph, node) == easy
 
     kinds: tuple[tuple[Callable[[Node], bool], str, str, str], ...] = (
-        (_is_a(Averaging), "MEAN", "20 % of the elements, by 1", _BOTH),
-        (_is_a(Requantize), "QUANTIZE", "9 % of the elements, by 1", _BOTH),
+        (_is_a(Averaging), "MEAN", "20 % of the elements, by one step", _BOTH),
+        (_is_a(Requantize), "QUANTIZE", "9 % of the elements, by one step", _BOTH),
         (
             lambda node: is_resized(node, True),
             "RESIZE_BILINEAR by a factor of 2 or 4",
-            "6 % of the elements, by 1",
+            "6 % of the elements, by one step",
             _BOTH,
         ),
         (

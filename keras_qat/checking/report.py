@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_qat.checking.findings import ERROR, WARNING, Finding
@@ -117,12 +118,20 @@ class CheckReport:
             table.add_row(*_cells(row))
         console.print(table, markup=False)
         for heading, found in (("Errors", self.errors), ("Warnings", self.warnings)):
-            if found:
-                console.print(f"{heading}:", markup=False, highlight=False)
-            for finding in found:
-                console.print(f"- {finding}", markup=False, highlight=False, soft_wrap=True)
+            for line in _listed(heading, found):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue() + self.verdict
+
+
+def _listed(heading: str, findings: Sequence[Finding]) -> Iterator[str]:
+    """The lines that list findings of a level."""
+    if findings:
+        yield heading
+    for finding in findings:
+        yield f"- {finding.code}{finding.place}: {finding.message}"
+        if finding.fix:
+            yield f"  To fix it: {finding.fix}"
 
 
 def _cells(row: CheckedLayer) -> tuple[str, ...]:

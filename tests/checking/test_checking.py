@@ -154,7 +154,10 @@ def test_the_report_is_a_table_and_plain_values(make):
     text = str(report)
     assert all(row.name in text for row in report.layers)
     assert text.splitlines()[-1] == report.verdict
-    assert all(str(finding) in text for finding in report.findings)
+    for finding in report.findings:
+        assert f"{finding.message}\n  To fix it: {finding.fix}\n" in text
+    assert ("\nErrors\n- unsupported-layer: " in text) == bool(report.errors)
+    assert ("\nWarnings\n- runtimes-differ: " in text) == bool(report.warnings)
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["ok"] is report.ok and len(plain["layers"]) == len(report.layers)
     assert plain["layers"][1]["becomes"][0]["kind"] == "QConv2D"
