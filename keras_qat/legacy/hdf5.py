@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
+import mmap
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +15,7 @@ import h5py
 import numpy as np
 
 from keras_qat.errors import InvalidFileError, UnsafeFileError
+from keras_qat.legacy.heaps import check_heaps
 
 # Deflate packs at most about 1,032 bytes into one; a larger claim is an allocation in disguise.
 _LARGEST_RATIO = 1100
@@ -41,6 +45,14 @@ def open_hdf5(path: Any) -> Iterator[h5py.File]:
     Raises:
         InvalidFileError: If it is no HDF5 file.
     """
+    if isinstance(path, io.BytesIO):
+        check_heaps(path.getvalue())
+    elif os.path.getsize(path):
+        with (
+            open(path, "rb") as raw,
+            mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            check_heaps(content)
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:

@@ -1,0 +1,115 @@
+import collections
+import os
+import pathlib
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+
+import keras
+import pytest
+
+import keras_qat
+
+L = keras.layers
+ROOT = pathlib.Path(__file__).parents[2]
+WORKER = pathlib.Path(__file__).with_name("mutations.py")
+OLD = ("convolutions", "functions_of_shapes", "nested", "recurrent", "dict_inputs", "compiled")
+OLD += ("operators", "wrappers")
+# A damaged file is read in well under a second; this is for a machine that is busy.
+LONGEST = 300
+
+
+@pytest.fixture
+def bases(keras2, tmp_path):
+    """Files to damage: of Keras 2, of Keras 3, of a quantized model, and weights alone."""
+    for name in OLD:
+        shutil.copy(keras2.path(name), tmp_path / f"{name}.h5")
+    shutil.copy(keras2.folder / "nested_weights.h5", tmp_path)
+    x = keras.Input((8, 8, 3))
+    y = L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(x))
+    y = keras.ops.relu6(L.SeparableConv2D(4, 3)(y)) + 0.5
+    model = keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D()(y)))
+    model.save(tmp_path / "network.keras")
+    keras_qat.quantize_model(model).save(tmp_path / "quantized.keras")
+    layers = [keras.Input((6, 6, 2)), L.DepthwiseConv2D(3), L.Flatten(), L.Dense(2)]
+    keras.Sequential(layers).save(tmp_path / "new.h5")
+    return tmp_path
+
+
+def outcomes(folder, count):
+    """What became of each seed. A process that dies or stops is begun anew behind its seed."""
+    found, seed = {}, 0
+    while seed < count:
+        with Worker(folder, seed, count) as worker:
+            for line in worker.lines():
+                number, _, text = line.partition(" ")
+                found[int(number)], seed = text, int(number) + 1
+            if seed < count:
+                found[seed] = "HANG" if worker.hangs else f"CRASH {worker.process.wait()}"
+                seed += 1
+    return found
+
+
+class Worker:
+    """A process that loads damaged files."""
+
+    def __init__(self, folder, first, last):
+        command = [sys.executable, str(WORKER), str(folder), str(first), str(last)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self.log = open(folder / "log", "ab")
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+        self.hangs = False
+
+    def __enter__(self):
+        return self
+
+    def lines(self):
+        waiting = queue.Queue()
+
+        def read():
+            for line in self.process.stdout:
+                waiting.put(line.rstrip())
+            waiting.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            try:
+                line = waiting.get(timeout=LONGEST)
+            except queue.Empty:
+                self.hangs = True
+                return
+            if line is None:
+                return
+            if line.split(" ")[0].isdigit():
+                yield line
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+def check(folder, count):
+    found = outcomes(folder, count)
+    kinds = collections.Counter(text.partition(" ")[0] for text in found.values())
+    print(f"{count} damaged files: {dict(kinds)}")
+    assert len(found) == count
+    wrong = {seed: text for seed, text in found.items() if text not in ("loaded", "refused")}
+    assert not wrong
+    return kinds
+
+
+def test_damaged_files_are_refused(bases):
+    kinds = check(bases, 48)
+    assert kinds["refused"] > 24
+
+
+@pytest.mark.slow
+def test_2000_damaged_files_are_refused(bases):
+    kinds = check(bases, 2000)
+    assert kinds["refused"] > 1000
