@@ -38,13 +38,15 @@ _COMMUTING = {
     "STRIDED_SLICE",
     "TRANSPOSE",
 }
+# No relu does what these are for.
+_GATES = {"hard_sigmoid", "log_sigmoid", "sparse_sigmoid"}
 _OWN_NAMES = {QHardSwish: "hard_silu", QLeakyReLU: "leaky_relu", QPReLU: "PReLU", QReLU: "relu"}
 
 
 def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
     """Finds activations that are operators of their own, where a fused one would cost nothing.
 
-    What a sigmoid, a softmax or an output of the model computes is not in question.
+    What a gate, a softmax or an output of the model computes is not in question.
 
     Args:
         linked: The model.
@@ -96,8 +98,7 @@ def _activation(layer: Any) -> str | None:
         name = layer.function.name
         if name == "parametrized_relu":
             return "a ReLU with parameters"
-        is_known = hasattr(keras.activations, name) and name not in ("exponential", "log_softmax")
-        return name if is_known else None
+        return name if name in STAND_INS and name not in _GATES else None
     return _OWN_NAMES.get(type(layer))
 
 

@@ -54,7 +54,9 @@ def test_an_activation_that_costs_an_operator(name):
         lambda: layers.ReLU(6.0, name="act"),
         lambda: layers.Activation("sigmoid", name="act"),
         lambda: layers.Softmax(name="act"),
-        lambda: layers.Lambda(ops.exp, name="act"),
+        lambda: layers.Activation("hard_sigmoid", name="act"),
+        lambda: layers.Activation("exponential", name="act"),
+        lambda: layers.Lambda(ops.square, name="act"),
     ],
 )
 def test_what_is_fused_or_no_mere_activation_is_none(layer):
