@@ -164,6 +164,10 @@ class TargetError(KerasQatError, ValueError):
         self.violations = tuple(violations)
 
 
+class NewerVersionError(KerasQatError, ValueError):
+    """A later version of the package saved the model in a way that this one does not know."""
+
+
 class LiteRTFormatError(KerasQatError, ValueError):
     """A LiteRT model is malformed or asks for something that the format cannot express."""
 

@@ -1,13 +1,14 @@
 """Saving and loading; a fresh process that imports `keras_qat` alone is the oracle."""
 
 import json
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
 import keras_qat
-from keras_qat.errors import MissingRangeError
+from keras_qat.errors import MissingRangeError, NewerVersionError
 from keras_qat.layers import QuantizedModel
 from keras_qat.litert import to_bytes
 from keras_qat.lowering import lower_model
@@ -129,3 +130,33 @@ def test_several_inputs_outputs_and_shared_layers_load(tmp_path):
     for one, two in zip(first, second, strict=True):
         assert (np.asarray(one) == np.asarray(two)).all()
     assert bytes_of(other) == bytes_of(model)
+
+
+def rewritten(path, version):
+    """Says in a saved model that another version wrote it."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    assert config["config"]["keras_qat_version"] == keras_qat.__version__
+    config["config"]["keras_qat_version"] = version
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (parts | {"config.json": json.dumps(config)}).items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("make", [keras_qat.quantize_model, keras_qat.clone_model])
+def test_a_model_of_a_later_major_version_is_refused(make, tmp_path):
+    path = tmp_path / "q.keras"
+    make(small_network()).save(path)
+    rewritten(path, "7.1.0")
+    with pytest.raises(NewerVersionError, match="keras_qat 7.1.0.*upgrade 'keras_qat>=7'") as error:
+        keras.models.load_model(path)
+    assert error.value.layer == "small_network"
+
+
+@pytest.mark.parametrize("version", ["0.0.1", "0.99.0"])
+def test_a_model_of_the_same_major_version_loads(version, tmp_path):
+    path = tmp_path / "q.keras"
+    quantized_small_network().save(path)
+    rewritten(path, version)
+    assert bytes_of(keras.models.load_model(path)) == bytes_of(quantized_small_network())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import keras
 
 from keras_qat.graph import layer_of
@@ -10,7 +12,11 @@ from keras_qat.layers.registry import register
 
 
 class TrainingOnly(MovesValues):
-    """Base class of layers that return their input at inference."""
+    """Base class of layers that return their input at inference.
+
+    Unlike Keras's own they save the state of their random numbers, so that a training that is
+    resumed drops what it would have dropped.
+    """
 
     operators = ()
     makes_operator = False
@@ -22,6 +28,24 @@ class TrainingOnly(MovesValues):
     def lower(self, builder, *inputs):
         """Adds nothing."""
         return inputs[0]
+
+    def save_own_variables(self, store):
+        """Saves the state of the random numbers; there are no weights."""
+        for name, state in self._random_states():
+            store[name] = state
+
+    def load_own_variables(self, store):
+        """Loads the state of the random numbers, if the file has it."""
+        for name, state in self._random_states():
+            if name in store.keys():
+                state.assign(store[name])
+
+    def _random_states(self) -> Iterator[tuple[str, keras.Variable]]:
+        """What Keras counts among the variables, and not among the weights."""
+        weights = {id(weight) for weight in self.weights}
+        states = [each for each in self.variables if id(each) not in weights]
+        for position, state in enumerate(states):
+            yield f"random_state_{position}", state
 
 
 @register(layer_of(keras.layers.Dropout))

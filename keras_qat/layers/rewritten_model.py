@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from keras_qat.errors import NewerVersionError
 from keras_qat.graph import read_model
+from keras_qat.version import __version__
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -32,3 +34,31 @@ class RewrittenModel(keras.Model):
         # Layers say it, for they are kept whoever saves or clones the model.
         makers = (graph.nodes[edge.node].head for edge in graph.output_edges)
         self.output_names = [getattr(each, "output_name", None) or each.name for each in makers]
+
+    def get_config(self):
+        """Returns the functional configuration, and the version of the package that wrote it."""
+        return {**super().get_config(), "keras_qat_version": __version__}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model of a configuration.
+
+        Raises:
+            NewerVersionError: If a later major version of the package wrote it.
+        """
+        config = dict(config)
+        written = str(config.pop("keras_qat_version", __version__))
+        if _major(written) > _major(__version__):
+            raise NewerVersionError(
+                "The model was saved by a later major version of keras_qat.",
+                layer=config.get("name"),
+                received=f"a model of keras_qat {written}",
+                expected=f"one of keras_qat {__version__} or earlier",
+                fix=f"pip install --upgrade 'keras_qat>={_major(written)}'",
+            )
+        return super().from_config(config, custom_objects=custom_objects)
+
+
+def _major(version: str) -> int:
+    number = version.partition(".")[0]
+    return int(number) if number.isdecimal() else 0
