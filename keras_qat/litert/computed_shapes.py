@@ -1,59 +1,133 @@
-"""Shapes that kernels compute from constants, whatever shape the file states for the result.
+"""Shapes that kernels compute, whatever shape the file states for the result.
 
-A damaged constant there is an allocation of any size.
+A damaged constant there is an allocation of any size, and XNNPACK reads constants by the shape that
+is stated for what is computed from them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from keras_qat.litert.flatbuffer import Record
+from keras_qat.litert.schema_enums import name_of
 
-Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def _padded(shape: np.ndarray, pads: np.ndarray) -> np.ndarray:
-    return shape + pads.reshape(-1, 2).sum(axis=1)
-
-
-def _resized(shape: np.ndarray, size: np.ndarray) -> np.ndarray:
-    return np.concatenate([shape[:1], size, shape[3:]])
+Shape = list[int]  # -1 for a dynamic dimension
+# From the shapes of the inputs, the values of the constant that states a shape, and the options.
+Rule = Callable[[Sequence[Shape], np.ndarray, Record], Shape]
 
 
-def _given(shape: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return target
+def _padded(shapes, constant, options):
+    before_and_after = constant.reshape(-1, 2).sum(axis=1).tolist()
+    pairs = zip(shapes[0], before_and_after, strict=True)
+    return [n + more if n >= 0 else n for n, more in pairs]
 
 
-# From the shape of the first input and the values of the second.
-RULES: dict[str, Rule] = {
-    "PAD": _padded,
-    "PADV2": _padded,
-    "MIRROR_PAD": _padded,
-    "TILE": lambda shape, multiples: shape * multiples,
-    "BROADCAST_TO": _given,
-    "RESIZE_BILINEAR": _resized,
-    "RESIZE_NEAREST_NEIGHBOR": _resized,
+def _tiled(shapes, constant, options):
+    pairs = zip(shapes[0], constant.tolist(), strict=True)
+    return [n * times if n >= 0 else n for n, times in pairs]
+
+
+def _resized(shapes, constant, options):
+    batch, _, _, channels = shapes[0]
+    return [batch, *constant.tolist(), channels]
+
+
+def _given(shapes, constant, options):
+    return constant.tolist()
+
+
+def _unchanged(shapes, constant, options):
+    return shapes[0]
+
+
+def _convolved(shapes, constant, options):
+    batch, height, width, _ = shapes[0]
+    channels, *kernel, _ = shapes[1]
+    return [batch, *_windows([height, width], kernel, options), channels]
+
+
+def _convolved_by_depth(shapes, constant, options):
+    batch, height, width, _ = shapes[0]
+    _, *kernel, channels = shapes[1]
+    return [batch, *_windows([height, width], kernel, options), channels]
+
+
+def _pooled(shapes, constant, options):
+    batch, height, width, channels = shapes[0]
+    kernel = [options["filter_height"], options["filter_width"]]
+    return [batch, *_windows([height, width], kernel, options), channels]
+
+
+def _windows(image: Shape, kernel: Shape, options: Record) -> Shape:
+    """How many windows fit, along each axis (`ComputeOutSize` in `kernels/padding.h`)."""
+    result = []
+    for axis, size, window in zip("hw", image, kernel, strict=True):
+        reach = (window - 1) * options.get(f"dilation_{axis}_factor", 1)
+        if name_of("Padding", options["padding"]) == "SAME":
+            reach = 0
+        result.append(-(-(size - reach) // options[f"stride_{axis}"]) if size >= 0 else -1)
+    return result
+
+
+# The result has the shape of the input.
+ELEMENTWISE = set(
+    """
+    ABS CAST CEIL COS DENSIFY DEQUANTIZE ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC
+    LOGICAL_NOT LOG_SOFTMAX NEG QUANTIZE RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 ROUND RSQRT SIN SOFTMAX
+    SQRT SQUARE TANH
+    """.split()
+)
+
+# Which input is the constant that states a shape, and the rule.
+RULES: dict[str, tuple[int | None, Rule]] = {
+    "PAD": (1, _padded),
+    "PADV2": (1, _padded),
+    "MIRROR_PAD": (1, _padded),
+    "TILE": (1, _tiled),
+    "FILL": (0, _given),
+    "BROADCAST_TO": (1, _given),
+    "RESIZE_BILINEAR": (1, _resized),
+    "RESIZE_NEAREST_NEIGHBOR": (1, _resized),
+    "TRANSPOSE_CONV": (0, _given),
+    "CONV_2D": (None, _convolved),
+    "DEPTHWISE_CONV_2D": (None, _convolved_by_depth),
+    "AVERAGE_POOL_2D": (None, _pooled),
+    "L2_POOL_2D": (None, _pooled),
+    "MAX_POOL_2D": (None, _pooled),
 }
+RULES.update(dict.fromkeys(ELEMENTWISE, (None, _unchanged)))
 
 
-def computed_shape(name: str, tensor: Record, constant: memoryview | None) -> list[int] | None:
+def computed_shape(
+    name: str,
+    inputs: Sequence[Record | None],
+    constants: Sequence[np.ndarray | None],
+    options: Record | None,
+) -> Shape | None:
     """Returns the shape that a kernel will compute for its result.
 
     Args:
         name: Name of the operator.
-        tensor: The table of its first input.
-        constant: The data of its second input, an int32 tensor.
+        inputs: The tables of its inputs.
+        constants: The values of those that are int32 constants.
+        options: The table of its options.
 
     Returns:
-        The shape, or `None` if it is not computed from a constant, or cannot be.
+        The shape, with -1 for a dynamic dimension, or `None` if it is not known before the
+        operator runs, or the operands do not fit each other, which the kernel will refuse.
     """
-    if constant is None or name not in RULES or tensor["shape"] is None:
+    at, rule = RULES.get(name, (None, None))
+    if rule is None or (at is not None and constants[at] is None):
         return None
-    values = np.frombuffer(constant, "<i4").astype(np.int64)
-    shape = tensor["shape"].astype(np.int64)
+    values = constants[at] if at is not None else None
+    shapes = [[] if tensor is None else _sizes(tensor) for tensor in inputs]
     try:
-        return RULES[name](shape, values).tolist()
-    except ValueError:  # the kernel will refuse operands that do not fit each other
+        return rule(
+            shapes,
+            np.zeros(0) if values is None else values.astype(np.int64),
+            Record("none") if options is None else options,
+        )
+    except ValueError:
         return None
 
 
@@ -64,9 +138,17 @@ def contradicts(stated: Record, computed: list[int]) -> bool:
         stated: The table of the tensor.
         computed: The shape.
     """
-    shape = [] if stated["shape"] is None else stated["shape"].tolist()
-    signature = stated["shape_signature"]
-    sizes = shape if signature is None or not signature.size else signature.tolist()
-    if len(shape) != len(computed):
-        return bool(shape)  # a scalar's shape is written for one that is not known, too
-    return any(a != b for a, b in zip(sizes, computed, strict=True) if a >= 0)
+    sizes = _sizes(stated)
+    if not sizes or not computed:  # a scalar's shape is written for one that is not known, too
+        return False
+    if len(sizes) != len(computed):
+        return True
+    return any(min(a, b) >= 0 and a != b for a, b in zip(sizes, computed, strict=True))
+
+
+def _sizes(tensor: Record) -> list[int]:
+    """The dimensions of a tensor, -1 for a dynamic one."""
+    for name in ("shape_signature", "shape"):
+        if tensor[name] is not None and tensor[name].size:
+            return tensor[name].tolist()
+    return []

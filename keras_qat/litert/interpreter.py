@@ -1,7 +1,7 @@
 """Running a `.tflite` file with LiteRT's own interpreter, in batches."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,12 +91,12 @@ class Runner:
         check_runnable(file)
         content = file.content
         plain = _interpreter(content, kernels, num_threads)
-        self.inputs = tuple(_details(d) for d in plain.get_input_details())
-        self.outputs = tuple(_details(d) for d in plain.get_output_details())
+        self.inputs = _all_details(plain.get_input_details)
+        self.outputs = _all_details(plain.get_output_details)
         self._interpreter = plain
         if expose_all:
             self._interpreter = _interpreter(expose_tensors(content), kernels, num_threads)
-        self._read = tuple(_details(d) for d in self._interpreter.get_output_details())
+        self._read = _all_details(self._interpreter.get_output_details)
         self.details = {details.name: details for details in self.inputs + self._read}
         self._allocated: list[tuple[int, ...]] | None = None
         self._expose_all = expose_all
@@ -235,6 +235,13 @@ def _interpreter(content: bytes, kernels: str, num_threads: int) -> Any:
         )
     except (RuntimeError, ValueError) as error:
         raise LiteRTFormatError(f"LiteRT cannot load the file: {error}") from error
+
+
+def _all_details(describe: Callable[[], list[dict[str, Any]]]) -> tuple[TensorDetails, ...]:
+    try:
+        return tuple(map(_details, describe()))
+    except ValueError as error:  # a name that is not UTF-8
+        raise LiteRTFormatError(f"LiteRT cannot describe the file's tensors: {error}") from error
 
 
 def _details(raw: dict[str, Any]) -> TensorDetails:

@@ -1,13 +1,17 @@
 """What a sound file must keep to besides, so that LiteRT's interpreter does not stop the process.
 
-The interpreter returns an error for most of what its kernels cannot compute, but some of their
+The interpreter returns an error for most of what its kernels cannot compute. But some of their
 checks abort (`TFLITE_CHECK` in
-https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/kernels), and memory that is
-not there is not noticed before it is used.
+https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/kernels), XNNPACK reads
+operands before anything has been checked, and memory that is not there is not noticed before it is
+used.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,8 +19,24 @@ from keras_qat.errors import LiteRTFormatError
 from keras_qat.litert.computed_shapes import computed_shape, contradicts
 from keras_qat.litert.element_types import dense_bytes, element_type
 from keras_qat.litert.flatbuffer import Damage, Record
-from keras_qat.litert.operands import Operands, operands
+from keras_qat.litert.operands import operands
 from keras_qat.litert.reader import LiteRTFile
+from keras_qat.litert.schema_tables import tables
+
+SIZES = ("stride_", "dilation_", "filter_", "block_size")
+_LARGEST_SIZE = 2**15
+_MEMORY = 2**36  # bytes, where the system does not say
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """An operator with the tables of its tensors."""
+
+    name: str
+    inputs: list[Record | None]
+    outputs: list[Record]
+    options: Record | None
+    where: str
 
 
 def check_runnable(file: LiteRTFile) -> None:
@@ -26,25 +46,23 @@ def check_runnable(file: LiteRTFile) -> None:
         file: A file that `read` found sound.
 
     Raises:
-        LiteRTFormatError: if a kernel would abort on its quantization, or its tensors take more
-            memory than the machine has.
+        LiteRTFormatError: if operators lack operands or have options of others, a kernel would
+            abort on its quantization, or the tensors take more memory than the machine has.
     """
     try:
         for i, subgraph in enumerate(file.model["subgraphs"]):
             where = f"Model.subgraphs[{i}]"
             _check_memory(subgraph["tensors"], where)
             for j, tensor in enumerate(subgraph["tensors"]):
-                _check_scales(tensor, f"{where}.tensors[{j}] {tensor['name']!r}")
+                _check_quantization(tensor, f"{where}.tensors[{j}] {tensor['name']!r}")
             for j, operator in enumerate(subgraph["operators"] or ()):
                 name = file.operator_name(operator)
-                at = f"{where}.operators[{j}] ({name})"
-                inputs, outputs = _operands(operator, subgraph["tensors"])
-                options = operator["builtin_options"]
-                _check_operands(operands().get(name), inputs, outputs, options, at)
-                check = KERNEL_CHECKS.get(name)
-                if check:
-                    check(inputs, outputs, options, at)
-                _check_computed_shape(file, name, inputs, outputs, at)
+                call = _call(
+                    name, operator, subgraph["tensors"], f"{where}.operators[{j}] ({name})"
+                )
+                _check_operands(call)
+                _check_computed_shape(file, call)
+                KERNEL_CHECKS.get(name, lambda _: None)(call)
     except Damage as damage:
         raise LiteRTFormatError(
             f"LiteRT cannot run the file {file.name!r}.",
@@ -52,8 +70,22 @@ def check_runnable(file: LiteRTFile) -> None:
         ) from None
 
 
+def _call(name: str, operator: Record, tensors: Sequence[Record], where: str) -> _Call:
+    inputs = [] if operator["inputs"] is None else operator["inputs"].tolist()
+    outputs = [] if operator["outputs"] is None else operator["outputs"].tolist()
+    return _Call(
+        name,
+        [tensors[i] if i >= 0 else None for i in inputs],
+        [tensors[i] for i in outputs],
+        operator["builtin_options"] or operator["builtin_options2"],
+        where,
+    )
+
+
 def _check_memory(tensors: Sequence[Record], where: str) -> None:
-    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    names = getattr(os, "sysconf_names", {})  # not on Windows
+    known = "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else _MEMORY
     needed = sum(
         dense_bytes(() if tensor["shape"] is None else tensor["shape"], dtype) or 0
         for tensor in tensors
@@ -69,91 +101,89 @@ def _scales(tensor: Record | None) -> np.ndarray:
     return np.zeros(0, np.float32) if scale is None else scale
 
 
-def _check_scales(tensor: Record, where: str) -> None:
+def _check_quantization(tensor: Record, where: str) -> None:
     scales = _scales(tensor)
-    if not (np.isfinite(scales) & (scales > 0)).all():
-        raise Damage(f"{where}.quantization.scale", "scales must be positive and finite")
+    if not (np.isfinite(scales) & (scales >= np.finfo(np.float32).tiny)).all():
+        what = "scales must be positive, finite and no denormal numbers"
+        raise Damage(f"{where}.quantization.scale", what)
+    if scales.size:
+        dtype = element_type(tensor["type"])
+        limits = np.iinfo(dtype if dtype in ("int8", "uint8", "int16") else "int32")
+        zeros = tensor["quantization"]["zero_point"]
+        if not ((zeros >= limits.min) & (zeros <= limits.max)).all():
+            raise Damage(f"{where}.quantization.zero_point", f"one is not of type {limits.dtype}")
 
 
-def _operands(
-    operator: Record, tensors: Sequence[Record]
-) -> tuple[list[Record | None], list[Record]]:
-    inputs = [] if operator["inputs"] is None else operator["inputs"].tolist()
-    outputs = [] if operator["outputs"] is None else operator["outputs"].tolist()
-    return [tensors[i] if i >= 0 else None for i in inputs], [tensors[i] for i in outputs]
-
-
-def _check_operands(
-    wanted: Operands | None,
-    inputs: list[Record | None],
-    outputs: list[Record],
-    options: Record | None,
-    where: str,
-) -> None:
+def _check_operands(call: _Call) -> None:
+    wanted = operands().get(call.name)
     if wanted is None:
         return
     (least, most), (fewest, limit) = wanted.inputs, wanted.outputs
-    if not (least <= len(inputs) <= most and fewest <= len(outputs) <= limit):
-        raise Damage(where, f"it has {len(inputs)} inputs and {len(outputs)} outputs")
-    if None in inputs[:least]:
-        raise Damage(where, f"input {inputs.index(None)} is absent")
-    if options is not None and options.table != wanted.options:
-        raise Damage(where, f"its options are {options.table}, not {wanted.options or 'none'}")
+    if not (least <= len(call.inputs) <= most and fewest <= len(call.outputs) <= limit):
+        counts = f"{len(call.inputs)} inputs and {len(call.outputs)} outputs"
+        raise Damage(call.where, f"it has {counts}")
+    required = call.inputs[: max(least, 2)]  # what may be absent is a bias, the third or fourth
+    if None in required:
+        raise Damage(call.where, f"input {required.index(None)} is absent")
+    if call.options is not None and call.options.table != wanted.options:
+        wants = wanted.options or "none"
+        raise Damage(call.where, f"its options are {call.options.table}, not {wants}")
+    _check_sizes(call, wanted.options)
 
 
-def _check_computed_shape(
-    file: LiteRTFile,
-    name: str,
-    inputs: list[Record | None],
-    outputs: list[Record],
-    where: str,
-) -> None:
-    if len(inputs) < 2 or inputs[0] is None or inputs[1] is None:
-        return
-    if element_type(inputs[1]["type"]) != "int32":
-        return
-    computed = computed_shape(name, inputs[0], file.data(inputs[1]))
-    if computed is not None and contradicts(outputs[0], computed):
-        raise Damage(where, f"its result will be of shape {computed}, which the file denies")
+def _check_sizes(call: _Call, table: str | None) -> None:
+    """Strides, windows and blocks are divided by, and multiplied without a look at the product."""
+    for field in tables().get(table or "", ()):
+        if field is not None and field.name.startswith(SIZES):
+            value = field.default if call.options is None else call.options[field.name]
+            if not 1 <= value <= _LARGEST_SIZE:
+                raise Damage(call.where, f"{field.name} is {value}")
 
 
-def _check_sum(
-    inputs: list[Record | None], outputs: list[Record], options: Record | None, where: str
-) -> None:
+def _check_computed_shape(file: LiteRTFile, call: _Call) -> None:
+    constants = [_int32_values(file, tensor) for tensor in call.inputs]
+    computed = computed_shape(call.name, call.inputs, constants, call.options)
+    if computed is not None and contradicts(call.outputs[0], computed):
+        stated = call.outputs[0]["shape"].tolist()
+        raise Damage(call.where, f"its result has shape {computed}, but the file says {stated}")
+
+
+def _int32_values(file: LiteRTFile, tensor: Record | None) -> np.ndarray | None:
+    if tensor is None or element_type(tensor["type"]) != "int32":
+        return None
+    data = file.data(tensor)
+    return None if data is None else np.frombuffer(data, "<i4")
+
+
+def _check_sum(call: _Call) -> None:
     """ADD and SUB abort unless each rescaling is by less than one (`add.cc`, `sub.cc`)."""
-    scales = [_scales(tensor) for tensor in [*inputs[:2], *outputs[:1]]]
-    if len(scales) < 3 or any(scale.size != 1 for scale in scales):
-        return
-    if element_type(outputs[0]["type"]) not in ("int8", "uint8", "int16"):
+    dtype = element_type(call.outputs[0]["type"])
+    scales = [_scales(tensor) for tensor in (*call.inputs, *call.outputs)]
+    if dtype not in ("int8", "uint8", "int16") or any(scale.size != 1 for scale in scales):
         return
     first, second, result = (float(scale[0]) for scale in scales)
-    shift = 15 if element_type(outputs[0]["type"]) == "int16" else 20
-    multiplier = 2 * max(first, second) / (2**shift * result)
+    multiplier = 2 * max(first, second) / (2 ** (15 if dtype == "int16" else 20) * result)
     if not 0 < multiplier < 1:
-        raise Damage(where, f"the scales {first}, {second} and {result} are too far apart")
+        raise Damage(call.where, f"the scales {first}, {second} and {result} are too far apart")
 
 
-def _check_softmax(
-    inputs: list[Record | None], outputs: list[Record], options: Record | None, where: str
-) -> None:
+def _check_softmax(call: _Call) -> None:
     """SOFTMAX aborts unless logits are rescaled by more than one (`softmax_quantized_common`)."""
-    beta = 1.0 if options is None or "beta" not in options else options["beta"]
-    for scale in _scales(inputs[0] if inputs else None):
+    beta = 1.0 if call.options is None or call.name != "SOFTMAX" else call.options["beta"]
+    for scale in _scales(call.inputs[0]):
         if not beta * float(scale) * 2**26 > 1:
-            raise Damage(where, f"scale {scale} and beta {beta} are too small")
+            raise Damage(call.where, f"scale {scale} and beta {beta} are too small")
 
 
-def _check_moves(
-    inputs: list[Record | None], outputs: list[Record], options: Record | None, where: str
-) -> None:
-    """RESHAPE copies as many bytes as its input has (`reshape.cc`); no kernel here converts."""
-    types = {t["type"] for t in outputs} | {t["type"] for t in inputs[:1] if t is not None}
+def _check_moves(call: _Call) -> None:
+    """RESHAPE copies as many bytes as its result has (`reshape.cc`); no kernel here converts."""
+    types = {tensor["type"] for tensor in (*call.inputs[:1], *call.outputs) if tensor is not None}
     if len(types) > 1:
-        raise Damage(where, f"its tensors are of types {sorted(map(element_type, types))}")
+        raise Damage(call.where, f"its tensors are of types {sorted(map(element_type, types))}")
 
 
-_Check = Callable[[list[Record | None], list[Record], Record | None, str], None]
-KERNEL_CHECKS: dict[str, _Check] = {
+# Run after `_check_operands`, so that what the operators need is there.
+KERNEL_CHECKS: dict[str, Callable[[_Call], None]] = {
     "ADD": _check_sum,
     "SUB": _check_sum,
     "SOFTMAX": _check_softmax,
