@@ -7,7 +7,7 @@ Everything that `keras_qat` raises on purpose derives from `KerasQatError`, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 
 class KerasQatError(Exception):
@@ -159,7 +159,7 @@ class TargetError(KerasQatError, ValueError):
         **parts: Arguments of `KerasQatError`.
     """
 
-    def __init__(self, what: str, *, violations: Sequence[object] = (), **parts):
+    def __init__(self, what: str, *, violations: Sequence[Any] = (), **parts):
         super().__init__(what, **parts)
         self.violations = tuple(violations)
 

@@ -21,6 +21,7 @@ from keras_qat.checking.ranges import tensor_ranges
 from keras_qat.checking.report import CheckReport
 from keras_qat.checking.rows import rows_of, rows_of_quantized
 from keras_qat.checking.statistics import estimated, observed
+from keras_qat.checking.targets import target_findings
 from keras_qat.checking.tensors import weight_findings, wide_activations
 from keras_qat.checking.trial import Trial
 from keras_qat.cloning import check_float, input_errors, weight_errors
@@ -37,6 +38,7 @@ from keras_qat.passes.pixel_inputs import pixel_inputs
 from keras_qat.passes.quantize_inputs import quantize_inputs
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.scheme import Scheme, get_scheme
+from keras_qat.targets import Target, get_target
 
 # What looks for warnings, in the order in which they are listed.
 FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
@@ -52,7 +54,11 @@ _MOST_BATCHES = 4
 
 @float32_policy()
 def check(
-    model: keras.Model, scheme: str | Scheme = "int8", *, calibration_data: Any = None
+    model: keras.Model,
+    scheme: str | Scheme = "int8",
+    *,
+    calibration_data: Any = None,
+    target: str | None = None,
 ) -> CheckReport:
     """Says what each layer of a model will become, and what stands in the way.
 
@@ -68,6 +74,9 @@ def check(
         calibration_data: Data of the kinds that `calibrate` takes, of which the first four batches
             are used: without it findings about ranges, and about biases, rely on what batch
             normalizations say.
+        target: Where the file is to run, such as `"tflite-micro"`, see `export_litert`: each
+            operator that does not run there is a finding. One limit is about ranges, and needs
+            `calibration_data`: RELU6 of `"tflite-micro"`.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.
@@ -77,6 +86,7 @@ def check(
             quantized model.
         InvalidSchemeError: If the scheme is unknown.
         InvalidDataError: If the data does not fit.
+        InvalidTargetError: If there is no profile of `target`.
 
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv"),
@@ -86,8 +96,9 @@ def check(
     conv -> conv (QConv2D) fold_batch_norms
     norm -> conv (QConv2D) fold_batch_norms
     """
+    profile = None if target is None else get_target(target)
     if isinstance(model, QuantizedModel):
-        return _check_quantized(model, calibration_data)
+        return _check_quantized(model, calibration_data, profile)
     resolved = get_scheme(scheme)
     try:
         graph = read_any_model(model)
@@ -112,12 +123,14 @@ def check(
         model=model.name,
         scheme=resolved.name,
         layers=tuple(rows_of(inlined, log, graph, made, ranges)),
-        findings=(*map(error_finding, errors), *_warnings(linked)),
+        findings=(*map(error_finding, errors), *_findings(linked, profile)),
         rewrites=tuple(log),
     )
 
 
-def _check_quantized(model: QuantizedModel, calibration_data: Any) -> CheckReport:
+def _check_quantized(
+    model: QuantizedModel, calibration_data: Any, profile: Target | None
+) -> CheckReport:
     graph = read_model(model)
     data = _batches(graph, calibration_data)
     linked = LinkedModel(graph, observed(graph, data), is_quantized=True)
@@ -126,7 +139,7 @@ def _check_quantized(model: QuantizedModel, calibration_data: Any) -> CheckRepor
     name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
     rows = rows_of_quantized(graph, model.rewrite_log, ranges)
     return CheckReport(
-        model.name, name, tuple(rows), tuple(_warnings(linked)), tuple(model.rewrite_log)
+        model.name, name, tuple(rows), tuple(_findings(linked, profile)), tuple(model.rewrite_log)
     )
 
 
@@ -151,10 +164,13 @@ def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
     return LinkedModel(made, statistics)
 
 
-def _warnings(linked: LinkedModel | None) -> Iterator[Finding]:
-    if linked is not None:
-        for find in FINDERS:
-            yield from find(linked)
+def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Finding]:
+    if linked is None:
+        return
+    if profile is not None:
+        yield from target_findings(linked.graph, profile)
+    for find in FINDERS:
+        yield from find(linked)
 
 
 def _batches(graph: Graph, data: Any) -> list[Batch]:

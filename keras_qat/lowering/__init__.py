@@ -2,6 +2,18 @@
 
 from keras_qat.lowering.builder import Builder
 from keras_qat.lowering.end_types import INFERENCE_TYPES
-from keras_qat.lowering.exporting import check_float_layers, export_litert, lower_model
+from keras_qat.lowering.exporting import (
+    check_float_layers,
+    export_litert,
+    lower_graph,
+    lower_model,
+)
 
-__all__ = ["INFERENCE_TYPES", "Builder", "check_float_layers", "export_litert", "lower_model"]
+__all__ = [
+    "INFERENCE_TYPES",
+    "Builder",
+    "check_float_layers",
+    "export_litert",
+    "lower_graph",
+    "lower_model",
+]

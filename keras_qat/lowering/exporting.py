@@ -155,6 +155,33 @@ def lower_model(
     if quantized_input_stats is not None:
         set_input_stats(model, quantized_input_stats)
     check_input_stats(model)
+    lowered, tensors = _lower(graph, input_types, output_types)
+    lacking = model.lacking_ranges
+    if lacking:  # only now are the operators known that the error names
+        raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
+    return lowered
+
+
+def lower_graph(graph: Graph) -> Model:
+    """Lowers a graph of linked layers, with the types of its scheme at both ends.
+
+    Args:
+        graph: Each node but the inputs is a call of a layer that is built and linked. It needs no
+            ranges: scales mean nothing then.
+
+    Returns:
+        The `keras_qat.litert.Model`.
+    """
+    own, ids = _own_type(graph), _ids(graph)
+    input_types = end_types(None, list(graph.inputs), "inputs", ids, default=own)
+    output_types = end_types(None, _output_names(graph), "outputs", default=own)
+    return _lower(graph, input_types, output_types)[0]
+
+
+def _lower(
+    graph: Graph, input_types: Mapping[str, str], output_types: Mapping[str, str]
+) -> tuple[Model, dict[Edge, Tensor]]:
+    """Asks each layer for its operators; also returns the tensor of each edge."""
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
     inputs = _lower_inputs(graph, tensors, input_types)
@@ -166,10 +193,7 @@ def lower_model(
                 arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
     outputs = _lower_outputs(builder, graph, tensors, output_types)
-    lacking = model.lacking_ranges
-    if lacking:  # only now are the operators known that the error names
-        raise missing_ranges(lacking, tensor_uses(graph, tensors, builder.operators))
-    return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
+    return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators)), tensors
 
 
 def check_float_layers(model: QuantizedModel) -> None:

@@ -1,0 +1,85 @@
+"""check(target=...): what would not run there, before any training."""
+
+import keras
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import InvalidTargetError
+from keras_qat.lowering import lower_model
+from keras_qat.targets import TARGETS, get_target, violations
+from tests.layers.contract import Prepared
+from tests.layers.test_contract import CASES
+from tests.models import images, network
+
+
+def of_target(report):
+    return [each for each in report.findings if each.code.startswith("target-")]
+
+
+def lookup():
+    x = keras.Input((8, 8, 3))
+    return keras.Model(x, layers.Activation("softplus", name="act")(layers.Conv2D(4, 3)(x)))
+
+
+def test_without_a_target_nothing_is_asked():
+    assert not of_target(keras_qat.check(network()))
+
+
+def test_an_error_that_quantize_model_does_not_raise():
+    report = keras_qat.check(network(), target="edgetpu")
+    (finding,) = of_target(report)
+    assert (finding.level, finding.code, finding.layer) == ("error", "target-limit", "head")
+    assert "int8_per_tensor" in finding.fix and not report.ok
+    keras_qat.quantize_model(network())
+
+
+def test_a_warning_that_is_about_the_cpu():
+    report = keras_qat.check(lookup(), target="ethos-u")
+    assert report.ok
+    assert [(each.level, each.code, each.tensor) for each in of_target(report)] == [
+        ("warning", "target-operator", "act/wide"),
+        ("warning", "target-operator", "act"),
+    ]
+    assert all("runs on the CPU" in str(each) for each in of_target(report))
+    assert not of_target(keras_qat.check(lookup(), target="tflite-micro"))
+
+
+def test_each_limit_of_a_layer_is_listed_once():
+    x = keras.Input((8, 8, 3))
+    report = keras_qat.check(
+        keras.Model(x, layers.LayerNormalization(name="norm")(x)), target="tflite-micro"
+    )
+    found = [each.message.partition(" ")[0] for each in of_target(report)]
+    assert sorted(found) == sorted(set(found)) and {"FLOOR_DIV", "GATHER", "SUM"} <= set(found)
+
+
+def test_a_quantized_model_may_be_checked_too():
+    qat = keras_qat.quantize_model(network(), overrides={layers.Dense: "int8_per_tensor"})
+    keras_qat.calibrate(qat, images(), verbose=0)
+    assert not of_target(keras_qat.check(qat, target="edgetpu"))
+    assert of_target(keras_qat.check(keras_qat.quantize_model(network()), target="edgetpu"))
+
+
+def test_the_scheme_counts():
+    assert not of_target(keras_qat.check(network(), "int8_per_tensor", target="edgetpu"))
+    assert of_target(keras_qat.check(network(), "uint8", target="tflite-micro"))
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(InvalidTargetError):
+        keras_qat.check(network(), target="coral")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_is_found_is_what_the_export_refuses(case):
+    """Before any calibration the operators are the same; only RELU6 is about ranges."""
+    prepared = Prepared(case)
+    data = tuple(prepared.arrays) if case.name == "relu" else None
+    exported = lower_model(prepared.quantized)
+    for target in TARGETS:
+        expected = {(v.layer, v.operator) for v in violations(exported, get_target(target))}
+        report = keras_qat.check(prepared.keras_model, calibration_data=data, target=target)
+        found = of_target(report)
+        assert {(f.layer, f.message.partition(" ")[0]) for f in found} == expected, target

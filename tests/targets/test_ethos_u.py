@@ -1,0 +1,109 @@
+"""The profile "ethos-u" against vela: what it leaves to the CPU is what the profile says."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from keras import layers
+
+import keras_qat
+from keras_qat.litert import to_bytes
+from keras_qat.lowering import lower_model
+from keras_qat.targets import get_target, violations
+from tests.layers.contract import Prepared, branches, layer, randomize
+from tests.layers.test_contract import CASES
+from tests.vela import compiled_by_vela
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("ethosu") is None,
+        reason="needs ethos-u-vela: pip install -e '.[vela]'",
+    ),
+]
+
+
+def left_to_cpu(model):
+    """The tensors made by operators that vela leaves as they are."""
+    compiled = schema.ModelT.InitFromPackedBuf(compiled_by_vela(to_bytes(model)))
+    graph, custom = compiled.subgraphs[0], schema.BuiltinOperator.CUSTOM
+    left = [
+        op for op in graph.operators if compiled.operatorCodes[op.opcodeIndex].builtinCode != custom
+    ]
+    return {graph.tensors[i].name.decode() for op in left for i in op.outputs}
+
+
+def verdict(model):
+    return {each.tensor for each in violations(model, get_target("ethos-u"))}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_verdict_on_each_operator(case):
+    model = lower_model(Prepared(case).quantized)
+    assert verdict(model) == left_to_cpu(model)
+
+
+WINDOWS = branches(
+    (32, 30, 3),
+    [layer(layers.Conv2D, 4, 3, strides=4)],
+    [layer(layers.Conv2D, 4, 7, strides=4, padding="same")],
+    [layer(layers.Conv2D, 4, 1, strides=5)],
+    [layer(layers.DepthwiseConv2D, 3, strides=3)],
+    [layer(layers.DepthwiseConv2D, 3, strides=4)],
+    [layer(layers.DepthwiseConv2D, 3, depth_multiplier=2)],
+    [layer(layers.MaxPooling2D, 4)],
+    [layer(layers.MaxPooling2D, 5, strides=4, padding="same")],
+    [layer(layers.MaxPooling2D, 9, strides=1, padding="same")],
+    [layer(layers.AveragePooling2D, 4)],
+    [layer(layers.AveragePooling2D, 8, strides=1, padding="same")],
+    [layer(layers.AveragePooling2D, 9, strides=1, padding="same")],
+    [layer(layers.AveragePooling2D, 9, strides=1)],
+    [layer(layers.AveragePooling2D, 6, strides=5, padding="same")],
+)
+SIZES = branches(
+    (4, 6, 8),
+    [layer(layers.UpSampling2D, 2, interpolation="bilinear")],
+    [layer(layers.UpSampling2D, 4, interpolation="bilinear")],
+    [layer(layers.UpSampling2D, 2)],
+    [layer(layers.UpSampling2D, 8)],
+    [layer(layers.UpSampling2D, 16)],
+    [layer(layers.UpSampling2D, (1, 2))],
+    [layer(layers.Conv2DTranspose, 3, 3, strides=1)],
+    [layer(layers.Conv2DTranspose, 3, 2, strides=2)],
+    [layer(layers.Conv2DTranspose, 3, 4, strides=2, padding="same")],
+    [layer(layers.Conv2DTranspose, 3, 4, strides=4)],
+    [layer(layers.Conv2DTranspose, 3, (1, 2), strides=(1, 2))],
+    [layer(layers.Permute, (2, 1, 3))],
+    [layer(layers.Permute, (3, 2, 1))],
+)
+ROW = branches(
+    (1, 6, 8),
+    [layer(layers.Conv2DTranspose, 3, (1, 2), strides=(1, 2))],
+    [layer(layers.Conv2DTranspose, 3, (2, 2), strides=(1, 2))],
+    [layer(layers.UpSampling2D, (1, 2))],
+    [layer(layers.UpSampling2D, (1, 4), interpolation="bilinear")],
+    [layer(layers.UpSampling2D, (4, 1))],
+)
+
+
+@pytest.mark.parametrize("build", [WINDOWS, SIZES, ROW], ids=["windows", "sizes", "row"])
+def test_verdict_at_the_limits(build):
+    """On either side of limits that no contract case comes near to."""
+    model, rng = build(), np.random.default_rng(0)
+    randomize(model, rng)
+    quantized = keras_qat.quantize_model(model)
+    data = rng.normal(size=(4, *model.input_shape[1:])).astype("float32")
+    keras_qat.calibrate(quantized, data, verbose=0)
+    lowered = lower_model(quantized)
+    assert verdict(lowered) == left_to_cpu(lowered)
+    assert verdict(lowered), "nothing beyond a limit"
+
+
+def test_softmax_of_more_positions_than_fit_in_16_bits():
+    x = keras.Input((257, 256, 2))
+    quantized = keras_qat.quantize_model(keras.Model(x, layers.Softmax(name="classes")(x)))
+    keras_qat.calibrate(quantized, np.ones((1, 257, 256, 2), "float32"), verbose=0)
+    lowered = lower_model(quantized)
+    assert verdict(lowered) == left_to_cpu(lowered) == {"classes"}

@@ -1,0 +1,31 @@
+"""The profile "litert" against the runtime that is installed."""
+
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_qat.litert import Model, Operator, Tensor, to_bytes
+from keras_qat.targets import get_target
+
+OPERATORS = get_target("litert").operators
+
+
+def refusal(code, version):
+    """What the runtime says of a file with such an operator, without preparing it to run."""
+    x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
+    content = to_bytes(Model({"x": x}, {"y": y}, (Operator(code, (x,), (y,), version),)))
+    try:
+        Interpreter(model_content=content)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("code", OPERATORS)
+def test_versions_are_those_that_the_runtime_registers(code):
+    (limit,) = OPERATORS[code].limits
+    versions = limit.alternatives[0]["version"]
+    unknown = f"Didn't find op for builtin opcode '{code}' version"
+    assert unknown not in refusal(code, versions["most"])
+    assert unknown in refusal(code, versions["most"] + 1)
+    if versions.get("least", 1) > 1:
+        assert unknown in refusal(code, versions["least"] - 1)

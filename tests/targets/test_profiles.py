@@ -1,0 +1,73 @@
+import importlib.resources
+import re
+import tomllib
+
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_qat.errors import InvalidTargetError
+from keras_qat.targets import TARGETS, get_target
+from keras_qat.targets.quantities import QUANTITIES
+
+FILES = [
+    path
+    for path in importlib.resources.files("keras_qat.targets").iterdir()
+    if path.name.endswith(".toml")
+]
+ACTIONS = next(path for path in FILES if path.name == "actions.toml")
+PROFILES = [*map(get_target, TARGETS), get_target("edgetpu").fallback]
+
+
+def quantities_of(profile):
+    limits = [*profile.every, *(x for each in profile.operators.values() for x in each.limits)]
+    return {name for limit in limits for name in limit.quantities}
+
+
+def test_every_file_is_a_profile_or_the_actions():
+    assert len(FILES) == len(PROFILES) + 1
+
+
+@pytest.mark.parametrize("wrong", ["edge-tpu", "EDGETPU", "litert-2.5", "", None, 3, ["litert"]])
+def test_an_unknown_target_is_refused_and_the_known_ones_are_named(wrong):
+    with pytest.raises(InvalidTargetError, match="'edgetpu', 'ethos-u', 'litert', 'tflite-micro'"):
+        get_target(wrong)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_lists_say_where_they_are_from(profile):
+    assert profile.sources and profile.title and profile.consequence
+    for source in profile.sources:
+        assert source.url.startswith("https://") and source.what and source.version
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", source.date)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_operators_and_quantities_are_known(profile):
+    assert profile.operators.keys() <= vars(schema.BuiltinOperator).keys()
+    assert quantities_of(profile) <= QUANTITIES.keys()
+
+
+def test_every_quantity_is_used():
+    actions = tomllib.loads(ACTIONS.read_text())["actions"]
+    used = {name for each in actions for name in each.get("when", {})}
+    assert set().union(used, *map(quantities_of, PROFILES)) == QUANTITIES.keys()
+
+
+def test_actions_are_about_known_things_and_the_last_about_all():
+    actions = tomllib.loads(ACTIONS.read_text())["actions"]
+    assert actions[-1].keys() == {"do"}
+    for each in actions:
+        assert set(each) <= {"operators", "limits", "when", "do"} and each["do"].endswith(".")
+        assert set(each.get("limits", ())) <= QUANTITIES.keys()
+        assert set(each.get("operators", ())) <= vars(schema.BuiltinOperator).keys()
+
+
+def test_accelerators_have_a_cpu_behind_them():
+    fallbacks = {each.name: each.fallback and each.fallback.name for each in PROFILES}
+    assert fallbacks == {
+        "edgetpu": "litert-2.5",
+        "ethos-u": "tflite-micro",
+        "litert": None,
+        "litert-2.5": None,
+        "tflite-micro": None,
+    }

@@ -1,0 +1,117 @@
+"""The profile "tflite-micro" against the runtime itself, operator by operator and file by file."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from keras_qat.litert import Model, to_bytes
+from keras_qat.litert.static_shapes import static_shape, unknown_sizes
+from keras_qat.lowering import lower_model
+from keras_qat.targets import get_target, violations
+from tests.layers.contract import Prepared, half_away
+from tests.layers.test_contract import CASES
+from tests.micro import needs_micro, run_on_micro
+
+pytestmark = [needs_micro, pytest.mark.slow]
+
+
+def static(tensor, sizes):
+    """The tensor as it is for one sample."""
+    if tensor is None or tensor.data is not None:
+        return tensor
+    return dataclasses.replace(tensor, shape=tuple(static_shape(tensor, sizes)))
+
+
+def alone(operator, sizes):
+    """A file of one operator, inputs that it can take, and the number of its outputs."""
+    made = {x: static(x, sizes) for x in operator.inputs}
+    outputs: tuple[Any, ...] = tuple(static(x, sizes) for x in operator.outputs)
+    cut = dataclasses.replace(
+        operator, inputs=tuple(made[x] for x in operator.inputs), outputs=outputs
+    )
+    fed = {x.name: x for x in made.values() if x is not None and x.data is None}
+    content = to_bytes(Model(fed, {x.name: x for x in outputs}, (cut,)))
+    return content, [values_for(cut, x) for x in fed.values()], len(outputs)
+
+
+def values_for(operator, tensor):
+    rng = np.random.default_rng(0)
+    if operator.code == "TRANSPOSE_CONV" and tensor is operator.inputs[0]:
+        return np.array(operator.outputs[0].shape, "int32")
+    low, high = (-100, 100) if tensor.dtype == "int8" else (1, 100)  # no divisor of 0
+    if operator.code == "GATHER" and tensor is operator.inputs[1]:
+        low, high = 0, operator.inputs[0].shape[0]
+    return rng.integers(low, high, tensor.shape).astype(tensor.dtype)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def prepared(request):
+    return Prepared(request.param)
+
+
+def by_litert(content, inputs):
+    """What LiteRT's reference kernel computes of the same integers."""
+    interpreter = Interpreter(
+        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+    )
+    interpreter.allocate_tensors()
+    for details, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(details["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(each["index"]) for each in interpreter.get_output_details()]
+
+
+def largest_difference(ours, theirs):
+    pairs = zip(ours, theirs, strict=True)
+    return max(int(np.abs(a.astype("int64") - b.astype("int64")).max()) for a, b in pairs)
+
+
+def test_verdict_on_each_operator(prepared):
+    """What the profile lets through runs, and is exact but for a step of FULLY_CONNECTED."""
+    model = lower_model(prepared.quantized)
+    sizes = unknown_sizes(model)
+    files = [alone(each, sizes) for each in model.operators]
+    refused = {each.tensor: each.code for each in violations(model, get_target("tflite-micro"))}
+    wrong = {}
+    for each, (content, inputs, _), result in zip(
+        model.operators, files, run_on_micro(files), strict=True
+    ):
+        allowed = 1 if each.code == "FULLY_CONNECTED" else 0
+        if result is None or largest_difference(result, by_litert(content, inputs)) > allowed:
+            wrong[each.outputs[0].name] = each.code
+    assert refused.keys() == wrong.keys(), (refused, wrong)
+
+
+def test_a_file_that_runs_computes_what_keras_does(prepared):
+    """The integers of the reference kernels are those of microcontrollers."""
+    model = lower_model(prepared.quantized)
+    if violations(model, get_target("tflite-micro")):
+        pytest.skip("does not run there")
+    if any(each.code == "FULLY_CONNECTED" for each in model.operators):
+        pytest.skip("rounds otherwise, see tflite_micro.toml")
+    integers = [
+        as_integers(x, tensor)
+        for x, tensor in zip(prepared.arrays, model.inputs.values(), strict=True)
+    ]
+    samples = range(4)
+    files = [
+        (prepared.content, [x[i : i + 1] for x in integers], len(model.outputs)) for i in samples
+    ]
+    for i, outputs in zip(samples, run_on_micro(files), strict=True):
+        for y, expected, tensor in zip(
+            outputs, prepared.predicted, model.outputs.values(), strict=True
+        ):
+            grid = tensor.quantization
+            assert grid is not None
+            real = (y.astype("float32") - np.float32(grid.zero_point[0])) * grid.scale[0]
+            np.testing.assert_array_equal(real, expected[i : i + 1])
+
+
+def as_integers(x, tensor):
+    if tensor.quantization is None:
+        return x.astype(tensor.dtype)
+    scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zero_point[0]
+    return np.clip(half_away(x / scale) + zero_point, -128, 127).astype("int8")

@@ -1,0 +1,159 @@
+"""Verdicts on operators by hand; what the targets themselves say is in the tests beside."""
+
+import pytest
+
+from keras_qat.targets import get_target, violations
+from tests.targets.operators import constant, convolution, model_of, operator, tensor
+
+
+def found(each, target):
+    return violations(model_of(each), get_target(target))
+
+
+def kinds(each, target):
+    return [(violation.level, violation.code) for violation in found(each, target)]
+
+
+RELU = operator("RELU", ((None, 8),), (None, 8), version=2)
+GELU = operator("GELU", ((None, 8),), (None, 8), version=2)
+CHANNELS = operator(
+    "FULLY_CONNECTED",
+    ((None, 4), tensor((2, 4), scales=(0.1, 0.2), name="w"), None),
+    (None, 2),
+    version=12,
+)
+TENSOR = operator("FULLY_CONNECTED", ((None, 4), tensor((2, 4)), None), (None, 2), version=4)
+LOOKUP = [
+    operator("CAST", ((None, 8),), (None, 8), dtype="int32", name="act/wide"),
+]
+LOOKUP.append(
+    operator(
+        "ADD",
+        (LOOKUP[0].outputs[0], constant(128)),
+        (None, 8),
+        dtype="int32",
+        name="act/index",
+    )
+)
+LOOKUP.append(
+    operator("GATHER", (tensor((256,), name="table"), LOOKUP[1].outputs[0]), (None, 8), name="act")
+)
+
+
+@pytest.mark.parametrize(
+    ("each", "target", "expected"),
+    [
+        (RELU, "litert", []),
+        (RELU, "tflite-micro", []),
+        (RELU, "ethos-u", []),
+        (RELU, "edgetpu", []),
+        (GELU, "litert", []),
+        (GELU, "tflite-micro", [("error", "target-operator")]),
+        # Neither the NPU nor the CPU beside it.
+        (GELU, "ethos-u", [("error", "target-operator")]),
+        # The compiler does not know it, though LiteRT does.
+        (GELU, "edgetpu", [("error", "target-operator")]),
+        (operator("RELU", ((1, 8),), (1, 8), version=9), "litert", [("error", "target-version")]),
+        # It looks at no version.
+        (operator("RELU", ((1, 8),), (1, 8), version=9), "tflite-micro", []),
+        (CHANNELS, "litert", []),
+        (CHANNELS, "tflite-micro", []),
+        (CHANNELS, "ethos-u", []),
+        (CHANNELS, "edgetpu", [("error", "target-limit")]),
+        (TENSOR, "edgetpu", []),
+        (operator("SHAPE", ((None, 8),), (2,), dtype="int32"), "tflite-micro", []),
+        (
+            operator("SHAPE", ((None, 8),), (2,), dtype="int32"),
+            "ethos-u",
+            [("warning", "target-operator")],
+        ),
+        (
+            operator("FLOOR_DIV", ((1, 8), (1, 8)), (1, 8), dtype="int32"),
+            "tflite-micro",
+            [("error", "target-limit")],
+        ),
+        (
+            convolution((None, 8, 8, 4), (3, 3), (None, 2, 2, 4), strideH=4, strideW=4),
+            "ethos-u",
+            [],
+        ),
+        (
+            convolution(
+                (None, 8, 8, 4), (7, 7), (None, 2, 2, 4), strideH=4, strideW=4, padding="SAME"
+            ),
+            "ethos-u",
+            [("warning", "target-limit")],
+        ),
+        (
+            operator("SOFTMAX", ((None, 5, 10),), (None, 5, 10), version=2),
+            "edgetpu",
+            [("warning", "target-limit")],
+        ),
+        (operator("SOFTMAX", ((None, 10),), (None, 10), version=2), "edgetpu", []),
+    ],
+    ids=str,
+)
+def test_levels(each, target, expected):
+    assert kinds(each, target) == expected
+
+
+def test_uint8_has_no_kernels_on_microcontrollers_but_on_accelerators():
+    each = operator("RELU", (tensor((1, 8), "uint8"),), (1, 8), dtype="uint8")
+    assert kinds(each, "tflite-micro") == [("error", "target-limit")]
+    assert kinds(each, "ethos-u") == kinds(each, "edgetpu") == kinds(each, "litert") == []
+    assert 'scheme="int8"' in found(each, "tflite-micro")[0].action
+
+
+def test_a_lookup_says_how_to_do_without():
+    lookup = model_of(*LOOKUP)
+    for target, codes in (("ethos-u", ["CAST", "GATHER"]), ("edgetpu", ["CAST", "ADD", "GATHER"])):
+        result = violations(lookup, get_target(target))
+        assert [each.operator for each in result] == codes
+        assert {each.layer for each in result} == {"act"}
+        assert {each.level for each in result} == {"warning"}
+        assert all('activations="substitute"' in each.action for each in result)
+    assert not violations(lookup, get_target("tflite-micro"))
+
+
+def test_a_dense_layer_per_channel_says_how_to_have_one_scale():
+    (violation,) = found(CHANNELS, "edgetpu")
+    assert 'overrides={keras.layers.Dense: "int8_per_tensor"}' in violation.action
+    assert violation.expected == "per_channel False" and violation.received == "per_channel True"
+    assert "refuses the whole file" in violation.consequence
+
+
+def test_a_computed_shape_makes_the_compiler_refuse_the_file():
+    shape = operator("SHAPE", ((None, 4, 4, 2),), (4,), dtype="int32", name="up/shape")
+    kernel = tensor((2, 2, 2, 2), name="kernel")
+    options = {"padding": "SAME", "strideH": 2, "strideW": 2}
+    up = operator(
+        "TRANSPOSE_CONV",
+        (shape.outputs[0], kernel, shape.inputs[0]),
+        (None, 8, 8, 2),
+        version=3,
+        name="up",
+        **options,
+    )
+    result = {v.operator: v for v in violations(model_of(shape, up), get_target("edgetpu"))}
+    assert result["TRANSPOSE_CONV"].level == "error"
+    assert "UpSampling2D" in result["TRANSPOSE_CONV"].action
+    assert result["SHAPE"].level == "warning"
+    micro = violations(model_of(shape, up), get_target("tflite-micro"))
+    assert not micro
+
+
+def test_a_violation_says_all():
+    (violation,) = found(GELU, "ethos-u")
+    assert str(violation) == (
+        "GELU ('layer') does not run there, or computes something else. tflite-micro has no such "
+        "operator; received GELU version 2. Replace the layer by others, or choose another "
+        "target; docs/targets.md says where the list of this one is."
+    )
+
+
+def test_order_is_that_of_the_operators():
+    first = operator("GELU", ((1, 8),), (1, 8), name="a")
+    second = operator("ELU", (first.outputs[0],), (1, 8), name="b")
+    third = operator("GELU", (second.outputs[0],), (1, 8), name="c")
+    result = violations(model_of(first, second, third), get_target("tflite-micro"))
+    assert [each.tensor for each in result] == ["a", "c"]
