@@ -114,10 +114,10 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
     folded, scheme = channels.folded, layer.scheme
     is_single = scaled_axes(folded.kernel, folded.channel_axes, scheme) is None
     live = ~channels.is_zero
-    if not is_single or live.sum() < 2:
+    if not is_single or not live.any():
         return
     if scheme.weight_symmetric:
-        widths = 2 * np.maximum(-channels.low, channels.high)
+        widths = np.maximum(-channels.low, channels.high)
         whole = widths.max()
     else:
         low, high = np.minimum(channels.low, 0), np.maximum(channels.high, 0)
