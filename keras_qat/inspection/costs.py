@@ -40,20 +40,23 @@ def operator_macs(
         return 0
     try:
         return rule(inputs, output, options)
-    except (IndexError, TypeError, ZeroDivisionError):  # not the shapes that the operator takes
+    except (IndexError, TypeError, ValueError):  # not the shapes that the operator takes
         return None
 
 
 def _convolution(inputs, output, options):
-    return math.prod(output) * math.prod(inputs[1][1:])
+    _, height, width, channels = inputs[1]
+    return math.prod(output) * height * width * channels
 
 
 def _depthwise(inputs, output, options):
-    return math.prod(output) * math.prod(inputs[1][1:3])
+    _, height, width, _ = inputs[1]
+    return math.prod(output) * height * width
 
 
 def _convolution_3d(inputs, output, options):
-    return math.prod(output) * math.prod(inputs[1][:4])
+    depth, height, width, channels, _ = inputs[1]
+    return math.prod(output) * depth * height * width * channels
 
 
 def _transposed(inputs, output, options):
@@ -62,12 +65,14 @@ def _transposed(inputs, output, options):
 
 
 def _fully_connected(inputs, output, options):
-    return math.prod(output) * inputs[1][-1]
+    _, terms = inputs[1]
+    return math.prod(output) * terms
 
 
 def _batch_matmul(inputs, output, options):
     transposed = options is not None and options["adj_x"]
-    return math.prod(output) * inputs[0][-2 if transposed else -1]
+    *_, rows, columns = inputs[0]
+    return math.prod(output) * (rows if transposed else columns)
 
 
 def _recurrent(matrices: Sequence[int]) -> Rule:
