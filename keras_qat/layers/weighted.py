@@ -19,7 +19,9 @@ from keras_qat.layers.integer_weights import (
     IntegerWeights,
     bias_pressure,
     channel_shape,
+    check_accumulators,
     integer_weights,
+    least_scale_for_sums,
     scaled_axes,
     summed_axes,
 )
@@ -85,7 +87,9 @@ class WeightedLayer(QuantizedLayer, Block):
         fold = ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
         kernel = self._input_kernel() * fold
         axes = scaled_axes(kernel, self.channel_axes, self._scheme())
-        grid = weight_grid(ops.stop_gradient(kernel), axes, self._scheme())
+        fixed = ops.stop_gradient(kernel)
+        least = least_scale_for_sums(fixed, self.channel_axes, self._scheme())
+        grid = weight_grid(fixed, axes, self._scheme(), least)
         kernel = fake_quantize_weights(kernel, grid) / fold
         return self.quantize_output(self.finish(self.apply_kernel(inputs, kernel), True))
 
@@ -170,6 +174,10 @@ class WeightedLayer(QuantizedLayer, Block):
             Integer kernel, its `Quantization`, int32 bias; float32 kernel, None, float32 bias for a
             float layer. The bias is 0 where the layer `adds_bias` not: CONV_2D and
             DEPTHWISE_CONV_2D must have one all the same.
+
+        Raises:
+            UnsupportedLayerError: If bias or sums are so large against the output's range that no
+                kernel can scale them in 32 bits.
         """
         if self.scheme is None:
             folded = self.folded_weights()
@@ -178,6 +186,7 @@ class WeightedLayer(QuantizedLayer, Block):
         links = self._linked()
         scales = links.inputs[0].grid().scale, links.output.grid().scale
         weights = self.integer_weights(*scales)
+        check_accumulators(weights, self.channel_axes, self.name)
         grid = Grid(weights.kernel_scale, weights.kernel_zero_point)
         kernel, quantization = stored(weights.kernel, grid, self._scheme())
         return kernel, quantization, ops.convert_to_numpy(weights.bias)
