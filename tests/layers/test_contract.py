@@ -196,6 +196,11 @@ def test_saving_and_loading_keeps_everything(prepared, tmp_path):
     for name, values in layer_outputs(loaded, prepared.arrays, training=False).items():
         np.testing.assert_array_equal(values, prepared.tensors[name], err_msg=name)
     assert exported(loaded) == prepared.content
+    prepared.quantized.save_weights(tmp_path / "model.weights.h5")
+    for variable in loaded.variables:
+        variable.assign(np.ones(variable.shape))
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    assert exported(loaded) == prepared.content
 
 
 def gradients(model, x):
