@@ -99,7 +99,8 @@ def test_sums_of_100_000_products(kernel, bias, scheme):
 @pytest.mark.parametrize("kind", ["dense", "depthwise"])
 def test_what_no_kernel_can_scale_is_refused(kind, kernel, bias, spread, scheme, tmp_path):
     """Reference kernels would go round, and XNNPACK refuse the file."""
-    model = quantized(*MAKE[kind], scheme, kernel, bias, spread, (-1.0, 1.0))
+    make, shape = MAKE[kind]
+    model = quantized(make, shape, scheme, kernel, bias, spread, (-1.0, 1.0))
     with pytest.raises(UnsupportedLayerError, match="too large for the range.*'it'"):
         keras_qat.export_litert(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
