@@ -22,7 +22,7 @@ Conv2DOptions 2 3 1 1 CONV_2D
 CumsumOptions 2 2 1 1 CUMSUM
 DensifyOptions 1 1 1 1 DENSIFY
 DepthToSpaceOptions 1 1 1 1 DEPTH_TO_SPACE
-DepthwiseConv2DOptions 2 3 1 1 DEPTHWISE_CONV_2D
+DepthwiseConv2DOptions 3 3 1 1 DEPTHWISE_CONV_2D
 DequantizeOptions 1 1 1 1 DEQUANTIZE
 DivOptions 2 2 1 1 DIV
 DynamicUpdateSliceOptions 3 3 1 1 DYNAMIC_UPDATE_SLICE

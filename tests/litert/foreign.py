@@ -60,7 +60,7 @@ DENSE = np.array([[0, 1, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]], np.float32)
 
 
 def sparse():
-    """DENSIFY of a constant that stores the four elements of DENSE that are not zero."""
+    """x + DENSE, of which only the four elements that are not zero are stored."""
     rows = schema.DimensionMetadataT(format=schema.DimensionType.DENSE, denseSize=3)
     columns = schema.DimensionMetadataT(
         format=schema.DimensionType.SPARSE_CSR,
@@ -72,7 +72,16 @@ def sparse():
     sparsity = schema.SparsityParametersT(traversalOrder=[0, 1], dimMetadata=[rows, columns])
     tensors = [tensor("sparse", (3, 4), buffer=1, sparsity=sparsity), tensor("dense", (3, 4))]
     code = builtin(schema.BuiltinOperator.DENSIFY)
-    return one_operator(code, tensors, [0], [1], [np.array([1, 2, 3, 4], np.float32).tobytes()])
+    values = np.array([1, 2, 3, 4], np.float32).tobytes()
+
+    def add_input(table):
+        graph = table.subgraphs[0]
+        graph.tensors += [tensor("x", (3, 4)), tensor("y", (3, 4))]
+        graph.inputs, graph.outputs = [2], [3]
+        graph.operators.append(schema.OperatorT(opcodeIndex=1, inputs=[2, 1], outputs=[3]))
+        table.operatorCodes.append(builtin(schema.BuiltinOperator.ADD))
+
+    return repacked(one_operator(code, tensors, [0], [1], [values]), add_input)
 
 
 def custom():

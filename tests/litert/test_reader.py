@@ -47,9 +47,11 @@ def test_files_of_the_converter_are_read_and_can_run(kind):
     assert Runner(content).outputs
 
 
-def test_sparse_and_large_files_run():
-    assert Runner(foreign.large()).run([np.array([1, 2], np.float32)])[0].tolist() == [11, 22]
-    assert Runner(foreign.sparse()).run([])[0].tolist() == foreign.DENSE.tolist()
+@pytest.mark.parametrize("kernels", ["reference", "default"])
+def test_sparse_and_large_files_run(kernels):
+    large, sparse = (Runner(f(), kernels=kernels) for f in (foreign.large, foreign.sparse))
+    assert large.run([np.array([1, 2], np.float32)])[0].tolist() == [11, 22]
+    assert (sparse.run([np.ones((3, 4), np.float32)])[0] == foreign.DENSE + 1).all()
 
 
 def table_change(**fields):
