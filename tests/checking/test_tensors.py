@@ -86,17 +86,17 @@ def test_a_channel_that_neither_data_nor_training_activates():
     assert not found(model, "dead-channel", calibration_data=data)
 
 
-# Channel 0 from -1.27 to 1.27; the others up to 0.01 and 0.04 of 1.27, of 254 steps for both signs.
-WASTED = [[1.27, 0.0127, 0.0254], [-1.27, 0.0, 0.0127]]
+# The channels reach from -1.27 to 0.635, from 0 to 0.0127 and to 0.0254.
+WASTED = [[0.635, 0.0127, 0.0254], [-1.27, 0.0, 0.0127]]
 
 
 def test_a_weight_range_that_one_channel_wastes():
     (finding,) = found(dense(WASTED), "wasted-weight-range", "uint8")
     assert finding.tensor == "dense/kernel" and "channel 0" in finding.message
-    # From -1.27 to 1.27 in 254 steps: one is 0.01. The median channel has 2.54 of them.
-    assert "no more than 2.5 of 254 steps" in finding.message
+    # From -1.27 to 0.635 in 254 steps: one is 0.0075. The median channel has 3.39 of them.
+    assert "no more than 3.4 of 254 steps" in finding.message
     (finding,) = found(dense(WASTED), "wasted-weight-range", "int8_per_tensor")
-    assert "no more than 5.1 of 254 steps" in finding.message  # 2 * 0.0254 / 0.01
+    assert "no more than 5.1 of 254 steps" in finding.message  # 254 from -1.27 to 1.27
     assert not found(dense(WASTED), "wasted-weight-range", "int8")
 
 
@@ -167,9 +167,26 @@ def test_a_range_that_one_channel_makes_too_wide():
     assert not found(model, "wide-activation-range")
 
 
-def test_sparse_tensors_and_masks_are_not_wide():
+@pytest.mark.parametrize(("activation", "count"), [("relu", 1), ("relu6", 0)])
+def test_an_activation_bounds_what_is_estimated(activation, count):
+    # Channels from 0 to 6 and to 120: 12.75 steps; with relu6 both end at 6.
+    x = keras.Input((4, 4, 3), name="x")
+    norm = layers.BatchNormalization(name="norm")
+    y = norm(layers.Conv2D(3, 1, name="conv")(x))
+    model = keras.Model(x, layers.Activation(activation)(y))
+    norm.gamma.assign([1.0, 1.0, 20.0])
+    assert len(found(model, "wide-activation-range")) == count
+
+
+def test_a_mask_is_not_wide():
     data = np.zeros((40, 30), "float32")
-    data[:, 0] = 1.0
+    data[:, 0] = np.linspace(0.95, 1.0, 40)
+    assert not found(dense(np.eye(30)), "wide-activation-range", calibration_data=data)
+
+
+def test_a_sparse_tensor_is_not_wide():
+    data = np.zeros((40, 30), "float32")
+    data[0, :7] = [0.01, 0.02, 0.03, 0.04, 0.05, 0.6, 1.0]
     assert not found(dense(np.eye(30)), "wide-activation-range", calibration_data=data)
 
 
