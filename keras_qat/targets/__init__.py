@@ -1,9 +1,9 @@
 """What the places that a file is made for can run: lists of operators, and their check."""
 
 from keras_qat.targets.enforcing import check_runs
+from keras_qat.targets.judging import Violation, violations
 from keras_qat.targets.limits import Limit, OperatorLimits, Source
 from keras_qat.targets.profiles import TARGETS, Target, get_target
-from keras_qat.targets.violations import Violation, violations
 
 __all__ = [
     "TARGETS",

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from keras_qat.errors import TargetError
 from keras_qat.litert import Model
+from keras_qat.targets.judging import Violation, violations
 from keras_qat.targets.profiles import Target
-from keras_qat.targets.violations import Violation, violations
 
 
 def check_runs(model: Model, target: Target) -> str | None:
