@@ -157,10 +157,7 @@ def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
     """Gives linked layers the ranges that can be known before calibration."""
     statistics = observed(made, data) if data else estimated(made)
     for observer, known in statistics.items():
-        if known.is_observed:
-            observer.widen(known.minimum, known.maximum)
-        else:
-            observer.assume(known.minimum, known.maximum)
+        observer.widen(known.minimum, known.maximum)
     return LinkedModel(made, statistics)
 
 

@@ -185,7 +185,7 @@ def test_a_mask_is_not_wide():
 
 
 def test_a_sparse_tensor_is_not_wide():
-    data = np.zeros((40, 30), "float32")
+    data = np.zeros((32, 30), "float32")
     data[0, :7] = [0.01, 0.02, 0.03, 0.04, 0.05, 0.6, 1.0]
     assert not found(dense(np.eye(30)), "wide-activation-range", calibration_data=data)
 
