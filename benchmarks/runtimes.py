@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+from applications_exact import build, random_images
 from common import ROOT, environment, print_environment, print_table
 from runtime_forms import measure_choices
 from runtimes_page import page
 
+import keras_qat
 from keras_qat.graph import read_model
 from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
 from keras_qat.lowering import lower_model
@@ -30,6 +33,7 @@ from tests.layers.contract import Case, Prepared
 
 SEEDS, SCALES = (1, 2, 3), (1e-2, 1.0, 30.0)
 ELEMENTS = 100_000
+NETWORK_SEED = 11
 
 
 @dataclasses.dataclass
@@ -89,9 +93,11 @@ def input_integers(runner: Runner, arrays: list[np.ndarray]) -> list[np.ndarray]
     """What the file takes for real values, or for ids."""
 
     def convert(details, x):
-        if details.dtype != np.int8:
+        if not details.scale.size:
             return x.astype(details.dtype)
-        return np.clip(np.rint(x / details.scale) + details.zero_point, -128, 127).astype("int8")
+        limits = np.iinfo(details.dtype)
+        q = np.rint(x / details.scale) + details.zero_point
+        return np.clip(q, limits.min, limits.max).astype(details.dtype)
 
     return [convert(*pair) for pair in zip(runner.inputs, arrays, strict=True)]
 
@@ -126,9 +132,24 @@ def compare_case(case: Case, add: Callable[..., None]) -> None:
 
 def both(model: Model, fed: list[np.ndarray]) -> list[np.ndarray]:
     """The output of a model of one operator in each runtime."""
+    if model.operators[-1].code == "RESHAPE":  # it may merge the samples
+        model = with_samples(model, fed)
     content = to_bytes(model)
     runners = [Runner(content, kernels=kernels) for kernels in ("reference", "default")]
     return [runner.run(fed)[0] for runner in runners]
+
+
+def with_samples(model: Model, fed: list[np.ndarray]) -> Model:
+    """The model for exactly as many samples as it is given."""
+    given = {
+        tensor: dataclasses.replace(tensor, shape=values.shape)
+        for tensor, values in zip(model.inputs.values(), fed, strict=True)
+    }
+    operators = (
+        dataclasses.replace(each, inputs=tuple(given.get(t, t) for t in each.inputs))
+        for each in model.operators
+    )
+    return Model({t.name: t for t in given.values()}, model.outputs, tuple(operators))
 
 
 def measure_operators(cases: list[Case]) -> list[dict[str, Any]]:
@@ -148,6 +169,41 @@ def measure_operators(cases: list[Case]) -> list[dict[str, Any]]:
     ]
 
 
+def measure_networks() -> dict[str, Any]:
+    """How much adds up in a MobileNet with random weights, in both schemes."""
+    return {
+        "cpu": processor(),
+        "schemes": {scheme: measure_network(scheme) for scheme in ("int8", "uint8")},
+    }
+
+
+def measure_network(scheme: str) -> list[dict[str, Any]]:
+    """One record for each operator, by itself, and one for all of them in a row."""
+    keras.utils.set_random_seed(NETWORK_SEED)
+    rng = np.random.default_rng(NETWORK_SEED)
+    network = build("MobileNet", rng, size=64)
+    quantized = keras_qat.quantize_model(network, scheme)
+    keras_qat.calibrate(quantized, random_images(network, rng, 16), verbose=0)
+    model, images = lower_model(quantized), random_images(network, rng, 8)
+    one, other = (run_all(model, images, kernels) for kernels in ("reference", "default"))
+    found: dict[str, Difference] = {}
+    whole = Difference()
+    for operator in model.operators:
+        name, part = operator.outputs[0].name, cut_out(model, operator)
+        difference = found.setdefault(operator.code, Difference())
+        difference.add(*both(part, [one[each] for each in part.inputs]))
+        whole.add(one[name], other[name])
+    found["all in a row"] = whole
+    return [{"operator": code, **dataclasses.asdict(each)} for code, each in found.items()]
+
+
+def run_all(model: Model, images: np.ndarray, kernels: str) -> dict[str, np.ndarray]:
+    """Every tensor that a runtime computes of some images."""
+    runner = Runner(to_bytes(model), expose_all=True, kernels=kernels)
+    runner.run(input_integers(runner, [images]))
+    return runner.tensors()
+
+
 def processor() -> str:
     """What the processor is called."""
     info = Path("/proc/cpuinfo")
@@ -162,26 +218,34 @@ def show(records: list[dict[str, Any]]) -> None:
     print_table("Reference against default kernels", headings, rows)
 
 
+def measure(only: list[str] | None) -> dict[str, Any]:
+    """Measures operators, and ways to write them unless it is about a few cases only."""
+    cases = [case for case in contract_cases() if only is None or case.name in only]
+    results = {
+        "environment": environment(),
+        "cpu": processor(),
+        "seeds": SEEDS,
+        "scales": SCALES,
+        "operators": measure_operators(cases),
+    }
+    show(results["operators"])
+    return results if only is not None else {**results, "choices": measure_choices()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", metavar="CASE", help="only these; nothing is written")
+    parser.add_argument("--networks", action="store_true", help="only the networks, anew")
     parser.add_argument("--page", action="store_true", help="only write docs/runtimes.md anew")
     arguments = parser.parse_args()
     numbers = ROOT / "docs" / "runtimes.json"
     if not arguments.page:
         print_environment()
-        cases = [c for c in contract_cases() if arguments.only is None or c.name in arguments.only]
-        results = {
-            "environment": environment(),
-            "cpu": processor(),
-            "seeds": SEEDS,
-            "scales": SCALES,
-            "operators": measure_operators(cases),
-        }
-        show(results["operators"])
+        is_old = arguments.networks
+        results = json.loads(numbers.read_text()) if is_old else measure(arguments.only)
         if arguments.only is not None:
             return
-        results["choices"] = measure_choices()
+        results["networks"] = measure_networks()
         numbers.write_text(json.dumps(results, indent=1) + "\n")
     numbers.with_suffix(".md").write_text(page(json.loads(numbers.read_text())))
     print(f"Wrote {numbers} and {numbers.with_suffix('.md')}")
