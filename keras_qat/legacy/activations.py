@@ -23,7 +23,6 @@ def hard_sigmoid(x):
     return ops.clip(x * 0.2 + 0.5, 0.0, 1.0)
 
 
-@keras.saving.register_keras_serializable("keras_qat")
 def thresholded_relu(x, theta: float = 1.0):
     """Keras 2's `ThresholdedReLU`, which Keras 3 has no layer for: x above theta, 0 elsewhere.
 
@@ -35,7 +34,7 @@ def thresholded_relu(x, theta: float = 1.0):
         Tensor of the same shape.
 
     Example:
-    >>> [float(y) for y in thresholded_relu(ops.array([-2.0, 1.0, 1.5]))]
+    >>> [float(y) for y in thresholded_relu(ops.array([0.5, 1.0, 1.5]))]
     [0.0, 0.0, 1.5]
     """
     return x * ops.cast(x > theta, x.dtype)
