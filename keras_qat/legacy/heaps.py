@@ -1,4 +1,4 @@
-"""The one thing in a damaged HDF5 file that its library does not come back from: a heap of texts."""
+"""Texts in a damaged HDF5 file without an end, from which its library does not come back."""
 
 from __future__ import annotations
 

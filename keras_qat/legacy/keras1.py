@@ -54,8 +54,6 @@ _OWN_ARGUMENTS: dict[str, dict[str, str]] = {
     "UpSampling1D": {"length": "size"},
 }
 _DROPPED = ("consume_less", "input_dtype", "input_length", "W_learning_rate", "b_learning_rate")
-_INITIALIZERS = {"normal": "random_normal", "one": "ones", "uniform": "random_uniform"}
-_INITIALIZERS |= {"zero": "zeros"}
 _DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
 _RECURRENT = ("GRU", "LSTM", "SimpleRNN", "ConvLSTM2D")
 _ABSENT = ("Highway", "MaxoutDense", "TimeDistributedDense")
@@ -131,8 +129,6 @@ def _write_data_format(class_name: str, config: Config) -> None:
 
 def _write_objects(class_name: str, config: Config) -> None:
     for key, value in config.items():
-        if key.endswith("_initializer") and isinstance(value, str):
-            config[key] = _INITIALIZERS.get(value, value)
         if key.endswith(("_regularizer", "_constraint")) and isinstance(value, dict):
             config[key] = _written_object(value)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
 from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.image_operations import (
+    depth_to_space,
+    only,
+    pooling,
+    resize,
+    space_to_depth,
+)
 
 Function = Callable[..., Any]
 
@@ -35,29 +41,6 @@ def _argument(function: Function) -> Function:
     return find
 
 
-def _pooling(mode: str, rank: int | None) -> Function:
-    def pool(input: Any = None, ksize=1, strides=None, padding="VALID", data_format=None, **rest):
-        x: Any = rest.get("value") if input is None else input
-        sides = rank or len(x.shape) - 2
-        layout = "channels_first" if str(data_format).startswith("NC") else "channels_last"
-        sizes = _sides(ksize, sides, layout), _sides(strides, sides, layout)
-        if not isinstance(padding, str):
-            raise ValueError(f"padding {padding!r}; only SAME and VALID are known here")
-        function = ops.average_pool if mode == "average" else ops.max_pool
-        return function(x, *sizes, padding=padding.lower(), data_format=layout)
-
-    return pool
-
-
-def _sides(value: Any, sides: int, layout: str) -> tuple[int, ...]:
-    """The sizes along height and width of TensorFlow's one, two or four numbers."""
-    if isinstance(value, int):
-        return (value,) * sides
-    if len(value) == sides + 2:
-        return tuple(value[2:] if layout == "channels_first" else value[1:-1])
-    return tuple(value) * (sides if len(value) == 1 else 1)
-
-
 def _axes(axis: Any) -> Any:
     return tuple(axis) if isinstance(axis, list) else axis
 
@@ -74,24 +57,6 @@ def _concat(values, axis, name="concat"):
     return ops.concatenate(values, axis=axis)
 
 
-def _depth_to_space(input, block_size, data_format="NHWC", name=None):
-    _only("data_format", data_format, "NHWC")
-    _, height, width, channels = input.shape
-    depth = channels // block_size**2
-    split = (-1, height, width, block_size, block_size, depth)
-    x = ops.transpose(ops.reshape(input, split), (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, height * block_size, width * block_size, depth))
-
-
-def _space_to_depth(input, block_size, data_format="NHWC", name=None):
-    _only("data_format", data_format, "NHWC")
-    _, height, width, channels = input.shape
-    high, wide = height // block_size, width // block_size
-    x = ops.reshape(input, (-1, high, block_size, wide, block_size, channels))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, high, wide, channels * block_size**2))
-
-
 def _divide_no_nan(x, y, name=None):
     return ops.divide_no_nan(x, y)
 
@@ -105,7 +70,7 @@ def _gelu(features, approximate=False, name=None):
 
 
 def _gather(params, indices, validate_indices=None, axis=None, batch_dims=0, name=None):
-    _only("batch_dims", batch_dims, 0)
+    only("batch_dims", batch_dims, 0)
     return ops.take(params, indices, axis=0 if axis is None else axis)
 
 
@@ -130,7 +95,7 @@ def _softmax(logits, axis=None, name=None, dim=None):
 
 def _matmul(a, b, transpose_a=False, transpose_b=False, name=None, **flags):
     for flag, value in flags.items():
-        _only(flag, value, None, False)
+        only(flag, value, None, False)
     a = ops.swapaxes(a, -1, -2) if transpose_a else a
     return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b else b)
 
@@ -141,23 +106,8 @@ def _pad(tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
 
 
 def _reshape(tensor, shape, name=None):
-    if not isinstance(tensor.shape, tuple) and None in shape:  # a size that is the batch's
-        shape = [-1 if size is None else size for size in shape]
-    sizes = [-1 if size is None else int(size) for size in shape]
-    known = [size for size in tensor.shape[1:] if size is not None]
-    # TensorFlow lets -1 stand for a size; Keras then does not know whether it is the batch.
-    if sizes and sizes[0] == -1 and len(known) == len(tensor.shape) - 1:
-        if math.prod(sizes[1:]) != math.prod(known) and tensor.shape[0] is None:
-            raise ValueError(f"shape {shape} mixes the batch with other axes")
-    return ops.reshape(tensor, sizes)
-
-
-def _resize(images, size, method="bilinear", antialias=False, preserve_aspect_ratio=False, **rest):
-    _only("preserve_aspect_ratio", preserve_aspect_ratio, False)
-    _only("align_corners", rest.get("align_corners", False), False)
-    return ops.image.resize(
-        images, size, interpolation=method, antialias=antialias, data_format="channels_last"
-    )
+    """A size that is None is the batch's, see `_shape`."""
+    return ops.reshape(tensor, [-1 if size is None else int(size) for size in shape])
 
 
 def _shape(input, out_type=None, name=None, optimize=True):
@@ -211,11 +161,6 @@ def _where(condition, x=None, y=None, name=None):
     return ops.where(condition, x, y)
 
 
-def _only(name: str, value: Any, *known: Any) -> None:
-    if value not in known:
-        raise ValueError(f"{name}={value!r}; known here: {list(known)}")
-
-
 # Name in the file, without `compat.v1.`: what computes it. The parameters have TensorFlow's names.
 FUNCTIONS: dict[str, Function] = {
     "__operators__.add": _binary(ops.add),
@@ -227,7 +172,7 @@ FUNCTIONS: dict[str, Function] = {
     "expand_dims": lambda input, axis, name=None: ops.expand_dims(input, axis),
     "gather": _gather,
     "identity": lambda input, name=None: input,
-    "image.resize": _resize,
+    "image.resize": resize,
     "linalg.l2_normalize": _l2_normalize,
     "linalg.matmul": _matmul,
     "math.abs": _unary(ops.absolute),
@@ -274,15 +219,15 @@ FUNCTIONS: dict[str, Function] = {
     "math.subtract": _binary(ops.subtract),
     "math.tanh": _unary(ops.tanh),
     "math.truediv": _binary(ops.true_divide),
-    "nn.avg_pool": _pooling("average", None),
-    "nn.avg_pool2d": _pooling("average", 2),
-    "nn.depth_to_space": _depth_to_space,
+    "nn.avg_pool": pooling("average", None),
+    "nn.avg_pool2d": pooling("average", 2),
+    "nn.depth_to_space": depth_to_space,
     "nn.elu": _elu,
     "nn.gelu": _gelu,
     "nn.leaky_relu": _leaky_relu,
     "nn.log_softmax": _log_softmax,
-    "nn.max_pool": _pooling("max", None),
-    "nn.max_pool2d": _pooling("max", 2),
+    "nn.max_pool": pooling("max", None),
+    "nn.max_pool2d": pooling("max", 2),
     "nn.relu": lambda features, name=None: ops.relu(features),
     "nn.relu6": lambda features, name=None: ops.relu6(features),
     "nn.selu": lambda features, name=None: ops.selu(features),
@@ -291,7 +236,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "nn.softmax": _softmax,
     "nn.softsign": lambda features, name=None: ops.softsign(features),
-    "nn.space_to_depth": _space_to_depth,
+    "nn.space_to_depth": space_to_depth,
     "ones_like": lambda input, dtype=None, **_: ops.ones_like(input, dtype=dtype),
     "pad": _pad,
     "repeat": lambda input, repeats, axis=None, name=None: ops.repeat(input, repeats, axis=axis),

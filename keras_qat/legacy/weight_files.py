@@ -104,23 +104,8 @@ def _load_layers(
     else:
         pairs = _match_plain(model, saved, by_name, skip)
         targets = [variable for layer in model.layers for variable in old_order(layer)]
-    taken = {id(variable) for variable, _ in pairs}
-    used = {dataset.name for _, (_, dataset) in pairs}
-    every = [weight for layer in saved for weight in layer.weights]
-    mismatched = [
-        Mismatch(variable.path, tuple(variable.shape), tuple(dataset.shape))
-        for variable, (_, dataset) in pairs
-        if tuple(variable.shape) != tuple(dataset.shape)
-    ]
-    wrong = {each.variable for each in mismatched}
-    fitting = [pair for pair in pairs if pair[0].path not in wrong]
-    report = WeightsReport(
-        path,
-        loaded=tuple(variable.path for variable, _ in fitting),
-        missing=tuple(variable.path for variable in targets if id(variable) not in taken),
-        unexpected=tuple(name for name, dataset in every if dataset.name not in used),
-        mismatched=tuple(mismatched),
-    )
+    fitting = [(v, weight) for v, weight in pairs if tuple(v.shape) == weight[1].shape]
+    report = _report(path, saved, targets, pairs, fitting)
     _check(report, by_name, skip)
     values = [(variable, read_array(dataset)) for variable, (_, dataset) in fitting]
     for variable, array in values:
@@ -129,6 +114,26 @@ def _load_layers(
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
     return report
+
+
+def _report(
+    path: str, saved: list[SavedLayer], targets: list[Any], pairs: list[Pair], fitting: list[Pair]
+) -> WeightsReport:
+    taken, loaded = ({id(variable) for variable, _ in each} for each in (pairs, fitting))
+    used = {dataset.name for _, (_, dataset) in pairs}
+    return WeightsReport(
+        path,
+        loaded=tuple(variable.path for variable, _ in fitting),
+        missing=tuple(variable.path for variable in targets if id(variable) not in taken),
+        unexpected=tuple(
+            name for layer in saved for name, dataset in layer.weights if dataset.name not in used
+        ),
+        mismatched=tuple(
+            Mismatch(variable.path, tuple(variable.shape), tuple(dataset.shape))
+            for variable, (_, dataset) in pairs
+            if id(variable) not in loaded
+        ),
+    )
 
 
 def _match_plain(

@@ -443,11 +443,9 @@ def main(folder):
         arrays = list(inputs.values())
         single = arrays[0] if len(arrays) == 1 else tf.nest.pack_sequence_as(built.input, arrays)
         outputs = built(single, training=False)
-        np.savez(
-            folder / f"{name}.npz",
-            **{f"input_{i}": value for i, value in enumerate(arrays)},
-            **{f"output_{i}": np.array(y) for i, y in enumerate(tf.nest.flatten(outputs))},
-        )
+        saved: dict = {f"input_{i}": value for i, value in enumerate(arrays)}
+        saved |= {f"output_{i}": np.array(y) for i, y in enumerate(tf.nest.flatten(outputs))}
+        np.savez(folder / f"{name}.npz", **saved)
         built.save(folder / f"{name}.h5", save_format="h5")
         built.save_weights(folder / f"{name}_weights.h5")
         classes[name] = sorted(set(all_layers(built)))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import keras
 import pytest
@@ -59,7 +60,7 @@ class Worker:
         command = [sys.executable, str(WORKER), str(folder), str(first), str(last)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.log = open(folder / "log", "ab")
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
         self.hangs = False

@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -81,10 +83,10 @@ def cases():
                 yield pytest.param(name, *case, id=f"{name}-{number}")
 
 
-def of_tensorflow(name):
+def of_tensorflow(name) -> Any:
     if name in OWN:
         return OWN[name]
-    found = tf
+    found: Any = tf
     for part in name.split("."):
         found = getattr(found, part)
     return found
@@ -111,10 +113,11 @@ def test_a_function_of_version_1_is_the_function():
     assert function_named("compat.v1.squeeze", "layer") is FUNCTIONS["squeeze"]
 
 
-def operator(name, *inputs, constants=None, **attributes):
+def operator(name, *inputs: Any, constants=None, **attributes):
     node = {"op": name, "attr": attributes}
     config = {"name": "layer", "node_def": node, "constants": constants or {}}
-    return operator_function(config)(list(inputs) if len(inputs) > 1 else inputs[0])
+    single: Any = list(inputs)
+    return operator_function(config)(single if len(single) > 1 else single[0])
 
 
 STRIDES = {"ksize": {"list": {"i": ["1", "2", "2", "1"]}}, "padding": {"s": "U0FNRQ=="}}
