@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -84,6 +84,35 @@ def leaf(path: str) -> str:
 def owner(path: str) -> str:
     """The name of the innermost layer in `model/layer/kernel:0`."""
     return path.rpartition("/")[0].rpartition("/")[2]
+
+
+def naming(own: Sequence[str], theirs: Sequence[str]) -> Callable[[str], str]:
+    """How names of layers are compared: Keras 3 has renamed those of `keras.applications`.
+
+    Args:
+        own: Names of layers of the model.
+        theirs: Names of layers in the file.
+
+    Returns:
+        What makes two names the same: without slashes, and if that leaves all names different,
+        `Conv/BatchNorm` is `conv_bn`.
+
+    Example:
+    >>> naming(["conv", "conv_bn"], ["Conv", "Conv/BatchNorm"])("Conv/BatchNorm")
+    'conv_bn'
+    """
+    tells_apart = all(
+        len({_modern(n) for n in names}) == len(set(names)) for names in (own, theirs)
+    )
+    return _modern if tells_apart else _without_slashes
+
+
+def _without_slashes(name: str) -> str:
+    return name.replace("/", "_")
+
+
+def _modern(name: str) -> str:
+    return _without_slashes(name).lower().replace("batchnorm", "bn")
 
 
 def _path(path: str) -> str:

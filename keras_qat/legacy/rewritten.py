@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.hdf5 import SavedLayer
-from keras_qat.legacy.matching import Pair, owner
+from keras_qat.legacy.matching import Pair, naming, owner
 
 # Rewrites that leave the values of weights as they are, and the layers that have them their names.
 _PRESERVING = ("fold_affines_forward", "fold_batch_norms", "fold_padding", "fuse_activations")
-_PRESERVING += ("inline_models", "move_reshapes", "open_drop_ins", "pool_whole_images")
+_PRESERVING += ("inline_models", "move_normalized_axes", "move_reshapes", "open_drop_ins")
+_PRESERVING += ("pool_whole_images",)
 _PRESERVING += ("remove_identities", "split_activations", "split_merges", "split_outputs")
 _PRESERVING += ("split_regularizers", "split_separables")
 # What quantizers learn, which no file of a float model has.
@@ -38,18 +39,21 @@ def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
     }
     found: dict[Key, Any] = {}
     for layer in model.layers:
-        own = [v for v in layer.weights if owner(v.path) == layer.name]
-        if not isinstance(layer, QuantizedLayer):
-            own = layer.weights
+        norm: Any = getattr(layer, "batch_normalization", None)
+        of_norm = [] if norm is None else norm.weights
+        own = [v for v in layer.weights if all(v is not other for other in of_norm)]
+        if isinstance(layer, QuantizedLayer):
+            own = [v for v in own if owner(v.path) == layer.name]
         if layer.name not in changed:
             found |= {(layer.name, _leaf(v.path)): v for v in own}
-        norm: Any = getattr(layer, "batch_normalization", None)
-        if type(norm) is keras.layers.BatchNormalization and norm.name not in changed:
-            found |= {(norm.name, _leaf(v.path)): v for v in norm.weights}
+        # A `ChannelAffine` may be the product of several layers.
+        is_own = type(norm) is keras.layers.BatchNormalization
+        if norm is not None and is_own and norm.name not in changed:
+            found |= {(norm.name, _leaf(v.path)): v for v in of_norm}
     return {key: v for key, v in found.items() if key[1] not in _OF_QUANTIZERS}
 
 
-def match_rewritten(targets: dict[Key, Any], saved: Iterable[SavedLayer]) -> list[Pair]:
+def match_rewritten(targets: dict[Key, Any], saved: Sequence[SavedLayer]) -> list[Pair]:
     """Pairs variables of a rewritten model with the arrays that a file has of the original.
 
     Args:
@@ -57,12 +61,14 @@ def match_rewritten(targets: dict[Key, Any], saved: Iterable[SavedLayer]) -> lis
         saved: The layers in the file.
     """
     pairs: list[Pair] = []
+    alike = naming([name for name, _ in targets], [layer.name for layer in saved])
+    targets = {(alike(name), own): variable for (name, own), variable in targets.items()}
     for layer in saved:
-        name = layer.name.replace("/", "_")
+        name = alike(layer.name)
         is_separable = any(_leaf(path) == "pointwise_kernel" for path, _ in layer.weights)
         is_one = len({owner(path) for path, _ in layer.weights}) == 1
         for path, dataset in layer.weights:
-            inner = owner(path)
+            inner = alike(owner(path))
             for base in (name, inner) if is_one else (inner,):
                 key = _key(base, _leaf(path), is_separable)
                 if key in targets:

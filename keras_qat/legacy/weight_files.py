@@ -17,7 +17,7 @@ from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.archive import check_archive
 from keras_qat.legacy.failures import about_file
 from keras_qat.legacy.hdf5 import SavedLayer, open_hdf5, read_array, saved_layers, sizes
-from keras_qat.legacy.matching import Pair, match_layer, old_order
+from keras_qat.legacy.matching import Pair, match_layer, naming, old_order
 from keras_qat.legacy.report import Mismatch, WeightsReport
 from keras_qat.legacy.rewritten import match_rewritten, rewritten_targets
 from keras_qat.legacy.source import Source
@@ -140,8 +140,9 @@ def _match_plain(
     model: keras.Model, saved: Sequence[SavedLayer], by_name: bool, skip: bool
 ) -> list[Pair]:
     layers = [layer for layer in model.layers if old_order(layer)]
-    own = {layer.name.replace("/", "_"): layer for layer in layers}
-    theirs = {layer.name.replace("/", "_"): layer for layer in saved}
+    alike = naming([layer.name for layer in layers], [layer.name for layer in saved])
+    own = {alike(layer.name): layer for layer in layers}
+    theirs = {alike(layer.name): layer for layer in saved}
     if by_name or set(own) == set(theirs):
         both = [(own[name], theirs[name]) for name in own if name in theirs]
     elif len(layers) != len(saved):

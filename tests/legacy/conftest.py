@@ -32,17 +32,30 @@ class Keras2Files:
             return kinds
 
 
+APPLICATIONS = ("DenseNet121", "EfficientNetB0", "MobileNet", "MobileNetV2", "MobileNetV3Small")
+APPLICATIONS += ("NASNetMobile", "ResNet50V2")
+
+
 @pytest.fixture(scope="session")
 def keras2(tmp_path_factory):
+    return written(tmp_path_factory, "keras2")
+
+
+@pytest.fixture(scope="session")
+def applications(tmp_path_factory):
+    return written(tmp_path_factory, "applications", *APPLICATIONS)
+
+
+def written(tmp_path_factory, name, *models):
     base = tmp_path_factory.getbasetemp()
     # Each process of a run has its own base in a common one.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "keras2"
-    with open(shared / "keras2.lock", "w") as lock:
+    folder = shared / name
+    with open(shared / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "classes.json").exists():
             folder.mkdir(exist_ok=True)
-            command = [sys.executable, str(WRITER), str(folder)]
+            command = [sys.executable, str(WRITER), str(folder), *models]
             result = subprocess.run(command, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr[-3000:]
     return Keras2Files(folder)

@@ -1,7 +1,8 @@
 """Writes files with `tf_keras`, which is Keras 2, and what it predicts; a process of its own.
 
-python keras2_models.py FOLDER: makes FOLDER/NAME.h5 and FOLDER/NAME.npz for each model below, and
-FOLDER/classes.json, the classes of the layers in each.
+python keras2_models.py FOLDER: makes FOLDER/NAME.h5, FOLDER/NAME_weights.h5 and FOLDER/NAME.npz for
+each model below, and FOLDER/classes.json, the classes of the layers in each. With names of
+`keras.applications` behind it: these models instead.
 """
 
 import json
@@ -422,7 +423,9 @@ def randomize(built, seed):
     for weight in built.weights:
         if weight.dtype.is_integer or weight.name in ("mean:0", "variance:0"):
             continue  # of a Normalization, which has computed with them already
-        values = generator.normal(0.0, 0.5, weight.shape)
+        # Through a hundred layers too, signals stay of a size that float32 is exact enough for.
+        inputs = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 4.0
+        values = generator.normal(0.0, 1.0 / np.sqrt(inputs), weight.shape)
         is_positive = "variance" in weight.name or "gamma" in weight.name
         weight.assign(np.abs(values) + 0.5 if is_positive else values)
 
@@ -432,9 +435,17 @@ def all_layers(built):
         yield type(layer).__name__
 
 
-def main(folder):
+def application(name):
+    """An application of 64 pixels, without weights from the network."""
+    return lambda: getattr(keras.applications, name)(
+        weights=None, input_shape=(64, 64, 3), classes=7
+    )
+
+
+def main(folder, *applications):
     classes = {}
-    for number, (name, function) in enumerate(MODELS.items()):
+    models = {name: application(name) for name in applications} or MODELS
+    for number, (name, function) in enumerate(models.items()):
         keras.backend.clear_session()
         keras.utils.set_random_seed(number)
         built = function()
@@ -456,4 +467,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]), *sys.argv[2:])
