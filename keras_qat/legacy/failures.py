@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,21 @@ def about_layer(name: Any, what: str, fix: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:  # as above
         raise InvalidFileError(what, layer=str(name), received=described(error), fix=fix) from error
+
+
+def check_is_file(path: str) -> None:
+    """Raises if there is no file of this name.
+
+    Raises:
+        InvalidFileError: If there is none.
+    """
+    if os.path.isdir(path):
+        raise InvalidFileError(
+            "This is a folder, not a file.",
+            fix="Save the model as `.keras` or `.h5`: Keras 3 does not read SavedModels.",
+        )
+    if not os.path.isfile(path):
+        raise InvalidFileError("There is no such file.")
 
 
 def described(error: Exception) -> str:

@@ -14,7 +14,7 @@ from keras_qat.errors import InvalidFileError
 from keras_qat.legacy.archive import check_archive
 from keras_qat.legacy.budget import weight_budget
 from keras_qat.legacy.compiling import compile_as_saved
-from keras_qat.legacy.failures import about_file
+from keras_qat.legacy.failures import about_file, check_is_file
 from keras_qat.legacy.hdf5 import (
     check_stored,
     json_attribute,
@@ -63,8 +63,7 @@ def load_model(
     """
     source = Source(os.fspath(path), dict(custom_objects or {}), safe_mode)
     with about_file(source.path):
-        if not os.path.isfile(source.path):
-            raise InvalidFileError("There is no such file.")
+        check_is_file(source.path)
         if h5py.is_hdf5(source.path):
             return _load_hdf5(source)
         if zipfile.is_zipfile(source.path):

@@ -15,7 +15,7 @@ import keras
 from keras_qat.errors import InvalidFileError, InvalidModelError
 from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.archive import check_archive
-from keras_qat.legacy.failures import about_file
+from keras_qat.legacy.failures import about_file, check_is_file
 from keras_qat.legacy.hdf5 import SavedLayer, open_hdf5, read_array, saved_layers, sizes
 from keras_qat.legacy.matching import Pair, match_layer, naming, old_order
 from keras_qat.legacy.report import Mismatch, WeightsReport
@@ -69,8 +69,7 @@ def load_weights(
             fix="Give it a `keras.Input`, or call `model.build(input_shape)`.",
         )
     with about_file(name, "The weights cannot be loaded."):
-        if not os.path.isfile(name):
-            raise InvalidFileError("There is no such file.")
+        check_is_file(name)
         if zipfile.is_zipfile(name) and not h5py.is_hdf5(name):
             check_archive(Source(name, safe_mode=False))
             return _load_with_keras(model, name, by_name, skip_mismatch)

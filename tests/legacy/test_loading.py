@@ -197,6 +197,8 @@ def test_what_is_no_file_of_keras_is_named(tmp_path):
     path = tmp_path / "model.h5"
     with pytest.raises(InvalidFileError, match=f"no such file.*{re.escape(str(path))}"):
         keras_qat.load_model(path)
+    with pytest.raises(InvalidFileError, match=f"folder.*{re.escape(str(tmp_path))}"):
+        keras_qat.load_model(tmp_path)
     path.write_bytes(b"not a model" * 100)
     with pytest.raises(InvalidFileError, match=f"no file of Keras.*{re.escape(str(path))}"):
         keras_qat.load_model(path)
