@@ -110,7 +110,8 @@ def _randomized(kind: str, weight, rng: np.random.Generator):
 
 def _spread_logits(model: keras.Model, images: np.ndarray) -> None:
     """Scales the logits, so that the softmax is neither flat nor decided."""
-    logits = np.log(np.asarray(model(images, training=False)) + 1e-30)
+    logits = keras.ops.convert_to_numpy(model(images, training=False))
+    logits = np.log(logits + 1e-30)
     for weight in model.weights[-2:]:
         weight.assign(weight * (3.0 / np.std(logits, axis=-1).mean()))
 

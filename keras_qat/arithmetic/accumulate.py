@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 
 EXACT_BOUND = 2**24
@@ -54,12 +55,12 @@ def conv(
     most = _largest_part(math.prod(window), max_abs_x * max_abs_w, window)
     bounds = _bounds(depth, most)
     if len(bounds) == 1:
-        return ops.cast(convolve(x, kernel), "int32")
+        return _whole(convolve(x, kernel))
     total = 0
     for start, stop in bounds:
         channels = np.arange(groups * depth).reshape(groups, depth)[:, start:stop].ravel()
         part = x[..., start:stop] if groups == 1 else ops.take(x, channels, axis=-1)
-        total = ops.cast(convolve(part, kernel[..., start:stop, :]), "int32") + total
+        total = _whole(convolve(part, kernel[..., start:stop, :])) + total
     return total
 
 
@@ -103,7 +104,7 @@ def conv_transpose(
     total = 0
     for start, stop in bounds:
         part = convolve(x[..., start:stop], kernel[..., start:stop])
-        total = ops.cast(part, "int32") + total
+        total = _whole(part) + total
     return total
 
 
@@ -139,7 +140,7 @@ def depthwise(
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     window = kernel.shape[:-2]
     _largest_part(math.prod(window), max_abs_x * max_abs_w, window)
-    return ops.cast(convolve(x, kernel), "int32")
+    return _whole(convolve(x, kernel))
 
 
 def matmul(x: Any, kernel: Any, *, max_abs_x: int = 255, max_abs_w: int = 127) -> Any:
@@ -163,14 +164,14 @@ def matmul(x: Any, kernel: Any, *, max_abs_x: int = 255, max_abs_w: int = 127) -
     inputs, units = kernel.shape
     parts = len(_bounds(inputs, _largest_part(1, max_abs_x * max_abs_w, ())))
     if parts == 1:
-        return ops.cast(ops.matmul(x, kernel), "int32")
+        return _whole(ops.matmul(x, kernel))
     size = -(-inputs // parts)
     padding = parts * size - inputs
     rows = ops.pad(ops.reshape(x, (-1, inputs)), ((0, 0), (0, padding)))
     columns = ops.pad(kernel, ((0, padding), (0, 0)))
     split_rows = ops.transpose(ops.reshape(rows, (-1, parts, size)), (1, 0, 2))
     products = ops.matmul(split_rows, ops.reshape(columns, (parts, size, units)))
-    total = ops.sum(ops.cast(products, "int32"), axis=0)
+    total = ops.sum(_whole(products), axis=0)
     return ops.reshape(total, (*ops.shape(x)[:-1], units))
 
 
@@ -194,8 +195,14 @@ def batch_matmul(a: Any, b: Any, *, max_abs: int = 255) -> Any:
     total = 0
     for start, stop in _bounds(a.shape[-1], _largest_part(1, max_abs * max_abs, ())):
         part = ops.matmul(a[..., start:stop], b[..., start:stop, :])
-        total = ops.cast(part, "int32") + total
+        total = _whole(part) + total
     return total
+
+
+@compiled
+def _whole(x: Any) -> Any:
+    """Float32 sums as int32. A GPU may add up fractions to them, as Winograd's rule does."""
+    return ops.cast(ops.round(x), "int32")
 
 
 def _largest_part(taps: int, max_product: int, window: Any) -> int:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import float64
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
@@ -30,7 +31,6 @@ from keras_qat.layers.stored import stored
 from keras_qat.quantizers import (
     Grid,
     fake_quantize_weights,
-    reciprocal,
     weight_grid,
 )
 from keras_qat.scheme import Scheme
@@ -241,9 +241,12 @@ class WeightedLayer(QuantizedLayer, Block):
         norm = self.batch_normalization
         if norm is None:
             return ops.ones((self._channels(),), "float32")
-        # Written so that no compiler turns it into a product with a reciprocal square root.
-        deviation = ops.maximum(ops.sqrt(norm.moving_variance + norm.epsilon), 1e-12)
-        return norm.gamma / deviation if norm.scale else reciprocal(deviation)
+        # In doubles: float32 roots and quotients of GPUs are wrong in their last bits.
+        with float64():
+            variance = ops.cast(norm.moving_variance, "float64") + norm.epsilon
+            deviation = ops.maximum(ops.sqrt(variance), 1e-12)
+            gamma = ops.cast(norm.gamma, "float64") if norm.scale else 1.0
+            return ops.cast(gamma / deviation, "float32")
 
     def _bias_terms(self):
         """The folded bias as two terms: their sum in float would depend on the compiler."""
