@@ -131,13 +131,15 @@ def _check_operators(model: Record, subgraph: Record, content: bytes, where: str
             _check_index(index, tensors, f"{where}.{end}")
     known = set(_indices(subgraph["inputs"]))
     given = {i for i, tensor in enumerate(tensors) if _is_given(tensor, model, content)}
+    # Nothing to compute, but for a batch of samples it may be more.
+    empty = {i for i, tensor in enumerate(tensors) if is_empty(tensor)}
     for i, operator in enumerate(subgraph["operators"] or ()):
         at = f"{where}.operators[{i}]"
         _check_index(operator["opcode_index"], model["operator_codes"], f"{at}.opcode_index")
         number = builtin_number(model["operator_codes"][operator["opcode_index"]])
         at = f"{at} ({name_of('BuiltinOperator', number)})"
         _check_operands(operator, tensors, at)
-        _check_order(operator, number, known, given, at)
+        _check_order(operator, number, known, given, empty, at)
         end = operator["large_custom_options_offset"] + operator["large_custom_options_size"]
         if end > len(content):
             raise Damage(f"{at}.large_custom_options", f"they end at {end} of {len(content)}")
@@ -160,7 +162,7 @@ def _check_operands(operator: Record, tensors: Sequence[Record], where: str) -> 
 
 
 def _check_order(
-    operator: Record, number: int, known: set[int], given: set[int], where: str
+    operator: Record, number: int, known: set[int], given: set[int], empty: set[int], where: str
 ) -> None:
     inputs = [i for i in _indices(operator["inputs"]) if i != NO_TENSOR]
     if name_of("BuiltinOperator", number) == "RESHAPE":
@@ -169,7 +171,7 @@ def _check_order(
         if index not in known and index not in given:
             raise Damage(f"{where}.inputs", f"tensor {index} is not computed before")
     for index in _indices(operator["outputs"]):
-        if index in known or index in given:
+        if index in known or index in given - empty:
             raise Damage(f"{where}.outputs", f"tensor {index} has a value already")
         known.add(index)
 

@@ -29,9 +29,10 @@ def per_tensor(scale, zero_point):
 
 
 def reference(code, operands, shape, scale, zero_point, version=1, options_type=None, **options):
-    """Output of one operator in LiteRT's reference kernels, of its input's type, as int32."""
+    """Output of one operator in LiteRT's reference kernels, as int32; uint8 of uint8, else int8."""
     tensors = tuple(tensor for tensor, _ in operands)
-    output = Tensor("y", shape, tensors[0].dtype, per_tensor(scale, zero_point))
+    dtype = "uint8" if tensors[0].dtype == "uint8" else "int8"
+    output = Tensor("y", shape, dtype, per_tensor(scale, zero_point))
     inputs = [(tensor, array) for tensor, array in operands if array is not None]
     operator = Operator(code, tensors, (output,), version, options_type, options)
     model = Model({tensor.name: tensor for tensor, _ in inputs}, {"y": output}, (operator,))
