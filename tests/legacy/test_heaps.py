@@ -24,6 +24,8 @@ def test_a_text_without_an_end_is_refused(content, tmp_path, first):
     """The HDF5 library never returns from the first one: it must not be asked."""
     place = content.index(b"GCOL") + 16
     damaged = content[:place] + first + content[place + 16 :]
+    with pytest.raises(InvalidFileError, match="does not end"):
+        check_heaps(damaged)
     (tmp_path / "damaged.h5").write_bytes(damaged)
     with pytest.raises(InvalidFileError, match="does not end.*damaged.h5"):
         keras_qat.load_model(tmp_path / "damaged.h5")
