@@ -1,4 +1,4 @@
-"""Models with something deliberately wrong: what is found, its code, and the layer that it names."""
+"""Models with something deliberately wrong: what is found, its code, the layer that it names."""
 
 import keras
 import numpy as np
@@ -149,6 +149,13 @@ def unfused_norm():
     return model
 
 
+def beyond():
+    """A bias of a billion, into a range that was observed before it was."""
+    model = calibrated(chain(layers.Flatten(), layers.Dense(2, name="dense")))
+    model.get_layer("dense").bias.assign([1e9, 0.0])
+    return model
+
+
 def export(model, folder, **arguments):
     keras_qat.export_litert(model, folder / "model.tflite", **arguments)
 
@@ -198,10 +205,77 @@ RAISED = {
     "an end of an unknown type": (
         lambda f: export(calibrated(), f, inference_input_type="float16"),
         errors.ExportError, None),
+    "a bias far beyond the range of the output": (
+        lambda f: export(beyond(), f), errors.UnsupportedLayerError, "dense"),
+    "a normalization for a target without its operators": (
+        lambda f: export(calibrated(chain(layers.LayerNormalization(name="norm"))), f,
+                         target="tflite-micro"),
+        errors.TargetError, "norm_normalized"),
+    "an unknown target": (
+        lambda f: export(calibrated(), f, target="toaster"), errors.InvalidTargetError, None),
     "a name in overrides that no layer has": (
         lambda f: keras_qat.quantize_model(chain(layers.Dense(2)), overrides={"dens": None}),
         errors.InvalidOverrideError, None),
 }  # fmt: skip
+
+
+def weights(model, **values):
+    """Gives weights values, by the last part of their paths with `_` for `/`."""
+    for variable in model.variables:
+        name = "_".join(variable.path.split("/")[-2:])
+        if name in values:
+            variable.assign(np.broadcast_to(values[name], variable.shape))
+    return model
+
+
+def normed(**values):
+    norm = layers.BatchNormalization(name="norm")
+    model = chain(layers.Conv2D(8, 3, name="conv"), norm, layers.ReLU(name="relu"))
+    return weights(model, **values)
+
+
+WIDE = np.array([500.0, *[1.0] * 7], "float32")
+ONE_DEAD = np.array([0.0, *[1.0] * 7], "float32")
+# What can be quantized at a price: what is checked, the arguments, the code and the layer.
+COSTLY = {
+    "an activation that no kernel takes up": (
+        lambda: chain(layers.Conv2D(4, 3, name="conv"), layers.LeakyReLU(name="leaky")),
+        {}, "standalone-activation", "leaky"),
+    "a batch norm behind an activation": (
+        lambda: chain(layers.ReLU(), layers.BatchNormalization(name="norm"), layers.ReLU()),
+        {}, "unfolded-batch-norm", "norm"),
+    "a channel without gamma": (
+        lambda: normed(norm_gamma=ONE_DEAD), {}, "dead-channel", "conv"),
+    "a channel that its relu never lets through": (
+        lambda: normed(norm_beta=-9.0 * (1 - ONE_DEAD)), {}, "dead-channel", "conv"),
+    "one channel that takes the whole range of the tensor": (
+        lambda: normed(norm_gamma=WIDE), {}, "wide-activation-range", "conv"),
+    "one channel that takes the whole range of the weights": (
+        lambda: normed(conv_kernel=np.array([99.0, *[0.1] * 7])), {"scheme": "uint8"},
+        "wasted-weight-range", "conv"),
+    "a bias that does not fit beside the weights": (
+        lambda: weights(chain(layers.Dense(2, name="dense"), shape=(300,)),
+                        dense_kernel=5e-6, dense_bias=0.3),
+        {"calibration_data": np.ones((8, 300), "float32")}, "bias-saturates", "dense"),
+    "a bias of a million": (
+        lambda: weights(chain(layers.Dense(2, name="dense"), shape=(300,)), dense_bias=1e6),
+        {"calibration_data": np.ones((8, 300), "float32")}, "bias-saturates", "dense"),
+    "an operator that the runtimes round differently": (
+        lambda: chain(layers.GlobalAveragePooling2D(name="mean")), {}, "runtimes-differ", "mean"),
+    "an operator that the target does not have": (
+        lambda: chain(layers.Conv2D(4, 3), layers.Activation("softplus", name="soft")),
+        {"target": "edgetpu"}, "target-operator", "soft"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_costs_is_found(name):
+    make, arguments, code, layer = COSTLY[name]
+    report = keras_qat.check(make(), **arguments)
+    found = [finding for finding in report.findings if finding.code == code]
+    assert {finding.layer for finding in found} == {layer}
+    assert found[0].tensor and found[0].message and found[0].fix
+    assert code in str(report)
 
 
 @pytest.mark.parametrize("name", RAISED)

@@ -46,7 +46,7 @@ _OWN_NAMES = {QHardSwish: "hard_silu", QLeakyReLU: "leaky_relu", QPReLU: "PReLU"
 def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
     """Finds activations that are operators of their own, where a fused one would cost nothing.
 
-    What a gate, a softmax or an output of the model computes is not in question.
+    What a gate or a softmax computes is not in question.
 
     Args:
         linked: The model.
@@ -58,7 +58,7 @@ def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
     fusing, consumers = _fusing(), graph.consumers()
     for node in graph.nodes.values():
         name = None if node.is_input else _activation(node.head)
-        if name is None or node.head.scheme is None or Edge(node.name) in graph.output_edges:
+        if name is None or node.head.scheme is None:
             continue
         if _could_fuse(graph, consumers, fusing, node.inputs[0], moved=name == "relu"):
             found.setdefault(name, []).append(node)

@@ -20,6 +20,8 @@ from keras_qat.quantizers import RangeObserver, RangeParameters
 _FEW_STEPS = 16
 # Half of the steps are one bit of the weights.
 _LARGEST_FACTOR = 2.0
+# What one scale for all channels would round to 0.
+_HARDLY_ANY = 1.0 / 256
 # Fewer values say little about a channel that is seldom active.
 _ENOUGH_VALUES = 1000
 
@@ -141,7 +143,8 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
 def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
     """A bias for which the scale of the weights is larger than the weights need.
 
-    Channels whose weights cannot move the output by a step anyway are not counted.
+    Channels whose weights cannot move the output by a step, and are hardly any beside those of
+    other channels, are not counted: nothing is lost there.
     """
     source, output = layer.links.inputs[0], layer.links.output
     if not is_known(source) or not is_known(output):
@@ -153,7 +156,8 @@ def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
     axes = summed_axes(channels.folded.kernel, channels.folded.channel_axes)
     total = np.reshape(ops.sum(ops.abs(channels.folded.kernel), axis=axes), -1)
     moved = total * (_steps(layer) * float(scales[0]) / float(scales[1]))
-    raised = np.flatnonzero((factor > _LARGEST_FACTOR) & (moved >= 1))
+    is_used = (moved >= 1) | (total > total.max() * _HARDLY_ANY)
+    raised = np.flatnonzero((factor > _LARGEST_FACTOR) & is_used)
     if raised.size:
         factor = np.broadcast_to(factor, total.shape)[raised].max()
         bias = np.abs(ops.convert_to_numpy(channels.folded.offset + channels.folded.shifted))

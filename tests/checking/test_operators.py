@@ -63,9 +63,12 @@ def test_what_is_fused_or_no_mere_activation_is_none(layer):
     assert not found(convolved(layer()), "standalone-activation")
 
 
-def test_the_function_of_an_output_is_not_in_question():
-    model = convolved(layers.Activation("silu", name="act"), end=False)
-    assert not found(model, "standalone-activation")
+def test_the_function_of_an_output():
+    (finding,) = found(
+        convolved(layers.Activation("silu", name="act"), end=False), "standalone-activation"
+    )
+    assert finding.layer == "act"
+    assert not found(convolved(layers.Activation("sigmoid"), end=False), "standalone-activation")
 
 
 def test_an_activation_behind_what_fuses_none_is_none():

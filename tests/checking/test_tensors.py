@@ -133,9 +133,11 @@ def test_a_bias_is_only_judged_by_a_range_at_hand():
     assert len(found(qat, "bias-saturates")) == 1
 
 
-def test_a_bias_beside_weights_that_move_nothing_is_fine():
-    model = dense(np.full((16, 2), 1e-3), [0.0, 1.0])
-    assert not found(model, "bias-saturates", calibration_data=SMALL[:, :16])
+def test_a_bias_beside_weights_that_are_hardly_any_is_fine():
+    kernel = np.stack([np.full(16, 1e-3), np.full(16, 1.0)], axis=-1)
+    assert not found(dense(kernel, [1.0, 0.0]), "bias-saturates", calibration_data=SMALL[:, :16])
+    (finding,) = found(dense(kernel, [0.0, 1e3]), "bias-saturates", calibration_data=SMALL[:, :16])
+    assert "as large as 1000 (channel 1)" in finding.message
 
 
 def spiky(largest):
