@@ -46,7 +46,8 @@ def clone_model(
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
 
     Nested models are opened, batch normalization and activations become part of the layer
-    before them, what does nothing is dropped. The function is preserved: nothing is quantized.
+    before them, what does nothing is dropped. The function is preserved, nothing is quantized; only
+    `skip_layers`, `activations="substitute"` and the rewrite `"drop_bias"` change it.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed. It is not changed.
