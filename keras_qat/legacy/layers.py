@@ -160,6 +160,4 @@ def _object(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
         return value
     config = {key: part for key, part in value["config"].items() if key != "dtype"}
-    if config.get("distribution") == "normal":
-        config["distribution"] = "truncated_normal"
     return {"class_name": value.get("class_name"), "config": config}

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.layers import make_function
 from keras_qat.legacy.operations import FUNCTIONS, function_named
 from keras_qat.legacy.operators import OPERATORS, operator_function
 
@@ -107,6 +108,12 @@ def test_a_shape_is_plain_numbers_that_reshape_takes():
     assert sizes == [None, 4, 6]
     assert FUNCTIONS["__operators__.getitem"](sizes, 1) == 4
     assert FUNCTIONS["reshape"](x, [sizes[0], 24]).shape == (None, 24)
+
+
+@pytest.mark.parametrize("name, shape", [("concat", (2, 4, 6, 8)), ("stack", (1, 2, 4, 6, 8))])
+def test_a_list_of_one_stays_a_list_where_a_list_is_taken(name, shape):
+    function = make_function("TFOpLambda", {"name": "layer", "function": name})
+    assert function([X], axis=0).shape == shape
 
 
 def test_a_function_of_version_1_is_the_function():
