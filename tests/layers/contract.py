@@ -251,7 +251,7 @@ def layer_outputs(model: Any, arrays: list[np.ndarray], *, training: bool) -> di
     return dict(zip((each.name for each in layers), values, strict=True))
 
 
-def exported(model: Any, **types: str) -> bytes:
+def exported(model: Any, **types: Any) -> bytes:
     """The bytes of the exported file."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.tflite")

@@ -59,7 +59,7 @@ def file_of(make, scheme, x, *behind, **arguments):
     """The file of a layer, in float if the scheme is None."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(SHAPE), make(name="it", **arguments), *behind])
-    overrides = {"it": None} if scheme is None else None
+    overrides: dict = {"it": None} if scheme is None else {}
     quantized = keras_qat.quantize_model(model, scheme or "int8", overrides=overrides)
     keras_qat.calibrate(quantized, x, verbose=0)
     return exported(quantized)
@@ -92,7 +92,7 @@ def test_a_layer_without_a_bias_has_none_where_the_operator_allows_it(code, sche
         q = x if fed.dtype == np.float32 else (x * 40 + 100 * (fed.dtype == np.uint8))
         y = [runner.run([q.astype(fed.dtype)])[0] for runner in (one, other)]
         assert len(np.unique(y[0])) > 20
-        np.testing.assert_array_equal(*y)
+        np.testing.assert_array_equal(y[0], y[1])
 
 
 @pytest.mark.parametrize("code", MAY_LACK_A_BIAS)
