@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
-from keras_qat.errors import InvalidModelError
-from keras_qat.graph import Edge, Graph, Node, build_model
+from keras_qat.graph import Graph, Node, build_model
+from keras_qat.graph.soundness import check_float, input_errors, weight_errors
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel, RewrittenModel
 from keras_qat.layers.drop_in import copy_by_path
@@ -145,6 +143,7 @@ def quantize_model(
             that the model does not have.
 
     Example:
+    >>> import numpy as np
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
     >>> images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
     >>> qat = quantize_model(model)
@@ -265,48 +264,3 @@ def _name_outputs(graph: Graph) -> None:
         layer = graph.nodes[edge.node].head
         if len(names[id(layer)]) == 1 and name != layer.name:
             layer.output_name = name
-
-
-def check_float(graph: Graph) -> None:
-    """Raises if a layer, of a nested model too, is quantized."""
-    if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
-        raise InvalidModelError(
-            "The model is quantized already.",
-            layer=graph.name,
-            fix="Pass the float model; to go on training a quantized one, just call `fit`.",
-        )
-
-
-def input_errors(graph: Graph) -> Iterator[InvalidModelError]:
-    """Yields an error for each input that is not used, or has a size that is not known."""
-    used = {*graph.consumers(), *graph.output_edges}
-    for name in graph.inputs:
-        if Edge(name) not in used:
-            yield InvalidModelError(
-                "No output of the model depends on an input.",
-                layer=name,
-                fix="Leave it out: `keras.Model(inputs, outputs)` with the inputs that are used.",
-            )
-        shape = graph.nodes[name].shapes[0]
-        if None in shape[1:]:
-            yield InvalidModelError(
-                "An input of the model has a size that is not known.",
-                layer=name,
-                received=f"shape {shape}",
-                expected="a fixed size for all axes but the first",
-                fix="Build the model with a fixed `keras.Input(shape)`.",
-            )
-
-
-def weight_errors(model: keras.Model) -> Iterator[InvalidModelError]:
-    """Yields an error for each weight that is not finite: no scale could represent it."""
-    for weight in model.weights:
-        # Not in numpy, which would copy each one.
-        if keras.backend.is_float_dtype(weight.dtype) and not ops.all(ops.isfinite(weight)):
-            value = ops.convert_to_numpy(weight)
-            yield InvalidModelError(
-                "A weight has values that are not finite numbers.",
-                layer=weight.path,
-                received=f"{int((~np.isfinite(value)).sum())} NaN or infinite value(s)",
-                fix="Train the model again from a checkpoint before it diverged.",
-            )

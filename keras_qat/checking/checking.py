@@ -24,10 +24,10 @@ from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import target_findings
 from keras_qat.checking.tensors import weight_findings, wide_activations
 from keras_qat.checking.trial import Trial
-from keras_qat.cloning import check_float, input_errors, weight_errors
 from keras_qat.data import Batch, batches
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, read_model
+from keras_qat.graph.soundness import check_float, input_errors, weight_errors
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedModel
 from keras_qat.passes import PIPELINE, Rewrite

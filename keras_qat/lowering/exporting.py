@@ -13,19 +13,22 @@ from keras_qat.errors import (
     TargetFallbackWarning,
     UnsupportedLayerError,
 )
-from keras_qat.graph import Edge, Graph, Node, read_model
-from keras_qat.graph.graph import unique_name
-from keras_qat.layers import ObserveRange, QuantizedModel, QuantizeInput
+from keras_qat.graph import Edge, Graph, read_model
+from keras_qat.layers import QuantizedModel
 from keras_qat.layers.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.quantized_model import missing_ranges
-from keras_qat.litert import Model, Operator, Tensor, write
-from keras_qat.lowering.builder import Builder, quantization_of
+from keras_qat.litert import Model, Tensor, write
+from keras_qat.lowering.builder import Builder
 from keras_qat.lowering.end_types import EndTypes, end_types
+from keras_qat.lowering.ends import (
+    id_inputs,
+    lower_inputs,
+    lower_outputs,
+    output_names_of,
+    own_type,
+)
 from keras_qat.lowering.tensor_uses import tensor_uses
 from keras_qat.targets import check_runs, get_target
-
-# Parameters of one type are those of another with the zero point as far from the lowest integer.
-_LOWEST = {"int8": -128, "uint8": 0}
 
 
 def export_litert(
@@ -142,8 +145,8 @@ def lower_model(
             fix="Pass what `keras_qat.quantize_model` returned.",
         )
     graph = read_model(model)
-    output_names = _output_names(graph)
-    own, ids = _own_type(graph), _ids(graph)
+    output_names = output_names_of(graph)
+    own, ids = own_type(graph), id_inputs(graph)
     input_types = end_types(
         inference_input_type, list(graph.inputs), "inference_input_type", ids, default=own
     )
@@ -172,9 +175,9 @@ def lower_graph(graph: Graph) -> Model:
     Returns:
         The `keras_qat.litert.Model`.
     """
-    own, ids = _own_type(graph), _ids(graph)
+    own, ids = own_type(graph), id_inputs(graph)
     input_types = end_types(None, list(graph.inputs), "inputs", ids, default=own)
-    output_types = end_types(None, _output_names(graph), "outputs", default=own)
+    output_types = end_types(None, output_names_of(graph), "outputs", default=own)
     return _lower(graph, input_types, output_types)[0]
 
 
@@ -184,7 +187,7 @@ def _lower(
     """Asks each layer for its operators; also returns the tensor of each edge."""
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
-    inputs = _lower_inputs(graph, tensors, input_types)
+    inputs = lower_inputs(graph, tensors, input_types)
     for node in graph.nodes.values():
         if not node.is_input:
             builder.enter(node)
@@ -192,7 +195,7 @@ def _lower(
             if builder.is_float:
                 arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
-    outputs = _lower_outputs(builder, graph, tensors, output_types)
+    outputs = lower_outputs(builder, graph, tensors, output_types)
     return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators)), tensors
 
 
@@ -224,84 +227,3 @@ def check_float_layers(model: QuantizedModel) -> None:
                 fix="Quantize it, with its exact name in `overrides`; or let its `lower` add float "
                 "operators where its `scheme` is None.",
             ) from error
-
-
-def _lower_inputs(
-    graph: Graph, tensors: dict[Edge, Tensor], types: Mapping[str, str]
-) -> dict[str, Tensor]:
-    """Makes the input tensors; a layer behind each knows what its integers mean."""
-    consumers = graph.consumers()
-    for name, dtype in types.items():
-        edge = Edge(name)
-        holder, shape = _holder(consumers, edge), graph.shape(edge)
-        parameters = None if holder is None else holder.head.links.output
-        tensors[edge] = _boundary_tensor(name, shape, dtype, parameters)
-    return {name: tensors[Edge(name)] for name in types}
-
-
-def _own_type(graph: Graph) -> str:
-    """The type of the model's scheme."""
-    schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
-    return next((scheme.dtype for scheme in schemes if scheme is not None), "int8")
-
-
-def _ids(graph: Graph) -> frozenset[str]:
-    """The inputs that no layer quantizes."""
-    consumers = graph.consumers()
-    return frozenset(name for name in graph.inputs if _holder(consumers, Edge(name)) is None)
-
-
-def _holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
-    """The node that knows the range of a tensor of real values."""
-    kinds = QuantizeInput, ObserveRange
-    return next((node for node in consumers.get(edge, ()) if isinstance(node.head, kinds)), None)
-
-
-def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tensor:
-    """An input or output as the caller sees it; ids have no parameters."""
-    if dtype == "float32" or parameters is None:
-        return Tensor(name, shape, dtype)
-    offset = _LOWEST[dtype] - parameters.low
-    return Tensor(name, shape, dtype, quantization_of(parameters, offset))
-
-
-def _lower_outputs(
-    builder: Builder, graph: Graph, tensors: dict[Edge, Tensor], types: Mapping[str, str]
-) -> dict[str, Tensor]:
-    outputs: dict[str, Tensor] = {}
-    converted: dict[tuple[Tensor, str], Tensor] = {}  # two outputs may be one tensor
-    consumers = graph.consumers()
-    for edge, (name, dtype) in zip(graph.output_edges, types.items(), strict=True):
-        node = graph.nodes[edge.node]
-        is_observed = isinstance(node.head, ObserveRange)
-        if tensors[edge].dtype == "float32" != dtype and not is_observed:
-            # Quantized layers take it too.
-            node = _holder(consumers, edge) or node
-        inner = tensors[Edge(node.name)]
-        if (inner, dtype) not in converted:
-            parameters = node.head.links.output
-            converted[inner, dtype] = _converted(builder, inner, dtype, parameters)
-        outputs[name] = converted[inner, dtype]
-    return outputs
-
-
-def _output_names(graph: Graph) -> list[str]:
-    """The keys of a dict of outputs, else what the outputs are called; each one once."""
-    wanted = graph.output_names
-    if isinstance(graph.outputs, dict) and len(graph.outputs) == len(graph.output_edges):
-        wanted = sorted(graph.outputs)  # the order of `keras.tree.flatten`
-    names: list[str] = []
-    for name in wanted:
-        names.append(unique_name(name, names))
-    return names
-
-
-def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> Tensor:
-    if dtype == inner.dtype:
-        return inner
-    if dtype == "float32":
-        return builder.dequantize(inner)
-    outer = _boundary_tensor(f"{inner.name}_{dtype}", inner.shape, dtype, parameters)
-    version = 1 if inner.dtype == "float32" else 2
-    builder.operators.append(Operator("QUANTIZE", (inner,), (outer,), version, "QuantizeOptions"))
-    return outer

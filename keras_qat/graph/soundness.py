@@ -1,0 +1,57 @@
+"""What makes a float model unfit to be read: said before anything is rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import InvalidModelError
+from keras_qat.graph.graph import Edge, Graph
+
+
+def check_float(graph: Graph) -> None:
+    """Raises if a layer, of a nested model too, is quantized."""
+    if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
+        raise InvalidModelError(
+            "The model is quantized already.",
+            layer=graph.name,
+            fix="Pass the float model; to go on training a quantized one, just call `fit`.",
+        )
+
+
+def input_errors(graph: Graph) -> Iterator[InvalidModelError]:
+    """Yields an error for each input that is not used, or has a size that is not known."""
+    used = {*graph.consumers(), *graph.output_edges}
+    for name in graph.inputs:
+        if Edge(name) not in used:
+            yield InvalidModelError(
+                "No output of the model depends on an input.",
+                layer=name,
+                fix="Leave it out: `keras.Model(inputs, outputs)` with the inputs that are used.",
+            )
+        shape = graph.nodes[name].shapes[0]
+        if None in shape[1:]:
+            yield InvalidModelError(
+                "An input of the model has a size that is not known.",
+                layer=name,
+                received=f"shape {shape}",
+                expected="a fixed size for all axes but the first",
+                fix="Build the model with a fixed `keras.Input(shape)`.",
+            )
+
+
+def weight_errors(model: keras.Model) -> Iterator[InvalidModelError]:
+    """Yields an error for each weight that is not finite: no scale could represent it."""
+    for weight in model.weights:
+        # Not in numpy, which would copy each one.
+        if keras.backend.is_float_dtype(weight.dtype) and not ops.all(ops.isfinite(weight)):
+            value = ops.convert_to_numpy(weight)
+            yield InvalidModelError(
+                "A weight has values that are not finite numbers.",
+                layer=weight.path,
+                received=f"{int((~np.isfinite(value)).sum())} NaN or infinite value(s)",
+                fix="Train the model again from a checkpoint before it diverged.",
+            )
