@@ -27,8 +27,9 @@ def calibrate(
     The old ranges are forgotten. Data of dtype uint8 gives an input the range 0 to 255, whatever
     values it has, so that a file with uint8 inputs takes pixels as they are. So does an input that
     the model scales down as one does with pixels, by a `Rescaling(1 / 255)` or the like, for any
-    data within 0 to 255 that takes more than a quarter of it. Of an input with
-    `quantized_input_stats` the range is only compared; an `InputStatsWarning` says if it differs.
+    data within 0 to 255 that takes more than a quarter of it; resizing, or augmentation, may come
+    before. Of an input with `quantized_input_stats` the range is only compared; an
+    `InputStatsWarning` says if it differs.
 
     Args:
         model: A model from `keras_qat.quantize_model`.

@@ -198,6 +198,11 @@ def test_a_mean_between_two_integers_is_a_warning(tmp_path):
         ({"image": 255}, "mean, std"),
         ({"image": "01"}, "mean, std"),
         ({"image": (0, float("nan"))}, "finite"),
+        ({"image": (10**400, 1)}, "finite"),
+        ({"image": (0, np.complex64(1))}, "finite"),
+        ({"image": (0, 1e-45)}, "1e-36"),
+        ({"image": (0, 1e39)}, "finite"),
+        ({"image": b"01"}, "mean, std"),
         ({"image": (0, 255, "int16")}, "type 'uint8' or 'int8'"),
         ({"image": (300, 1)}, "No integer .*a mean of 300 for uint8"),
         ({"image": (-129, 1)}, "No integer .*a mean of -129 for int8"),
@@ -260,6 +265,41 @@ def test_pixels_are_their_own_integers_where_the_model_scales_them_itself(tmp_pa
     predicted = model.predict(PIXELS.astype("float32"), verbose=0)
     assert np.array_equal(bytes_of(path), predicted)
     assert [each.__class__.__name__ for each in model.layers[1:3]] == ["QuantizeInput", "QConv2D"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [layers.Resizing(6, 6)],
+        [layers.RandomFlip(), layers.RandomRotation(0.1), layers.Dropout(0.1)],
+        [layers.Permute((2, 1, 3)), layers.ZeroPadding2D(1), layers.MaxPooling2D()],
+    ],
+)
+def test_pixels_may_be_moved_and_augmented_before_they_are_scaled(tmp_path, before):
+    model = headed(
+        *(type(each).from_config(each.get_config()) for each in before),
+        layers.Normalization(**IMAGENET),
+    )
+    model = keras_qat.quantize_model(model, calibration_data=GREY)
+    path = exported(model, tmp_path, inference_input_type="uint8")
+    assert details(path) == {"image": ("uint8", 1.0, 0)}
+    predicted = model.predict(PIXELS.astype("float32"), verbose=0)
+    assert np.array_equal(bytes_of(path), predicted)
+
+
+@pytest.mark.parametrize("function", ["relu", "leaky_relu"])
+def test_what_computes_before_they_are_scaled_leaves_the_range_to_the_data(function):
+    model = headed(layers.Activation(function), layers.Rescaling(1 / 255))
+    model = keras_qat.quantize_model(model, calibration_data=GREY)
+    assert float(model.get_layer("image_quantize").observer.maximum) == GREY.max()
+
+
+def test_images_that_are_joined_before_they_are_scaled_are_pixels_all():
+    images = [keras.Input((4, 4, 3), name=name) for name in ("left", "right")]
+    joined = layers.Rescaling(1 / 127.5, -1)(layers.Concatenate()(images))
+    model = keras.Model(images, layers.Conv2D(2, 3)(joined))
+    model = keras_qat.quantize_model(model, calibration_data={"left": GREY, "right": GREY})
+    assert model.quantized_input_stats == {"left": (0.0, 1.0), "right": (0.0, 1.0)}
 
 
 @pytest.mark.parametrize("data", [GREY * 3, GREY - 100, GREY / 8])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers import find_slice
 from keras_qat.passes.fold_affines_forward import Affine, constant_affine
 
 _WHITE = 255.0
@@ -18,20 +21,30 @@ def pixel_inputs(graph: Graph) -> frozenset[str]:
     That is what a `Rescaling` from 0..255 to 0..1 or -1..1 says at the head of a model, and a
     `Normalization` at the head of one that takes images; also if the layer behind has taken it up,
     or if it is written in operators. No data says it as surely: images need not have a white
-    pixel.
+    pixel. Before it there may be layers that move values and keep their range, such as a
+    `Resizing`, or that act at training only, such as a `RandomFlip`.
 
     Args:
         graph: A graph that the pipeline has rewritten.
     """
     consumers = graph.consumers()
-    found = []
-    for name in graph.inputs:
-        behind = consumers.get(Edge(name), [])
-        shape = graph.nodes[name].shapes[0]
+
+    @functools.cache
+    def takes_pixels(edge: Edge) -> bool:
+        behind, shape = consumers.get(edge, []), graph.shape(edge)
         is_image = len(shape) == 4 and shape[-1] in (1, 3, 4)
-        if behind and all(_scales_pixels(_affine(node), is_image) for node in behind):
-            found.append(name)
-    return frozenset(found)
+        return bool(behind) and all(
+            _scales_pixels(_affine(node), is_image)
+            or (_keeps_range(node) and takes_pixels(Edge(node.name)))
+            for node in behind
+        )
+
+    return frozenset(name for name in graph.inputs if takes_pixels(Edge(name)))
+
+
+def _keeps_range(node: Node) -> bool:
+    found = find_slice(node.operations)
+    return found is not None and found.layer.shares_range
 
 
 def _affine(node: Node) -> Affine | None:
