@@ -17,6 +17,8 @@ from keras_qat.scheme import Scheme
 _LOWEST = {"uint8": 0, "int8": -128}
 # Data that takes less of what the integers can say wastes two bits or more.
 _LEAST_PART = 0.25
+# The least and the largest std: with these float32 holds the scale and the whole range.
+_STDS = 1e-36, 1e36
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +56,17 @@ class InputStats:
         Raises:
             InvalidInputStatsError: If it is something else, or 0.0 has no integer.
         """
-        parts = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-        numbers = [x for x in parts[:2] if isinstance(x, (int, float, np.number))]
+        parts = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else ()
+        numbers = [x for x in parts[:2] if _is_finite(x)]
         dtype = parts[2] if len(parts) == 3 else None
-        is_pair = len(parts) in (2, 3) and len(numbers) == 2 and all(map(math.isfinite, numbers))
-        if not is_pair or numbers[1] <= 0 or (len(parts) == 3 and dtype not in _LOWEST):
+        is_pair = len(parts) in (2, 3) and len(numbers) == 2 and _STDS[0] <= numbers[1] <= _STDS[1]
+        if not is_pair or (len(parts) == 3 and dtype not in _LOWEST):
             raise InvalidInputStatsError(
                 "Statistics of an input are not understood.",
                 layer=name,
                 received=repr(value),
-                expected="(mean, std) or (mean, std, type): finite numbers, std > 0, type 'uint8' "
-                "or 'int8'",
+                expected="(mean, std) or (mean, std, type): finite numbers, std > 0 (1e-36 to "
+                "1e36), type 'uint8' or 'int8'",
                 fix="Give what makes `real = (integer - mean) / std`: (0, 255) for pixels that "
                 "stand for 0 to 1.",
             )
@@ -129,3 +131,9 @@ class InputStats:
         if self.is_said or self.mean > 127 or self.fits(minimum, maximum):
             return self
         return about_int8 if about_int8.fits(minimum, maximum) else self
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that float32 can hold, of Python or numpy."""
+    is_real = isinstance(value, (int, float, np.integer, np.floating))
+    return is_real and bool(abs(value) <= float(np.finfo("float32").max))

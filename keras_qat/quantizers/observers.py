@@ -201,7 +201,7 @@ def checked_default_range(default_ranges_stats: Any) -> tuple[float, float]:
     with np.errstate(over="ignore", invalid="ignore"):
         try:
             ends = np.asarray(default_ranges_stats, "float32")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             ends = np.full(2, np.nan, "float32")
         low, high = np.minimum(ends, 0), np.maximum(ends, 0)
         is_range = ends.shape == (2,) and ends[0] <= ends[1] and np.isfinite(high[1] - low[0])
