@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_qat.errors import InvalidFileError
+from keras_qat.errors import InvalidFileError, InvalidFileWarning
 from keras_qat.legacy.activations import CHANGED, thresholded_relu
 from keras_qat.legacy.failures import about_layer
 from keras_qat.legacy.lambdas import lambda_config
@@ -20,6 +21,9 @@ from keras_qat.legacy.source import Source
 
 # Calls of functions, which become operations of `keras.ops`; they preserve lists of one input.
 FUNCTION_LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ThresholdedReLU")
+# What `model.add_loss` and `model.add_metric` have left in the graph: they give back their input.
+_ENDPOINTS = ("AddLoss", "AddMetric")
+FUNCTION_LAYERS += _ENDPOINTS
 # The classes of models with a graph, over the years.
 GRAPHS = ("Container", "Functional", "Model", "Network")
 _FIX = "See docs/loading.md for what is read of old files."
@@ -41,6 +45,14 @@ def make_function(class_name: str, config: dict[str, Any]) -> Callable[..., Any]
     if class_name == "ThresholdedReLU":
         theta = float(config.get("theta", 1.0))
         return _of_one(lambda inputs, **_: thresholded_relu(inputs, theta))
+    if class_name in _ENDPOINTS:
+        warnings.warn(
+            f"The loss or metric that layer '{name}' of the file adds is not read: Keras 3 has no "
+            "such layer. Add it again before training.",
+            InvalidFileWarning,
+            stacklevel=2,
+        )
+        return _of_one(lambda inputs, **_: inputs)
     called = config.get("function")
     function = function_named(called, name)
     return function if str(called).removeprefix("compat.v1.") in _TAKES_LISTS else _of_one(function)

@@ -23,7 +23,7 @@ from keras_qat.legacy.hdf5 import (
     text_attribute,
 )
 from keras_qat.legacy.old_models import load_old_model
-from keras_qat.legacy.safety import check_config
+from keras_qat.legacy.safety import check_code, check_config
 from keras_qat.legacy.source import Source
 
 
@@ -84,11 +84,12 @@ def _load_hdf5(source: Source) -> keras.Model:
             )
         if (text_attribute(file, "keras_version") or "1").split(".")[0] in ("1", "2"):
             return load_old_model(file, config, source)
+        training = json_attribute(file, "training_config")
         check_config(config, source)
+        check_code(training, source)
         layers = saved_layers(file)
         for _, dataset in [weight for layer in layers for weight in layer.weights]:
             check_stored(dataset)
-        training = json_attribute(file, "training_config")
         elements = sum(layer.elements for layer in layers)
     _check_ending(source, (".h5", ".hdf5"))
     with weight_budget(elements):

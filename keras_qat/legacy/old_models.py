@@ -13,6 +13,7 @@ from keras_qat.legacy.building import build_old_model
 from keras_qat.legacy.compiling import compile_as_saved
 from keras_qat.legacy.hdf5 import SavedLayer, json_attribute, read_array, saved_layers
 from keras_qat.legacy.matching import match_layer, old_order
+from keras_qat.legacy.safety import check_code
 from keras_qat.legacy.source import Source
 
 
@@ -26,7 +27,11 @@ def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
 
     Raises:
         InvalidFileError: If the model cannot be made, or its weights do not fit it.
+        UnsafeFileError: If it would run code of the file.
     """
+    training = json_attribute(file, "training_config")
+    for part in (config, training):
+        check_code(part, source)
     layers = saved_layers(file)
     with weight_budget(sum(layer.elements for layer in layers)):
         model = build_old_model(config, source)
@@ -37,7 +42,7 @@ def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
             fix="Build the model with `keras.Input`, and use `keras_qat.load_weights`.",
         )
     assign_whole_model(model, layers)
-    compile_as_saved(model, json_attribute(file, "training_config"), source)
+    compile_as_saved(model, training, source)
     return model
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 from keras import ops
 
 from keras_qat.errors import InvalidFileError
+from keras_qat.legacy.elementwise import ELEMENTWISE, Function, as_tensors
 from keras_qat.legacy.image_operations import (
     depth_to_space,
     only,
@@ -15,16 +16,6 @@ from keras_qat.legacy.image_operations import (
     resize,
     space_to_depth,
 )
-
-Function = Callable[..., Any]
-
-
-def _unary(function: Function) -> Function:
-    return lambda x, name=None: function(x)
-
-
-def _binary(function: Function) -> Function:
-    return lambda x, y, name=None: function(x, y)
 
 
 def _reduction(function: Function) -> Function:
@@ -36,7 +27,8 @@ def _reduction(function: Function) -> Function:
 
 def _argument(function: Function) -> Function:
     def find(input, axis=None, output_type="int64", name=None, dimension=None):
-        return ops.cast(function(input, axis=axis if axis is not None else dimension), output_type)
+        axis = dimension if axis is None else axis
+        return ops.cast(function(input, axis=0 if axis is None else axis), output_type)
 
     return find
 
@@ -45,20 +37,25 @@ def _axes(axis: Any) -> Any:
     return tuple(axis) if isinstance(axis, list) else axis
 
 
+def _bias_add(value, bias, data_format=None, name=None):
+    only("data_format", data_format, None, "NHWC", "N...C")
+    return ops.add(*as_tensors(value, bias))
+
+
 def _cast(x, dtype, name=None):
     return ops.cast(x, dtype)
 
 
-def _clip(t, clip_value_min, clip_value_max, name=None):
-    return ops.clip(t, clip_value_min, clip_value_max)
-
-
 def _concat(values, axis, name="concat"):
-    return ops.concatenate(values, axis=axis)
+    if all(isinstance(value, list) for value in values):
+        return sum(values, start=[])  # a shape, made of parts of shapes
+    return ops.concatenate(as_tensors(*values), axis=axis)
 
 
-def _divide_no_nan(x, y, name=None):
-    return ops.divide_no_nan(x, y)
+def _cumsum(x, axis=0, exclusive=False, reverse=False, name=None):
+    only("exclusive", exclusive, False)
+    only("reverse", reverse, False)
+    return ops.cumsum(x, axis=axis)
 
 
 def _elu(features, name=None):
@@ -96,8 +93,21 @@ def _softmax(logits, axis=None, name=None, dim=None):
 def _matmul(a, b, transpose_a=False, transpose_b=False, name=None, **flags):
     for flag, value in flags.items():
         only(flag, value, None, False)
+    a, b = as_tensors(a, b)
     a = ops.swapaxes(a, -1, -2) if transpose_a else a
     return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b else b)
+
+
+def _norm(tensor, ord="euclidean", axis=None, keepdims=None, name=None):
+    only("ord", ord, "euclidean", 2)
+    total = ops.sum(ops.square(tensor), axis=_axes(axis), keepdims=bool(keepdims))
+    return ops.sqrt(total)
+
+
+def _one_hot(indices, depth, on_value=None, off_value=None, axis=None, dtype=None, name=None):
+    only("on_value", on_value, None, 1)
+    only("off_value", off_value, None, 0)
+    return ops.one_hot(indices, depth, axis=-1 if axis is None else axis, dtype=dtype or "float32")
 
 
 def _pad(tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
@@ -106,8 +116,13 @@ def _pad(tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
 
 
 def _reshape(tensor, shape, name=None):
-    """A size that is None is the batch's, see `_shape`."""
-    return ops.reshape(tensor, [-1 if size is None else int(size) for size in shape])
+    """A size that is None is the batch's, see `_shape`: -1, and another -1 is what is left then."""
+    sizes = [-1 if size is None else int(size) for size in shape]
+    if sizes.count(-1) == 2 and any(size is None for size in shape):
+        known = math.prod(size for size in sizes if size != -1)
+        rest = math.prod(tensor.shape[1:]) // known
+        sizes = [rest if size == -1 else new for size, new in zip(shape, sizes, strict=True)]
+    return ops.reshape(tensor, sizes)
 
 
 def _shape(input, out_type=None, name=None, optimize=True):
@@ -124,8 +139,13 @@ def _slice(part: Any) -> Any:
     if isinstance(part, dict) and part.get("class_name") == "__ellipsis__":
         return Ellipsis
     if isinstance(part, dict):
-        return slice(part["start"], part["stop"], part["step"])
+        return slice(*(_bound(part[key]) for key in ("start", "stop", "step")))
     return part
+
+
+def _bound(value: Any) -> int | None:
+    """A number that may have been computed of the sizes of a shape."""
+    return None if value is None else int(value)
 
 
 def _slice_begin(input_, begin, size, name=None):
@@ -157,49 +177,31 @@ def _transpose(a, perm=None, conjugate=False, name=None):
     return ops.transpose(a, perm)
 
 
-def _where(condition, x=None, y=None, name=None):
-    return ops.where(condition, x, y)
+def _unstack(value, num=None, axis=0, name="unstack"):
+    return value if isinstance(value, list) else ops.unstack(value, num, axis)  # a list is a shape
 
 
 # Name in the file, without `compat.v1.`: what computes it. The parameters have TensorFlow's names.
 FUNCTIONS: dict[str, Function] = {
-    "__operators__.add": _binary(ops.add),
+    **ELEMENTWISE,
     "__operators__.getitem": _getitem,
     "cast": _cast,
-    "clip_by_value": _clip,
     "concat": _concat,
-    "einsum": lambda equation, *inputs, **_: ops.einsum(equation, *inputs),
     "expand_dims": lambda input, axis, name=None: ops.expand_dims(input, axis),
     "gather": _gather,
     "identity": lambda input, name=None: input,
+    "image.flip_left_right": lambda image: ops.flip(image, axis=-2),
+    "image.flip_up_down": lambda image: ops.flip(image, axis=-3),
     "image.resize": resize,
     "linalg.l2_normalize": _l2_normalize,
     "linalg.matmul": _matmul,
-    "math.abs": _unary(ops.absolute),
-    "math.add": _binary(ops.add),
     "math.add_n": lambda inputs, name=None: sum(inputs[1:], start=inputs[0]),
     "math.argmax": _argument(ops.argmax),
     "math.argmin": _argument(ops.argmin),
-    "math.ceil": _unary(ops.ceil),
-    "math.cos": _unary(ops.cos),
-    "math.divide": _binary(ops.divide),
-    "math.divide_no_nan": _divide_no_nan,
-    "math.equal": _binary(ops.equal),
-    "math.erf": _unary(ops.erf),
-    "math.exp": _unary(ops.exp),
-    "math.floor": _unary(ops.floor),
-    "math.greater": _binary(ops.greater),
-    "math.greater_equal": _binary(ops.greater_equal),
-    "math.less": _binary(ops.less),
-    "math.less_equal": _binary(ops.less_equal),
-    "math.log": _unary(ops.log),
-    "math.log1p": _unary(ops.log1p),
-    "math.maximum": _binary(ops.maximum),
-    "math.minimum": _binary(ops.minimum),
-    "math.multiply": _binary(ops.multiply),
-    "math.negative": _unary(ops.negative),
-    "math.pow": _binary(ops.power),
-    "math.reciprocal": _unary(ops.reciprocal),
+    "math.cumsum": _cumsum,
+    "math.reduce_all": _reduction(ops.all),
+    "math.reduce_any": _reduction(ops.any),
+    "math.reduce_logsumexp": _reduction(ops.logsumexp),
     "math.reduce_max": _reduction(ops.max),
     "math.reduce_mean": _reduction(ops.mean),
     "math.reduce_min": _reduction(ops.min),
@@ -207,20 +209,10 @@ FUNCTIONS: dict[str, Function] = {
     "math.reduce_std": _reduction(ops.std),
     "math.reduce_sum": _reduction(ops.sum),
     "math.reduce_variance": _reduction(ops.var),
-    "math.round": _unary(ops.round),
-    "math.rsqrt": _unary(ops.rsqrt),
-    "math.sigmoid": _unary(ops.sigmoid),
-    "math.sign": _unary(ops.sign),
-    "math.sin": _unary(ops.sin),
     "math.softplus": lambda features, name=None: ops.softplus(features),
-    "math.sqrt": _unary(ops.sqrt),
-    "math.square": _unary(ops.square),
-    "math.squared_difference": lambda x, y, name=None: ops.square(ops.subtract(x, y)),
-    "math.subtract": _binary(ops.subtract),
-    "math.tanh": _unary(ops.tanh),
-    "math.truediv": _binary(ops.true_divide),
     "nn.avg_pool": pooling("average", None),
     "nn.avg_pool2d": pooling("average", 2),
+    "nn.bias_add": _bias_add,
     "nn.depth_to_space": depth_to_space,
     "nn.elu": _elu,
     "nn.gelu": _gelu,
@@ -237,6 +229,8 @@ FUNCTIONS: dict[str, Function] = {
     "nn.softmax": _softmax,
     "nn.softsign": lambda features, name=None: ops.softsign(features),
     "nn.space_to_depth": space_to_depth,
+    "norm": _norm,
+    "one_hot": _one_hot,
     "ones_like": lambda input, dtype=None, **_: ops.ones_like(input, dtype=dtype),
     "pad": _pad,
     "repeat": lambda input, repeats, axis=None, name=None: ops.repeat(input, repeats, axis=axis),
@@ -251,14 +245,15 @@ FUNCTIONS: dict[str, Function] = {
     "stop_gradient": lambda input, name=None: ops.stop_gradient(input),
     "tile": lambda input, multiples, name=None: ops.tile(input, multiples),
     "transpose": _transpose,
-    "unstack": lambda value, num=None, axis=0, name="unstack": ops.unstack(value, num, axis),
-    "where": _where,
+    "unstack": _unstack,
     "zeros_like": lambda input, dtype=None, **_: ops.zeros_like(input, dtype=dtype),
 }
 # Other names of these.
 _ALIASES = {
+    "floor_div": "math.floordiv",
     "math.add_v2": "math.add",
     "math.argmax_v2": "math.argmax",
+    "math.mod": "math.floormod",
     "math.reduce_mean_v1": "math.reduce_mean",
     "math.l2_normalize": "linalg.l2_normalize",
     "matmul": "linalg.matmul",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from keras_qat.errors import InvalidFileError, UnsafeFileError
@@ -29,12 +30,33 @@ def check_config(config: Any, source: Source) -> None:
         UnsafeFileError: If it would run code of the file, or read other files.
         InvalidFileError: If it has a class or function that is neither Keras's nor the caller's.
     """
+    for value in _objects(config):
+        _check_object(value, source)
+
+
+def check_code(config: Any, source: Source) -> None:
+    """Raises if anything in a configuration of Keras 1 or 2 would run code of the file.
+
+    Args:
+        config: The configuration, as JSON was read.
+        source: The file.
+
+    Raises:
+        UnsafeFileError: If it would.
+    """
+    for value in _objects(config):
+        inner = value.get("config")
+        check_class(str(value["class_name"]), inner if isinstance(inner, dict) else {}, source)
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Yields all that names a class, wherever it is."""
     waiting = [config]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             if "class_name" in value:
-                _check_object(value, source)
+                yield value
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
@@ -58,7 +80,9 @@ def check_class(class_name: str, config: Any, source: Source) -> None:
     holds = class_name == "Lambda" and _holds_code(config)
     if class_name in (*_RUN_CODE, *_CODE) or reads or holds:
         raise UnsafeFileError(
-            "Loading this would run code that is in the file, or read other files.",
+            "A `Lambda` layer holds Python code, which loading would run."
+            if holds
+            else "Loading this would run code that is in the file, or read other files.",
             layer=None if name is None else str(name),
             received=f"a {class_name}",
             fix="If you trust the file: `load_model(path, safe_mode=False)`.",

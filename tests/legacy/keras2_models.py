@@ -376,6 +376,26 @@ def functions_of_images():
 
 
 @model
+def functions_of_constants():
+    """The means of the channels are taken off, as before there was a `Normalization`."""
+    x = keras.Input((6, 6, 3))
+    y = (x - np.array([0.4, 0.5, 0.6], "float32")) / tf.constant([0.2, 0.3, 0.4])
+    y = L.GlobalAveragePooling2D()(tf.constant([1.0, 2.0, 3.0]) * L.Conv2D(3, 3)(y))
+    y = tf.clip_by_value(L.Dense(6)(y), [-1.0] * 6, 1.0)
+    return keras.Model(x, tf.reshape(y, [tf.shape(y)[0], 3, -1]))
+
+
+@model
+def added_losses():
+    x = keras.Input((4,))
+    y = L.Dense(3)(x)
+    built = keras.Model(x, y)
+    built.add_loss(tf.reduce_mean(tf.square(y)))
+    built.add_metric(tf.reduce_max(y), name="largest")
+    return built
+
+
+@model
 def operators():
     """As TensorFlow 2.1 saved calls of functions."""
     x = keras.Input((4, 4, 3))

@@ -39,6 +39,7 @@ def with_config(path, change):
         file.attrs["model_config"] = json.dumps(config)
 
 
+@pytest.mark.filterwarnings("ignore:The loss or metric")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_of_keras_2_computes_what_it_did_there(keras2, name):
     inputs, expected = keras2.arrays(name)
@@ -55,6 +56,7 @@ def test_files_have_every_layer_of_keras_2_that_keras_3_has(keras2):
     assert common - found == set(WITHOUT_FILE)
 
 
+@pytest.mark.filterwarnings("ignore:The loss or metric")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loaded_model_saves_and_loads_as_keras_3_does(keras2, name, tmp_path):
     inputs, _ = keras2.arrays(name)
@@ -100,6 +102,24 @@ def test_lr_is_the_learning_rate(keras2, tmp_path):
         training["optimizer_config"] = {"class_name": "SGD", "config": {"lr": 0.125, "decay": 0.0}}
         file.attrs["training_config"] = json.dumps(training)
     assert float(keras_qat.load_model(path).optimizer.learning_rate) == 0.125
+
+
+def test_a_loss_that_the_graph_adds_is_dropped_with_a_warning(keras2):
+    with pytest.warns(InvalidFileWarning) as warned:
+        model = keras_qat.load_model(keras2.path("added_losses"))
+    assert {re.findall(r"layer '(\w+)'", str(each.message))[0] for each in warned} == {
+        "add_loss",
+        "add_metric",
+    }
+    assert len(model.layers) == 2 and not model.losses
+
+
+def test_constants_of_functions_become_exact_files(keras2, tmp_path):
+    model = keras_qat.load_model(keras2.path("functions_of_constants"))
+    (images,), _ = keras2.arrays("functions_of_constants")
+    qat = keras_qat.quantize_model(model, calibration_data=images)
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", images).exact
 
 
 def test_an_unknown_loss_leaves_the_model_uncompiled_with_a_warning(keras2, tmp_path):

@@ -17,24 +17,35 @@ FLAGS = X > 0
 ARGUMENTS = {
     "__operators__.getitem": [((X, [{"start": 1, "stop": None, "step": None}, 2]), {})],
     "cast": [((X, "int32"), {})],
-    "clip_by_value": [((X, -0.5, 0.5), {})],
-    "concat": [(([X, Y], 2), {}), (([X, Y],), {"axis": -1})],
-    "einsum": [(("abcd,abcd->abc", X, Y), {})],
+    "clip_by_value": [((X, -0.5, 0.5), {}), ((X, Y, [1.0] * 8), {})],
+    "concat": [(([X, Y], 2), {}), (([X, Y],), {"axis": -1}), (([X, X.tolist()], 3), {})],
     "expand_dims": [((X, 1), {}), ((X,), {"axis": -1})],
     "gather": [((X, [0, 2]), {"axis": 3}), ((X, [1]), {})],
+    "image.flip_left_right": [((X,), {})],
+    "image.flip_up_down": [((X,), {})],
     "image.resize": [((X, [7, 5]), {}), ((X, [8, 12]), {"method": "nearest"})],
     "linalg.l2_normalize": [((X,), {"axis": -1}), ((X,), {"axis": [1, 2]})],
-    "linalg.matmul": [((X, Y), {"transpose_b": True}), ((X, Y), {"transpose_a": True})],
+    "linalg.matmul": [((X, Y), {"transpose_b": True}), ((X, Y), {"transpose_a": True})]
+    + [((X, np.eye(8, 3).tolist()), {})],
     "math.add_n": [(([X, Y, X],), {})],
-    "math.argmax": [((X,), {"axis": -1}), ((X,), {"axis": 1, "output_type": "int32"})],
-    "math.argmin": [((X,), {"axis": 2})],
+    "math.argmax": [((X,), {"axis": -1}), ((X,), {"axis": 1, "output_type": "int32"})]
+    + [((X,), {})],
+    "math.argmin": [((X,), {"axis": 2}), ((X,), {})],
+    "math.cumsum": [((X,), {}), ((X,), {"axis": 2})],
+    "math.logical_and": [((FLAGS, Y > 0), {})],
+    "math.logical_not": [((FLAGS,), {})],
+    "math.logical_or": [((FLAGS, Y > 0), {})],
     "math.log": [((np.abs(X),), {})],
     "math.log1p": [((np.abs(X),), {})],
     "math.pow": [((np.abs(X), 1.5), {})],
+    "math.reduce_all": [((FLAGS,), {"axis": 1}), ((FLAGS,), {"axis": [1, 2]})],
+    "math.reduce_any": [((FLAGS,), {"axis": -1, "keepdims": True})],
+    "math.reduce_logsumexp": [((X,), {"axis": [1, 2]}), ((X,), {"keepdims": True})],
     "math.rsqrt": [((np.abs(X) + 0.1,), {})],
     "math.sqrt": [((np.abs(X),), {})],
     "nn.avg_pool": [((X, 2, 2, "SAME"), {})],
     "nn.avg_pool2d": [((X, 2, 2, "VALID"), {}), ((X, [1, 3, 3, 1], [1, 2, 2, 1], "SAME"), {})],
+    "nn.bias_add": [((X, [0.5, 1.0] * 4), {})],
     "nn.depth_to_space": [((X, 2), {})],
     "nn.leaky_relu": [((X,), {}), ((X,), {"alpha": 0.1})],
     "nn.log_softmax": [((X,), {}), ((X,), {"axis": 1})],
@@ -44,6 +55,8 @@ ARGUMENTS = {
     "nn.softmax": [((X,), {}), ((X,), {"axis": 2})],
     "nn.gelu": [((X,), {}), ((X,), {"approximate": True})],
     "nn.space_to_depth": [((X, 2), {})],
+    "norm": [((X,), {"axis": -1}), ((X,), {"axis": [1, 2], "keepdims": True}), ((X,), {})],
+    "one_hot": [((np.array([1, 0, 3]), 4), {}), ((np.array([1, 2]), 3), {"axis": 0})],
     "pad": [
         ((X, [[0, 0], [1, 2], [0, 1], [0, 0]]), {}),
         ((X, [[0, 0], [1, 2], [0, 1], [0, 0]]), {"constant_values": 2.0}),
@@ -60,7 +73,7 @@ ARGUMENTS = {
     "tile": [((X, [1, 2, 1, 3]), {})],
     "transpose": [((X, [0, 3, 1, 2]), {})],
     "unstack": [((X,), {"axis": 1})],
-    "where": [((FLAGS, X, Y), {})],
+    "where": [((FLAGS, X, Y), {}), ((FLAGS, X, [2.0] * 8), {})],
 }
 ARGUMENTS |= {
     f"math.reduce_{kind}": [((X,), {"axis": [1, 2]}), ((X,), {"axis": -1})]
@@ -68,6 +81,7 @@ ARGUMENTS |= {
 }
 ARGUMENTS["math.reduce_mean"].append(((X,), {"axis": [1, 2], "keepdims": True}))
 BINARY = ["__operators__.add", "math.add", "math.divide", "math.divide_no_nan", "math.equal"]
+BINARY += ["math.floordiv", "math.floormod", "math.not_equal"]
 BINARY += ["math.greater", "math.greater_equal", "math.less", "math.less_equal", "math.maximum"]
 BINARY += ["math.minimum", "math.multiply", "math.squared_difference", "math.subtract"]
 BINARY += ["math.truediv"]
@@ -82,6 +96,18 @@ def cases():
         for number, case in enumerate(ARGUMENTS.get(name, given)):
             if name != "shape":
                 yield pytest.param(name, *case, id=f"{name}-{number}")
+
+
+CONSTANT = np.linspace(-1.0, 1.0, 8, dtype="float32")
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_a_constant_tensor_is_a_list_of_numbers_in_a_file(name):
+    for args in ((X, CONSTANT), (CONSTANT, X)):
+        written = [CONSTANT.tolist() if each is CONSTANT else each for each in args]
+        output, expected = FUNCTIONS[name](*written), of_tensorflow(name)(*args)
+        assert output.dtype == expected.dtype
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
 
 
 def of_tensorflow(name) -> Any:
@@ -108,6 +134,34 @@ def test_a_shape_is_plain_numbers_that_reshape_takes():
     assert sizes == [None, 4, 6]
     assert FUNCTIONS["__operators__.getitem"](sizes, 1) == 4
     assert FUNCTIONS["reshape"](x, [sizes[0], 24]).shape == (None, 24)
+
+
+def test_a_reshape_infers_a_size_beside_that_of_the_batch():
+    x = keras.Input((4, 6, 3))
+    batch, height, width, _ = FUNCTIONS["unstack"](FUNCTIONS["shape"](x))
+    assert FUNCTIONS["reshape"](x, [batch, -1]).shape == (None, 72)
+    area = FUNCTIONS["math.multiply"](height, width)
+    assert FUNCTIONS["reshape"](x, [batch, area, -1]).shape == (None, 24, 3)
+    assert FUNCTIONS["reshape"](x, FUNCTIONS["concat"]([[batch], [-1, 3]], 0)).shape == (
+        None,
+        24,
+        3,
+    )
+
+
+def test_a_slice_ends_at_a_size_that_was_computed():
+    half = FUNCTIONS["math.floordiv"](FUNCTIONS["shape"](X)[2], 2)
+    part = {"start": None, "stop": half, "step": None}
+    output = FUNCTIONS["__operators__.getitem"](X, [{**part, "stop": None}, 1, part])
+    np.testing.assert_array_equal(output, X[:, 1, :3])
+
+
+def test_limits_that_are_tensors_are_computed_with():
+    x = keras.Input((4,))
+    y = FUNCTIONS["clip_by_value"](x, FUNCTIONS["math.reduce_min"](x), 0.5)
+    np.testing.assert_array_equal(
+        keras.Model(x, y)(np.array([[-2.0, 0, 0.5, 3]])), [[-2, 0, 0.5, 0.5]]
+    )
 
 
 @pytest.mark.parametrize("name, shape", [("concat", (2, 4, 6, 8)), ("stack", (1, 2, 4, 6, 8))])

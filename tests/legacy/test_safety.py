@@ -85,6 +85,33 @@ def test_a_function_by_name_is_the_callers(tmp_path):
     np.testing.assert_array_equal(model(np.ones((1, 3), "float32")), np.full((1, 3), 2.0))
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["activation", "kernel_initializer", "kernel_regularizer", "quantization_config", "scale"],
+)
+def test_code_hidden_in_a_layer_of_keras_2_is_refused(tmp_path, key):
+    path, mark = tmp_path / "old.h5", tmp_path / "mark"
+    code = {"class_name": "Constant", "config": {"value": lambda_of_keras_3(mark)}}
+    old_file(path, {"class_name": "Dense", "config": {"name": "dense", "units": 2, key: code}})
+    with pytest.raises(UnsafeFileError, match="safe_mode=False"):
+        keras_qat.load_model(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("version", ["2.4.0", "3.0.0"])
+def test_code_in_what_compiles_a_model_is_refused(tmp_path, version):
+    path, mark = tmp_path / "model.h5", tmp_path / "mark"
+    old_file(path, {"class_name": "ReLU", "config": {"name": "relu"}})
+    if version == "3.0.0":
+        dense().save(path)
+    training = {"optimizer_config": {"class_name": "SGD", "config": {}}}
+    with h5py.File(path, "r+") as file:
+        file.attrs["training_config"] = json.dumps({**training, "loss": lambda_of_keras_3(mark)})
+    with pytest.raises(UnsafeFileError, match="safe_mode=False"):
+        keras_qat.load_model(path)
+    assert not mark.exists()
+
+
 def lambda_of_keras_3(mark):
     parts = {"code": bytecode(mark), "defaults": None, "closure": None}
     return {"class_name": "__lambda__", "config": parts}
