@@ -4,6 +4,7 @@ from keras_qat import errors, layers
 from keras_qat.calibration import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
+from keras_qat.deployed import LiteRTModel
 from keras_qat.inspection import inspect_litert
 from keras_qat.layers.registry import register
 from keras_qat.legacy import load_model, load_weights
@@ -16,6 +17,7 @@ from keras_qat.weights import integer_weights
 
 __all__ = [
     "DEFAULT_REWRITES",
+    "LiteRTModel",
     "__version__",
     "calibrate",
     "check",

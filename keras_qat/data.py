@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -14,8 +14,27 @@ from keras_qat.errors import InvalidDataError
 Batch = tuple[np.ndarray, ...]
 
 
+class TakesInputs(Protocol):
+    """What has inputs with names and shapes: a `keras.Model`, or a file.
+
+    Attributes:
+        inputs: The inputs in order, each with a `name` and a `shape`, the batch included.
+        input: Them in the structure that they were made of; a dict has the names that data uses.
+    """
+
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """The inputs in order."""
+        ...
+
+    @property
+    def input(self) -> Any:
+        """The structure of the inputs."""
+        ...
+
+
 def batches(
-    data: Any, model: keras.Model, *, steps: int | None = None, batch_size: int = 32
+    data: Any, model: TakesInputs, *, steps: int | None = None, batch_size: int = 32
 ) -> Iterator[Batch]:
     """Yields checked batches of a model's inputs.
 
@@ -41,10 +60,7 @@ def batches(
     >>> [batch[0].shape for batch in batches(np.zeros((40, 4)), model)]
     [(32, 4), (8, 4)]
     """
-    if steps is not None and steps < 1:
-        raise InvalidDataError(
-            "The number of batches to use must be positive.", received=f"steps={steps}"
-        )
+    _check_steps(steps)
     produced = 0
     elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
     for element in itertools.islice(elements, steps):
@@ -62,7 +78,57 @@ def batches(
         )
 
 
-def count_batches(data: Any, model: keras.Model, batch_size: int = 32) -> int | None:
+def labelled_batches(
+    data: Any,
+    model: TakesInputs,
+    targets: Any = None,
+    *,
+    steps: int | None = None,
+    batch_size: int = 32,
+) -> Iterator[tuple[Batch, Any, Any]]:
+    """Yields checked batches of a model's inputs, with targets and sample weights.
+
+    Args:
+        data: As for `batches`. Without `targets` its elements are `(inputs, targets)` or
+            `(inputs, targets, weights)`.
+        model: The model.
+        targets: An array, or a list or dict of them, for data that is arrays itself.
+        steps: How many batches at most; None for all.
+        batch_size: Size of a batch cut from arrays.
+
+    Yields:
+        The inputs, as `batches` yields them; the targets as they came; the weights or None.
+
+    Raises:
+        InvalidDataError: As `batches`, and if targets are lacking or are too many or too few.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> [len(y) for x, y, weights in labelled_batches(np.zeros((40, 4)), model, np.zeros(40))]
+    [32, 8]
+    """
+    _check_steps(steps)
+    elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
+    if targets is not None:
+        elements = _with_targets(data, elements, model, targets)
+    first, rest = itertools.tee(itertools.islice(elements, steps))
+    for batch, element in zip(batches(first, model), rest, strict=True):
+        if not isinstance(element, tuple) or not 2 <= len(element) <= 3:
+            raise InvalidDataError(
+                "The data has no targets.",
+                received=f"elements of type {type(element).__name__}",
+                expected="elements (inputs, targets) or (inputs, targets, weights)",
+                fix="Give the targets with arrays, or data that yields pairs.",
+            )
+        labels, weights = (*element[1:], None)[:2]
+        is_single = np.ndim(keras.tree.flatten(element[0])[0]) == len(model.inputs[0].shape) - 1
+        if is_single:
+            labels = keras.tree.map_structure(lambda part: np.asarray(part)[None], labels)
+            weights = None if weights is None else np.asarray(weights)[None]
+        yield batch, labels, weights
+
+
+def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | None:
     """Returns how many batches `batches` will yield, None if that cannot be known.
 
     Args:
@@ -89,7 +155,14 @@ def count_batches(data: Any, model: keras.Model, batch_size: int = 32) -> int | 
         return None
 
 
-def _elements(data: Any, model: keras.Model, batch_size: int) -> Iterator[Any]:
+def _check_steps(steps: int | None) -> None:
+    if steps is not None and steps < 1:
+        raise InvalidDataError(
+            "The number of batches to use must be positive.", received=f"steps={steps}"
+        )
+
+
+def _elements(data: Any, model: TakesInputs, batch_size: int) -> Iterator[Any]:
     """Cuts arrays into batches; iterates over everything else."""
     if _is_array(data):
         data = (data,)
@@ -116,7 +189,32 @@ def _elements(data: Any, model: keras.Model, batch_size: int) -> Iterator[Any]:
         )
 
 
-def _inputs(element: Any, model: keras.Model) -> list[Any]:
+def _with_targets(
+    data: Any, elements: Iterator[Any], model: TakesInputs, targets: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Pairs batches cut from arrays with their targets."""
+    is_cut = isinstance(data, Mapping | tuple) or _is_array(data)
+    targets = keras.tree.map_structure(np.asarray, targets)
+    sizes = {array.shape[:1] for array in keras.tree.flatten(targets)}
+    samples = len(keras.tree.flatten(data)[0]) if is_cut else None
+    if sizes != {(samples,)}:
+        raise InvalidDataError(
+            "The targets do not go with the data.",
+            received=f"data of type {type(data).__name__} with "
+            f"{'unknown' if samples is None else samples} samples, targets for "
+            f"{sorted(size[0] if size else 0 for size in sizes)}",
+            expected="arrays, with one target for each sample",
+        )
+    start = 0
+    for element in elements:
+        inputs = element if isinstance(element, tuple) else (element,)
+        stop = start + len(inputs[0])
+        part = slice(start, stop)
+        yield inputs, keras.tree.map_structure(lambda array, part=part: array[part], targets)
+        start = stop
+
+
+def _inputs(element: Any, model: TakesInputs) -> list[Any]:
     """Picks the inputs out of an element: `inputs`, `(inputs, targets)` or one with weights."""
     count = len(model.inputs)
     if isinstance(element, tuple) and element:
@@ -136,7 +234,7 @@ def _inputs(element: Any, model: keras.Model) -> list[Any]:
     return list(element)
 
 
-def _by_name(arrays: Mapping[str, Any], model: keras.Model) -> list[Any]:
+def _by_name(arrays: Mapping[str, Any], model: TakesInputs) -> list[Any]:
     names = [tensor.name for tensor in model.inputs]
     keys = _keys(model) or names
     for known in (keys, names):
@@ -149,7 +247,7 @@ def _by_name(arrays: Mapping[str, Any], model: keras.Model) -> list[Any]:
     )
 
 
-def _keys(model: keras.Model) -> list[str]:
+def _keys(model: TakesInputs) -> list[str]:
     """What a model that was made of a dict of inputs calls them, in order; `fit` takes these."""
     made_of = model.input
     if not isinstance(made_of, Mapping):

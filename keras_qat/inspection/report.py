@@ -187,13 +187,13 @@ class FileReport:
         console = Console(file=io.StringIO(), width=120)
         console.print(self._table(), markup=False, highlight=False)
         assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue() + "\n".join([*self._facts(), _printable(self.verdict)])
+        return console.file.getvalue() + "\n".join([*self._facts(), printable(self.verdict)])
 
     def _table(self) -> Any:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(_printable(self.name)))
+        table = Table(title=Text(printable(self.name)))
         for heading in ("#", "operator", "output", "shape", "type"):
             table.add_column(heading, overflow="fold")
         for heading in ("MACs", "weights", "activations"):
@@ -212,7 +212,7 @@ class FileReport:
                 f"{operator.weight_bytes:,}",
                 f"{operator.activation_bytes:,}",
             )
-            table.add_row(*(Text(_printable(cell)) for cell in cells))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
         return table
 
     def _facts(self) -> list[str]:
@@ -236,7 +236,7 @@ class FileReport:
         )
         unknown = sum(operator.macs is None for operator in self.operators)
         missing = [f"The MACs of {unknown} operators are not known."] if unknown else []
-        return [_printable(line) for line in [*ends, *signatures, *metadata, totals, *missing]]
+        return [printable(line) for line in [*ends, *signatures, *metadata, totals, *missing]]
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
@@ -250,8 +250,14 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
     return " x ".join("?" if size is None else str(size) for size in shape) or "scalar"
 
 
-def _printable(text: str) -> str:
-    """Replaces what would act on a terminal instead of being shown."""
+def printable(text: str) -> str:
+    r"""Replaces what would act on a terminal instead of being shown.
+
+    Example:
+        >>> from keras_qat.inspection.report import printable
+        >>> printable("name\x1b[2J") == "name\N{REPLACEMENT CHARACTER}[2J"
+        True
+    """
     return "".join(
         char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
     )

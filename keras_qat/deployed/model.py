@@ -1,0 +1,204 @@
+"""LiteRTModel: a deployed file with the manners of a Keras model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_qat.data import Batch, batches, count_batches, labelled_batches
+from keras_qat.deployed.ends import as_data, file_inputs, names_of, to_file_input, to_real
+from keras_qat.deployed.metrics import scores
+from keras_qat.deployed.summary import print_summary
+from keras_qat.errors import LiteRTFormatError
+from keras_qat.inspection import FileReport, inspect_litert
+from keras_qat.litert import Runner
+
+
+class LiteRTModel:
+    """A `.tflite` file that predicts and is evaluated like a Keras model.
+
+    Data are real values, and so are results: inputs are quantized with the scale and zero point
+    that the file has for them, outputs dequantized. An array of the type that the input has in the
+    file, such as uint8, is taken as it is. Any file will do, whoever made it, if each input and
+    output has the batch as its first dimension.
+
+    Args:
+        path: The file.
+        kernels: `"default"` for what LiteRT runs on phones and PCs, XNNPACK and optimized kernels;
+            `"reference"` for the reference kernels, which Keras inference equals bit for bit.
+        num_threads: Threads that the kernels may use.
+
+    Attributes:
+        input_names: What the inputs are called in the file's signature, else the tensors' names.
+        output_names: Likewise of the outputs.
+        inputs: `TensorDetails` of each input.
+        outputs: `TensorDetails` of each output.
+        report: What `keras_qat.inspect_litert` says of the file.
+
+    Raises:
+        LiteRTFormatError: If the file cannot be read or run, `kernels` is unknown, or
+            `num_threads` is no positive number.
+
+    Example:
+    >>> import pathlib, tempfile, keras_qat
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> x = np.eye(4, dtype="float32")
+    >>> qat = keras_qat.quantize_model(model)
+    >>> keras_qat.calibrate(qat, x, verbose=0)
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "model.tflite")
+    >>> keras_qat.export_litert(qat, path)
+    >>> deployed = LiteRTModel(path, kernels="reference")
+    >>> bool((deployed.predict(x, verbose=0) == qat.predict(x, verbose=0)).all())
+    True
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], kernels: str = "default", num_threads: int = 1
+    ):
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+            raise LiteRTFormatError(
+                "The number of threads must be a positive whole number.",
+                received=f"num_threads={num_threads!r}",
+            )
+        self.report: FileReport = inspect_litert(path)
+        self._runner = Runner(path, kernels=kernels, num_threads=num_threads)
+        self.inputs, self.outputs = self._runner.inputs, self._runner.outputs
+        signature = next((s for s in self.report.signatures if s.subgraph == 0), None)
+        ends = ({}, {}) if signature is None else (signature.inputs, signature.outputs)
+        self.input_names = names_of(self.inputs, ends[0], "input")
+        self.output_names = names_of(self.outputs, ends[1], "output")
+        self._ends = file_inputs(self.inputs, self.input_names)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int = 32,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+    ) -> Any:
+        """Runs the file on data.
+
+        Args:
+            x: An array (a tuple, or a dict by name, for several inputs); or a `tf.data.Dataset`,
+                `keras.utils.PyDataset`, generator, or list of batches or samples. Targets in it
+                are not used.
+            batch_size: Size of a batch cut from arrays. A file whose own batch is fixed is run as
+                often as it takes.
+            verbose: 0 for nothing, 1 for a progress bar, 2 for one line; `"auto"` is 1.
+            steps: How many batches at most; None for all.
+
+        Returns:
+            An array of real values, one row for each sample; a dict by `output_names` if there
+            are several outputs.
+
+        Raises:
+            InvalidDataError: If the data is empty, does not fit the inputs or is not finite.
+            LiteRTFormatError: If a kernel fails, or an output has no row for each sample.
+        """
+        bar = self._bar(x, batch_size, verbose, steps)
+        parts: list[list[np.ndarray]] = []
+        for batch in batches(x, self._ends, steps=steps, batch_size=batch_size):
+            parts.append(self._run(batch))
+            bar.update(len(parts))
+        bar.update(len(parts), finalize=True)
+        joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return as_data(joined, self.output_names)
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        metrics: Any = ("accuracy",),
+        loss: Any = None,
+        batch_size: int = 32,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+    ) -> dict[str, float]:
+        """Computes Keras metrics of what the file predicts.
+
+        Args:
+            x: Data as for `predict`; without `y`, batches `(inputs, targets)` or
+                `(inputs, targets, weights)`.
+            y: The targets, for data that is arrays; of several outputs a list or a dict by name.
+            metrics: Metrics as `keras.Model.compile` takes them: names or objects, by name of the
+                output if there are several.
+            loss: A loss as `compile` takes it, or None for none.
+            batch_size: Size of a batch cut from arrays.
+            verbose: 0 for nothing, 1 for a progress bar, 2 for one line; `"auto"` is 1.
+            steps: How many batches at most; None for all.
+
+        Returns:
+            The metrics by name, and `"loss"` if there is one.
+
+        Raises:
+            InvalidDataError: If the data is empty, does not fit the inputs, is not finite, has no
+                targets, or targets that the metrics do not take.
+            LiteRTFormatError: If a kernel fails, or an output has no row for each sample.
+
+        Example:
+        >>> from keras_qat.litert import Model, Operator, Tensor, write
+        >>> import pathlib, tempfile
+        >>> ends = Tensor("x", (None, 2), "float32"), Tensor("y", (None, 2), "float32")
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "relu.tflite")
+        >>> operator = Operator("RELU", ends[:1], ends[1:])
+        >>> write(Model({"x": ends[0]}, {"y": ends[1]}, (operator,)), path)
+        >>> LiteRTModel(path).evaluate(np.float32([[1, 2], [4, 3]]), np.array([1, 1]), verbose=0)
+        {'accuracy': 0.5}
+        """
+        bar = self._bar(x, batch_size, verbose, steps)
+        parts, labels, weights = [], [], []
+        for batch, *rest in labelled_batches(x, self._ends, y, steps=steps, batch_size=batch_size):
+            parts.append(self._run(batch))
+            labels.append(rest[0])
+            weights.append(rest[1])
+            bar.update(len(parts))
+        outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        found = scores(
+            dict(zip(self.output_names, outputs, strict=True)),
+            keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *labels),
+            None if weights[0] is None else np.concatenate(weights),
+            list(metrics) if isinstance(metrics, tuple) else metrics,
+            loss,
+        )
+        bar.update(len(parts), list(found.items()), finalize=True)
+        return found
+
+    def summary(self) -> None:
+        """Prints the inputs, the outputs, the operators by number, and the size of the file."""
+        counts = Counter(operator.name for operator in self.report.operators)
+        ends = [
+            ("input", self.input_names, self.inputs),
+            ("output", self.output_names, self.outputs),
+        ]
+        print_summary(self.report, ends, counts)
+
+    def _run(self, batch: Batch) -> list[np.ndarray]:
+        """Runs a batch; fills up the last one of a file whose batch is fixed."""
+        size = len(batch[0])
+        fixed = next((t.shape[0] for t in self.inputs if t.shape and t.shape[0]), None)
+        missing = -size % fixed if fixed else 0
+        arrays = [to_file_input(x, t) for x, t in zip(batch, self.inputs, strict=True)]
+        if missing:
+            arrays = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in arrays]
+        results = self._runner.run(arrays)
+        for tensor, result in zip(self.outputs, results, strict=True):
+            if result.shape[:1] != (size + missing,):
+                raise LiteRTFormatError(
+                    f"The output {tensor.name!r} does not have one row for each sample.",
+                    received=f"shape {result.shape} for {size + missing} samples",
+                    fix="Run the file with LiteRT's interpreter itself.",
+                )
+        rows = zip(results, self.outputs, strict=True)
+        return [to_real(result[:size], tensor) for result, tensor in rows]
+
+    def _bar(
+        self, x: Any, batch_size: int, verbose: int | str, steps: int | None
+    ) -> keras.utils.Progbar:
+        count = count_batches(x, self._ends, batch_size)
+        target = steps if count is None else min(count, steps or count)
+        return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))

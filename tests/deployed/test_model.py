@@ -1,0 +1,284 @@
+"""LiteRTModel; LiteRT's interpreter, Keras and numbers worked out by hand are the oracle."""
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from keras import layers
+
+import keras_qat
+from keras_qat import LiteRTModel
+from keras_qat.errors import InvalidDataError, LiteRTFormatError
+from keras_qat.litert import Model, Operator, Quantization, Tensor, write
+from tests.models import images, labels, quantized, quantized_network
+
+
+def exported(model, folder, **arguments):
+    path = folder / "model.tflite"
+    keras_qat.export_litert(model, path, **arguments)
+    return path
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return exported(quantized_network(), tmp_path_factory.mktemp("network"))
+
+
+def interpreted(path, integers, resolver=OpResolverType.BUILTIN_REF):
+    """What the interpreter makes of integers, and the scale and zero point of its output."""
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=resolver)
+    (tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(tensor["index"], integers.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(tensor["index"], integers)
+    interpreter.invoke()
+    return interpreter.get_tensor(output["index"]), output["quantization"]
+
+
+def relu(path, batch=None, dtype="int8", names=("x", "y"), quantization=None):
+    """A file with one RELU on pairs: integers n stand for n / 2."""
+    if quantization is None and dtype != "float32":
+        quantization = Quantization(np.array([0.5], "float32"), np.array([0], "int64"))
+    x, y = (Tensor(name, (batch, 2), dtype, quantization) for name in names)
+    write(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two_ends(tmp_path_factory):
+    """A model of two inputs and two outputs, and its file."""
+    a, b = (keras.Input((4,), name=name) for name in ("first", "second"))
+    total = layers.Add(name="total")([a, b])
+    scores = layers.Dense(3, name="scores")(a)
+    data = np.random.default_rng(1).random((2, 20, 4), "float32")
+    model = quantized(
+        keras.Model({"first": a, "second": b}, {"total": total, "scores": scores}),
+        {"first": data[0], "second": data[1]},
+    )
+    return model, exported(model, tmp_path_factory.mktemp("two")), data
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_it_predicts_what_keras_predicts(dtype, tmp_path):
+    model = quantized_network()
+    path = exported(model, tmp_path, inference_input_type=dtype, inference_output_type=dtype)
+    result = LiteRTModel(path, "reference").predict(images(50), verbose=0)
+    assert result.dtype == np.float32 and result.shape == (50, 5)
+    assert (result == model.predict(images(50), verbose=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("kernels", "resolver"),
+    [("reference", OpResolverType.BUILTIN_REF), ("default", OpResolverType.AUTO)],
+)
+def test_integers_of_the_inputs_type_are_taken_as_they_are(kernels, resolver, path):
+    integers = np.random.default_rng(0).integers(-128, 128, (7, 8, 8, 3), "int8")
+    expected, (scale, zero_point) = interpreted(path, integers, resolver)
+    result = LiteRTModel(path, kernels, num_threads=2).predict(integers, verbose=0)
+    assert (result == (expected.astype("float32") - zero_point) * np.float32(scale)).all()
+
+
+def test_other_integers_are_real_values(tmp_path):
+    model = LiteRTModel(relu(tmp_path / "relu.tflite"))
+    data = [[-3, 7], [200, 1]]
+    expected = [[0, 7], [63.5, 1]]  # the most that int8 has, halved
+    for dtype in ("uint8", "int32", "int64", "float64"):
+        values = np.abs(data) if dtype == "uint8" else np.array(data)
+        wanted = [[3, 7], [63.5, 1]] if dtype == "uint8" else expected
+        assert model.predict(values.astype(dtype), verbose=0).tolist() == wanted
+    assert model.predict(np.array([[-3, 7]], "int8"), verbose=0).tolist() == [[0, 3.5]]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_file_with_a_fixed_batch_takes_any_number_of_samples(batch, tmp_path):
+    model = LiteRTModel(relu(tmp_path / "relu.tflite", batch))
+    data = np.arange(-10, 12, dtype="float32").reshape(11, 2)
+    for batch_size in (3, 32):
+        result = model.predict(data, batch_size, verbose=0)
+        assert (result == np.maximum(data, 0)).all()
+
+
+def test_data_come_as_they_do_for_keras(path):
+    tensorflow = pytest.importorskip("tensorflow")
+    model, x = LiteRTModel(path), images(10)
+    expected = model.predict(x, batch_size=3, verbose=0)
+    dataset = tensorflow.data.Dataset.from_tensor_slices((x, labels(10)))
+    pairs = ((part, None) for part in np.split(x, 2))
+    for data in (dataset.batch(4), dataset, pairs, list(x), (x,), {"image": x}):
+        assert (model.predict(data, verbose=0) == expected).all()
+    assert len(model.predict(dataset.batch(4), steps=2, verbose=0)) == 8
+    assert (model.predict(x[0], verbose=0) == expected[:1]).all()
+
+
+def test_several_inputs_and_outputs_go_by_name(two_ends):
+    model, path, (first, second) = two_ends
+    deployed = LiteRTModel(path, "reference")
+    assert sorted(deployed.input_names) == ["first", "second"]
+    expected = model.predict({"first": first, "second": second}, verbose=0)
+    in_order = {"first": first, "second": second}
+    arrays = tuple(in_order[name] for name in deployed.input_names)
+    for data in (in_order, arrays, [arrays]):
+        result = deployed.predict(data, batch_size=8, verbose=0)
+        assert result.keys() == {"total", "scores"}
+        assert all((result[name] == expected[name]).all() for name in result)
+
+
+def test_it_is_evaluated_as_keras_evaluates(path):
+    model, y = quantized_network(), labels(50)
+    loss, metrics = (
+        "sparse_categorical_crossentropy",
+        ["accuracy", "sparse_top_k_categorical_accuracy"],
+    )
+    model = keras.Model(model.inputs, model.outputs)  # compiled here, and shared by nobody
+    model.compile(loss=loss, metrics=metrics)
+    expected = model.evaluate(images(50), y, verbose=0, return_dict=True)
+    deployed = LiteRTModel(path, "reference")
+    result = deployed.evaluate(images(50), y, metrics=metrics, loss=loss, verbose=0)
+    assert result.keys() == expected.keys() and 0 < result["accuracy"] < 1
+    assert result == pytest.approx(expected, rel=1e-6)
+    pairs = [(images(50)[i : i + 20], y[i : i + 20]) for i in (0, 20, 40)]
+    assert deployed.evaluate(pairs, verbose=0) == {"accuracy": pytest.approx(expected["accuracy"])}
+    one = deployed.evaluate(
+        (images(50), y), metrics=[keras.metrics.SparseCategoricalAccuracy(name="top")], verbose=0
+    )
+    assert one == {"top": pytest.approx(expected["accuracy"])}
+
+
+def test_sample_weights_count(tmp_path):
+    model = LiteRTModel(relu(tmp_path / "relu.tflite", dtype="float32"))
+    x, y = np.array([[1, 2], [4, 3], [0, 1]], "float32"), np.ones((3, 2))
+    weights = np.array([1, 6, 1], "float32")
+    batches = [(x[:2], y[:2], weights[:2]), (x[2:], y[2:], weights[2:])]
+    scores = model.evaluate(batches, metrics=None, loss="mse", verbose=0)
+    # (x - 1)^2 is 0, 1 -> 1/2; 9, 4 -> 13/2; 1, 0 -> 1/2: weighted, by the number of samples
+    assert scores == {"loss": pytest.approx((0.5 + 6 * 6.5 + 0.5) / 3)}
+
+
+def test_single_samples_have_single_targets(tmp_path):
+    model = LiteRTModel(relu(tmp_path / "relu.tflite", dtype="float32"))
+    pairs = [(np.array([1, 2], "float32"), 1), (np.array([4, 3], "float32"), 1)]
+    assert model.evaluate(pairs, verbose=0) == {"accuracy": 0.5}
+
+
+def test_each_of_several_outputs_has_metrics(two_ends):
+    _, path, (first, second) = two_ends
+    deployed = LiteRTModel(path)
+    data = {"first": first, "second": second}
+    predicted = deployed.predict(data, verbose=0)
+    y = {"total": predicted["total"] + 1, "scores": np.argmax(predicted["scores"], axis=-1)}
+    metrics = {"total": ["mae"], "scores": ["accuracy"]}
+    for targets in (y, [y[name] for name in deployed.output_names]):
+        scores = deployed.evaluate(data, targets, metrics=metrics, verbose=0)
+        assert scores == {"total_mae": pytest.approx(1), "scores_accuracy": 1.0}
+
+
+def test_tensors_may_be_called_anything(tmp_path):
+    path = relu(tmp_path / "relu.tflite", dtype="float32", names=("a/b:0", "c/d;e"))
+    model = LiteRTModel(path)
+    assert (model.input_names, model.output_names) == (["x"], ["y"])  # the signature's
+    assert model.evaluate({"a/b:0": np.array([[1, 2]])}, np.array([1], "float32"), verbose=0) == {
+        "accuracy": 1
+    }
+
+
+def test_ids_stay_whole_numbers(tmp_path):
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    model = quantized(keras.Model(ids, layers.Embedding(9, 4)(ids)), np.array([[0, 8, 3]], "int32"))
+    deployed = LiteRTModel(exported(model, tmp_path), "reference")
+    data = np.array([[5, 0, 8], [1, 2, 3]])
+    for values in (data, data.astype("float32"), data.astype("uint8")):
+        assert (deployed.predict(values, verbose=0) == model.predict(data, verbose=0)).all()
+    for values in (data + 0.5, data + 2**40):
+        with pytest.raises(InvalidDataError, match="'ids' takes whole numbers"):
+            deployed.predict(values, verbose=0)
+
+
+def test_the_summary_has_the_ends_and_the_operators(path, capsys):
+    LiteRTModel(path).summary()
+    text = capsys.readouterr().out
+    for end in ("image", "? x 8 x 8 x 3", "int8", "head", "0.00390625", "-128"):
+        assert end in text
+    report = keras_qat.inspect_litert(path)
+    assert (
+        f"{len(report.operators)} operators: 1 ADD, " in text and f"{report.size:,} bytes" in text
+    )
+    assert "Fully integer: yes" in text
+
+
+def test_the_progress_bar_is_kerass(path, capsys):
+    model = LiteRTModel(path)
+    model.predict(images(40))
+    assert "2/2" in capsys.readouterr().out
+    model.evaluate(images(40), labels(40))
+    assert "accuracy: " in capsys.readouterr().out
+    model.predict(images(4), verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (images(4)[..., :2], "wrong shape"),
+        (np.full((2, 8, 8, 3), np.nan), "not finite"),
+        (images(0), "no batches"),
+        (np.array([["a"]]), "not numeric"),
+        (iter(()), "no batches"),
+        ({"other": images(2)}, "lacks inputs"),
+        (3.5, "cannot be read"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(data, message, path):
+    with pytest.raises(InvalidDataError, match=message):
+        LiteRTModel(path).predict(data, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((images(4), labels(3)), "do not go with the data"),
+        ((images(4),), "no targets"),
+        (([images(4)],), "no targets"),
+        (([images(4)], labels(4)), "do not go with the data"),
+        ((iter([images(4)]), labels(4)), "do not go with the data"),
+        ((images(4), np.zeros((4, 7))), "cannot compute the loss"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(arguments, message, path):
+    with pytest.raises(InvalidDataError, match=message):
+        LiteRTModel(path).evaluate(*arguments, metrics=["mse"], verbose=0)
+
+
+def test_unknown_metrics_are_refused(path):
+    with pytest.raises(InvalidDataError, match="no_such_metric"):
+        LiteRTModel(path).evaluate(images(4), labels(4), metrics=["no_such_metric"], verbose=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"kernels": "fast"}, {"num_threads": 0}, {"num_threads": "2"}, {"num_threads": True}],
+)
+def test_unknown_arguments_are_refused(arguments, path):
+    with pytest.raises(LiteRTFormatError, match=next(iter(arguments))):
+        LiteRTModel(path, **arguments)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(LiteRTFormatError):
+        LiteRTModel(tmp_path / "none.tflite")
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(b"not a model at all")
+    with pytest.raises(LiteRTFormatError):
+        LiteRTModel(damaged)
+
+
+def test_an_output_without_a_batch_is_refused(tmp_path):
+    x, axis = (
+        Tensor("x", (None, 2), "float32"),
+        Tensor("axis", (1,), "int32", data=np.array([0], "int32")),
+    )
+    y = Tensor("y", (2,), "float32")
+    options = {"keepDims": False}
+    operator = Operator("REDUCE_MAX", (x, axis), (y,), 1, "ReducerOptions", options)
+    write(Model({"x": x}, {"y": y}, (operator,)), tmp_path / "max.tflite")
+    with pytest.raises(LiteRTFormatError, match="'y' does not have one row for each sample"):
+        LiteRTModel(tmp_path / "max.tflite").predict(np.ones((5, 2), "float32"), verbose=0)
