@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.archive import check_archive
 from keras_qat.legacy.failures import about_file, check_is_file
 from keras_qat.legacy.hdf5 import SavedLayer, open_hdf5, read_array, saved_layers, sizes
+from keras_qat.legacy.keras3_weights import load_with_keras
 from keras_qat.legacy.matching import Pair, match_layer, naming, old_order
 from keras_qat.legacy.report import Mismatch, WeightsReport
 from keras_qat.legacy.rewritten import match_rewritten, rewritten_targets
@@ -177,6 +176,7 @@ def _check(report: WeightsReport, by_name: bool, skip: bool) -> None:
             "No weight in the file is one of the model's.",
             received=", ".join(report.unexpected[:4]),
             expected=", ".join(report.missing[:4]),
+            fix="Load them into the model that they were saved from; quantize that if you want to.",
         )
     if (report.missing or report.unexpected) and not by_name and not skip:
         raise InvalidFileError(
@@ -203,16 +203,4 @@ def _load_with_keras(
             expected="a name that ends in .keras or .weights.h5",
             fix="Rename it.",
         )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.load_weights(path, skip_mismatch=skip_mismatch)
-    text = " ".join(str(warning.message) for warning in caught)
-    left = set(re.findall(r"name=([^\s,>]+)", text)) if "could not be loaded" in text else set()
-    is_left: list[tuple[Any, bool]] = [
-        (variable, bool(left & set(variable.path.split("/")))) for variable in model.weights
-    ]
-    return WeightsReport(
-        path,
-        loaded=tuple(variable.path for variable, out in is_left if not out),
-        missing=tuple(variable.path for variable, out in is_left if out),
-    )
+    return load_with_keras(model, path, skip_mismatch)

@@ -211,10 +211,63 @@ def test_formats_of_keras_3(tmp_path, ending):
 def test_skip_mismatch_in_the_format_of_keras_3(tmp_path):
     randomized(network()).save_weights(tmp_path / "new.weights.h5")
     target = network(classes=5)
-    with pytest.raises(InvalidFileError, match="cannot be loaded"):
+    before = target.get_weights()
+    with pytest.raises(InvalidFileError, match=r"head.*\(6, 5\).*\(6, 3\).*skip_mismatch=True"):
         keras_qat.load_weights(target, tmp_path / "new.weights.h5")
+    for value, other in zip(target.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, other)  # Keras has assigned those before the head
     report = keras_qat.load_weights(target, tmp_path / "new.weights.h5", skip_mismatch=True)
     assert report.missing == ("head/kernel", "head/bias")
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
+def test_weights_that_the_model_has_no_layer_for_are_told(tmp_path, ending):
+    path = tmp_path / f"long{ending}"
+    source = keras.Sequential([keras.Input((4,)), L.Dense(4), L.Dense(4), L.Dense(3)])
+    source.compile("adam", "mse")
+    source.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0)
+    source.save_weights(path) if ending == ".weights.h5" else source.save(path)
+    target = keras.Sequential([keras.Input((4,)), L.Dense(4), L.Dense(4)])
+    with pytest.raises(InvalidFileError, match="no variables for.*layers/dense_2/vars/0"):
+        keras_qat.load_weights(target, path)
+    report = keras_qat.load_weights(target, path, skip_mismatch=True)
+    assert report.unexpected == ("layers/dense_2/vars/0", "layers/dense_2/vars/1")
+    keras_qat.load_weights(keras.models.clone_model(source), path)  # no optimizer there
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
+def test_the_format_of_keras_3_into_a_clone_says_what_to_do(tmp_path, ending):
+    source, path = network(), tmp_path / f"new{ending}"
+    source.save_weights(path) if ending == ".weights.h5" else source.save(path)
+    with pytest.raises(InvalidFileError, match="saved from, and quantize that"):
+        keras_qat.load_weights(keras_qat.clone_model(source), path)
+
+
+def test_other_names_into_a_clone_say_what_to_do(tmp_path):
+    write_old(tmp_path / "old.h5", network(prefix="a_"))
+    with pytest.raises(InvalidFileError, match="No weight.*saved from; quantize that"):
+        keras_qat.load_weights(keras_qat.clone_model(network()), tmp_path / "old.h5")
+
+
+def test_layers_that_two_models_share_are_saved_once(tmp_path):
+    def shared():
+        inner = keras.Sequential([keras.Input((4,)), L.Dense(4, name="dense")], name="inner")
+        middle = keras.Sequential([inner, L.Dense(4, name="last")], name="middle")
+        outer = keras.Sequential([keras.Input((4,)), middle, inner], name="outer")
+        x = keras.Input((4,))
+        return keras.Model(x, outer(x))
+
+    source, target = randomized(shared()), shared()
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["layer_names"] = [b"outer"]
+        group = file.create_group("outer")
+        weights = {f"{w.path.rpartition('inner/')[2]}:0": w for w in source.weights}
+        group.attrs["weight_names"] = [name.encode() for name in weights]
+        for name, weight in weights.items():
+            group[name] = np.asarray(weight)
+    assert len(keras_qat.load_weights(target, tmp_path / "old.h5").loaded) == 4
+    x = np.ones((1, 4), "float32")
+    np.testing.assert_array_equal(target(x), source(x))
 
 
 def test_the_format_of_keras_3_has_no_names(tmp_path):
