@@ -21,9 +21,8 @@ Pair = tuple[Any, tuple[str, h5py.Dataset]]
 
 
 def old_order(layer: keras.layers.Layer) -> list[Any]:
-    """The variables of a layer or model in the order that Keras 2 saved them in, each once."""
-    variables = [*layer.trainable_weights, *layer.non_trainable_weights]
-    return list({id(variable): variable for variable in variables}.values())
+    """The variables of a layer or model in the order that Keras 2 saved them in."""
+    return [*layer.trainable_weights, *layer.non_trainable_weights]
 
 
 def match_layer(layer: keras.layers.Layer, saved: SavedLayer) -> list[Pair]:

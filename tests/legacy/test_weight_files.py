@@ -249,27 +249,6 @@ def test_other_names_into_a_clone_say_what_to_do(tmp_path):
         keras_qat.load_weights(keras_qat.clone_model(network()), tmp_path / "old.h5")
 
 
-def test_layers_that_two_models_share_are_saved_once(tmp_path):
-    def shared():
-        inner = keras.Sequential([keras.Input((4,)), L.Dense(4, name="dense")], name="inner")
-        middle = keras.Sequential([inner, L.Dense(4, name="last")], name="middle")
-        outer = keras.Sequential([keras.Input((4,)), middle, inner], name="outer")
-        x = keras.Input((4,))
-        return keras.Model(x, outer(x))
-
-    source, target = randomized(shared()), shared()
-    with h5py.File(tmp_path / "old.h5", "w") as file:
-        file.attrs["layer_names"] = [b"outer"]
-        group = file.create_group("outer")
-        weights = {f"{w.path.rpartition('inner/')[2]}:0": w for w in source.weights}
-        group.attrs["weight_names"] = [name.encode() for name in weights]
-        for name, weight in weights.items():
-            group[name] = np.asarray(weight)
-    assert len(keras_qat.load_weights(target, tmp_path / "old.h5").loaded) == 4
-    x = np.ones((1, 4), "float32")
-    np.testing.assert_array_equal(target(x), source(x))
-
-
 def test_the_format_of_keras_3_has_no_names(tmp_path):
     network().save_weights(tmp_path / "new.weights.h5")
     with pytest.raises(InvalidFileError, match="no names of layers"):
