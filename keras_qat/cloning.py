@@ -11,7 +11,12 @@ import keras
 from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
 from keras_qat.graph import Graph, Node, build_model
-from keras_qat.graph.soundness import check_float, input_errors, weight_errors
+from keras_qat.graph.soundness import (
+    check_float,
+    input_errors,
+    quantization_errors,
+    weight_errors,
+)
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel, RewrittenModel
 from keras_qat.layers.drop_in import copy_by_path
@@ -191,7 +196,7 @@ def _rewritten(
     asked = overrides.schemes(source) if overrides is not None and scheme is not None else {}
     if scheme is not None:
         passes = with_borders(passes, asked, scheme)
-    for error in (*weight_errors(model), *input_errors(graph)):
+    for error in (*quantization_errors(model), *weight_errors(model), *input_errors(graph)):
         raise error
     graph, log = run_pipeline(graph, passes)
     graph, schemes = remove_borders(graph, scheme)

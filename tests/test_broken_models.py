@@ -27,6 +27,12 @@ def with_value(model, path, value, index=0):
     return model
 
 
+def quantized_by_keras(model):
+    for layer in model.layers:
+        getattr(layer, "layer", layer).quantize("int8")
+    return model
+
+
 class Sorting(layers.Layer):
     def call(self, x):
         return ops.sort(x)
@@ -105,6 +111,13 @@ REFUSED = {
         lambda: with_value(chain(layers.Dense(4, name="dense"), shape=(3,)), "dense/bias",
                            float("inf")),
         "invalid-model", "dense/bias"),
+    "integers that Keras made of a kernel": (
+        lambda: quantized_by_keras(chain(layers.Dense(4, name="dense"), shape=(3,))),
+        "unsupported-layer", "dense"),
+    "integers that Keras made inside a layer": (
+        lambda: quantized_by_keras(chain(layers.TimeDistributed(layers.Dense(4, name="dense")),
+                                         shape=(2, 3))),
+        "unsupported-layer", "dense"),
     "a variance that is not a number": (
         lambda: with_value(chain(layers.Conv2D(4, 3), layers.BatchNormalization(name="norm")),
                            "norm/moving_variance", NAN),
@@ -122,7 +135,7 @@ def test_what_cannot_be_quantized_is_found_and_raised_in_the_same_words(name):
     with pytest.raises(errors.KerasQatError) as raised:
         keras_qat.quantize_model(model)
     assert str(raised.value) == f"{found[0].message} To fix it: {found[0].fix}"
-    assert raised.value.layer == found[0].layer
+    assert raised.value.layer == found[0].layer == found[0].tensor
 
 
 IMAGES = np.random.default_rng(0).random((8, 8, 8, 3), "float32")

@@ -27,7 +27,12 @@ from keras_qat.checking.trial import Trial
 from keras_qat.data import Batch, batches
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, read_model
-from keras_qat.graph.soundness import check_float, input_errors, weight_errors
+from keras_qat.graph.soundness import (
+    check_float,
+    input_errors,
+    quantization_errors,
+    weight_errors,
+)
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedModel
 from keras_qat.passes import PIPELINE, Rewrite
@@ -105,7 +110,11 @@ def check(
     except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
         return CheckReport(model.name, resolved.name, (), (error_finding(error),), ())
     data = _batches(graph, calibration_data)
-    errors: list = [*weight_errors(model), *input_errors(graph)]
+    errors: list = [
+        *quantization_errors(model),
+        *weight_errors(model),
+        *input_errors(graph),
+    ]
     inlined = inline_models(graph)
     check_float(inlined)
     trial = Trial()

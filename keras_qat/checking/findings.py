@@ -41,7 +41,8 @@ class Finding:
             the class: `"unsupported-layer"` is an `UnsupportedLayerError`. docs/findings.md lists
             the others, docs/targets.md those of targets.
         layer: Name of the layer, input or weight.
-        tensor: Name of the tensor, None where it is about no single one.
+        tensor: Name of the tensor: that of the layer's output, unless it is a weight or one between
+            two operators.
         message: What is wrong.
         fix: What to do about it.
         layers: All layers that it is about, where these are several.
@@ -83,7 +84,7 @@ def error_finding(error: KerasQatError) -> Finding:
     name = type(error).__name__.removesuffix("Error")
     code = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
     message = str(error).removesuffix(f" To fix it: {error.fix}")
-    return Finding(ERROR, code, error.layer, None, message, error.fix)
+    return Finding(ERROR, code, error.layer, error.layer, message, error.fix)
 
 
 def listing(names: Sequence[object], most: int = 8) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.errors import InvalidModelError
+from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.graph.graph import Edge, Graph
 
 
@@ -20,6 +21,19 @@ def check_float(graph: Graph) -> None:
             layer=graph.name,
             fix="Pass the float model; to go on training a quantized one, just call `fit`.",
         )
+
+
+def quantization_errors(model: Any) -> Iterator[UnsupportedLayerError]:
+    """Yields an error for each layer that `keras.Model.quantize` gave integer weights."""
+    for layer in model._flatten_layers(include_self=False):
+        mode = getattr(layer, "quantization_mode", None)
+        if mode is not None:
+            yield UnsupportedLayerError(
+                "The layer is quantized already, by Keras itself.",
+                layer=layer.name,
+                received=f"quantization_mode='{mode}'",
+                fix="Pass the model as it was before `quantize`.",
+            )
 
 
 def input_errors(graph: Graph) -> Iterator[InvalidModelError]:

@@ -82,7 +82,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
         """Makes the layer.
 
         Raises:
-            UnsupportedLayerError: If the layer masks, or has integer weights of Keras's own.
+            UnsupportedLayerError: If the layer masks.
         """
         if node.head.mask_zero:
             raise UnsupportedLayerError(
@@ -92,13 +92,6 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
                 received="mask_zero=True",
                 expected="mask_zero=False",
                 fix="Give the padding a vector of its own, or cut the sequences to one length.",
-            )
-        if node.head.quantization_mode is not None:
-            raise UnsupportedLayerError(
-                "The layer is quantized already, by Keras itself.",
-                layer=node.name,
-                received=f"quantization_mode='{node.head.quantization_mode}'",
-                fix="Pass the model as it was before `quantize`.",
             )
         # What was trained at low rank is in the table that `carry_weights` copies.
         config = {**node.head.get_config(), "lora_rank": None, "lora_alpha": None}
