@@ -124,7 +124,8 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
     else:
         low, high = np.minimum(channels.low, 0), np.maximum(channels.high, 0)
         widths, whole = high - low, high.max() - low.min()
-    steps = float(np.median(widths[live]) / whole * scheme.weight_steps)
+    narrow = np.quantile(widths[live], 0.5, method="lower")  # no mean of two channels
+    steps = float(narrow / whole * scheme.weight_steps)
     if steps < _FEW_STEPS:
         widest = int(widths.argmax())
         yield Finding(

@@ -98,6 +98,9 @@ def test_a_weight_range_that_one_channel_wastes():
     (finding,) = found(dense(WASTED), "wasted-weight-range", "int8_per_tensor")
     assert "no more than 5.1 of 254 steps" in finding.message  # 254 from -1.27 to 1.27
     assert not found(dense(WASTED), "wasted-weight-range", "int8")
+    # 254 * 0.02 / 1.27; the mean of the two would be 129 steps.
+    (finding,) = found(dense([[1.27, 0.02]]), "wasted-weight-range", "uint8")
+    assert "no more than 4.0 of 254 steps" in finding.message
 
 
 @pytest.mark.parametrize("scheme", ["uint8", "int8_per_tensor"])
