@@ -200,6 +200,8 @@ class WeightedLayer(QuantizedLayer, Block):
         """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
         config = {**node.head.get_config(), "name": node.name, "dtype": "float32"}
         config.pop("activity_regularizer", None)  # has become a layer of its own
+        # What was trained at low rank is in the kernel that `carry_weights` copies.
+        config |= dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
         if node.activation_split:
             config["activation"] = "linear"
         for operation in node.operations[1:]:

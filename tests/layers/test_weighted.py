@@ -145,3 +145,21 @@ def test_no_compiler_changes_an_integer(scale, xla):
     eager, other = layer.integer_weights(*scales), compiled(*scales)
     for name, mine, theirs in zip(eager._fields, eager, other, strict=True):
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Dense(4, "gelu", name="adapted"),
+        lambda: layers.Conv2D(4, 3, name="adapted"),
+    ],
+)
+def test_low_rank_weights_are_merged_into_the_kernel(x, layer):
+    model = keras.Sequential([keras.Input((5, 5, 3)), layer(), layers.BatchNormalization()])
+    model.get_layer("adapted").enable_lora(2)
+    randomize(model, np.random.default_rng(4))
+    clone = keras_qat.clone_model(model)
+    assert not any("lora" in weight.path for weight in clone.weights)
+    np.testing.assert_allclose(clone(x), model(x), rtol=1e-4, atol=1e-5)
+    kernel = clone.get_layer("adapted").kernel
+    np.testing.assert_allclose(kernel, model.get_layer("adapted").kernel, rtol=1e-5)
