@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,8 @@ def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
 def match_rewritten(targets: dict[Key, Any], saved: Sequence[SavedLayer]) -> list[Pair]:
     """Pairs variables of a rewritten model with the arrays that a file has of the original.
 
+    Where two nested models have layers of the same name, no name says whose an array is.
+
     Args:
         targets: See `rewritten_targets`.
         saved: The layers in the file.
@@ -74,7 +77,8 @@ def match_rewritten(targets: dict[Key, Any], saved: Sequence[SavedLayer]) -> lis
                 if key in targets:
                     pairs.append((targets[key], (path, dataset)))
                     break
-    return pairs
+    takers = Counter(id(variable) for variable, _ in pairs)
+    return [pair for pair in pairs if takers[id(pair[0])] == 1]
 
 
 def _key(layer: str, name: str, is_separable: bool) -> Key:

@@ -171,7 +171,7 @@ def _check(report: WeightsReport, by_name: bool, skip: bool) -> None:
             expected=f"{first.expected}",
             fix="Pass `skip_mismatch=True` to leave such weights out.",
         )
-    if not report.loaded:
+    if not report.loaded and (report.missing or report.unexpected):
         raise InvalidFileError(
             "No weight in the file is one of the model's.",
             received=", ".join(report.unexpected[:4]),

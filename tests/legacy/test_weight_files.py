@@ -249,6 +249,28 @@ def test_other_names_into_a_clone_say_what_to_do(tmp_path):
         keras_qat.load_weights(keras_qat.clone_model(network()), tmp_path / "old.h5")
 
 
+def test_the_same_name_in_two_nested_models_is_nobodys_in_a_clone(tmp_path):
+    def twins():
+        x, twin = (
+            keras.Input((4,)),
+            lambda name: keras.Sequential([keras.Input((4,)), L.Dense(4, name="dense")], name=name),
+        )
+        return keras.Model(x, L.Dense(2, name="head")(twin("second")(twin("first")(x))))
+
+    randomized(twins()).save(tmp_path / "twins.h5")
+    clone = keras_qat.clone_model(twins())
+    with pytest.raises(InvalidFileError, match="not in the file: dense/kernel"):
+        keras_qat.load_weights(clone, tmp_path / "twins.h5")
+    report = keras_qat.load_weights(clone, tmp_path / "twins.h5", by_name=True)
+    assert report.loaded == ("head/kernel", "head/bias") and len(report.unexpected) == 4
+
+
+def test_a_model_without_weights_has_none_to_load(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), L.ReLU(name="relu")])
+    write_old(tmp_path / "old.h5", model)
+    assert keras_qat.load_weights(model, tmp_path / "old.h5").loaded == ()
+
+
 def test_the_format_of_keras_3_has_no_names(tmp_path):
     network().save_weights(tmp_path / "new.weights.h5")
     with pytest.raises(InvalidFileError, match="no names of layers"):
