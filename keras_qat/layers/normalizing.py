@@ -14,6 +14,7 @@ from keras_qat.arithmetic.normalize import FRACTION, Normalization, half_divisor
 from keras_qat.backend import compiled
 from keras_qat.graph import layer_of
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.drop_in import build_like
 from keras_qat.layers.integer_operators import IntegerOperators
 from keras_qat.layers.real_terms import Term, combined, lower_term, reduced, reshaped
 from keras_qat.layers.registry import register
@@ -122,6 +123,7 @@ class QNormalize(QuantizedLayer, Normalize):
         else:
             plain = {"center": False, "scale": False, "name": self.name}
             layer = keras.layers.LayerNormalization(last, epsilon, **plain)
+        build_like(layer, self)  # a pass may trace it
         return [layer]
 
     def float_forward(self, inputs, training=None):

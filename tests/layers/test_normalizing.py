@@ -189,3 +189,22 @@ def test_gradient_of_a_group_of_zeros_is_finite(kind, epsilon):
         y = layer(x)
     assert np.all(np.isfinite(keras.ops.convert_to_numpy(tape.gradient(y, x))))
     assert np.all(y.numpy() == 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        keras.layers.LayerNormalization,
+        keras.layers.RMSNormalization,
+        keras.layers.UnitNormalization,
+        lambda: keras.layers.GroupNormalization(2),
+    ],
+)
+def test_a_clone_is_quantized_like_the_model(make):
+    model = keras.Sequential([keras.Input((6, 4)), make(), keras.layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
+    clone = keras_qat.clone_model(model)
+    assert keras_qat.check(clone).ok
+    quantized = [keras_qat.quantize_model(each, calibration_data=x) for each in (model, clone)]
+    expected, result = (each.predict(x, verbose=0) for each in quantized)
+    np.testing.assert_array_equal(result, expected)
