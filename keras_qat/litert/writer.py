@@ -76,7 +76,7 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
         b'TFL3'
     """
     content = to_bytes(model)
-    target = Path(path)
+    target = _checked(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         try:
@@ -87,12 +87,24 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # of a name with a null byte
         raise ExportError(
-            f"The model cannot be written: {error.strerror or error}.",
+            f"The model cannot be written: {getattr(error, 'strerror', None) or error}.",
             received=f"path={str(target)!r}",
             fix="Give the path of a file in a directory that exists and can be written to.",
         ) from error
+
+
+def _checked(path: Any) -> Path:
+    """Returns a path to a file, which may not exist."""
+    if isinstance(path, (str, os.PathLike)) and Path(path).name:
+        return Path(path)
+    raise ExportError(
+        "That is no path of a file.",
+        received=f"path={path!r}",
+        expected='a str or a path, such as "model.tflite"',
+        fix="Give the path of a file in a directory that exists.",
+    )
 
 
 def finish(table: Any) -> bytes:

@@ -113,7 +113,9 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Grap
         return PIPELINE
     passes = (*PIPELINE[:_BEFORE_OPTIONAL], *OPTIONAL, *PIPELINE[_BEFORE_OPTIONAL:])
     known = {rewrite.__name__: rewrite for rewrite in passes}
-    unknown = [names] if isinstance(names, str) else [name for name in names if name not in known]
+    is_list = isinstance(names, Iterable) and not isinstance(names, str)
+    wanted = list(names) if is_list else [names]
+    unknown = [name for name in wanted if not is_list or name not in list(known)]
     if unknown:
         raise InvalidRewriteError(
             "Unknown rewrite.",
@@ -123,7 +125,7 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Grap
             fix="docs/rewrites.md says what each one does; leave `rewrites` out for all of the "
             "first, and write `[*keras_qat.DEFAULT_REWRITES, ...]` for more.",
         )
-    return tuple(rewrite for name, rewrite in known.items() if name in names)
+    return tuple(rewrite for name, rewrite in known.items() if name in wanted)
 
 
 def run_pipeline(

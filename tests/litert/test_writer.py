@@ -153,6 +153,14 @@ def test_write_into_a_file(conv_model, tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize("path", [None, 5, b"model.tflite", "", ".", "a\0b"])
+def test_write_to_what_is_no_path_of_a_file(conv_model, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="path=.*To fix it: "):
+        write(conv_model, path)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize(
     "raised, seen", [(OSError(28, "full"), ExportError), (KeyError(), KeyError)]

@@ -146,3 +146,9 @@ def test_unknown_names_are_refused_with_both_kinds():
     message = r"'inline_models', .*that change the function, \['drop_bias'\].*'drop_biases'"
     with pytest.raises(InvalidRewriteError, match=message):
         select_rewrites(["drop_biases"])
+
+
+@pytest.mark.parametrize("rewrites", ["drop_bias", 5, [5], [["drop_bias"]]])
+def test_what_is_no_list_of_names_is_refused(rewrites):
+    with pytest.raises(InvalidRewriteError, match="a list of names"):
+        keras_qat.clone_model(chain(layers.Dense(3), shape=(4,)), rewrites=rewrites)
