@@ -47,8 +47,14 @@ def load_with_keras(model: keras.Model, path: str, skip_mismatch: bool) -> Weigh
     with _all_or_nothing(model), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.load_weights(path, skip_mismatch=skip_mismatch)
-    text = " ".join(str(warning.message) for warning in caught)
-    left = set(re.findall(r"name=([^\s,>]+)", text)) if "could not be loaded" in text else set()
+    left: set[str] = set()
+    for warning in caught:
+        if "could not be loaded" in str(warning.message):
+            left |= set(re.findall(r"name=([^\s,>]+)", str(warning.message)))
+        elif "optimizer" in str(warning.message):  # whose state is not loaded
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     is_left: list[tuple[Any, bool]] = [
         (variable, bool(left & set(variable.path.split("/")))) for variable in model.weights
     ]

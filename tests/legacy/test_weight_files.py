@@ -235,6 +235,17 @@ def test_weights_that_the_model_has_no_layer_for_are_told(tmp_path, ending):
     keras_qat.load_weights(keras.models.clone_model(source), path)  # no optimizer there
 
 
+def test_what_keras_says_of_the_optimizer_is_passed_on(tmp_path):
+    source, path = network(), tmp_path / "new.weights.h5"
+    source.compile("adam", "mse")
+    source.fit(IMAGE, np.ones((2, 3)), verbose=0)
+    source.save_weights(path)
+    target = network()
+    target.compile("adam", "mse")  # its optimizer is not built yet
+    with pytest.warns(UserWarning, match="optimizer"):
+        keras_qat.load_weights(target, path)
+
+
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
 def test_the_format_of_keras_3_into_a_clone_says_what_to_do(tmp_path, ending):
     source, path = network(), tmp_path / f"new{ending}"
