@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install
 DEMO_STAMP := $(VENV)/.demo-installed
 DEV_STAMP := $(VENV)/.dev-installed
 VELA_STAMP := $(VENV)/.vela-installed
+DOCS_STAMP := $(VENV)/.docs-installed
+MIN_VENV := .venv-min
+MIN_STAMP := $(MIN_VENV)/.installed
 
 # Neighbouring tests share what they prepare: each worker takes a run of them.
 PARALLEL := --numprocesses auto --dist worksteal
@@ -16,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format docs-supported docs-rewrites clean
+.PHONY: help demo test test-all test-min test-pythons lint format docs docs-supported docs-rewrites dist clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -31,6 +34,15 @@ test-all: $(VELA_STAMP)  ## Run all tests, those with Arm's compiler for NPUs to
 	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/test_applications.py
 	$(BIN)/python -m pytest tests/test_applications.py  # one by one: the giants take 10 GiB each
 
+# Keras 3.13 looks for a name that the last NumPy 1 warns of.
+test-min: $(MIN_STAMP)  ## Run the tests with the oldest versions that are claimed (TESTS=tests/test_data.py for some)
+	$(MIN_VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" -W 'ignore:In the future `np.object`:FutureWarning' $(TESTS)
+
+test-pythons:  ## Run the tests on each Python that is claimed and installed
+	@for python in python3.11 python3.12 python3.13; do \
+	  if command -v $$python >/dev/null; then $(MAKE) PYTHON=$$python VENV=.venv-$$python test || exit 1; \
+	  else echo "$$python is not installed: not tested."; fi; done
+
 lint: $(DEV_STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,14 +53,22 @@ format: $(DEV_STAMP)  ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
+# Without --quiet, with which mkdocs does not count warnings as errors.
+docs: $(DOCS_STAMP)  ## Build the site of the documentation into build/site
+	@NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build
+
 docs-supported: $(DEV_STAMP)  ## Write docs/supported.md from the registry of layers
 	$(BIN)/python docs/generate_supported.py
 
 docs-rewrites: $(DEV_STAMP)  ## Write docs/rewrites.md from the passes, run on small models
 	$(BIN)/python -m docs.generate_rewrites
 
-clean:  ## Remove .venv, caches and build results
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+dist: $(BIN)/python  ## Build the wheel and the source archive into dist
+	@$(PIP) build
+	$(BIN)/python -m build --outdir dist .
+
+clean:  ## Remove .venv and its like, caches and build results
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -71,4 +91,15 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 
 $(VELA_STAMP): $(DEV_STAMP)
 	@$(PIP) --editable '.[vela]'
+	@touch $@
+
+$(DOCS_STAMP): pyproject.toml | $(BIN)/python
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+$(MIN_STAMP): pyproject.toml requirements-min.txt
+	@$(MAKE) VENV=$(MIN_VENV) $(MIN_VENV)/bin/python
+	@echo "Installing the oldest versions of requirements-min.txt into $(MIN_VENV) ..."
+	@$(MIN_VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
+	  -r requirements-min.txt --editable .
 	@touch $@
