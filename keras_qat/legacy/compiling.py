@@ -17,6 +17,7 @@ _DROPPED = ("decay", "is_legacy_optimizer", "jit_compile", "schedule_decay", "in
 # Objects that are known by the name of their function.
 _WRAPPERS = ("LossFunctionWrapper", "MeanMetricWrapper", "SumOverBatchSizeMetricWrapper")
 _SHORT_METRICS = ("acc", "accuracy", "ce", "crossentropy")  # what they mean depends on the loss
+_SCALING = ("initial_scale", "dynamic_growth_steps")
 _RENAMED = {"lr": "learning_rate", "rho_decay": "rho"}
 
 
@@ -57,6 +58,11 @@ def _optimizer(config: Any) -> Any:
     if not isinstance(inner, dict):
         raise ValueError("it has no optimizer")
     class_name = str(config.get("class_name")).rpartition(">")[2]
+    if class_name.startswith("LossScaleOptimizer"):  # of mixed precision, around another
+        scaling = {key: inner[key] for key in _SCALING if isinstance(inner.get(key), int | float)}
+        return keras.optimizers.LossScaleOptimizer(
+            _optimizer(inner.get("inner_optimizer")), **scaling
+        )
     arguments = {_RENAMED.get(k, k): v for k, v in inner.items() if k not in _DROPPED}
     if isinstance(arguments.get("learning_rate"), dict):
         arguments["learning_rate"] = keras.optimizers.schedules.deserialize(

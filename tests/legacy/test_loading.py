@@ -104,6 +104,22 @@ def test_lr_is_the_learning_rate(keras2, tmp_path):
     assert float(keras_qat.load_model(path).optimizer.learning_rate) == 0.125
 
 
+@pytest.mark.parametrize("class_name", ["LossScaleOptimizer", "LossScaleOptimizerV3"])
+def test_an_optimizer_of_mixed_precision_has_its_inner_one(keras2, tmp_path, class_name):
+    path = tmp_path / "old.h5"
+    shutil.copy(keras2.path("compiled"), path)
+    with h5py.File(path, "r+") as file:
+        training = json.loads(file.attrs["training_config"])
+        inner = {"inner_optimizer": training["optimizer_config"], "dynamic": True}
+        config = {**inner, "initial_scale": 1024.0, "dynamic_growth_steps": 500}
+        training["optimizer_config"] = {"class_name": class_name, "config": config}
+        file.attrs["training_config"] = json.dumps(training)
+    optimizer = keras_qat.load_model(path).optimizer
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    assert (optimizer.initial_scale, optimizer.dynamic_growth_steps) == (1024.0, 500)
+    assert optimizer.inner_optimizer.momentum == pytest.approx(0.9)
+
+
 def test_a_loss_that_the_graph_adds_is_dropped_with_a_warning(keras2):
     with pytest.warns(InvalidFileWarning) as warned:
         model = keras_qat.load_model(keras2.path("added_losses"))
