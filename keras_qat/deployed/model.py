@@ -108,6 +108,22 @@ class LiteRTModel:
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return as_data(joined, self.output_names)
 
+    def predict_on_batch(self, x: Any) -> Any:
+        """Runs the file on one batch.
+
+        Args:
+            x: An array, a tuple of them, or a dict by name.
+
+        Returns:
+            As of `predict`.
+
+        Raises:
+            InvalidDataError: If the batch does not fit the inputs or is not finite.
+            LiteRTFormatError: If a kernel fails, or an output has no row for each sample.
+        """
+        (batch,) = batches([x], self._ends)
+        return as_data(self._run(batch), self.output_names)
+
     def evaluate(
         self,
         x: Any,

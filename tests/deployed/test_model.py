@@ -121,6 +121,9 @@ def test_several_inputs_and_outputs_go_by_name(two_ends):
         result = deployed.predict(data, batch_size=8, verbose=0)
         assert result.keys() == {"total", "scores"}
         assert all((result[name] == expected[name]).all() for name in result)
+    for data in (in_order, arrays):
+        result = deployed.predict_on_batch(data)
+        assert all((result[name] == expected[name]).all() for name in ("total", "scores"))
 
 
 def test_it_is_evaluated_as_keras_evaluates(path):

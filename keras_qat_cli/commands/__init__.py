@@ -1,0 +1,1 @@
+"""The commands, one a file: `HELP`, `add_arguments(parser)` and `run(options)`."""

@@ -1,0 +1,36 @@
+"""Says what each layer of a model will become in integers, and what stands in the way."""
+
+from __future__ import annotations
+
+import argparse
+
+from keras_qat_cli.arguments import add_data
+from keras_qat_cli.console import Outcome
+
+HELP = "what each layer of a model will become, and what stands in the way"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("model", help="a model that Keras saved: .keras or .h5; quantized or not")
+    parser.add_argument("--scheme", default="int8", help="int8 or uint8 (default: int8)")
+    parser.add_argument(
+        "--target", help="where the file is to run: litert, tflite-micro, ethos-u or edgetpu"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 for warnings too, not for errors alone"
+    )
+    add_data(parser, "for findings about ranges", required=False, samples=128)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Runs the command."""
+    import keras_qat
+    from keras_qat_cli.data import open_data
+    from keras_qat_cli.models import inputs_of_keras, load_keras
+
+    model = load_keras(options.model)
+    data = None if options.data is None else open_data(options, inputs_of_keras(model))
+    report = keras_qat.check(model, options.scheme, calibration_data=data, target=options.target)
+    found = report.findings if options.strict else report.errors
+    return Outcome(str(report), report.to_dict(), code=1 if found else 0)

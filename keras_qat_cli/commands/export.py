@@ -1,0 +1,63 @@
+"""Writes a quantized model as a .tflite file."""
+
+from __future__ import annotations
+
+import argparse
+
+from keras_qat_cli.arguments import number
+from keras_qat_cli.console import Outcome
+
+HELP = "write a quantized model as a .tflite file"
+_TYPES = ("int8", "uint8", "float32")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("model", help="a quantized model, as `keras-qat quantize` saves it")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .tflite file")
+    for end in ("input", "output"):
+        parser.add_argument(
+            f"--{end}-type",
+            choices=_TYPES,
+            help=f"type of the {end}s (default: that of the model's scheme)",
+        )
+    parser.add_argument(
+        "--default-range",
+        nargs=2,
+        type=number,
+        metavar=("MIN", "MAX"),
+        help="a range for tensors that lack min/max data, to experiment with",
+    )
+    parser.add_argument(
+        "--target",
+        help="write nothing that does not run there: litert, tflite-micro, ethos-u or edgetpu",
+    )
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Runs the command."""
+    import keras_qat
+    from keras_qat_cli.models import load_keras
+
+    model = load_keras(options.model)
+    keras_qat.export_litert(
+        model,
+        options.output,
+        inference_input_type=options.input_type,
+        inference_output_type=options.output_type,
+        default_ranges_stats=options.default_range and tuple(options.default_range),
+        target=options.target,
+    )
+    report = keras_qat.inspect_litert(options.output)
+    text = (
+        f"Wrote {options.output}: {report.size:,} bytes, {len(report.operators)} operators.\n"
+        f"{report.verdict}"
+    )
+    data = {
+        "file": options.output,
+        "size": report.size,
+        "operators": len(report.operators),
+        "is_fully_integer": report.is_fully_integer,
+        "default_ranges": model.default_ranges,
+    }
+    return Outcome(text, data)

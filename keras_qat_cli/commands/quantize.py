@@ -1,0 +1,173 @@
+"""Quantizes a model: rewrites it, calibrates it, and trains it if there is data for that."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from keras_qat_cli.arguments import DATA_HELP, add_data, count, number
+from keras_qat_cli.console import Outcome, is_terminal, say, tracked
+from keras_qat_cli.errors import UsageError
+
+HELP = "quantize a model: calibrate it and, with --train-data, train it"
+# Those that can be told that the outputs are logits.
+_OF_LOGITS = {
+    "binary_crossentropy": "BinaryCrossentropy",
+    "categorical_crossentropy": "CategoricalCrossentropy",
+    "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("model", help="a float model that Keras saved: .keras or .h5")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .keras file")
+    parser.add_argument("--scheme", default="int8", help="int8 or uint8 (default: int8)")
+    add_data(parser, "for calibration", required=True, samples=512)
+    group = parser.add_argument_group("training")
+    group.add_argument("--train-data", metavar="DATA", help=f"inputs and targets: {DATA_HELP}")
+    group.add_argument("--validation-data", metavar="DATA", help="likewise, after each epoch")
+    group.add_argument("--epochs", type=count, default=1, metavar="N", help="(default: 1)")
+    group.add_argument(
+        "--learning-rate", type=number, default=1e-4, metavar="R", help="of Adam (default: 1e-4)"
+    )
+    group.add_argument(
+        "--loss", help="name of a Keras loss (default: the one that the model was compiled with)"
+    )
+    group.add_argument(
+        "--from-logits", action="store_true", help="the loss is given logits, not probabilities"
+    )
+    group.add_argument(
+        "--metrics", nargs="*", default=["accuracy"], metavar="NAME", help="(default: accuracy)"
+    )
+    group.add_argument(
+        "--quant-delay",
+        type=count,
+        default=0,
+        metavar="N",
+        help="train in float for the first N batches",
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Runs the command."""
+    import keras
+
+    import keras_qat
+    from keras_qat_cli.data import open_data
+    from keras_qat_cli.models import inputs_of_keras, load_keras
+
+    output = _checked_output(options.output)
+    keras.utils.set_random_seed(options.seed)
+    model = load_keras(options.model)
+    inputs = inputs_of_keras(model)
+    data = open_data(options, inputs)
+    loss = _loss(options, model) if options.train_data else None
+    quantized = keras_qat.quantize_model(model, options.scheme, quant_delay=options.quant_delay)
+    keras_qat.calibrate(quantized, tracked(data, "calibrate", data.count), verbose=0)
+    history = _train(quantized, options, inputs, loss) if options.train_data else {}
+    _save(quantized, output)
+    last = {name: values[-1] for name, values in history.items()}
+    lines = [
+        *map(str, quantized.rewrite_log),
+        f"Wrote {output}: {len(quantized.layers)} layers in {options.scheme}.",
+        *(f"{name}: {value:.4f}" for name, value in last.items()),
+    ]
+    found = {
+        "file": str(output),
+        "scheme": options.scheme,
+        "rewrites": list(map(str, quantized.rewrite_log)),
+        "history": history,
+    }
+    return Outcome("\n".join(lines), found)
+
+
+def _checked_output(name: str) -> pathlib.Path:
+    """Refuses, before any work, a place that cannot be written to."""
+    path = pathlib.Path(name)
+    if path.suffix != ".keras" or not path.parent.is_dir() or path.is_dir():
+        raise UsageError(
+            "The quantized model cannot be saved there.",
+            received=name,
+            expected="a file that ends in .keras, in a folder that exists",
+        )
+    return path
+
+
+def _loss(options: argparse.Namespace, model: Any) -> Any:
+    """The loss that was asked for, else the model's own."""
+    import keras
+
+    if options.loss is None:
+        own = getattr(model, "loss", None)
+        if own is None:
+            raise UsageError(
+                "The model was saved without a loss.",
+                fix="Name one, such as --loss sparse_categorical_crossentropy.",
+            )
+        return own
+    if options.from_logits:
+        if options.loss not in _OF_LOGITS:
+            raise UsageError(
+                "This loss takes no logits.",
+                received=f"--loss {options.loss} --from-logits",
+                expected=f"one of {sorted(_OF_LOGITS)}",
+            )
+        return getattr(keras.losses, _OF_LOGITS[options.loss])(from_logits=True)
+    try:
+        return keras.losses.get(options.loss)
+    except ValueError as error:
+        raise UsageError("There is no such loss.", received=f"--loss {options.loss}") from error
+
+
+def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> dict[str, Any]:
+    """Trains; returns what was measured, by epoch."""
+    import keras
+
+    from keras_qat.data import batches
+    from keras_qat_cli.data import open_data
+
+    train = open_data(options, inputs, options.train_data)
+    given = {**train.fit(), "epochs": options.epochs, "verbose": 1 if is_terminal() else 2}
+    if options.validation_data:
+        validation = open_data(options, inputs, options.validation_data).fit()
+        pair = validation["x"], validation.get("y")
+        given["validation_data"] = pair if pair[1] is not None else pair[0]
+    if hasattr(given["x"], "shape") or isinstance(given["x"], dict | tuple):
+        given["batch_size"] = options.batch_size
+    else:
+        given["shuffle"] = False  # Keras warns that it cannot: that is up to the data
+    for batch, targets in train.pairs():
+        list(batches([batch], model))  # a typed error if it does not fit
+        if targets is None:
+            raise UsageError("The data to train on has no targets.", received=options.train_data)
+        break
+    model.compile(keras.optimizers.Adam(options.learning_rate), loss, metrics=options.metrics)
+    say(f"train: {options.epochs} epochs on {options.train_data}")
+    try:
+        return model.fit(**given).history
+    except Exception as error:  # Keras and its backends have no type of their own for this
+        raise UsageError(
+            "Keras cannot train on this data, with this loss and these metrics.",
+            received=f"{options.train_data}: {error}",
+        ) from error
+
+
+def _save(model: Any, path: pathlib.Path) -> None:
+    """Saves a model under its name when it is complete."""
+    handle, name = tempfile.mkstemp(".keras", prefix=f".{path.stem}-", dir=path.parent)
+    os.close(handle)
+    try:
+        model.save(name)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)

@@ -1,0 +1,34 @@
+"""Compares a quantized model with its .tflite file, tensor by tensor, integer by integer."""
+
+from __future__ import annotations
+
+import argparse
+
+from keras_qat_cli.arguments import add_data, add_kernels
+from keras_qat_cli.console import Outcome, tracked
+
+HELP = "whether a .tflite file computes what its Keras model computes"
+_BOTH = "both"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("model", help="the quantized model, as `keras-qat quantize` saves it")
+    parser.add_argument("file", help="the .tflite file that was exported from it")
+    add_kernels(parser, _BOTH, ("reference", "default", _BOTH))
+    add_data(parser, "what both are run on", required=True, samples=500)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Runs the command; a proof needs the reference kernels."""
+    import keras_qat
+    from keras_qat_cli.data import open_data
+    from keras_qat_cli.models import inputs_of_keras, load_keras
+
+    model = load_keras(options.model)
+    data = open_data(options, inputs_of_keras(model))
+    kernels = ("reference", "default") if options.kernels == _BOTH else (options.kernels,)
+    report = keras_qat.verify(
+        model, options.file, tracked(data, "verify", data.count), kernels=kernels, verbose=0
+    )
+    return Outcome(str(report), report.to_dict(), code=0 if report.exact else 1)

@@ -1,0 +1,128 @@
+"""Reads the command line, runs a command, and says how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from keras_qat_cli.commands import check, compare, demo, export, inspect, quantize, verify
+from keras_qat_cli.console import Outcome, error_block, error_parts, say, to_json
+from keras_qat_cli.errors import UsageError
+
+COMMANDS = {
+    "check": check,
+    "quantize": quantize,
+    "export": export,
+    "verify": verify,
+    "inspect": inspect,
+    "compare": compare,
+    "demo": demo,
+}
+BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
+EXIT_CODES = """\
+exit codes:
+  0    all is well
+  1    something was found: errors of `check`, a file that is not exact, a threshold that is missed
+  2    the command, a file or the data is not as it must be; the message says what to do
+  3    an unexpected error; --debug shows where
+  130  interrupted
+
+Results go to stdout, as JSON with --json; progress, warnings and errors go to stderr.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the whole command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    whole = argparse.ArgumentParser(
+        "keras-qat",
+        description="Quantizes Keras models, exports them to LiteRT, compares what they compute.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument(
+        "--version", action="version", version=importlib.metadata.version("keras-qat")
+    )
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        added = commands.add_parser(
+            name,
+            parents=[common],
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(added)
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: The arguments; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        options = parser().parse_args(arguments)
+    except SystemExit as stop:  # help was asked for, or the arguments are wrong
+        return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    try:
+        # What Keras prints is no result.
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            outcome: Outcome = COMMANDS[options.command].run(options)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except Exception as error:  # the last place where it can be told readably
+        return _failed(error, options)
+    print(to_json(outcome.data) if options.json else outcome.text)
+    return outcome.code
+
+
+def run() -> None:
+    """Entry point: `keras-qat`, `python -m keras_qat`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _failed(error: Exception, options: argparse.Namespace) -> int:
+    if options.debug:
+        traceback.print_exception(error)
+    is_expected = _is_expected(error)
+    parts = {"type": type(error).__name__, **error_parts(error)}
+    say(error_block(error))
+    if not is_expected:
+        say(f"  This {parts['type']} was not expected; --debug shows where it was raised.")
+    if options.json:
+        print(to_json({"error": parts}))
+    return BAD_INPUT if is_expected else UNEXPECTED
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error is about what was given."""
+    if isinstance(error, UsageError | OSError):
+        return True
+    errors = sys.modules.get("keras_qat.errors")  # not imported: it is none of the library's
+    return errors is not None and isinstance(error, errors.KerasQatError)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    say(f"warning: {message}")

@@ -1,0 +1,33 @@
+"""Files that the command line is tried on; made once, and changed by no test."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from tests.models import labels, quantized_small_network, small_images, small_network
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """A float model, a quantized one, its file, and data."""
+    folder = tmp_path_factory.mktemp("command-line")
+    paths = {name: folder / name for name in ("float.keras", "qat.keras", "file.tflite")}
+    model = small_network()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)  # Keras warns of one that is not
+    model.save(paths["float.keras"])
+    quantized_small_network().save(paths["qat.keras"])
+    keras_qat.export_litert(quantized_small_network(), paths["file.tflite"])
+    paths["data.npz"] = folder / "data.npz"
+    np.savez(paths["data.npz"], x=small_images(20), y=labels(20))
+    return {name: str(path) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="session")
+def unsupported(tmp_path_factory):
+    """A model that has no integer form."""
+    image = keras.Input((4, 4, 3), name="image")
+    path = tmp_path_factory.mktemp("unsupported") / "model.keras"
+    keras.Model(image, keras.ops.sort(image)).save(path)
+    return str(path)

@@ -1,0 +1,243 @@
+"""What the commands do; the library, Keras and LiteRT themselves are the oracle."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat_cli.main import main
+from tests.models import labels, network, quantized_small_network, small_images, small_network
+
+ARRAYS = "tests.cli.sources:arrays"
+
+
+@pytest.fixture
+def as_json(capsys):
+    """Runs a command with `--json`; returns its exit code and what it found."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_check_says_what_the_library_says(files, unsupported, as_json, capsys):
+    code, found = as_json("check", files["float.keras"])
+    assert code == 0, found
+    assert found == json.loads(json.dumps(keras_qat.check(small_network()).to_dict()))
+    assert main(["check", files["float.keras"], "--data", files["data.npz"]]) == 0
+    text = capsys.readouterr().out
+    assert "observed (" in text and "\nOK: " in text
+    code, found = as_json("check", unsupported)
+    assert code == 1 and not found["ok"]
+
+
+def test_check_is_strict_if_asked(files, tmp_path, as_json):
+    network().save(tmp_path / "model.keras")
+    code, found = as_json("check", tmp_path / "model.keras")
+    assert code == 0 and found["findings"]  # of MEAN, which two runtimes round differently
+    assert as_json("check", tmp_path / "model.keras", "--strict")[0] == 1
+    assert as_json("check", files["float.keras"], "--strict")[0] == 0
+
+
+def test_quantize_calibrates(files, tmp_path, as_json):
+    output = tmp_path / "qat.keras"
+    code, found = as_json(
+        "quantize", files["float.keras"], "-o", output, "--data", files["data.npz"], "--samples", 16
+    )
+    assert code == 0 and found["history"] == {} and found["file"] == str(output)
+    assert any(line.startswith("fold_batch_norms") for line in found["rewrites"])
+    assert list(tmp_path.iterdir()) == [output]
+    loaded = keras.saving.load_model(output)
+    expected = quantized_small_network().predict(small_images(), verbose=0)
+    assert (loaded.predict(small_images(), verbose=0) == expected).all()
+
+
+@pytest.mark.parametrize("source", ["arrays", "batches", "dataset"])
+def test_quantize_trains(source, files, tmp_path, as_json):
+    data = f"tests.cli.sources:{source}"
+    code, found = as_json(
+        *("quantize", files["float.keras"], "-o", tmp_path / "qat.keras", "--data", data),
+        *("--train-data", data, "--validation-data", files["data.npz"], "--epochs", 2),
+        *("--learning-rate", "1/100", "--batch-size", 8),
+    )
+    assert code == 0, found
+    assert found["history"].keys() == {"accuracy", "loss", "val_accuracy", "val_loss"}
+    assert len(found["history"]["loss"]) == 2
+    loaded = keras.saving.load_model(tmp_path / "qat.keras")
+    loss, accuracy = loaded.evaluate(small_images(20), labels(20), verbose=0)
+    assert accuracy == pytest.approx(found["history"]["val_accuracy"][-1])
+    assert loss == pytest.approx(found["history"]["val_loss"][-1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "model.h5"], "ends in .keras"),
+        (["-o", "no/such/folder/model.keras"], "a folder that exists"),
+        (["--scheme", "int3"], "int3"),
+        (["--train-data", "tests.cli.sources:inputs_alone"], "no targets"),
+        (["--train-data", "tests.cli.sources:generator"], "used up after one epoch"),
+        (["--train-data", "tests.cli.sources:wrong_shape"], "wrong shape"),
+        (["--train-data", ARRAYS, "--loss", "mes"], "no such loss"),
+        (["--train-data", ARRAYS, "--loss", "mse", "--from-logits"], "no logits"),
+        (["--train-data", ARRAYS, "--loss", "categorical_crossentropy"], "cannot train"),
+    ],
+)
+def test_quantize_refuses(arguments, message, files, tmp_path, capsys):
+    given = {"-o": str(tmp_path / "qat.keras"), "--data": files["data.npz"]}
+    given |= dict(zip(arguments[::2], arguments[1::2], strict=False))
+    flags = ["--from-logits"] if "--from-logits" in arguments else []
+    given.pop("--from-logits", None)
+    flat = [part for pair in given.items() for part in pair]
+    assert main(["quantize", files["float.keras"], *flat, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_must_be_known(files, tmp_path, capsys):
+    model = small_network()
+    model.save(tmp_path / "model.keras")
+    arguments = ["quantize", str(tmp_path / "model.keras"), "-o", str(tmp_path / "qat.keras")]
+    data = ["--data", files["data.npz"], "--train-data", files["data.npz"]]
+    assert main([*arguments, *data]) == 2
+    assert "saved without a loss" in capsys.readouterr().err
+    assert main([*arguments, *data, "--loss", "sparse_categorical_crossentropy"]) == 0
+
+
+def test_a_loss_can_be_of_logits(files, tmp_path, as_json):
+    image = keras.Input((4, 4, 3), name="image")
+    logits = keras.layers.Dense(5)(keras.layers.Flatten()(image))
+    keras.Model(image, logits).save(tmp_path / "model.keras")
+    data = ("--data", ARRAYS, "--train-data", ARRAYS, "--validation-data", ARRAYS)
+    loss = ("--loss", "sparse_categorical_crossentropy", "--from-logits")
+    arguments = (tmp_path / "model.keras", "-o", tmp_path / "qat.keras")
+    code, found = as_json("quantize", *arguments, *data, *loss)
+    predicted = keras.saving.load_model(tmp_path / "qat.keras").predict(small_images(20), verbose=0)
+    of_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected = float(of_logits(labels(20), predicted))
+    assert code == 0 and found["history"]["val_loss"] == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_export_writes_the_librarys_file(files, tmp_path, as_json):
+    code, found = as_json("export", files["qat.keras"], "-o", tmp_path / "file.tflite")
+    with open(files["file.tflite"], "rb") as file:
+        content = file.read()
+    assert code == 0 and (tmp_path / "file.tflite").read_bytes() == content
+    assert found["size"] == len(content) and found["is_fully_integer"] is True
+    options = ("--input-type", "uint8", "--output-type", "float32")
+    as_json("export", files["qat.keras"], "-o", tmp_path / "other.tflite", *options)
+    model = keras_qat.LiteRTModel(tmp_path / "other.tflite")
+    assert (model.inputs[0].dtype, model.outputs[0].dtype) == ("uint8", "float32")
+
+
+def test_export_refuses_what_is_not_quantized(files, tmp_path, capsys):
+    output = tmp_path / "file.tflite"
+    for model in ("float.keras", "file.tflite"):
+        assert main(["export", files[model], "-o", str(output)]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert not output.exists()
+
+
+def test_verify_proves_and_refutes(files, tmp_path, as_json, capsys):
+    arguments = ("verify", files["qat.keras"], files["file.tflite"], "--data", files["data.npz"])
+    code, found = as_json(*arguments)
+    assert code == 0 and found["exact"] is True and found["samples"] == 20
+    assert main([*arguments, "--kernels", "reference", "--samples", "7"]) == 0
+    text = capsys.readouterr().out
+    assert "EXACT: reference kernels: 0 of " in text and " on 7 of 7," in text
+    assert as_json(*arguments, "--kernels", "default")[0] == 1  # which proves nothing
+    model = small_network()
+    other = keras_qat.quantize_model(model)
+    keras_qat.calibrate(other, small_images() * 2, verbose=0)
+    keras_qat.export_litert(other, tmp_path / "other.tflite")
+    code, found = as_json(arguments[0], arguments[1], tmp_path / "other.tflite", *arguments[3:])
+    assert code == 1 and found["exact"] is False
+
+
+def test_inspect_says_what_the_library_says(files, as_json):
+    code, found = as_json("inspect", files["file.tflite"], "--fully-integer")
+    report = keras_qat.inspect_litert(files["file.tflite"])
+    assert code == 0 and found == json.loads(json.dumps(report.to_dict()))
+    assert as_json("inspect", files["float.keras"])[0] == 2
+
+
+def test_inspect_can_demand_integers(files, tmp_path, as_json):
+    path = tmp_path / "float.tflite"
+    keras_qat.export_litert(quantized_small_network(), path, inference_input_type="float32")
+    assert as_json("inspect", path)[0] == 0
+    assert as_json("inspect", path, "--fully-integer")[0] == 1
+
+
+def test_compare_puts_two_models_side_by_side(files, as_json, capsys):
+    pair = ("compare", files["float.keras"], files["file.tflite"])
+    code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 2)
+    ours, theirs = (
+        model.predict(small_images(20), verbose=0)
+        for model in (small_network(), quantized_small_network())
+    )
+    assert code == 0 and found["samples"] == 20
+    accuracies = [float((x.argmax(-1) == labels(20)).mean()) for x in (ours, theirs)]
+    assert [row["accuracy"] for row in found["models"]] == accuracies
+    assert found["agreement"] == float((ours.argmax(-1) == theirs.argmax(-1)).mean())
+    assert found["largest_difference"] == pytest.approx(np.abs(ours - theirs).max(), rel=1e-4)
+    assert [row["kind"] for row in found["models"]] == ["Keras", "LiteRT, reference kernels"]
+    assert all(row["size"] > 0 and row["latency_ms"] > 0 for row in found["models"])
+    assert main([*pair, "--data", files["data.npz"], "--runs", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "accuracy" in text and "They agree on " in text
+
+
+def test_a_quantized_model_agrees_with_its_file(files, as_json):
+    pair = ("compare", files["qat.keras"], files["file.tflite"])
+    code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 1)
+    assert found["agreement"] == 1 and found["largest_difference"] == 0
+    assert found["models"][0]["kind"] == "Keras, quantized"
+
+
+def test_compare_has_a_threshold(files, tmp_path, as_json):
+    other = small_network(seed=5)
+    other.save(tmp_path / "other.keras")
+    pair = ("compare", files["float.keras"], tmp_path / "other.keras")
+    data = ("--data", "tests.cli.sources:inputs_alone", "--runs", 1)
+    code, found = as_json(*pair, *data, "--min-agreement", "0.99")
+    assert code == 1 and found["agreement"] < 0.99
+    assert found["models"][0]["accuracy"] is None
+    assert as_json(*pair, *data)[0] == 0
+
+
+def test_compare_takes_pixels_for_what_they_are(tmp_path, as_json):
+    image = keras.Input((4, 4, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    model.save(tmp_path / "float.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), "uint8")
+    np.save(tmp_path / "pixels.npy", pixels)
+    qat = keras_qat.quantize_model(model)
+    keras_qat.calibrate(qat, pixels / np.float32(2), verbose=0)  # so that uint8 is not the pixel
+    keras_qat.export_litert(qat, tmp_path / "file.tflite", inference_input_type="uint8")
+    qat.save(tmp_path / "qat.keras")
+    pair = ("compare", tmp_path / "qat.keras", tmp_path / "file.tflite")
+    data = ("--data", tmp_path / "pixels.npy", "--kernels", "reference", "--runs", 1)
+    assert as_json(*pair, *data)[1]["largest_difference"] == 0
+
+
+def test_compare_refuses_models_of_other_outputs(files, tmp_path, capsys):
+    model = small_network()
+    keras.Model(model.inputs, model.layers[0].output).save(tmp_path / "other.keras")
+    pair = ["compare", files["float.keras"], str(tmp_path / "other.keras")]
+    assert main([*pair, "--data", files["data.npz"]]) == 2
+    assert "different outputs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_goes_the_whole_way(tmp_path, as_json):
+    pytest.importorskip("sklearn")
+    code, found = as_json("demo", "-o", tmp_path)
+    assert code == 0 and found["verify"]["exact"] is True
+    assert all(row["accuracy"] > 0.85 for row in found["compare"]["models"])
+    assert (tmp_path / "digits.tflite").stat().st_size == found["export"]["size"]

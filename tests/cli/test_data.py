@@ -1,0 +1,169 @@
+"""Data for the commands: arrays, images and functions, and what is wrong with them."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+from keras_qat_cli.data import open_data
+from keras_qat_cli.errors import UsageError
+from tests.models import labels, small_images
+
+IMAGE = [("image", (None, 4, 4, 3))]
+TWO = [("first", (None, 4)), ("second", (None, 4))]
+
+
+def opened(source, inputs=IMAGE, **changes):
+    options = {"data": str(source), "samples": None, "batch_size": 8, "scale": None, "offset": None}
+    return open_data(argparse.Namespace(**options | changes), inputs)
+
+
+def joined(data):
+    """All inputs and targets, and the sizes of the batches."""
+    pairs = list(data.pairs())
+    inputs = np.concatenate([np.asarray(x) for x, _ in pairs])
+    targets = None if pairs[0][1] is None else np.concatenate([np.asarray(y) for _, y in pairs])
+    return inputs, targets, [len(x) for x, _ in pairs]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images in two class folders: all pixels of an image are its number, in red its class."""
+    import tensorflow as tf
+
+    root = tmp_path_factory.mktemp("images")
+    for number in range(20):
+        place = root / ("bird" if number % 2 else "ant")
+        place.mkdir(exist_ok=True)
+        pixels = np.full((6, 5, 3), number, "uint8")
+        pixels[..., 0] = 200 if number % 2 else 100
+        (place / f"{number}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    (root / "ant" / "notes.txt").write_text("not an image")
+    return root
+
+
+def test_arrays_of_a_file_are_cut_into_batches(files):
+    data = opened(files["data.npz"])
+    x, y, sizes = joined(data)
+    assert (x == small_images(20)).all() and (y == labels(20)).all()
+    assert sizes == [8, 8, 4] and data.count == 3
+    fewer = opened(files["data.npz"], samples=10)
+    assert joined(fewer)[2] == [8, 2] and fewer.count == 2
+    assert joined(fewer)[2] == [8, 2]  # once more
+    assert (opened(files["data.npz"]).fit()["y"] == labels(20)).all()
+
+
+def test_an_array_alone_has_no_targets(tmp_path):
+    np.save(tmp_path / "x.npy", small_images(3))
+    x, y, _ = joined(opened(tmp_path / "x.npy"))
+    assert (x == small_images(3)).all() and y is None
+
+
+def test_several_inputs_go_by_name(tmp_path):
+    arrays = np.random.default_rng(0).random((2, 9, 4))
+    np.savez(tmp_path / "x.npz", first=arrays[0], second=arrays[1], y=np.arange(9))
+    ((x, y), (_, rest)) = opened(tmp_path / "x.npz", TWO).pairs()
+    assert (x["first"] == arrays[0, :8]).all() and (x["second"] == arrays[1, :8]).all()
+    assert y.tolist() == list(range(8)) and rest.tolist() == [8]
+
+
+@pytest.mark.parametrize("name", ["arrays", "batches", "generator", "dataset"])
+def test_functions_give_data(name):
+    data = opened(f"tests.cli.sources:{name}", samples=18)
+    for _ in range(2):
+        x, y, sizes = joined(data)
+        assert (x == small_images(20)[:18]).all() and (y == labels(20)[:18]).all()
+        assert sizes == [8, 8, 2]
+
+
+def test_images_are_pixels_with_their_folders_as_classes(folder):
+    data = opened(folder)
+    x, y, sizes = joined(data)
+    assert x.dtype == np.uint8 and x.shape == (20, 4, 4, 3) and sizes == [8, 8, 4]
+    numbers = x[:, 0, 0, 1]
+    assert sorted(numbers) == list(range(20)) and (numbers % 2 == y).all()
+    assert (x[..., 0] == np.where(y == 1, 200, 100)[:, None, None]).all()
+    assert numbers.tolist() != sorted(numbers)
+    assert (joined(data)[0] == x).all()
+    few = opened(folder, samples=10)
+    assert (joined(few)[0] == x[:10]).all() and few.count == 2 and (joined(few)[1] == y[:10]).all()
+
+
+def test_images_can_be_grey_and_scaled(folder):
+    x, _, _ = joined(opened(folder, [("x", (None, 6, 5, 1))], scale=1 / 255, offset=-1))
+    assert x.shape == (20, 6, 5, 1) and x.dtype == np.float32
+    assert -1 <= x.min() < x.max() < 0
+    raw, _, _ = joined(opened(folder, [("x", (None, 6, 5, 1))]))
+    assert x == pytest.approx(raw / 255 - 1, abs=1e-6)
+
+
+def test_arrays_are_scaled_too(files):
+    x, y, _ = joined(opened(files["data.npz"], scale=2))
+    assert (x == small_images(20) * 2).all() and (y == labels(20)).all()
+
+
+def test_images_for_training_are_mixed_anew(folder):
+    dataset = opened(folder).fit()["x"]
+    passes = [np.concatenate([y for _, y in dataset.as_numpy_iterator()]) for _ in range(2)]
+    assert sorted(passes[0]) == sorted(passes[1]) == [0] * 10 + [1] * 10
+
+
+def test_images_without_classes_have_no_labels(folder):
+    x, y, _ = joined_inputs(opened(folder / "ant"))
+    assert len(x) == 10 and y is None
+
+
+def joined_inputs(data):
+    batches = [batch[0] if isinstance(batch, tuple) else batch for batch, _ in data.pairs()]
+    return np.concatenate(batches), next(iter(data.pairs()))[1], None
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("no/such/folder", "cannot be opened"),
+        ("no_such.npz", "cannot be read"),
+        ("no_such_module:function", "cannot be imported"),
+        ("tests.cli.sources:no_such", "cannot be imported"),
+        ("tests.cli.sources:NUMBER", "no function"),
+        ("tests.cli.sources:number", "cannot be gone through"),
+    ],
+)
+def test_what_there_is_not_is_refused(source, message):
+    with pytest.raises(UsageError, match=message):
+        opened(source)
+
+
+def test_files_of_arrays_that_do_not_fit_are_refused(tmp_path):
+    (tmp_path / "text.npz").write_text("no arrays")
+    np.savez(tmp_path / "names.npz", other=np.zeros(3))
+    np.savez(tmp_path / "sizes.npz", x=np.zeros((3, 4)), y=np.zeros(2))
+    np.savez(tmp_path / "empty.npz", x=np.zeros((0, 4)))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    for name, message in (
+        ("text.npz", "cannot be read"),
+        ("objects.npy", "cannot be read"),
+        ("names.npz", "lacks inputs"),
+        ("sizes.npz", "different numbers of samples"),
+        ("empty.npz", "different numbers of samples, or none"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            opened(tmp_path / name)
+
+
+def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
+    with pytest.raises(UsageError, match="no images"):
+        opened(tmp_path)
+    for inputs in (
+        TWO,
+        [("x", (None, 4))],
+        [("x", (None, None, None, 3))],
+        [("x", (None, 4, 4, 2))],
+    ):
+        with pytest.raises(UsageError, match="is for a model"):
+            opened(folder, inputs)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(UsageError, match="An image cannot be read") as caught:
+        joined(opened(tmp_path))
+    assert "broken.png" in str(caught.value.received)

@@ -1,0 +1,116 @@
+"""How the command line answers, ends and fails."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_qat_cli.main import COMMANDS, main
+from tests.processes import ROOT, run_python
+
+HELP = """
+import contextlib, io, json, sys
+from keras_qat_cli.main import main
+with contextlib.redirect_stdout(io.StringIO()) as text:
+    code = main(sys.argv[1:])
+print(json.dumps([code, text.getvalue(), sorted(sys.modules)]))
+"""
+
+
+def run_module(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_qat", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["quantize", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code, text, modules = run_python(HELP, *arguments)
+    assert code == 0 and text
+    heavy = {"keras", "keras_qat", "tensorflow", "numpy", "rich", "ai_edge_litert", "PIL"}
+    assert {name.partition(".")[0] for name in modules} & heavy == set()
+
+
+def test_help_names_every_command_and_exit_code(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    names = ["check", "quantize", "export", "verify", "inspect", "compare", "demo"]
+    assert list(COMMANDS) == names
+    assert all(f"\n    {name} " in text for name in names)
+    assert all(f"\n  {code} " in text for code in (0, 1, 2, 3, 130))
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_explains_itself(name, capsys):
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert str(COMMANDS[name].__doc__).splitlines()[0] in " ".join(text.split())
+    assert "--json" in text and "--debug" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["check"],
+        ["inspect", "a", "b"],
+        ["compare", "a", "b", "--data", "c", "--runs", "0"],
+    ],
+)
+def test_wrong_usage_is_2(arguments, capsys):
+    assert main(arguments) == 2
+    streams = capsys.readouterr()
+    assert streams.out == "" and "usage: keras-qat" in streams.err
+
+
+def test_an_error_is_one_block(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path / "none.tflite")]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == "" and streams.err.startswith("error: ")
+    assert "none.tflite" in streams.err and "Traceback" not in streams.err
+
+
+def test_debug_shows_the_traceback(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path / "none.tflite"), "--debug"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback") and "\nerror: " in text
+
+
+def test_an_error_is_json_too(unsupported, tmp_path, capsys, files):
+    arguments = ["quantize", unsupported, "-o", str(tmp_path / "qat.keras")]
+    assert main([*arguments, "--data", files["data.npz"], "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["type"] == "UnsupportedLayerError" and error["layer"] == "sort"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_is_3(monkeypatch, capsys):
+    def fail(options):
+        raise RuntimeError("something is wrong here")
+
+    monkeypatch.setattr(COMMANDS["inspect"], "run", fail)
+    assert main(["inspect", "file"]) == 3
+    text = capsys.readouterr().err
+    assert "error: something is wrong here" in text and "--debug" in text
+
+
+def test_an_interruption_is_130(monkeypatch):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS["inspect"], "run", interrupt)
+    assert main(["inspect", "file"]) == 130
+
+
+def test_it_runs_as_a_module(files):
+    result = run_module("inspect", files["file.tflite"], "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["is_fully_integer"] is True
+    assert run_module("inspect", files["float.keras"]).returncode == 2
