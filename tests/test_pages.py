@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import keras_qat
+
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = (
     "quick-start",
@@ -39,3 +41,11 @@ def test_the_code_of_a_page_prints_what_it_says(page, monkeypatch, tmp_path, cap
         assert [line for line in lines if line and not BAR.search(line)] == printed.splitlines(), (
             code
         )
+
+
+def test_the_api_page_has_every_public_name():
+    listed = re.findall(
+        r"^::: keras_qat\.(\w+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE
+    )
+    # Of the layers it has those that are written by hand; the others are made by `quantize_model`.
+    assert set(keras_qat.__all__) - set(listed) == {"__version__", "layers"}
