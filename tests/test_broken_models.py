@@ -231,6 +231,15 @@ RAISED = {
 }  # fmt: skip
 
 
+def test_a_quantized_model_without_ranges_is_found(tmp_path):
+    model = forgotten(calibrated(), "conv", "head")
+    (found,) = [each for each in keras_qat.check(model).findings if each.level == "error"]
+    assert (found.code, found.layer) == ("missing-range", "conv") and "'head'" in found.message
+    assert not keras_qat.check(model).ok and keras_qat.check(calibrated()).ok
+    with pytest.raises(errors.MissingRangeError):
+        export(model, tmp_path)
+
+
 def weights(model, **values):
     """Gives weights values, by the last part of their paths with `_` for `/`."""
     for variable in model.variables:

@@ -25,7 +25,7 @@ from keras_qat.checking.targets import target_findings
 from keras_qat.checking.tensors import weight_findings, wide_activations
 from keras_qat.checking.trial import Trial
 from keras_qat.data import Batch, batches
-from keras_qat.errors import UnsupportedLayerError
+from keras_qat.errors import MissingRangeError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.soundness import (
     check_float,
@@ -147,9 +147,16 @@ def _check_quantized(
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
     rows = rows_of_quantized(graph, model.rewrite_log, ranges)
-    return CheckReport(
-        model.name, name, tuple(rows), tuple(_findings(linked, profile)), tuple(model.rewrite_log)
-    )
+    findings = (*_lacking(model), *_findings(linked, profile))
+    return CheckReport(model.name, name, tuple(rows), findings, tuple(model.rewrite_log))
+
+
+def _lacking(model: QuantizedModel) -> Iterator[Finding]:
+    """What an export of the model would raise for want of ranges."""
+    try:
+        model.check_ranges()
+    except MissingRangeError as error:
+        yield error_finding(error)
 
 
 def _made(trial: Trial, graph: Graph, scheme: Scheme) -> Graph:
