@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_qat.errors import ExportError
 
 INFERENCE_TYPES = ("int8", "uint8", "float32")
@@ -25,8 +27,8 @@ def end_types(
     """Says the type of each input, or of each output.
 
     Args:
-        wanted: One type for all; or a dict from names to types; or a sequence with one type for
-            each name; None for nothing but the default.
+        wanted: One type for all, by its name or as `tf.uint8` or `np.uint8`; or a dict from names
+            to types; or a sequence with one type for each name; None for nothing but the default.
         names: The names, in order.
         argument: What the argument is called, for messages.
         ids: The names of those that hold ids. These are int32: a single type is not about them.
@@ -42,7 +44,7 @@ def end_types(
     >>> end_types({"image": "uint8"}, ("image", "mask"), "inference_input_type")
     {'image': 'uint8', 'mask': 'int8'}
     """
-    wanted = default if wanted is None else wanted
+    wanted = default if wanted is None else _with_names(wanted)
     default = wanted if isinstance(wanted, str) else default
     _check_type(default, INFERENCE_TYPES)
     types = {name: IDS if name in ids else default for name in names}
@@ -50,6 +52,23 @@ def end_types(
         _check_type(dtype, (IDS,) if name in ids else INFERENCE_TYPES, name)
         types[name] = dtype
     return types
+
+
+def _with_names(wanted: Any) -> Any:
+    """Types by their names, where they were given as `tf.uint8` or `np.uint8`."""
+    if isinstance(wanted, Mapping):
+        return {name: _name_of(dtype) for name, dtype in wanted.items()}
+    if isinstance(wanted, (list, tuple)):
+        return [_name_of(dtype) for dtype in wanted]
+    return _name_of(wanted)
+
+
+def _name_of(dtype: Any) -> Any:
+    dtype = getattr(dtype, "as_numpy_dtype", dtype)  # TensorFlow's types have it
+    is_type = isinstance(dtype, np.dtype) or (
+        isinstance(dtype, type) and issubclass(dtype, np.generic)
+    )
+    return np.dtype(dtype).name if is_type else dtype
 
 
 def _named(wanted: Any, names: Sequence[str], argument: str) -> Mapping[str, str]:
@@ -71,6 +90,7 @@ def _named(wanted: Any, names: Sequence[str], argument: str) -> Mapping[str, str
             f"`{argument}` does not say one type for each.",
             received=repr(wanted),
             expected=f"one type, a dict by name, or a list of {len(names)} for {list(names)}",
+            fix="Give a single type for all of them, or name those that are to have another.",
         )
     return dict(zip(names, wanted, strict=True))
 
@@ -82,4 +102,5 @@ def _check_type(dtype: Any, known: Sequence[str], name: str | None = None) -> No
             layer=name,
             received=repr(dtype),
             expected=f"one of {known}" if len(known) > 1 else f"{known[0]!r}, that of ids",
+            fix="Use one of these, or leave the argument out for the type of the scheme.",
         )

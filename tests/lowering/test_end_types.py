@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
@@ -108,7 +109,7 @@ WRONG = {
     "unknown type in a list": (["int8", "int32"], "Layer: 'b'.*Received: 'int32'"),
     "too few": (["int8"], r"a list of 2 for \['a', 'b'\]. Received: \['int8'\]"),
     "too many": (["int8"] * 3, r"a list of 2 for \['a', 'b'\]"),
-    "no sequence": (np.uint8, r"one type, a dict by name, or a list of 2"),
+    "no sequence": (8, r"one type, a dict by name, or a list of 2"),
 }
 
 
@@ -126,3 +127,16 @@ def test_unknown_names_of_outputs_are_refused_and_nothing_is_written(model, tmp_
             model, tmp_path / "model.tflite", inference_output_type={"head": "uint8"}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.dtype("uint8"), tf.uint8])
+def test_types_are_those_of_the_libraries_too(kind, model, tmp_path):
+    found = types_in_file(
+        model,
+        tmp_path / "model.tflite",
+        inference_input_type=kind,
+        inference_output_type={"sum": kind},
+    )
+    assert found[0] == {"a": "uint8", "b": "uint8"} and found[1]["sum"] == "uint8"
+    with pytest.raises(ExportError, match="Received: .*float16.* To fix it: "):
+        types_in_file(model, tmp_path / "other.tflite", inference_input_type=np.float16)
