@@ -123,8 +123,8 @@ def as_float32(x: Any) -> Any:
         float32 tensor.
 
     Example:
-    >>> as_float32(2).numpy()
-    np.float32(2.0)
+    >>> as_float32(2).numpy().dtype.name
+    'float32'
     """
     return ops.convert_to_tensor(x, dtype="float32")
 
@@ -139,8 +139,8 @@ def as_int32(x: Any) -> Any:
         int32 tensor.
 
     Example:
-    >>> as_int32(np.int64(7)).numpy()
-    np.int32(7)
+    >>> as_int32(np.int64(7)).numpy().dtype.name
+    'int32'
     """
     return ops.convert_to_tensor(x, dtype="int32")
 
