@@ -24,7 +24,7 @@ class InputAffine:
 
     Example:
     >>> affine = InputAffine([2.0, 3.0], [0.0, 1.0], "rescaling")
-    >>> affine.scaled(np.ones((2, 1), "float32")).tolist()
+    >>> affine.scaled(np.ones((2, 1), "float32")).numpy().tolist()
     [[2.0], [3.0]]
     """
 
@@ -44,7 +44,11 @@ class InputAffine:
         Args:
             kernel: float32 tensor `(*window, in, out)`, or `(*window, in, multiplier)`.
         """
-        return kernel * self.factor[:, None]
+        # In double, which is exact: TensorFlow would multiply a single factor with the scale of a
+        # folded batch normalization first, in a graph but not in eager mode.
+        with float64():
+            scaled = ops.cast(kernel, "float64") * ops.cast(self.factor[:, None], "float64")
+            return ops.cast(scaled, "float32")
 
     def shift(self, kernel, axes: tuple[int, ...]):
         """Returns what the offset adds to each output channel.

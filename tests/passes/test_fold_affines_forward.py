@@ -122,3 +122,16 @@ def test_pixels_train_a_quantized_model_as_if_they_were_rescaled():
         losses.append(history.history["loss"])
     assert losses[0][-1] < 0.7 * losses[0][0]
     np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+def test_one_factor_gives_the_same_weights_in_a_graph_as_in_eager_mode():
+    """TensorFlow multiplies a single constant with the smaller of two other factors first."""
+    tensorflow = pytest.importorskip("tensorflow")
+    conv, norm = layers.Conv2D(64, 3, name="conv"), layers.BatchNormalization()
+    model = model_of(layers.Rescaling(1 / 255), conv, norm, shape=(9, 9, 1))
+    rewritten = keras_qat.quantize_model(model).get_layer("conv")
+    assert rewritten.input_affine is not None and rewritten.batch_normalization is not None
+    expected = keras.ops.convert_to_numpy(rewritten.folded_weights().kernel)
+    for jit in (False, True):
+        compiled = tensorflow.function(lambda: rewritten.folded_weights().kernel, jit_compile=jit)
+        assert (keras.ops.convert_to_numpy(compiled()) == expected).all()
