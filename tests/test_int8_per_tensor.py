@@ -37,7 +37,7 @@ def marked(case):
     return pytest.param(case, id=case.name, marks=() if has_weights else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("case", map(marked, CASES))
+@pytest.mark.parametrize("case", [marked(case) for case in CASES])
 def test_every_slice_equals_litert(case, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays), "int8_per_tensor")
