@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat.layers import QuantizedModel
 from keras_qat_cli.main import main
 from tests.models import labels, network, quantized_small_network, small_images, small_network
 
@@ -212,9 +213,7 @@ def test_compare_has_a_threshold(files, tmp_path, as_json):
 
 def test_compare_takes_pixels_for_what_they_are(tmp_path, as_json):
     image = keras.Input((4, 4, 3), name="image")
-    x = keras.layers.Rescaling(1 / 255)(image)
-    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
-    model.save(tmp_path / "float.keras")
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), "uint8")
     np.save(tmp_path / "pixels.npy", pixels)
     qat = keras_qat.quantize_model(model)
@@ -241,3 +240,16 @@ def test_the_demo_goes_the_whole_way(tmp_path, as_json):
     assert code == 0 and found["verify"]["exact"] is True
     assert all(row["accuracy"] > 0.85 for row in found["compare"]["models"])
     assert (tmp_path / "digits.tflite").stat().st_size == found["export"]["size"]
+
+
+def test_a_save_that_fails_leaves_nothing(files, tmp_path, monkeypatch, capsys):
+    def fail(self, path):
+        with open(path, "w") as file:
+            file.write("half a model")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(QuantizedModel, "save", fail)
+    arguments = ["quantize", files["float.keras"], "-o", str(tmp_path / "qat.keras")]
+    assert main([*arguments, "--data", files["data.npz"]]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
