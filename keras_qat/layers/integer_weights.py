@@ -151,9 +151,11 @@ def bias_pressure(
 def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Scheme):
     """The scale of each channel at which its bias, and its sum of products, fit in 32 bits."""
     size = ops.maximum(ops.abs(folded.offset), ops.abs(folded.shifted))
-    per_input = reciprocal(input_scale)
-    smallest = output_scale * np.float32(_SMALLEST_MULTIPLIER) * per_input
-    least = ops.maximum(size * np.float32(1 / _LARGEST_BIAS_TERM) * per_input, smallest)
+    with float64():  # where a scale is a constant, TensorFlow multiplies in another order
+        for_bias = ops.cast(size, "float64") * (1 / _LARGEST_BIAS_TERM)
+        for_kernels = ops.cast(output_scale, "float64") * _SMALLEST_MULTIPLIER
+        least = ops.maximum(for_bias, for_kernels) / ops.cast(input_scale, "float64")
+        least = ops.cast(least, "float32")
     if scheme.weight_per_channel:
         least = ops.reshape(least, channel_shape(folded.kernel, folded.channel_axes))
     else:
