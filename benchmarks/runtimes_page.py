@@ -11,9 +11,9 @@ PAGE = """\
 Written by `python benchmarks/runtimes.py`: do not edit.
 
 LiteRT has two sets of kernels. Inference in Keras equals the *reference* kernels, which TensorFlow
-Lite Micro and CMSIS-NN follow, but for [a step in dense layers](targets.md). The *default* ones, XNNPACK and LiteRT's optimized kernels, run on
-phones and PCs, and round some operators in another way. This page says which, how often, and what
-follows for how layers are written.
+Lite Micro and CMSIS-NN follow, but for [a step in dense layers](targets.md). The *default* ones,
+XNNPACK and LiteRT's optimized kernels, run on phones and PCs, and round some operators in another
+way. This page says which, how often, and what follows for how layers are written.
 
 Measured with ai-edge-litert {litert}, numpy {numpy}, on {machine}, one thread. XNNPACK has other
 code for other processors.
