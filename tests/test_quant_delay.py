@@ -263,6 +263,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_delay_counts_down_on_other_backends(backend):
     if importlib.util.find_spec(backend) is None:

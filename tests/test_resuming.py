@@ -40,7 +40,10 @@ def test_training_moves_everything(uninterrupted):
     assert not any(np.any(v) for k, v in uninterrupted.items() if k.endswith("/left"))
 
 
-@pytest.mark.parametrize("steps", [2, 6, 13])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("steps", [pytest.param(2, marks=SLOW), pytest.param(6, marks=SLOW), 13])
 def test_backup_and_restore(steps, uninterrupted, tmp_path):
     with pytest.raises(Stopped):
         resuming.train(resuming.made(), [resuming.backed_up(tmp_path), resuming.Stop(steps, stop)])

@@ -186,9 +186,14 @@ def test_the_operators_are_those_that_were_measured_to_differ():
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
-        ("ResNet50", 32, {"runtimes-differ": 1}),
+        pytest.param("ResNet50", 32, {"runtimes-differ": 1}, marks=pytest.mark.slow),
         ("MobileNetV2", 32, {"runtimes-differ": 1}),
-        ("ResNet50V2", 32, {"runtimes-differ": 1, "unfolded-batch-norm": 1}),
+        pytest.param(
+            "ResNet50V2",
+            32,
+            {"runtimes-differ": 1, "unfolded-batch-norm": 1},
+            marks=pytest.mark.slow,
+        ),
         ("MobileNetV3Small", 32, {"runtimes-differ": 1, "standalone-activation": 1}),
     ],
 )

@@ -1,3 +1,5 @@
+import pytest
+
 from tests.processes import run_python
 
 SCRIPT = """
@@ -14,6 +16,7 @@ print(json.dumps(worst))
 NAMES = ("convolutions", "functions_of_arithmetic", "functions_of_shapes", "nested", "recurrent")
 
 
+@pytest.mark.slow
 def test_old_files_load_on_another_backend(keras2):
     worst = run_python(SCRIPT, *map(keras2.path, NAMES), backend="jax")
     assert len(worst) == len(NAMES) and max(worst.values()) <= 1e-5
