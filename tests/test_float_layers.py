@@ -5,7 +5,14 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QuantizeInput
-from tests.layers.contract import Prepared, as_arrays, exported, operators_of, run_litert
+from tests.layers.contract import (
+    Prepared,
+    as_arrays,
+    exported,
+    operators_of,
+    quick_with_weights,
+    run_litert,
+)
 from tests.layers.test_contract import CASES
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}
@@ -19,7 +26,7 @@ def run_real(content, arrays):
     return [tensors[name][0] for name in outputs]
 
 
-@pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", quick_with_weights(LAYER_CASES))
 def test_layers_in_float_equal_keras(case):
     prepared = Prepared(case)
     model = keras_qat.quantize_model(prepared.keras_model, overrides={".*": None})

@@ -7,8 +7,14 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import InvalidOverrideError
-from keras_qat.layers.weighted import WeightedLayer
-from tests.layers.contract import Prepared, exported, loosen, operators_of, versions_of
+from tests.layers.contract import (
+    Prepared,
+    exported,
+    loosen,
+    operators_of,
+    quick_with_weights,
+    versions_of,
+)
 from tests.layers.test_contract import CASES
 from tests.models import images, network
 
@@ -31,13 +37,7 @@ def scales_of(model):
     return {name: each.scale.size for name, each in weights.items() if name.endswith("/kernel")}
 
 
-def marked(case):
-    """What has no weights is as in int8: tried with the slow tests."""
-    has_weights = any(issubclass(kind, WeightedLayer) for kind in case.covers)
-    return pytest.param(case, id=case.name, marks=() if has_weights else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("case", [marked(case) for case in CASES])
+@pytest.mark.parametrize("case", quick_with_weights(CASES))
 def test_every_slice_equals_litert(case, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays), "int8_per_tensor")

@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import NotQuantizedError
-from tests.layers.contract import randomize
+from tests.layers.contract import quick_with_weights, randomize
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, network
 
@@ -28,7 +28,7 @@ def assert_plain(model):
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", quick_with_weights(CASES))
 def test_every_slice_can_be_stripped(case):
     rng = np.random.default_rng(0)
     model = case.build()

@@ -12,10 +12,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
+from keras_qat.layers.weighted import WeightedLayer
 
 
 def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> list[np.ndarray]:
@@ -257,6 +259,18 @@ def exported(model: Any, **types: Any) -> bytes:
         path = pathlib.Path(folder, "model.tflite")
         keras_qat.export_litert(model, path, **types)
         return path.read_bytes()
+
+
+def quick_with_weights(cases: Sequence[Case]) -> list[Any]:
+    """The cases as parameters, for tests that are above all about weights: the others are slow."""
+
+    def is_quick(case):
+        return any(issubclass(kind, WeightedLayer) for kind in case.covers)
+
+    return [
+        pytest.param(case, id=case.name, marks=() if is_quick(case) else pytest.mark.slow)
+        for case in cases
+    ]
 
 
 def half_away(steps: np.ndarray) -> np.ndarray:

@@ -140,6 +140,7 @@ def test_predict_equals_litert(prepared):
         np.testing.assert_array_equal(integers_of(values, details), q)
 
 
+@pytest.mark.slow
 def test_verify_finds_no_difference(prepared, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(prepared.content)
@@ -264,6 +265,7 @@ def test_training_forward_is_near_the_integers(prepared):
         assert away <= prepared.case.steps + 1e-3, f"{name}: {away} steps"
 
 
+@pytest.mark.slow
 def test_compilers_change_no_bit(prepared):
     quantized = prepared.quantized  # made outside of the function
     compiled = tf.function(lambda x: quantized(x), jit_compile=True)
