@@ -87,7 +87,7 @@ def test_an_error_is_json_too(unsupported, tmp_path, capsys, files):
     arguments = ["quantize", unsupported, "-o", str(tmp_path / "qat.keras")]
     assert main([*arguments, "--data", files["data.npz"], "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
-    assert error["type"] == "UnsupportedLayerError" and error["layer"] == "sort"
+    assert error["type"] == "UnsupportedLayerError" and error["layer"] == "sparse"
     assert list(tmp_path.iterdir()) == []
 
 
