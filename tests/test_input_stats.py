@@ -164,6 +164,19 @@ def test_the_data_says_which_type_it_is_about(stats, data, dtype):
     assert model.quantized_input_stats == {"image": (expected, stats[1])}
 
 
+def test_inputs_that_share_their_integers_are_about_one_type():
+    """The data of the right one fits int8 alone; both have to mean the same behind a joining."""
+    stats = {"left": (0, 64), "right": (0, 64)}
+    with pytest.warns(InputStatsWarning, match="The input 'right' has uint8 integers for 0 to"):
+        model = keras_qat.quantize_model(
+            two_inputs(layers.Concatenate),
+            calibration_data=(LEFT / np.float32(64), REAL[1]),
+            quantized_input_stats=stats,
+        )
+    assert model.quantized_input_stats == {"left": (0.0, 64.0), "right": (0.0, 64.0)}
+    assert np.isfinite(model.predict(REAL, verbose=0)).all()
+
+
 @pytest.mark.parametrize(
     "stats, data, text",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -81,13 +82,9 @@ def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
     holders = dict(input_holders(model))
     ids = {name for name, holder in holders.items() if holder is None}
     wanted = checked_input_stats(quantized_input_stats, list(holders), ids)
-    old = {name: getattr(holders[name], "stats", None) for name in wanted}
-    _assign(model, holders, wanted)
     try:
-        link_layers(read_model(model))
+        _assign(model, holders, wanted)
     except InvalidGraphError as error:
-        _assign(model, holders, old)
-        link_layers(read_model(model))
         raise InvalidInputStatsError(
             "The integers of an input have to mean what those of other tensors do.",
             layer=next(iter(wanted)),
@@ -97,8 +94,17 @@ def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
 
 
 def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
+    """Sets statistics and links the layers again; if they cannot be linked, all is as it was."""
+    old = {name: holders[name].stats for name in stats}
     for name, own in stats.items():
         holders[name].set_stats(own)
+    try:
+        link_layers(read_model(model))
+    except InvalidGraphError:
+        for name, own in old.items():
+            holders[name].set_stats(own)
+        link_layers(read_model(model))
+        raise
     # What was compiled has the old grids in it.
     for function in ("train_function", "test_function", "predict_function"):
         setattr(model, function, None)
@@ -109,25 +115,30 @@ def check_input_stats(model: keras.Model) -> None:
 
     Where the user did not say which type the statistics are about, the data decides.
     """
-    settled = {}
-    for name, holder in input_holders(model):
-        if holder is None or holder.stats is None or not holder.observer.is_observed:
-            continue
-        ends = [float(ops.convert_to_numpy(getattr(holder.observer, e))) for e in _ENDS]
-        stats = holder.stats.settled(*ends)
-        if stats != holder.stats:
-            settled[name] = stats
-        if not stats.fits(*ends):
-            _warn(name, stats, ends)
-    if settled:
-        _assign(model, dict(input_holders(model)), settled)
-        link_layers(read_model(model))
+    holders: dict[str, Any] = {
+        name: holder
+        for name, holder in input_holders(model)
+        if holder is not None and holder.stats is not None and holder.observer.is_observed
+    }
+    ends = {name: _ends(holder) for name, holder in holders.items()}
+    settled = {name: holder.stats.settled(*ends[name]) for name, holder in holders.items()}
+    changed = {name: own for name, own in settled.items() if own != holders[name].stats}
+    if changed:
+        # Inputs that share their integers keep what they had, and warn.
+        with contextlib.suppress(InvalidGraphError):
+            _assign(model, holders, changed)
+    for name, holder in holders.items():
+        if not holder.stats.fits(*ends[name]):
+            _warn(name, holder.stats, ends[name])
 
 
-_ENDS = ("minimum", "maximum")
+def _ends(holder: RangeHolder) -> tuple[float, float]:
+    observer = holder.observer
+    low, high = map(ops.convert_to_numpy, (observer.minimum, observer.maximum))
+    return float(low), float(high)
 
 
-def _warn(name: str, stats: InputStats, ends: list[float]) -> None:
+def _warn(name: str, stats: InputStats, ends: tuple[float, float]) -> None:
     low, high = stats.range
     other = "int8" if stats.dtype == "uint8" else "uint8"
     warnings.warn(

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from keras_qat.errors import InvalidRewriteError
-from keras_qat.graph import Graph, Node
+from keras_qat.graph import Graph, Node, label_of
+from keras_qat.layers.functions import function_of
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
@@ -81,14 +82,18 @@ class Rewrite:
         rewrite: Name of the pass.
         layers_in: Names of the operations it took.
         layers_out: Names of the nodes they became.
+        functions: What an element-wise function became, such as `"softplus -> relu"`.
     """
 
     rewrite: str
     layers_in: tuple[str, ...]
     layers_out: tuple[str, ...]
+    functions: str = ""
 
     def __str__(self):
-        return f"{self.rewrite}: {' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
+        functions = f" ({self.functions})" if self.functions else ""
+        names = f"{' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
+        return f"{self.rewrite}: {names}{functions}"
 
 
 def name_of(rewrite: Callable[[Graph], Graph]) -> str:
@@ -176,17 +181,26 @@ def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
             target = key  # written anew, under its name
         (gone if target is None else taken[target]).append(key)
     added = tuple(key for key, sources in taken.items() if not sources)
-    rewrites = [
-        Rewrite(name, tuple(sources), (target, *_split_off(target, added, old, new)))
-        for target, sources in taken.items()
-        if sources
-    ]
+    rewrites = []
+    for target, sources in taken.items():
+        if sources:
+            made = (target, *_split_off(target, added, old, new))
+            functions = _functions([old[key] for key in sources], [new[key] for key in made])
+            rewrites.append(Rewrite(name, tuple(sources), made, functions))
     listed = {key for rewrite in rewrites for key in rewrite.layers_out}
     rest = tuple(key for key in added if key not in listed)
     if gone:
         return [*rewrites, Rewrite(name, tuple(gone), rest)]
     sources = [(new[key].inputs[0].node, key) for key in rest]
     return rewrites + [Rewrite(name, (source,), (source, key)) for source, key in sources]
+
+
+def _functions(before: Sequence[Node], after: Sequence[Node]) -> str:
+    """What a function of one tensor became; nothing for what was something else."""
+    function = function_of(before[0].head) if len(before) == 1 else None
+    # The last operation of what is written in its place has the node's name.
+    made = [label_of(node.head).removeprefix("ops.") for node in (*after[1:], after[0])]
+    return "" if function is None else f"{function.name} -> {' + '.join(made)}"
 
 
 def _same(node: Node, other: Node | None) -> bool:

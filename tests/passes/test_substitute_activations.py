@@ -37,6 +37,20 @@ def test_a_stand_in_has_no_lookup(name):
     assert np.mean((got - expected) ** 2) < 0.5 * np.var(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("softplus", "softplus -> relu"), ("silu", "silu -> hard_silu"), ("elu", "elu -> leaky_relu")],
+)
+def test_what_becomes_what_is_in_the_log(name, text):
+    (found,) = [
+        rewrite
+        for rewrite in cheap_of(model_with(name)).rewrite_log
+        if rewrite.rewrite == "substitute_activations"
+    ]
+    assert found.functions == text
+    assert str(found) == f"substitute_activations: {name}_0 -> {name}_0 ({text})"
+
+
 def cheap_of(model):
     return keras_qat.clone_model(model, activations="substitute")
 
