@@ -3,18 +3,17 @@
 import fcntl
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-WRITER = pathlib.Path(__file__).with_name("keras2_models.py")
+from tests.processes import ROOT
 
 
 class Keras2Files:
-    """What `keras2_models.py` has written."""
+    """What `keras2_writer.py` has written."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -55,7 +54,7 @@ def written(tmp_path_factory, name, *models):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "classes.json").exists():
             folder.mkdir(exist_ok=True)
-            command = [sys.executable, str(WRITER), str(folder), *models]
-            result = subprocess.run(command, capture_output=True, text=True)
+            command = [sys.executable, "-m", "tests.legacy.keras2_writer", str(folder), *models]
+            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr[-3000:]
     return Keras2Files(folder)

@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -10,10 +11,14 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import InvalidFileError, InvalidFileWarning, UnsafeFileError
+from tests.processes import run_python
 
-WRITER = pathlib.Path(__file__).with_name("keras2_models.py")
-NAMES = re.findall(r"^@model\ndef (\w+)\(", WRITER.read_text(), re.MULTILINE)
-SHARED = pathlib.Path(__file__).parents[3] / "shared" / "models"
+SOURCES = sorted(pathlib.Path(__file__).parent.glob("keras2_*.py"))
+NAMES = re.findall(
+    r"^@model\ndef (\w+)\(", "\n".join(path.read_text() for path in SOURCES), re.MULTILINE
+)
+# A folder with the reference models of MLPerf Tiny as .h5 files; the test is left out without it.
+MLPERF_FOLDER = os.environ.get("MLPERF_TINY_MODELS", "")
 MLPERF = ("mobilenet_v1_025_vww96_keras2", "resnet8_cifar10_keras2")
 # Public layers that no file has, and why.
 WITHOUT_FILE = {
@@ -69,14 +74,27 @@ def test_a_loaded_model_saves_and_loads_as_keras_3_does(keras2, name, tmp_path):
         np.testing.assert_array_equal(output, other)
 
 
+PREDICT = """
+import json, sys
+import numpy as np
+import tf_keras
+model = tf_keras.models.load_model(sys.argv[1], compile=False)
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
+print(json.dumps(tf_keras.__version__))
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not MLPERF_FOLDER, reason="MLPERF_TINY_MODELS does not name their folder")
 @pytest.mark.parametrize("name", MLPERF)
 def test_reference_models_of_mlperf_tiny_become_exact_files(name, tmp_path):
-    path = SHARED / f"{name}.h5"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
+    path = pathlib.Path(MLPERF_FOLDER, f"{name}.h5")
     model = keras_qat.load_model(path)
     images = np.random.default_rng(0).random((32, *model.input_shape[1:]), "float32")
+    np.save(tmp_path / "images.npy", images)
+    run_python(PREDICT, path, tmp_path / "images.npy", tmp_path / "expected.npy")
+    found, expected = model.predict(images, verbose=0), np.load(tmp_path / "expected.npy")
+    assert np.abs(found - expected).max() <= 1e-5
     qat = keras_qat.quantize_model(model, calibration_data=images)
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
     report = keras_qat.verify(qat, tmp_path / "model.tflite", images[:8])
