@@ -13,7 +13,9 @@ HELP = "what each layer of a model will become, and what stands in the way"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="a model that Keras saved: .keras or .h5; quantized or not")
-    parser.add_argument("--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)")
+    parser.add_argument(
+        "--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)"
+    )
     parser.add_argument(
         "--target", help="where the file is to run: litert, tflite-micro, ethos-u or edgetpu"
     )

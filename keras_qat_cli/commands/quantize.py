@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="a float model that Keras saved: .keras or .h5")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .keras file")
-    parser.add_argument("--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)")
+    parser.add_argument(
+        "--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)"
+    )
     add_data(parser, "for calibration", required=True, samples=512)
     group = parser.add_argument_group("training")
     group.add_argument("--train-data", metavar="DATA", help=f"inputs and targets: {DATA_HELP}")
