@@ -36,6 +36,8 @@ def test_mnist_in_keras_is_mnist_in_the_file(tmp_path):
 
 
 def test_mnist_says_that_it_cannot_be_downloaded(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)  # as for a script that is run
+
     def refuse():
         raise OSError("no network")
 
