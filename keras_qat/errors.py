@@ -111,6 +111,10 @@ class MissingRangeError(KerasQatError, ValueError):
         self.tensors = tuple(tensors)
 
 
+class MissingPackageError(KerasQatError, ImportError):
+    """An optional package is needed that is not installed."""
+
+
 class NotQuantizedError(KerasQatError, ValueError):
     """A quantized model was expected, or a quantized layer was used outside one."""
 

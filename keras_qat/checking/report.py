@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_qat.checking.findings import ERROR, WARNING, Finding
+from keras_qat.checking.plot import plot_ranges
 from keras_qat.checking.ranges import TensorRange
 from keras_qat.passes import Rewrite
 
@@ -105,6 +106,32 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain Python values, for programs."""
         return {**dataclasses.asdict(self), "ok": self.ok}
+
+    def plot(self) -> Any:
+        """Draws the range of each tensor whose range is known as a bar, in the order of the model.
+
+        The scale is logarithmic on both sides of zero. Tensors that a finding names are red. Needs
+        matplotlib, the extra `[plots]`.
+
+        Returns:
+            A `matplotlib.figure.Figure`: `figure.savefig("ranges.png")` writes it.
+
+        Raises:
+            MissingPackageError: If matplotlib is not installed.
+            MissingRangeError: If no range is known: `check` was given no `calibration_data`, and
+                the model is not a calibrated one.
+
+        Example:
+        >>> import keras, keras_qat
+        >>> import numpy as np
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+        >>> report = keras_qat.check(model, calibration_data=np.eye(4, dtype="float32"))
+        >>> [axes] = report.plot().axes
+        >>> len(axes.patches)  # the range of the input, and that of the output
+        2
+        """
+        tensors = [each for row in self.layers for each in row.tensors]
+        return plot_ranges(f"{self.model} in {self.scheme}", tensors, self.findings)
 
     def __str__(self):
         from rich.console import Console

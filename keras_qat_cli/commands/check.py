@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
+import pathlib
+from typing import Any
 
 from keras_qat_cli.arguments import add_data
 from keras_qat_cli.console import Outcome
+from keras_qat_cli.errors import UsageError
 
 HELP = "what each layer of a model will become, and what stands in the way"
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="exit with 1 for warnings too, not for errors alone"
     )
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw the ranges into this .png, .svg or .pdf file"
+    )
     add_data(parser, "for findings about ranges", required=False, samples=128)
 
 
@@ -31,8 +39,28 @@ def run(options: argparse.Namespace) -> Outcome:
     from keras_qat_cli.data import open_data
     from keras_qat_cli.models import inputs_of_keras, load_keras
 
+    if options.plot is not None and pathlib.Path(options.plot).suffix.lower() not in PICTURES:
+        raise UsageError(
+            "The name of the picture does not say its format.",
+            received=options.plot,
+            expected=f"a name that ends with {', '.join(PICTURES)}",
+        )
     model = load_keras(options.model)
     data = None if options.data is None else open_data(options, inputs_of_keras(model))
     report = keras_qat.check(model, options.scheme, calibration_data=data, target=options.target)
+    if options.plot is not None:
+        _draw(report, pathlib.Path(options.plot))
     found = report.findings if options.strict else report.errors
     return Outcome(str(report), report.to_dict(), code=1 if found else 0)
+
+
+def _draw(report: Any, path: pathlib.Path) -> None:
+    """Draws the ranges; a file is written when the picture is complete."""
+    picture = io.BytesIO()
+    report.plot().savefig(picture, format=path.suffix[1:].lower(), dpi=150)
+    try:
+        path.write_bytes(picture.getvalue())
+    except OSError as error:
+        raise UsageError(
+            f"The picture cannot be written: {error.strerror}.", received=str(path)
+        ) from error

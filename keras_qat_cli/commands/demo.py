@@ -9,7 +9,7 @@ from typing import Any
 from keras_qat_cli.console import Outcome, is_terminal, say
 from keras_qat_cli.errors import UsageError
 
-HELP = "the other commands at work on digits, offline (needs scikit-learn)"
+HELP = "the other commands at work on digits, offline (needs the extra cli)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Runs the command."""
+    digits = _load_digits()
     folder = pathlib.Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     model, qat, tflite = (
         str(folder / f"digits{end}") for end in (".keras", "_qat.keras", ".tflite")
     )
-    train, test = _write_digits(folder)
+    train, test = _write_digits(digits, folder)
     _train_float(model, train, options.epochs)
     steps = (
         ("check", model, "--data", train),
@@ -59,18 +60,21 @@ def _run(step: tuple[str, ...]) -> Outcome:
     return COMMANDS[options.command].run(options)
 
 
-def _write_digits(folder: pathlib.Path) -> tuple[str, str]:
-    """Writes train and test digits, uint8 pixels of shape (n, 8, 8, 1), with their labels."""
-    import numpy as np
-
+def _load_digits() -> Any:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UsageError(
             "The demo takes its digits from scikit-learn, which is not installed.",
-            fix="pip install 'keras-qat[demo]'",
+            fix="pip install 'keras-qat[cli]'",
         ) from error
-    digits: Any = load_digits()
+    return load_digits()
+
+
+def _write_digits(digits: Any, folder: pathlib.Path) -> tuple[str, str]:
+    """Writes train and test digits, uint8 pixels of shape (n, 8, 8, 1), with their labels."""
+    import numpy as np
+
     pixels = (digits.images * 255 / 16).astype("uint8")[..., None]  # they have 17 grey levels
     order = np.random.default_rng(0).permutation(len(pixels))
     paths = str(folder / "train.npz"), str(folder / "test.npz")

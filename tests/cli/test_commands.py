@@ -37,6 +37,27 @@ def test_check_says_what_the_library_says(files, unsupported, as_json, capsys):
     assert code == 1 and not found["ok"]
 
 
+@pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".SVG", b"<?xml")])
+def test_check_draws_the_ranges(files, tmp_path, ending, start):
+    picture = tmp_path / f"ranges{ending}"
+    data = ["--data", files["data.npz"]]
+    assert main(["check", files["float.keras"], *data, "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("ranges.txt", "does not say its format"), ("none/ranges.png", "cannot be written")],
+)
+def test_check_says_why_it_cannot_draw(files, tmp_path, name, message, capsys):
+    data = ["--data", files["data.npz"]]
+    assert main(["check", files["float.keras"], *data, "--plot", str(tmp_path / name)]) == 2
+    streams = capsys.readouterr()
+    assert message in streams.err and streams.out == ""
+    assert main(["check", files["float.keras"], "--plot", str(tmp_path / "ranges.png")]) == 2
+    assert "no ranges to draw" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_check_is_strict_if_asked(files, tmp_path, as_json):
     network().save(tmp_path / "model.keras")
     code, found = as_json("check", tmp_path / "model.keras")
