@@ -1,13 +1,18 @@
-"""The pages of docs/ that show code: it runs, and prints what stands below it."""
+"""The pages that show code: it runs, and prints what stands below it."""
 
 import pathlib
 import re
 
+import keras
+import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat.layers import pooling, registry
+from tests.models import images, labels, network, quantized_network
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = (
     "quick-start",
     "calibrating",
@@ -17,13 +22,22 @@ PAGES = (
     "from-tfmot",
     "errors",
 )
+# Their code begins with models and data that the reader has.
+OWN = ("README.md", "docs/inspecting.md", "docs/loading.md", "docs/targets.md")
+# These have tests of their own, here and elsewhere.
+OTHERS = (
+    "CONTRIBUTING.md",
+    "docs/custom-layers.md",
+    "docs/from-tensorflow-1.md",
+    "docs/layers.md",
+)
 BAR = re.compile("━|\x08")
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
 
-def blocks(page):
+def blocks(path):
     """The code of a page, each with what the page says that it prints."""
-    text = (DOCS / f"{page}.md").read_text()
+    text = path.read_text()
     found = BLOCK.findall(text)
     assert len(found) == text.count("```python\n") and len(found) > 0
     assert sum(bool(printed) for _, printed in found) == text.count("```text\n")
@@ -34,13 +48,66 @@ def blocks(page):
 def test_the_code_of_a_page_prints_what_it_says(page, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "examples"}
-    for code, printed in blocks(page):
+    for code, printed in blocks(DOCS / f"{page}.md"):
         exec(code, names)
         lines = capsys.readouterr().out.splitlines()
         # Beside them there are progress bars.
         assert [line for line in lines if line and not BAR.search(line)] == printed.splitlines(), (
             code
         )
+
+
+@pytest.fixture(scope="module")
+def belongings(tmp_path_factory):
+    """A folder with the files of a reader, and the names that a reader has."""
+    folder = tmp_path_factory.mktemp("reader")
+    model, qat = network(), quantized_network()
+    model.save(folder / "model.keras")
+    model.save(folder / "mobilenet_of_2019.h5")
+    model.save(folder / "weights.h5")
+    keras_qat.export_litert(qat, folder / "model.tflite")
+    data = images(64), labels(64)
+    names = dict(zip(("train_images", "train_labels"), data, strict=True))
+    names |= dict(zip(("test_images", "test_labels"), data, strict=True))
+    return folder, {**names, "images": data[0], "model": model, "qat": qat}
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
+@pytest.mark.parametrize("page", OWN)
+def test_the_code_of_a_page_runs(page, belongings, monkeypatch, capsys):
+    folder, names = belongings
+    monkeypatch.chdir(folder)
+    names = {"__name__": "examples", "keras": keras, "keras_qat": keras_qat, **names}
+    for code, printed in blocks(ROOT / page):
+        assert not printed
+        exec(code, names)
+    assert capsys.readouterr().out
+
+
+def test_no_page_with_code_is_forgotten():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+    with_code = {p.relative_to(ROOT).as_posix() for p in pages if "```python" in p.read_text()}
+    assert with_code == {*OWN, *OTHERS, *(f"docs/{page}.md" for page in PAGES)}
+
+
+def test_the_slice_that_contributing_writes_is_exact(monkeypatch, tmp_path):
+    (code, _), *_ = blocks(ROOT / "CONTRIBUTING.md")
+    existing = registry.registered_slices()
+    monkeypatch.setattr(registry, "_SLICES", [])
+    names = {"__name__": "examples", **vars(pooling), **vars(registry)}
+    objects = keras.saving.get_custom_objects()
+    name = "keras_qat>QGlobalMaxPooling2D"
+    monkeypatch.setitem(objects, name, objects[name])  # the code registers another one
+    exec(code, names)
+    monkeypatch.setattr(registry, "_SLICES", [*registry.registered_slices(), *existing])
+    x = keras.Input((6, 5, 3), name="x")
+    model = keras.Model(x, keras.layers.GlobalMaxPooling2D(name="largest")(x))
+    qat = keras_qat.quantize_model(model)
+    data = np.random.default_rng(0).normal(size=(8, 6, 5, 3)).astype("float32")
+    keras_qat.calibrate(qat, data, verbose=0)
+    assert type(qat.get_layer("largest")) is names["QGlobalMaxPooling2D"]
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
 
 
 def test_the_api_page_has_every_public_name():
