@@ -40,7 +40,7 @@ test-min: $(MIN_STAMP)  ## Run the tests with the oldest versions that are claim
 
 test-pythons:  ## Run the tests on each Python that is claimed and installed
 	@for python in python3.11 python3.12 python3.13; do \
-	  if command -v $$python >/dev/null; then $(MAKE) PYTHON=$$python VENV=.venv-$$python test || exit 1; \
+	  if $$python -c '' 2>/dev/null; then $(MAKE) PYTHON=$$python VENV=.venv-$$python test || exit 1; \
 	  else echo "$$python is not installed: not tested."; fi; done
 
 lint: $(DEV_STAMP)  ## Check style, types and the direction of imports
@@ -65,7 +65,7 @@ docs-rewrites: $(DEV_STAMP)  ## Write docs/rewrites.md from the passes, run on s
 
 dist: $(BIN)/python  ## Build the wheel and the source archive into dist
 	@$(PIP) build
-	$(BIN)/python -m build --outdir dist .
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m build --outdir dist .
 
 clean:  ## Remove .venv and its like, caches and build results
 	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -80,13 +80,13 @@ $(BIN)/python:
 
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing keras_qat and what the demo needs into $(VENV) (TensorFlow: a few minutes) ..."
-	@$(PIP) --editable '.[demo]'
+	@$(PIP) --editable '.[cli]'
 	@touch $@
 
 # The development environment holds the demo's too.
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing keras_qat and the tools for tests and checks into $(VENV) (TensorFlow: a few minutes) ..."
-	@$(PIP) --editable '.[demo,test,lint]'
+	@$(PIP) --editable '.[cli,test,lint]'
 	@touch $(DEMO_STAMP) $@
 
 $(VELA_STAMP): $(DEV_STAMP)

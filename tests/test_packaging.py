@@ -1,14 +1,22 @@
-"""What pyproject.toml claims is what is tested, and the package has its data."""
+"""What pyproject.toml claims is what is tested, and the archives have what they need."""
 
+import email
+import os
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
+
+import pytest
 
 import keras_qat
 
 ROOT = pathlib.Path(__file__).parents[1]
-FILE = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PROJECT, SETUPTOOLS = FILE["project"], FILE["tool"]["setuptools"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -42,10 +50,109 @@ def test_each_python_from_the_oldest_on_is_a_classifier():
     assert PROJECT["requires-python"] == ">=3.11"
 
 
-def test_a_wheel_has_every_data_file():
-    patterns = SETUPTOOLS["package-data"]["keras_qat"]
-    folder = pathlib.Path(keras_qat.__file__).parent
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    data = [x for x in files if x.suffix not in (".py", ".pyc")]
-    assert pathlib.Path("py.typed") in data and pathlib.Path("targets/litert.toml") in data
-    assert [str(x) for x in data if not any(x.match(pattern) for pattern in patterns)] == []
+# The folders whose files belong into the source archive, and the files beside them.
+FOLDERS = ["benchmarks", "docs", "examples", "keras_qat", "keras_qat_cli", "tests"]
+BESIDE = [
+    *["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"],
+    *["mkdocs.yml", "pyproject.toml", "requirements-min.txt", "setup.py"],
+]
+# The wheel is built from the unpacked source archive, as `python -m build` does it.
+BUILD = """
+import os, pathlib, sys, tarfile
+from setuptools import build_meta
+folder = pathlib.Path(sys.argv[1])
+archive = build_meta.build_sdist(folder)
+with tarfile.open(folder / archive) as file:
+    file.extractall(folder, filter="data")
+os.chdir(folder / archive.removesuffix(".tar.gz"))
+build_meta.build_wheel(folder)
+"""
+
+
+def files_below(folder):
+    found = (path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file())
+    return {x.as_posix() for x in found if "__pycache__" not in x.parts}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with both archives, and what was printed while they were built."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name)
+    for name in BESIDE:
+        shutil.copy(ROOT / name, source)
+    environment = {key: x for key, x in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BUILD, str(folder)],
+        cwd=source,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built[0].glob("keras_qat-*-py3-none-any.whl")
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    (name,) = (name for name in wheel if name.endswith(".dist-info/METADATA"))
+    return email.message_from_bytes(wheel[name])
+
+
+def test_building_warns_of_nothing(built):
+    lines = built[1].splitlines()
+    assert [x for x in lines if re.search(r"warn|deprecat", x, re.I) and "copying" not in x] == []
+
+
+def test_the_wheel_has_both_packages_with_their_data_and_nothing_else(wheel):
+    files = {name for name in wheel if ".dist-info/" not in name}
+    assert files == files_below("keras_qat") | files_below("keras_qat_cli")
+    assert {"keras_qat/py.typed", "keras_qat/targets/litert.toml"} <= files
+
+
+def test_the_wheel_has_the_command_and_the_licence(wheel):
+    files = {name.partition(".dist-info/")[2]: text for name, text in wheel.items()}
+    entries = files["entry_points.txt"].decode().split("\n")
+    assert entries[:2] == ["[console_scripts]", "keras-qat = keras_qat_cli.main:run"]
+    assert files["licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_wheel_names_version_pythons_and_extras(metadata):
+    assert metadata["Name"] == "keras-qat" and metadata["Version"] == keras_qat.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert {"cli", "plots", "test", "docs"} <= set(metadata.get_all("Provides-Extra"))
+    assert metadata.get_payload() == (ROOT / "README.md").read_text()
+
+
+def test_the_core_needs_what_is_claimed_and_the_extras_come_on_demand(metadata):
+    needed = [x.replace(" ", "") for x in metadata.get_all("Requires-Dist")]
+    assert sorted(x for x in needed if ";" not in x) == sorted(PROJECT["dependencies"])
+    assert [x for x in needed if x.startswith("scikit-learn") and "extra==" not in x] == []
+
+
+def test_the_source_archive_has_tests_documentation_and_examples(built):
+    (path,) = built[0].glob("keras_qat-*.tar.gz")
+    with tarfile.open(path) as file:
+        names = {x.name.partition("/")[2] for x in file.getmembers() if x.isfile()}
+    made = {name for name in names if name.startswith("keras_qat.egg-info/")}
+    expected = set(BESIDE).union(*map(files_below, FOLDERS))
+    assert names - made - {"PKG-INFO", "setup.cfg"} == expected
+
+
+def test_each_extra_that_is_named_exists():
+    texts = [*map(ROOT.joinpath, BESIDE), *(ROOT / "docs").glob("*.md")]
+    texts += [*(ROOT / "keras_qat").rglob("*.py"), *(ROOT / "keras_qat_cli").rglob("*.py")]
+    pattern = re.compile(r"(?:keras-qat|'\.)\[([\w,]+)\]")
+    named = {
+        name for x in texts for found in pattern.findall(x.read_text()) for name in found.split(",")
+    }
+    assert {"cli", "lint", "vela"} <= named <= set(EXTRAS)

@@ -1,6 +1,7 @@
 """What the commands do; the library, Keras and LiteRT themselves are the oracle."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -261,6 +262,13 @@ def test_the_demo_goes_the_whole_way(tmp_path, as_json):
     assert code == 0 and found["verify"]["exact"] is True
     assert all(row["accuracy"] > 0.85 for row in found["compare"]["models"])
     assert (tmp_path / "digits.tflite").stat().st_size == found["export"]["size"]
+
+
+def test_the_demo_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # importing it fails
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 2
+    assert "pip install 'keras-qat[cli]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_save_that_fails_leaves_nothing(files, tmp_path, monkeypatch, capsys):
