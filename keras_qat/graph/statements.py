@@ -6,6 +6,7 @@ import linecache
 import os
 import re
 import sys
+import textwrap
 import traceback
 
 # Keras and what it calls: an error that surfaces there was caused by the statement above.
@@ -48,7 +49,14 @@ def _is_library(module: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says, of what Keras made it of if it did."""
+    """Returns the first line of what an error says, of what Keras made it of if it did.
+
+    Of a line of more than 200 characters it is the sentences, or else the words, that fit.
+    """
     text = str(error)
     nested = _NESTED_MESSAGE.search(text)
-    return (nested.group(1) if nested else text).strip().partition("\n")[0][:200]
+    line = (nested.group(1) if nested else text).strip().partition("\n")[0]
+    if len(line) <= 200:
+        return line
+    sentences = line[:200].rpartition(". ")[0]
+    return sentences or textwrap.shorten(line, 200, placeholder=" ...")

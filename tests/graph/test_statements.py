@@ -86,3 +86,12 @@ def test_what_keras_adds_to_a_message_is_left_out():
     text = "Exception encountered when calling X.call().\n\n\x1b[1mthe reason\nmore\x1b[0m\n\nArgs"
     assert first_line(ValueError(text)) == "the reason"
     assert first_line(ValueError("short\nlong")) == "short"
+
+
+def test_a_long_line_ends_with_a_sentence_or_a_word():
+    sentences = "The first one. " + 8 * "Another sentence. " + 20 * "and so on "
+    assert first_line(ValueError(sentences)) == "The first one. " + 7 * "Another sentence. " + (
+        "Another sentence"
+    )
+    assert first_line(ValueError(100 * "word ")) == 39 * "word " + "..."
+    assert first_line(ValueError("One. Two.")) == "One. Two."
