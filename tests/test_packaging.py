@@ -108,8 +108,8 @@ def metadata(wheel):
 
 
 def test_building_warns_of_nothing(built):
-    lines = built[1].splitlines()
-    assert [x for x in lines if re.search(r"warn|deprecat", x, re.I) and "copying" not in x] == []
+    """Setuptools logs its warnings; those that Python raises have already been errors."""
+    assert [line for line in built[1].splitlines() if line.startswith("warning:")] == []
 
 
 def test_the_wheel_has_both_packages_with_their_data_and_nothing_else(wheel):

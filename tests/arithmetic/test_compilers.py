@@ -111,7 +111,9 @@ def eager():
 
 
 def test_scale_ratio_is_that_of_doubles(eager):
-    assert eager["scale_ratio"] == [(np.float64(SX) * MANY / np.float64(SY)).tolist()]
+    assert eager["scale_ratio"] == [
+        (np.float64(SX) * MANY.astype("float64") / np.float64(SY)).tolist()
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
