@@ -48,7 +48,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
-from report import console, print_table, prove
+from report import console, positive, print_table, prove
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -150,7 +150,9 @@ def main() -> None:
     """Trains, exports, evaluates, and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", action="store_true", help="MNIST instead of the bundled digits")
-    parser.add_argument("--epochs", type=int, default=3, help="one in float, the others quantized")
+    parser.add_argument(
+        "--epochs", type=positive, default=3, help="one in float, the others quantized"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/mnist"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

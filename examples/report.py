@@ -1,4 +1,4 @@
-"""What the examples share: the table at their end, and the proof that file and model are equal."""
+"""What the examples share: what users give, the table at the end, the proof that all is equal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,9 +18,34 @@ import keras_qat
 console = Console(width=100, highlight=False)
 
 
+def positive(text: str) -> int:
+    """A whole number of at least one, as a `type` of argparse, which says if it is none."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def load_arrays(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The arrays of these names in an `.npz` file; ends the example if it does not have them."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            lacking = [name for name in names if name not in file]
+            arrays = [] if lacking else [file[name] for name in names]
+    except Exception as error:  # whatever numpy and zipfile raise
+        sys.exit(f"{path} cannot be read as an .npz file ({error}).")
+    if lacking:
+        sys.exit(f"{path} has no array named {' or '.join(map(repr, lacking))}.")
+    for name, array in zip(names, arrays, strict=True):
+        if not np.issubdtype(array.dtype, np.number) or not np.all(np.isfinite(array)):
+            sys.exit(f"{path}: the array {name!r} has values that are not finite numbers.")
+    return arrays
+
+
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints a table in Markdown; the first column is text, floats get four digits."""
-    table = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    console.print(title)  # a title of the table would be wrapped to its width
+    table = Table(box=box.MARKDOWN)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left")
     for row in rows:
