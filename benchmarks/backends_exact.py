@@ -14,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 from applications_exact import build, random_images, train_one_step
-from common import Stages, parse, print_table
+from common import Stages, parse, print_environment, print_table, save
 
 import keras_qat
 
 NAMES = ("MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50", "ConvNeXtTiny")
 
 
-def configure(parser) -> None:
+HEADINGS = ("model", "tensors", "elements", "mismatches", "verify, s")
+
+
+def arguments(parser) -> None:
     parser.add_argument("--names", nargs="+", default=NAMES, help="models of keras.applications")
     parser.add_argument("--images", type=int, default=32, help="how many to compare")
     parser.add_argument("--size", type=int, default=64, help="height and width")
@@ -45,7 +48,7 @@ def device() -> str:
     return str([each.name for each in tf.config.get_visible_devices()])
 
 
-def compare(name: str, args) -> tuple:
+def compare(name: str, args) -> tuple[str, int, int, int, float]:
     """Quantizes, trains, exports and verifies one model."""
     print(name)
     rng, stages = np.random.default_rng(11), Stages()
@@ -64,17 +67,20 @@ def compare(name: str, args) -> tuple:
     layers = report.layers["reference"].values()
     elements = sum(layer.elements for layer in layers)
     mismatches = sum(layer.mismatches for layer in layers)
-    return name, len(layers), f"{elements:,}", mismatches, stages.seconds["verify"]
+    return name, len(layers), elements, mismatches, stages.seconds["verify"]
 
 
 def main() -> None:
-    args = parse(__doc__, configure)
+    args = parse(__doc__, arguments)
+    print_environment()
     import keras
 
     where = f"{keras.backend.backend()}, Keras {keras.__version__}, on {device()}"
     rows = [compare(name, args) for name in args.names]
-    headings = ("model", "tensors", "elements", "mismatches", "verify, s")
-    print_table(f"{args.scheme} with {where}", headings, rows)
+    cells = [(name, count, f"{elements:,}", *rest) for name, count, elements, *rest in rows]
+    print_table(f"{args.scheme} with {where}", HEADINGS, cells)
+    results = [dict(zip(HEADINGS, row, strict=True)) for row in rows]
+    save(args.json, {"scheme": args.scheme, "where": where, "models": results})
     raise SystemExit(any(row[3] for row in rows))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import importlib.metadata
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "ai-edge-litert", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,11 @@ def cpu_count() -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, without importing what is listed."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    """Versions of what is installed, and machine, without importing what is listed."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "python": platform.python_version(),
         **versions,

@@ -6,14 +6,13 @@ quotes. Needs ethos-u-vela.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import importlib.metadata
 import json
 from collections.abc import Iterator
 
 from ai_edge_litert import schema_py_generated as schema
-from common import ROOT, print_table
+from common import ROOT, parse, print_environment, print_table, save
 from runtimes import contract_cases, owners
 
 from keras_qat.litert import to_bytes
@@ -44,7 +43,8 @@ def count_case(case) -> Iterator[tuple[str, str, bool]]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    args = parse(__doc__)
+    print_environment()
     counts: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0])
     refused: set[str] = set()
     for case in contract_cases():
@@ -74,6 +74,7 @@ def main() -> None:
     path = ROOT / "docs" / "ethos_u.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"Wrote {path}")
+    save(args.json, results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ docs/runtimes.json, and docs/runtimes.md from it; docs/supported.md quotes the f
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import itertools
@@ -21,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 from applications_exact import build, random_images
-from common import ROOT, environment, print_environment, print_table
+from common import ROOT, environment, parse, print_environment, print_table, save
 from runtime_forms import measure_choices
 from runtimes_page import page
 
@@ -232,21 +231,24 @@ def measure(only: list[str] | None) -> dict[str, Any]:
     return results if only is not None else {**results, "choices": measure_choices()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(parser) -> None:
     parser.add_argument("--only", nargs="*", metavar="CASE", help="only these; nothing is written")
     parser.add_argument("--networks", action="store_true", help="only the networks, anew")
     parser.add_argument("--page", action="store_true", help="only write docs/runtimes.md anew")
-    arguments = parser.parse_args()
+
+
+def main() -> None:
+    args = parse(__doc__, arguments)
     numbers = ROOT / "docs" / "runtimes.json"
-    if not arguments.page:
+    if not args.page:
         print_environment()
-        is_old = arguments.networks
-        results = json.loads(numbers.read_text()) if is_old else measure(arguments.only)
-        if arguments.only is not None:
+        results = json.loads(numbers.read_text()) if args.networks else measure(args.only)
+        if args.only is not None:
+            save(args.json, results)
             return
         results["networks"] = measure_networks()
         numbers.write_text(json.dumps(results, indent=1) + "\n")
+        save(args.json, results)
     numbers.with_suffix(".md").write_text(page(json.loads(numbers.read_text())))
     print(f"Wrote {numbers} and {numbers.with_suffix('.md')}")
 
