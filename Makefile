@@ -19,13 +19,16 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-min test-pythons lint format docs docs-supported docs-rewrites dist clean
+.PHONY: help demo bench test test-all test-min test-pythons lint format docs docs-supported docs-rewrites dist clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 demo: $(DEMO_STAMP)  ## Train, quantize, fine-tune, export and verify a small ResNet, offline
 	$(BIN)/python examples/digits_demo.py
+
+bench: $(DEMO_STAMP)  ## Run the benchmarks, TFMOT beside ours too, into build/bench (BENCH="--only speed" for some)
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 test: $(DEV_STAMP)  ## Run the tests, the slow ones left out
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"

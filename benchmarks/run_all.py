@@ -1,0 +1,126 @@
+"""Runs the benchmarks one after another, each in a process of its own: `make bench`.
+
+Each saves its numbers as NAME.json in the folder, build/bench unless another is given. One that
+fails does not stop the others; the exit status is 1 then. Those that need data are run if it is
+given, and otherwise named with what they need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from common import ROOT, parse, print_environment, print_table, save
+
+SCRIPTS = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A script and how it is run.
+
+    Attributes:
+        name: Of the file, without its suffix.
+        arguments: What it is always given.
+        needs: Options, without dashes, that it cannot run without.
+        takes: Options that it is given where they are known.
+        by_itself: Why it is not run here; empty if it is.
+    """
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    by_itself: str = ""
+
+
+BENCHMARKS = (
+    Benchmark("import_time"),
+    Benchmark("clone_cost"),
+    Benchmark("speed"),
+    Benchmark("applications_exact", ("--names", "MobileNet", "MobileNetV3Small", "ResNet50")),
+    Benchmark("backends_exact", ("--names", "MobileNetV2", "--images", "8")),
+    Benchmark("tfmot", takes=("data", "model")),
+    Benchmark("cifar10_resnet8", needs=("data", "model")),
+    Benchmark("resnet_v1_three_ways", needs=("data",)),
+    Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
+    Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a benchmark ended: `result` is "passed", or why it did not; None seconds if not run."""
+
+    result: str
+    seconds: float | None = None
+    failed: bool = False
+
+
+def skipped(benchmark: Benchmark, given: Mapping[str, object]) -> str:
+    """Why a benchmark is not run; empty if it is."""
+    missing = [f"--{name}" for name in benchmark.needs if given.get(name) is None]
+    return benchmark.by_itself or (f"needs {' and '.join(missing)}" if missing else "")
+
+
+def run(benchmark: Benchmark, given: Mapping[str, object], folder: Path, scripts: Path) -> Outcome:
+    """Runs one benchmark, whose output is seen at once."""
+    if reason := skipped(benchmark, given):
+        return Outcome(f"skipped: {reason}")
+    command = [sys.executable, str(scripts / f"{benchmark.name}.py"), *benchmark.arguments]
+    for name in (*benchmark.needs, *benchmark.takes):
+        if given.get(name) is not None:
+            command += [f"--{name}", str(given[name])]
+    path = folder / f"{benchmark.name}.json"
+    path.unlink(missing_ok=True)  # an old one would be taken for this run's
+    print(f"\n== {benchmark.name}", flush=True)
+    start = time.perf_counter()
+    status = subprocess.run([*command, "--json", str(path)]).returncode
+    seconds = round(time.perf_counter() - start, 1)
+    if status:
+        return Outcome(f"FAILED, exit status {status}", seconds, True)
+    if not path.exists():
+        return Outcome("FAILED, no results were saved", seconds, True)
+    return Outcome("passed", seconds)
+
+
+def run_all(
+    benchmarks: Sequence[Benchmark],
+    given: Mapping[str, object],
+    folder: Path,
+    scripts: Path = SCRIPTS,
+) -> dict[str, Outcome]:
+    """Runs benchmarks whatever becomes of those before; the outcomes by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {each.name: run(each, given, folder, scripts) for each in benchmarks}
+
+
+def show(outcomes: Mapping[str, Outcome], folder: Path) -> None:
+    rows = [(name, each.result, each.seconds or "") for name, each in outcomes.items()]
+    print_table(f"Benchmarks; numbers in {folder}", ("benchmark", "result", "seconds"), rows)
+
+
+def arguments(parser) -> None:
+    names = [each.name for each in BENCHMARKS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench")
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10, see README.md")
+    parser.add_argument("--model", type=Path, help="MLPerf Tiny's ResNet-8, an .h5 file")
+
+
+def main() -> int:
+    args = parse(__doc__, arguments)
+    print_environment()
+    chosen = [each for each in BENCHMARKS if each.name in args.only]
+    outcomes = run_all(chosen, {"data": args.data, "model": args.model}, args.folder)
+    show(outcomes, args.folder)
+    save(args.json, {name: dataclasses.asdict(each) for name, each in outcomes.items()})
+    return 1 if any(each.failed for each in outcomes.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
