@@ -5,6 +5,25 @@ behind the `Add`), is trained in float and saved as an `.h5` file: the "pretrain
 load, quantize, train, export, verify. Run it with `make demo`, or
 
     python examples/digits_demo.py --output build/demo
+
+Its last lines, on two cores of an x86-64 CPU:
+
+    Result
+
+    | model                          | accuracy |  elements that differ | ms per image |     bytes |
+    |--------------------------------|----------|-----------------------|--------------|-----------|
+    | Keras, float                   |   0.9800 |                       |              | 1,083,784 |
+    | Keras, quantized, trained      |   0.9867 |                       |              |           |
+    | LiteRT file, reference kernels |   0.9867 |       0 of 13,175,100 |         0.80 |    92,880 |
+    | LiteRT file, default kernels   |   0.9867 | 978,521 of 13,175,100 |         0.03 |    92,880 |
+
+    The quantized model in Keras and the file with the reference kernels have one accuracy, because
+    none of their integers differ. The default kernels, those of phones and PCs, are fast and round
+    otherwise; the tables above show how that adds up from layer to layer.
+
+    The files:
+      build/demo/digits_resnet.h5
+      build/demo/digits_resnet_uint8.tflite
 """
 
 from __future__ import annotations
@@ -16,15 +35,18 @@ import warnings
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from report import console, print_table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_qat
 from keras_qat.litert import Runner
 
-console = Console(width=100)
+WHAT_TO_LOOK_AT = """
+The quantized model in Keras and the file with the reference kernels have one accuracy, because
+none of their integers differ. The default kernels, those of phones and PCs, are fast and round
+otherwise; the tables above show how that adds up from layer to layer.
+"""
 
 
 def load_pixels():
@@ -77,7 +99,7 @@ def quantize_and_train(model, data):
     qat = keras_qat.quantize_model(model, calibration_data=x_train[:256])
     console.print("\n[bold]What was rewritten[/bold]")
     for rewrite in qat.rewrite_log:
-        console.print(f"  {rewrite}", highlight=False)
+        console.print(f"  {rewrite}")
     qat.compile(
         keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
@@ -100,23 +122,25 @@ def run_file(path, kernels, images, labels):
 def print_results(float_accuracy, qat_accuracy, report, files, data):
     """Prints the table of results and where the files are."""
     _, x_test, _, y_test = data
-    table = Table(title="Result")
-    for heading in ("model", "accuracy", "mismatching elements", "ms per image", "bytes"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
     h5, tflite = files
-    table.add_row("Keras, float", f"{float_accuracy:.4f}", "", "", f"{h5.stat().st_size:,}")
-    table.add_row("Keras, quantized, trained", f"{qat_accuracy:.4f}", "", "", "")
+    rows = [
+        ("Keras, float", float_accuracy, "", "", f"{h5.stat().st_size:,}"),
+        ("Keras, quantized, trained", qat_accuracy, "", "", ""),
+    ]
     for kernels in ("reference", "default"):
         accuracy, milliseconds = run_file(tflite, kernels, x_test, y_test)
         elements = sum(row.elements for row in report.layers[kernels].values())
-        table.add_row(
+        row = (
             f"LiteRT file, {kernels} kernels",
-            f"{accuracy:.4f}",
+            accuracy,
             f"{report.mismatches(kernels):,} of {elements:,}",
             f"{milliseconds:.2f}",
             f"{tflite.stat().st_size:,}",
         )
-    console.print(table)
+        rows.append(row)
+    headings = ("model", "accuracy", "elements that differ", "ms per image", "bytes")
+    print_table("Result", headings, rows)
+    console.print(WHAT_TO_LOOK_AT)
     console.print(
         "The files:", *(f"  {path.resolve()}" for path in files), sep="\n", soft_wrap=True
     )
