@@ -1,0 +1,158 @@
+"""A ResNet v1 written for the device, and trained from scratch with quantization.
+
+The network is the ResNet v1 of CIFAR-10 (He et al., 2015, https://arxiv.org/abs/1512.03385, section
+4.2): three stacks of residual blocks, 6n + 2 layers. It is written with the drop-in layers of
+`keras_qat.layers`: a convolution, its batch normalization and its ReLU are one `QConv2D`, an
+addition and the ReLU behind it one `QAdd`. In float they are ordinary Keras layers; quantized, each
+of them is one operator of the file. The file takes uint8 pixels: the model scales them itself.
+
+    python examples/resnet_v1.py              # 8 layers, scikit-learn's digits, offline
+    python examples/resnet_v1.py --cifar10    # 20 layers, CIFAR-10, downloaded by Keras
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections import Counter
+
+import keras
+import numpy as np
+from keras import layers
+from report import console, print_table, prove
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import keras_qat
+from keras_qat.layers import QAdd, QConv2D, QDense
+
+BATCH = 32
+FIRST_FLOAT_EPOCHS = 2
+
+WHAT_TO_LOOK_AT = """
+The first line is a twin that never heard of quantization: the same initial weights, as many
+epochs. The second has the weights of the quantized model, without its rounding. From the third
+on all is computed in integers, and Keras and the reference kernels are equal. The default
+kernels round some operators differently, and may score differently. Below are the operators
+of the file: each QConv2D is one CONV_2D, each QAdd one ADD, and no normalization, ReLU or
+scaling of pixels is left. QUANTIZE makes int8 of the uint8 input.
+"""
+
+
+def load_pixels(is_cifar10: bool):
+    """Returns pixels, uint8 of shape (n, size, size, channels), and labels to train and to test."""
+    if is_cifar10:
+        try:
+            (x, y), (x_test, y_test) = keras.datasets.cifar10.load_data()
+        except Exception as error:  # whatever the download raises
+            sys.exit(
+                f"CIFAR-10 cannot be downloaded ({error}). Without --cifar10 no data is needed."
+            )
+        return (x, y[:, 0]), (x_test, y_test[:, 0])
+    digits = load_digits()
+    # The bundled images have 17 grey levels and 8x8 pixels.
+    pixels = np.round(digits.images * 255 / 16).astype("uint8")[..., None]
+    pixels = pixels.repeat(2, axis=1).repeat(2, axis=2)
+    x, x_test, y, y_test = train_test_split(pixels, digits.target, test_size=0.25, random_state=0)
+    return (x, y), (x_test, y_test)
+
+
+def convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str | None = "relu"):
+    """Convolution, batch normalization and activation: one layer, one operator."""
+    return QConv2D(
+        filters,
+        size,
+        strides,
+        padding="same",
+        batch_norm={"momentum": 0.9},  # a few hundred steps have to be enough
+        activation=activation,
+        kernel_initializer="he_normal",
+        kernel_regularizer=keras.regularizers.L2(1e-4),
+    )(x)
+
+
+def build_network(shape: tuple[int, ...], depth: int, is_cifar10: bool) -> keras.Model:
+    """ResNet v1 with `depth` layers, 6n + 2, that takes pixels from 0 to 255."""
+    inputs = x = keras.Input(shape, name="pixels")
+    if is_cifar10:  # as in the paper; digits have no mirror images
+        x = layers.RandomFlip("horizontal")(x)
+        x = layers.RandomTranslation(1 / 8, 1 / 8, fill_mode="constant")(x)
+    x = layers.Rescaling(1 / 255)(x)
+    x = convolve(x, 16)
+    for stack, filters in enumerate((16, 32, 64)):
+        for block in range((depth - 2) // 6):
+            is_smaller = stack > 0 and block == 0
+            strides = 2 if is_smaller else 1
+            y = convolve(x, filters, strides=strides)
+            y = convolve(y, filters, activation=None)
+            if is_smaller:
+                x = convolve(x, filters, size=1, strides=strides, activation=None)
+            x = QAdd(activation="relu")([x, y])
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = QDense(10, activation="softmax", name="classes")(x)
+    return keras.Model(inputs, outputs, name=f"resnet{depth}_v1")
+
+
+def train(model: keras.Model, training, epochs: int) -> None:
+    """Trains with a rate that ends at zero."""
+    x, y = training
+    rates = keras.optimizers.schedules.CosineDecay(2e-3, epochs * -(-len(y) // BATCH))
+    model.compile(
+        keras.optimizers.Adam(rates), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
+
+
+def accuracy(model: keras.Model, test) -> float:
+    """How many images a Keras model classifies correctly."""
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model.evaluate(*test, batch_size=256, verbose=0, return_dict=True)["accuracy"]
+
+
+def main() -> None:
+    """Trains both, exports, evaluates, and compares."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cifar10", action="store_true", help="CIFAR-10 instead of the digits")
+    parser.add_argument("--depth", type=int, help="6n + 2: 8, 14, 20, ...; default: 8 or 20")
+    parser.add_argument("--epochs", type=int, help="default: 8, or 40 for CIFAR-10")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/resnet"))
+    args = parser.parse_args()
+    depth = args.depth or (20 if args.cifar10 else 8)
+    epochs = args.epochs or (40 if args.cifar10 else 8)
+    if depth < 8 or depth % 6 != 2:
+        parser.error(f"--depth {depth} is not 6n + 2: 8, 14, 20, ...")
+    args.output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+    training, test = load_pixels(args.cifar10)
+
+    twin = build_network(training[0].shape[1:], depth, args.cifar10)
+    in_float = min(FIRST_FLOAT_EPOCHS, epochs - 1)
+    delay = in_float * -(-len(training[1]) // BATCH)
+    qat = keras_qat.quantize_model(twin, quant_delay=delay)
+    console.print(f"{twin.name}, twin: {epochs} epochs in float")
+    train(twin, training, epochs)
+    console.print(f"{twin.name}: {in_float} epochs in float, {epochs - in_float} quantized")
+    train(qat, training, epochs)
+    plain = keras_qat.strip_quantization(qat)
+    rows = [
+        ("Keras, float twin", accuracy(twin, test)),
+        ("Keras, quantized, stripped to float", accuracy(plain, test)),
+        ("Keras, int8", accuracy(qat, test)),
+    ]
+    path = args.output / f"resnet{depth}_v1.tflite"
+    keras_qat.export_litert(qat, path, inference_input_type="uint8")
+    for kernels in ("reference", "default"):
+        file = keras_qat.LiteRTModel(path, kernels=kernels)
+        rows.append((f".tflite, {kernels} kernels", file.evaluate(*test, verbose=0)["accuracy"]))
+    print_table(
+        f"Accuracy on {len(test[1])} images that were not trained on", ("model", "accuracy"), rows
+    )
+    console.print(WHAT_TO_LOOK_AT)
+    operators = Counter(operator.name for operator in file.report.operators)
+    console.print(", ".join(f"{count} {name}" for name, count in operators.items()))
+    prove(qat, path, test[0][:256])
+
+
+if __name__ == "__main__":
+    main()

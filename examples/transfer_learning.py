@@ -1,0 +1,176 @@
+"""Transfer learning on a cloned MobileNetV2, and from there to a quantized file.
+
+A MobileNetV2 that has learned one task is cloned: `keras_qat.clone_model` gives the layers that the
+device will run, still in float, with the same weights. Its clone is frozen below a new head, which
+learns another task from a few images; then the upper half is thawed and fine-tuned; then the
+whole is quantized, calibrated and trained again, with the lower half still frozen.
+
+    python examples/transfer_learning.py                   # scikit-learn's digits, offline
+    python examples/transfer_learning.py --imagenet DIR    # weights of ImageNet, your images
+
+Without the network there are no weights of ImageNet: the first learns to read the digits 0 to 6,
+and transfers to 7, 8 and 9, of which it sees five images each. Such small images need the lower
+layers alone, up to block 6. `DIR` has a folder of images for each class; four fifths of them
+are trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import keras
+import numpy as np
+from keras import layers
+from report import console, print_table, prove
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import keras_qat
+
+KNOWN = 7  # digits that the pretrained network has learned
+PER_CLASS = 5
+BATCH = 8
+
+WHAT_TO_LOOK_AT = """
+The first line is the same network, trained on the same few images alone, as long: its
+difference to the third line is what the other task was good for. The next two are in integers,
+before and after training with quantization. Keras and the reference kernels are equal; the
+default kernels round some operators differently, and may score differently.
+"""
+
+
+def build_base(size: int, weights: str | None, last: str) -> keras.Model:
+    """MobileNetV2 up to its layer `last`, and the mean over the image of what that computes."""
+    shape = (size, size, 3)
+    whole = keras.applications.MobileNetV2(shape, alpha=0.35, include_top=False, weights=weights)
+    for layer in whole.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9  # Keras's 0.999 is for a million steps
+    mean = layers.GlobalAveragePooling2D(name="mean")(whole.get_layer(last).output)
+    return keras.Model(whole.input, mean, name="mobilenetv2")
+
+
+def add_head(base: keras.Model, classes: int) -> keras.Model:
+    """A classifier that takes pixels from 0 to 255."""
+    inputs = x = keras.Input(base.input_shape[1:], name="pixels")
+    x = layers.RandomTranslation(0.1, 0.1, fill_mode="nearest")(x)  # at training only
+    x = layers.RandomRotation(0.05, fill_mode="nearest")(x)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)  # what MobileNetV2 was trained on
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="head")(base(x)))
+
+
+def train(model: keras.Model, training, epochs: int, rate: float, stage: str) -> None:
+    """Trains with a rate that ends at zero, whatever is not frozen."""
+    x, y = training
+    trained, weights = len(model.trainable_weights), len(model.weights)
+    console.print(f"{stage}: {len(y)} images, {epochs} epochs, {trained} of {weights} weights")
+    rates = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(y) // BATCH))
+    model.compile(keras.optimizers.Adam(rates), "sparse_categorical_crossentropy")
+    model.fit(x, y, batch_size=BATCH, epochs=epochs, verbose=0)
+
+
+def accuracy(model: keras.Model, test) -> float:
+    """How many images a Keras model classifies correctly."""
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model.evaluate(*test, batch_size=128, verbose=0, return_dict=True)["accuracy"]
+
+
+def pretrained_on_digits(epochs: int):
+    """A base that has learned the digits 0 to 6, and 7, 8 and 9 to train and to test."""
+    digits = load_digits()
+    # The bundled images have 17 grey levels and 8x8 pixels.
+    images = np.float32(digits.images * 255 / 16)[..., None].repeat(3, axis=-1)
+    pixels = np.array(keras.ops.image.resize(images, (32, 32))).round().astype("uint8")
+    is_known = digits.target < KNOWN
+    base = build_base(32, None, last="block_6_expand_relu")
+    train(
+        add_head(base, KNOWN), (pixels[is_known], digits.target[is_known]), epochs, 3e-3, "Digits"
+    )
+    rest, labels = pixels[~is_known], digits.target[~is_known] - KNOWN
+    few = (10 - KNOWN) * PER_CLASS
+    x, x_test, y, y_test = train_test_split(
+        rest, labels, train_size=few, stratify=labels, random_state=0
+    )
+    return base, (x, y), (x_test, y_test)
+
+
+def pretrained_on_imagenet(folder: pathlib.Path):
+    """MobileNetV2 as it comes, and the images of a folder to train and to test."""
+    try:
+        base = build_base(96, "imagenet", last="out_relu")
+    except Exception as error:  # whatever the download raises
+        sys.exit(
+            f"MobileNetV2 cannot be downloaded ({error}). Without --imagenet no data is needed."
+        )
+    try:
+        images = keras.utils.image_dataset_from_directory(
+            folder, image_size=(96, 96), batch_size=None, shuffle=False, verbose=False
+        )
+    except (OSError, ValueError) as error:
+        sys.exit(f"{folder} has to have a folder of images for each class: {error}")
+    pairs = [(np.array(image).round().astype("uint8"), int(label)) for image, label in images]
+    pixels, labels = (np.stack(part) for part in zip(*pairs, strict=True))
+    x, x_test, y, y_test = train_test_split(
+        pixels, labels, test_size=0.2, stratify=labels, random_state=0
+    )
+    return base, (x, y), (x_test, y_test)
+
+
+def transfer(base: keras.Model, training, test, epochs: int):
+    """Trains a head on the frozen base, then the upper half; returns the model and its scores."""
+    classes = int(training[1].max()) + 1
+    base.trainable = False  # its batch normalizations keep their statistics
+    model = add_head(base, classes)
+    train(model, training, epochs, 3e-2, "Head")
+    rows = [("transfer: Keras, float, new head", accuracy(model, test))]
+    base.trainable = True
+    for layer in base.layers[: len(base.layers) // 2]:
+        layer.trainable = False
+    train(model, training, epochs, 1e-3, "Upper half")
+    rows.append(("transfer: Keras, float, fine-tuned", accuracy(model, test)))
+    return model, rows
+
+
+def main() -> None:
+    """Transfers, quantizes, exports, and compares."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--imagenet", type=pathlib.Path, metavar="DIR", help="images of yours")
+    parser.add_argument("--epochs", type=int, default=30, help="of each stage of the transfer")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/transfer"))
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+    if args.imagenet:
+        pretrained, training, test = pretrained_on_imagenet(args.imagenet)
+    else:
+        pretrained, training, test = pretrained_on_digits(max(1, 2 * args.epochs // 3))
+
+    base = keras_qat.clone_model(pretrained)
+    console.print(f"{len(pretrained.layers)} layers are {len(base.layers)} in the clone")
+    untrained = keras.models.clone_model(base)  # with fresh weights
+    model, rows = transfer(base, training, test, args.epochs)
+    twin = add_head(untrained, model.output_shape[-1])
+    train(twin, training, 2 * args.epochs, 3e-3, "From scratch")
+    rows.insert(0, ("from scratch: Keras, float", accuracy(twin, test)))
+
+    qat = keras_qat.quantize_model(model)
+    keras_qat.calibrate(qat, training[0][:500], verbose=0)
+    rows.append(("transfer: Keras, int8, calibrated", accuracy(qat, test)))
+    train(qat, training, max(1, args.epochs // 3), 1e-4, "Quantized")
+    rows.append(("transfer: Keras, int8, trained", accuracy(qat, test)))
+    path = args.output / "transfer.tflite"
+    keras_qat.export_litert(qat, path, inference_input_type="uint8")
+    for kernels in ("reference", "default"):
+        file = keras_qat.LiteRTModel(path, kernels=kernels)
+        score = file.evaluate(*test, verbose=0)["accuracy"]
+        rows.append((f"transfer: .tflite, {kernels} kernels", score))
+    title = f"Accuracy on {len(test[1])} images that were not trained on"
+    print_table(title, ("model", "accuracy"), rows)
+    console.print(WHAT_TO_LOOK_AT)
+    prove(qat, path, test[0][:256])
+
+
+if __name__ == "__main__":
+    main()
