@@ -22,6 +22,7 @@ from common import float_tensors, parse, print_environment, print_table, save
 from tfmot_environment import Workers, make_environment, versions
 
 from keras_qat.deployed import LiteRTModel
+from keras_qat.errors import LiteRTFormatError
 
 TOOLS = ("tfmot", "keras_qat")
 # One for each of the modules of `keras.applications` in Keras 3, the heavy ones last.
@@ -54,7 +55,10 @@ def check_file(answer: Results) -> Results:
         return answer
     path = Path(answer.pop("file"))
     answer["bytes"] = path.stat().st_size
-    file = LiteRTModel(path)
+    try:
+        file = LiteRTModel(path)
+    except LiteRTFormatError as error:
+        return {**answer, "failed": f"no file that runs: {str(error).splitlines()[0]}"}
     ends = {str(np.dtype(end.dtype)) for end in (*file.inputs, *file.outputs)}
     if floats := float_tensors(path):
         answer["failed"] = f"{len(floats)} float tensors, such as {floats[0]}"
@@ -121,10 +125,10 @@ def measure_training(workers: Workers, folder: Path, args) -> Results:
         answer = workers.ask(
             tool, "train", model=str(model), data=str(data), folder=str(place), **training
         )
-        if "failed" not in answer:
-            file, predictions = Path(answer["file"]), answer.pop("predictions")
-            answer |= compare(file, np.load(predictions), np.load(data))
+        file, predictions = answer.get("file"), answer.pop("predictions", None)
         results[tool] = check_file(answer)
+        if "failed" not in results[tool]:
+            results[tool] |= compare(Path(file), np.load(predictions), np.load(data))
     return results
 
 

@@ -57,8 +57,7 @@ class Workers:
             answer = {"failed": f"no result within {self._seconds:g} s"}
         else:
             answer = read_answer(done.returncode, done.stdout, done.stderr)
-        if "failed" in answer:
-            print(f"    {answer['failed']}", flush=True)
+        print(f"    {answer.get('failed', 'done')} {answer.get('seconds', '')}", flush=True)
         return answer
 
 

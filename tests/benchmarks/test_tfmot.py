@@ -73,6 +73,14 @@ def test_each_module_of_keras_applications_has_one_family(tfmot):
     assert sorted(homes) == sorted(every)
 
 
+def test_a_file_that_does_not_run_is_a_failure(tfmot, tmp_path):
+    path = tmp_path / "bad.tflite"
+    path.write_bytes(b"no model")
+    answer = tfmot.check_file({"file": str(path), "seconds": {}})
+    assert answer["failed"].startswith("no file that runs: ")
+    assert answer["bytes"] == 8
+
+
 def file_of(model, path, **types):
     import keras_qat
 
