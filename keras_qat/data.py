@@ -41,7 +41,8 @@ def batches(
     Args:
         data: A numpy array (or a tuple of them, or a dict, for several inputs); or a
             `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or of
-            single samples. Elements may be `(inputs, targets)` or `(inputs, targets, weights)`;
+            single samples (for several inputs also a list of one array for each, as Keras has
+            it). Elements may be `(inputs, targets)` or `(inputs, targets, weights)`;
             only the inputs are used. A dict has the keys of the dict that the model was made of,
             or else the names of its inputs.
         model: The model.
@@ -60,7 +61,7 @@ def batches(
     >>> [batch[0].shape for batch in batches(np.zeros((40, 4)), model)]
     [(32, 4), (8, 4)]
     """
-    _check_steps(steps)
+    _check_counts(steps, batch_size)
     produced = 0
     elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
     for element in itertools.islice(elements, steps):
@@ -82,6 +83,7 @@ def labelled_batches(
     data: Any,
     model: TakesInputs,
     targets: Any = None,
+    weights: Any = None,
     *,
     steps: int | None = None,
     batch_size: int = 32,
@@ -93,6 +95,7 @@ def labelled_batches(
             `(inputs, targets, weights)`.
         model: The model.
         targets: An array, or a list or dict of them, for data that is arrays itself.
+        weights: Sample weights likewise, beside `targets`.
         steps: How many batches at most; None for all.
         batch_size: Size of a batch cut from arrays.
 
@@ -107,10 +110,17 @@ def labelled_batches(
     >>> [len(y) for x, y, weights in labelled_batches(np.zeros((40, 4)), model, np.zeros(40))]
     [32, 8]
     """
-    _check_steps(steps)
+    _check_counts(steps, batch_size)
+    data = _as_keras_has_it(data, model)
     elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
     if targets is not None:
-        elements = _with_targets(data, elements, model, targets)
+        elements = _with_targets(data, elements, model, targets, weights)
+    elif weights is not None:
+        raise InvalidDataError(
+            "Sample weights go with targets.",
+            received="weights, and no targets beside them",
+            fix="Give both as arrays, or data that yields (inputs, targets, weights).",
+        )
     first, rest = itertools.tee(itertools.islice(elements, steps))
     for batch, element in zip(batches(first, model), rest, strict=True):
         if not isinstance(element, tuple) or not 2 <= len(element) <= 3:
@@ -120,12 +130,13 @@ def labelled_batches(
                 expected="elements (inputs, targets) or (inputs, targets, weights)",
                 fix="Give the targets with arrays, or data that yields pairs.",
             )
-        labels, weights = (*element[1:], None)[:2]
+        rest_of_it = (*element[1:], None)[:2]
         is_single = np.ndim(keras.tree.flatten(element[0])[0]) == len(model.inputs[0].shape) - 1
         if is_single:
-            labels = keras.tree.map_structure(lambda part: np.asarray(part)[None], labels)
-            weights = None if weights is None else np.asarray(weights)[None]
-        yield batch, labels, weights
+            rest_of_it = keras.tree.map_structure(
+                lambda part: None if part is None else np.asarray(part)[None], rest_of_it
+            )
+        yield batch, *rest_of_it
 
 
 def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | None:
@@ -144,6 +155,8 @@ def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | 
     >>> count_batches(np.zeros((40, 4)), model)
     2
     """
+    _check_counts(None, batch_size)
+    data = _as_keras_has_it(data, model)
     arrays = list(data.values()) if isinstance(data, Mapping) else data
     first = arrays[0] if isinstance(arrays, tuple | list) and len(arrays) else arrays
     if _is_array(first) and not isinstance(data, list):
@@ -155,10 +168,15 @@ def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | 
         return None
 
 
-def _check_steps(steps: int | None) -> None:
+def _check_counts(steps: int | None, batch_size: int) -> None:
     if steps is not None and steps < 1:
         raise InvalidDataError(
             "The number of batches to use must be positive.", received=f"steps={steps}"
+        )
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InvalidDataError(
+            "The size of a batch must be a positive whole number.",
+            received=f"batch_size={batch_size!r}",
         )
 
 
@@ -166,6 +184,7 @@ def _elements(data: Any, model: TakesInputs, batch_size: int) -> Iterator[Any]:
     """Cuts arrays into batches; iterates over everything else."""
     if _is_array(data):
         data = (data,)
+    data = _as_keras_has_it(data, model)
     if isinstance(data, Mapping):
         data = tuple(_by_name(data, model))
     if isinstance(data, tuple) and data and all(_is_array(array) for array in data):
@@ -190,28 +209,34 @@ def _elements(data: Any, model: TakesInputs, batch_size: int) -> Iterator[Any]:
 
 
 def _with_targets(
-    data: Any, elements: Iterator[Any], model: TakesInputs, targets: Any
-) -> Iterator[tuple[Any, Any]]:
-    """Pairs batches cut from arrays with their targets."""
+    data: Any, elements: Iterator[Any], model: TakesInputs, targets: Any, weights: Any
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Pairs batches cut from arrays with their targets, and weights or None."""
     is_cut = isinstance(data, Mapping | tuple) or _is_array(data)
     targets = keras.tree.map_structure(np.asarray, targets)
-    sizes = {array.shape[:1] for array in keras.tree.flatten(targets)}
+    weights = None if weights is None else keras.tree.map_structure(np.asarray, weights)
+    sizes = {
+        array.shape[:1] for array in keras.tree.flatten((targets, weights)) if array is not None
+    }
     samples = len(keras.tree.flatten(data)[0]) if is_cut else None
     if sizes != {(samples,)}:
         raise InvalidDataError(
             "The targets do not go with the data.",
             received=f"data of type {type(data).__name__} with "
-            f"{'unknown' if samples is None else samples} samples, targets for "
+            f"{'unknown' if samples is None else samples} samples, targets or weights for "
             f"{sorted(size[0] if size else 0 for size in sizes)}",
-            expected="arrays, with one target for each sample",
+            expected="arrays, with one target (and one weight, if any) for each sample",
         )
     start = 0
     for element in elements:
         inputs = element if isinstance(element, tuple) else (element,)
-        stop = start + len(inputs[0])
-        part = slice(start, stop)
-        yield inputs, keras.tree.map_structure(lambda array, part=part: array[part], targets)
-        start = stop
+        part = slice(start, start := start + len(inputs[0]))
+        yield (
+            inputs,
+            *keras.tree.map_structure(
+                lambda array, part=part: None if array is None else array[part], (targets, weights)
+            ),
+        )
 
 
 def _inputs(element: Any, model: TakesInputs) -> list[Any]:
@@ -249,11 +274,17 @@ def _by_name(arrays: Mapping[str, Any], model: TakesInputs) -> list[Any]:
 
 def _keys(model: TakesInputs) -> list[str]:
     """What a model that was made of a dict of inputs calls them, in order; `fit` takes these."""
-    made_of = model.input
+    made_of = getattr(model, "input", None)  # a Sequential that was loaded has none
     if not isinstance(made_of, Mapping):
         return []
     positions = [id(tensor) for tensor in model.inputs]
     return sorted(made_of, key=lambda key: positions.index(id(made_of[key])))
+
+
+def _as_keras_has_it(data: Any, model: TakesInputs) -> Any:
+    """A list of arrays for several inputs as a tuple: a batch of these is never one array."""
+    is_of_inputs = isinstance(data, list) and len(data) == len(model.inputs) > 1
+    return tuple(data) if is_of_inputs and all(map(_is_array, data)) else data
 
 
 def _is_array(value: Any) -> bool:
@@ -268,9 +299,12 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
     if array.ndim == len(tensor.shape) - 1:
         array = array[None]
     where = f"Batch {position} of the data for an input"
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    if array.dtype.kind not in "biuf":
         raise InvalidDataError(
-            f"{where} is not numeric.", layer=tensor.name, received=f"dtype {array.dtype}"
+            f"{where} is not numeric.",
+            layer=tensor.name,
+            received=f"dtype {array.dtype}",
+            expected="real numbers",
         )
     fits = (
         array.size

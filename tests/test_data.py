@@ -80,6 +80,7 @@ A, B = X, np.arange(60, dtype="float32").reshape(10, 2, 3)
 DOUBLE = {
     "tuple of arrays": (lambda: (A, B), [10]),
     "dict in another order": (lambda: {"b": B, "a": A}, [10]),
+    "list of arrays": (lambda: [A, B], [10]),
     "list of tuples": (lambda: [(A[:4], B[:4]), (A[4:], B[4:])], [4, 6]),
     "list of lists": (lambda: [[A[:4], B[:4]]], [4]),
     "list of samples": (lambda: list(zip(A, B, strict=True)), [1] * 10),
@@ -125,6 +126,20 @@ def test_the_types_of_arrays_are_kept():
     assert next(batches(dataset(pixels), one_input()))[0].dtype == "uint8"
 
 
+def test_a_sequential_model_takes_a_dict(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)]).save(path)
+    loaded = keras.saving.load_model(path)  # one that has not been called yet
+    assert [len(x) for (x,) in batches({"x": X}, loaded)] == [10]
+
+
+@pytest.mark.parametrize("size", [0, -1, None, 2.5])
+def test_a_batch_has_a_size(size):
+    for read in (batches, count_batches):
+        with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
+            list(read(X, one_input(), batch_size=size))
+
+
 def test_arrays_are_cut_to_the_batch_that_a_model_prescribes():
     assert [len(x) for (x,) in batches(X, one_input(batch=5))] == [5, 5]
 
@@ -149,6 +164,7 @@ WRONG = {
     "other rank": (lambda: X[None, None], "wrong shape"),
     "wrong later batch": (lambda: [X, X[:, :2]], "Batch 1 .*wrong shape"),
     "text array": (lambda: np.array([["a"] * 4]), "not numeric.*'x'.* Received: dtype <U1"),
+    "complex numbers": (lambda: X.astype("complex64"), "not numeric.* Expected: real numbers"),
     "objects": (lambda: np.array([[None] * 4]), "not numeric.* Received: dtype object"),
     "missing name": (lambda: {"y": X}, r"lacks inputs.* a dict with \['x'\].* Received: .*'y'"),
     "NaN": (lambda: np.where(X == 3, np.nan, X), "not finite.* Received: 1 NaN or infinite"),

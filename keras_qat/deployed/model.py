@@ -17,6 +17,8 @@ from keras_qat.errors import LiteRTFormatError
 from keras_qat.inspection import FileReport, inspect_litert
 from keras_qat.litert import Runner
 
+_THREADS = range(1, 2**31)  # the interpreter takes an int of 32 bits
+
 
 class LiteRTModel:
     """A `.tflite` file that predicts and is evaluated like a Keras model.
@@ -59,7 +61,11 @@ class LiteRTModel:
     def __init__(
         self, path: str | os.PathLike[str], kernels: str = "default", num_threads: int = 1
     ):
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        if (
+            isinstance(num_threads, bool)
+            or not isinstance(num_threads, int)
+            or num_threads not in _THREADS
+        ):
             raise LiteRTFormatError(
                 "The number of threads must be a positive whole number.",
                 received=f"num_threads={num_threads!r}",
@@ -83,9 +89,9 @@ class LiteRTModel:
         """Runs the file on data.
 
         Args:
-            x: An array (a tuple, or a dict by name, for several inputs); or a `tf.data.Dataset`,
-                `keras.utils.PyDataset`, generator, or list of batches or samples. Targets in it
-                are not used.
+            x: An array (a tuple, a list, or a dict by name, for several inputs); or a
+                `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or
+                samples. Targets in it are not used.
             batch_size: Size of a batch cut from arrays. A file whose own batch is fixed is run as
                 often as it takes.
             verbose: 0 for nothing, 1 for a progress bar, 2 for one line; `"auto"` is 1.
@@ -112,7 +118,7 @@ class LiteRTModel:
         """Runs the file on one batch.
 
         Args:
-            x: An array, a tuple of them, or a dict by name.
+            x: An array; a tuple or list of them, or a dict by name, for several inputs.
 
         Returns:
             As of `predict`.
@@ -129,6 +135,7 @@ class LiteRTModel:
         x: Any,
         y: Any = None,
         *,
+        sample_weight: Any = None,
         metrics: Any = ("accuracy",),
         loss: Any = None,
         batch_size: int = 32,
@@ -141,6 +148,8 @@ class LiteRTModel:
             x: Data as for `predict`; without `y`, batches `(inputs, targets)` or
                 `(inputs, targets, weights)`.
             y: The targets, for data that is arrays; of several outputs a list or a dict by name.
+            sample_weight: A weight for each sample, beside `y`; of several outputs a dict by name.
+                As with Keras, the loss is weighted, metrics are not.
             metrics: Metrics as `keras.Model.compile` takes them: names or objects, by name of the
                 output if there are several.
             loss: A loss as `compile` takes it, or None for none.
@@ -168,7 +177,9 @@ class LiteRTModel:
         """
         bar = self._bar(x, batch_size, verbose, steps)
         parts, labels, weights = [], [], []
-        for batch, *rest in labelled_batches(x, self._ends, y, steps=steps, batch_size=batch_size):
+        for batch, *rest in labelled_batches(
+            x, self._ends, y, sample_weight, steps=steps, batch_size=batch_size
+        ):
             parts.append(self._run(batch))
             labels.append(rest[0])
             weights.append(rest[1])
@@ -176,8 +187,8 @@ class LiteRTModel:
         outputs = [np.concatenate(column) for column in zip(*parts, strict=True)]
         found = scores(
             dict(zip(self.output_names, outputs, strict=True)),
-            keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *labels),
-            None if weights[0] is None else np.concatenate(weights),
+            keras.tree.map_structure(_joined, *labels),
+            keras.tree.map_structure(_joined, *weights),
             list(metrics) if isinstance(metrics, tuple) else metrics,
             loss,
         )
@@ -218,3 +229,8 @@ class LiteRTModel:
         count = count_batches(x, self._ends, batch_size)
         target = steps if count is None else min(count, steps or count)
         return keras.utils.Progbar(target, verbose=1 if verbose == "auto" else int(verbose))
+
+
+def _joined(*arrays: Any) -> np.ndarray | None:
+    """Arrays of all batches as one; None where there are none."""
+    return None if arrays[0] is None else np.concatenate(arrays)

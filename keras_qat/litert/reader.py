@@ -127,6 +127,8 @@ def _content(content_or_path: bytes | str | os.PathLike[str]) -> tuple[str, byte
         if not stat.S_ISREG(path.stat().st_mode):  # a device or a pipe may never end
             raise LiteRTFormatError("This is no regular file.", received=f"path={name!r}")
         return name, path.read_bytes()
+    except LiteRTFormatError:  # a ValueError too
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or error
         raise LiteRTFormatError(

@@ -117,11 +117,11 @@ def test_several_inputs_and_outputs_go_by_name(two_ends):
     expected = model.predict({"first": first, "second": second}, verbose=0)
     in_order = {"first": first, "second": second}
     arrays = tuple(in_order[name] for name in deployed.input_names)
-    for data in (in_order, arrays, [arrays]):
+    for data in (in_order, arrays, list(arrays), [arrays]):
         result = deployed.predict(data, batch_size=8, verbose=0)
         assert result.keys() == {"total", "scores"}
         assert all((result[name] == expected[name]).all() for name in result)
-    for data in (in_order, arrays):
+    for data in (in_order, arrays, list(arrays)):
         result = deployed.predict_on_batch(data)
         assert all((result[name] == expected[name]).all() for name in ("total", "scores"))
 
@@ -154,7 +154,27 @@ def test_sample_weights_count(tmp_path):
     batches = [(x[:2], y[:2], weights[:2]), (x[2:], y[2:], weights[2:])]
     scores = model.evaluate(batches, metrics=None, loss="mse", verbose=0)
     # (x - 1)^2 is 0, 1 -> 1/2; 9, 4 -> 13/2; 1, 0 -> 1/2: weighted, by the number of samples
-    assert scores == {"loss": pytest.approx((0.5 + 6 * 6.5 + 0.5) / 3)}
+    expected = {"loss": pytest.approx((0.5 + 6 * 6.5 + 0.5) / 3)}
+    assert scores == expected
+    options = {"metrics": None, "loss": "mse", "batch_size": 2, "verbose": 0}
+    assert model.evaluate(x, y, sample_weight=weights, **options) == expected
+    for data in ((batches, None), (x, y[:2]), (x, y)):
+        with pytest.raises(InvalidDataError, match=r"go with"):
+            model.evaluate(*data, sample_weight=weights[:2], **options)
+
+
+def test_several_outputs_have_weights_of_their_own(two_ends):
+    model, path, (first, second) = two_ends
+    data, y = {"first": first, "second": second}, {"total": first, "scores": np.arange(20) % 3}
+    weights = {"total": np.arange(20.0), "scores": np.ones(20)}
+    losses = {"total": "mse", "scores": keras.losses.SparseCategoricalCrossentropy(True)}
+    deployed, options = LiteRTModel(path, "reference"), {"metrics": None, "loss": losses}
+    result = deployed.evaluate(data, y, sample_weight=weights, verbose=0, **options)
+    predicted = model.predict(data, verbose=0)
+    weighted = float(np.mean(np.mean((predicted["total"] - first) ** 2, -1) * weights["total"]))
+    assert result["total_loss"] == pytest.approx(weighted, rel=1e-5)
+    batches = [(data, y, weights)]
+    assert deployed.evaluate(batches, verbose=0, **options) == result
 
 
 def test_single_samples_have_single_targets(tmp_path):
@@ -258,7 +278,13 @@ def test_unknown_metrics_are_refused(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"kernels": "fast"}, {"num_threads": 0}, {"num_threads": "2"}, {"num_threads": True}],
+    [
+        {"kernels": "fast"},
+        {"num_threads": 0},
+        {"num_threads": "2"},
+        {"num_threads": True},
+        {"num_threads": 2**40},
+    ],
 )
 def test_unknown_arguments_are_refused(arguments, path):
     with pytest.raises(LiteRTFormatError, match=next(iter(arguments))):
