@@ -33,9 +33,9 @@ VERIFICATION = 256
 
 WHAT_TO_LOOK_AT = """
 The float line is the old model as it was: nothing was trained anew, and no layer was
-rewritten by hand. The next one is what 8 bits cost without training, and the one after it what
-an epoch wins back. Keras and the reference kernels are equal; the default kernels round some
-operators differently, and may score differently.
+rewritten by hand. The next one is in integers after calibration alone, the one after it
+after training with quantization. Keras and the reference kernels are equal; the default
+kernels round some operators differently, and may score differently.
 """
 
 

@@ -32,11 +32,11 @@ FIRST_FLOAT_EPOCHS = 2
 
 WHAT_TO_LOOK_AT = """
 The first line is a twin that never heard of quantization: the same initial weights, as many
-epochs. The second has the weights of the quantized model, without its rounding. From the third
-on all is computed in integers, and Keras and the reference kernels are equal. The default
-kernels round some operators differently, and may score differently. Below are the operators
-of the file: each QConv2D is one CONV_2D, each QAdd one ADD, and no normalization, ReLU or
-scaling of pixels is left. QUANTIZE makes int8 of the uint8 input.
+epochs. The second has the weights of the quantized model, without its rounding. From the
+third on all is computed in integers, and Keras and the reference kernels are equal. The
+default kernels round some operators differently, and may score differently. Below are the
+operators of the file: each QConv2D is one CONV_2D, each QAdd one ADD, and no normalization,
+ReLU or scaling of pixels is left. QUANTIZE makes int8 of the uint8 input.
 """
 
 

@@ -92,12 +92,12 @@ def test_a_depth_that_no_resnet_has_is_refused(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_transferred_network_is_the_file(tmp_path):
-    text = run_example("transfer_learning.py", "--epochs", 12, "--output", tmp_path)
+    text = run_example("transfer_learning.py", "--epochs", 6, "--output", tmp_path)
     rows = scores(text)
     trained = rows["transfer: Keras, int8, trained"]
     assert trained == rows["transfer: .tflite, reference kernels"] > 0.6
     assert "\n58 layers are 24 in the clone\n" in text
-    assert "\nHead: 15 images, 12 epochs, 2 of 97 weights\n" in text  # the base is frozen
+    assert "\nHead: 15 images, 6 epochs, 2 of 97 weights\n" in text  # the base is frozen
     report = keras_qat.inspect_litert(tmp_path / "transfer.tflite")
     assert report.is_fully_integer and report.inputs[0].dtype == "uint8"
 
@@ -125,7 +125,13 @@ def test_transfer_says_what_it_cannot_get(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match=r"MobileNetV2 cannot .* \(no network\).*--imagenet"):
         example.pretrained_on_imagenet(tmp_path)
     monkeypatch.setattr(example, "build_base", lambda *args, **kwargs: None)
-    with pytest.raises(SystemExit, match="has to have a folder of images for each class"):
+    with pytest.raises(SystemExit, match="has to have a folder with some images for each class"):
+        example.pretrained_on_imagenet(tmp_path)
+    for number in range(9):
+        (tmp_path / f"class{min(number, 1)}").mkdir(exist_ok=True)  # the first has one image
+        pixels = np.full((8, 8, 3), number, "uint8")
+        keras.utils.save_img(tmp_path / f"class{min(number, 1)}/{number}.png", pixels, scale=False)
+    with pytest.raises(SystemExit, match="some images for each class: The least populated"):
         example.pretrained_on_imagenet(tmp_path)
 
 
