@@ -9,6 +9,32 @@ another slope in Keras 3. It is loaded, checked, quantized, trained for an epoch
     python examples/old_keras2_model.py --model FILE.h5 --data FILE.npz    # a classifier of yours
 
 The `.npz` has the arrays of `keras.datasets`: `x_train`, `y_train`, `x_test`, `y_test`.
+
+The first prints, after 20 seconds on two idle cores:
+
+    keras.models.load_model says:
+        Unrecognized keyword arguments passed to DepthwiseConv2D: {'groups': 1}
+    keras_qat.load_model: digits_of_keras_2, 8,586 parameters
+    keras_qat.check: 2 findings
+        warning: standalone-activation
+        warning: runtimes-differ
+    Accuracy on 450 samples that were not trained on
+
+    | model                      | accuracy |
+    |----------------------------|----------|
+    | Keras, float               |   0.9711 |
+    | Keras, int8, calibrated    |   0.9711 |
+    | Keras, int8, trained       |   0.9889 |
+    | .tflite, reference kernels |   0.9889 |
+    | .tflite, default kernels   |   0.9889 |
+
+    The float line is the old model as it was: nothing was trained anew, and no layer was
+    rewritten by hand. The next one is in integers after calibration alone, the one after it
+    after training with quantization. Keras and the reference kernels are equal; the default
+    kernels round some operators differently, and may score differently.
+
+    Integers that differ: 0 of 4,750,336
+    The file: build/old_keras2/digits_keras2_int8.tflite, 30.5 kB
 """
 
 from __future__ import annotations
