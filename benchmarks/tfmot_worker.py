@@ -178,7 +178,8 @@ def network(
     )
     exporting = {"export": lambda: tool.export(qat, path)}
     timings |= stages.run("export", interleave, exporting, 1)
-    return {"file": path, "timings": {key: each.to_dict() for key, each in timings.items()}}
+    seconds = {key: each.to_dict() for key, each in timings.items()}
+    return {"file": path, "timings": seconds, "steps": repeats}
 
 
 def pretrain(tool: Any, stages: Stages, data: str, epochs: int, path: str) -> dict[str, Any]:

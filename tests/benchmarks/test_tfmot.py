@@ -41,11 +41,11 @@ def test_rows_tell_failures_and_figures(tfmot):
     results = {
         "ResNet-8": {
             "tfmot": {"failed": "ValueError: no"},
-            "keras_qat": {"timings": timings, "bytes": 98_760},
+            "keras_qat": {"timings": timings, "bytes": 98_760, "steps": 4},
         }
     }
     assert tfmot.network_rows(results) == [
-        ("ResNet-8: QAT step / float step, CPU time", "ValueError: no", "1.50"),
+        ("ResNet-8: QAT step / float step, CPU time (QAT step)", "ValueError: no", "1.50 (750 ms)"),
         ("ResNet-8: export, CPU s", "ValueError: no", "4.00"),
         ("ResNet-8: file, kB", "ValueError: no", "98.8"),
     ]
