@@ -8,6 +8,31 @@ of them is one operator of the file. The file takes uint8 pixels: the model scal
 
     python examples/resnet_v1.py              # 8 layers, scikit-learn's digits, offline
     python examples/resnet_v1.py --cifar10    # 20 layers, CIFAR-10, downloaded by Keras
+
+The first prints, after half a minute on two idle cores:
+
+    resnet8_v1, twin: 8 epochs in float
+    resnet8_v1: 2 epochs in float, 6 quantized
+    Accuracy on 450 images that were not trained on
+
+    | model                               | accuracy |
+    |-------------------------------------|----------|
+    | Keras, float twin                   |   0.9956 |
+    | Keras, quantized, stripped to float |   0.9956 |
+    | Keras, int8                         |   0.9956 |
+    | .tflite, reference kernels          |   0.9956 |
+    | .tflite, default kernels            |   0.9933 |
+
+    The first line is a twin that never heard of quantization: the same initial weights, as many
+    epochs. The second has the weights of the quantized model, without its rounding. From the
+    third on all is computed in integers, and Keras and the reference kernels are equal. The
+    default kernels round some operators differently, and may score differently. Below are the
+    operators of the file: each QConv2D is one CONV_2D, each QAdd one ADD, and no normalization,
+    ReLU or scaling of pixels is left. QUANTIZE makes int8 of the uint8 input.
+
+    1 QUANTIZE, 9 CONV_2D, 3 ADD, 1 MEAN, 1 FULLY_CONNECTED, 1 SOFTMAX
+    Integers that differ: 0 of 7,492,608
+    The file: build/resnet/resnet8_v1.tflite, 92.7 kB
 """
 
 from __future__ import annotations
