@@ -12,6 +12,37 @@ Without the network there are no weights of ImageNet: the first learns to read t
 and transfers to 7, 8 and 9, of which it sees five images each. Such small images need the lower
 layers alone, up to block 6. `DIR` has a folder of images for each class; four fifths of them
 are trained on.
+
+The first prints, after a minute and a half on two idle cores:
+
+    Digits: 1264 images, 20 epochs, 59 of 97 weights
+    58 layers are 24 in the clone
+    Head: 15 images, 10 epochs, 2 of 97 weights
+    Upper half: 15 images, 10 epochs, 29 of 97 weights
+    From scratch: 15 images, 20 epochs, 59 of 97 weights
+    From scratch: 15 images, 60 epochs, 59 of 97 weights
+    Quantized: 15 images, 10 epochs, 29 of 179 weights
+    Accuracy on 518 images that were not trained on
+
+    | model                                           | accuracy |
+    |-------------------------------------------------|----------|
+    | from scratch: Keras, float, as long             |   0.3417 |
+    | from scratch: Keras, float, three times as long |   0.9151 |
+    | transfer: Keras, float, new head                |   0.8571 |
+    | transfer: Keras, float, fine-tuned              |   0.9131 |
+    | transfer: Keras, int8, calibrated               |   0.9151 |
+    | transfer: Keras, int8, trained                  |   0.9131 |
+    | transfer: .tflite, reference kernels            |   0.9131 |
+    | transfer: .tflite, default kernels              |   0.9131 |
+
+    The first two lines are the same network, trained on the same few images alone: in as many
+    steps as the transfer took, and in three times as many. What the other task was good for is
+    the difference to the fourth line. The next two are in integers, before and after training
+    with quantization. Keras and the reference kernels are equal; the default kernels round some
+    operators differently, and may score differently.
+
+    Integers that differ: 0 of 14,181,888
+    The file: build/transfer/transfer.tflite, 50.0 kB
 """
 
 from __future__ import annotations
