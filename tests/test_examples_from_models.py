@@ -201,7 +201,7 @@ def test_labels_may_be_numbers_columns_or_one_hot(monkeypatch, column):
         def predict(self, x, **kwargs):
             return x
 
-    x = np.float32([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.3, 0.3, 0.4], [0.9, 0.0, 0.1]])
+    x = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.3, 0.3, 0.4], [0.9, 0.0, 0.1]])
     labels = np.array([1, 0, 1, 0])
     given = labels[:, None] if column else labels
     assert example.accuracy(Identity(), (x, given)) == 0.75
