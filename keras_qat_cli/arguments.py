@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from fractions import Fraction
+import math
 
 DATA_HELP = (
     "a folder of images in class folders; an .npz with an array x (or one for each input, by "
@@ -21,12 +21,25 @@ def count(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """Reads a number, or a fraction such as 1/255."""
-    return float(Fraction(text))
+    """Reads a number, or a fraction such as 1/127.5."""
+    above, slash, below = text.partition("/")
+    divisor = float(below) if slash else 1.0
+    if divisor == 0 or not math.isfinite(float(above) / divisor):
+        raise ValueError
+    return float(above) / divisor
+
+
+def part(text: str) -> float:
+    """Reads a number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
 
 
 # What argparse says of a text that is none.
 count.__name__, number.__name__ = "positive whole number", "number"
+part.__name__ = "number from 0 to 1"
 
 
 def add_data(

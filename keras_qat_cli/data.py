@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib
 import os
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_qat_cli.errors import UsageError
+from keras_qat_cli.errors import UsageError, said_by
 from keras_qat_cli.images import Images
 from keras_qat_cli.models import Inputs
 
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, MemoryError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -30,7 +36,7 @@ class Data:
         fit: Arguments `x` and `y` for `keras.Model.fit`.
         count: How many batches there are, or None.
         limit: How many samples are used at most; None for all.
-        inputs: How many inputs the model has.
+        inputs: Name and shape of each input of the model.
 
     Attributes:
         count: How many batches there are, or None.
@@ -43,33 +49,60 @@ class Data:
         fit: Callable[[], Mapping[str, Any]],
         count: int | None,
         limit: int | None,
-        inputs: int,
+        inputs: Inputs,
     ):
         self._batches, self._limit, self._inputs = batches, limit, inputs
         self.fit, self.count = fit, count
 
     def __iter__(self) -> Iterator[Any]:
-        left = self._limit
-        for batch in self._batches():
+        left, produced = self._limit, False
+        for batch in map(self._batched, self._batches()):
             if left is not None:
                 batch = keras.tree.map_structure(functools.partial(_first, left), batch)
-                left -= len(keras.tree.flatten(batch)[0])
+                left -= max(map(_size, keras.tree.flatten(batch)), default=0)
+            produced = True
             yield batch
-            if left == 0:
+            if left is not None and left <= 0:
                 return
+        if not produced:
+            raise UsageError("The data is empty.", expected="at least one batch")
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Yields inputs and targets of each batch; targets are None where there are none."""
-        for batch in self:
-            is_pair = isinstance(batch, tuple) and (
-                isinstance(batch[0], tuple | list | Mapping)
-                or (len(batch) in (2, 3) and (self._inputs == 1 or len(batch) != self._inputs))
-            )
-            yield (batch[0], batch[1]) if is_pair else (batch, None)
+        return map(self._split, self)
+
+    def _split(self, batch: Any) -> tuple[Any, Any]:
+        if not isinstance(batch, tuple) or not batch:
+            return batch, None
+        if isinstance(batch[0], tuple | list | Mapping):
+            return batch[0], batch[1] if len(batch) > 1 else None
+        count = len(self._inputs)
+        is_pair = len(batch) in (2, 3) and (count == 1 or len(batch) != count)
+        return (batch[0], batch[1]) if is_pair else (batch, None)
+
+    def _batched(self, batch: Any) -> Any:
+        """A batch as it is, a single sample as a batch of one."""
+        parts = keras.tree.flatten(self._split(batch)[0])
+        ranks = sum(len(shape) - 1 for _, shape in self._inputs)
+        if len(parts) != len(self._inputs) or sum(map(np.ndim, parts)) != ranks:
+            return batch
+        return keras.tree.map_structure(
+            lambda part: None if part is None else np.asarray(part)[None], batch
+        )
 
 
 def _first(count: int, part: Any) -> Any:
-    return None if part is None else part[:count]
+    return part if np.ndim(part) == 0 else part[:count]
+
+
+def _size(part: Any) -> int:
+    return len(part) if np.ndim(part) else 0
+
+
+def batch_size(options: argparse.Namespace, inputs: Inputs) -> int:
+    """Returns the size of batches: the model's own if it has one, else what was asked for."""
+    own = inputs[0][1][0] if inputs[0][1] else None
+    return own or options.batch_size
 
 
 def open_data(options: argparse.Namespace, inputs: Inputs, source: str | None = None) -> Data:
@@ -93,9 +126,9 @@ def open_data(options: argparse.Namespace, inputs: Inputs, source: str | None = 
     if name.endswith((".npz", ".npy")):
         arrays, targets = _read_arrays(name, inputs)
         arrays = keras.tree.map_structure(lambda array: _rescaled(array, options), arrays)
-        return _arrays(arrays, targets, options.batch_size, limit, len(inputs))
+        return _arrays(arrays, targets, batch_size(options, inputs), limit, inputs)
     if _FUNCTION.fullmatch(name):
-        return _from_function(name, options.batch_size, limit, len(inputs))
+        return _from_function(name, batch_size(options, inputs), limit, inputs)
     raise UsageError(
         "The data cannot be opened.",
         received=name,
@@ -110,18 +143,19 @@ def _folder(name: str, options: argparse.Namespace, inputs: Inputs, limit: int |
             received=f"a model with inputs {list(inputs)}",
             fix="Give an .npz, or module:function.",
         )
-    images = Images(name, inputs[0][1][1:], options.batch_size, limit)
+    size = batch_size(options, inputs)
+    images = Images(name, inputs[0][1][1:], size, limit)
 
     def rescaled(batch):
         return (_rescaled(batch[0], options), *batch[1:])
 
-    count = -(-min(images.count, limit or images.count) // options.batch_size)
+    count = -(-min(images.count, limit or images.count) // size)
     return Data(
         lambda: map(rescaled, images.batches()),
         lambda: {"x": images.dataset(shuffle=True).map(lambda *batch: rescaled(batch))},
         count,
         limit,
-        1,
+        inputs,
     )
 
 
@@ -142,14 +176,14 @@ def _read_arrays(name: str, inputs: Inputs) -> tuple[Any, np.ndarray | None]:
         if isinstance(loaded, np.ndarray):
             return loaded, None
         arrays = {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UsageError(
             "The file of arrays cannot be read.", received=f"{name}: {error}"
         ) from error
     names = [input_name for input_name, _ in inputs]
     targets = arrays.pop("y", None) if "y" not in names else None
-    if len(inputs) == 1 and "x" in arrays and names[0] not in arrays:
-        return arrays["x"], targets
+    if len(inputs) == 1 and (only := arrays.get(names[0], arrays.get("x"))) is not None:
+        return only, targets
     missing = [input_name for input_name in names if input_name not in arrays]
     if missing:
         raise UsageError(
@@ -160,10 +194,10 @@ def _read_arrays(name: str, inputs: Inputs) -> tuple[Any, np.ndarray | None]:
     return {input_name: arrays[input_name] for input_name in names}, targets
 
 
-def _arrays(arrays: Any, targets: Any, size: int, limit: int | None, inputs: int) -> Data:
+def _arrays(arrays: Any, targets: Any, size: int, limit: int | None, inputs: Inputs) -> Data:
     """Cuts arrays into batches."""
-    whole = arrays if targets is None else (arrays, targets)
-    leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(whole)]
+    whole = keras.tree.map_structure(np.asarray, arrays if targets is None else (arrays, targets))
+    leaves = keras.tree.flatten(whole)
     counts = {leaf.shape[:1] for leaf in leaves}
     if len(counts) != 1 or counts <= {(), (0,)}:
         raise UsageError(
@@ -175,18 +209,24 @@ def _arrays(arrays: Any, targets: Any, size: int, limit: int | None, inputs: int
     def batches():
         for start in range(0, total, size):
             part = slice(start, start + size)
-            yield keras.tree.map_structure(lambda a, part=part: np.asarray(a)[part], whole)
+            yield keras.tree.map_structure(lambda a, part=part: a[part], whole)
 
     count = -(-min(total, limit or total) // size)
     return Data(batches, lambda: {"x": arrays, "y": targets}, count, limit, inputs)
 
 
-def _from_function(name: str, size: int, limit: int | None, inputs: int) -> Data:
+def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> Data:
     function = _imported(name)
-    returned = function()
+    with _blamed(name):
+        returned = function()
     is_pair = isinstance(returned, tuple) and len(returned) == 2
     arrays, targets = returned if is_pair else (returned, None)
-    if isinstance(arrays, np.ndarray | Mapping | tuple):
+    if isinstance(arrays, list) and len(arrays) == len(inputs) and all(map(_is_array, arrays)):
+        if len(arrays) > 1:
+            arrays = tuple(arrays)
+        elif is_pair:  # else it is a list of one batch
+            (arrays,) = arrays
+    if isinstance(arrays, Mapping | tuple) or _is_array(arrays):
         return _arrays(arrays, targets, size, limit, inputs)
     if not hasattr(returned, "__iter__"):
         raise UsageError(
@@ -198,7 +238,13 @@ def _from_function(name: str, size: int, limit: int | None, inputs: int) -> Data
     first = [returned]
 
     def fresh():
-        return first.pop() if first else function()
+        with _blamed(name):
+            return first.pop() if first else function()
+
+    def passed():
+        data = fresh()
+        with _blamed(name):
+            yield from data
 
     def fit():
         data = fresh()
@@ -211,7 +257,7 @@ def _from_function(name: str, size: int, limit: int | None, inputs: int) -> Data
         return {"x": _Listed(data) if isinstance(data, list) else data}
 
     count = len(returned) if limit is None and hasattr(returned, "__len__") else None
-    return Data(lambda: iter(fresh()), fit, count, limit, inputs)
+    return Data(passed, fit, count, limit, inputs)
 
 
 class _Listed(keras.utils.PyDataset):
@@ -228,6 +274,23 @@ class _Listed(keras.utils.PyDataset):
         return self._listed[index]
 
 
+@contextlib.contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """Says that it is a function of the user's that failed, and not the command."""
+    try:
+        yield
+    except Exception as error:
+        raise UsageError(
+            "The function for the data failed.",
+            received=f"{name}: {type(error).__name__}: {said_by(error)}",
+            fix="--debug shows where.",
+        ) from error
+
+
+def _is_array(value: Any) -> bool:
+    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
+
+
 def _imported(name: str) -> Callable[[], Any]:
     module, _, attributes = name.partition(":")
     if "" not in sys.path and os.getcwd() not in sys.path:
@@ -236,11 +299,13 @@ def _imported(name: str) -> Callable[[], Any]:
         found: Any = importlib.import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # of the module, whatever it is
         raise UsageError(
             "The function for the data cannot be imported.",
-            received=f"{name}: {error}",
-            fix="Run the command where the module is, or install it.",
+            received=f"{name}: {type(error).__name__}: {error}",
+            fix="Run the command where the module is, or install it."
+            if isinstance(error, ModuleNotFoundError)
+            else "--debug shows where.",
         ) from error
     if not callable(found):
         raise UsageError(

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat_cli.errors import UsageError
+from keras_qat_cli.errors import UsageError, said_by
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_LUMA = (0.299, 0.587, 0.114)
+_PNG = b"\x89PNG"
 
 
 class Images:
@@ -40,15 +42,18 @@ class Images:
                 received=f"an input of shape {tuple(shape)}",
                 expected="height, width, and 1, 3 or 4 channels",
             )
-        self._shape, self._batch_size = tuple(shape), batch_size
+        self._size, self._channels = shape[:-1], int(shape[-1])
+        self._batch_size = batch_size
         root = pathlib.Path(folder)
-        self.classes = sorted(path.name for path in root.iterdir() if path.is_dir())
+        folders = (path.name for path in root.iterdir() if path.is_dir())
+        # What has a dot is of a tool: .ipynb_checkpoints, or ._1.png beside 1.png.
+        self.classes = sorted(name for name in folders if not name.startswith("."))
         places = [(root / name, i) for i, name in enumerate(self.classes)] or [(root, 0)]
         found = [
             (str(path), label)
             for place, label in places
             for path in sorted(place.rglob("*"))
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
         ]
         if not found:
             raise UsageError(
@@ -104,17 +109,34 @@ class Images:
             try:
                 self._read(path)
             except tf.errors.OpError as error:
-                return UsageError("An image cannot be read.", received=f"{path}: {error.message}")
+                return UsageError("An image cannot be read.", received=f"{path}: {said_by(error)}")
         return None
 
     def _read(self, path: Any) -> Any:
         """The pixels of an image, uint8, in the size that the model takes."""
         import tensorflow as tf
 
-        *size, channels = self._shape
-        image = tf.io.decode_image(
-            tf.io.read_file(path), channels=channels, expand_animations=False
-        )
-        resized = tf.image.resize(image, size, antialias=True)
+        image = _decoded(tf.io.read_file(path), self._channels)
+        resized = tf.image.resize(image, self._size, antialias=True)
         pixels = tf.saturate_cast(tf.round(resized), "uint8")
-        return tf.ensure_shape(pixels, self._shape)
+        return tf.ensure_shape(pixels, (*self._size, self._channels))
+
+
+def _decoded(content: Any, channels: int) -> Any:
+    """Decodes an image; of PNG alone TensorFlow makes grey or transparent pixels always."""
+    import tensorflow as tf
+
+    def of_channels(number):
+        return tf.io.decode_image(content, channels=number, expand_animations=False)
+
+    def converted():
+        colours = of_channels(3)
+        if channels == 4:
+            return tf.concat([colours, tf.ones_like(colours[..., :1]) * 255], -1)
+        grey = tf.tensordot(tf.cast(colours, "float32"), tf.constant(_LUMA), 1)  # as libjpeg has it
+        return tf.saturate_cast(tf.round(grey), "uint8")[..., None]
+
+    if channels == 3:
+        return of_channels(3)
+    is_png = tf.strings.substr(content, 0, len(_PNG)) == _PNG
+    return tf.cond(is_png, lambda: of_channels(channels), converted)

@@ -37,12 +37,21 @@ Results go to stdout, as JSON with --json; progress, warnings and errors go to s
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong with the arguments, where argparse would end the process."""
+
+    def error(self, message):
+        """Prints the usage, and raises the message."""
+        self.print_usage(sys.stderr)
+        raise UsageError(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the whole command line."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         "keras-qat",
         description="Quantizes Keras models, exports them to LiteRT, compares what they compute.",
         epilog=EXIT_CODES,
@@ -73,10 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        options = parser().parse_args(arguments)
-    except SystemExit as stop:  # help was asked for, or the arguments are wrong
-        return stop.code if isinstance(stop.code, int) else BAD_INPUT
+        options = parser().parse_args(given)
+    except SystemExit:  # help was asked for
+        return 0
+    except UsageError as error:
+        return _failed(error, argparse.Namespace(json="--json" in given, debug="--debug" in given))
     try:
         # What Keras prints is no result.
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -58,6 +59,20 @@ def inputs_of_keras(model: Any) -> Inputs:
     return [(tensor.name, tuple(tensor.shape)) for tensor in model.inputs]
 
 
+@dataclasses.dataclass(frozen=True)
+class _End:
+    name: str
+    shape: tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ends:
+    """The inputs of a model, where `keras_qat.data` expects the model."""
+
+    inputs: Sequence[_End]
+    input: Any
+
+
 class KerasFile:
     """A Keras model from a file, that predicts batch by batch.
 
@@ -68,13 +83,34 @@ class KerasFile:
     def __init__(self, path: str):
         self._model = load_keras(path)
         self.kind = "Keras, quantized" if hasattr(self._model, "rewrite_log") else "Keras"
-        self.inputs = inputs_of_keras(self._model)
+        own = inputs_of_keras(self._model)
+        self._batch = own[0][1][0]
+        self.inputs = [(name, (None, *shape[1:])) for name, shape in own]
+        # A Sequential that was loaded has inputs, and no input.
+        self._structure = getattr(self._model, "input", None)
+        ends = [_End(*end) for end in self.inputs]
+        self._ends = _Ends(ends, self._packed(ends))
 
     def predict(self, batch: Any) -> Any:
-        """Outputs for a batch of inputs."""
-        (checked,) = batches([batch], self._model)
-        arrays = list(checked)
-        return self._model.predict_on_batch(arrays if len(arrays) > 1 else arrays[0])
+        """Outputs for a batch of inputs, of any size even if the model's own is fixed."""
+        (arrays,) = batches([batch], self._ends)
+        size = self._batch or len(arrays[0])
+        count = len(arrays[0])
+        if count % size:
+            rest = [np.repeat(array[-1:], size - count % size, axis=0) for array in arrays]
+            arrays = [np.concatenate(pair) for pair in zip(arrays, rest, strict=True)]
+        results = [
+            self._model.predict_on_batch(self._packed([a[i : i + size] for a in arrays]))
+            for i in range(0, count, size)
+        ]
+        if len(results) == 1 and count == size:
+            return results[0]
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts)[:count], *results)
+
+    def _packed(self, values: Sequence[Any]) -> Any:
+        if self._structure is None:
+            return values[0]
+        return keras.tree.pack_sequence_as(self._structure, list(values))
 
 
 class LiteRTFile:
@@ -90,7 +126,7 @@ class LiteRTFile:
         self._model = keras_qat.LiteRTModel(path, kernels, threads)
         self.kind = f"LiteRT, {kernels} kernels"
         names_and_tensors = zip(self._model.input_names, self._model.inputs, strict=True)
-        self.inputs = [(name, tensor.shape) for name, tensor in names_and_tensors]
+        self.inputs = [(name, (None, *tensor.shape[1:])) for name, tensor in names_and_tensors]
 
     def predict(self, batch: Any) -> Any:
         """Outputs for a batch of inputs."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from keras_qat_cli.arguments import add_data, add_kernels, count, number
+from keras_qat_cli.arguments import add_data, add_kernels, count, part
 from keras_qat_cli.console import Outcome, table, tracked
 from keras_qat_cli.errors import UsageError
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-agreement",
-        type=number,
+        type=part,
         default=0.0,
         metavar="PART",
         help="exit with 1 if they agree on less than this part, such as 0.99",
@@ -47,11 +47,12 @@ def run(options: argparse.Namespace) -> Outcome:
     """Runs the command."""
     from keras_qat_cli.data import open_data
     from keras_qat_cli.models import open_model
+    from keras_qat_cli.tally import Tally
 
     paths = (options.first, options.second)
     models = [open_model(path, options.kernels, options.threads) for path in paths]
     data = open_data(options, models[0].inputs)
-    tally = _Tally()
+    tally = Tally()
     first = None
     for batch in tracked(data.pairs(), "compare", data.count):
         inputs, targets = _real(batch[0]), batch[1]
@@ -60,108 +61,30 @@ def run(options: argparse.Namespace) -> Outcome:
     latencies = _latencies(models, first, options.runs)
     sizes = [os.path.getsize(path) for path in paths]
     rows = [
-        {"file": path, "kind": model.kind, "accuracy": accuracy, "size": size, "latency_ms": each}
-        for path, model, accuracy, size, each in zip(
-            paths, models, tally.accuracies(), sizes, latencies, strict=True
+        {
+            "file": path,
+            "kind": model.kind,
+            "accuracy": accuracy,
+            "mean_absolute_error": error,
+            "size": size,
+            "latency_ms": latency,
+        }
+        for path, model, accuracy, error, size, latency in zip(
+            paths, models, tally.accuracies(), tally.errors(), sizes, latencies, strict=True
         )
     ]
     found = {"models": rows, **tally.to_dict()}
-    code = 1 if tally.agreement < options.min_agreement else 0
-    return Outcome(_text(rows, tally), found, code)
+    return Outcome(_text(rows, tally), found, _code(tally.agreement, options.min_agreement))
 
 
-class _Tally:
-    """What was counted over all batches."""
-
-    def __init__(self):
-        self.samples = self.predictions = self.agreeing = 0
-        self.labelled = 0
-        self.correct = [0, 0]
-        self.largest_difference = 0.0
-
-    @property
-    def agreement(self) -> float:
-        """Part of the predictions that are the same."""
-        return self.agreeing / self.predictions
-
-    def accuracies(self) -> list[float | None]:
-        """Of each model; None without targets."""
-        if not self.labelled:
-            return [None, None]
-        return [correct / self.labelled for correct in self.correct]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is about both models."""
-        return {
-            "samples": self.samples,
-            "agreement": self.agreement,
-            "largest_difference": self.largest_difference,
-        }
-
-    def add(self, outputs: list[Any], targets: Any) -> None:
-        """Counts a batch: the outputs of both models, and the targets or None."""
-        import numpy as np
-
-        pairs = _paired(*outputs)
-        self.samples += len(pairs[0][0])
-        for one, other in pairs:
-            same = _classes(one) == _classes(other)
-            self.predictions += same.size
-            self.agreeing += int(same.sum())
-            gap = np.abs(one.astype("float64") - other).max(initial=0.0)
-            self.largest_difference = max(self.largest_difference, float(gap))
-        if targets is None:
-            return
-        if len(pairs) > 1:
-            raise UsageError(
-                "The accuracy of several outputs is not one number.",
-                fix="Give data without targets.",
-            )
-        wanted = _labels(np.asarray(targets), pairs[0][0])
-        self.labelled += wanted.size
-        for i, output in enumerate(pairs[0]):
-            self.correct[i] += int((_classes(output) == wanted).sum())
-
-
-def _paired(first: Any, second: Any) -> list[tuple[Any, Any]]:
-    """The outputs of both models, by name where both have the same, else in order."""
-    from keras_qat_cli.models import outputs_by_name
-
-    one, other = outputs_by_name(first), outputs_by_name(second)
-    names = list(one) if one.keys() == other.keys() else list(other)
-    pairs = list(zip(one.values(), (other[name] for name in names), strict=False))
-    if len(one) != len(other) or any(a.shape != b.shape for a, b in pairs):
+def _code(agreement: float | None, least: float) -> int:
+    if agreement is None and least:
         raise UsageError(
-            "The models have different outputs.",
-            received=" and ".join(
-                str({name: x.shape for name, x in outputs.items()}) for outputs in (one, other)
-            ),
+            "There is no agreement on targets that are no classes.",
+            received=f"--min-agreement {least:g}",
+            fix="Leave it out.",
         )
-    return pairs
-
-
-def _classes(output: Any) -> Any:
-    """What is predicted: the largest of several values; of one value whether it is above 0.5."""
-    import numpy as np
-
-    output = output if output.ndim > 1 else output[:, None]
-    if output.shape[-1] > 1:
-        return np.argmax(output, axis=-1)
-    return (output[..., 0] > 0.5).astype("int64")
-
-
-def _labels(targets: Any, output: Any) -> Any:
-    """Targets as numbers of classes: they may be one-hot, or have a last axis of one."""
-    shape = output.shape[:-1] if output.ndim > 1 else output.shape
-    if targets.shape == output.shape and output.ndim > 1:
-        return _classes(targets)
-    if targets.shape in (shape, (*shape, 1)):
-        return targets.reshape(shape)
-    raise UsageError(
-        "The targets do not go with the outputs.",
-        received=f"targets of shape {targets.shape}, outputs of {output.shape}",
-        expected=f"numbers of classes of shape {shape}, or one-hot {output.shape}",
-    )
+    return 0 if agreement is None or agreement >= least else 1
 
 
 def _real(inputs: Any) -> Any:
@@ -191,20 +114,33 @@ def _latencies(models: list[Any], inputs: Any, runs: int) -> list[float]:
     return [statistics.median(own) for own in times]
 
 
-def _text(rows: list[dict[str, Any]], tally: _Tally) -> str:
+def _text(rows: list[dict[str, Any]], tally: Any) -> str:
+    of_classes = tally.agreement is not None
+    measure = "accuracy" if of_classes else "mean_absolute_error"
     cells = [
         (
             row["file"],
             row["kind"],
-            "" if row["accuracy"] is None else f"{row['accuracy']:.4f}",
+            "" if row[measure] is None else f"{row[measure]:{'.4f' if of_classes else '.4g'}}",
             f"{row['size']:,}",
             f"{row['latency_ms']:.3f}",
         )
         for row in rows
     ]
-    headings = ("model", "kind", "accuracy", "bytes", "ms per sample")
+    headings = (
+        "model",
+        "kind",
+        "accuracy" if of_classes else "mean error",
+        "bytes",
+        "ms per sample",
+    )
+    agreement = (
+        f"They agree on {tally.agreeing} of {tally.predictions} predictions "
+        f"({100 * tally.agreement:.2f} %); outputs"
+        if of_classes
+        else "Outputs"
+    )
     return (
         f"{table(f'Over {tally.samples} samples', headings, cells, texts=2)}\n"
-        f"They agree on {tally.agreeing} of {tally.predictions} predictions "
-        f"({100 * tally.agreement:.2f} %); outputs differ by {tally.largest_difference:g} at most."
+        f"{agreement} differ by {tally.largest_difference:g} at most."
     )

@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from typing import Any
 
+from keras_qat_cli.arguments import count
 from keras_qat_cli.console import Outcome, is_terminal, say
 from keras_qat_cli.errors import UsageError
 
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where the files go (default: keras-qat-demo)",
     )
-    parser.add_argument("--epochs", type=int, default=8, metavar="N", help="in float (default: 8)")
+    parser.add_argument(
+        "--epochs", type=count, default=8, metavar="N", help="in float (default: 8)"
+    )
 
 
 def run(options: argparse.Namespace) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import pathlib
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 from keras_qat_cli.arguments import DATA_HELP, add_data, count, number
 from keras_qat_cli.console import Outcome, is_terminal, say, tracked
-from keras_qat_cli.errors import UsageError
+from keras_qat_cli.errors import UsageError, said_by
 
 HELP = "quantize a model: calibrate it and, with --train-data, train it"
 # Those that can be told that the outputs are logits.
@@ -65,6 +66,8 @@ def run(options: argparse.Namespace) -> Outcome:
     from keras_qat_cli.models import inputs_of_keras, load_keras
 
     output = _checked_output(options.output)
+    if options.validation_data and not options.train_data:
+        raise UsageError("There is no training to validate.", fix="Give --train-data too.")
     keras.utils.set_random_seed(options.seed)
     model = load_keras(options.model)
     inputs = inputs_of_keras(model)
@@ -98,6 +101,12 @@ def _checked_output(name: str) -> pathlib.Path:
             received=name,
             expected="a file that ends in .keras, in a folder that exists",
         )
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UsageError(
+            f"The quantized model cannot be saved there: {error.strerror}.", received=name
+        ) from error
     return path
 
 
@@ -105,6 +114,11 @@ def _loss(options: argparse.Namespace, model: Any) -> Any:
     """The loss that was asked for, else the model's own."""
     import keras
 
+    if options.loss is None and options.from_logits:
+        raise UsageError(
+            "--from-logits is about the loss that --loss names.",
+            fix="Name one, or leave it out: the model's own loss is taken as it was compiled.",
+        )
     if options.loss is None:
         own = getattr(model, "loss", None)
         if own is None:
@@ -130,9 +144,10 @@ def _loss(options: argparse.Namespace, model: Any) -> Any:
 def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> dict[str, Any]:
     """Trains; returns what was measured, by epoch."""
     import keras
+    import numpy as np
 
     from keras_qat.data import batches
-    from keras_qat_cli.data import open_data
+    from keras_qat_cli.data import batch_size, open_data
 
     train = open_data(options, inputs, options.train_data)
     given = {**train.fit(), "epochs": options.epochs, "verbose": 1 if is_terminal() else 2}
@@ -141,7 +156,7 @@ def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> d
         pair = validation["x"], validation.get("y")
         given["validation_data"] = pair if pair[1] is not None else pair[0]
     if hasattr(given["x"], "shape") or isinstance(given["x"], dict | tuple):
-        given["batch_size"] = options.batch_size
+        given["batch_size"] = batch_size(options, inputs)
     else:
         given["shuffle"] = False  # Keras warns that it cannot: that is up to the data
     for batch, targets in train.pairs():
@@ -152,12 +167,21 @@ def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> d
     model.compile(keras.optimizers.Adam(options.learning_rate), loss, metrics=options.metrics)
     say(f"train: {options.epochs} epochs on {options.train_data}")
     try:
-        return model.fit(**given).history
+        history = model.fit(**given).history
     except Exception as error:  # Keras and its backends have no type of their own for this
         raise UsageError(
             "Keras cannot train on this data, with this loss and these metrics.",
-            received=f"{options.train_data}: {error}",
+            received=f"{options.train_data}: {said_by(error)}",
         ) from error
+    # A loss can be finite where weights are not: rounding makes a number of NaN.
+    has_nan = any(np.isnan(variable).any() for variable in map(np.asarray, model.variables))
+    if has_nan or not all(map(math.isfinite, history["loss"])):
+        raise UsageError(
+            "The training diverged: the loss or weights are not finite numbers.",
+            received=f"losses by epoch {history['loss']}",
+            fix="Look for NaN in inputs and targets, or lower --learning-rate.",
+        )
+    return history
 
 
 def _save(model: Any, path: pathlib.Path) -> None:

@@ -36,3 +36,46 @@ def wrong_shape():
 
 def number():
     return NUMBER
+
+
+def generator_of_triples():
+    for x, y in batches():
+        yield x, y, np.ones(len(y))
+
+
+def samples():
+    return list(zip(*arrays(), strict=True))
+
+
+def tensors():
+    import tensorflow as tf
+
+    return tuple(map(tf.constant, arrays()))
+
+
+def inputs_in_a_list():
+    x, y = arrays()
+    return [x], y
+
+
+def inputs_in_lists():
+    return [([x],) for x, _ in batches()]
+
+
+def nothing():
+    return []
+
+
+def failing():
+    raise ValueError("there is no data today")
+
+
+def failing_midway():
+    yield from batches()[:1]
+    raise ValueError("there is no data today")
+
+
+def not_finite_later():
+    x, y = arrays()
+    x[15] = np.nan
+    return x, y

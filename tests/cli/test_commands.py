@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -10,7 +11,14 @@ import pytest
 import keras_qat
 from keras_qat.layers import QuantizedModel
 from keras_qat_cli.main import main
-from tests.models import labels, network, quantized_small_network, small_images, small_network
+from tests.models import (
+    labels,
+    linear,
+    network,
+    quantized_small_network,
+    small_images,
+    small_network,
+)
 
 ARRAYS = "tests.cli.sources:arrays"
 
@@ -109,6 +117,9 @@ def test_quantize_trains(source, files, tmp_path, as_json):
         (["--train-data", ARRAYS, "--loss", "mes"], "no such loss"),
         (["--train-data", ARRAYS, "--loss", "mse", "--from-logits"], "no logits"),
         (["--train-data", ARRAYS, "--loss", "categorical_crossentropy"], "cannot train"),
+        (["--train-data", ARRAYS, "--from-logits"], "the loss that --loss names"),
+        (["--validation-data", ARRAYS], "no training to validate"),
+        (["--train-data", "tests.cli.sources:not_finite_later", "--batch-size", "8"], "diverged"),
     ],
 )
 def test_quantize_refuses(arguments, message, files, tmp_path, capsys):
@@ -120,6 +131,44 @@ def test_quantize_refuses(arguments, message, files, tmp_path, capsys):
     assert main(["quantize", files["float.keras"], *flat, *flags]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quantize_says_in_one_sentence_what_keras_says_in_many(files, tmp_path, capsys):
+    np.savez(tmp_path / "wrong.npz", x=small_images(20), y=labels(20) + 3)
+    arguments = ["quantize", files["float.keras"], "-o", str(tmp_path / "qat.keras")]
+    data = ["--data", files["data.npz"], "--train-data", str(tmp_path / "wrong.npz")]
+    assert main([*arguments, *data]) == 2
+    text = " ".join(capsys.readouterr().err.split())  # it is wrapped
+    assert "Received a label value of 7" in text and "File " not in text and "Op:" not in text
+
+
+def test_quantize_finds_out_first_whether_it_can_write(files, monkeypatch, capsys):
+    def refuse(**options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    arguments = ["quantize", files["float.keras"], "-o", "qat.keras"]
+    assert main([*arguments, "--data", files["data.npz"]]) == 2
+    text = capsys.readouterr().err
+    assert "cannot be saved there: Read-only file system" in text and "calibrate" not in text
+
+
+def test_a_model_may_have_a_batch_of_its_own(tmp_path, as_json):
+    image = keras.Input((4, 4, 3), batch_size=5, name="image")
+    outputs = keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(image))
+    keras.Model(image, outputs).save(tmp_path / "model.keras")
+    names = [tmp_path / name for name in ("model.keras", "qat.keras", "file.tflite")]
+    data = ("--data", ARRAYS)
+    loss = ("--train-data", ARRAYS, "--loss", "sparse_categorical_crossentropy")
+    assert as_json("quantize", names[0], "-o", names[1], *data, *loss)[0] == 0
+    assert as_json("export", names[1], "-o", names[2])[0] == 0
+    assert as_json("verify", names[1], names[2], *data)[1]["samples"] == 20
+    some = (*data, "--samples", 18, "--runs", 1, "--kernels", "reference")
+    found = as_json("compare", names[1], names[2], *some)[1]
+    assert found["samples"] == 18 and found["largest_difference"] == 0
+    predicted = keras.saving.load_model(names[1]).predict(small_images(20), 5, verbose=0)[:18]
+    accuracy = float((predicted.argmax(-1) == labels(18)).mean())
+    assert [row["accuracy"] for row in found["models"]] == [accuracy] * 2
 
 
 def test_a_loss_must_be_known(files, tmp_path, capsys):
@@ -220,6 +269,72 @@ def test_a_quantized_model_agrees_with_its_file(files, as_json):
     code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 1)
     assert found["agreement"] == 1 and found["largest_difference"] == 0
     assert found["models"][0]["kind"] == "Keras, quantized"
+
+
+@pytest.mark.parametrize("shape", [(30,), (30, 1)])
+def test_compare_has_the_error_of_values(shape, tmp_path, as_json, capsys):
+    """The dense layer sums up its four inputs."""
+    linear(units=1).save(tmp_path / "one.keras")
+    x = np.random.default_rng(0).random((30, 4), "float32")
+    y = x.sum(-1) + np.linspace(0, 2, 30)  # which is 1 more on average
+    np.savez(tmp_path / "data.npz", x=x, y=y.reshape(shape))
+    pair = ("compare", *[tmp_path / "one.keras"] * 2, "--data", tmp_path / "data.npz", "--runs", 1)
+    code, found = as_json(*pair)
+    assert code == 0 and found["agreement"] is None
+    for row in found["models"]:
+        assert row["accuracy"] is None
+        assert row["mean_absolute_error"] == pytest.approx(1, rel=1e-5)
+    assert main([*map(str, pair)]) == 0
+    assert "mean error" in (text := capsys.readouterr().out) and "agree" not in text
+    assert main([*map(str, pair), "--min-agreement", "0.5"]) == 2
+    assert "no agreement" in capsys.readouterr().err
+
+
+def test_compare_has_the_error_of_several_values(tmp_path, as_json):
+    linear(units=2).save(tmp_path / "two.keras")
+    x = np.random.default_rng(0).random((30, 4), "float32")
+    np.savez(tmp_path / "data.npz", x=x, y=x.sum(-1, keepdims=True) + [1, 4])
+    pair = ("compare", *[tmp_path / "two.keras"] * 2, "--data", tmp_path / "data.npz", "--runs", 1)
+    for row in as_json(*pair)[1]["models"]:
+        assert row["mean_absolute_error"] == pytest.approx(2.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (labels(20) + 1, "not the classes of the model"),
+        (labels(20) - 1, "not the classes of the model"),
+        (labels(20) + 0.5, "not the classes of the model"),
+        (labels(20).astype(str), "not finite numbers"),
+        (np.full(20, np.nan), "not finite numbers"),
+        (np.zeros((20, 2)), "do not go with the outputs"),
+    ],
+)
+def test_compare_refuses_targets_that_are_no_classes(targets, message, files, tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", x=small_images(20), y=targets)
+    pair = ["compare", files["float.keras"], files["file.tflite"]]
+    assert main([*pair, "--data", str(tmp_path / "data.npz"), "--runs", "1"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_hot_targets_are_classes(files, tmp_path, as_json):
+    np.savez(tmp_path / "data.npz", x=small_images(20), y=np.eye(5)[labels(20)])
+    pair = ("compare", files["float.keras"], files["file.tflite"], "--runs", 1)
+    found, wanted = (
+        as_json(*pair, "--data", data)[1] for data in (tmp_path / "data.npz", files["data.npz"])
+    )
+    for one, other in zip(found["models"], wanted["models"], strict=True):
+        assert one["accuracy"] == other["accuracy"] > 0
+
+
+def test_compare_gives_a_model_the_structure_that_it_has(tmp_path, as_json, capsys):
+    a, b = keras.Input((4,), name="b"), keras.Input((2,), name="a")
+    model = keras.Model({"b": a, "a": b}, keras.layers.Concatenate()([a, b]))
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", a=np.ones((3, 2)), b=np.zeros((3, 4)))
+    pair = ["compare", *[str(tmp_path / "model.keras")] * 2, "--runs", "1"]
+    assert main([*pair, "--data", str(tmp_path / "data.npz")]) == 0
+    assert "structure" not in capsys.readouterr().err
 
 
 def test_compare_has_a_threshold(files, tmp_path, as_json):

@@ -1,6 +1,7 @@
 """Data for the commands: arrays, images and functions, and what is wrong with them."""
 
 import argparse
+import shutil
 
 import numpy as np
 import pytest
@@ -67,13 +68,87 @@ def test_several_inputs_go_by_name(tmp_path):
     assert y.tolist() == list(range(8)) and rest.tolist() == [8]
 
 
-@pytest.mark.parametrize("name", ["arrays", "batches", "generator", "dataset"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("arrays", "batches", "generator", "dataset"),
+        *("generator_of_triples", "tensors", "inputs_in_a_list"),
+    ],
+)
 def test_functions_give_data(name):
     data = opened(f"tests.cli.sources:{name}", samples=18)
     for _ in range(2):
         x, y, sizes = joined(data)
         assert (x == small_images(20)[:18]).all() and (y == labels(20)[:18]).all()
         assert sizes == [8, 8, 2]
+
+
+def test_single_samples_are_batches_of_one():
+    data = opened("tests.cli.sources:samples", samples=18)
+    for _ in range(2):
+        x, y, sizes = joined(data)
+        assert (x == small_images(20)[:18]).all() and sizes == [1] * 18
+        assert y is not None and (y == labels(20)[:18]).all()
+
+
+def test_inputs_in_lists_have_no_targets():
+    pairs = list(opened("tests.cli.sources:inputs_in_lists").pairs())
+    assert [targets for _, targets in pairs] == [None] * 3
+    assert (np.concatenate([x for (x,), _ in pairs]) == small_images(20)).all()
+
+
+@pytest.mark.parametrize("name", ["failing", "failing_midway"])
+def test_a_function_that_fails_is_named(name):
+    with pytest.raises(UsageError, match="function for the data failed") as caught:
+        list(opened(f"tests.cli.sources:{name}"))
+    assert str(caught.value.received).endswith(f":{name}: ValueError: there is no data today")
+
+
+def test_data_without_a_batch_is_refused():
+    with pytest.raises(UsageError, match="The data is empty"):
+        list(opened("tests.cli.sources:nothing"))
+
+
+def test_batches_have_the_size_that_the_model_has(files, folder):
+    fixed = [("image", (5, 4, 4, 3))]
+    for source in (files["data.npz"], folder, "tests.cli.sources:arrays"):
+        data = opened(source, fixed)
+        assert joined(data)[2] == [5] * 4 and data.count == 4
+
+
+def test_what_tools_leave_behind_is_no_class(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for name in (".ipynb_checkpoints", "ant"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "._1.png").write_bytes(b"not an image")
+    for (_, y), (_, expected) in zip(opened(tmp_path).pairs(), opened(folder).pairs(), strict=True):
+        assert y.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_kind_of_image_has_every_number_of_channels(channels, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    grey = np.random.default_rng(0).integers(0, 256, (4, 4), "uint8")
+    modes = {"png": ("L", "LA", "P", "RGB", "RGBA"), "bmp": ("L", "RGB", "RGBA"), "gif": ("L", "P")}
+    for suffix in modes:
+        for mode in modes[suffix]:
+            image.fromarray(grey).convert(mode).save(tmp_path / f"{mode}.{suffix}")
+    data = opened(tmp_path, [("x", (None, 4, 4, channels))])
+    x = np.concatenate([batch[0] for batch in data])
+    assert x.shape == (10, 4, 4, channels)
+    colours = x[..., :3]
+    assert (colours == grey[..., None]).all()
+    assert channels < 4 or (x[..., 3] == 255).all()
+
+
+def test_jpeg_has_every_number_of_channels(tmp_path):
+    import tensorflow as tf
+
+    pixels = np.full((8, 8, 3), (200, 100, 50), "uint8")
+    (tmp_path / "1.jpg").write_bytes(tf.io.encode_jpeg(pixels, quality=100).numpy())
+    for colour in ([124], [200, 100, 50], [200, 100, 50, 255]):  # 0.299 R + 0.587 G + 0.114 B
+        ((x,),) = opened(tmp_path, [("x", (None, 8, 8, len(colour)))])
+        assert x == pytest.approx(np.broadcast_to(colour, x.shape), abs=2)
 
 
 def test_images_are_pixels_with_their_folders_as_classes(folder):
@@ -135,14 +210,29 @@ def test_what_there_is_not_is_refused(source, message):
         opened(source)
 
 
+@pytest.mark.parametrize("content", ["raise RuntimeError('no module today')", "x = = 3"])
+def test_a_module_that_fails_is_refused(content, tmp_path, monkeypatch):
+    (tmp_path / "broken_source.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="cannot be imported") as caught:
+        opened("broken_source:arrays")
+    assert any(part in str(caught.value.received) for part in ("today", "SyntaxError"))
+    assert caught.value.fix == "--debug shows where."
+
+
 def test_files_of_arrays_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no arrays")
     np.savez(tmp_path / "names.npz", other=np.zeros(3))
     np.savez(tmp_path / "sizes.npz", x=np.zeros((3, 4)), y=np.zeros(2))
     np.savez(tmp_path / "empty.npz", x=np.zeros((0, 4)))
+    np.savez_compressed(tmp_path / "bits.npz", x=np.arange(1000))
+    content = bytearray((tmp_path / "bits.npz").read_bytes())
+    content[100:200] = bytes(100)
+    (tmp_path / "bits.npz").write_bytes(content)
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     for name, message in (
         ("text.npz", "cannot be read"),
+        ("bits.npz", "cannot be read"),
         ("objects.npy", "cannot be read"),
         ("names.npz", "lacks inputs"),
         ("sizes.npz", "different numbers of samples"),
@@ -167,4 +257,4 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
     (tmp_path / "a" / "broken.png").write_bytes(b"not an image")
     with pytest.raises(UsageError, match="An image cannot be read") as caught:
         joined(opened(tmp_path))
-    assert "broken.png" in str(caught.value.received)
+    assert "broken.png: Unknown image file format" in str(caught.value.received)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from keras_qat_cli.arguments import number
 from keras_qat_cli.main import COMMANDS, main
 from tests.processes import ROOT, run_python
 
@@ -68,6 +69,32 @@ def test_wrong_usage_is_2(arguments, capsys):
     assert main(arguments) == 2
     streams = capsys.readouterr()
     assert streams.out == "" and "usage: keras-qat" in streams.err
+
+
+def test_wrong_usage_is_json_too(capsys):
+    assert main(["compare", "a", "b", "--data", "c", "--runs", "0", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["type"] == "UsageError" and "--runs" in error["what"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1/127.5", 1 / 127.5), ("1/255", 1 / 255), ("-1", -1), ("2e-3", 0.002), ("0.5/2", 0.25)],
+)
+def test_numbers_may_be_fractions(text, value):
+    assert number(text) == value
+
+
+@pytest.mark.parametrize("text", ["1/0", "1/", "/2", "1/2/3", "nan", "inf", "1/inf/", "1e999", "a"])
+def test_what_is_no_number_is_refused(text, capsys):
+    arguments = ["compare", "a", "b", "--data", "c", f"--scale={text}"]
+    assert main(arguments) == 2
+    assert f"invalid number value: '{text}'" in capsys.readouterr().err
+
+
+def test_an_agreement_is_a_part(capsys):
+    assert main(["compare", "a", "b", "--data", "c", "--min-agreement", "99"]) == 2
+    assert "number from 0 to 1" in capsys.readouterr().err
 
 
 def test_an_error_is_one_block(tmp_path, capsys):
