@@ -108,11 +108,21 @@ def run() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
     except BrokenPipeError:  # such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+        _discard_output()
+    except OSError as error:
+        say(f"error: The result cannot be written: {error.strerror}.")
+        code = BAD_INPUT
+        _discard_output()
     sys.exit(code)
+
+
+def _discard_output() -> None:
+    """What could not be written is tried again when Python ends, unless it goes elsewhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(error: Exception, options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -141,3 +142,16 @@ def test_it_runs_as_a_module(files):
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["is_fully_integer"] is True
     assert run_module("inspect", files["float.keras"]).returncode == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it is a device of Linux")
+@pytest.mark.parametrize(("target", "code"), [(">/dev/full", 2), (">&-", 0)])
+def test_a_result_that_cannot_be_written_is_no_traceback(target, code, files):
+    command = f"{shlex.quote(sys.executable)} -m keras_qat inspect {files['file.tflite']} {target}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert ("The result cannot be written: No space left" in result.stderr) == bool(code)
