@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.data import batches, count_batches
+from keras_qat.data import batches, count_batches, labelled_batches
 from keras_qat.errors import InvalidDataError
 
 X = np.arange(40, dtype="float32").reshape(10, 4)
@@ -104,6 +104,15 @@ def test_two_inputs(name):
         assert (values == whole[: len(values)]).all()
 
 
+def test_a_batch_of_inputs_by_name_is_no_single_sample():
+    first, second = keras.Input((2, 3), name="b"), keras.Input((4,), name="a")
+    model = keras.Model([first, second], [first, second])
+    ((_, targets, _),) = labelled_batches([({"a": A, "b": B}, Y)], model)
+    assert (targets == Y).all()
+    ((_, targets, weights),) = labelled_batches([({"a": A[0], "b": B[0]}, Y[0], 2.0)], model)
+    assert targets.tolist() == [0] and weights.tolist() == [2]
+
+
 def test_steps_takes_that_many_batches_and_not_one_more():
     taken = []
 
@@ -135,9 +144,10 @@ def test_a_sequential_model_takes_a_dict(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -1, None, 2.5])
 def test_a_batch_has_a_size(size):
-    for read in (batches, count_batches):
-        with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
-            list(read(X, one_input(), batch_size=size))
+    with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
+        list(batches(X, one_input(), batch_size=size))
+    with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
+        count_batches(X, one_input(), batch_size=size)
 
 
 def test_arrays_are_cut_to_the_batch_that_a_model_prescribes():
