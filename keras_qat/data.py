@@ -131,7 +131,7 @@ def labelled_batches(
                 fix="Give the targets with arrays, or data that yields pairs.",
             )
         rest_of_it = (*element[1:], None)[:2]
-        is_single = np.ndim(keras.tree.flatten(element[0])[0]) == len(model.inputs[0].shape) - 1
+        is_single = np.ndim(_inputs(element, model)[0]) == len(model.inputs[0].shape) - 1
         if is_single:
             rest_of_it = keras.tree.map_structure(
                 lambda part: None if part is None else np.asarray(part)[None], rest_of_it

@@ -108,7 +108,7 @@ def test_a_batch_of_inputs_by_name_is_no_single_sample():
     first, second = keras.Input((2, 3), name="b"), keras.Input((4,), name="a")
     model = keras.Model([first, second], [first, second])
     ((_, targets, _),) = labelled_batches([({"a": A, "b": B}, Y)], model)
-    assert (targets == Y).all()
+    assert targets.tolist() == Y.tolist()
     ((_, targets, weights),) = labelled_batches([({"a": A[0], "b": B[0]}, Y[0], 2.0)], model)
     assert targets.tolist() == [0] and weights.tolist() == [2]
 
