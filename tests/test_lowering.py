@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
 
 import keras_qat
-from keras_qat.errors import ExportError, MissingRangeError, NotQuantizedError
+from keras_qat.errors import ExportError, KernelLimitError, MissingRangeError, NotQuantizedError
 from tests.models import (
     images,
     linear,
@@ -246,3 +246,18 @@ def test_an_existing_file_is_replaced(tmp_path):
     assert exported(quantized_network(), tmp_path)[4:8] == b"TFL3"
     assert os.listdir(tmp_path) == ["model.tflite"]
     assert stat.S_ISREG((tmp_path / "model.tflite").stat().st_mode)
+
+
+@pytest.mark.parametrize(("weight", "runs"), [(1e-9, False), (1e-5, True)])
+def test_logits_that_would_stop_litert_are_refused(weight, runs, tmp_path):
+    """Four inputs of 1: logits up to 4 * weight, in 255 steps; SOFTMAX needs one above 2^-26."""
+    head = layers.Dense(3, "softmax", kernel_initializer=keras.initializers.Constant(weight))
+    model = quantized(keras.Sequential([keras.Input((4,)), head]), np.ones((2, 4), "float32"))
+    path = tmp_path / "model.tflite"
+    if runs:
+        keras_qat.export_litert(model, path)
+        assert keras_qat.LiteRTModel(path, "reference").predict(np.ones((1, 4)), verbose=0).any()
+        return
+    with pytest.raises(KernelLimitError, match="SOFTMAX aborts on logits of so small a range"):
+        keras_qat.export_litert(model, path)
+    assert list(tmp_path.iterdir()) == []

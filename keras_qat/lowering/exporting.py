@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_qat.errors import (
     DefaultRangesWarning,
+    KernelLimitError,
     NotQuantizedError,
     TargetFallbackWarning,
     UnsupportedLayerError,
@@ -80,6 +81,7 @@ def export_litert(
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood, is about an input
             that the model does not have, or cannot be had without quantizing anew.
+        KernelLimitError: If LiteRT's SOFTMAX would abort, its logits having next to no range.
         ExportError: If the file cannot be written, or a type or the name of an input or output is
             unknown.
 
@@ -136,6 +138,7 @@ def lower_model(
         MissingRangeError: If tensors lack min/max data.
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood.
+        KernelLimitError: If LiteRT's SOFTMAX would abort.
         ExportError: If a type or a name is unknown.
     """
     if not isinstance(model, QuantizedModel):
@@ -162,7 +165,24 @@ def lower_model(
     lacking = model.lacking_ranges
     if lacking:  # only now are the operators known that the error names
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
+    _check_softmax(lowered)
     return lowered
+
+
+def _check_softmax(lowered: Model) -> None:
+    """Refuses what stops LiteRT: SOFTMAX takes no scale of 2^-26 or less."""
+    for operator in lowered.operators:
+        logits = operator.inputs[0] if operator.code == "SOFTMAX" else None
+        grid = None if logits is None else logits.quantization
+        if grid is not None and not float(grid.scale[0]) * 2**26 > 1:
+            raise KernelLimitError(
+                "LiteRT's SOFTMAX aborts on logits of so small a range.",
+                layer=operator.outputs[0].name,
+                received=f"logits with a scale of {grid.scale[0]:g}",
+                expected="a scale above 2^-26, about 1.5e-8",
+                fix="Train the model: its logits are the same for all data; or look for inputs "
+                "that are far smaller than those it was made for.",
+            )
 
 
 def lower_graph(graph: Graph) -> Model:
