@@ -248,16 +248,29 @@ def test_an_existing_file_is_replaced(tmp_path):
     assert stat.S_ISREG((tmp_path / "model.tflite").stat().st_mode)
 
 
-@pytest.mark.parametrize(("weight", "runs"), [(1e-9, False), (1e-5, True)])
-def test_logits_that_would_stop_litert_are_refused(weight, runs, tmp_path):
-    """Four inputs of 1: logits up to 4 * weight, in 255 steps; SOFTMAX needs one above 2^-26."""
+@pytest.mark.parametrize("scheme", ["int8", "uint8"])
+@pytest.mark.parametrize("weight", [1e-12, 1e-9, 1e-7, 1e-6, 1e-5])
+def test_logits_next_to_zero_do_not_stop_litert(weight, scheme, tmp_path):
+    """Its SOFTMAX takes no scale of 2^-26 or less; the logits here are up to 4 * weight."""
     head = layers.Dense(3, "softmax", kernel_initializer=keras.initializers.Constant(weight))
-    model = quantized(keras.Sequential([keras.Input((4,)), head]), np.ones((2, 4), "float32"))
-    path = tmp_path / "model.tflite"
-    if runs:
-        keras_qat.export_litert(model, path)
-        assert keras_qat.LiteRTModel(path, "reference").predict(np.ones((1, 4)), verbose=0).any()
-        return
-    with pytest.raises(KernelLimitError, match="SOFTMAX aborts on logits of so small a range"):
-        keras_qat.export_litert(model, path)
+    model = keras_qat.quantize_model(keras.Sequential([keras.Input((4,)), head]), scheme)
+    x = np.random.default_rng(0).random((64, 4), "float32")
+    keras_qat.calibrate(model, x, verbose=0)
+    keras_qat.export_litert(model, tmp_path / "model.tflite")
+    report = keras_qat.verify(model, tmp_path / "model.tflite", x, verbose=0)
+    assert report.exact, str(report)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), np.float32(85 / 256))
+
+
+def test_input_statistics_that_would_stop_litert_are_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = quantized_with_stats(keras.Model(x, layers.Softmax(name="scores")(x)), (0, 2.0**26))
+    with pytest.raises(KernelLimitError, match="SOFTMAX aborts.*'scores'.*quantized_input_stats"):
+        keras_qat.export_litert(model, tmp_path / "model.tflite")
     assert list(tmp_path.iterdir()) == []
+
+
+def quantized_with_stats(model, stats):
+    model = keras_qat.quantize_model(model, quantized_input_stats={"x": stats})
+    keras_qat.calibrate(model, np.full((2, 4), 2e-6, "float32"), verbose=0)
+    return model

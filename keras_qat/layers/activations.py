@@ -45,6 +45,8 @@ class QSoftmax(Elementwise):
     operators = ("SOFTMAX",)
     keras_class = keras.layers.Softmax
     fixed_parameters = FixedParameters(1 / 256, -128)
+    # The kernel aborts at 2^-26; logits that near to one another have equal probabilities.
+    least_input_scale = 2.0**-25
 
     def float_forward(self, inputs, training=None):
         """Computes the softmax in float."""

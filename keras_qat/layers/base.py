@@ -101,6 +101,7 @@ class QuantizedLayer(DropIn):
             the operator moves or selects values.
         fixed_parameters: Parameters of the output if the kernel prescribes them: of the class those
             for int8, of a layer with a scheme those for its type.
+        least_input_scale: Scale that inputs have at least; their range is widened to it.
         range_momentum: How much of the old range a training step keeps.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is integers that are no quantized values.
@@ -111,6 +112,7 @@ class QuantizedLayer(DropIn):
     operators: tuple[str, ...]
     shares_range = False
     fixed_parameters: FixedParameters | None = None
+    least_input_scale = 0.0
     range_momentum = 0.99
     takes_activation = False
     takes_indices = False

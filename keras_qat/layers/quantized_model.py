@@ -204,18 +204,29 @@ def link_layers(graph: Graph) -> None:
                 received=type(node.head).__name__,
                 fix="Make the model with `keras_qat.quantize_model`.",
             )
-    groups = range_groups(graph)
+    groups, least_scales = range_groups(graph), _least_scales(graph)
     parameters: dict[int, Parameters | None] = {}
     for group in groups.values():
         if id(group) not in parameters:
-            parameters[id(group)] = _group_parameters(graph, group.edges)
+            parameters[id(group)] = _group_parameters(graph, group.edges, least_scales)
     for node in graph.nodes.values():
         if not node.is_input:
             inputs = [parameters[id(groups[edge])] for edge in node.inputs]
             node.head.link(inputs, parameters[id(groups[Edge(node.name)])])
 
 
-def _group_parameters(graph: Graph, edges: tuple[Edge, ...]) -> Parameters | None:
+def _least_scales(graph: Graph) -> Mapping[Edge, float]:
+    """What the operators that take a tensor need its scale to be at least."""
+    least: dict[Edge, float] = defaultdict(float)
+    for node in graph.nodes.values():
+        for edge in node.inputs:
+            least[edge] = max(least[edge], node.head.least_input_scale)
+    return least
+
+
+def _group_parameters(
+    graph: Graph, edges: tuple[Edge, ...], least_scales: Mapping[Edge, float]
+) -> Parameters | None:
     makers = {id(layer): layer for layer in _makers(graph, edges)}.values()
     fixed = [layer for layer in makers if layer.fixed_parameters is not None]
     if is_contradictory(graph, edges):
@@ -229,7 +240,8 @@ def _group_parameters(graph: Graph, edges: tuple[Edge, ...]) -> Parameters | Non
         return fixed[0].fixed_parameters
     observers = [layer.range_source for layer in makers]
     schemes = [layer.scheme for layer in makers if layer.scheme is not None]
-    return RangeParameters(schemes[0], observers) if schemes else None
+    least_scale = max(map(least_scales.__getitem__, edges))
+    return RangeParameters(schemes[0], observers, least_scale) if schemes else None
 
 
 def is_contradictory(graph: Graph, edges: tuple[Edge, ...]) -> bool:

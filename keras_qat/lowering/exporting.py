@@ -81,7 +81,7 @@ def export_litert(
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood, is about an input
             that the model does not have, or cannot be had without quantizing anew.
-        KernelLimitError: If LiteRT's SOFTMAX would abort, its logits having next to no range.
+        KernelLimitError: If `quantized_input_stats` are such that LiteRT's SOFTMAX would abort.
         ExportError: If the file cannot be written, or a type or the name of an input or output is
             unknown.
 
@@ -180,8 +180,7 @@ def _check_softmax(lowered: Model) -> None:
                 layer=operator.outputs[0].name,
                 received=f"logits with a scale of {grid.scale[0]:g}",
                 expected="a scale above 2^-26, about 1.5e-8",
-                fix="Train the model: its logits are the same for all data; or look for inputs "
-                "that are far smaller than those it was made for.",
+                fix="Give `quantized_input_stats` with a smaller standard deviation, or none.",
             )
 
 

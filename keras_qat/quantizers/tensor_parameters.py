@@ -63,10 +63,12 @@ class RangeParameters:
     Attributes:
         scheme: Gives the integer limits.
         observers: One range for each tensor of the group that is computed, not moved or selected.
+        least_scale: What the scale is at least, for operators that take no smaller one.
     """
 
     scheme: Scheme
     observers: Sequence[RangeObserver | ValueRange]
+    least_scale: float = 0.0
 
     @property
     def low(self) -> int:
@@ -83,5 +85,6 @@ class RangeParameters:
         # Compilers turn a division by a constant into this product, so write the product.
         scale = (high - low) * np.float32(1.0 / steps)
         scale = ops.where(scale < np.float32(1e-30), np.float32(1.0), scale)
+        scale = ops.maximum(scale, np.float32(self.least_scale))
         below_zero = ops.cast(ops.round(low * reciprocal(scale)), "int32")
         return Grid(scale, self.scheme.activation_low - below_zero)
