@@ -116,24 +116,14 @@ def test_float64_is_double():
         assert (np.asarray(x) == [1 / 49]).all()
 
 
-def run_arithmetic_tests(name, *selection):
-    """Runs tests of the arithmetic in a fresh process, on another backend."""
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *selection]
-    environment = os.environ | {"KERAS_BACKEND": name}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-
-
-@pytest.mark.parametrize("name", ["jax", "torch"])
-def test_main_rules_on_another_backend(name):
-    files = ["fixed_point", "requantize", "elementwise", "pooling", "softmax"]
-    paths = [f"tests/arithmetic/test_{file}.py" for file in files]
-    run_arithmetic_tests(name, *paths, "-k", "many or by_hand or ties or scales5 or beta")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["jax", "torch"])
 def test_all_arithmetic_on_another_backend(name):
-    run_arithmetic_tests(name, "tests/arithmetic")
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    environment = os.environ | {"KERAS_BACKEND": name}
+    result = subprocess.run(
+        [*command, "tests/arithmetic"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout

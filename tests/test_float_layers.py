@@ -9,8 +9,8 @@ from tests.layers.contract import (
     Prepared,
     as_arrays,
     exported,
+    first_of_each,
     operators_of,
-    quick_with_weights,
     run_litert,
 )
 from tests.layers.test_contract import CASES
@@ -26,7 +26,7 @@ def run_real(content, arrays):
     return [tensors[name][0] for name in outputs]
 
 
-@pytest.mark.parametrize("case", quick_with_weights(LAYER_CASES))
+@pytest.mark.parametrize("case", first_of_each(LAYER_CASES))
 def test_layers_in_float_equal_keras(case):
     prepared = Prepared(case)
     model = keras_qat.quantize_model(prepared.keras_model, overrides={".*": None})

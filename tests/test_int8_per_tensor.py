@@ -10,9 +10,9 @@ from keras_qat.errors import InvalidOverrideError
 from tests.layers.contract import (
     Prepared,
     exported,
+    first_of_each,
     loosen,
     operators_of,
-    quick_with_weights,
     versions_of,
 )
 from tests.layers.test_contract import CASES
@@ -37,7 +37,7 @@ def scales_of(model):
     return {name: each.scale.size for name, each in weights.items() if name.endswith("/kernel")}
 
 
-@pytest.mark.parametrize("case", quick_with_weights(CASES))
+@pytest.mark.parametrize("case", first_of_each(CASES))
 def test_every_slice_equals_litert(case, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays), "int8_per_tensor")

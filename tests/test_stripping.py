@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import NotQuantizedError
-from tests.layers.contract import quick_with_weights, randomize
+from tests.layers.contract import first_of_each, randomize
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, network
 
@@ -28,7 +28,7 @@ def assert_plain(model):
     )
 
 
-@pytest.mark.parametrize("case", quick_with_weights(CASES))
+@pytest.mark.parametrize("case", first_of_each(CASES))
 def test_every_slice_can_be_stripped(case):
     rng = np.random.default_rng(0)
     model = case.build()

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.errors import InvalidOverrideError, UnsupportedLayerError
 from keras_qat.litert import Runner
-from tests.layers.contract import Prepared, exported, loosen, quick_with_weights, versions_of
+from tests.layers.contract import Prepared, exported, first_of_each, loosen, versions_of
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, linear, network
 
@@ -37,7 +37,7 @@ def verified(model, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", quick_with_weights([case for case in CASES if case.name not in REFUSED])
+    "case", first_of_each([case for case in CASES if case.name not in REFUSED])
 )
 def test_every_slice_equals_litert(case, tmp_path):
     prepared = Prepared(case)

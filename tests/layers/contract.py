@@ -261,16 +261,14 @@ def exported(model: Any, **types: Any) -> bytes:
         return path.read_bytes()
 
 
-def quick_with_weights(cases: Sequence[Case]) -> list[Any]:
-    """The cases as parameters, for tests that are above all about weights: the others are slow."""
-
-    def is_quick(case):
-        return any(issubclass(kind, WeightedLayer) for kind in case.covers)
-
-    return [
-        pytest.param(case, id=case.name, marks=() if is_quick(case) else pytest.mark.slow)
-        for case in cases
-    ]
+def first_of_each(cases: Sequence[Case], kind: type = WeightedLayer) -> list[Any]:
+    """The cases as parameters; those that are not the first of a layer of a kind are slow."""
+    seen, found = set(), []
+    for case in cases:
+        new = {cls for cls in case.covers if issubclass(cls, kind)} - seen
+        seen |= new
+        found.append(pytest.param(case, id=case.name, marks=() if new else pytest.mark.slow))
+    return found
 
 
 def half_away(steps: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ def pair(kind, theirs, shape, args, kwargs, norm, activation):
     return ours, keras.Sequential([keras.Input(shape), *chain])
 
 
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("norm", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
 def test_a_block_is_the_keras_layers_in_a_row(kind, theirs, shape, args, kwargs, norm):
     activation = None if len(args) > 7 or "tanh" in args else "swish"

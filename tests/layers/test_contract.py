@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
 from keras_qat.graph import layer_of
-from keras_qat.layers import registry
+from keras_qat.layers import QuantizedLayer, registry
 from tests.layers.contract import (
     Case,
     Prepared,
@@ -24,6 +24,7 @@ from tests.layers.contract import (
     assert_equals_litert,
     counterparts_of,
     exported,
+    first_of_each,
     integers_of,
     layer_outputs,
     operators_of,
@@ -128,11 +129,13 @@ def test_every_tensor_equals_litert(prepared):
     assert_equals_litert(prepared)
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES), indirect=True)
 @pytest.mark.parametrize(("seed", "scale"), [(1, 1e-3), (2, 1e3)])
 def test_every_tensor_equals_litert_at_scale(prepared, seed, scale):
     assert_equals_litert(Prepared(prepared.case, seed, scale))
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_predict_equals_litert(prepared):
     tensors, outputs = run_litert(prepared.content, prepared.arrays)
     for values, name in zip(prepared.predicted, outputs, strict=True):
@@ -242,6 +245,7 @@ def test_gradients_reach_every_weight(prepared):
         assert max(ratio, 1 / ratio) < 1.3, f"{path}: {sizes}"
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES), indirect=True)
 def test_training_forward_is_near_the_integers(prepared):
     if prepared.case.steps is None:
         pytest.skip("training draws random numbers")

@@ -14,7 +14,7 @@ from keras_qat.quantizers import (
     fake_quantize_weights,
     unless_delayed,
 )
-from tests.layers.contract import Prepared, as_arrays
+from tests.layers.contract import Prepared, as_arrays, first_of_each
 from tests.layers.test_contract import CASES, gradients, moving_statistics
 
 # How far two ways to write one float computation may be apart, in parts of the largest value.
@@ -26,7 +26,7 @@ def assert_close(ours, theirs, name: object = "", least: float = 0.0):
     assert np.max(np.abs(ours - theirs)) <= ROUNDING * max(np.max(np.abs(theirs)), least), name
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", first_of_each(CASES))
 def test_delayed_training_is_that_of_the_float_layers(case):
     """Outputs, moving statistics and gradients."""
     if case.steps is None:
