@@ -54,15 +54,13 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
+from digits import load_pixels
 from keras import layers, ops
 from report import console, positive, print_table, prove
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 import keras_qat
 
@@ -108,22 +106,6 @@ class SoftThreshold(layers.Layer):
 def soft_threshold(layer: SoftThreshold, x):
     """What `SoftThreshold.call` computes, in `keras.ops`."""
     return ops.soft_shrink(x, layer.threshold)
-
-
-def load_pixels(is_mnist: bool):
-    """Returns the pixels, uint8 of shape (n, size, size, 1), and labels to train and to test."""
-    if is_mnist:
-        try:
-            (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
-        except Exception as error:  # whatever the download raises
-            sys.exit(f"MNIST cannot be downloaded ({error}). Without --mnist no data is needed.")
-        return (x[..., None], y), (x_test[..., None], y_test)
-    digits = load_digits()
-    # The bundled images have 17 grey levels and 8x8 pixels.
-    pixels = np.round(digits.images * 255 / 16).astype("uint8")[..., None]
-    pixels = pixels.repeat(2, axis=1).repeat(2, axis=2)
-    x, x_test, y, y_test = train_test_split(pixels, digits.target, test_size=0.2, random_state=0)
-    return (x, y), (x_test, y_test)
 
 
 def build_network(size: int) -> keras.Model:
