@@ -1,5 +1,7 @@
 """TRANSPOSE: cases of the contract, hand-computed numbers, errors."""
 
+import importlib.metadata
+
 import keras
 import numpy as np
 import pytest
@@ -26,6 +28,8 @@ Permute = keras.layers.Permute
 def transposed(*axes):
     return operation(lambda x: ops.transpose(x, axes))
 
+
+RUNTIME = tuple(map(int, importlib.metadata.version("ai-edge-litert").split(".")[:2]))
 
 CASES = [
     Case(
@@ -64,6 +68,8 @@ def test_the_version_depends_on_the_number_of_axes(rank, version):
     )
     content = exported(quantized)
     assert versions_of(content) == [("TRANSPOSE", version)]
+    if version == 8 and RUNTIME < (2, 3):
+        pytest.skip("this LiteRT has TRANSPOSE up to version 6")
     x = np.arange(2 ** (rank - 1), dtype="float32").reshape(1, *inputs.shape[1:]) - 64
     for kernels in ("BUILTIN_REF", "AUTO"):
         values, (name,) = run_litert(content, [x], kernels)
