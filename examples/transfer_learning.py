@@ -13,7 +13,7 @@ and transfers to 7, 8 and 9, of which it sees five images each. Such small image
 layers alone, up to block 6. `DIR` has a folder of images for each class; four fifths of them
 are trained on.
 
-The first prints, after a minute and a half on two idle cores:
+The first prints, after less than two minutes on two idle cores:
 
     Digits: 1264 images, 20 epochs, 59 of 97 weights
     58 layers are 24 in the clone
