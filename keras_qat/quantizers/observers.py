@@ -26,6 +26,7 @@ class RangeObserver(keras.layers.Layer):
     Calibration sets the range once (`widen`); each training step then moves it towards the
     range of its batch (`track`), as in Jacob et al., "Quantization and Training of Neural
     Networks for Efficient Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877.
+    NaN and infinite values are not observed.
 
     Args:
         momentum: How much of the old range a training step keeps, in [0, 1]. 1 keeps a range
@@ -116,21 +117,26 @@ class RangeObserver(keras.layers.Layer):
         A range that a batch leaves by more than its own width, or of which it takes less than a
         sixteenth, is replaced: it was observed when the tensor was another one, as before the
         statistics of batch normalizations were trained. Moved by a hundredth each step, it would
-        clip everything, or round everything to 0, without a gradient, for long.
+        clip everything, or round everything to 0, without a gradient, for long. So is a range that
+        is not finite. A batch without a finite value changes nothing.
 
         Args:
-            x: float32 tensor of any shape.
+            x: float32 tensor of any shape. Its values that are not finite are left out.
         """
-        low, high = ops.stop_gradient(ops.min(x)), ops.stop_gradient(ops.max(x))
-        is_new = ops.less(self.updates, 1)
+        low, high = finite_extremes(x)
+        is_seen = low <= high
+        is_finite = ops.isfinite(self.maximum - self.minimum)
+        is_new = ops.logical_or(self.updates < 1, ops.logical_not(is_finite))
         if self.momentum < 1:
             is_new = ops.logical_or(is_new, self._is_outdated(low, high))
         low, high = self._usual(low, high)
         keep = ops.where(is_new, 0.0, self.momentum)
         for end, seen in ((self.minimum, low), (self.maximum, high)):
             # `end + (seen - end)` would not be `seen` exactly.
-            end.assign(ops.where(is_new, seen, end + (1.0 - keep) * (seen - end)))
-        self.updates.assign(ops.maximum(self.updates, 0) + 1)
+            moved = ops.where(is_new, seen, end + (1.0 - keep) * (seen - end))
+            end.assign(ops.where(is_seen, moved, ops.convert_to_tensor(end)))
+        updates = ops.convert_to_tensor(self.updates)
+        self.updates.assign(ops.where(is_seen, ops.maximum(updates, 0) + 1, updates))
 
     def _usual(self, low, high):
         """The usual range instead of an observed one that takes a fair part of it."""
@@ -154,6 +160,35 @@ class RangeObserver(keras.layers.Layer):
         """Returns the constructor's arguments."""
         usual = {"usual_range": self.usual_range}
         return {**super().get_config(), "momentum": self.momentum, **usual}
+
+
+def finite_extremes(x) -> tuple[Any, Any]:
+    """Returns the smallest and the largest finite value of a tensor, without a gradient.
+
+    A sum tells whether all values are finite: minima and maxima lose NaN on some backends. Leaving
+    values out takes several times as long as the extremes alone, so that it is done only if needed.
+
+    Args:
+        x: float32 tensor of any shape.
+
+    Returns:
+        Two float32 scalar tensors; infinity and minus infinity if no value is finite.
+
+    Example:
+    >>> [float(end) for end in finite_extremes(ops.array([3.0, np.nan, -1.0, np.inf]))]
+    [-1.0, 3.0]
+    """
+    x = ops.stop_gradient(ops.convert_to_tensor(x))
+
+    def all_values():
+        return ops.min(x), ops.max(x)
+
+    def finite_values():
+        is_finite = ops.isfinite(x)
+        low = ops.min(ops.where(is_finite, x, np.float32(np.inf)))
+        return low, ops.max(ops.where(is_finite, x, np.float32(-np.inf)))
+
+    return ops.cond(ops.isfinite(ops.sum(x)), all_values, finite_values)
 
 
 class ValueRange:

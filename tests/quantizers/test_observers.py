@@ -116,6 +116,60 @@ def test_tracking_in_a_compiled_function(jit_compile):
     assert state(made) == (1, 7, 2)
 
 
+BATCHES = [[2, np.nan, 6, np.inf], [np.nan] * 4, [-2, 10, -np.inf, 3], [1, 7, 1, np.nan]]
+STATES = [(2, 6, 1), (2, 6, 1), (1, 7, 2), (1, 7, 3)]
+
+
+@pytest.mark.parametrize("momentum", [0.75, 1.0])
+def test_track_skips_values_that_are_not_finite(momentum):
+    made = observer(momentum=momentum)
+    for batch, expected in zip(BATCHES, STATES, strict=True):
+        made.track(np.array(batch, "float32"))
+        assert state(made) == (expected if momentum < 1 else (2, 6, expected[2]))
+
+
+@on_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_track_skips_values_that_are_not_finite_when_compiled(jit_compile):
+    import tensorflow as tf
+
+    made = observer(momentum=0.75)
+    track = tf.function(made.track, jit_compile=jit_compile)
+    for batch, expected in zip(BATCHES, STATES, strict=True):
+        track(tf.constant(batch, "float32"))
+        assert state(made) == expected
+
+
+def test_track_finds_one_nan_among_many_values():
+    made = observer()
+    batch = np.linspace(-1, 2, 100_000, dtype="float32")
+    batch[777] = np.nan
+    made.track(batch.reshape(100, -1))
+    assert state(made) == (-1, 2, 1)
+
+
+def test_track_takes_values_whose_sum_overflows():
+    made = observer()
+    made.track(np.array([3e38, 2e38, -1e38], "float32"))
+    assert state(made) == (np.float32(-1e38), np.float32(3e38), 1)
+
+
+@pytest.mark.parametrize("momentum", [0.75, 1.0])
+@pytest.mark.parametrize("ends", [(np.nan, np.nan), (-1.0, np.inf)], ids=str)
+def test_track_replaces_a_range_that_is_not_finite(ends, momentum):
+    made = observer(momentum=momentum)
+    made.widen(*ends)
+    made.track(np.array([-1, 2], "float32"))
+    assert state(made) == (-1, 2, 2)
+
+
+def test_track_leaves_a_default_range_if_no_value_is_finite():
+    made = observer()
+    made.assume(-6, 6)
+    made.track(np.full(3, np.inf, "float32"))
+    assert state(made) == (-6, 6, -1)
+
+
 @on_tensorflow
 def test_no_gradient_flows_into_the_range():
     import tensorflow as tf
