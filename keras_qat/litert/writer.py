@@ -125,9 +125,11 @@ def finish(table: Any) -> bytes:
         >>> finish(schema.ModelT(version=3))[4:8]
         b'TFL3'
     """
-    from flatbuffers.builder import Builder, BuilderSizeError
+    from flatbuffers.builder import BuilderSizeError
 
-    builder = Builder(1024)
+    from keras_qat.litert.sharing import SharingBuilder
+
+    builder = SharingBuilder(1024)
     try:
         builder.Finish(table.Pack(builder), file_identifier=FILE_IDENTIFIER)
     except (TypeError, ValueError, struct.error, BuilderSizeError) as error:
@@ -146,6 +148,8 @@ class _Assembly:
         kinds = dict.fromkeys((op.code, op.version) for op in model.operators)
         self.code_index = {kind: i for i, kind in enumerate(kinds)}
         self.buffers = [AlignedBuffer()]  # number 0: empty by convention, for activations
+        self.buffer_index: dict[bytes, int] = {}
+        self.quantizations: dict[tuple, Any] = {}
 
     def model_table(self) -> Any:
         from ai_edge_litert import schema_py_generated as schema
@@ -176,16 +180,34 @@ class _Assembly:
 
         table = schema.TensorT(
             name=tensor.name,
-            shape=static_shape(tensor, self.unknown_sizes),
+            shape=np.array(static_shape(tensor, self.unknown_sizes), "<i4"),
             type=enum_value("TensorType", tensor.dtype.upper(), f"tensor {tensor.name!r}"),
             buffer=0 if tensor.data is None else self._buffer(constant_bytes(tensor.data)),
             hasRank=True,
         )
         if None in tensor.shape:
-            table.shapeSignature = [-1 if size is None else size for size in tensor.shape]
+            signature = [-1 if size is None else size for size in tensor.shape]
+            table.shapeSignature = np.array(signature, "<i4")
         if tensor.quantization is not None:
-            table.quantization = _quantization(tensor.quantization)
+            table.quantization = self._quantization(tensor.quantization)
         return table
+
+    def _quantization(self, quantization: Quantization) -> Any:
+        """The table of a tensor's parameters, one for all tensors that have the same."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        from keras_qat.litert.sharing import SharedTable
+
+        scale = np.ascontiguousarray(quantization.scale, "<f4")
+        zero_point = np.ascontiguousarray(quantization.zero_point, "<i8")
+        key = scale.tobytes(), zero_point.tobytes(), quantization.axis
+        if key not in self.quantizations:
+            self.quantizations[key] = SharedTable(
+                schema.QuantizationParametersT(
+                    scale=scale, zeroPoint=zero_point, quantizedDimension=quantization.axis
+                )
+            )
+        return self.quantizations[key]
 
     def _operator(self, operator: Operator) -> Any:
         from ai_edge_litert import schema_py_generated as schema
@@ -221,8 +243,11 @@ class _Assembly:
         return [schema.MetadataT("min_runtime_version", self._buffer(content))]
 
     def _buffer(self, content: bytes) -> int:
-        self.buffers.append(AlignedBuffer(content))
-        return len(self.buffers) - 1
+        """The number of the buffer with these bytes: equal constants share one."""
+        if content not in self.buffer_index:
+            self.buffer_index[content] = len(self.buffers)
+            self.buffers.append(AlignedBuffer(content))
+        return self.buffer_index[content]
 
     def _indices(self, tensors) -> list[int]:
         return [_NO_TENSOR if t is None else self.tensor_index[t] for t in tensors]
@@ -236,14 +261,4 @@ def _operator_code(code: str, version: int) -> Any:
         builtinCode=number,
         deprecatedBuiltinCode=min(number, _LAST_DEPRECATED_CODE),
         version=version,
-    )
-
-
-def _quantization(quantization: Quantization) -> Any:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return schema.QuantizationParametersT(
-        scale=np.ascontiguousarray(quantization.scale, "<f4"),
-        zeroPoint=np.ascontiguousarray(quantization.zero_point, "<i8"),
-        quantizedDimension=quantization.axis,
     )

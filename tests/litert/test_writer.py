@@ -6,7 +6,16 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_qat.errors import ExportError, LiteRTFormatError
-from keras_qat.litert import Model, Operator, Tensor, expose_tensors, to_bytes, write
+from keras_qat.litert import (
+    Model,
+    Operator,
+    Quantization,
+    Runner,
+    Tensor,
+    expose_tensors,
+    to_bytes,
+    write,
+)
 
 
 def data_offsets(content):
@@ -60,6 +69,48 @@ def test_header_and_tables(conv_model):
     assert table.buffers[b.buffer].data.tobytes() == np.array([4, -2], np.int32).tobytes()
     assert subgraph.inputs.tolist() == [0]
     assert subgraph.outputs.tolist() == [3]
+
+
+def offsets_of(content, field):
+    """Where each tensor's vector of a field of its quantization starts, by the schema's reader."""
+    graph = schema.Model.GetRootAs(content).Subgraphs(0)
+    tables = [graph.Tensors(i).Quantization() for i in range(graph.TensorsLength())]
+    return [getattr(q, f"{field}AsNumpy")().ctypes.data for q in tables if q is not None]
+
+
+def test_equal_quantization_parameters_are_stored_once():
+    def tensor(name, scales):
+        scale = np.float32(scales)
+        grid = Quantization(scale, np.zeros(scale.size, "int64"))
+        return Tensor(name, (3, 1), "int8", grid)
+
+    x, y, z = tensor("x", [1, 2, 3]), tensor("y", [1, 2, 3]), tensor("z", [4, 5, 6])
+    operators = (Operator("RELU", (x,), (y,)), Operator("RELU", (y,), (z,)))
+    content = to_bytes(Model({"x": x}, {"z": z}, operators))
+    scales, zeros = offsets_of(content, "Scale"), offsets_of(content, "ZeroPoint")
+    assert scales[0] == scales[1] != scales[2]
+    assert len(set(zeros)) == 1
+    written = schema.ModelT.InitFromPackedBuf(content).subgraphs[0].tensors
+    assert [t.quantization.scale.tolist() for t in written] == [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
+
+
+def test_equal_constants_share_a_buffer():
+    x, y, z = (Tensor(name, (1, 2), "int32") for name in "xyz")
+    a, b, c = (
+        Tensor(n, (1, 2), "int32", data=np.int32([[1, v]]))
+        for n, v in zip("abc", (2, 2, 3), strict=True)
+    )
+    ends = Tensor("w", (1, 2), "int32")
+    operators = (
+        Operator("MAXIMUM", (x, a), (y,)),
+        Operator("MAXIMUM", (y, b), (z,)),
+        Operator("MAXIMUM", (z, c), (ends,)),
+    )
+    content = to_bytes(Model({"x": x}, {"w": ends}, operators))
+    written = schema.ModelT.InitFromPackedBuf(content)
+    buffers = {t.name: t.buffer for t in written.subgraphs[0].tensors}
+    assert buffers[b"a"] == buffers[b"b"] != buffers[b"c"]
+    assert Runner(content).run([np.int32([[0, 0]])])[0].tolist() == [[1, 3]]
 
 
 def test_options_by_name():
