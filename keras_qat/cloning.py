@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,29 +9,9 @@ import keras
 
 from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
-from keras_qat.graph import Graph, Node, build_model
-from keras_qat.graph.soundness import (
-    check_float,
-    input_errors,
-    quantization_errors,
-    weight_errors,
-)
-from keras_qat.graph.subclassed import read_any_model
-from keras_qat.layers import QuantizedLayer, QuantizedModel, RewrittenModel
-from keras_qat.layers.drop_in import copy_by_path
-from keras_qat.lowering import check_float_layers
-from keras_qat.passes import Rewrite, run_pipeline, select_rewrites
-from keras_qat.passes.inline_models import inline_models
-from keras_qat.passes.left_out import check_left_out
-from keras_qat.passes.make_layers import make_layers
+from keras_qat.conversion import Conversion, Options
+from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.passes.overrides import Overrides
-from keras_qat.passes.pixel_inputs import pixel_inputs
-from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
-from keras_qat.passes.regions import remove_borders, with_borders
-from keras_qat.passes.remove_layers import remove_layers
-from keras_qat.passes.separate_ranges import separate_ranges
-from keras_qat.passes.substitute_activations import check_no_lookups, with_policy
-from keras_qat.passes.weight_schemes import follow_schemes
 from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme, get_scheme
 
@@ -78,8 +57,10 @@ def clone_model(
     >>> [type(layer).__name__ for layer in clone_model(model).layers]
     ['InputLayer', 'QConv2D']
     """
-    graph, log, _ = _rewritten(model, rewrites, skip_layers, activations)
-    return _build(graph, log, None, RewrittenModel, input_tensors)
+    options = Options(rewrites=rewrites, skip_layers=skip_layers, activations=activations)
+    conversion = Conversion(model, options)
+    conversion.run()
+    return conversion.build(RewrittenModel, input_tensors)
 
 
 @float32_policy()
@@ -159,113 +140,18 @@ def quantize_model(
     resolved, delay = get_scheme(scheme), checked_steps(quant_delay)
     if default_ranges_stats is not None:
         checked_default_range(default_ranges_stats)
-    wanted = Overrides(overrides or {})
-    graph, log, schemes = _rewritten(
-        model, rewrites, activations=activations, overrides=wanted, scheme=resolved
-    )
-    quantized = _build(
-        graph,
-        log,
-        resolved,
-        QuantizedModel,
-        delay=delay,
-        schemes=schemes,
+    options = Options(
+        scheme=resolved,
+        rewrites=rewrites,
+        activations=activations,
+        overrides=Overrides(overrides or {}),
         quantized_input_stats=quantized_input_stats,
     )
-    check_float_layers(quantized)
+    conversion = Conversion(model, options)
+    conversion.run()
+    quantized = conversion.build(QuantizedModel, delay=delay)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     if default_ranges_stats is not None:
         quantized.set_default_ranges(default_ranges_stats)
     return quantized
-
-
-def _rewritten(
-    model: keras.Model,
-    rewrites: Sequence[str] | None,
-    skip_layers: Sequence[str] = (),
-    activations: str = "exact",
-    overrides: Overrides | None = None,
-    scheme: Scheme | None = None,
-) -> tuple[Graph, tuple[Rewrite, ...], dict[str, Scheme | None]]:
-    """Reads a float model and runs the pipeline on it; also says the scheme of each node."""
-    passes = with_policy(select_rewrites(rewrites), activations)
-    if skip_layers:
-        passes = (inline_models, functools.partial(remove_layers, names=skip_layers), *passes)
-    graph = source = read_any_model(model)  # kept alive: operations are known by their ids
-    asked = overrides.schemes(source) if overrides is not None and scheme is not None else {}
-    if scheme is not None:
-        passes = with_borders(passes, asked, scheme)
-    for error in (*quantization_errors(model), *weight_errors(model), *input_errors(graph)):
-        raise error
-    graph, log = run_pipeline(graph, passes)
-    graph, schemes = remove_borders(graph, scheme)
-    if scheme is not None:
-        others = follow_schemes(source, graph, log, asked, scheme)
-        schemes |= {name: own for name, own in others.items() if schemes.get(name) is not None}
-    check_float(graph)
-    if activations != "exact":
-        floats = [name for name, own in schemes.items() if own is None and scheme is not None]
-        check_no_lookups(graph, except_for=floats)
-    if rewrites is not None:
-        check_left_out(graph, rewrites)
-    return graph, log, schemes
-
-
-def _build(
-    graph: Graph,
-    log: tuple[Rewrite, ...],
-    scheme: Scheme | None,
-    model_class: Any,
-    input_tensors: Any = None,
-    delay: int = 0,
-    schemes: Mapping[str, Scheme | None] | None = None,
-    quantized_input_stats: Any = None,
-) -> Any:
-    """Makes a model of a rewritten graph, with its weights."""
-    rewritten = make_layers(graph, scheme, schemes).check(after="make_layers")
-    if scheme is not None:
-        rewritten = quantize_inputs(
-            rewritten, scheme, quantized_input_stats, pixel_inputs(graph)
-        ).check(after="quantize_inputs")
-        rewritten = quantize_floats(rewritten, scheme).check(after="quantize_floats")
-        rewritten = separate_ranges(rewritten, scheme).check(after="separate_ranges")
-    if delay:
-        first = next(node for node in rewritten.nodes.values() if not node.is_input)
-        first.head.delay_steps = delay
-
-    _name_outputs(rewritten)
-    result = build_model(
-        rewritten,
-        model_class,
-        input_tensors=input_tensors,
-        after_call=functools.partial(carry_weights, graph),
-    )
-    result.rewrite_log = log
-    return result
-
-
-def carry_weights(graph: Graph, node: Node) -> None:
-    """Gives a built layer the weights of the Keras operations that it was made of.
-
-    Args:
-        graph: The graph that the layers were made of.
-        node: A node of what `make_layers` made of it.
-    """
-    source = graph.nodes.get(node.name)  # none for what was put in, such as an input's QUANTIZE
-    if source is not None and isinstance(source.head, QuantizedLayer):
-        copy_by_path(source.head, node.head)
-        node.head.trainable = source.head.trainable
-    elif source is not None and isinstance(node.head, QuantizedLayer):
-        node.head.carry_weights(source)
-
-
-def _name_outputs(graph: Graph) -> None:
-    """Tells layers what the outputs that they make are called."""
-    names: dict[int, set[str]] = {}
-    for edge, name in zip(graph.output_edges, graph.output_names, strict=True):
-        names.setdefault(id(graph.nodes[edge.node].head), set()).add(name)
-    for edge, name in zip(graph.output_edges, graph.output_names, strict=True):
-        layer = graph.nodes[edge.node].head
-        if len(names[id(layer)]) == 1 and name != layer.name:
-            layer.output_name = name

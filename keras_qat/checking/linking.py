@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_qat.checking.statistics import Statistics
-from keras_qat.cloning import carry_weights
+from keras_qat.conversion import carry_weights
 from keras_qat.errors import KerasQatError
 from keras_qat.graph import Graph, Node
 from keras_qat.layers.quantized_model import link_layers

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
-from keras_qat.errors import InvalidRewriteError
+from keras_qat.errors import InvalidGraphError, InvalidRewriteError, KerasQatError
 from keras_qat.graph import Graph, Node, label_of
+from keras_qat.graph.statements import first_line
 from keras_qat.layers.functions import function_of
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
@@ -36,8 +37,10 @@ from keras_qat.passes.write_quotients import write_quotients
 from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
+Pass = Callable[[Graph], Graph]
+
 # The float rewrite: from the user's model to one node for each operator.
-PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
+PIPELINE: tuple[Pass, ...] = (
     inline_models,
     open_drop_ins,
     split_separables,
@@ -67,7 +70,7 @@ PIPELINE: tuple[Callable[[Graph], Graph], ...] = (
 )
 
 # What changes the function runs only if it is named, as soon as the layers of the model are seen.
-OPTIONAL: tuple[Callable[[Graph], Graph], ...] = (drop_bias,)
+OPTIONAL: tuple[Pass, ...] = (drop_bias,)
 _BEFORE_OPTIONAL = PIPELINE.index(open_drop_ins) + 1
 
 # The names of what runs if none are given, for `rewrites=[*DEFAULT_REWRITES, "drop_bias"]`.
@@ -96,12 +99,12 @@ class Rewrite:
         return f"{self.rewrite}: {names}{functions}"
 
 
-def name_of(rewrite: Callable[[Graph], Graph]) -> str:
+def name_of(rewrite: Pass) -> str:
     """Returns the name of a pass, which may be a `functools.partial` of a function."""
     return getattr(rewrite, "func", rewrite).__name__
 
 
-def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Graph], ...]:
+def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
     """Returns the passes of some names, in the order of the pipeline.
 
     Args:
@@ -133,9 +136,35 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Callable[[Graph], Grap
     return tuple(rewrite for name, rewrite in known.items() if name in wanted)
 
 
-def run_pipeline(
-    graph: Graph, passes: Sequence[Callable[[Graph], Graph]]
-) -> tuple[Graph, tuple[Rewrite, ...]]:
+def run_pass(rewrite: Pass, graph: Graph) -> tuple[Graph, Graph]:
+    """Runs a pass, and checks the graph that it makes.
+
+    Args:
+        rewrite: The pass.
+        graph: The graph.
+
+    Returns:
+        The graph itself, and the graph that the pass made of it.
+
+    Raises:
+        InvalidGraphError: If the pass fails, or leaves the graph inconsistent.
+    """
+    name = name_of(rewrite)
+    try:
+        return graph, rewrite(graph).check(after=name)
+    except KerasQatError:
+        raise
+    except Exception as error:  # a defect here, or in what the user registered
+        raise InvalidGraphError(
+            f"The stage '{name}' fails on this model.",
+            layer=graph.name,
+            received=f"{type(error).__name__}: {first_line(error)}",
+            fix="This is a defect of the package, unless a function or layer that you registered "
+            "raised it: please report it with the model.",
+        ) from error
+
+
+def run_pipeline(graph: Graph, passes: Sequence[Pass]) -> tuple[Graph, tuple[Rewrite, ...]]:
     """Runs passes in order, checking the graph after each.
 
     Args:
@@ -146,13 +175,12 @@ def run_pipeline(
         The rewritten graph, and what was rewritten.
 
     Raises:
-        InvalidGraphError: If a pass left the graph inconsistent.
+        InvalidGraphError: If a pass fails, or leaves the graph inconsistent.
     """
     log: list[Rewrite] = []
     for rewrite in passes:
-        name = name_of(rewrite)
-        before, graph = graph, rewrite(graph).check(after=name)
-        log += compare_graphs(name, before, graph)
+        before, graph = run_pass(rewrite, graph)
+        log += compare_graphs(name_of(rewrite), before, graph)
     return graph, tuple(log)
 
 
