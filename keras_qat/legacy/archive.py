@@ -17,14 +17,14 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 _LARGEST_RATIO, _SMALL = 100, 2**26
 
 
-def check_archive(source: Source) -> int:
+def check_archive(source: Source) -> tuple[dict[str, Any], int]:
     """Looks at all of an archive that Keras will read.
 
     Args:
         source: The file.
 
     Returns:
-        How many numbers its weights are.
+        The configuration of the model, and how many numbers its weights are.
 
     Raises:
         InvalidFileError: If it is damaged, or of Keras 2.
@@ -45,7 +45,7 @@ def check_archive(source: Source) -> int:
         check_config(config, source)
         weights = _member(archive, _WEIGHTS)
     with open_hdf5(io.BytesIO(weights)) as file:
-        return sum(sizes(file))
+        return config, sum(sizes(file))
 
 
 def _json(archive: zipfile.ZipFile, name: str) -> Any:

@@ -1,56 +1,88 @@
-"""No more weights than the file holds: a wrong number in it must not fill the memory."""
+"""Bounds the memory that a file can ask for: a damaged number in it must not fill the machine."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
-import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state  # Keras has no public list of such variables
 
 from keras_qat.errors import InvalidFileError
 
-# What a model has besides its saved weights is small: counters, seeds.
-_SLACK = 4096
+# Keras builds some layers more than once: a `Bidirectional` makes three of the layer in it, and
+# saves two. Layers may also have weights that they compute instead of saving them.
+_COPIES, _UNSAVED = 4, 2**24
 _LARGEST_TENSOR = 2**36
-_LOCK = threading.RLock()
+_DEFERRED = "uninitialized_variables"
 
 
-@contextlib.contextmanager
-def weight_budget(elements: int) -> Iterator[None]:
-    """Lets layers make no more numbers than a file has for them.
+def check_budget(elements: int, make: Callable[[], Any]) -> None:
+    """Raises if a model would have many more weights than its file.
 
-    A damaged `units` would otherwise be a matrix that no machine can hold: Keras makes the
-    weights of a model before anything looks at the file's.
+    Keras makes the weights of a model before it reads those of the file. A damaged `units` would
+    be a matrix that no machine can hold. Here the model is made in a `keras.StatelessScope`, where
+    a variable has a shape but no value.
 
     Args:
         elements: How many numbers the file has.
+        make: Makes the model. An exception that it raises is left to the caller, who makes the
+            model again, with values.
 
     Raises:
-        InvalidFileError: In the block, from the layer that goes beyond.
+        InvalidFileError: If the variables have more than four times the numbers of the file, and
+            16 million more.
+
+    Example:
+    >>> make = lambda: keras.Sequential([keras.Input((10**6,)), keras.layers.Dense(10**6)])
+    >>> check_budget(1000, make)
+    Traceback (most recent call last):
+    keras_qat.errors.InvalidFileError: Its layers have more weights than the file holds. ...
     """
-    original, left = keras.layers.Layer.add_weight, elements + _SLACK
+    with _deferred_values() as variables, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(Exception):
+            make()
+    most = _COPIES * elements + _UNSAVED
+    if sum(math.prod(variable.shape) for variable in variables) > most:
+        largest = max(variables, key=lambda variable: math.prod(variable.shape))
+        raise InvalidFileError(
+            "Its layers have more weights than the file holds.",
+            layer=largest.path.rpartition("/")[0] or largest.name,
+            received=f"{largest.name} of shape {tuple(largest.shape)}",
+            expected=f"at most {most:,} numbers in all",
+        )
 
-    def add_weight(self, shape=None, *args, **kwargs):
-        nonlocal left
-        left -= math.prod(shape) if isinstance(shape, tuple | list) and None not in shape else 0
-        if left < 0 and shape is not None:
-            raise InvalidFileError(
-                "Its layers have more weights than the file holds.",
-                layer=self.name,
-                received=f"shape {tuple(shape)}",
-                expected=f"at most {elements:,} numbers in all",
-            )
-        return original(self, shape, *args, **kwargs)
 
-    with _LOCK:  # the class is everybody's
-        keras.layers.Layer.add_weight = add_weight
-        try:
-            yield
-        finally:
-            keras.layers.Layer.add_weight = original
+def without_state(config: Any) -> Any:
+    """Returns the configuration of a model without what has values as soon as it is made.
+
+    Args:
+        config: The configuration, as JSON was read. It is not changed.
+    """
+
+    def strip(part: dict[str, Any]) -> dict[str, Any]:
+        part.pop("compile_config", None)
+        return {**part, "stateful": False} if "stateful" in part else part
+
+    return json.loads(json.dumps(config), object_hook=strip)
+
+
+@contextlib.contextmanager
+def _deferred_values() -> Iterator[list[Any]]:
+    """Defers the values of the variables that this thread makes. Yields these variables."""
+    variables: list[Any] = []
+    before = global_state.get_global_attribute(_DEFERRED)
+    global_state.set_global_attribute(_DEFERRED, variables)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield variables
+    finally:  # Keras would give a value to each variable that is still listed
+        global_state.set_global_attribute(_DEFERRED, before)
 
 
 def check_sizes(name: Any, tensors: Any) -> None:

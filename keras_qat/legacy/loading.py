@@ -12,7 +12,7 @@ import keras
 
 from keras_qat.errors import InvalidFileError
 from keras_qat.legacy.archive import check_archive
-from keras_qat.legacy.budget import weight_budget
+from keras_qat.legacy.budget import check_budget, without_state
 from keras_qat.legacy.compiling import compile_as_saved
 from keras_qat.legacy.failures import about_file, check_is_file
 from keras_qat.legacy.hdf5 import (
@@ -92,17 +92,33 @@ def _load_hdf5(source: Source) -> keras.Model:
             check_stored(dataset)
         elements = sum(layer.elements for layer in layers)
     _check_ending(source, (".h5", ".hdf5"))
-    with weight_budget(elements):
-        model = _load_with_keras(source, compile=False)
+    check_budget(elements, lambda: _old_form(without_state(config), source))
+    model = _load_with_keras(source, compile=False)
     compile_as_saved(model, training, source)
     return model
 
 
 def _load_archive(source: Source) -> keras.Model:
-    elements = check_archive(source)
+    config, elements = check_archive(source)
     _check_ending(source, (".keras",))
-    with weight_budget(elements):
-        return _load_with_keras(source, compile=True)
+
+    def make() -> Any:
+        return keras.saving.deserialize_keras_object(
+            without_state(config),
+            custom_objects=dict(source.custom_objects),
+            safe_mode=source.safe_mode,
+        )
+
+    check_budget(elements, make)
+    return _load_with_keras(source, compile=True)
+
+
+def _old_form(config: Any, source: Source) -> keras.Model:
+    """Makes a model of the configuration that Keras 3 writes into `.h5`, which names no module."""
+    model_class = {"Sequential": keras.Sequential, "Functional": keras.Model}.get(
+        config["class_name"], source.custom(config["class_name"])
+    )
+    return model_class.from_config(config["config"], custom_objects=dict(source.custom_objects))
 
 
 def _load_with_keras(source: Source, compile: bool) -> keras.Model:

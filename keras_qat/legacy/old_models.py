@@ -8,7 +8,7 @@ import h5py
 import keras
 
 from keras_qat.errors import InvalidFileError
-from keras_qat.legacy.budget import weight_budget
+from keras_qat.legacy.budget import check_budget, without_state
 from keras_qat.legacy.building import build_old_model
 from keras_qat.legacy.compiling import compile_as_saved
 from keras_qat.legacy.hdf5 import SavedLayer, json_attribute, read_array, saved_layers
@@ -33,8 +33,9 @@ def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
     for part in (config, training):
         check_code(part, source)
     layers = saved_layers(file)
-    with weight_budget(sum(layer.elements for layer in layers)):
-        model = build_old_model(config, source)
+    elements = sum(layer.elements for layer in layers)
+    check_budget(elements, lambda: build_old_model(without_state(config), source))
+    model = build_old_model(config, source)
     if not model.built:
         raise InvalidFileError(
             "The file does not say the shape of the input.",
