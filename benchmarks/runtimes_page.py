@@ -52,9 +52,9 @@ both are exact fractions and only ties differ; at others up to {resized:.0f} % o
 by several steps. No integer operator does the same in both runtimes at the same cost; where that
 matters, use a factor of 2 or 4, or `interpolation="nearest"`, on which they agree.
 
-**Transposed convolutions** get the shape of their output from SHAPE and ADD, for the batch is
-dynamic. Such a TRANSPOSE_CONV agrees with the reference; with a constant shape, where XNNPACK takes
-it, it does not quite.
+**Transposed convolutions** get the shape of their output from SHAPE and ADD where the batch is
+dynamic. Such a TRANSPOSE_CONV agrees with the reference; with a constant shape, which it has in a
+file of [one batch size](targets.md#one-batch-size), XNNPACK takes it, and it does not quite.
 
 **TANH** and all functions without an exact operator are lookups by CAST, ADD and GATHER.
 

@@ -50,7 +50,9 @@ def batches(
         batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
 
     Yields:
-        A tuple with one array for each input, in the model's order.
+        A tuple with one array for each input, in the model's order. Batches for a model with a
+        fixed batch size are cut into pieces of it, and the last piece is filled up with copies of
+        its last sample.
 
     Raises:
         InvalidDataError: If there is no batch, or one has a wrong shape or type, or values that
@@ -61,15 +63,42 @@ def batches(
     >>> [batch[0].shape for batch in batches(np.zeros((40, 4)), model)]
     [(32, 4), (8, 4)]
     """
+    for batch, _ in counted_batches(data, model, steps=steps, batch_size=batch_size):
+        yield batch
+
+
+def counted_batches(
+    data: Any, model: TakesInputs, *, steps: int | None = None, batch_size: int = 32
+) -> Iterator[tuple[Batch, int]]:
+    """Yields each batch as `batches` does, with the number of its samples that are not copies.
+
+    Args:
+        data: As for `batches`.
+        model: The model.
+        steps: How many batches at most, before they are cut; None for all.
+        batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
+
+    Yields:
+        A tuple with one array for each input, and the number of samples.
+
+    Raises:
+        InvalidDataError: As `batches`.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((4,), batch_size=3), keras.layers.Dense(2)])
+    >>> [(len(x), count) for (x,), count in counted_batches(np.zeros((5, 4)), model)]
+    [(3, 3), (3, 2)]
+    """
     _check_counts(steps, batch_size)
     produced = 0
-    elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
+    fixed = fixed_batch_size(model)
+    elements = _elements(data, model, fixed or batch_size)
     for element in itertools.islice(elements, steps):
-        batch = _inputs(element, model)
-        yield tuple(
-            _checked(array, tensor, produced)
-            for array, tensor in zip(batch, model.inputs, strict=True)
+        batch = tuple(
+            _checked(array, tensor, produced, fixed)
+            for array, tensor in zip(_inputs(element, model), model.inputs, strict=True)
         )
+        yield from _pieces(batch, fixed)
         produced += 1
     if not produced:
         raise InvalidDataError(
@@ -112,7 +141,7 @@ def labelled_batches(
     """
     _check_counts(steps, batch_size)
     data = _as_keras_has_it(data, model)
-    elements = _elements(data, model, model.inputs[0].shape[0] or batch_size)
+    elements = _elements(data, model, fixed_batch_size(model) or batch_size)
     if targets is not None:
         elements = _with_targets(data, elements, model, targets, weights)
     elif weights is not None:
@@ -160,12 +189,38 @@ def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | 
     arrays = list(data.values()) if isinstance(data, Mapping) else data
     first = arrays[0] if isinstance(arrays, tuple | list) and len(arrays) else arrays
     if _is_array(first) and not isinstance(data, list):
-        size = model.inputs[0].shape[0] or batch_size
+        size = fixed_batch_size(model) or batch_size
         return -(-len(first) // size) if np.ndim(first) else None
     try:
-        return len(data)
+        return None if fixed_batch_size(model) else len(data)
     except TypeError:  # a generator, or a dataset of unknown size
         return None
+
+
+def fixed_batch_size(model: TakesInputs) -> int | None:
+    """Returns the batch size that all inputs of a model have; None if it is not fixed.
+
+    Args:
+        model: The model.
+
+    Example:
+    >>> fixed_batch_size(keras.Sequential([keras.Input((4,), batch_size=3)]))
+    3
+    """
+    sizes = {tuple(tensor.shape[:1]) for tensor in model.inputs}
+    return sizes.pop()[0] if len(sizes) == 1 and () not in sizes else None
+
+
+def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[Batch, int]]:
+    """Cuts a batch into pieces of a size; each with the number of samples that are not copies."""
+    total = len(batch[0])
+    if size is None:
+        yield batch, total
+        return
+    for start in range(0, total, size):
+        # Past the end stands the last sample again.
+        rows = np.minimum(np.arange(start, start + size), total - 1)
+        yield tuple(array[rows] for array in batch), min(size, total - start)
 
 
 def _check_counts(steps: int | None, batch_size: int) -> None:
@@ -293,10 +348,11 @@ def _is_array(value: Any) -> bool:
     )
 
 
-def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
+def _checked(value: Any, tensor: Any, position: int, fixed: int | None) -> np.ndarray:
     """Converts one input of a batch and checks type, shape and values."""
+    wanted = tuple(tensor.shape) if fixed is None else (None, *tensor.shape[1:])
     array = np.asarray(value)
-    if array.ndim == len(tensor.shape) - 1:
+    if array.ndim == len(wanted) - 1:
         array = array[None]
     where = f"Batch {position} of the data for an input"
     if array.dtype.kind not in "biuf":
@@ -308,15 +364,15 @@ def _checked(value: Any, tensor: Any, position: int) -> np.ndarray:
         )
     fits = (
         array.size
-        and array.ndim == len(tensor.shape)
-        and all(want in (None, have) for want, have in zip(tensor.shape, array.shape, strict=True))
+        and array.ndim == len(wanted)
+        and all(want in (None, have) for want, have in zip(wanted, array.shape, strict=True))
     )
     if not fits:
         raise InvalidDataError(
             f"{where} has the wrong shape.",
             layer=tensor.name,
             received=f"shape {array.shape}",
-            expected=f"shape {tuple(tensor.shape)}",
+            expected=f"shape {wanted}",
         )
     # Keras computes in float32: what is larger than its largest number is infinite there.
     with np.errstate(over="ignore"):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.data import batches, count_batches, labelled_batches
+from keras_qat.data import batches, count_batches, counted_batches, labelled_batches
 from keras_qat.errors import InvalidDataError
 
 X = np.arange(40, dtype="float32").reshape(10, 4)
@@ -148,6 +148,20 @@ def test_a_batch_has_a_size(size):
         list(batches(X, one_input(), batch_size=size))
     with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
         count_batches(X, one_input(), batch_size=size)
+
+
+def test_batches_of_a_fixed_size_are_cut_from_any_and_filled_up():
+    model = keras.Sequential([keras.Input((1,), batch_size=3), keras.layers.Dense(1)])
+    rows = np.arange(5.0)[:, None]
+    expected = [[0, 1, 2], [3, 4, 4]]
+    for data in (rows, [rows], ((part, None) for part in (rows,))):
+        found = [batch[0].ravel().tolist() for batch in batches(data, model)]
+        assert found == expected
+    parts = [batch[0].ravel().tolist() for batch in batches([rows[:2], rows[2:]], model)]
+    assert parts == [[0, 1, 1], [2, 3, 4]]
+    assert [count for _, count in counted_batches([rows[:2], rows[2:]], model)] == [2, 3]
+    with pytest.raises(InvalidDataError, match=r"Expected: shape \(None, 1\)"):
+        list(batches(np.zeros((3, 2)), model))
 
 
 def test_arrays_are_cut_to_the_batch_that_a_model_prescribes():

@@ -17,9 +17,9 @@ needs_vela = pytest.mark.skipif(
 )
 
 
-def compiled(model):
+def compiled(model, **options):
     data = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
-    return operators_of(compiled_by_vela(exported(quantized(randomized(model), data))))
+    return operators_of(compiled_by_vela(exported(quantized(randomized(model), data), **options)))
 
 
 def resnet8():
@@ -53,6 +53,21 @@ def test_resnet8_runs_on_the_npu_alone():
 def test_mobilenet_v2_runs_on_the_npu_alone():
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10)
     assert compiled(model) == ["CUSTOM"]
+
+
+def segmentation(batch_size=None):
+    """Down and up again with a skip connection, as U-Net does."""
+    image = keras.Input((16, 16, 3), batch_size=batch_size)
+    skip = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(skip)
+    x = layers.Conv2DTranspose(8, 3, strides=2, padding="same")(x)
+    return keras.Model(image, layers.Conv2D(2, 1)(layers.Concatenate()([x, skip])))
+
+
+@needs_vela
+@pytest.mark.parametrize("size, options", [(1, {}), (None, {"batch_size": 1})])
+def test_transposed_convolution_of_a_fixed_batch_runs_on_the_npu_alone(size, options):
+    assert compiled(segmentation(size), **options) == ["CUSTOM"]
 
 
 @needs_vela

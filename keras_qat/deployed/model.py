@@ -205,23 +205,19 @@ class LiteRTModel:
         print_summary(self.report, ends, counts)
 
     def _run(self, batch: Batch) -> list[np.ndarray]:
-        """Runs a batch; fills up the last one of a file whose batch is fixed."""
+        """Runs a batch."""
         size = len(batch[0])
-        fixed = next((t.shape[0] for t in self.inputs if t.shape and t.shape[0]), None)
-        missing = -size % fixed if fixed else 0
         arrays = [to_file_input(x, t) for x, t in zip(batch, self.inputs, strict=True)]
-        if missing:
-            arrays = [np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for a in arrays]
         results = self._runner.run(arrays)
         for tensor, result in zip(self.outputs, results, strict=True):
-            if result.shape[:1] != (size + missing,):
+            if result.shape[:1] != (size,):
                 raise LiteRTFormatError(
                     f"The output {tensor.name!r} does not have one row for each sample.",
-                    received=f"shape {result.shape} for {size + missing} samples",
+                    received=f"shape {result.shape} for {size} samples",
                     fix="Run the file with LiteRT's interpreter itself.",
                 )
         rows = zip(results, self.outputs, strict=True)
-        return [to_real(result[:size], tensor) for result, tensor in rows]
+        return [to_real(result, tensor) for result, tensor in rows]
 
     def _bar(
         self, x: Any, batch_size: int, verbose: int | str, steps: int | None

@@ -100,7 +100,7 @@ def _check_output(node: Node) -> None:
 
 
 def _output_shape(builder, x, shape):
-    """The operator takes its output's shape as a tensor, and a file does not know the batch."""
+    """The operator takes its output's shape as a tensor; it is a constant if the batch is fixed."""
     known = builder.operator(
         "SHAPE",
         (x,),
@@ -126,7 +126,7 @@ def _output_shape(builder, x, shape):
 class QConv2DTranspose(TransposedConvolution, keras.layers.Conv2DTranspose):
     """Transposed convolution with folded batch normalization: one TRANSPOSE_CONV.
 
-    A SHAPE and an ADD of int32 compute the shape of its output, for the batch is not known.
+    A SHAPE and an ADD of int32 compute the shape of its output, unless the batch is fixed.
 
     Args:
         *args: Arguments of `keras.layers.Conv2DTranspose`.

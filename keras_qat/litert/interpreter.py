@@ -106,7 +106,8 @@ class Runner:
         """Runs the model once over the whole of the arrays given.
 
         A dynamic dimension takes the arrays' size. Where the batch (the first dimension) is fixed
-        in the file, the arrays are cut into pieces of that size and the results joined.
+        in the file, the arrays are cut into pieces of that size and the results joined. The last
+        piece is filled up with copies of its last sample, whose results are left out.
 
         Args:
             arrays: One for each of `inputs`, of exactly its dtype, and of its shape but for
@@ -130,7 +131,7 @@ class Runner:
         arrays = [np.asarray(array) for array in arrays]
         self._check(arrays)
         pieces = [self._run_piece(piece) for piece in self._pieces(arrays)]
-        results = [_joined(parts) for parts in zip(*pieces, strict=True)]
+        results = [self._cut(_joined(parts), arrays) for parts in zip(*pieces, strict=True)]
         if self._expose_all:
             names = [details.name for details in self.inputs + self._read]
             self._tensors = dict(zip(names, arrays + results, strict=True))
@@ -185,13 +186,24 @@ class Runner:
             return [arrays]
         sizes = {size for want in wanted for size in want if size is not None}
         size, total = min(sizes), max(array.shape[0] for array in arrays if array.ndim)
-        if len(sizes) > 1 or set(given) != {(total,)} or size < 1 or total % size:
+        if len(sizes) > 1 or set(given) != {(total,)} or size < 1:
             raise InvalidDataError(
                 "The file's batch is fixed.",
-                expected=f"one multiple of it for all inputs: {[d.shape for d in self.inputs]}",
+                expected=f"as many samples for all inputs: {[d.shape for d in self.inputs]}",
                 received=f"shapes {[array.shape for array in arrays]}",
             )
-        return [[array[i : i + size] for array in arrays] for i in range(0, total, size)]
+        # Past the end stands the last sample again.
+        rows = np.minimum(np.arange(total + -total % size), total - 1).reshape(-1, size)
+        return [[array[piece] for array in arrays] for piece in rows]
+
+    def _cut(self, result: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
+        """Leaves out the results of samples that only fill up the last piece."""
+        size = next((d.shape[0] for d in self.inputs if d.shape and d.shape[0]), 1)
+        if not arrays or not arrays[0].ndim or not len(arrays[0]) % size:
+            return result
+        total = len(arrays[0])
+        rows, rest = divmod(len(result) * total, total + -total % size)
+        return result if rest else result[:rows]
 
     def _run_piece(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         shapes = [array.shape for array in arrays]

@@ -8,25 +8,26 @@ from collections.abc import Mapping
 from keras_qat.litert.types import Model, Tensor
 
 
-def unknown_sizes(model: Model) -> dict[Tensor, int]:
-    """Returns how large the unknown size of each tensor is when the model runs for one sample.
+def unknown_sizes(model: Model, batch_size: int = 1) -> dict[Tensor, int]:
+    """Returns how large the unknown size of each tensor is when the model runs for one batch.
 
-    It is 1, the batch, but behind a RESHAPE that merges the batch with other axes. Compilers for
-    accelerators plan with these shapes.
+    It is the size of the batch, but after a RESHAPE that merges the batch with other axes.
+    Compilers for accelerators plan with these shapes.
 
     Args:
         model: The model.
+        batch_size: The size of the batch.
 
     Returns:
-        The size for each computed tensor whose shape has an unknown one.
+        The size for each tensor that is computed or fed and whose shape has an unknown one.
     """
-    sizes: dict[Tensor, int] = {}
+    sizes = {tensor: batch_size for tensor in model.inputs.values() if None in tensor.shape}
     for operator in model.operators:
         batched = [x for x in operator.inputs if x is not None and None in x.shape]
         for output in operator.outputs:
             if None not in output.shape:
                 continue
-            size = sizes.get(batched[0], 1) if batched else 1
+            size = sizes.get(batched[0], batch_size) if batched else batch_size
             if operator.code == "RESHAPE" and batched:
                 elements = math.prod(static_shape(batched[0], sizes))
                 size = elements // math.prod(n for n in output.shape if n is not None)

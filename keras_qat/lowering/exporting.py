@@ -19,6 +19,8 @@ from keras_qat.layers import QuantizedModel
 from keras_qat.layers.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.quantized_model import missing_ranges
 from keras_qat.litert import Model, Tensor, write
+from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
+from keras_qat.lowering.batch_size import check_batch_size
 from keras_qat.lowering.builder import Builder
 from keras_qat.lowering.end_types import EndTypes, end_types
 from keras_qat.lowering.ends import (
@@ -41,6 +43,7 @@ def export_litert(
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
     target: str | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -48,8 +51,9 @@ def export_litert(
     with a DEQUANTIZE or a QUANTIZE exactly where a tensor passes from the one kind to the other.
 
     The file has one signature, `serving_default`, tensors named after the Keras layers, a
-    dynamic batch size and 16-byte aligned weights. The same model gives the same bytes. It is
-    written to a temporary file first, so that a failure leaves nothing behind.
+    dynamic batch size unless `batch_size` is given, and 16-byte aligned weights. The same model
+    gives the same bytes. It is written to a temporary file first, so that a failure leaves nothing
+    behind.
 
     Args:
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
@@ -72,6 +76,9 @@ def export_litert(
         target: Where the file is to run: `"litert"`, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`,
             see `docs/targets.md`; None for no check. If it would not run there, nothing is
             written; if some of it would run on the CPU, a `TargetFallbackWarning` says what.
+        batch_size: The size of every batch, such as 1: all shapes in the file are constants then,
+            as compilers for accelerators want them. By default it is that of the model's inputs,
+            and dynamic if these have none.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
@@ -82,8 +89,8 @@ def export_litert(
         InvalidInputStatsError: If `quantized_input_stats` is not understood, is about an input
             that the model does not have, or cannot be had without quantizing anew.
         KernelLimitError: If `quantized_input_stats` are such that LiteRT's SOFTMAX would abort.
-        ExportError: If the file cannot be written, or a type or the name of an input or output is
-            unknown.
+        ExportError: If the file cannot be written, a type or the name of an input or output is
+            unknown, or `batch_size` is not possible.
 
     Example:
     >>> import tempfile, keras, keras_qat, numpy as np
@@ -100,6 +107,7 @@ def export_litert(
         inference_output_type,
         default_ranges_stats,
         quantized_input_stats,
+        batch_size,
     )
     fallback = None if profile is None else check_runs(lowered, profile)
     write(lowered, filepath)
@@ -120,6 +128,7 @@ def lower_model(
     inference_output_type: EndTypes | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Any = None,
+    batch_size: int | None = None,
 ) -> Model:
     """Lowers a quantized model to LiteRT operators, in memory.
 
@@ -129,6 +138,7 @@ def lower_model(
         inference_output_type: Type of the outputs.
         default_ranges_stats: A range for the tensors that lack min/max data, see `export_litert`.
         quantized_input_stats: What the integers of inputs mean.
+        batch_size: The size of every batch; None for that of the model's inputs.
 
     Returns:
         The `keras_qat.litert.Model`.
@@ -139,7 +149,7 @@ def lower_model(
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood.
         KernelLimitError: If LiteRT's SOFTMAX would abort.
-        ExportError: If a type or a name is unknown.
+        ExportError: If a type or a name is unknown, or `batch_size` is not possible.
     """
     if not isinstance(model, QuantizedModel):
         raise NotQuantizedError(
@@ -148,6 +158,7 @@ def lower_model(
             fix="Pass what `keras_qat.quantize_model` returned.",
         )
     graph = read_model(model)
+    check_batch_size(batch_size, graph)
     output_names = output_names_of(graph)
     own, ids = own_type(graph), id_inputs(graph)
     input_types = end_types(
@@ -166,7 +177,7 @@ def lower_model(
     if lacking:  # only now are the operators known that the error names
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
     _check_softmax(lowered)
-    return lowered
+    return lowered if batch_size is None else fix_batch(lowered, int(batch_size))
 
 
 def _check_softmax(lowered: Model) -> None:
@@ -215,7 +226,8 @@ def _lower(
                 arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
     outputs = lower_outputs(builder, graph, tensors, output_types)
-    return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators)), tensors
+    lowered = Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
+    return fold_shapes(lowered), tensors
 
 
 def check_float_layers(model: QuantizedModel) -> None:

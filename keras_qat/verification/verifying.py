@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.data import Batch, batches
+from keras_qat.data import Batch, counted_batches
 from keras_qat.errors import InvalidDataError, KernelLimitError, NotQuantizedError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
@@ -89,7 +89,7 @@ def verify(
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
     graph = read_model(model)
-    for batch, ours, exact in _keras_values(model, batches(data, model)):
+    for batch, ours, exact in _keras_values(model, counted_batches(data, model)):
         report.samples += len(batch[0])
         if "reference" in runners:
             check_kernel_limits(model, ours)
@@ -133,7 +133,10 @@ def _output_names(model: QuantizedModel, runner: Runner) -> tuple[str, ...]:
         for node in graph.nodes.values()
         if not node.is_input and node.head.makes_operator and node.name not in runner.details
     ]
-    if missing or inputs != wanted or any(shapes.get(name) != outputs[name] for name in outputs):
+    fits = inputs.keys() == wanted.keys() and all(
+        _fits(shape, kept) for shape, kept in _paired(inputs, wanted) + _paired(outputs, shapes)
+    )
+    if missing or not fits:
         raise InvalidDataError(
             "The file is not one of this model.",
             received=f"a file with inputs {inputs} and outputs {outputs}, without {missing}",
@@ -141,6 +144,17 @@ def _output_names(model: QuantizedModel, runner: Runner) -> tuple[str, ...]:
             fix="Export the model again with `keras_qat.export_litert`.",
         )
     return tuple(outputs)
+
+
+def _paired(those: dict[str, Any], known: dict[str, Any]) -> list[tuple[Any, Any]]:
+    return [(shape, known.get(name)) for name, shape in those.items()]
+
+
+def _fits(shape: tuple[int | None, ...], of_model: tuple[int | None, ...] | None) -> bool:
+    """Whether a file's tensor has the shape of the model's, in which the batch may be unknown."""
+    if of_model is None or len(shape) != len(of_model):
+        return False
+    return all(want in (None, have) for have, want in zip(shape, of_model, strict=True))
 
 
 def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) -> None:
@@ -173,7 +187,7 @@ def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) ->
 
 
 def _keras_values(
-    model: QuantizedModel, data: Iterator[Batch]
+    model: QuantizedModel, data: Iterator[tuple[Batch, int]]
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """Yields each batch with every tensor's values, quantized and in float, by name."""
     graph, tensors = read_model(model), tensors_by_edge(model)
@@ -182,16 +196,22 @@ def _keras_values(
     sources = _sources(graph)
     quantized, exact = (keras.Model(model.inputs, outputs) for _ in range(2))
 
-    def values(taps, batch):
+    def values(taps, batch, count):
         arrays = keras.tree.flatten(taps.predict_on_batch(list(batch)))
+        arrays = [_first(array, count, len(batch[0])) for array in arrays]
         by_name = dict(zip(names, arrays, strict=True))
         return {name: by_name[source] for name, source in sources.items()}
 
-    for batch in data:
-        ours = values(quantized, batch)
+    for batch, count in data:
+        ours = values(quantized, batch, count)
         with float_mode():
-            real = values(exact, batch)
-        yield batch, ours, real
+            real = values(exact, batch, count)
+        yield tuple(array[:count] for array in batch), ours, real
+
+
+def _first(values: np.ndarray, count: int, size: int) -> np.ndarray:
+    """What a tensor has of the first samples of a batch, which others fill up to its size."""
+    return values[: len(values) * count // size] if len(values) % size == 0 else values
 
 
 def _compare(

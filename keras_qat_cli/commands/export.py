@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_qat_cli.arguments import number
+from keras_qat_cli.arguments import count, number
 from keras_qat_cli.console import Outcome
 
 HELP = "write a quantized model as a .tflite file"
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         help="write nothing that does not run there: litert, tflite-micro, ethos-u or edgetpu",
     )
+    parser.add_argument(
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help="size of every batch, so that all shapes are constants (default: dynamic)",
+    )
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -47,6 +53,7 @@ def run(options: argparse.Namespace) -> Outcome:
         inference_output_type=options.output_type,
         default_ranges_stats=options.default_range and tuple(options.default_range),
         target=options.target,
+        batch_size=options.batch_size,
     )
     report = keras_qat.inspect_litert(options.output)
     text = (

@@ -205,6 +205,8 @@ def test_export_writes_the_librarys_file(files, tmp_path, as_json):
     as_json("export", files["qat.keras"], "-o", tmp_path / "other.tflite", *options)
     model = keras_qat.LiteRTModel(tmp_path / "other.tflite")
     assert (model.inputs[0].dtype, model.outputs[0].dtype) == ("uint8", "float32")
+    as_json("export", files["qat.keras"], "-o", tmp_path / "fixed.tflite", "--batch-size", "2")
+    assert keras_qat.LiteRTModel(tmp_path / "fixed.tflite").inputs[0].shape[0] == 2
 
 
 def test_export_refuses_what_is_not_quantized(files, tmp_path, capsys):

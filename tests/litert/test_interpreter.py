@@ -162,12 +162,22 @@ def test_arrays_that_do_not_fit(conv_model, arrays, message):
         Runner(to_bytes(conv_model)).run(arrays)
 
 
-def test_no_multiple_of_the_fixed_batch():
-    x, y = Tensor("x", (2, 3), "float32"), Tensor("y", (2, 3), "float32")
-    runner = Runner(to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),))))
-    assert runner.run([np.ones((4, 3), np.float32)])[0].shape == (4, 3)
+def test_runner_fills_up_the_last_piece_of_a_fixed_batch():
+    x, y = Tensor("x", (2, 3), "float32"), Tensor("y", (6, 1), "float32")
+    sizes = Tensor("sizes", (2,), "int32", data=np.int32([6, 1]))
+    model = Model({"x": x}, {"y": y}, (Operator("RESHAPE", (x, sizes), (y,)),))
+    runner = Runner(to_bytes(model), expose_all=True)
+    for samples in (1, 3, 4):
+        data = np.arange(3 * samples, dtype="float32").reshape(-1, 3)
+        assert runner.run([data])[0].ravel().tolist() == data.ravel().tolist()
+        assert runner.tensors()["y"].shape == (3 * samples, 1)
+
+
+def test_runner_refuses_inputs_of_different_sizes_for_a_fixed_batch():
+    x, y, z = (Tensor(name, (2, 3), "float32") for name in "xyz")
+    runner = Runner(to_bytes(Model({"x": x, "y": y}, {"z": z}, (Operator("ADD", (x, y), (z,)),))))
     with pytest.raises(InvalidDataError, match="batch is fixed"):
-        runner.run([np.ones((3, 3), np.float32)])
+        runner.run([np.ones((4, 3), np.float32), np.ones((2, 3), np.float32)])
 
 
 def test_tensors_without_exposing_or_running(conv_model, conv_case):

@@ -1,0 +1,55 @@
+"""Checks the batch size that the caller of an export asks for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_qat.errors import ExportError
+from keras_qat.graph import Edge, Graph
+
+# A file states sizes as int32.
+_LARGEST = 2**31 - 1
+
+
+def check_batch_size(batch_size: Any, graph: Graph) -> None:
+    """Checks that a file of a model can have a batch size.
+
+    Args:
+        batch_size: The size of every batch, or None for no wish.
+        graph: The model.
+
+    Raises:
+        ExportError: If it is not a positive integer, is too large for the model's tensors, or the
+            model has a batch size that is another.
+    """
+    if batch_size is None:
+        return
+    is_integer = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    most = _LARGEST // max(_elements(graph), default=1)
+    if not is_integer or not 1 <= batch_size <= most:
+        raise ExportError(
+            "`batch_size` is not the size of a batch.",
+            received=f"batch_size={batch_size!r}",
+            expected=f"an integer from 1 to {most}, for this model",
+            fix="Pass batch_size=1, or leave it out for a dynamic batch.",
+        )
+    for name in graph.inputs:
+        own = graph.shape(Edge(name))[0]
+        if own not in (None, batch_size):
+            raise ExportError(
+                "The model has a batch size, and `batch_size` is another.",
+                layer=name,
+                received=f"batch_size={batch_size!r}",
+                expected=f"batch_size={own}, that of the input",
+                fix="Leave `batch_size` out, or build the model with "
+                f"`keras.Input(..., batch_size={batch_size})`.",
+            )
+
+
+def _elements(graph: Graph) -> list[int]:
+    """The number of elements of each tensor, for one sample."""
+    shapes = (shape for node in graph.nodes.values() for shape in node.shapes)
+    return [max(1, math.prod(size for size in shape if size is not None)) for shape in shapes]

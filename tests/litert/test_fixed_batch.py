@@ -1,0 +1,58 @@
+"""Models for one batch size, against shapes worked out by hand and the interpreter."""
+
+import numpy as np
+
+from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
+from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
+
+
+def constant(name, values):
+    return Tensor(name, np.shape(values), "int32", data=np.array(values, "int32"))
+
+
+def reshape(x, shape, name, sizes):
+    options = {"newShape": sizes.data}
+    return Operator(
+        "RESHAPE", (x, sizes), (Tensor(name, shape, "float32"),), 1, "ReshapeOptions", options
+    )
+
+
+def test_fix_batch_tells_two_shapes_of_one_constant_apart():
+    x, small = Tensor("x", (None, 2, 3), "float32"), Tensor("small", (None, 1, 3), "float32")
+    sizes = constant("sizes", [-1, 3])
+    operators = (reshape(x, (None, 3), "many", sizes), reshape(small, (None, 3), "few", sizes))
+    outputs = {each.outputs[0].name: each.outputs[0] for each in operators}
+    fixed = fix_batch(Model({"x": x, "small": small}, outputs, operators), 5)
+    assert [each.inputs[1].data.tolist() for each in fixed.operators] == [[10, 3], [5, 3]]
+    assert [each.options["newShape"].tolist() for each in fixed.operators] == [[10, 3], [5, 3]]
+    assert len({each.inputs[1].name for each in fixed.operators}) == 2
+    arrays = [np.zeros((5, 2, 3), "float32"), np.zeros((5, 1, 3), "float32")]
+    assert [y.shape for y in Runner(to_bytes(fixed)).run(arrays)] == [(10, 3), (5, 3)]
+
+
+def shape_plus(addend):
+    """A model that computes a shape for a RESHAPE."""
+    x, y = Tensor("x", (2, 6), "float32"), Tensor("y", (4, 3), "float32")
+    known, larger = Tensor("known", (2,), "int32"), Tensor("larger", (2,), "int32")
+    operators = (
+        Operator("SHAPE", (x,), (known,), 1, "ShapeOptions", {"outType": "INT32"}),
+        Operator("ADD", (known, addend), (larger,), 1, "AddOptions"),
+        Operator("RESHAPE", (x, larger), (y,)),
+    )
+    return Model({"x": x}, {"y": y}, operators)
+
+
+def test_fold_shapes_computes_what_litert_computes():
+    model, x = shape_plus(constant("addend", [2, -3])), np.float32([range(6), range(6)])
+    folded = fold_shapes(model)
+    assert [each.code for each in folded.operators] == ["RESHAPE"]
+    assert folded.operators[0].inputs[1].data.tolist() == [4, 3]
+    results = [Runner(to_bytes(each)).run([x])[0].tolist() for each in (model, folded)]
+    assert results[0] == results[1]
+
+
+def test_fold_shapes_leaves_what_is_not_known():
+    addend = Tensor("addend", (2,), "int32")
+    model = shape_plus(addend)
+    model = Model({**model.inputs, "addend": addend}, model.outputs, model.operators)
+    assert [each.code for each in fold_shapes(model).operators] == ["ADD", "RESHAPE"]
