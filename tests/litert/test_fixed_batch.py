@@ -43,7 +43,7 @@ def shape_plus(addend):
 
 
 def test_fold_shapes_computes_what_litert_computes():
-    model, x = shape_plus(constant("addend", [2, -3])), np.float32([range(6), range(6)])
+    model, x = shape_plus(constant("addend", [2, -3])), np.array([range(6), range(6)], "float32")
     folded = fold_shapes(model)
     assert [each.code for each in folded.operators] == ["RESHAPE"]
     assert folded.operators[0].inputs[1].data.tolist() == [4, 3]

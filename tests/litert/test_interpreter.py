@@ -164,7 +164,7 @@ def test_arrays_that_do_not_fit(conv_model, arrays, message):
 
 def test_runner_fills_up_the_last_piece_of_a_fixed_batch():
     x, y = Tensor("x", (2, 3), "float32"), Tensor("y", (6, 1), "float32")
-    sizes = Tensor("sizes", (2,), "int32", data=np.int32([6, 1]))
+    sizes = Tensor("sizes", (2,), "int32", data=np.array([6, 1], "int32"))
     model = Model({"x": x}, {"y": y}, (Operator("RESHAPE", (x, sizes), (y,)),))
     runner = Runner(to_bytes(model), expose_all=True)
     for samples in (1, 3, 4):

@@ -80,7 +80,7 @@ def offsets_of(content, field):
 
 def test_equal_quantization_parameters_are_stored_once():
     def tensor(name, scales):
-        scale = np.float32(scales)
+        scale = np.array(scales, "float32")
         grid = Quantization(scale, np.zeros(scale.size, "int64"))
         return Tensor(name, (3, 1), "int8", grid)
 
@@ -97,7 +97,7 @@ def test_equal_quantization_parameters_are_stored_once():
 def test_equal_constants_share_a_buffer():
     x, y, z = (Tensor(name, (1, 2), "int32") for name in "xyz")
     a, b, c = (
-        Tensor(n, (1, 2), "int32", data=np.int32([[1, v]]))
+        Tensor(n, (1, 2), "int32", data=np.array([[1, v]], "int32"))
         for n, v in zip("abc", (2, 2, 3), strict=True)
     )
     ends = Tensor("w", (1, 2), "int32")
@@ -110,7 +110,7 @@ def test_equal_constants_share_a_buffer():
     written = schema.ModelT.InitFromPackedBuf(content)
     buffers = {t.name: t.buffer for t in written.subgraphs[0].tensors}
     assert buffers[b"a"] == buffers[b"b"] != buffers[b"c"]
-    assert Runner(content).run([np.int32([[0, 0]])])[0].tolist() == [[1, 3]]
+    assert Runner(content).run([np.zeros((1, 2), "int32")])[0].tolist() == [[1, 3]]
 
 
 def test_options_by_name():
