@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -74,7 +74,7 @@ class Conversion:
         source: The graph of the model, as it was read. Operations are known by their `id`, so that
             the graph has to live as long as the conversion.
         graph: The graph of Keras operations after the passes that have run.
-        made: The graph of quantized layers, once `make_layers` has run.
+        made: The graph of quantized layers; None until `make_layers` has run.
         log: The rewrites that the passes did.
         schemes: The scheme of each node, None for float, once `rewrite` has run.
 
@@ -90,7 +90,8 @@ class Conversion:
         if options.skip_layers:
             remove = functools.partial(remove_layers, names=options.skip_layers)
             passes = (inline_models, remove, *passes)
-        self.source = self.graph = self.made = read_any_model(model)
+        self.source = self.graph = read_any_model(model)
+        self.made: Graph | None = None
         self.log: list[Rewrite] = []
         self.schemes: dict[str, Scheme | None] = {}
         self._model, self._options = model, options
@@ -166,7 +167,8 @@ class Conversion:
         """
         scheme = self._options.scheme
         make = functools.partial(make_layers, scheme=scheme, schemes=self.schemes)
-        self.graph, self.made = run(make, self.graph)
+        self.graph, made = run(make, self.graph)
+        self.made = made
         if scheme is None:
             return
         pixels, stats = pixel_inputs(self.graph), self._options.quantized_input_stats
@@ -177,7 +179,8 @@ class Conversion:
             functools.partial(quantize_floats, scheme=scheme),
             functools.partial(separate_ranges, scheme=scheme),
         ):
-            _, self.made = run(each, self.made)
+            _, made = run(each, made)
+            self.made = made
 
     def build(self, model_class: Any, input_tensors: Any = None, delay: int = 0) -> Any:
         """Builds a model of the layers, with the weights of the source model.
@@ -190,12 +193,13 @@ class Conversion:
         Raises:
             UnsupportedLayerError: If a layer refuses the shapes of its inputs.
         """
+        made = cast(Graph, self.made)
         if delay:
-            first = next(node for node in self.made.nodes.values() if not node.is_input)
+            first = next(node for node in made.nodes.values() if not node.is_input)
             first.head.delay_steps = delay
-        _name_outputs(self.made)
+        _name_outputs(made)
         result = build_model(
-            self.made,
+            made,
             model_class,
             input_tensors=input_tensors,
             after_call=functools.partial(carry_weights, self.graph),

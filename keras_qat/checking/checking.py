@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from keras import tree
 
 from keras_qat.backend import float32_policy
 from keras_qat.checking.findings import Finding, error_finding
-from keras_qat.checking.linking import LinkedModel, build_layers
+from keras_qat.checking.linking import LinkedModel
 from keras_qat.checking.operators import (
     differing_runtimes,
     standalone_activations,
@@ -23,25 +22,15 @@ from keras_qat.checking.rows import rows_of, rows_of_quantized
 from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import target_findings
 from keras_qat.checking.tensors import weight_findings, wide_activations
-from keras_qat.checking.trial import Trial
+from keras_qat.checking.trial import Exhausted, Trial
+from keras_qat.conversion import Conversion, Options
 from keras_qat.data import Batch, batches
-from keras_qat.errors import MissingRangeError, UnsupportedLayerError
+from keras_qat.errors import KerasQatError, MissingRangeError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, read_model
-from keras_qat.graph.soundness import (
-    check_float,
-    input_errors,
-    quantization_errors,
-    weight_errors,
-)
-from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedModel
-from keras_qat.passes import PIPELINE, Rewrite
 from keras_qat.passes.inline_models import inline_models
-from keras_qat.passes.make_layers import make_layers
-from keras_qat.passes.pipeline import compare_graphs, name_of
-from keras_qat.passes.pixel_inputs import pixel_inputs
-from keras_qat.passes.quantize_inputs import quantize_inputs
-from keras_qat.passes.separate_ranges import separate_ranges
+from keras_qat.passes.overrides import Overrides
+from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.targets import Target, get_target
 
@@ -64,13 +53,19 @@ def check(
     *,
     calibration_data: Any = None,
     target: str | None = None,
+    rewrites: Sequence[str] | None = None,
+    activations: str = "exact",
+    overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
 ) -> CheckReport:
     """Says what each layer of a model will become, and what stands in the way.
 
-    Nothing is trained or calibrated, and the model is not changed: the passes of `quantize_model`
-    run, each layer that has no integer form is noted instead of raised, and the layers that are
-    made are looked at. Findings of level `"error"` are what `quantize_model` raises, in the same
-    words; docs/findings.md lists the warnings.
+    Nothing is trained or calibrated, and the model is not changed: the stages of `quantize_model`
+    run, and the layers that they make are looked at. There are findings of level `"error"` exactly
+    if `quantize_model` raises with the same options, and the first of them has its words. More of
+    them are listed as far as they are found in about twice the time that the first one took;
+    `is_complete` of the report says whether the search came to its end. docs/findings.md lists the
+    warnings.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed; or a quantized model,
@@ -82,6 +77,10 @@ def check(
         target: Where the file is to run, such as `"tflite-micro"`, see `export_litert`: each
             operator that does not run there is a finding. One limit is about ranges, and needs
             `calibration_data`: RELU6 of `"tflite-micro"`.
+        rewrites: As in `quantize_model`; so are the next three. A quantized model has its own.
+        activations: What becomes of activations that LiteRT has no integer operator for.
+        overrides: Layers that get another scheme, or None to stay in float.
+        quantized_input_stats: What the integers of inputs mean.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.
@@ -90,6 +89,9 @@ def check(
         InvalidModelError: If the model is not built, or has quantized layers without being a
             quantized model.
         InvalidSchemeError: If the scheme is unknown.
+        InvalidRewriteError: If there is no rewrite of a name, or no such policy for activations.
+        InvalidOverrideError: If a key of `overrides` matches no layer, or a value is no scheme.
+        InvalidInputStatsError: If `quantized_input_stats` is not understood.
         InvalidDataError: If the data does not fit.
         InvalidTargetError: If there is no profile of `target`.
 
@@ -105,36 +107,68 @@ def check(
     if isinstance(model, QuantizedModel):
         return _check_quantized(model, calibration_data, profile)
     resolved = get_scheme(scheme)
+    options = Options(
+        scheme=resolved,
+        rewrites=rewrites,
+        activations=activations,
+        overrides=Overrides(overrides or {}),
+        quantized_input_stats=quantized_input_stats,
+    )
+    return _check_float(model, resolved, options, calibration_data, profile)
+
+
+def _check_float(
+    model: keras.Model,
+    scheme: Scheme,
+    options: Options,
+    calibration_data: Any,
+    profile: Target | None,
+) -> CheckReport:
     try:
-        graph = read_any_model(model)
+        conversion = Conversion(model, options)
     except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
-        return CheckReport(model.name, resolved.name, (), (error_finding(error),), ())
-    data = _batches(graph, calibration_data)
-    errors: list = [
-        *quantization_errors(model),
-        *weight_errors(model),
-        *input_errors(graph),
-    ]
-    inlined = inline_models(graph)
-    check_float(inlined)
-    trial = Trial()
-    log: list[Rewrite] = []
-    for rewrite in PIPELINE:
-        before, graph = trial.run(rewrite, graph)
-        log += compare_graphs(name_of(rewrite), before, graph)
-    made = _made(trial, graph, resolved)
-    errors += trial.errors
-    if not errors:  # what layers refuse would follow from an error that is known
-        errors += build_layers(made, graph)
-    linked = None if errors else _linked(made, data)
+        return CheckReport(model.name, scheme.name, (), (error_finding(error),), ())
+    data = _batches(conversion.source, calibration_data)
+    inlined = inline_models(conversion.source)
+    trial = Trial(inlined)
+    errors, is_complete = _convert(conversion, trial)
+    if not errors:
+        try:
+            conversion.build(QuantizedModel)
+        except KerasQatError as error:
+            errors = [error]
+    made = conversion.made or trial.stand_ins(conversion.graph)
+    linked = None if errors else _linked(with_known_shapes(made), data)
     ranges = tensor_ranges(made, {} if linked is None else linked.statistics, is_quantized=False)
+    log = conversion.log
     return CheckReport(
         model=model.name,
-        scheme=resolved.name,
-        layers=tuple(rows_of(inlined, log, graph, made, ranges)),
+        scheme=scheme.name,
+        layers=tuple(rows_of(inlined, log, conversion.graph, made, ranges)),
         findings=(*map(error_finding, errors), *_findings(linked, profile)),
         rewrites=tuple(log),
+        is_complete=is_complete,
     )
+
+
+def _convert(conversion: Conversion, trial: Trial) -> tuple[list[KerasQatError], bool]:
+    """Runs the stages up to the first error and on past it as far as it goes.
+
+    Returns:
+        The errors, and whether the last stage was reached.
+    """
+    errors = list(conversion.model_errors())
+    if errors:  # what layers refuse would follow from an error that is known
+        return errors, False
+    try:
+        conversion.rewrite(trial.run)
+        conversion.make_layers(trial.run)
+    except Exhausted:
+        pass
+    except Exception:
+        if not trial.errors:
+            raise
+    return trial.errors, conversion.made is not None
 
 
 def _check_quantized(
@@ -157,16 +191,6 @@ def _lacking(model: QuantizedModel) -> Iterator[Finding]:
         model.check_ranges()
     except MissingRangeError as error:
         yield error_finding(error)
-
-
-def _made(trial: Trial, graph: Graph, scheme: Scheme) -> Graph:
-    """Makes layers of a rewritten graph."""
-    _, made = trial.run(functools.partial(make_layers, scheme=scheme), graph)
-    pixels = frozenset() if trial.errors else pixel_inputs(graph)
-    quantized = functools.partial(quantize_inputs, scheme=scheme, pixels=pixels)
-    _, made = trial.run(quantized, made)
-    # The range of what is refused is not known.
-    return made if trial.errors else separate_ranges(made, scheme)
 
 
 def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:

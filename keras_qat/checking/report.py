@@ -66,6 +66,8 @@ class CheckReport:
         layers: A row for each layer and operation of the model, those of nested models too.
         findings: What stands in the way, the errors first, and what costs speed or accuracy.
         rewrites: What the passes rewrite, as in the `rewrite_log` of a quantized model.
+        is_complete: Whether all stages were run, so that all errors are listed. If not, more may
+            show once these are mended, and `becomes` of the layers is not known.
     """
 
     model: str
@@ -73,6 +75,7 @@ class CheckReport:
     layers: tuple[CheckedLayer, ...]
     findings: tuple[Finding, ...]
     rewrites: tuple[Rewrite, ...]
+    is_complete: bool = True
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -101,7 +104,8 @@ class CheckReport:
         found = f" {' and '.join(counts)}, see above." if counts else ""
         if self.ok:
             return f"OK: {len(self.layers)} layers become {len(made)} in {self.scheme}.{found}"
-        return f"NOT OK:{found}"
+        more = "" if self.is_complete else " More may show once these are mended: check again."
+        return f"NOT OK:{found}{more}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain Python values, for programs."""
@@ -142,7 +146,7 @@ class CheckReport:
         for heading in ("layer", "class", "becomes", "LiteRT operators", "rewritten by", "ranges"):
             table.add_column(heading, overflow="fold")
         for row in self.layers:
-            table.add_row(*_cells(row))
+            table.add_row(*_cells(row, "nothing" if self.is_complete else "not known"))
         console.print(table, markup=False)
         for heading, found in (("Errors", self.errors), ("Warnings", self.warnings)):
             for line in _listed(heading, found):
@@ -161,10 +165,10 @@ def _listed(heading: str, findings: Sequence[Finding]) -> Iterator[str]:
             yield f"  To fix it: {finding.fix}"
 
 
-def _cells(row: CheckedLayer) -> tuple[str, ...]:
-    """A row of the table."""
+def _cells(row: CheckedLayer, without: str) -> tuple[str, ...]:
+    """A row of the table; `without` is said of a layer that becomes none."""
     operators = dict.fromkeys(name for made in row.becomes for name in made.operators)
-    nothing = "no integer form" if row.refused else "nothing"
+    nothing = "no integer form" if row.refused else without
     becomes = ", ".join(map(str, row.becomes)) or nothing
     is_one = len(row.tensors) == 1
     ranges = [str(each) if is_one else f"{each.tensor}: {each}" for each in row.tensors]

@@ -1,29 +1,84 @@
-"""Running passes on a model that they may refuse in several places."""
+"""Running the stages of `quantize_model` beyond what they refuse, to find more errors."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
-from keras_qat.errors import UnsupportedLayerError
+import keras
+
+from keras_qat.errors import InvalidGraphError, KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node
+from keras_qat.graph.reading import inner_layers
 from keras_qat.layers import QuantizedLayer, find_slice
-from keras_qat.passes.pipeline import name_of
+from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.make_layers import make_layers
+from keras_qat.passes.open_layers import open_layers
+from keras_qat.passes.pipeline import Pass, run_pass
+from keras_qat.passes.quantize_inputs import quantize_floats
+from keras_qat.passes.rewriting import attempt
+from keras_qat.passes.separate_ranges import separate_ranges
+
+# The type and the range of what a stand-in computes are not known.
+_OF_RANGES = (quantize_floats, separate_ranges)
+# How much longer than the way to the first error the search for more may take.
+_PATIENCE = 2
+# Times relative to that of reading an operation: of tracing a layer, of writing another operation
+# in the place of one, and of making a quantized layer.
+_TRACED, _WRITTEN, _MADE = 3, 5, 6
+# The least time of a conversion, in the same unit.
+_START = 10
 
 
-class Refused(QuantizedLayer):
-    """Stands for a layer that has no integer form, so that the passes leave it alone."""
+class Exhausted(Exception):
+    """The search ends before the last stage."""
 
-    operators = ()
+
+class Refused:
+    """Stands for a layer that has no integer form: an operation that no pass knows.
+
+    Args:
+        node: The call that it stands for.
+    """
+
+    scheme = fixed_parameters = None
+    shares_range = takes_indices = False
+    makes_operator = True
+
+    def __init__(self, node: Node):
+        self.name = node.name
+        self._outputs = list(zip(node.shapes, node.dtypes, strict=True))
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the outputs of the call that it stands for."""
+        return [keras.KerasTensor(shape, dtype) for shape, dtype in self._outputs]
 
 
 class Trial:
-    """Runs passes, and notes each layer that they refuse."""
+    """Runs passes as `quantize_model` does up to the first error, then on past it.
 
-    def __init__(self):
-        self.errors: list[UnsupportedLayerError] = []
+    The first error is that of `quantize_model`, since up to it nothing differs. After it each
+    layer that is refused is replaced by a stand-in, once, and the search takes at most
+    `_PATIENCE` times the work that was done before: it is counted in Keras operations that are
+    read or made, so that the result does not depend on the machine.
 
-    def run(self, rewrite: Callable[[Graph], Graph], graph: Graph) -> tuple[Graph, Graph]:
+    Args:
+        source: The graph as it was read, nested models opened.
+
+    Attributes:
+        errors: What was refused.
+        work: How much was done.
+    """
+
+    def __init__(self, source: Graph):
+        self.errors: list[KerasQatError] = []
+        self.work = _START + len(source.nodes)
+        self._limit: int | None = None
+        self._refused: dict[int, Any] = {}  # by the `id` of operations, which are kept alive
+
+    def run(self, rewrite: Pass, graph: Graph) -> tuple[Graph, Graph]:
         """Runs a pass; what it refuses is replaced before.
 
         Args:
@@ -32,42 +87,149 @@ class Trial:
 
         Returns:
             The graph with what was replaced, and what the pass made of it.
+
+        Raises:
+            Exhausted: If the pass cannot be run past an error, or the work is done.
+            KerasQatError: If an argument is wrong: it is not about a layer.
         """
+        function = getattr(rewrite, "func", rewrite)
+        if self.errors and function in _OF_RANGES:
+            return graph, graph
+        if function is make_layers and not self._can_spend(sum(map(_making, _calls(graph)))):
+            self._patient(rewrite)(_without_slices(graph))
+            raise Exhausted
         while True:
             try:
-                return graph, rewrite(graph).check(after=name_of(rewrite))
-            except UnsupportedLayerError as error:
-                self.errors.append(error)
-                graph = _without_culprit(graph, rewrite, error)
+                _, made = run_pass(self._patient(rewrite), graph)
+            except (UnsupportedLayerError, InvalidGraphError) as error:
+                graph = self._past(error, graph)
+            except KerasQatError:
+                if self.errors:
+                    raise Exhausted from None
+                raise
+            else:
+                before = _with_stand_ins(graph, made)
+                if function not in (inline_models, *_COSTS):
+                    self._spend(_WRITTEN * _new_operations(before, made))
+                return before, made
 
+    def stand_ins(self, graph: Graph) -> Graph:
+        """Returns a graph of stand-ins alone: all that is known if no layers were made.
 
-def _without_culprit(
-    graph: Graph, rewrite: Callable[[Graph], Graph], error: UnsupportedLayerError
-) -> Graph:
-    """Replaces the layer that a pass refuses, also where the error is about one inside it."""
-    named = graph.nodes.get(error.layer or "")
-    if named is not None:
-        return _replaced(graph, named)
-    for node in graph.nodes.values():
-        if node.is_input or find_slice(node.operations) is not None:
-            continue
-        without = _replaced(graph, node)
+        Args:
+            graph: The last graph that was made.
+        """
+        kept = {
+            name: node if isinstance(node.head, Refused) else _stand_in(node)
+            for name, node in graph.nodes.items()
+            if isinstance(node.head, Refused) or id(node.head) in self._refused
+        }
+        return dataclasses.replace(graph, nodes=kept, inputs=(), outputs=[], input_structure=[])
+
+    def _patient(self, rewrite: Any) -> Pass:
+        """The pass, which goes on after each node that it refuses if it can."""
+        cost = _COSTS.get(getattr(rewrite, "func", rewrite))
+        if cost is None:
+            return rewrite
+        return functools.partial(rewrite, attempt=functools.partial(self._attempt, cost))
+
+    def _attempt(
+        self, cost: Callable[[Node], int], node: Node, make: Callable[[], list[Node]]
+    ) -> list[Node]:
+        if isinstance(node.head, Refused):
+            return [node]
+        if id(node.head) in self._refused:
+            return [_stand_in(node)]
+        self._spend(cost(node))
         try:
-            rewrite(without)
-        except UnsupportedLayerError as other:
-            if str(other) == str(error):
-                continue
-        return without
-    raise error
+            return attempt(node, make)
+        except UnsupportedLayerError as error:
+            self._note(error, node)
+            return [_stand_in(node)]
+
+    def _spend(self, work: int) -> None:
+        if not self._can_spend(work):
+            raise Exhausted
+        self.work += work
+
+    def _can_spend(self, work: int) -> bool:
+        return self._limit is None or self.work + work <= self._limit
+
+    def _note(self, error: KerasQatError, node: Node | None) -> None:
+        self.errors.append(error)
+        if self._limit is None:
+            self._limit = self.work * (1 + _PATIENCE)
+        if node is not None:
+            self._refused[id(node.head)] = node.head
+
+    def _past(self, error: KerasQatError, graph: Graph) -> Graph:
+        """The graph without the layer that a pass refuses."""
+        culprit = graph.nodes.get(error.layer or "")
+        is_known = culprit is None or isinstance(culprit.head, Refused) or culprit.is_input
+        if is_known and self.errors:
+            raise Exhausted  # it follows from an error before, which stands for it
+        self._note(error, culprit)
+        if culprit is None or is_known:
+            raise Exhausted
+        self._spend(len(graph.nodes))
+        return _without_culprit(graph, culprit)
 
 
-def _replaced(graph: Graph, culprit: Node) -> Graph:
-    """The graph with a stand-in for all calls of a layer."""
-    stand_in = Refused(name=culprit.name)
+def _calls(graph: Graph) -> list[Node]:
+    calls = (node for node in graph.nodes.values() if not node.is_input)
+    return [node for node in calls if not isinstance(node.head, Refused)]
+
+
+def _making(node: Node) -> int:
+    """The work of making a layer for a node: none if no slice takes the node."""
+    is_made = isinstance(node.head, QuantizedLayer) or find_slice(node.operations) is not None
+    return _MADE if is_made else 0
+
+
+# The passes that take each layer by itself, and the work for a layer.
+_COSTS: dict[Any, Callable[[Node], int]] = {
+    open_layers: lambda node: _TRACED * inner_layers(node.head),
+    make_layers: _making,
+}
+
+
+def _without_slices(graph: Graph) -> Graph:
+    """A graph of the calls alone that `make_layers` refuses, which takes no time."""
+    kept = {node.name: node for node in _calls(graph) if not _making(node)}
+    return dataclasses.replace(graph, nodes=kept, inputs=(), outputs=[], input_structure=[])
+
+
+def _stand_in(node: Node) -> Node:
+    """A node that makes the same tensors of the same ones, and that no pass knows."""
+    return dataclasses.replace(
+        node,
+        operations=(Refused(node),),
+        arguments=(list(node.inputs), {}),
+        activation_split=False,
+        input_affine=None,
+    )
+
+
+def _without_culprit(graph: Graph, culprit: Node) -> Graph:
+    """The graph with stand-ins for all calls of a layer."""
     nodes = [
-        dataclasses.replace(node, operations=(stand_in,), activation_split=False)
-        if node.operations == culprit.operations
-        else node
-        for node in graph.nodes.values()
+        _stand_in(node) if node.head is culprit.head else node for node in graph.nodes.values()
     ]
     return graph.replace(nodes, {})
+
+
+def _with_stand_ins(graph: Graph, made: Graph) -> Graph:
+    """The graph that a pass took, as if it had had the stand-ins that the pass put in."""
+    found = {name: node for name, node in made.nodes.items() if isinstance(node.head, Refused)}
+    if not found.keys() & graph.nodes.keys():
+        return graph
+    nodes = [
+        dataclasses.replace(node, operations=found[name].operations) if name in found else node
+        for name, node in graph.nodes.items()
+    ]
+    return graph.replace(nodes, {})
+
+
+def _new_operations(before: Graph, after: Graph) -> int:
+    known = {id(op) for node in before.nodes.values() for op in node.operations}
+    return len({id(op) for node in after.nodes.values() for op in node.operations} - known)

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_qat.errors import InvalidModelError
+from keras_qat.errors import InvalidModelError, KerasQatError, UnsupportedLayerError
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
+from keras_qat.graph.statements import first_line
 
 
 def build_model(
@@ -38,6 +39,7 @@ def build_model(
 
     Raises:
         InvalidModelError: If the input tensors are not like the graph's inputs.
+        UnsupportedLayerError: If a layer cannot be called on its inputs.
 
     Example:
     >>> from keras_qat.graph import read_model
@@ -49,9 +51,7 @@ def build_model(
     for node in graph.nodes.values():
         if Edge(node.name) in tensors:
             continue
-        results = _call(node, tensors)
-        if after_call is not None:
-            after_call(node)
+        results = _built(node, tensors, after_call)
         tensors.update({Edge(node.name, i): t for i, t in enumerate(tree.flatten(results))})
 
     def to_tensor(edge):
@@ -102,6 +102,26 @@ def _is_structured(input_tensors: Any, graph: Graph) -> bool:
 def _fits(shape: Any, like: Any) -> bool:
     """Whether a shape is another one, in which an unknown size may be a known one."""
     return len(shape) == len(like) and all(b in (None, a) for a, b in zip(shape, like, strict=True))
+
+
+def _built(node: Node, tensors: dict[Edge, Any], after_call: Callable[[Node], None] | None) -> Any:
+    try:
+        results = _call(node, tensors)
+        if after_call is not None:
+            after_call(node)
+    except KerasQatError:
+        raise
+    except Exception as error:  # of Keras, or of a layer of the user's own
+        raise UnsupportedLayerError(
+            "This layer cannot be built for its inputs.",
+            layer=node.name,
+            received=f"{type(node.head).__name__} on shapes "
+            f"{[tuple(tensors[edge].shape) for edge in node.inputs]}, which raised "
+            f"{type(error).__name__}: {first_line(error)}",
+            fix="Replace the layer by one of those in docs/supported.md. Unless it is a layer of "
+            "your own, it is a defect of the package: please report it with the model.",
+        ) from error
+    return results
 
 
 def _call(node: Node, tensors: dict[Edge, Any]) -> Any:

@@ -83,6 +83,12 @@ def is_model(operation: Any) -> bool:
     return isinstance(operation, keras.Sequential) or _is_functional(operation)
 
 
+def inner_layers(operation: Any) -> int:
+    """Returns the number of layers that an operation consists of, itself included."""
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return len(list(operation._flatten_layers())) if is_layer else 1
+
+
 def _is_functional(model: Any) -> bool:
     return isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import keras
@@ -11,11 +12,15 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import FUSED_CODES, function_name
+from keras_qat.passes.rewriting import Attempt, attempt
 from keras_qat.scheme import Scheme
 
 
 def make_layers(
-    graph: Graph, scheme: Scheme | None, schemes: Mapping[str, Scheme | None] | None = None
+    graph: Graph,
+    scheme: Scheme | None,
+    schemes: Mapping[str, Scheme | None] | None = None,
+    attempt: Attempt = attempt,
 ) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
@@ -28,6 +33,7 @@ def make_layers(
         graph: A graph of Keras operations.
         scheme: The scheme, or None.
         schemes: Names of nodes that have another one.
+        attempt: Runs a function that makes a layer, and may return something else if it fails.
 
     Returns:
         A graph of `QuantizedLayer`s, with the nodes' names.
@@ -39,7 +45,8 @@ def make_layers(
     nodes = {}
     for name, node in graph.nodes.items():
         own = scheme if schemes is None else schemes.get(name, scheme)
-        nodes[name] = node if node.is_input else _make(node, own, made)
+        make = functools.partial(_make, node, own, made)
+        [nodes[name]] = [node] if node.is_input else attempt(node, make)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
         if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
@@ -49,18 +56,21 @@ def make_layers(
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _make(node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], QuantizedLayer]) -> Node:
+def _make(
+    node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], QuantizedLayer]
+) -> list[Node]:
     key = tuple(id(operation) for operation in node.operations)
     if key not in made:
         made[key] = _make_layer(node, scheme)
     edges = list(node.inputs)
-    return dataclasses.replace(
+    call = dataclasses.replace(
         node,
         operations=(made[key],),
         arguments=((edges[0] if len(edges) == 1 else edges,), {}),
         activation_split=False,
         input_affine=None,
     )
+    return [call]
 
 
 def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:

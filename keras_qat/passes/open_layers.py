@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 
 import keras
@@ -16,13 +17,13 @@ from keras_qat.layers.activation_names import activation_name
 from keras_qat.layers.registry import call_of, is_written_in_ops
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.open_drop_ins import open_drop_ins
-from keras_qat.passes.rewriting import splice, with_known_shapes
+from keras_qat.passes.rewriting import Attempt, attempt, splice, with_known_shapes
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
 
 
-def open_layers(graph: Graph) -> Graph:
+def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
     """Replaces each layer that no slice takes by the operations that its `call` is made of.
 
     Matches: a layer, a custom one or a subclassed model too, that no slice takes, and that is not
@@ -34,6 +35,7 @@ def open_layers(graph: Graph) -> Graph:
 
     Args:
         graph: The graph.
+        attempt: Runs a function that opens a node, and may return something else if it fails.
 
     Returns:
         A graph whose layers all have a slice; the graph itself if none had to be opened.
@@ -53,10 +55,20 @@ def open_layers(graph: Graph) -> Graph:
             nodes[node.name] = node
             continue
         outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
-        for child in splice(node, _opened(node, outer, opened), mapping, taken):
-            nodes[child.name] = child
+        make = functools.partial(_children, node, outer, opened, mapping, taken)
+        nodes |= {child.name: child for child in attempt(node, make)}
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
     return with_known_shapes(dataclasses.replace(graph, nodes=nodes, outputs=outputs))
+
+
+def _children(
+    node: Node,
+    graph: Graph,
+    opened: dict[int, Graph],
+    mapping: dict[Edge, Edge],
+    taken: set[str],
+) -> list[Node]:
+    return splice(node, _opened(node, graph, opened), mapping, taken)
 
 
 def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:

@@ -9,8 +9,38 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_qat.errors import KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, Parameter, read_model
 from keras_qat.graph.graph import Shape, map_edges, unique_name
+from keras_qat.graph.statements import first_line
+
+# Given a node and a function that makes what replaces it, returns the nodes in its place.
+Attempt = Callable[[Node, Callable[[], list[Node]]], list[Node]]
+
+
+def attempt(node: Node, make: Callable[[], list[Node]]) -> list[Node]:
+    """Returns the nodes that replace a node.
+
+    Args:
+        node: The node.
+        make: Makes them.
+
+    Raises:
+        UnsupportedLayerError: If they cannot be made.
+    """
+    try:
+        return make()
+    except KerasQatError:
+        raise
+    except Exception as error:  # of Keras, or of what the user registered
+        raise UnsupportedLayerError(
+            "This layer cannot be converted.",
+            layer=node.name,
+            received=f"{type(node.head).__name__}, for which {type(error).__name__} was raised: "
+            f"{first_line(error)}",
+            fix="Replace the layer by one of those in docs/supported.md. Unless a function or "
+            "layer that you registered raised it, it is a defect of the package: please report it.",
+        ) from error
 
 
 def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | None]) -> Graph:

@@ -1,0 +1,236 @@
+"""Small models of the kinds that published models are made of, most of which are refused."""
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+
+class Own(layers.Layer):
+    """A layer of one's own: `make` gives it weights and layers, `function` is its `call`."""
+
+    def __init__(self, function, make=None, **kwargs):
+        super().__init__(**kwargs)
+        self.function, self.make = function, make
+
+    def build(self, input_shape):
+        if self.make is not None:
+            self.make(self, input_shape)
+
+    def call(self, x):
+        return self.function(self, x)
+
+
+def table(shape, trainable=True):
+    def make(layer, input_shape):
+        layer.table = layer.add_weight(shape=shape, name="table", trainable=trainable)
+
+    return make
+
+
+def kept(name, make):
+    """Builds an inner layer with its owner."""
+
+    def build(layer, input_shape):
+        setattr(layer, name, make())
+
+    return build
+
+
+def of(shape, function, make=None, dtype="float32"):
+    """A model of one layer of one's own."""
+    x = keras.Input(shape, dtype=dtype, name="x")
+    return keras.Model(x, Own(function, make, name="own")(x))
+
+
+def plain(shape, function, dtype="float32"):
+    x = keras.Input(shape, dtype=dtype, name="x")
+    return keras.Model(x, function(x))
+
+
+def reshape_with_the_batch(layer, x):
+    return ops.reshape(x, (ops.shape(x)[0], -1, 2, 4))
+
+
+def token_tiled(layer, x):
+    return ops.concatenate([ops.tile(layer.table, [ops.shape(x)[0], 1, 1]), x], axis=1)
+
+
+def token_repeated(layer, x):
+    return ops.concatenate([ops.repeat(layer.table, ops.shape(x)[0], axis=0), x], axis=1)
+
+
+def token_broadcast(layer, x):
+    return ops.concatenate([ops.broadcast_to(layer.table, (ops.shape(x)[0], 1, 8)), x], axis=1)
+
+
+def qkv(layer, x):
+    y = ops.reshape(layer.inner(x), (-1, 6, 3, 2, 4))
+    q, k, v = ops.unstack(ops.transpose(y, (2, 0, 3, 1, 4)), 3, axis=0)
+    return ops.matmul(ops.softmax(ops.matmul(q, ops.swapaxes(k, -2, -1))), v)
+
+
+def windows(layer, x):
+    parts = ops.transpose(ops.reshape(x, (-1, 2, 4, 2, 4, 4)), (0, 1, 3, 2, 4, 5))
+    y = layer.inner(ops.reshape(parts, (-1, 16, 4)))
+    y = ops.transpose(ops.reshape(y, (-1, 2, 2, 4, 4, 4)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(y, (-1, 8, 8, 4))
+
+
+def windows_by_number(layer, x):
+    batch = ops.shape(x)[0]
+    y = layer.inner(ops.reshape(x, (batch * 4, 16, 4)))
+    return ops.reshape(y, (batch, 8, 8, 4))
+
+
+def two_slices(layer, x):
+    head, tail = x[:, :2] + layer.table[:, :2], x[:, 2:] + layer.table[:, 2:]
+    return ops.concatenate([head, tail], axis=1)
+
+
+def normalized_reshape(layer, x):
+    return layer.inner(ops.reshape(x, (ops.shape(x)[0], -1, 8)))
+
+
+def wrapped(make):
+    """A model of unknown length, called on a fixed one."""
+    x = keras.Input((None, 8))
+    inner = keras.Model(x, layers.Dense(3)(make()(layers.Dense(8)(x))))
+    y = keras.Input((6, 8), name="y")
+    return keras.Model(y, inner(y))
+
+
+def same_name_inside():
+    """A refused layer in another one has the name of a layer outside."""
+
+    def call(layer, x):
+        return ops.reshape(x, (ops.shape(x)[0] * 1, 6, 8))
+
+    def around(layer, x):
+        return x + layer.inner(x)
+
+    x = keras.Input((6, 8), name="x")
+    y = Own(around, kept("inner", lambda: Own(call, name="norm")), name="block")(x)
+    return keras.Model(x, layers.LayerNormalization(name="norm")(y))
+
+
+def refused_in_a_wrapper():
+    """A layer that cannot be traced, before another one of unknown length."""
+
+    def cut(layer, x):
+        return x + layer.table[: ops.shape(x)[1]]
+
+    def around(layer, x):
+        return layer.inner(x) + x
+
+    x = keras.Input((None, 8))
+    y = Own(cut, table((16, 8)), name="cut")(x)
+    y = Own(around, kept("inner", lambda: layers.Dense(8)), name="around")(y)
+    inner = keras.Model(x, layers.Dense(3)(y))
+    z = keras.Input((6, 8), name="z")
+    return keras.Model(z, inner(z))
+
+
+def inner_argument():
+    class Inner(layers.Layer):
+        def call(self, x, scale: Any = None):
+            return x + ops.reshape(scale, (1, scale.shape[0], 1))
+
+    def make(layer, input_shape):
+        table((6,), trainable=False)(layer, input_shape)
+        layer.inner = Inner(name="inner")
+
+    return of((6, 8), lambda layer, x: layer.inner(x, scale=layer.table), make)
+
+
+def other_size():
+    def make(layer, input_shape):
+        layer.inner = keras.Sequential([layers.Conv2D(4, 1, strides=2)])
+        layer.inner.build((None, 10, 10, 3))
+
+    return of((8, 8, 3), lambda layer, x: layer.inner(x), make)
+
+
+def masked(tail):
+    x = keras.Input((6,), dtype="int32", name="x")
+    return keras.Model(x, tail(layers.Embedding(9, 4, mask_zero=True, name="words")(x)))
+
+
+def positions():
+    def call(layer, x):
+        return x + layer.inner(ops.arange(6))
+
+    return of((6, 8), call, kept("inner", lambda: layers.Embedding(6, 8, name="inner")))
+
+
+# Each is refused.
+REFUSED = {
+    "reshape_with_the_batch": lambda: of((6, 8), reshape_with_the_batch),
+    "token_tiled": lambda: of((6, 8), token_tiled, table((1, 1, 8))),
+    "token_repeated": lambda: of((6, 8), token_repeated, table((1, 1, 8))),
+    "token_broadcast": lambda: of((6, 8), token_broadcast, table((1, 1, 8))),
+    "qkv": lambda: of((6, 8), qkv, kept("inner", lambda: layers.Dense(24))),
+    "windows": lambda: of((8, 8, 4), windows, kept("inner", lambda: layers.Dense(4))),
+    "windows_by_number": lambda: of(
+        (8, 8, 4), windows_by_number, kept("inner", lambda: layers.Dense(4))
+    ),
+    "key_none": lambda: of((6, 8), lambda layer, x: x + layer.table[None], table((6, 8))),
+    "key_slice": lambda: of((6, 8), lambda layer, x: x + layer.table[:6], table((9, 8))),
+    "key_ellipsis": lambda: of((6, 8), lambda layer, x: x[...]),
+    "roll": lambda: plain((8, 8, 4), lambda x: ops.roll(x, (-2, -2), axis=(1, 2))),
+    "positions": positions,
+    "patches": lambda: plain((8, 8, 3), lambda x: ops.image.extract_patches(x, 4)),
+    "other_size": other_size,
+    "normalized_reshape": lambda: of((4, 4, 8), normalized_reshape, kept("inner", normalization)),
+    "lstm": lambda: plain((5, 3), lambda x: layers.LSTM(4, name="lstm")(x)),
+    "gru_of_two": lambda: plain((5, 3), lambda x: layers.Bidirectional(layers.GRU(4))(x)),
+    "masked_mean": lambda: masked(lambda y: layers.GlobalAveragePooling1D()(y)),
+    "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Dense(2))(y)),
+    "masking": lambda: plain((6, 4), lambda x: layers.Dense(2)(layers.Masking()(x))),
+    "where": lambda: plain((6, 8), lambda x: ops.where(x > 0, x, x * 0.1)),
+    "cumsum": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumsum(x, axis=1))),
+    "top_k": lambda: plain((6, 8), lambda x: ops.top_k(x, 3)[0]),
+    "conv3d": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3D(4, 3)(x)),
+    "channels_first": lambda: plain(
+        (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
+    ),
+    "two_slices": lambda: of((6, 4), two_slices, table((1, 6, 4))),
+    "causal": lambda: plain(
+        (6, 8), lambda x: layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
+    ),
+    "inner_argument": inner_argument,
+    "same_name_inside": same_name_inside,
+    "refused_in_a_wrapper": refused_in_a_wrapper,
+    "wrapped_normalization": lambda: wrapped(lambda: normalization()),
+}
+# Each is taken.
+TAKEN = {
+    "wrapped_pooling": lambda: wrapped(
+        lambda: lambda x: ops.expand_dims(layers.GlobalAveragePooling1D()(x), 1)
+    ),
+    "wrapped_convolution": lambda: wrapped(lambda: layers.Conv1D(8, 3, padding="same")),
+    "softplus": lambda: plain((8, 8, 3), lambda x: ops.softplus(layers.Conv2D(4, 3)(x))),
+}
+
+
+def normalization():
+    return layers.LayerNormalization(name="norm")
+
+
+def blocks(count, good=False):
+    """Blocks of which each has a layer that is refused, or none."""
+
+    def refused(layer, x):
+        return ops.reshape(ops.reshape(x, (ops.shape(x)[0] * 2, 3, 8)), (ops.shape(x)[0], 6, 8))
+
+    def call(layer, x):
+        return x + (layer.dense(x) if good else layer.inner(layer.dense(x)))
+
+    def make(layer, input_shape):
+        layer.dense = layers.Dense(8, activation="gelu")
+        layer.inner = Own(refused, name="inner")
+
+    x = y = keras.Input((6, 8), name="x")
+    for i in range(count):
+        y = Own(call, make, name=f"block_{i}")(y)
+    return keras.Model(x, layers.Dense(3, name="head")(y))

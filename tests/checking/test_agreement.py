@@ -1,0 +1,166 @@
+"""check against quantize_model, on models that are refused: same verdict, same words, no hang."""
+
+import keras
+import pytest
+from keras import layers, ops
+
+import keras_qat
+from keras_qat import errors
+from keras_qat.passes import make_layers, open_layers, pipeline
+from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, table
+
+
+def refusal_of(model, **options):
+    """What quantize_model says; None if it takes the model."""
+    try:
+        keras_qat.quantize_model(model, **options)
+    except errors.KerasQatError as error:
+        return error
+    return None
+
+
+def assert_agreement(model, **options):
+    refusal = refusal_of(model, **options)
+    report = keras_qat.check(model, **options)
+    assert bool(report.errors) == (refusal is not None)
+    assert report.ok == (refusal is None)
+    if refusal is not None:
+        first = report.errors[0]
+        assert first.layer == refusal.layer
+        assert f"{first.message} To fix it: {first.fix}" == str(refusal)
+    return report
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_check_refuses_what_quantize_model_refuses_in_the_same_words(name):
+    report = assert_agreement(REFUSED[name]())
+    assert not report.ok and str(report)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_check_takes_what_quantize_model_takes(name):
+    assert assert_agreement(TAKEN[name]()).ok
+
+
+def matmul_model():
+    a, b = keras.Input((4, 5)), keras.Input((5, 3))
+    return keras.Model([a, b], ops.matmul(a, b))
+
+
+def dense_model():
+    return plain((4,), lambda x: layers.Dense(3, activation="softplus", name="dense")(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (matmul_model, {"scheme": "uint8"}),
+        (matmul_model, {"scheme": "uint8", "overrides": {"matmul.*": None}}),
+        (TAKEN["softplus"], {"activations": "error"}),
+        (TAKEN["softplus"], {"activations": "substitute"}),
+        (TAKEN["softplus"], {"activations": "error", "overrides": {"softplus.*": None}}),
+        (dense_model, {"rewrites": []}),
+        (dense_model, {"rewrites": [*keras_qat.DEFAULT_REWRITES, "drop_bias"]}),
+        (dense_model, {"quantized_input_stats": {"x": (0, 255)}}),
+        (REFUSED["lstm"], {"overrides": {"lstm": None}}),
+    ],
+)
+def test_check_agrees_with_quantize_model_under_options(make, options):
+    assert_agreement(make(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"rewrites": ["melt"]}, errors.InvalidRewriteError),
+        ({"activations": "melt"}, errors.InvalidRewriteError),
+        ({"overrides": {"melt": None}}, errors.InvalidOverrideError),
+        ({"quantized_input_stats": {"melt": (0, 255)}}, errors.InvalidInputStatsError),
+    ],
+)
+def test_check_raises_for_wrong_arguments_as_quantize_model_does(options, kind):
+    model = dense_model()
+    for function in (keras_qat.check, keras_qat.quantize_model):
+        with pytest.raises(kind):
+            function(model, **options)
+
+
+def count(monkeypatch, run):
+    """How many layers are traced, layers made and passes run."""
+    calls = dict.fromkeys(("trace_layer", "_make_layer", "run_pass"), 0)
+
+    def counted(module, name):
+        function = getattr(module, name)
+
+        def wrapper(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, wrapper)
+
+    with monkeypatch.context() as monkeypatch:
+        counted(open_layers, "trace_layer")
+        counted(make_layers, "_make_layer")
+        counted(pipeline, "run_pass")
+        run()
+    return calls
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_check_traces_few_more_layers_than_quantize_model(monkeypatch, size):
+    model = blocks(size)
+    own = count(monkeypatch, lambda: refusal_of(model))
+    calls = count(monkeypatch, lambda: keras_qat.check(model))
+    assert own["trace_layer"] == 2  # the first block, and the layer in it
+    assert calls["trace_layer"] <= 2 * size
+    assert calls["trace_layer"] + calls["_make_layer"] <= 3 * (size + 2)
+
+
+def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
+    def cut(layer, x):
+        return x + layer.table[:6]
+
+    x = keras.Input((6, 8), name="x")
+    y = blocks(16, good=True)(Own(cut, table((9, 8)), name="cut")(x))
+    model = keras.Model(x, y)
+    calls = count(monkeypatch, lambda: keras_qat.check(model))
+    assert calls["trace_layer"] <= 12 and calls["_make_layer"] == 0
+    report = keras_qat.check(model)
+    assert [error.layer for error in report.errors] == ["cut"] and not report.is_complete
+    assert report.verdict.endswith("More may show once these are mended: check again.")
+    assert [row.name for row in report.layers if row.refused] == ["cut"]
+
+
+def test_errors_of_one_kind_are_listed_up_to_the_limit():
+    few, many = keras_qat.check(blocks(3)), keras_qat.check(blocks(16))
+    assert [error.layer for error in few.errors] == ["inner"] * 3 and few.is_complete
+    assert 3 <= len(many.errors) < 16 and not many.is_complete
+
+
+def test_quantize_model_is_typed_where_a_stage_fails(monkeypatch):
+    def fails(graph):
+        raise AssertionError("never said")
+
+    monkeypatch.setattr("keras_qat.passes.pipeline.PIPELINE", (*pipeline.PIPELINE, fails))
+    report = assert_agreement(dense_model())
+    assert report.errors[0].code == "invalid-graph"
+    assert "'fails'" in report.errors[0].message and "AssertionError" in report.errors[0].message
+    assert not report.is_complete
+
+
+def test_quantize_model_is_typed_where_a_layer_cannot_be_built(monkeypatch):
+    def fails(self, input_shape):
+        raise TypeError("no such size")
+
+    monkeypatch.setattr("keras_qat.layers.QDense.build", fails)
+    report = assert_agreement(dense_model())
+    assert report.errors[0].layer == "dense" and "TypeError: no such size" in str(report)
+
+
+def test_quantize_model_is_typed_where_a_layer_cannot_be_made(monkeypatch):
+    def fails(*args):
+        raise KeyError("units")
+
+    monkeypatch.setattr("keras_qat.layers.QDense.from_match", fails)
+    report = assert_agreement(dense_model())
+    assert report.errors[0].layer == "dense" and "KeyError was raised: 'units'" in str(report)
