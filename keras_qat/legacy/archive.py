@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_qat.errors import InvalidFileError
 from keras_qat.legacy.hdf5 import open_hdf5, sizes
+from keras_qat.legacy.lambdas import replace_code
 from keras_qat.legacy.safety import check_config
 from keras_qat.legacy.source import Source
 
@@ -17,14 +18,15 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 _LARGEST_RATIO, _SMALL = 100, 2**26
 
 
-def check_archive(source: Source) -> tuple[dict[str, Any], int]:
+def check_archive(source: Source) -> tuple[dict[str, Any], bool, int]:
     """Looks at all of an archive that Keras will read.
 
     Args:
         source: The file.
 
     Returns:
-        The configuration of the model, and how many numbers its weights are.
+        The configuration of the model, with the caller's functions in the place of code; whether
+        there are any; and how many numbers the weights are.
 
     Raises:
         InvalidFileError: If it is damaged, or of Keras 2.
@@ -39,13 +41,28 @@ def check_archive(source: Source) -> tuple[dict[str, Any], int]:
                 received=f"keras_version {version}",
                 fix="Save the model there with `model.save('model.h5')`.",
             )
-        config = _json(archive, _CONFIG)
-        if not isinstance(config, dict):
+        stored = _json(archive, _CONFIG)
+        if not isinstance(stored, dict):
             raise InvalidFileError("Its configuration is not that of a model.")
+        config = replace_code(stored, source)
         check_config(config, source)
         weights = _member(archive, _WEIGHTS)
     with open_hdf5(io.BytesIO(weights)) as file:
-        return config, sum(sizes(file))
+        return config, config is not stored, sum(sizes(file))
+
+
+def write_copy(path: str, config: Any, copy: str) -> None:
+    """Writes an archive again, with another configuration.
+
+    Args:
+        path: The archive.
+        config: The configuration.
+        copy: Where the copy is written.
+    """
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as written:
+        for name in archive.namelist():
+            content = json.dumps(config) if name == _CONFIG else archive.read(name)
+            written.writestr(name, content)
 
 
 def _json(archive: zipfile.ZipFile, name: str) -> Any:

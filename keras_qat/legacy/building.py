@@ -20,6 +20,7 @@ from keras_qat.legacy.layers import (
     is_model,
     make_function,
 )
+from keras_qat.legacy.masks import Masks, mask_of, warn_of_lost_mask
 from keras_qat.legacy.migrations import RECURRENT, clean_name
 from keras_qat.legacy.source import Source
 
@@ -157,6 +158,7 @@ class _Graph:
         self.results = [self._ends(key) for key in ("input_layers", "output_layers")]
         self.first = self._first_calls()
         self.tensors: dict[Output, Any] = {}
+        self.masks = Masks()
         self.taken = {name.replace("/", "_") for name in self.entries}
 
     def build(self, model_class: Any) -> keras.Model:
@@ -192,15 +194,24 @@ class _Graph:
         with about_layer(name, "This layer cannot be called with what it is given."):
             if isinstance(step, keras.layers.Layer):
                 inputs, kwargs = _as_keras_3(self.entries[name], inputs, kwargs)
-                result = step(inputs, **kwargs)
+                self._check_states(name, step, inputs)
+                result = self.masks.call(step, inputs, kwargs)
             else:
-                result = step(inputs, **kwargs)
+                result = self.masks.call(step, inputs, kwargs)
+                if _keeps_mask(self.entries[name], inputs, result):
+                    self.masks.keep(result, mask_of(tree.flatten(inputs)[0]))
                 if number == 0:
                     self.taken.discard(clean_name(name))  # it was kept free for this
                 name_operations(result, list(self.tensors.values()), clean_name(name), self.taken)
         check_sizes(name, result)
         self._keep(name, number + self.first[name], result)
         return True
+
+    def _check_states(self, name: str, step: Any, inputs: Any) -> None:
+        """Warns of a nested model whose recurrent layers do not see the mask of its inputs."""
+        is_masked = any(mask_of(tensor) is not None for tensor in tree.flatten(inputs))
+        if isinstance(step, keras.Model) and is_masked and _has_states(self.entries[name]):
+            warn_of_lost_mask(name)
 
     def _keep(self, name: str, number: int, result: Any) -> None:
         is_sizes = isinstance(result, list) and not any(hasattr(x, "shape") for x in result)
@@ -256,6 +267,20 @@ def _nodes(entry: dict[str, Any], name: str) -> list[Any]:
     if not isinstance(nodes, list):
         raise InvalidFileError("The calls of a layer are no list.", layer=name)
     return nodes
+
+
+def _has_states(entry: dict[str, Any]) -> bool:
+    """Whether a recurrent layer of a model is called with states: with several inputs."""
+    inner = entry["config"].get("layers", ()) if isinstance(entry["config"], dict) else ()
+    calls = entry.get("inbound_nodes", ()) if entry.get("class_name") in RECURRENT else ()
+    return any(len(call) > 1 for call in calls) or any(map(_has_states, inner))
+
+
+def _keeps_mask(entry: dict[str, Any], inputs: Any, result: Any) -> bool:
+    """Whether a function is a layer in Keras 2, or returns the very tensor that it is given."""
+    is_cast = str(entry["config"].get("function")).removeprefix("compat.v1.") == "cast"
+    is_idle = is_cast and result.dtype == tree.flatten(inputs)[0].dtype
+    return entry["class_name"] == "ThresholdedReLU" or is_idle
 
 
 def _as_keras_3(entry: dict[str, Any], inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -33,14 +34,15 @@ def compile_as_saved(model: keras.Model, training: Any, source: Source) -> None:
     """
     if not isinstance(training, dict):
         return
+    metric = functools.partial(_metric, source=source)
     try:
         with keras.saving.custom_object_scope(dict(source.custom_objects)):
             model.compile(
-                optimizer=_optimizer(training.get("optimizer_config")),
-                loss=_each(training.get("loss"), _loss),
-                metrics=_each(training.get("metrics"), _metric),
+                optimizer=_optimizer(training.get("optimizer_config"), source),
+                loss=_each(training.get("loss"), functools.partial(_loss, source=source)),
+                metrics=_each(training.get("metrics"), metric),
                 loss_weights=training.get("loss_weights"),
-                weighted_metrics=_each(training.get("weighted_metrics"), _metric),
+                weighted_metrics=_each(training.get("weighted_metrics"), metric),
             )
             # Keras saves, but does not load, the state of an optimizer that is not built.
             model.optimizer.build(model.trainable_variables)
@@ -53,7 +55,7 @@ def compile_as_saved(model: keras.Model, training: Any, source: Source) -> None:
         )
 
 
-def _optimizer(config: Any) -> Any:
+def _optimizer(config: Any, source: Source) -> Any:
     inner = config.get("config") if isinstance(config, dict) else None
     if not isinstance(inner, dict):
         raise ValueError("it has no optimizer")
@@ -61,13 +63,16 @@ def _optimizer(config: Any) -> Any:
     if class_name.startswith("LossScaleOptimizer"):  # of mixed precision, around another
         scaling = {key: inner[key] for key in _SCALING if isinstance(inner.get(key), int | float)}
         return keras.optimizers.LossScaleOptimizer(
-            _optimizer(inner.get("inner_optimizer")), **scaling
+            _optimizer(inner.get("inner_optimizer"), source), **scaling
         )
+    made = source.made(config)
+    if made is not None:
+        return made
     arguments = {_RENAMED.get(k, k): v for k, v in inner.items() if k not in _DROPPED}
     if isinstance(arguments.get("learning_rate"), dict):
-        arguments["learning_rate"] = keras.optimizers.schedules.deserialize(
-            _bare(arguments["learning_rate"])
-        )
+        schedule = arguments["learning_rate"]
+        made = source.made(schedule)
+        arguments["learning_rate"] = made or keras.optimizers.schedules.deserialize(_bare(schedule))
     if inner.get("decay"):
         arguments["learning_rate"] = keras.optimizers.schedules.InverseTimeDecay(
             arguments.get("learning_rate", 0.001), decay_steps=1, decay_rate=inner["decay"]
@@ -84,11 +89,13 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
     return None if value is None else function(value)
 
 
-def _loss(value: Any) -> Any:
+def _loss(value: Any, source: Source) -> Any:
+    made = source.made(_wrapped(value) or value)
+    if made is not None:
+        return made
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
-        wrapped = value["config"].get("fn")
-        if isinstance(wrapped, str) and value["class_name"] in _WRAPPERS:
-            return keras.losses.get(wrapped)
+        if _wrapped(value):
+            return keras.losses.get(_wrapped(value))
         arguments = {key: part for key, part in value["config"].items() if key != "fn"}
         if arguments.get("reduction") == "auto":
             del arguments["reduction"]
@@ -96,17 +103,30 @@ def _loss(value: Any) -> Any:
     return keras.losses.get(_named(value))
 
 
-def _metric(value: Any) -> Any:
-    if value in _SHORT_METRICS:
+def _metric(value: Any, source: Source) -> Any:
+    if value in _SHORT_METRICS and source.custom(value) is None:
         return value
+    wrapped = _wrapped(value)
+    if isinstance(value, dict) and wrapped:
+        made = source.made(wrapped)
+        function = keras.metrics.get(wrapped) if made is None else made
+        return keras.metrics.MeanMetricWrapper(function, name=value["config"].get("name"))
+    made = source.made(value)
+    if made is not None:
+        return made
     if isinstance(value, dict) and isinstance(value.get("config"), dict):
-        wrapped = value["config"].get("fn")
-        if isinstance(wrapped, str) and value["class_name"] in _WRAPPERS:
-            function = keras.metrics.get(wrapped)
-            return keras.metrics.MeanMetricWrapper(function, name=value["config"].get("name"))
         arguments = {key: part for key, part in value["config"].items() if key != "fn"}
         return keras.metrics.get({"class_name": value["class_name"], "config": arguments})
     return keras.metrics.get(_named(value))
+
+
+def _wrapped(value: Any) -> str | None:
+    """The name of the function that a loss or metric is made of, if Keras wraps one."""
+    if not isinstance(value, dict) or value.get("class_name") not in _WRAPPERS:
+        return None
+    config = value.get("config")
+    function = _named(config.get("fn")) if isinstance(config, dict) else None
+    return function if isinstance(function, str) else None
 
 
 def _named(value: Any) -> Any:

@@ -107,28 +107,39 @@ class LayerMaker:
         check_class(class_name, config, source)
         with about_layer(config.get("name"), "Keras 3 cannot make this layer.", _FIX):
             with keras.saving.custom_object_scope(dict(source.custom_objects)):
-                config = {key: self._value(key, value) for key, value in config.items()}
+                name = config.get("name")
+                config = {key: self._value(key, value, name) for key, value in config.items()}
             return _deserialized(layer_class, class_name, config, source)
 
-    def _value(self, key: str, value: Any) -> Any:
+    def _value(self, key: str, value: Any, layer: Any) -> Any:
         """An argument of a layer, with the objects that it says made."""
         if key in _ACTIVATIONS:
-            return self._activation(value)
+            return self._activation(value, layer)
         if key in _LAYERS and isinstance(value, dict):
             return keras.saving.serialize_keras_object(self._inner(value))
         if key == "cells" and isinstance(value, list):
             return [keras.saving.serialize_keras_object(self._inner(cell)) for cell in value]
         for ending, get in _GETTERS.items():
             if key.endswith(ending) and value is not None:
-                return get(_object(value))
+                made = self.source.made(value)
+                return get(_known(value, ending, layer) if made is None else made)
         return value
 
-    def _activation(self, value: Any) -> Any:
+    def _activation(self, value: Any, layer: Any) -> Any:
         if isinstance(value, dict) and hasattr(keras.layers, str(value.get("class_name"))):
             return self._inner(value)
+        made = self.source.made(value)
+        if made is not None:
+            return made
         if isinstance(value, dict) and isinstance(value.get("config"), str):
             value = value["config"]  # a function
-        return CHANGED.get(value, value) if isinstance(value, str) else value
+        if isinstance(value, dict) and "value" in value and "class_name" not in value:
+            value = "<lambda>"  # bytecode of an anonymous function
+        if not isinstance(value, str):
+            return value
+        if not hasattr(keras.activations, value):
+            raise _unknown(value, layer)
+        return CHANGED.get(value, value)
 
     def _inner(self, value: dict[str, Any]) -> keras.layers.Layer:
         return self.make(value.get("class_name"), value.get("config"))
@@ -165,6 +176,27 @@ def _keras_class(class_name: str, name: Any) -> Any:
             fix=f'Pass it: `load_model(path, custom_objects={{"{class_name}": ...}})`.',
         )
     return found
+
+
+def _known(value: Any, ending: str, layer: Any) -> Any:
+    """An initializer, regularizer or constraint that Keras knows, as it is read."""
+    name = value.get("class_name") if isinstance(value, dict) else value
+    module = getattr(keras, f"{ending.removeprefix('_')}s")
+    if isinstance(name, str) and not hasattr(module, name):
+        try:
+            _GETTERS[ending](name)  # Keras knows more names than it shows
+        except Exception as error:  # whatever Keras says of a name
+            raise _unknown(name, layer) from error
+    return _object(value)
+
+
+def _unknown(name: str, layer: Any) -> InvalidFileError:
+    return InvalidFileError(
+        "It has a class or function that is not Keras's.",
+        layer=None if layer is None else str(layer),
+        received=name[:80],
+        fix=f'Pass it: `load_model(path, custom_objects={{"{name}": ...}})`.',
+    )
 
 
 def _object(value: Any) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +14,7 @@ import h5py
 import keras
 
 from keras_qat.errors import InvalidFileError
-from keras_qat.legacy.archive import check_archive
+from keras_qat.legacy.archive import check_archive, write_copy
 from keras_qat.legacy.budget import check_budget, without_state
 from keras_qat.legacy.compiling import compile_as_saved
 from keras_qat.legacy.failures import about_file, check_is_file
@@ -22,6 +25,7 @@ from keras_qat.legacy.hdf5 import (
     saved_layers,
     text_attribute,
 )
+from keras_qat.legacy.lambdas import replace_code
 from keras_qat.legacy.old_models import load_old_model
 from keras_qat.legacy.safety import check_code, check_config
 from keras_qat.legacy.source import Source
@@ -42,7 +46,9 @@ def load_model(
 
     Args:
         path: The file. What it is shows from its content.
-        custom_objects: Classes and functions that are not Keras's, by their names in the file.
+        custom_objects: Classes and functions that are not Keras's, by their names in the file:
+            layers, activations, initializers, regularizers, constraints, losses, metrics,
+            optimizers. A function under the name of a `Lambda` layer replaces the layer's code.
         safe_mode: Whether code in the file, such as in a `Lambda` layer, is refused. Turn it off
             only for a file whose author you trust: it may do whatever you may.
 
@@ -85,6 +91,7 @@ def _load_hdf5(source: Source) -> keras.Model:
         if (text_attribute(file, "keras_version") or "1").split(".")[0] in ("1", "2"):
             return load_old_model(file, config, source)
         training = json_attribute(file, "training_config")
+        stored, config = config, replace_code(config, source)
         check_config(config, source)
         check_code(training, source)
         layers = saved_layers(file)
@@ -93,13 +100,19 @@ def _load_hdf5(source: Source) -> keras.Model:
         elements = sum(layer.elements for layer in layers)
     _check_ending(source, (".h5", ".hdf5"))
     check_budget(elements, lambda: _old_form(without_state(config), source))
-    model = _load_with_keras(source, compile=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = source.path
+        if config is not stored:
+            path = shutil.copy(path, os.path.join(folder, "copy.h5"))
+            with h5py.File(path, "r+") as file:
+                file.attrs["model_config"] = json.dumps(config)
+        model = _load_with_keras(path, source, compile=False)
     compile_as_saved(model, training, source)
     return model
 
 
 def _load_archive(source: Source) -> keras.Model:
-    config, elements = check_archive(source)
+    config, is_changed, elements = check_archive(source)
     _check_ending(source, (".keras",))
 
     def make() -> Any:
@@ -110,7 +123,12 @@ def _load_archive(source: Source) -> keras.Model:
         )
 
     check_budget(elements, make)
-    return _load_with_keras(source, compile=True)
+    if not is_changed:
+        return _load_with_keras(source.path, source, compile=True)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "copy.keras")
+        write_copy(source.path, config, copy)
+        return _load_with_keras(copy, source, compile=True)
 
 
 def _old_form(config: Any, source: Source) -> keras.Model:
@@ -121,9 +139,9 @@ def _old_form(config: Any, source: Source) -> keras.Model:
     return model_class.from_config(config["config"], custom_objects=dict(source.custom_objects))
 
 
-def _load_with_keras(source: Source, compile: bool) -> keras.Model:
+def _load_with_keras(path: str, source: Source, compile: bool) -> keras.Model:
     model = keras.saving.load_model(
-        source.path,
+        path,
         custom_objects=dict(source.custom_objects),
         compile=compile,
         safe_mode=source.safe_mode,

@@ -12,6 +12,7 @@ from keras_qat.legacy.budget import check_budget, without_state
 from keras_qat.legacy.building import build_old_model
 from keras_qat.legacy.compiling import compile_as_saved
 from keras_qat.legacy.hdf5 import SavedLayer, json_attribute, read_array, saved_layers
+from keras_qat.legacy.lambdas import replace_code
 from keras_qat.legacy.matching import match_layer, old_order
 from keras_qat.legacy.safety import check_code
 from keras_qat.legacy.source import Source
@@ -29,7 +30,7 @@ def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
         InvalidFileError: If the model cannot be made, or its weights do not fit it.
         UnsafeFileError: If it would run code of the file.
     """
-    training = json_attribute(file, "training_config")
+    training, config = json_attribute(file, "training_config"), replace_code(config, source)
     for part in (config, training):
         check_code(part, source)
     layers = saved_layers(file)

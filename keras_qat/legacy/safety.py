@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_qat.errors import InvalidFileError, UnsafeFileError
+from keras_qat.legacy.bytecode import is_of_this_python
+from keras_qat.legacy.lambdas import check_held_code, held_code
 from keras_qat.legacy.source import Source
 
 # They load code, or whole files, by what their arguments say.
@@ -73,29 +75,21 @@ def check_class(class_name: str, config: Any, source: Source) -> None:
     Raises:
         UnsafeFileError: If it would.
     """
-    if not source.safe_mode:
-        return
     name = config.get("name") if isinstance(config, dict) else None
+    if class_name == "Lambda" and isinstance(config, dict):
+        check_held_code(name, held_code(config), source)
+    is_code = class_name in _CODE
+    runs = not is_code or is_of_this_python({"config": config})
     reads = class_name in _LOOKUPS and isinstance(config.get("vocabulary"), str)
-    holds = class_name == "Lambda" and _holds_code(config)
-    if class_name in (*_RUN_CODE, *_CODE) or reads or holds:
+    if source.safe_mode and (class_name in (*_RUN_CODE, *_CODE) or reads):
         raise UnsafeFileError(
-            "A `Lambda` layer holds Python code, which loading would run."
-            if holds
-            else "Loading this would run code that is in the file, or read other files.",
+            "Loading this would run code that is in the file, or read other files.",
             layer=None if name is None else str(name),
             received=f"a {class_name}",
-            fix="If you trust the file: `load_model(path, safe_mode=False)`.",
+            fix="If you trust the file: `load_model(path, safe_mode=False)`."
+            if runs
+            else "Save the model with a function that has a name: another Python wrote this one.",
         )
-
-
-def _holds_code(config: Any) -> bool:
-    """Whether a `Lambda` has its function in the file: a name is one that the caller has."""
-    functions = [config.get(key) for key in ("function", "output_shape", "mask")]
-    is_code = [
-        isinstance(each, dict) and each.get("class_name") != "function" for each in functions
-    ]
-    return any(is_code) or isinstance(functions[0], list)
 
 
 def _check_object(value: dict[str, Any], source: Source) -> None:

@@ -30,3 +30,27 @@ class Source:
         if not isinstance(name, str):
             return None
         return keras.saving.get_registered_object(name, custom_objects=dict(self.custom_objects))
+
+    def made(self, value: Any) -> Any:
+        """Returns the caller's function or object that a value of a configuration names, or None.
+
+        Args:
+            value: A name, or a dict with a class or function and its arguments. A class is made
+                with these.
+        """
+        name, arguments = value, {}
+        if isinstance(value, dict):
+            arguments = value.get("config")
+            name = value.get("registered_name") or value.get("class_name")
+            if isinstance(arguments, str):  # a function
+                name, arguments = arguments, {}
+        if not isinstance(name, str):
+            return None
+        found = self.custom(name)
+        if found is None:
+            found = self.custom(name.rpartition(">")[2])
+        if not isinstance(found, type):
+            return found
+        arguments = arguments if isinstance(arguments, dict) else {}
+        from_config = getattr(found, "from_config", None)
+        return found(**arguments) if from_config is None else from_config(arguments)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tests.legacy import keras2_structures  # noqa: F401, adds its models
+from tests.legacy import keras2_masks, keras2_structures  # noqa: F401, add their models
 from tests.legacy.keras2_models import MODELS, L
 
 

@@ -31,6 +31,10 @@ WITHOUT_FILE = {
 }
 
 
+# Its masks get lost, with a warning: see below.
+NAMES.remove("masked_nested")
+
+
 def computed(model, inputs):
     given = inputs[0] if len(inputs) == 1 else keras.tree.pack_sequence_as(model.input, inputs)
     return [np.asarray(y) for y in keras.tree.flatten(model(given, training=False))]
@@ -52,6 +56,12 @@ def test_a_model_of_keras_2_computes_what_it_did_there(keras2, name):
     for output, other in zip(outputs, expected, strict=True):
         assert output.shape == other.shape
         np.testing.assert_allclose(output, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_load_model_warns_of_masks_that_keras_3_does_not_pass(keras2):
+    with pytest.warns(InvalidFileWarning, match="without their mask"):
+        keras_qat.load_model(keras2.path("masked_nested"))
 
 
 def test_files_have_every_layer_of_keras_2_that_keras_3_has(keras2):
