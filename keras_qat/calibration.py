@@ -14,6 +14,7 @@ from keras_qat.errors import InvalidDataError, NotQuantizedError
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
+from keras_qat.layers.finiteness import check_finite, layer_weight_errors
 from keras_qat.layers.input_stats import check_input_stats
 from keras_qat.layers.quantized_model import named_observers
 from keras_qat.quantizers import RangeObserver
@@ -41,6 +42,7 @@ def calibrate(
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidModelError: If a weight of the model is not finite.
         InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
             model is not changed then.
 
@@ -106,6 +108,7 @@ def _observed(
             received=f"a {type(model).__name__}",
             fix="Pass what `keras_qat.quantize_model` returned.",
         )
+    check_finite(model, layer_weight_errors)
     count = count_batches(data, model)
     target = steps if count is None else min(count, steps or count)
     bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")

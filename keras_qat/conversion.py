@@ -20,6 +20,7 @@ from keras_qat.graph.soundness import (
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.drop_in import copy_by_path
+from keras_qat.layers.finiteness import check_finite
 from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, select_rewrites
 from keras_qat.passes.inline_models import inline_models
@@ -192,6 +193,7 @@ class Conversion:
 
         Raises:
             UnsupportedLayerError: If a layer refuses the shapes of its inputs.
+            InvalidModelError: If folded weights are not finite.
         """
         made = cast(Graph, self.made)
         if delay:
@@ -207,6 +209,7 @@ class Conversion:
         result.rewrite_log = tuple(self.log)
         if self._options.scheme is not None:
             check_float_layers(result)
+            check_finite(result)
         return result
 
 

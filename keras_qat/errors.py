@@ -180,6 +180,10 @@ class InputStatsWarning(UserWarning):
     """The data of an input is not what its `quantized_input_stats` are for."""
 
 
+class NonFiniteWarning(UserWarning):
+    """A quantized model computes NaN, because a weight or a range is not finite."""
+
+
 class InvalidFileWarning(UserWarning):
     """A model was loaded, but is not compiled as it was when it was saved."""
 

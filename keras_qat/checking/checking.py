@@ -27,7 +27,8 @@ from keras_qat.conversion import Conversion, Options
 from keras_qat.data import Batch, batches
 from keras_qat.errors import KerasQatError, MissingRangeError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, read_model
-from keras_qat.layers import QuantizedModel
+from keras_qat.layers import QuantizedLayer, QuantizedModel
+from keras_qat.layers.finiteness import finiteness_errors
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.rewriting import with_known_shapes
@@ -176,12 +177,15 @@ def _check_quantized(
 ) -> CheckReport:
     graph = read_model(model)
     data = _batches(graph, calibration_data)
-    linked = LinkedModel(graph, observed(graph, data), is_quantized=True)
-    ranges = tensor_ranges(graph, linked.statistics, is_quantized=True)
+    layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
+    errors = [error for layer in layers for error in finiteness_errors(layer)]
+    linked = None if errors else LinkedModel(graph, observed(graph, data), is_quantized=True)
+    statistics = {} if linked is None else linked.statistics
+    ranges = tensor_ranges(graph, statistics, is_quantized=True)
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
     rows = rows_of_quantized(graph, model.rewrite_log, ranges)
-    findings = (*_lacking(model), *_findings(linked, profile))
+    findings = (*map(error_finding, errors), *_lacking(model), *_findings(linked, profile))
     return CheckReport(model.name, name, tuple(rows), findings, tuple(model.rewrite_log))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
+from keras_qat.layers.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.input import RangeHolder
 from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.quantizers import (
@@ -54,12 +56,35 @@ class QuantizedModel(RewrittenModel):
         return next((delay for delay in delays if delay is not None), None)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        """Computes integers at inference; refuses where a tensor lacks min/max data."""
-        if not training and not in_float_mode() and _are_readable(observed_layers(self), inputs):
-            self.check_ranges()
-        delay = self.quant_delay if training and not in_float_mode() else None
-        with delayed(None if delay is None else delay.count_down()):
+        """Computes integers at inference; refuses where a tensor lacks min/max data.
+
+        Outputs are NaN for samples with NaN, and for all if a weight or a range is not finite.
+        """
+        if in_float_mode():
             return super().call(inputs, training=training, mask=mask, **kwargs)
+        is_finite = all_finite(self)
+        if not training and _are_readable(observed_layers(self), inputs):
+            self.check_ranges()
+            if not bool(is_finite):
+                warn_of_nan(self, stacklevel=2)
+        delay = self.quant_delay if training else None
+        with delayed(None if delay is None else delay.count_down()):
+            outputs = super().call(inputs, training=training, mask=mask, **kwargs)
+        return nan_unless_finite(outputs, inputs, is_finite)
+
+    def predict(self, *args, **kwargs):
+        """Predicts as `keras.Model` does; warns if weights that are not finite make NaN of it."""
+        outputs = super().predict(*args, **kwargs)
+        if _has_nan(y.ravel()[:1] for y in keras.tree.flatten(outputs)):
+            warn_of_nan(self, stacklevel=2)
+        return outputs
+
+    def evaluate(self, *args, **kwargs):
+        """Evaluates as `keras.Model` does; warns if weights that are not finite make NaN of it."""
+        results = super().evaluate(*args, **kwargs)
+        if _has_nan(keras.tree.flatten(results)):
+            warn_of_nan(self, stacklevel=2)
+        return results
 
     def make_predict_function(self, force=False):
         """Checks the ranges, then builds the function that `predict` runs."""
@@ -268,6 +293,10 @@ def _listing(names, most: int = 8) -> str:
     names = list(names)
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _has_nan(values: Iterable[Any]) -> bool:
+    return any(np.isnan(value).any() for value in values)
 
 
 def _are_readable(layers: list[QuantizedLayer], inputs) -> bool:

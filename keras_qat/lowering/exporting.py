@@ -16,6 +16,7 @@ from keras_qat.errors import (
 )
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedModel
+from keras_qat.layers.finiteness import check_finite
 from keras_qat.layers.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.quantized_model import missing_ranges
 from keras_qat.litert import Model, Tensor, write
@@ -82,6 +83,7 @@ def export_litert(
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidModelError: If a weight or a range is not finite, naming the layer and the variable.
         MissingRangeError: If tensors lack min/max data, naming them and the operators around them.
         InvalidTargetError: If there is no profile of `target`.
         TargetError: If the file would not run on `target`, naming all operators that do not.
@@ -145,6 +147,7 @@ def lower_model(
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidModelError: If a weight or a range is not finite, naming the layer and the variable.
         MissingRangeError: If tensors lack min/max data.
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood.
@@ -171,6 +174,7 @@ def lower_model(
         model.set_default_ranges(default_ranges_stats)
     if quantized_input_stats is not None:
         set_input_stats(model, quantized_input_stats)
+    check_finite(model)
     check_input_stats(model)
     lowered, tensors = _lower(graph, input_types, output_types)
     lacking = model.lacking_ranges

@@ -20,6 +20,7 @@ from keras_qat.layers import (
     QuantizeInput,
     float_mode,
 )
+from keras_qat.layers.finiteness import check_finite
 from keras_qat.litert import Runner
 from keras_qat.lowering import INFERENCE_TYPES
 from keras_qat.verification.conversion import to_file_input
@@ -58,6 +59,7 @@ def verify(
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidModelError: If a weight or a range is not finite, naming the layer and the variable.
         InvalidDataError: If the data does not fit the model.
         LiteRTFormatError: If the file cannot be read or run, or `kernels` is unknown.
         KernelLimitError: If a reference kernel would abort the process on these values.
@@ -78,6 +80,7 @@ def verify(
         raise NotQuantizedError(
             "Only a quantized model can be verified.", received=f"a {type(model).__name__}"
         )
+    check_finite(model)
     model.check_ranges()
     kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
     runners = {name: Runner(filepath, kernels=name, expose_all=True) for name in kernels}
