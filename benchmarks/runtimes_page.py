@@ -37,8 +37,9 @@ two tensors by some 6, averages of whole images by 1 to 5.
 
 {choices}
 
-**Leaky ReLU** is written as PRELU with a constant slope: its kernels agree, while XNNPACK's
-LEAKY_RELU has multipliers of 8 bits.
+**Leaky ReLU** is LEAKY_RELU, with the integers of the reference kernel; XNNPACK's has multipliers
+of 8 bits. PRELU with a constant slope, whose kernels agree, takes many times as long
+([performance](performance.md)): `activations="lookup"` has it, and negative slopes get it.
 
 **A change of range** on its own, QUANTIZE from int8 to int8, has such multipliers too, and is
 rare: tensors that have to have one range share it from the beginning, in training as well
@@ -56,7 +57,13 @@ matters, use a factor of 2 or 4, or `interpolation="nearest"`, on which they agr
 dynamic. Such a TRANSPOSE_CONV agrees with the reference; with a constant shape, which it has in a
 file of [one batch size](targets.md#one-batch-size), XNNPACK takes it, and it does not quite.
 
-**TANH** and all functions without an exact operator are lookups by CAST, ADD and GATHER.
+**LOGISTIC, TANH and the like** look their results up in tables that the kernels make with functions
+of the C library, which differ in their last bits. Where the exact result lies next to a rounding
+tie, they would make two tables. So a scale is widened, by 0.8 % at most, until no entry of a table
+lies within a thousandth of a step of a tie: that of the output, or of the input where the kernel
+prescribes the output's. Where both are prescribed, as for the tanh of a sigmoid, nothing can be
+widened; and `activations="lookup"` widens nothing. All other functions are lookups by CAST, ADD and
+GATHER, whose table is in the file.
 
 ## The average of an image
 

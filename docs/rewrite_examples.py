@@ -93,6 +93,7 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "recognize_functions": lambda: chain(
         layers.Conv2D(4, 3, name="conv"), lambda x: x * ops.relu6(x + 3) / 6
     ),
+    "decompose_activations": lambda: chain(layers.Conv2D(4, 3, activation="swish", name="conv")),
     "write_compositions": lambda: chain(lambda x: ops.var(x, axis=(1, 2))),
     "split_outputs": lambda: chain(_halves, shape=(6,), name="x"),
     "write_normalizations": lambda: chain(

@@ -39,7 +39,7 @@ def clone_model(
             of the shape of its output. This changes the function.
         input_tensors: Keras tensors to build the clone upon, in the structure of the model's
             inputs; None for new inputs like the model's.
-        activations: What becomes of those that LiteRT has to look up, see `quantize_model`.
+        activations: What becomes of activations, see `quantize_model`.
 
     Returns:
         A functional `keras.Model` of `keras_qat` layers that trains and saves like any other.
@@ -90,10 +90,13 @@ def quantize_model(
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
-        activations: What becomes of activations that LiteRT has no integer operator for.
-            `"exact"` looks them up in a table; `"substitute"` puts cheap ones in their place, such
-            as relu for softplus, for accelerators without GATHER (see `substitute_activations` in
-            `docs/rewrites.md`; train after it); `"error"` refuses them.
+        activations: What becomes of activations. `"exact"` computes each with the fastest
+            operators, such as LOGISTIC and MUL for a swish, and looks up in a table what no
+            operator computes; `"lookup"` looks up whatever some targets have no operator for, and
+            takes PRELU for leaky ReLU, on which all kernels agree (see `docs/performance.md` for
+            the price); `"substitute"` puts cheap ones in the place of lookups, such as relu for
+            softplus, for accelerators without GATHER (see `substitute_activations` in
+            `docs/rewrites.md`; train after it); `"error"` refuses lookups.
         quant_delay: How many training steps to train in float first, while ranges are observed;
             quantization then starts by itself. The steps left are saved with the weights.
             Inference computes integers all the time.

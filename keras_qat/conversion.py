@@ -49,7 +49,7 @@ class Options:
         scheme: The scheme; None for `clone_model`, whose layers compute in float.
         rewrites: Names of the rewrites to apply; None for all.
         skip_layers: Names of layers to leave out.
-        activations: The policy for activations without an integer operator.
+        activations: The policy for activations.
         overrides: Layers that get another scheme.
         quantized_input_stats: The meaning of the integers of inputs.
     """
@@ -149,10 +149,8 @@ class Conversion:
         """Functions that raise if a rewritten graph is not what the options ask for."""
         options = self._options
         yield check_float
-        if options.activations != "exact":
-            is_any_float = options.scheme is not None
-            floats = [name for name, own in self.schemes.items() if own is None and is_any_float]
-            yield functools.partial(check_no_lookups, except_for=floats)
+        if options.activations in ("substitute", "error"):
+            yield functools.partial(check_no_lookups, scheme=options.scheme, schemes=self.schemes)
         if options.rewrites is not None:
             yield functools.partial(check_left_out, rewrites=options.rewrites)
 
@@ -167,7 +165,8 @@ class Conversion:
             InvalidInputStatsError: If `quantized_input_stats` is not understood.
         """
         scheme = self._options.scheme
-        make = functools.partial(make_layers, scheme=scheme, schemes=self.schemes)
+        lookup = self._options.activations == "lookup"
+        make = functools.partial(make_layers, scheme=scheme, schemes=self.schemes, lookup=lookup)
         self.graph, made = run(make, self.graph)
         self.made = made
         if scheme is None:

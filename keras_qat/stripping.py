@@ -14,6 +14,7 @@ from keras_qat.graph.graph import map_edges
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.activation_names import function_name
+from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.rewriting import calls_in_a_row, splice
 
 
@@ -73,7 +74,9 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         nodes |= {each.name: each for each in added}
     outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
     stripped = dataclasses.replace(graph, nodes=nodes, outputs=outputs)
-    return build_model(_join_activations(stripped).check("stripping"))
+    # What `decompose_activations` wrote as several operators is one activation again.
+    whole = recognize_functions(stripped)
+    return build_model(_join_activations(whole).check("stripping"))
 
 
 def _join_activations(graph: Graph) -> Graph:

@@ -22,6 +22,7 @@ from keras_qat.layers.global_pooling import (
 )
 from keras_qat.layers.hard_swish import QHardSwish
 from keras_qat.layers.input import ObserveRange, Quantize, QuantizeInput
+from keras_qat.layers.leaky_relu import QLeakyReLU
 from keras_qat.layers.log_softmax import QLogSoftmax
 from keras_qat.layers.logistic import QSigmoid
 from keras_qat.layers.lookup import QLookup
@@ -35,7 +36,7 @@ from keras_qat.layers.pooling import (
     QMaxPooling1D,
     QMaxPooling2D,
 )
-from keras_qat.layers.prelu import QLeakyReLU, QPReLU
+from keras_qat.layers.prelu import QPReLU
 from keras_qat.layers.quantized_model import QuantizedModel
 from keras_qat.layers.reductions import QMean, QReduceMax, QReduceMin
 from keras_qat.layers.registry import find_slice, refusal, refuse, register, registered_slices
@@ -54,6 +55,7 @@ from keras_qat.layers.resizing import QResize
 from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.layers.separable import QSeparableConv1D, QSeparableConv2D
 from keras_qat.layers.slicing import QCenterCrop, QStridedSlice
+from keras_qat.layers.tanh import QTanh
 from keras_qat.layers.transposed import QConv1DTranspose, QConv2DTranspose
 from keras_qat.layers.transposing import QTranspose
 from keras_qat.layers.unfused_batch_normalization import UnfusedBatchNormalization
@@ -117,6 +119,7 @@ __all__ = [
     "QStack",
     "QStridedSlice",
     "QSubtract",
+    "QTanh",
     "QTile",
     "QTranspose",
     "Quantize",

@@ -105,6 +105,7 @@ class QuantizedLayer(DropIn):
         range_momentum: How much of the old range a training step keeps.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is integers that are no quantized values.
+        avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
         takes_activation: Whether the Keras layer has an `activation` argument that has to
             become a node of its own before anything is fused.
     """
@@ -116,6 +117,7 @@ class QuantizedLayer(DropIn):
     range_momentum = 0.99
     takes_activation = False
     takes_indices = False
+    avoids_ties = False
     makes_operator = True
 
     def __init__(self, *args, scheme: str | Scheme | None = None, quant_delay: int = 0, **kwargs):
@@ -221,6 +223,19 @@ class QuantizedLayer(DropIn):
         """
         config = node.head.get_config() if isinstance(node.head, keras.layers.Layer) else {}
         return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
+
+    @classmethod
+    def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer, or a lookup that computes the same on targets without its operator.
+
+        Args:
+            node: The chain, as matched by the registered pattern.
+            scheme: The scheme, or None for a float layer.
+
+        Returns:
+            A layer that is not built yet.
+        """
+        return cls.from_match(node, scheme)
 
     def carry_weights(self, node: Node) -> None:
         """Copies the weights of the chain of Keras operations that this layer was made for."""

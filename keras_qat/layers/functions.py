@@ -182,9 +182,8 @@ _LAYERS = {
     ),
 }
 
-# Those that LiteRT has an exact integer operator for. TANH is none: its table depends on the
-# C library's `tanhf`.
-_WITH_OPERATOR = {"hard_silu", "leaky_relu", "sigmoid"}
+# Those that LiteRT has an integer operator for.
+_WITH_OPERATOR = {"hard_silu", "leaky_relu", "sigmoid", "tanh"}
 
 
 def function_named(*names: str) -> Matcher:

@@ -13,13 +13,11 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.activations import Elementwise
-from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.base import Centered
 from keras_qat.layers.drop_in import assign_copy
-from keras_qat.layers.functions import function_named, function_of
 from keras_qat.layers.registry import register
 from keras_qat.layers.stored import centered_constant, stored
 from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
-from keras_qat.scheme import Scheme
 
 _HIGHEST_RANK = 4
 
@@ -32,18 +30,23 @@ class Sloped(Elementwise):
 
     operators = ("PRELU",)
 
+    @property
+    def most_axes(self) -> int | None:
+        """Number of axes that the kernel takes at most; None for any number."""
+        return _HIGHEST_RANK
+
     def slopes(self) -> Any:
         """Returns the slopes for negative values, float32, of the rank of a sample."""
         raise NotImplementedError
 
     def build(self, input_shape):
         """Checks the rank, and builds the slopes and the range observer."""
-        if len(input_shape) > _HIGHEST_RANK:
+        if self.most_axes is not None and len(input_shape) > self.most_axes:
             raise UnsupportedLayerError(
                 "LiteRT's PRELU does not broadcast over so many dimensions.",
                 layer=self.name,
                 received=f"an input of shape {tuple(input_shape)}",
-                expected=f"at most {_HIGHEST_RANK} dimensions, the batch included",
+                expected=f"at most {self.most_axes} dimensions, the batch included",
                 fix="Reshape the input before it, and its output back.",
             )
         super().build(input_shape)
@@ -104,49 +107,6 @@ class QPReLU(Sloped, keras.layers.PReLU):
         """Copies the slopes."""
         assign_copy(self.alpha, node.head.alpha)
         self.trainable = node.head.trainable
-
-
-@register(function_named("leaky_relu"))
-@keras.saving.register_keras_serializable("keras_qat")
-class QLeakyReLU(Sloped):
-    """ReLU with one given slope for negative values: one PRELU, with a constant.
-
-    LiteRT's LEAKY_RELU would be another candidate, but its kernels for phones and PCs differ from
-    the reference by a step in up to a sixth of all values; those of PRELU agree.
-
-    Args:
-        negative_slope: The slope, any finite number.
-        scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Example:
-    >>> QLeakyReLU(0.5)(np.array([[-2.0, 3.0]], "float32")).numpy().tolist()
-    [[-1.0, 3.0]]
-    """
-
-    def __init__(self, negative_slope: float, *, scheme: str | Scheme | None = None, **kwargs):
-        super().__init__(scheme=scheme, **kwargs)
-        self.negative_slope = float(negative_slope)
-
-    def build(self, input_shape):
-        """Checks the rank and builds the range observer."""
-        super().build(input_shape)
-        self._rank = len(input_shape)
-
-    def slopes(self):
-        """Returns the slope, with as many axes as a sample."""
-        return ops.full((1,) * (self._rank - 1), self.negative_slope, dtype="float32")
-
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer for an activation, a layer or an operation."""
-        function = function_of(node.head)
-        assert function is not None
-        return cls(**dict(function.options), name=node.name, scheme=scheme)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "negative_slope": self.negative_slope}
 
 
 def _sloped(x, slopes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_flo
 from keras_qat.layers.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.input import RangeHolder
 from keras_qat.layers.rewritten_model import RewrittenModel
+from keras_qat.layers.table_groups import scale_adjustments
 from keras_qat.quantizers import (
     QuantDelay,
     RangeObserver,
@@ -230,10 +231,12 @@ def link_layers(graph: Graph) -> None:
                 fix="Make the model with `keras_qat.quantize_model`.",
             )
     groups, least_scales = range_groups(graph), _least_scales(graph)
+    adjustments = scale_adjustments(graph, groups)
     parameters: dict[int, Parameters | None] = {}
     for group in groups.values():
         if id(group) not in parameters:
-            parameters[id(group)] = _group_parameters(graph, group.edges, least_scales)
+            made = _group_parameters(graph, group.edges, least_scales, adjustments.get(group))
+            parameters[id(group)] = made
     for node in graph.nodes.values():
         if not node.is_input:
             inputs = [parameters[id(groups[edge])] for edge in node.inputs]
@@ -250,7 +253,10 @@ def _least_scales(graph: Graph) -> Mapping[Edge, float]:
 
 
 def _group_parameters(
-    graph: Graph, edges: tuple[Edge, ...], least_scales: Mapping[Edge, float]
+    graph: Graph,
+    edges: tuple[Edge, ...],
+    least_scales: Mapping[Edge, float],
+    adjust: Callable[[Any, Any], Any] | None,
 ) -> Parameters | None:
     makers = {id(layer): layer for layer in _makers(graph, edges)}.values()
     fixed = [layer for layer in makers if layer.fixed_parameters is not None]
@@ -266,7 +272,7 @@ def _group_parameters(
     observers = [layer.range_source for layer in makers]
     schemes = [layer.scheme for layer in makers if layer.scheme is not None]
     least_scale = max(map(least_scales.__getitem__, edges))
-    return RangeParameters(schemes[0], observers, least_scale) if schemes else None
+    return RangeParameters(schemes[0], observers, least_scale, adjust) if schemes else None
 
 
 def is_contradictory(graph: Graph, edges: tuple[Edge, ...]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
+from keras_qat.arithmetic.tables import Table, operator_table
 from keras_qat.graph import Node
 from keras_qat.layers.activations import Elementwise
 from keras_qat.layers.base import Centered, QuantizedLayer
@@ -44,3 +46,34 @@ class Tabulated(Elementwise):
         """Returns the smallest and the largest integer, as arguments of a table."""
         scheme = self._scheme()
         return {"low": scheme.activation_low, "high": scheme.activation_high}
+
+
+class OfFunction(Tabulated):
+    """Base class of operators whose kernel makes its table with a function of the C library.
+
+    Attributes:
+        function: The function of a float64 tensor, one and the same for equal layers.
+        avoids_ties: Whether a scale is widened until each C library makes the same table: that of
+            the output, or of the input if the kernel prescribes the output's.
+    """
+
+    function: Callable[[Any], Any]
+    avoids_ties = True
+
+    def table(self, grid: Grid, output: Grid):
+        """Computes the kernel's own table."""
+        return operator_table(*grid, *output, function=self.function, **self.limits())
+
+    def free_table(self, parameters: Any) -> tuple[Table, Grid]:
+        """Returns the table, and the grid of its other end.
+
+        Args:
+            parameters: The parameters whose scale may change: those of the layer's input, of its
+                output, or of both.
+        """
+        source, target = self._linked().inputs[0], self._linked().output
+        ends = source is parameters, target is parameters
+        free_end = {(True, False): "input", (False, True): "output"}.get(ends, "both")
+        other = source if free_end == "output" else target
+        grid = Grid(1.0, 0) if free_end == "both" else other.grid()
+        return Table(self.function, free_end, *self.limits().values()), grid

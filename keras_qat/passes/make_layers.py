@@ -21,6 +21,7 @@ def make_layers(
     scheme: Scheme | None,
     schemes: Mapping[str, Scheme | None] | None = None,
     attempt: Attempt = attempt,
+    lookup: bool = False,
 ) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
@@ -34,6 +35,7 @@ def make_layers(
         scheme: The scheme, or None.
         schemes: Names of nodes that have another one.
         attempt: Runs a function that makes a layer, and may return something else if it fails.
+        lookup: Whether activations are looked up where not every target has an operator for them.
 
     Returns:
         A graph of `QuantizedLayer`s, with the nodes' names.
@@ -45,7 +47,7 @@ def make_layers(
     nodes = {}
     for name, node in graph.nodes.items():
         own = scheme if schemes is None else schemes.get(name, scheme)
-        make = functools.partial(_make, node, own, made)
+        make = functools.partial(_make, node, own, made, lookup)
         [nodes[name]] = [node] if node.is_input else attempt(node, make)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
@@ -57,11 +59,14 @@ def make_layers(
 
 
 def _make(
-    node: Node, scheme: Scheme | None, made: dict[tuple[int, ...], QuantizedLayer]
+    node: Node,
+    scheme: Scheme | None,
+    made: dict[tuple[int, ...], QuantizedLayer],
+    lookup: bool,
 ) -> list[Node]:
     key = tuple(id(operation) for operation in node.operations)
     if key not in made:
-        made[key] = _make_layer(node, scheme)
+        made[key] = _make_layer(node, scheme, lookup)
     edges = list(node.inputs)
     call = dataclasses.replace(
         node,
@@ -73,13 +78,13 @@ def _make(
     return [call]
 
 
-def _make_layer(node: Node, scheme: Scheme | None) -> QuantizedLayer:
+def _make_layer(node: Node, scheme: Scheme | None, lookup: bool) -> QuantizedLayer:
     entry = find_slice(node.operations)
     kind = type(node.head) if entry is None else entry.layer
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
         raise _without_slice(node)
     if entry is not None:
-        layer = kind.from_match(node, scheme)
+        layer = (kind.lookup_from_match if lookup else kind.from_match)(node, scheme)
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)

@@ -9,6 +9,7 @@ from keras_qat.errors import InvalidGraphError, InvalidRewriteError, KerasQatErr
 from keras_qat.graph import Graph, Node, label_of
 from keras_qat.graph.statements import first_line
 from keras_qat.layers.functions import function_of
+from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
@@ -50,6 +51,7 @@ PIPELINE: tuple[Pass, ...] = (
     move_normalized_axes,
     remove_identities,
     recognize_functions,
+    decompose_activations,
     write_compositions,
     split_outputs,
     write_normalizations,

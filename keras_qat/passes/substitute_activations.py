@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
 from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node
+from keras_qat.layers import QLookup, QuantizedLayer, find_slice
 from keras_qat.layers.functions import ELEMENTWISE, Function, function_of
+from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.rewriting import rewrite_nodes
+from keras_qat.scheme import Scheme
 
 Pass = Callable[[Graph], Graph]
-POLICIES = ("exact", "substitute", "error")
+POLICIES = ("exact", "lookup", "substitute", "error")
 
 
 def _leaky(x: Any) -> Any:
@@ -22,7 +25,7 @@ def _leaky(x: Any) -> Any:
 
 
 def _steep_sigmoid(x: Any) -> Any:
-    # tanh(x) itself, but for its rounding.
+    # tanh(x), but for its rounding.
     return 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 
@@ -40,25 +43,23 @@ STAND_INS: dict[str, Callable[[Any], Any]] = {
     "log_sigmoid": lambda x: -1.0 * ops.relu(-1.0 * x),
     "mish": ops.hard_silu,
     "selu": _leaky,
-    "silu": ops.hard_silu,
     "softplus": ops.relu,
     "softsign": _steep_sigmoid,
     "sparse_plus": ops.relu,
     "sparse_sigmoid": _clipped,
     "squareplus": ops.relu,
-    "tanh": _steep_sigmoid,
 }
 
 
 def substitute_activations(graph: Graph) -> Graph:
     """Writes activations that would be a lookup as cheap ones of about the same shape.
 
-    Matches: an activation that LiteRT has no integer operator for: softplus, elu, selu, celu, silu,
-    gelu, mish, tanh, softsign, hard-sigmoid and the like.
+    Matches: an activation that is a lookup, or whose operator few targets have: softplus, elu,
+    selu, celu, gelu, mish, softsign, squareplus and the like.
     Builds: relu for softplus; leaky relu with a slope of 0.2 for elu, selu and celu; hard-swish for
-    silu, gelu and mish; two sigmoids' width less one for tanh; `relu6(x + 3) / 6` for sigmoids.
-    Why: a lookup is a GATHER, which some accelerators lack. The function changes, but for tanh
-    and hard-sigmoid: train after it.
+    gelu and mish; two sigmoids' width less one for softsign; `relu6(x + 3) / 6` for sigmoids.
+    Why: a lookup is a GATHER, which some accelerators lack. The function changes, but for
+    hard-sigmoid: train after it.
 
     Args:
         graph: The graph.
@@ -79,7 +80,7 @@ def with_policy(passes: Sequence[Pass], activations: str) -> tuple[Pass, ...]:
 
     Args:
         passes: The passes.
-        activations: `"exact"`, `"substitute"` or `"error"`.
+        activations: `"exact"`, `"lookup"`, `"substitute"` or `"error"`.
 
     Raises:
         InvalidRewriteError: If there is no such policy.
@@ -90,6 +91,8 @@ def with_policy(passes: Sequence[Pass], activations: str) -> tuple[Pass, ...]:
             received=f"activations={activations!r}",
             expected=f"one of {POLICIES}",
         )
+    if activations == "lookup":
+        return tuple(each for each in passes if each is not decompose_activations)
     if activations != "substitute":
         return tuple(passes)
     # What is written by hand has to be recognized before it can be another function.
@@ -97,34 +100,45 @@ def with_policy(passes: Sequence[Pass], activations: str) -> tuple[Pass, ...]:
     return (*passes[:place], substitute_activations, *passes[place:])
 
 
-def check_no_lookups(graph: Graph, except_for: Container[str] = ()) -> None:
+def check_no_lookups(
+    graph: Graph, scheme: Scheme | None, schemes: Mapping[str, Scheme | None]
+) -> None:
     """Raises if a function would be looked up in a table.
 
     Args:
         graph: A graph of Keras operations after all rewrites.
-        except_for: Names of nodes that stay in float.
+        scheme: The scheme of the model, whose layers in float look nothing up; None for a clone.
+        schemes: Names of nodes that have another one.
 
     Raises:
         UnsupportedLayerError: Naming the first layer, and all others.
     """
-    found = {
-        name: function
-        for name, node in graph.nodes.items()
-        if name not in except_for and len(node.operations) == 1 and ELEMENTWISE(node.head)
-        if (function := function_of(node.head)) is not None
-    }
+    found: dict[str, Function] = {}
+    for name, node in graph.nodes.items():
+        own = schemes.get(name, scheme)
+        layer = None if node.is_input else _layer_of_function(node, own)
+        if isinstance(layer, QLookup) and (scheme is None or own is not None):
+            found[name] = layer.function
     if found:
         listed = [f"'{name}' ({function.name})" for name, function in found.items()]
         raise UnsupportedLayerError(
             "LiteRT has no integer operator for this function, only a lookup (CAST, ADD, GATHER).",
             layer=next(iter(found)),
             received=", ".join(listed[:8]) + (" and others" if len(listed) > 8 else ""),
-            expected="functions with an operator of their own, as `activations` was not 'exact'",
+            expected="functions with an operator of their own, as `activations` is "
+            '"substitute" or "error"',
             fix=_fix(found),
         )
 
 
-def _fix(found: dict[str, Function]) -> str:
+def _layer_of_function(node: Node, scheme: Scheme | None) -> QuantizedLayer | None:
+    """The layer that an element-wise function becomes; None for any other operation."""
+    entry = find_slice(node.operations)
+    is_function = len(node.operations) == 1 and function_of(node.head) is not None
+    return entry.layer.from_match(node, scheme) if entry and is_function else None
+
+
+def _fix(found: Mapping[str, Function]) -> str:
     if any(function.name in STAND_INS for function in found.values()):
         return (
             'Pass activations="substitute" for cheap stand-ins (train after it), or '

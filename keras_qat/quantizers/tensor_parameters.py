@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,11 +64,14 @@ class RangeParameters:
         scheme: Gives the integer limits.
         observers: One range for each tensor of the group that is computed, not moved or selected.
         least_scale: What the scale is at least, for operators that take no smaller one.
+        adjust: Changes the scale a little, given these parameters and the scale; None if nothing
+            does.
     """
 
     scheme: Scheme
     observers: Sequence[RangeObserver | ValueRange]
     least_scale: float = 0.0
+    adjust: Callable[[RangeParameters, Any], Any] | None = None
 
     @property
     def low(self) -> int:
@@ -86,5 +89,7 @@ class RangeParameters:
         scale = (high - low) * np.float32(1.0 / steps)
         scale = ops.where(scale < np.float32(1e-30), np.float32(1.0), scale)
         scale = ops.maximum(scale, np.float32(self.least_scale))
+        if self.adjust is not None:
+            scale = self.adjust(self, scale)
         below_zero = ops.cast(ops.round(low * reciprocal(scale)), "int32")
         return Grid(scale, self.scheme.activation_low - below_zero)

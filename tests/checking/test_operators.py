@@ -30,7 +30,7 @@ def convolved(*behind, end=True):
 ALONE = {
     "leaky_relu": (lambda: layers.LeakyReLU(0.3, name="act"), ("PRELU",)),
     "hard_silu": (lambda: layers.Activation("hard_silu", name="act"), ("HARD_SWISH",)),
-    "silu": (lambda: layers.Activation("silu", name="act"), ("CAST", "ADD", "GATHER")),
+    "softplus": (lambda: layers.Activation("softplus", name="act"), ("CAST", "ADD", "GATHER")),
     "a ReLU with parameters": (lambda: layers.ReLU(4.0, name="act"), ("CAST", "ADD", "GATHER")),
     "PReLU": (lambda: layers.PReLU(shared_axes=[1, 2], name="act"), ("PRELU",)),
 }
@@ -44,7 +44,7 @@ def test_an_activation_that_costs_an_operator(name):
     assert finding.layers == ("act",) and "'act'" in finding.message
     assert all(operator in finding.message for operator in operators)
     assert finding.message.startswith(name)
-    assert ("substitute" in str(finding)) == (name == "silu")
+    assert ("substitute" in str(finding)) == (name == "softplus")
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def test_what_is_fused_or_no_mere_activation_is_none(layer):
 
 def test_the_function_of_an_output():
     (finding,) = found(
-        convolved(layers.Activation("silu", name="act"), end=False), "standalone-activation"
+        convolved(layers.Activation("softplus", name="act"), end=False), "standalone-activation"
     )
     assert finding.layer == "act"
     assert not found(convolved(layers.Activation("sigmoid"), end=False), "standalone-activation")
 
 
 def test_an_activation_behind_what_fuses_none_is_none():
-    behind = layers.MaxPooling2D(name="pool"), layers.Activation("silu", name="act")
+    behind = layers.MaxPooling2D(name="pool"), layers.Activation("softplus", name="act")
     assert not found(convolved(*behind), "standalone-activation")
-    behind = layers.ReLU(name="first"), layers.Activation("silu", name="act")
+    behind = layers.ReLU(name="first"), layers.Activation("softplus", name="act")
     assert not found(convolved(*behind), "standalone-activation")
 
 
@@ -106,7 +106,7 @@ def test_a_relu_behind_a_concatenation(is_taken_twice):
 def test_activations_of_a_kind_are_one_finding():
     x = y = keras.Input((8, 8, 3), name="image")
     for i in range(10):
-        y = layers.Conv2D(4, 1, activation="silu", name=f"conv_{i}")(y)
+        y = layers.Conv2D(4, 1, activation="softplus", name=f"conv_{i}")(y)
     y = layers.LeakyReLU(name="leaky")(layers.Conv2D(4, 1, name="last")(y))
     model = keras.Model(x, layers.Conv2D(4, 1)(y))
     first, second = found(model, "standalone-activation")

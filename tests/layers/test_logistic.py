@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 
-from keras_qat.layers import QSigmoid
+from keras_qat.layers import QMultiply, QSigmoid
 from tests.layers.contract import (
     HALVES,
     Case,
+    Prepared,
     branches,
     exported,
     layer,
@@ -26,7 +27,32 @@ CASES = [
             [layer(keras.layers.Conv2D, 3, 1, activation="sigmoid")],
         ),
     ),
+    Case(
+        "swish",
+        (QSigmoid, QMultiply),
+        branches(
+            (3, 4, 2),
+            [layer(keras.layers.Activation, "swish")],
+            [operation(keras.ops.silu)],
+            [layer(keras.layers.Conv2D, 3, 1, activation="swish")],
+        ),
+        default_steps=2,
+    ),
 ]
+
+
+def test_swish_is_a_sigmoid_and_a_product():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 1, activation="swish")]
+    )
+    prepared = Prepared(Case("swish_file", (), lambda: model))
+    assert operators_of(prepared.content) == ["CONV_2D", "LOGISTIC", "MUL"]
+
+
+def test_layer_saved_without_a_choice_keeps_its_scale():
+    config = QSigmoid(scheme="int8").get_config()
+    del config["avoids_ties"]
+    assert not QSigmoid.from_config(config).avoids_ties
 
 
 def test_sigmoid_by_hand():

@@ -6,20 +6,19 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.layers import QLeakyReLU, QPReLU
+from keras_qat.layers import QPReLU
 from tests.layers.contract import (
     HALVES,
     Case,
     branches,
     exported,
     layer,
-    operation,
     operators_of,
     quantized_with,
     together,
 )
 
-Activation, LeakyReLU, PReLU = keras.layers.Activation, keras.layers.LeakyReLU, keras.layers.PReLU
+PReLU = keras.layers.PReLU
 
 CASES = [
     Case(
@@ -35,39 +34,7 @@ CASES = [
             branches((5,), [PReLU], prefix="vector"),
         ),
     ),
-    Case(
-        "leaky_relu",
-        (QLeakyReLU,),
-        together(
-            branches(
-                (3, 4, 2),
-                *([layer(LeakyReLU, slope)] for slope in (0.0, 1e-3, 0.3, 1.0, 4.0)),
-                [layer(Activation, "leaky_relu")],
-                [operation(lambda x: keras.ops.leaky_relu(x, -0.5))],
-                prefix="image",
-            ),
-            branches((5,), [LeakyReLU], prefix="vector"),
-        ),
-    ),
 ]
-
-
-@pytest.mark.parametrize(
-    ("slope", "expected"),
-    [
-        # -1.5 and -0.5 steps of 0.5: ties go away from zero
-        (0.5, [3.0, -1.0, -0.5, -32.0, 63.5]),
-        (0.0, [3.0, 0.0, 0.0, 0.0, 63.5]),
-        (2.0, [3.0, -3.0, -1.0, -64.0, 63.5]),
-    ],
-)
-def test_leaky_relu_by_hand(slope, expected):
-    x = keras.Input((5,), name="x")
-    model = keras.Model(x, LeakyReLU(slope, name="y")(x))
-    model = quantized_with(model, x=HALVES, y=HALVES)
-    values = np.array([[3.0, -1.5, -0.5, -64.0, 63.5]], "float32")
-    assert model.predict(values, verbose=0).tolist() == [expected]
-    assert operators_of(exported(model)) == ["PRELU"]
 
 
 def test_prelu_by_hand():
@@ -81,9 +48,8 @@ def test_prelu_by_hand():
     assert operators_of(exported(model)) == ["PRELU"]
 
 
-@pytest.mark.parametrize("make", [LeakyReLU, PReLU])
-def test_five_dimensions_are_refused(make):
+def test_five_dimensions_are_refused():
     x = keras.Input((2, 2, 2, 2))
-    model = keras.Model(x, make(name="volume")(x))
+    model = keras.Model(x, PReLU(name="volume")(x))
     with pytest.raises(UnsupportedLayerError, match="volume.*at most 4 dimensions"):
         keras_qat.quantize_model(model)

@@ -49,7 +49,10 @@ def test_a_single_one(name):
 @pytest.mark.parametrize("seed", range(2))
 def test_a_random_choice_of_those_that_are_not_needed(seed):
     rng = np.random.default_rng(seed)
-    names = [name for name in NAMES if name in NEEDED or rng.random() < 0.5]
+    chosen = {name for name in NAMES if name in NEEDED or rng.random() < 0.5}
+    if "recognize_functions" not in chosen:
+        chosen.add("write_affines")  # either of them takes the division of a hard-swish
+    names = [name for name in NAMES if name in chosen]
     for example in EXAMPLES.values():
         model = example()
         assert_same_function(keras_qat.clone_model(model, rewrites=names), model)

@@ -1,0 +1,64 @@
+"""Which tensors may change their scale for the tables that kernels make."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_qat.arithmetic.tables import away_from_ties
+from keras_qat.graph import Edge, Graph, RangeGroup
+
+
+def scale_adjustments(
+    graph: Graph, groups: Mapping[Edge, RangeGroup]
+) -> Mapping[RangeGroup, Callable[[Any, Any], Any]]:
+    """Finds the groups of tensors whose scale has to fit the tables that kernels make.
+
+    The scale of the output is the one to change, for it has no other consequence; that of the
+    input only where the kernel prescribes the output's.
+
+    Args:
+        graph: A graph of quantized layers.
+        groups: The group of each tensor.
+
+    Returns:
+        Functions of the parameters and the scale of a group, which return a scale that fits.
+    """
+    tables: dict[RangeGroup, dict[int, Any]] = {}
+    depends: dict[RangeGroup, set[RangeGroup]] = {}
+    for node in graph.nodes.values():
+        layer = None if node.is_input else node.head
+        if layer is None or layer.scheme is None or not layer.avoids_ties:
+            continue
+        source, target = groups[node.inputs[0]], groups[Edge(node.name)]
+        if layer.fixed_parameters is not None:
+            target = source
+        elif source is not target:
+            if target in _reached(source, depends):
+                continue  # each scale would follow from the other
+            depends.setdefault(target, set()).add(source)
+        tables.setdefault(target, {})[id(layer)] = layer
+    return {
+        group: functools.partial(_adjusted, layers=tuple(layers.values()))
+        for group, layers in tables.items()
+    }
+
+
+def _adjusted(parameters: Any, scale: Any, layers: Sequence[Any]) -> Any:
+    """The scale, widened a little until no table depends on the C library."""
+    tables, grids = zip(*(layer.free_table(parameters) for layer in layers), strict=True)
+    others = (value for grid in grids for value in grid)
+    return away_from_ties(ops.stop_gradient(scale), *others, tables=tables)
+
+
+def _reached(group: RangeGroup, depends: Mapping[RangeGroup, set[RangeGroup]]) -> set[RangeGroup]:
+    """A group, and all groups whose scales its own follows from."""
+    found, left = {group}, [group]
+    while left:
+        new = depends.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found

@@ -1,0 +1,50 @@
+"""TANH."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from keras_qat.graph import Node
+from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.functions import function_named
+from keras_qat.layers.lookup import QLookup
+from keras_qat.layers.registry import register
+from keras_qat.layers.tabulated import OfFunction
+from keras_qat.quantizers import FixedParameters
+from keras_qat.scheme import Scheme
+
+
+@register(function_named("tanh"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QTanh(OfFunction):
+    """Hyperbolic tangent: one TANH, whose output the quantization specification fixes to 1/128.
+
+    LiteRT's kernels take any output scale, those of microcontrollers only 1/128 and zero point 0.
+
+    Args:
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> round(float(QTanh()(ops.array([1.0]))[0]), 4)
+    0.7616
+    """
+
+    operators = ("TANH",)
+    fixed_parameters = FixedParameters(1 / 128, 0)
+    function = staticmethod(ops.tanh)
+
+    def float_forward(self, inputs, training=None):
+        """Computes the hyperbolic tangent in float."""
+        del training
+        return ops.tanh(inputs)
+
+    def lower(self, builder, *inputs):
+        """Adds one TANH."""
+        return builder.operator("TANH", inputs, version=2)
+
+    @classmethod
+    def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes a lookup in its place."""
+        return QLookup.from_match(node, scheme)
