@@ -15,6 +15,7 @@ from keras_qat.graph.soundness import (
     check_float,
     input_errors,
     quantization_errors,
+    training_errors,
     weight_errors,
 )
 from keras_qat.graph.subclassed import read_any_model
@@ -118,6 +119,7 @@ class Conversion:
         yield from quantization_errors(self._model)
         yield from weight_errors(self._model)
         yield from input_errors(self.source)
+        yield from training_errors(self.source)
 
     def rewrite(self, run: Runner = run_pass) -> None:
         """Runs the passes of the pipeline.

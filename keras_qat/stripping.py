@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -83,19 +85,34 @@ def _join_activations(graph: Graph) -> Graph:
     """Makes the activations that `split_activations` split off arguments of their layers again."""
     mapping: dict[Edge, Edge] = {}
     consumers = graph.consumers()
+    calls: dict[int, list[Edge]] = {}
     for node in graph.nodes.values():
-        edge, layer = Edge(node.name), node.head
-        behind = [each.head for each in consumers.get(edge, ())]
-        if edge in graph.output_edges or len({id(each) for each in behind}) != 1:
-            continue
-        (follower,) = {id(each): each for each in behind}.values()
-        name = function_name(getattr(follower, "activation", None))
-        is_own = type(follower) is keras.layers.Activation and hasattr(layer, "use_bias")
-        if is_own and follower.name == f"{layer.name}_{name}":
-            layer.activation = follower.activation
-            mapping |= {Edge(each.name): edge for each in consumers[edge]}
+        calls.setdefault(id(node.head), []).append(Edge(node.name))
+    for edges in calls.values():
+        layer, behind = graph.nodes[edges[0].node].head, [consumers.get(each, []) for each in edges]
+        # A shared layer may have an activation only if all of its calls have the same.
+        functions = [_split_off(layer, followers) for followers in behind]
+        is_one = len({*map(id, functions)}) == 1 and functions[0] is not None
+        if is_one and not {*edges} & {*graph.output_edges}:
+            layer.activation = functions[0]
+            mapping |= {
+                Edge(each.name): edge
+                for edge, followers in zip(edges, behind, strict=True)
+                for each in followers
+            }
     kept = [node for node in graph.nodes.values() if Edge(node.name) not in mapping]
     return graph.replace(kept, mapping)
+
+
+def _split_off(layer: Any, followers: Sequence[Node]) -> Any:
+    """The function that was split off a layer, if all that takes its output applies it."""
+    heads = {id(node.head): node.head for node in followers}
+    if len(heads) != 1 or not hasattr(layer, "use_bias"):
+        return None
+    (follower,) = heads.values()
+    name = f"{layer.name}_{function_name(getattr(follower, 'activation', None))}"
+    is_own = re.fullmatch(rf"{re.escape(name)}(_\d+)?", follower.name) is not None
+    return follower.activation if type(follower) is keras.layers.Activation and is_own else None
 
 
 def _in_operations(node: Node, graph: Graph) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -134,6 +134,29 @@ class Graph:
     def dtype(self, edge: Edge) -> str:
         """Returns the dtype of a tensor."""
         return self.nodes[edge.node].dtypes[edge.index]
+
+    def signature(self, node: Node) -> Hashable:
+        """Returns how a node calls its operation: a key that equal calls have in common.
+
+        An operation without weights computes the same function in two calls only if their
+        signatures are equal. So what is made for a call is kept by the operation and this.
+
+        Args:
+            node: A call of tensors of this graph.
+
+        Returns:
+            The place of each argument, and what stands there: of a tensor its shape, its dtype,
+            and which of the call's tensors it is; of anything else its value.
+        """
+        tensors = list(dict.fromkeys(node.inputs))
+
+        def key(leaf: Any) -> Hashable:
+            if isinstance(leaf, Edge):
+                return tensors.index(leaf), self.shape(leaf), self.dtype(leaf)
+            is_array = isinstance(leaf, Parameter) or hasattr(leaf, "shape")
+            return id(leaf) if is_array else repr(leaf)
+
+        return tuple((path, key(leaf)) for path, leaf in tree.flatten_with_path(node.arguments))
 
     def consumers(self) -> dict[Edge, list[Node]]:
         """Returns the nodes that take each tensor, once for each time they take it."""

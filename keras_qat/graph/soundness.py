@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.graph.graph import Edge, Graph
+from keras_qat.graph.reading import is_model, read_model
 
 
 def check_float(graph: Graph) -> None:
@@ -55,6 +56,29 @@ def input_errors(graph: Graph) -> Iterator[InvalidModelError]:
                 expected="a fixed size for all axes but the first",
                 fix="Build the model with a fixed `keras.Input(shape)`.",
             )
+
+
+def training_errors(graph: Graph) -> Iterator[UnsupportedLayerError]:
+    """Yields an error for each batch normalization that is called with `training=True`."""
+    for node in graph.nodes.values():
+        if node.arguments[1].get("training") is True:
+            for norm in _batch_norms(node.head):
+                yield UnsupportedLayerError(
+                    "A batch normalization that is called with `training=True` computes with the "
+                    "statistics of each batch, at inference too, which no file can.",
+                    layer=norm.name,
+                    received=f"training=True in the call of '{node.name}'",
+                    expected="statistics that are known when the file is written",
+                    fix="Leave `training` out of the call: Keras sets it during `fit`.",
+                )
+
+
+def _batch_norms(operation: Any) -> Iterator[keras.layers.Layer]:
+    """The batch normalizations that an operation consists of."""
+    if type(operation) is keras.layers.BatchNormalization:
+        yield operation
+    for node in read_model(operation).nodes.values() if is_model(operation) else ():
+        yield from _batch_norms(node.head)
 
 
 def weight_errors(model: keras.Model) -> Iterator[InvalidModelError]:

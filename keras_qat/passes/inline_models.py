@@ -7,6 +7,7 @@ import dataclasses
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import flatten_edges, map_edges, unique_name
 from keras_qat.graph.reading import is_model
+from keras_qat.passes.rewriting import with_known_shapes
 
 
 def inline_models(graph: Graph) -> Graph:
@@ -24,9 +25,11 @@ def inline_models(graph: Graph) -> Graph:
     Returns:
         A graph without nested models; the graph itself if there were none.
     """
+    source = graph
     while any(is_model(node.head) for node in graph.nodes.values()):
         graph = _inline_once(graph)
-    return graph
+    # An inner model may have been built for unknown sizes, which those of each call are.
+    return graph if graph is source else with_known_shapes(graph)
 
 
 def _inline_once(graph: Graph) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import keras
 
@@ -25,7 +25,8 @@ def make_layers(
 ) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
-    Matches: every node; calls of the same operations become calls of the same layer.
+    Matches: every node; calls of the same operations become calls of the same layer, those of
+    operations without weights if they are called alike.
     Builds: quantized layers, or float ones of the same classes if `scheme` is None; inputs of the
     model become float32, but ids that are looked up are integers.
     Why: from here on each layer is one LiteRT operator, or a fixed small group of them.
@@ -43,12 +44,15 @@ def make_layers(
     Raises:
         UnsupportedLayerError: If no slice takes an operation, with the reason if it is known.
     """
-    made: dict[tuple[int, ...], QuantizedLayer] = {}
+    made: dict[Hashable, QuantizedLayer] = {}
     nodes = {}
     for name, node in graph.nodes.items():
+        if node.is_input:
+            nodes[name] = node
+            continue
         own = scheme if schemes is None else schemes.get(name, scheme)
-        make = functools.partial(_make, node, own, made, lookup)
-        [nodes[name]] = [node] if node.is_input else attempt(node, make)
+        make = functools.partial(_make, node, _identity(graph, node), own, made, lookup)
+        [nodes[name]] = attempt(node, make)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
         if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
@@ -58,13 +62,20 @@ def make_layers(
     return dataclasses.replace(graph, nodes=nodes)
 
 
+def _identity(graph: Graph, node: Node) -> Hashable:
+    """The key of a node's layer. A layer without weights may keep sizes of what it is called on."""
+    has_weights = any(getattr(operation, "variables", ()) for operation in node.operations)
+    call = () if has_weights else (graph.signature(node), node.shapes)
+    return *map(id, node.operations), *call
+
+
 def _make(
     node: Node,
+    key: Hashable,
     scheme: Scheme | None,
-    made: dict[tuple[int, ...], QuantizedLayer],
+    made: dict[Hashable, QuantizedLayer],
     lookup: bool,
 ) -> list[Node]:
-    key = tuple(id(operation) for operation in node.operations)
     if key not in made:
         made[key] = _make_layer(node, scheme, lookup)
     edges = list(node.inputs)
@@ -88,6 +99,7 @@ def _make_layer(node: Node, scheme: Scheme | None, lookup: bool) -> QuantizedLay
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)
+            layer.keras_layer["config"]["name"] = node.name  # one layer's calls may become several
         return layer
     return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": scheme})
 

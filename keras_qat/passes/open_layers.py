@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Hashable
 
 import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges
+from keras_qat.graph.soundness import training_errors
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import activation_name
@@ -48,7 +50,7 @@ def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
     nodes: dict[str, Node] = {}
     mapping: dict[Edge, Edge] = {}
     taken = set(graph.nodes)
-    opened: dict[int, Graph] = {}
+    opened: dict[int, dict[Hashable, Graph]] = {}
     for node in graph.nodes.values():
         node = node.rewired(mapping)
         if not _is_opened(node):
@@ -64,31 +66,46 @@ def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
 def _children(
     node: Node,
     graph: Graph,
-    opened: dict[int, Graph],
+    opened: dict[int, dict[Hashable, Graph]],
     mapping: dict[Edge, Edge],
     taken: set[str],
 ) -> list[Node]:
     return splice(node, _opened(node, graph, opened), mapping, taken)
 
 
-def _opened(node: Node, graph: Graph, opened: dict[int, Graph]) -> Graph:
-    """What a layer consists of: the same operations at each of its calls, to share its weights."""
-    shapes = [graph.shape(edge) for edge in dict.fromkeys(node.inputs)]
-    known = opened.get(id(node.head))
-    if known is not None and [known.shape(Edge(name)) for name in known.inputs] == shapes:
-        return known
-    if known is not None and node.head.trainable_variables:
-        raise UnsupportedLayerError(
-            "A shared layer of one's own is called with tensors of different shapes, and its "
-            "weights would not stay shared.",
-            layer=node.name,
-            received=f"shapes {shapes}",
-            fix="Call it with one shape, or register a slice for it (`keras_qat.register`).",
-        )
-    inner = open_drop_ins(inline_models(trace_layer(node, graph, call_of(node.head))))
+def _opened(node: Node, graph: Graph, opened: dict[int, dict[Hashable, Graph]]) -> Graph:
+    """What a layer consists of: the same operations at each equal call, to share its weights."""
+    known, call = opened.setdefault(id(node.head), {}), graph.signature(node)
+    if call in known:
+        return known[call]
+    traced = trace_layer(node, graph, call_of(node.head))
+    for error in training_errors(traced):
+        raise error
+    inner = open_drop_ins(inline_models(traced))
     inner = split_regularizers(split_separables(inner))
     inner = open_layers(split_activations(inner))
-    return opened.setdefault(id(node.head), inner)
+    if known and not _has_all_weights(inner, node.head):
+        raise UnsupportedLayerError(
+            "A shared layer is called in different ways, such as with tensors of different "
+            "shapes, and its weights would not stay shared.",
+            layer=node.name,
+            received=f"a {type(node.head).__name__}, here with tensors of shape "
+            f"{[graph.shape(edge) for edge in node.inputs]}",
+            fix="Call it with one shape and the same arguments, or register a slice for it "
+            "(`keras_qat.register`).",
+        )
+    known[call] = inner
+    return inner
+
+
+def _has_all_weights(inner: Graph, layer: keras.layers.Layer) -> bool:
+    """Whether all weights of a layer are those of layers inside it, which each call shares."""
+    found = {
+        id(variable)
+        for node in inner.nodes.values()
+        for variable in getattr(node.head, "trainable_variables", ())
+    }
+    return found.issuperset(map(id, layer.trainable_variables))
 
 
 def _is_opened(node: Node) -> bool:

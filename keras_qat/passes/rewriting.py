@@ -50,7 +50,7 @@ def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | Non
         graph: The graph.
         write: Given a node, returns what to write in its place, or None to leave it: a function
             that is called with the node's arguments, a symbolic tensor for each `Edge`, and
-            returns one tensor. Calls of one operation become calls of the same layers.
+            returns one tensor. Equal calls of one operation become calls of the same layers.
 
     Returns:
         The graph in which the last operation of each replacement has the node's name; the graph
@@ -67,7 +67,7 @@ def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | Non
             nodes[node.name] = node
             continue
         outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
-        key = (id(node.head), *(outer.shape(edge) for edge in node.inputs))
+        key = id(node.head), outer.signature(node)
         if key not in written:
             written[key] = _traced(node, outer, function)
         for child in splice(node, written[key], mapping, taken):

@@ -142,7 +142,8 @@ def _separable(
         data_format=head.data_format,
         name="pointwise",
     )
-    return kernels.layer(pointwise_kernel, "pointwise", make, between.shape)(between)
+    use = "pointwise", head.data_format
+    return kernels.layer(pointwise_kernel, use, make, between.shape)(between)
 
 
 def _transposed(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
