@@ -105,6 +105,27 @@ def float64() -> Iterator[None]:
         yield
 
 
+def maximum(a: Any, b: Any) -> Any:
+    """Returns the larger of two values, element by element, in the type that they have.
+
+    On PyTorch `keras.ops.maximum` computes in float32 where it is given float64; so do `minimum`,
+    `floor`, `ceil`, `floor_divide`, `prod`, `cumsum`, `matmul`, `dot` and `tensordot`.
+
+    Args:
+        a: float64 tensor; its NaN are kept.
+        b: float64 tensor that broadcasts with `a`, or a number.
+
+    Returns:
+        float64 tensor.
+
+    Example:
+    >>> with float64():
+    ...     print(maximum(keras.ops.cast([0.5, 2.0], "float64"), 1.0).numpy())
+    [1. 2.]
+    """
+    return keras.ops.where(a < b, b, a)
+
+
 @functools.cache
 def _tf_function(
     fn: Callable[..., Any], options: tuple[tuple[str, Any], ...]

@@ -18,7 +18,7 @@ from keras_qat.arithmetic.exact_float import (
 )
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.arithmetic.segments import Segments
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import compiled, float64, maximum
 
 INT32_END = 2**31
 FRACTION = 22  # of a numerator: 255 * 2**22 is just less than 2**30
@@ -131,7 +131,7 @@ def half_divisors(input_scale: Any, output_scale: Any, *, normalization: Normali
         scale = as_float64(input_scale)
         epsilon = ops.cast(np.float64(normalization.epsilon), "float64")
         if normalization.kind == "unit":
-            root = ops.maximum(ops.cast(np.sqrt(squares), "float64") * scale, epsilon)
+            root = maximum(ops.cast(np.sqrt(squares), "float64") * scale, epsilon)
         else:
             means = ops.cast(squares / normalization.count, "float64")
             root = ops.sqrt(means * (scale * scale) + epsilon)

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.arithmetic.multiply import product_multiplier
-from keras_qat.backend import float64
+from keras_qat.backend import float64, maximum
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.quantizers import quantize_weights, reciprocal, weight_grid
 from keras_qat.scheme import Scheme
@@ -154,7 +154,7 @@ def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Schem
     with float64():  # where a scale is a constant, TensorFlow multiplies in another order
         for_bias = ops.cast(size, "float64") * (1 / _LARGEST_BIAS_TERM)
         for_kernels = ops.cast(output_scale, "float64") * _SMALLEST_MULTIPLIER
-        least = ops.maximum(for_bias, for_kernels) / ops.cast(input_scale, "float64")
+        least = maximum(for_bias, for_kernels) / ops.cast(input_scale, "float64")
         least = ops.cast(least, "float32")
     if scheme.weight_per_channel:
         least = ops.reshape(least, channel_shape(folded.kernel, folded.channel_axes))

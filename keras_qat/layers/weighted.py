@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import float64
+from keras_qat.backend import float64, maximum
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
@@ -246,7 +246,7 @@ class WeightedLayer(QuantizedLayer, Block):
         # In doubles: float32 roots and quotients of GPUs are wrong in their last bits.
         with float64():
             variance = ops.cast(norm.moving_variance, "float64") + norm.epsilon
-            deviation = ops.maximum(ops.sqrt(variance), 1e-12)
+            deviation = maximum(ops.sqrt(variance), 1e-12)
             gamma = ops.cast(norm.gamma, "float64") if norm.scale else 1.0
             return ops.cast(gamma / deviation, "float32")
 
