@@ -52,7 +52,14 @@ def read_any_model(model: keras.Model) -> Graph:
     }
     _check_arguments(model, inputs)
     symbols = tree.flatten(list(inputs.values()))
-    graph = trace_call(model, lambda: model.call(**inputs), symbols, model.name)
+
+    def with_batch() -> Any:
+        named = _shapes(model).items()
+        return model.call(**{name: _symbolic(shapes, name, set(), 2) for name, shapes in named})
+
+    graph = trace_call(
+        model, lambda: model.call(**inputs), symbols, model.name, with_batch=with_batch
+    )
     structures = list(inputs.values())
     structure = structures[0] if len(structures) == 1 else structures
     edges = dict(zip(map(id, symbols), map(Edge, graph.inputs), strict=True))
@@ -84,15 +91,15 @@ def _shapes(model: keras.Model) -> dict[str, Any]:
     )
 
 
-def _symbolic(shapes: Any, name: str, taken: set[str]) -> Any:
+def _symbolic(shapes: Any, name: str, taken: set[str], batch: int | None = None) -> Any:
     """Symbolic tensors in the structure of some shapes, whose first size is the batch's."""
     if _is_shape(shapes):
         name = unique_name(name, taken)
         taken.add(name)
-        return keras.Input(batch_shape=(None, *shapes[1:]), name=name)
+        return keras.Input(batch_shape=(batch, *shapes[1:]), name=name)
     if isinstance(shapes, dict):
-        return {key: _symbolic(shape, key, taken) for key, shape in shapes.items()}
-    return [_symbolic(shape, f"{name}_{i}", taken) for i, shape in enumerate(shapes)]
+        return {key: _symbolic(shape, key, taken, batch) for key, shape in shapes.items()}
+    return [_symbolic(shape, f"{name}_{i}", taken, batch) for i, shape in enumerate(shapes)]
 
 
 def _is_shape(shapes: Any) -> bool:

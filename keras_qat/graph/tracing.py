@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,16 +13,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph.graph import Edge, Graph, Node, Parameter, flatten_edges
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_edges
 from keras_qat.graph.reading import read_function
-from keras_qat.graph.statements import failing_statement, first_line
+from keras_qat.graph.untraceable import untraceable
 
-# What the error proposes for a layer whose `call` cannot be traced.
-_EXAMPLE = """
-    @keras_qat.register({layer})
-    def written(layer, inputs):
-        return keras.ops.relu(inputs)  # what {layer}.call computes, of layer.weight too
-"""
+# Any size shows whether a `call` needs to know it; 1 would also be broadcast.
+_BATCH = 2
 
 
 def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None) -> Graph:
@@ -43,18 +39,67 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
         UnsupportedLayerError: If `call` does what cannot be traced, or has weights that would
             be lost.
     """
-    inputs = {
-        edge: keras.Input(batch_shape=graph.shape(edge), dtype=graph.dtype(edge))
-        for edge in dict.fromkeys(node.inputs)
-    }
-    args, kwargs = tree.map_structure(
-        lambda leaf: inputs[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
-    )
-    function = functools.partial(call or node.head.call, *args, **kwargs)
-    return trace_call(node.head, function, list(inputs.values()), node.name)
+    edges = list(dict.fromkeys(node.inputs))
+    compute = call or node.head.call
+
+    def run(inputs: Mapping[Edge, Any]) -> Any:
+        args, kwargs = tree.map_structure(
+            lambda leaf: inputs[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
+        )
+        return compute(*args, **kwargs)
+
+    def symbols(batch: int | None = None) -> dict[Edge, Any]:
+        return {edge: _symbol(graph.shape(edge), graph.dtype(edge), batch) for edge in edges}
+
+    inputs = symbols()
+    try:
+        return trace_call(
+            node.head,
+            functools.partial(run, inputs),
+            list(inputs.values()),
+            node.name,
+            with_batch=lambda: run(symbols(_BATCH)),
+        )
+    except UnsupportedLayerError:
+        _check_arguments(node)
+        raise
 
 
-def trace_call(layer: Any, function: Callable[[], Any], inputs: list[Any], name: str) -> Graph:
+def _symbol(shape: Shape, dtype: str, batch: int | None) -> Any:
+    """A symbolic tensor, of a known batch size if one is given."""
+    is_known = batch is None or not shape or shape[0] is not None
+    return keras.Input(batch_shape=shape if is_known else (batch, *shape[1:]), dtype=dtype)
+
+
+def _check_arguments(node: Node) -> None:
+    """Raises if a layer is called with a mask, or with an array of the layer around it."""
+    if isinstance(node.arguments[1].get("mask"), Edge):
+        raise UnsupportedLayerError(
+            "A mask has no counterpart in LiteRT: where Keras leaves the padding out, a file would "
+            "compute with it.",
+            layer=node.name,
+            received=f"a {type(node.head).__name__} that is called with a mask",
+            expected="a call without one",
+            fix="Make no mask: `mask_zero=False` in an `Embedding`, and no `Masking`; then cut the "
+            "sequences to one length, or give the padding a value of its own.",
+        )
+    if any(isinstance(leaf, Parameter) for leaf in tree.flatten(node.arguments)):
+        raise UnsupportedLayerError(
+            "An inner layer is called with an array or a weight as an argument.",
+            layer=node.name,
+            received=f"a {type(node.head).__name__}",
+            expected="a call on tensors that depend on the inputs of the model",
+            fix="Make the array an attribute of the inner layer, set when it is made.",
+        )
+
+
+def trace_call(
+    layer: Any,
+    function: Callable[[], Any],
+    inputs: list[Any],
+    name: str,
+    with_batch: Callable[[], Any] | None = None,
+) -> Graph:
     """Reads what a function does with a layer and symbolic tensors.
 
     Args:
@@ -62,6 +107,7 @@ def trace_call(layer: Any, function: Callable[[], Any], inputs: list[Any], name:
         function: Called without arguments.
         inputs: The symbolic tensors that it computes with.
         name: What an error calls the layer.
+        with_batch: Runs the same on tensors of a known batch size, to find out why it fails.
 
     Returns:
         A graph with these inputs, in a list.
@@ -78,7 +124,8 @@ def trace_call(layer: Any, function: Callable[[], Any], inputs: list[Any], name:
         except UnsupportedLayerError:
             raise
         except Exception as error:  # whatever the user's code raises
-            raise _untraceable(layer, name, error) from error
+            shapes = [tensor.shape for tensor in inputs]
+            raise untraceable(layer, name, error, shapes, with_batch) from error
     _check_weights(layer, name, result, list(own.values()))
     _check_copies(layer, name, result)
     return result
@@ -162,7 +209,8 @@ def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable
             layer=name,
             received=f"{type(layer).__name__} with {lost}",
             fix="Keep each weight in an attribute of its own, and call inner layers only on what "
-            "depends on the inputs of `call`.",
+            "depends on the inputs of `call`. An `Embedding` of fixed positions is a weight that "
+            "is added: `self.add_weight(shape=(positions, channels))`.",
         )
 
 
@@ -181,18 +229,3 @@ def _check_copies(layer: Any, name: str, graph: Graph) -> None:
                 fix="Make the weight an attribute of the layer itself, or set its `trainable` to "
                 "False.",
             )
-
-
-def _untraceable(layer: Any, name: str, error: Exception) -> UnsupportedLayerError:
-    statement = failing_statement(error)
-    return UnsupportedLayerError(
-        "This layer has no integer form here, and its `call` cannot be traced.",
-        layer=name,
-        received=f"a {type(layer).__name__}, whose `call` raised {type(error).__name__}"
-        f"{f' in {statement}' if statement else ''}: {first_line(error)}",
-        expected="a `call` made of `keras.ops` and Keras layers",
-        fix="Write `call` with `keras.ops` alone, or write beside it what it computes:\n\n"
-        + _EXAMPLE.format(layer=type(layer).__name__)
-        + "\nFor an operator of your own, decorate a `keras_qat.layers.QuantizedLayer` instead "
-        "(CONTRIBUTING.md has a worked example).",
-    )

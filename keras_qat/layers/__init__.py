@@ -1,6 +1,6 @@
 """Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
 
-from keras_qat.layers import composed, preprocessing, repeating, statistics
+from keras_qat.layers import composed, preprocessing, refusals, repeating, statistics
 from keras_qat.layers.activations import QReLU, QSoftmax
 from keras_qat.layers.adaptive_pooling import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.augmentation import QAugmentation
@@ -133,6 +133,7 @@ __all__ = [
     "float_mode",
     "composed",
     "preprocessing",
+    "refusals",
     "repeating",
     "refusal",
     "refuse",

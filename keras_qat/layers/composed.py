@@ -100,7 +100,10 @@ def _lambda(layer: Any, inputs: Any, mask: Any = None) -> Any:
     del mask  # a function that does not ask for it is not given it
     if {"training", "mask"} & set(inspect.signature(layer.function).parameters):
         raise UnsupportedLayerError(
-            "A function that takes `training` or `mask` cannot be traced.", layer=layer.name
+            "A function that takes `training` or `mask` cannot be traced.",
+            layer=layer.name,
+            fix="Give this layer alone a function of its input: "
+            f"`model.get_layer('{layer.name}').function = lambda x: ...`.",
         )
     return layer.function(inputs, **(layer.arguments or {}))
 

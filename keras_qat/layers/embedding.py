@@ -86,12 +86,15 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
         """
         if node.head.mask_zero:
             raise UnsupportedLayerError(
-                "A mask has no counterpart in LiteRT: there the layers behind would compute with "
-                "the padding, and Keras without it.",
+                "A mask has no counterpart in LiteRT: where Keras leaves the padding out, a file "
+                "would compute with it.",
                 layer=node.name,
                 received="mask_zero=True",
                 expected="mask_zero=False",
-                fix="Give the padding a vector of its own, or cut the sequences to one length.",
+                fix="If no layer uses the mask, as Keras warns where one drops it, set "
+                f"`model.get_layer('{node.head.name}').mask_zero = False`: the outputs stay as "
+                "they are. Else train without a mask, so that the padding has a vector of its "
+                "own, or cut the sequences to one length.",
             )
         # What was trained at low rank is in the table that `carry_weights` copies.
         config = {**node.head.get_config(), "lora_rank": None, "lora_alpha": None}

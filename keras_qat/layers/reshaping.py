@@ -85,12 +85,21 @@ def sample_sizes(node: Node) -> tuple[int, ...]:
         The sizes of all axes but the first.
 
     Raises:
-        UnsupportedLayerError: If one is not known, for then the batch is no longer the first.
+        UnsupportedLayerError: If one is not known, or the batch is no longer the first axis.
     """
     shape = node.shapes[0]
     sizes = tuple(size for size in shape[1:] if size is not None)
-    if not shape or len(sizes) < len(shape) - 1:
+    if not shape or (len(sizes) < len(shape) - 1 and shape[0] is not None):
         raise batch_moved(node.name, f"an output of shape {shape}")
+    if len(sizes) < len(shape) - 1:
+        known = ", ".join("n" if size is None else str(size) for size in shape[1:])
+        raise UnsupportedLayerError(
+            "A size of the output is not known, because -1 stands for another axis than the batch.",
+            layer=node.name,
+            received=f"an output of shape {shape}",
+            expected="-1 for the batch, and numbers for all other sizes",
+            fix=f"Write `keras.ops.reshape(x, (-1, {known}))`, with a number for each n.",
+        )
     return sizes
 
 

@@ -41,6 +41,7 @@ def split_outputs(graph: Graph) -> Graph:
         if node.is_input or not _SPLIT(node.head):
             nodes.append(node)
             continue
+        _check_batch(graph, node)
         keys = _KEYS[type(node.head).__name__](node, graph.shape(node.inputs[0]))
         for i, key in enumerate(keys):
             if Edge(node.name, i) not in used:
@@ -62,6 +63,15 @@ def _output(node: Node, i: int, name: str, layer: QStridedSlice) -> Node:
         shapes=(node.shapes[i],),
         dtypes=(node.dtypes[i],),
     )
+
+
+def _check_batch(graph: Graph, node: Node) -> None:
+    """Raises if an operation before a node has moved the batch from the first axis."""
+    mover = None
+    while node.inputs and graph.shape(node.inputs[0])[:1] not in ((None,), ()):
+        mover = node = graph.nodes[node.inputs[0].node]
+    if mover is not None and node.inputs and None in mover.shapes[0]:
+        raise batch_moved(mover.name, f"an output of shape {mover.shapes[0]}")
 
 
 def _axis(node: Node, shape: Shape) -> int:

@@ -1,0 +1,112 @@
+"""Why the `call` of a layer cannot be traced, and what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph.statements import failing_statement, first_line
+
+_WHAT = "This layer has no integer form here, and its `call` cannot be traced"
+
+# Proposed for a layer class of one's own.
+_EXAMPLE = """
+    @keras_qat.register({layer})
+    def written(layer, inputs):
+        return keras.ops.relu(inputs)  # what {layer}.call computes, of layer.weight too
+"""
+
+
+def untraceable(
+    layer: Any,
+    name: str,
+    error: Exception,
+    shapes: Sequence[Any],
+    with_batch: Callable[[], Any] | None = None,
+) -> UnsupportedLayerError:
+    """Returns the error for a `call` that raised on symbolic tensors.
+
+    Args:
+        layer: The layer.
+        name: What an error calls the layer.
+        error: What its `call` raised.
+        shapes: Shapes of the tensors that it was called on.
+        with_batch: Runs the `call` on tensors of a known batch size.
+
+    Returns:
+        The error, which names the cause if it is one of those that are known.
+    """
+    statement = failing_statement(error)
+    received = (
+        f"a {type(layer).__name__}, whose `call` raised {type(error).__name__}"
+        f"{f' in {statement}' if statement else ''}: {first_line(error)}"
+    ).rstrip(": ")
+    cause, expected, fix = _cause(layer, name, error, shapes, with_batch)
+    return UnsupportedLayerError(
+        f"{_WHAT}{cause}.", layer=name, received=received, expected=expected, fix=fix
+    )
+
+
+def _cause(
+    layer: Any,
+    name: str,
+    error: Exception,
+    shapes: Sequence[Any],
+    with_batch: Callable[[], Any] | None,
+) -> tuple[str, str, str]:
+    """The cause as the end of a sentence, what was expected, and the fix."""
+    if "Unsupported key type for array slice" in str(error):
+        return (
+            ": it has an index that is not a tuple, which Keras does not trace",
+            "all of an index in one tuple",
+            "Add a comma to the index: write `x[:6, ...]` for `x[:6]`, `x[None, ...]` for "
+            "`x[None]` and `x[..., :]` for `x[...]`.",
+        )
+    unknown = [shape for shape in shapes if None in tuple(shape)[1:]]
+    if unknown:
+        return (
+            ": sizes of its input are not known",
+            f"an input of known sizes but for the batch, not of shape {unknown[0]}",
+            "Build the model that the layer is in with a fixed `keras.Input(shape)`. In a "
+            "`keras.ops.reshape` before the layer write -1 for the batch and numbers for all other "
+            "sizes, such as `keras.ops.reshape(x, (-1, 16, 8))`.",
+        )
+    if with_batch is not None and _runs(with_batch):
+        return (
+            ": it computes with the size of the batch, which is not known before the model runs",
+            "a `call` that does without `keras.ops.shape(x)[0]`",
+            "In `keras.ops.reshape` write -1 for the batch and numbers for all other sizes. A "
+            "token for each sample is `0.0 * x[:, :1] + self.token`, with a weight of shape (1, 1, "
+            "channels); a weight that is added needs no `broadcast_to`.",
+        )
+    return "", "a `call` made of `keras.ops` and Keras layers", _fix(layer, name)
+
+
+def _runs(function: Callable[[], Any]) -> bool:
+    with contextlib.suppress(Exception):
+        function()
+        return True
+    return False
+
+
+def _fix(layer: Any, name: str) -> str:
+    kind = type(layer)
+    if kind.__name__ == "Lambda":
+        return (
+            "Give this layer alone a function of `keras.ops`, then quantize the model: "
+            f"`model.get_layer('{name}').function = lambda x: keras.ops.relu(x)`, with what it "
+            "computes in the place of relu."
+        )
+    if kind.__module__.startswith("keras.src."):
+        return "Replace it by layers of docs/supported.md."
+    return (
+        "If `call` leaves `keras.ops`, or branches on values, write it with `keras.ops` alone; "
+        "else mend what the message says. Or write beside the layer what it computes, for all "
+        "layers of its class:\n\n"
+        + _EXAMPLE.format(layer=kind.__name__)
+        + "\nFor an operator of your own, "
+        "decorate a `keras_qat.layers.QuantizedLayer` instead (CONTRIBUTING.md has a worked "
+        "example)."
+    )

@@ -1,0 +1,26 @@
+"""Keras layers that have no integer form here, and are not opened."""
+
+import keras
+
+from keras_qat.graph import layer_of
+from keras_qat.layers.registry import refuse
+
+refuse(
+    layer_of(
+        keras.layers.LSTM,
+        keras.layers.GRU,
+        keras.layers.SimpleRNN,
+        keras.layers.RNN,
+        keras.layers.Bidirectional,
+    ),
+    reason="Recurrent layers are not supported yet, in integers or in float.",
+    fix="Use `Conv1D` or attention over the steps, or quantize the rest of the model without the "
+    "layer.",
+)
+refuse(
+    layer_of(keras.layers.Masking),
+    reason="A mask has no counterpart in LiteRT: where Keras leaves the padding out, a file would "
+    "compute with it.",
+    fix="Leave the layer out, `keras_qat.clone_model(model, skip_layers=[...])` with its name, and "
+    "cut the sequences to one length or train again.",
+)

@@ -1,0 +1,151 @@
+"""Refusals of quantize_model: they name the right layer and cause, and a fix that works."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+import keras_qat
+from keras_qat import errors
+from tests.checking.refused_models import REFUSED, kept, masked, normalization, of, plain, table
+
+
+def refusal_of(model):
+    with pytest.raises(errors.UnsupportedLayerError) as caught:
+        keras_qat.quantize_model(model)
+    return caught.value
+
+
+BATCH = "computes with the size of the batch"
+INDEX = "an index that is not a tuple"
+SIZE = "A size of the output is not known"
+MASK = "A mask has no counterpart in LiteRT"
+MOVED = "moves, cuts or merges the batch axis"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "cause"),
+    [
+        ("reshape_with_the_batch", "own", SIZE),
+        ("token_tiled", "own", BATCH),
+        ("token_repeated", "own", BATCH),
+        ("token_broadcast", "own", BATCH),
+        ("windows_by_number", "own", BATCH),
+        ("qkv", "own_transpose", MOVED),
+        ("windows", "own_reshape_1", MOVED),
+        ("key_none", "own", INDEX),
+        ("key_slice", "own", INDEX),
+        ("key_ellipsis", "own", INDEX),
+        ("normalized_reshape", "norm", "sizes of its input are not known"),
+        ("wrapped_normalization", "norm", "sizes of its input are not known"),
+        ("lstm", "lstm", "Recurrent layers are not supported yet"),
+        ("gru_of_two", "bidirectional.*", "Recurrent layers are not supported yet"),
+        ("masked_mean", "words", MASK),
+        ("masked_steps", "time_distributed.*", MASK),
+        ("masking", "masking.*", MASK),
+        ("inner_argument", "inner", "called with an array or a weight as an argument"),
+        ("other_size", "own", "`call` cannot be traced\\."),
+    ],
+)
+def test_refusal_names_the_layer_and_the_cause(name, layer, cause):
+    refusal = refusal_of(REFUSED[name]())
+    assert refusal.layer is not None and re.fullmatch(layer, refusal.layer)
+    assert re.search(cause, refusal.what)
+    assert refusal.fix and "AssertionError: ." not in str(refusal)
+    assert "with `keras.ops` alone" not in refusal.fix or name == "other_size"
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "make", "shape"),
+    [
+        (
+            "reshape_with_the_batch",
+            lambda layer, x: ops.reshape(x, (-1, 6, 2, 4)),
+            None,
+            (6, 8),
+        ),
+        (
+            "token_tiled",
+            lambda layer, x: ops.concatenate([0.0 * x[:, :1] + layer.table, x], axis=1),
+            table((1, 1, 8)),
+            (6, 8),
+        ),
+        ("key_slice", lambda layer, x: x + layer.table[:6, ...], table((9, 8)), (6, 8)),
+        ("key_none", lambda layer, x: x + layer.table[None, ...], table((6, 8)), (6, 8)),
+        ("key_ellipsis", lambda layer, x: x[..., :], None, (6, 8)),
+        (
+            "normalized_reshape",
+            lambda layer, x: layer.inner(ops.reshape(x, (-1, 16, 8))),
+            kept("inner", normalization),
+            (4, 4, 8),
+        ),
+        ("positions", lambda layer, x: x + layer.table, table((6, 8)), (6, 8)),
+    ],
+)
+def test_refusal_has_a_fix_that_works(name, call, make, shape):
+    refusal_of(REFUSED[name]())
+    assert keras_qat.quantize_model(of(shape, call, make))
+
+
+def test_refusal_of_reshape_writes_the_fixed_call():
+    fix = refusal_of(REFUSED["reshape_with_the_batch"]()).fix
+    assert fix == "Write `keras.ops.reshape(x, (-1, n, 2, 4))`, with a number for each n."
+
+
+def paste(fix, model):
+    """Runs the code in backticks of a fix."""
+    code = next(each for each in re.findall("`(.*?)`", fix) if each.startswith("model."))
+    exec(code, {"model": model, "keras": keras})
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'flat':UserWarning")
+def test_embedding_mask_that_no_layer_uses_can_be_switched_off_as_the_fix_says():
+    model = masked(lambda y: layers.Flatten(name="flat")(y))
+    ids = np.random.default_rng(0).integers(0, 9, (16, 6))
+    before = model.predict(ids, verbose=0)
+    paste(refusal_of(model).fix, model)
+    assert (model.predict(ids, verbose=0) == before).all()
+    assert keras_qat.quantize_model(model)
+
+
+def test_masking_can_be_left_out_as_the_fix_says():
+    model = plain((6, 4), lambda x: layers.Dense(2)(layers.Masking(name="skip")(x)))
+    refusal = refusal_of(model)
+    assert refusal.layer == "skip" and "skip_layers=[...]" in str(refusal.fix)
+    assert keras_qat.quantize_model(keras_qat.clone_model(model, skip_layers=["skip"]))
+
+
+def test_lambda_fix_changes_that_layer_alone():
+    x = keras.Input((4,), name="x")
+    y = layers.Lambda(lambda t: tf.math.multiply(t, 0.5), name="half")(x)
+    y = layers.Lambda(lambda t: 3.0 * t, name="three")(layers.Dense(4)(y))
+    model = keras.Model(x, y)
+    refusal = refusal_of(model)
+    assert refusal.layer == "half" and "register" not in str(refusal.fix)
+    paste(str(refusal.fix), model)  # relu, which stands for what the layer computes
+    assert model.get_layer("half").function(np.float32(-1.0)) == 0.0
+    model.get_layer("half").function = lambda t: 0.5 * t
+    assert keras_qat.quantize_model(model)
+
+
+def test_keras_layers_are_not_proposed_to_be_registered():
+    assert "register" not in str(refusal_of(REFUSED["wrapped_normalization"]()).fix)
+
+
+def test_subclassed_model_that_needs_the_batch_size_is_told_so():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__(name="sub")
+            self.dense = layers.Dense(8)
+
+        def call(self, x):
+            y = self.dense(x)
+            return ops.reshape(ops.reshape(y, (ops.shape(y)[0] * 2, 4)), (-1, 8))
+
+    model = Model()
+    model(np.ones((1, 4), "float32"))
+    refusal = refusal_of(model)
+    assert refusal.layer == "sub" and BATCH in refusal.what
