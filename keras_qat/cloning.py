@@ -80,7 +80,9 @@ def quantize_model(
 
     Each layer of the result is one LiteRT operator, or a fixed small group of them. With
     `training=True` it computes in float with straight-through fake quantization; at inference
-    it computes what LiteRT's reference kernels compute, bit for bit.
+    it computes what LiteRT's reference kernels compute, bit for bit. These are the kernels of
+    microcontrollers; the default ones of phones and PCs (XNNPACK) round some operators
+    differently, and `verify` measures by how much.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed, or what `clone_model`

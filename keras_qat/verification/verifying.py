@@ -50,8 +50,8 @@ def verify(
         filepath: The file that `export_litert` wrote of it.
         data: Data for the model's inputs, of the kinds that `calibrate` takes.
         kernels: `"reference"` for LiteRT's reference kernels, which Keras inference equals bit
-            for bit; `"default"` for XNNPACK and the optimized kernels, which round some
-            operators differently.
+            for bit; `"default"` for XNNPACK and the optimized kernels, which phones and PCs
+            run and which round some operators differently.
         verbose: 1 prints the table and the verdict, 0 does not.
 
     Returns:
