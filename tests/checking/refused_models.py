@@ -201,10 +201,10 @@ REFUSED = {
     "inner_argument": inner_argument,
     "same_name_inside": same_name_inside,
     "refused_in_a_wrapper": refused_in_a_wrapper,
-    "wrapped_normalization": lambda: wrapped(lambda: normalization()),
 }
 # Each is taken.
 TAKEN = {
+    "wrapped_normalization": lambda: wrapped(lambda: normalization()),
     "wrapped_pooling": lambda: wrapped(
         lambda: lambda x: ops.expand_dims(layers.GlobalAveragePooling1D()(x), 1)
     ),

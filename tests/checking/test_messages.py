@@ -40,7 +40,6 @@ MOVED = "moves, cuts or merges the batch axis"
         ("key_slice", "own", INDEX),
         ("key_ellipsis", "own", INDEX),
         ("normalized_reshape", "norm", "sizes of its input are not known"),
-        ("wrapped_normalization", "norm", "sizes of its input are not known"),
         ("lstm", "lstm", "Recurrent layers are not supported yet"),
         ("gru_of_two", "bidirectional.*", "Recurrent layers are not supported yet"),
         ("masked_mean", "words", MASK),
@@ -132,7 +131,7 @@ def test_lambda_fix_changes_that_layer_alone():
 
 
 def test_keras_layers_are_not_proposed_to_be_registered():
-    assert "register" not in str(refusal_of(REFUSED["wrapped_normalization"]()).fix)
+    assert "register" not in str(refusal_of(REFUSED["normalized_reshape"]()).fix)
 
 
 def test_subclassed_model_that_needs_the_batch_size_is_told_so():
