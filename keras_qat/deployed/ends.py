@@ -77,10 +77,10 @@ def names_of(tensors: Sequence[TensorDetails], signature: Mapping[str, int], end
 
 
 def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
-    """Converts data to what an input takes; integers of its own type are taken as they are.
+    """Converts real values to what an input takes.
 
     Args:
-        values: Real values, or integers of the input's type.
+        values: Real values, of any numeric dtype.
         tensor: The input.
 
     Returns:
@@ -90,8 +90,6 @@ def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
         InvalidDataError: If the input takes whole numbers without a scale, and these are none, or
             are too large.
     """
-    if values.dtype == tensor.dtype:
-        return values
     if tensor.scale.size:
         return to_integers(values, tensor)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -103,6 +101,26 @@ def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
             expected=f"values that {tensor.dtype} has",
         )
     return converted
+
+
+def raw_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
+    """Returns integers of an input's own type as they are.
+
+    Args:
+        values: The integers.
+        tensor: The input.
+
+    Raises:
+        InvalidDataError: If they are of another type.
+    """
+    if values.dtype != tensor.dtype:
+        raise InvalidDataError(
+            f"The input {tensor.name!r} does not take these integers as they are.",
+            received=f"dtype {values.dtype}",
+            expected=f"dtype {tensor.dtype}, as `raw_inputs=True` says",
+            fix="Convert the array, or give real values to `LiteRTModel(path)`.",
+        )
+    return values
 
 
 def to_real(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:

@@ -10,7 +10,14 @@ import keras
 import numpy as np
 
 from keras_qat.data import Batch, batches, count_batches, labelled_batches
-from keras_qat.deployed.ends import as_data, file_inputs, names_of, to_file_input, to_real
+from keras_qat.deployed.ends import (
+    as_data,
+    file_inputs,
+    names_of,
+    raw_input,
+    to_file_input,
+    to_real,
+)
 from keras_qat.deployed.metrics import scores
 from keras_qat.deployed.summary import print_summary
 from keras_qat.errors import LiteRTFormatError
@@ -24,15 +31,17 @@ class LiteRTModel:
     """A `.tflite` file that predicts and is evaluated like a Keras model.
 
     Data are real values, and so are results: inputs are quantized with the scale and zero point
-    that the file has for them, outputs dequantized. An array of the type that the input has in the
-    file, such as uint8, is taken as it is. Any file will do, whoever made it, if each input and
-    output has the batch as its first dimension.
+    that the file has for them, outputs dequantized. The same array gives the same result as in the
+    quantized Keras model, whatever its dtype: pixels as uint8 are the values 0 to 255. Any file
+    will do, whoever made it, if each input and output has the batch as its first dimension.
 
     Args:
         path: The file.
         kernels: `"default"` for what LiteRT runs on phones and PCs, XNNPACK and optimized kernels;
             `"reference"` for the reference kernels, which Keras inference equals bit for bit.
         num_threads: Threads that the kernels may use.
+        raw_inputs: Whether arrays hold the integers that the interpreter gets, of the type that the
+            input has in the file, and not real values.
 
     Attributes:
         input_names: What the inputs are called in the file's signature, else the tensors' names.
@@ -59,7 +68,12 @@ class LiteRTModel:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], kernels: str = "default", num_threads: int = 1
+        self,
+        path: str | os.PathLike[str],
+        kernels: str = "default",
+        num_threads: int = 1,
+        *,
+        raw_inputs: bool = False,
     ):
         if (
             isinstance(num_threads, bool)
@@ -70,6 +84,7 @@ class LiteRTModel:
                 "The number of threads must be a positive whole number.",
                 received=f"num_threads={num_threads!r}",
             )
+        self._to_input = raw_input if raw_inputs else to_file_input
         self.report: FileReport = inspect_litert(path)
         self._runner = Runner(path, kernels=kernels, num_threads=num_threads)
         self.inputs, self.outputs = self._runner.inputs, self._runner.outputs
@@ -207,7 +222,7 @@ class LiteRTModel:
     def _run(self, batch: Batch) -> list[np.ndarray]:
         """Runs a batch."""
         size = len(batch[0])
-        arrays = [to_file_input(x, t) for x, t in zip(batch, self.inputs, strict=True)]
+        arrays = [self._to_input(x, t) for x, t in zip(batch, self.inputs, strict=True)]
         results = self._runner.run(arrays)
         for tensor, result in zip(self.outputs, results, strict=True):
             if result.shape[:1] != (size,):

@@ -71,14 +71,33 @@ def test_it_predicts_what_keras_predicts(dtype, tmp_path):
     ("kernels", "resolver"),
     [("reference", OpResolverType.BUILTIN_REF), ("default", OpResolverType.AUTO)],
 )
-def test_integers_of_the_inputs_type_are_taken_as_they_are(kernels, resolver, path):
+def test_raw_inputs_are_taken_as_they_are(kernels, resolver, path):
     integers = np.random.default_rng(0).integers(-128, 128, (7, 8, 8, 3), "int8")
     expected, (scale, zero_point) = interpreted(path, integers, resolver)
-    result = LiteRTModel(path, kernels, num_threads=2).predict(integers, verbose=0)
+    model = LiteRTModel(path, kernels, num_threads=2, raw_inputs=True)
+    result = model.predict(integers, verbose=0)
     assert (result == (expected.astype("float32") - zero_point) * np.float32(scale)).all()
 
 
-def test_other_integers_are_real_values(tmp_path):
+def test_raw_inputs_of_another_type_are_refused(path):
+    with pytest.raises(InvalidDataError, match="int8, as `raw_inputs=True`.*float32"):
+        LiteRTModel(path, raw_inputs=True).predict(images(4), verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_integer_arrays_mean_the_same_as_in_keras(dtype, tmp_path):
+    """An array has one meaning, though the file has integers of the same type at its input."""
+    data = np.random.default_rng(0).integers(0, 100, (50, 4))
+    x = keras.Input((4,), name="x")
+    model = quantized(keras.Model(x, layers.Dense(2)(x)), data.astype("float32"))
+    path = exported(model, tmp_path, inference_input_type=dtype)
+    expected = model.predict(data.astype("float32"), verbose=0)
+    for array in (data.astype(dtype), data.astype("float32")):
+        assert (LiteRTModel(path, "reference").predict(array, verbose=0) == expected).all()
+        assert (model.predict(array, verbose=0) == expected).all()
+
+
+def test_integers_are_real_values(tmp_path):
     model = LiteRTModel(relu(tmp_path / "relu.tflite"))
     data = [[-3, 7], [200, 1]]
     expected = [[0, 7], [63.5, 1]]  # the most that int8 has, halved
@@ -86,7 +105,9 @@ def test_other_integers_are_real_values(tmp_path):
         values = np.abs(data) if dtype == "uint8" else np.array(data)
         wanted = [[3, 7], [63.5, 1]] if dtype == "uint8" else expected
         assert model.predict(values.astype(dtype), verbose=0).tolist() == wanted
-    assert model.predict(np.array([[-3, 7]], "int8"), verbose=0).tolist() == [[0, 3.5]]
+    assert model.predict(np.array([[-3, 7]], "int8"), verbose=0).tolist() == [[0, 7]]
+    raw = LiteRTModel(tmp_path / "relu.tflite", raw_inputs=True)
+    assert raw.predict(np.array([[-3, 7]], "int8"), verbose=0).tolist() == [[0, 3.5]]
 
 
 @pytest.mark.parametrize("batch", [1, 4])
