@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,14 @@ import keras
 from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
 from keras_qat.conversion import Conversion, Options
+from keras_qat.errors import OwnTrainingWarning
 from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.passes.overrides import Overrides
 from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme, get_scheme
+
+# What a subclass of `keras.Model` overrides to train or to be evaluated in its own way.
+_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
 @float32_policy()
@@ -60,6 +65,7 @@ def clone_model(
     options = Options(rewrites=rewrites, skip_layers=skip_layers, activations=activations)
     conversion = Conversion(model, options)
     conversion.run()
+    _warn_of_own_training(model)
     return conversion.build(RewrittenModel, input_tensors)
 
 
@@ -154,9 +160,24 @@ def quantize_model(
     )
     conversion = Conversion(model, options)
     conversion.run()
+    _warn_of_own_training(model)
     quantized = conversion.build(QuantizedModel, delay=delay)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     if default_ranges_stats is not None:
         quantized.set_default_ranges(default_ranges_stats)
     return quantized
+
+
+def _warn_of_own_training(model: keras.Model) -> None:
+    """Warns if a model trains or is evaluated in its own way: the new model is of another class."""
+    own = [name for name in _STEPS if getattr(type(model), name) is not getattr(keras.Model, name)]
+    if own:
+        names = ", ".join(f"`{name}`" for name in own)
+        warnings.warn(
+            f"The model's own {names} is not part of the new model: it trains as Keras does. To "
+            f"train it in the way of {type(model).__name__}, call it in a `keras.Model` of your "
+            "own that has these methods, and export the inner model.",
+            OwnTrainingWarning,
+            stacklevel=4,
+        )

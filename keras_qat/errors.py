@@ -188,6 +188,10 @@ class InvalidFileWarning(UserWarning):
     """A model was loaded, but is not compiled as it was when it was saved."""
 
 
+class OwnTrainingWarning(UserWarning):
+    """A model has a way of training of its own, which a model made of it does not have."""
+
+
 class DefaultRangesWarning(UserWarning):
     """A file has tensors with a default range, because they lack min/max data."""
 

@@ -24,6 +24,7 @@ from keras_qat.errors import LiteRTFormatError
 from keras_qat.inspection import FileReport, inspect_litert
 from keras_qat.litert import Runner
 
+_METRICS = ("accuracy",)
 _THREADS = range(1, 2**31)  # the interpreter takes an int of 32 bits
 
 
@@ -151,7 +152,7 @@ class LiteRTModel:
         y: Any = None,
         *,
         sample_weight: Any = None,
-        metrics: Any = ("accuracy",),
+        metrics: Any = _METRICS,
         loss: Any = None,
         batch_size: int = 32,
         verbose: int | str = "auto",
@@ -166,7 +167,7 @@ class LiteRTModel:
             sample_weight: A weight for each sample, beside `y`; of several outputs a dict by name.
                 As with Keras, the loss is weighted, metrics are not.
             metrics: Metrics as `keras.Model.compile` takes them: names or objects, by name of the
-                output if there are several.
+                output if there are several. By default the accuracy of each output.
             loss: A loss as `compile` takes it, or None for none.
             batch_size: Size of a batch cut from arrays.
             verbose: 0 for nothing, 1 for a progress bar, 2 for one line; `"auto"` is 1.
@@ -204,7 +205,7 @@ class LiteRTModel:
             dict(zip(self.output_names, outputs, strict=True)),
             keras.tree.map_structure(_joined, *labels),
             keras.tree.map_structure(_joined, *weights),
-            list(metrics) if isinstance(metrics, tuple) else metrics,
+            self._metrics(metrics),
             loss,
         )
         bar.update(len(parts), list(found.items()), finalize=True)
@@ -233,6 +234,12 @@ class LiteRTModel:
                 )
         rows = zip(results, self.outputs, strict=True)
         return [to_real(result, tensor) for result, tensor in rows]
+
+    def _metrics(self, metrics: Any) -> Any:
+        """Metrics as Keras takes them; the default ones for each output."""
+        if metrics is _METRICS and len(self.output_names) > 1:
+            return {name: list(metrics) for name in self.output_names}
+        return list(metrics) if isinstance(metrics, tuple) else metrics
 
     def _bar(
         self, x: Any, batch_size: int, verbose: int | str, steps: int | None

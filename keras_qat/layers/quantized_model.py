@@ -13,6 +13,7 @@ from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
 from keras_qat.layers.finiteness import all_finite, nan_unless_finite, warn_of_nan
+from keras_qat.layers.formats import writer_of
 from keras_qat.layers.input import RangeHolder
 from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.layers.table_groups import scale_adjustments
@@ -97,6 +98,31 @@ class QuantizedModel(RewrittenModel):
         self.check_ranges()
         return super().make_test_function(force=force)
 
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
+    ):
+        """Writes the model for inference.
+
+        Args:
+            filepath: Where to write.
+            format: `"litert"` for what `keras_qat.export_litert` writes, `"tf_saved_model"` for a
+                SavedModel that computes what the quantized model does, in float operators.
+            verbose: Whether to print where the artifact is.
+            input_signature: As of `keras.Model.export`; not for `"litert"`.
+            **kwargs: For `"litert"` the arguments of `keras_qat.export_litert`.
+
+        Raises:
+            ExportError: If the format has no quantized form, or arguments do not go with it.
+            MissingRangeError: If a tensor lacks min/max data.
+        """
+        self.check_ranges()
+        if format == "tf_saved_model":
+            super().export(filepath, format, verbose, input_signature, **kwargs)
+            return
+        writer_of(format, input_signature)(self, filepath, **kwargs)
+        if verbose is not False:
+            print(f"Saved artifact at '{filepath}'.")
+
     @property
     def lacking_ranges(self) -> tuple[str, ...]:
         """Names of the tensors that lack min/max data, and have no default range either."""
@@ -156,6 +182,10 @@ class QuantizedModel(RewrittenModel):
         lacking = self.lacking_ranges
         if lacking:
             raise missing_ranges(lacking, _uses(read_model(self)))
+
+
+# Keras writes the bare name of the class into `.h5`.
+keras.saving.get_custom_objects()["QuantizedModel"] = QuantizedModel
 
 
 def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:

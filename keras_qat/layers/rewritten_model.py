@@ -59,6 +59,10 @@ class RewrittenModel(keras.Model):
         return super().from_config(config, custom_objects=custom_objects)
 
 
+# Keras writes the bare name of the class into `.h5`.
+keras.saving.get_custom_objects()["RewrittenModel"] = RewrittenModel
+
+
 def _major(version: str) -> int:
     number = version.partition(".")[0]
     return int(number) if number.isdecimal() else 0

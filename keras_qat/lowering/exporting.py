@@ -17,6 +17,7 @@ from keras_qat.errors import (
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedModel
 from keras_qat.layers.finiteness import check_finite
+from keras_qat.layers.formats import writes
 from keras_qat.layers.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.quantized_model import missing_ranges
 from keras_qat.litert import Model, Tensor, write
@@ -35,6 +36,7 @@ from keras_qat.lowering.tensor_uses import tensor_uses
 from keras_qat.targets import check_runs, get_target
 
 
+@writes("litert")
 def export_litert(
     model: QuantizedModel,
     filepath: str | os.PathLike,

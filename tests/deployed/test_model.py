@@ -216,6 +216,28 @@ def test_each_of_several_outputs_has_metrics(two_ends):
         assert scores == {"total_mae": pytest.approx(1), "scores_accuracy": 1.0}
 
 
+@pytest.mark.parametrize("form", ["dict", "list", "dataset"])
+def test_evaluate_gives_the_accuracy_of_each_output_by_default(form, two_ends):
+    model, path, (first, second) = two_ends
+    data = {"first": first, "second": second}
+    y = {"total": first.round(), "scores": np.arange(20) % 3}
+    losses = {"total": "mse", "scores": keras.losses.SparseCategoricalCrossentropy(True)}
+    metrics = {name: ["accuracy"] for name in y}
+    copy = keras.Model(model.inputs, dict(zip(model.output_names, model.outputs, strict=True)))
+    copy.compile(loss=losses, metrics=metrics)
+    expected = copy.evaluate(data, y, verbose=0, return_dict=True)
+    deployed = LiteRTModel(path, "reference")
+    given = {
+        "dict": (data, y),
+        "list": (data, [y[name] for name in deployed.output_names]),
+        "dataset": ([(data, y)], None),
+    }[form]
+    assert deployed.evaluate(*given, loss=losses, verbose=0) == pytest.approx(expected, rel=1e-5)
+    accuracies = {key: value for key, value in expected.items() if key.endswith("accuracy")}
+    assert len(accuracies) == 2
+    assert deployed.evaluate(*given, verbose=0) == pytest.approx(accuracies)
+
+
 def test_tensors_may_be_called_anything(tmp_path):
     path = relu(tmp_path / "relu.tflite", dtype="float32", names=("a/b:0", "c/d;e"))
     model = LiteRTModel(path)

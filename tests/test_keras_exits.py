@@ -1,0 +1,116 @@
+"""Keras's own ways out of a model: each does what it says, or is a typed error."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import keras_qat
+from keras_qat.errors import ExportError, MissingRangeError
+from tests.models import quantized, small_images, small_network
+from tests.processes import run_python
+
+
+@pytest.fixture(scope="module")
+def models():
+    """A quantized and a rewritten model."""
+    both = quantized(small_network(), small_images()), keras_qat.clone_model(small_network())
+    return dict(zip(("quantized", "rewritten"), both, strict=True))
+
+
+def predicted(model):
+    return np.asarray(model(small_images(), training=False))
+
+
+def with_weights(model, other):
+    model.set_weights(other.get_weights())
+    return model
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize("name", ["quantized", "rewritten"])
+def test_a_saved_model_loads_with_keras_and_with_load_model(name, ending, models, tmp_path):
+    model = models[name]
+    model.save(tmp_path / f"method.{ending}")
+    keras.saving.save_model(model, tmp_path / f"function.{ending}")
+    for path in tmp_path.iterdir():
+        for load in (keras.models.load_model, keras_qat.load_model):
+            loaded = load(path)
+            assert type(loaded) is type(model)
+            np.testing.assert_array_equal(predicted(loaded), predicted(model))
+
+
+FRESH = """
+import json, sys, keras_qat, keras
+print(json.dumps(type(keras.models.load_model(sys.argv[1])).__name__))
+"""
+
+
+def test_a_saved_h5_loads_in_a_fresh_process(models, tmp_path):
+    models["quantized"].save(tmp_path / "model.h5")
+    assert run_python(FRESH, tmp_path / "model.h5") == "QuantizedModel"
+
+
+def reloaded_weights(model, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    clone = keras.models.clone_model(model)
+    clone.load_weights(tmp_path / "model.weights.h5")
+    return clone
+
+
+WAYS = {
+    "weights": reloaded_weights,
+    "json": lambda m, _: with_weights(keras.models.model_from_json(m.to_json()), m),
+    "config": lambda m, _: with_weights(type(m).from_config(m.get_config()), m),
+    "clone": lambda m, _: with_weights(keras.models.clone_model(m), m),
+    "pickle": lambda m, _: pickle.loads(pickle.dumps(m)),
+    "deepcopy": lambda m, _: copy.deepcopy(m),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["quantized", "rewritten"])
+def test_a_copied_model_computes_the_same(name, way, models, tmp_path):
+    model = models[name]
+    made = WAYS[way](model, tmp_path)
+    assert type(made) is type(model) and made is not model
+    np.testing.assert_array_equal(predicted(made), predicted(model))
+
+
+def test_export_as_litert_writes_what_export_litert_writes(models, tmp_path, capsys):
+    arguments = {"inference_input_type": "uint8"}
+    models["quantized"].export(tmp_path / "keras.tflite", format="litert", **arguments)
+    assert "Saved artifact" in capsys.readouterr().out
+    keras_qat.export_litert(models["quantized"], tmp_path / "ours.tflite", **arguments)
+    assert (tmp_path / "keras.tflite").read_bytes() == (tmp_path / "ours.tflite").read_bytes()
+    Interpreter(str(tmp_path / "keras.tflite")).allocate_tensors()
+
+
+def test_export_as_a_saved_model_computes_the_same(models, tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    models["quantized"].export(tmp_path / "saved", verbose=False)
+    loaded = tensorflow.saved_model.load(tmp_path / "saved")
+    found = loaded.serve(small_images()).numpy()
+    np.testing.assert_array_equal(found, predicted(models["quantized"]))
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "torch", "nonsense", None])
+def test_export_as_another_format_is_refused(name, models, tmp_path):
+    with pytest.raises(ExportError, match="litert.*tf_saved_model"):
+        models["quantized"].export(tmp_path / "model", format=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_with_a_signature_is_refused(models, tmp_path):
+    with pytest.raises(ExportError, match="input_signature"):
+        models["quantized"].export(tmp_path / "x", format="litert", input_signature=[None])
+
+
+@pytest.mark.parametrize("name", ["litert", "tf_saved_model"])
+def test_export_without_ranges_is_refused(name, tmp_path):
+    with pytest.raises(MissingRangeError):
+        keras_qat.quantize_model(small_network()).export(tmp_path / "model", format=name)
+    assert not list(tmp_path.iterdir())
