@@ -14,12 +14,14 @@ from keras_qat.layers.einsum_dense import QEinsumDense
 from keras_qat.layers.embedding import QEmbedding
 from keras_qat.layers.extremes import QMaximum, QMinimum
 from keras_qat.layers.gathering import QGather, QTile
+from keras_qat.layers.gelu import QGelu
 from keras_qat.layers.global_pooling import (
     QGlobalAveragePooling1D,
     QGlobalAveragePooling2D,
     QGlobalMaxPooling1D,
     QGlobalMaxPooling2D,
 )
+from keras_qat.layers.hard_sigmoid import QHardSigmoid
 from keras_qat.layers.hard_swish import QHardSwish
 from keras_qat.layers.input import ObserveRange, Quantize, QuantizeInput
 from keras_qat.layers.leaky_relu import QLeakyReLU
@@ -87,10 +89,12 @@ __all__ = [
     "QGather",
     "QGaussianDropout",
     "QGaussianNoise",
+    "QGelu",
     "QGlobalAveragePooling1D",
     "QGlobalAveragePooling2D",
     "QGlobalMaxPooling1D",
     "QGlobalMaxPooling2D",
+    "QHardSigmoid",
     "QHardSwish",
     "QLeakyReLU",
     "QLogSoftmax",

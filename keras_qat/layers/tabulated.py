@@ -11,6 +11,7 @@ from keras_qat.arithmetic.tables import Table, operator_table
 from keras_qat.graph import Node
 from keras_qat.layers.activations import Elementwise
 from keras_qat.layers.base import Centered, QuantizedLayer
+from keras_qat.layers.lookup import QLookup
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
@@ -46,6 +47,28 @@ class Tabulated(Elementwise):
         """Returns the smallest and the largest integer, as arguments of a table."""
         scheme = self._scheme()
         return {"low": scheme.activation_low, "high": scheme.activation_high}
+
+
+class OrLookup(Tabulated):
+    """Base class of operators that some targets or types lack: a lookup computes the same there."""
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer, or a lookup if the operator does not take the type of the scheme."""
+        if scheme is not None and scheme.missing_operators.intersection(cls.operators):
+            return QLookup.from_match(node, scheme)
+        return cls(**cls.arguments_of(node), name=node.name, scheme=scheme)
+
+    @classmethod
+    def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes a lookup."""
+        return QLookup.from_match(node, scheme)
+
+    @classmethod
+    def arguments_of(cls, node: Node) -> dict[str, Any]:
+        """Returns the constructor's arguments for an operation."""
+        del node
+        return {}
 
 
 class OfFunction(Tabulated):

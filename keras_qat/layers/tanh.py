@@ -5,19 +5,15 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_qat.graph import Node
-from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.functions import function_named
-from keras_qat.layers.lookup import QLookup
 from keras_qat.layers.registry import register
-from keras_qat.layers.tabulated import OfFunction
+from keras_qat.layers.tabulated import OfFunction, OrLookup
 from keras_qat.quantizers import FixedParameters
-from keras_qat.scheme import Scheme
 
 
 @register(function_named("tanh"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QTanh(OfFunction):
+class QTanh(OfFunction, OrLookup):
     """Hyperbolic tangent: one TANH, whose output the quantization specification fixes to 1/128.
 
     LiteRT's kernels take any output scale, those of microcontrollers only 1/128 and zero point 0.
@@ -43,8 +39,3 @@ class QTanh(OfFunction):
     def lower(self, builder, *inputs):
         """Adds one TANH."""
         return builder.operator("TANH", inputs, version=2)
-
-    @classmethod
-    def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes a lookup in its place."""
-        return QLookup.from_match(node, scheme)

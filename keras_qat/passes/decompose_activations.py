@@ -16,18 +16,23 @@ def _silu(x: Any) -> Any:
     return x * ops.sigmoid(x)
 
 
+def _hard_silu(x: Any) -> Any:
+    return x * ops.hard_sigmoid(x)
+
+
 DECOMPOSED: dict[str, Callable[..., Any]] = {
+    "hard_silu": _hard_silu,
     "silu": _silu,
 }
 
 
 def decompose_activations(graph: Graph) -> Graph:
-    """Writes a swish as `x * sigmoid(x)`.
+    """Writes a swish as `x * sigmoid(x)`, a hard-swish as `x * hard_sigmoid(x)`.
 
-    Matches: swish.
-    Builds: a sigmoid and a multiplication.
-    Why: LOGISTIC and MUL are operators of XNNPACK, of microcontrollers and of NPUs; the lookup
-    that computes a swish at once takes six times as long.
+    Matches: swish and hard-swish.
+    Builds: a sigmoid or hard-sigmoid, and a multiplication.
+    Why: LOGISTIC, ADD and MUL are operators of XNNPACK, of microcontrollers and of NPUs; what
+    computes a swish or a hard-swish at once, a lookup or HARD_SWISH, takes six times as long.
 
     Args:
         graph: The graph.

@@ -10,7 +10,7 @@ from keras import ops
 from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node
 from keras_qat.layers import QLookup, QuantizedLayer, find_slice
-from keras_qat.layers.functions import ELEMENTWISE, Function, function_of
+from keras_qat.layers.functions import Function, function_of
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.rewriting import rewrite_nodes
@@ -38,7 +38,6 @@ STAND_INS: dict[str, Callable[[Any], Any]] = {
     "celu": _leaky,
     "elu": _leaky,
     "gelu": ops.hard_silu,
-    "hard_sigmoid": _clipped,
     "hard_tanh": _steep_sigmoid,
     "log_sigmoid": lambda x: -1.0 * ops.relu(-1.0 * x),
     "mish": ops.hard_silu,
@@ -58,8 +57,8 @@ def substitute_activations(graph: Graph) -> Graph:
     selu, celu, gelu, mish, softsign, squareplus and the like.
     Builds: relu for softplus; leaky relu with a slope of 0.2 for elu, selu and celu; hard-swish for
     gelu and mish; two sigmoids' width less one for softsign; `relu6(x + 3) / 6` for sigmoids.
-    Why: a lookup is a GATHER, which some accelerators lack. The function changes, but for
-    hard-sigmoid: train after it.
+    Why: a lookup is a GATHER, which some accelerators lack. The function changes: train
+    after it.
 
     Args:
         graph: The graph.
@@ -69,7 +68,7 @@ def substitute_activations(graph: Graph) -> Graph:
     """
 
     def write(node: Node) -> Callable[..., Any] | None:
-        function = function_of(node.head) if ELEMENTWISE(node.head) else None
+        function = function_of(node.head)
         return None if function is None else STAND_INS.get(function.name)
 
     return rewrite_nodes(graph, write)

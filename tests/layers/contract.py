@@ -61,6 +61,7 @@ class Case:
         data: Makes the inputs at scale 1.
         least_scale: The smallest factor of the data that the kernels can take.
         greatest_scale: The largest one that the function itself can take.
+        activations: The policy for activations.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Case:
     data: Callable[[keras.Model, np.random.Generator, int], list[np.ndarray]] = normal_data
     least_scale: float = 0.0
     greatest_scale: float = np.inf
+    activations: str = "exact"
 
 
 def branches(
@@ -163,7 +165,8 @@ class Prepared:
 
     def quantize(self) -> Any:
         """Makes another quantized model, to be changed at will."""
-        model = keras_qat.quantize_model(self.keras_model)
+        policy = self.case.activations
+        model = keras_qat.quantize_model(self.keras_model, activations=policy)
         keras_qat.calibrate(model, tuple(self.arrays), verbose=0)
         return model
 
@@ -183,9 +186,11 @@ class Prepared:
         return layer_outputs(self.quantized, self.arrays, training=False)
 
 
-def quantized_with(model: keras.Model, **ranges: tuple[float, float]) -> Any:
+def quantized_with(
+    model: keras.Model, activations: str = "exact", **ranges: tuple[float, float]
+) -> Any:
     """Quantizes a model with given ranges, by the names of its inputs and layers."""
-    quantized = keras_qat.quantize_model(model)
+    quantized = keras_qat.quantize_model(model, activations=activations)
     for each in quantized.layers:
         if getattr(each, "observer", None) is not None:
             each.observer.widen(*ranges[each.name.removesuffix("_quantize")])

@@ -38,6 +38,7 @@ CASES = [
             [operation(keras.ops.hard_silu)],
             [layer(keras.layers.Conv2D, 3, 1, activation="hard_swish")],
         ),
+        activations="lookup",
     ),
     Case(
         "hard_swish_of_nothing",
@@ -46,6 +47,7 @@ CASES = [
         data=far_below,
         least_scale=1.0,
         greatest_scale=1.0,
+        activations="lookup",
     ),
 ]
 
@@ -53,7 +55,7 @@ CASES = [
 def test_hard_swish_by_hand():
     x = keras.Input((6,), name="x")
     model = keras.Model(x, Activation("hard_swish", name="y")(x))
-    model = quantized_with(model, x=HALVES, y=HALVES)
+    model = quantized_with(model, "lookup", x=HALVES, y=HALVES)
     values = np.array([[0.0, 3.0, 10.0, -3.0, -50.0, 1.5]], "float32")
     # 1.125 is 2.25 steps of 0.5
     assert model.predict(values, verbose=0).tolist() == [[0.0, 3.0, 10.0, 0.0, 0.0, 1.0]]
@@ -63,7 +65,8 @@ def test_hard_swish_by_hand():
 @pytest.mark.parametrize("largest", [-2.999999, -3.0, 1e-6])
 def test_a_file_that_the_kernel_refuses_is_never_written(largest, tmp_path):
     x = keras.Input((3,), name="x")
-    model = keras_qat.quantize_model(keras.Model(x, Activation("hard_swish", name="y")(x)))
+    model = keras.Model(x, Activation("hard_swish", name="y")(x))
+    model = keras_qat.quantize_model(model, activations="lookup")
     values = np.array([[-100.0, -50.0, largest]], "float32")
     keras_qat.calibrate(model, values, verbose=0)
     parameters = model.get_layer("y").links
@@ -76,5 +79,7 @@ def test_a_file_that_the_kernel_refuses_is_never_written(largest, tmp_path):
 def test_a_range_shared_with_the_input():
     x = keras.Input((3,), name="x")
     y = keras.layers.Concatenate()([x, Activation("hard_swish")(x)])
-    prepared = Prepared(Case("shared", (), lambda: keras.Model(x, y), data=far_below))
+    prepared = Prepared(
+        Case("shared", (), lambda: keras.Model(x, y), data=far_below, activations="lookup")
+    )
     assert_equals_litert(prepared)

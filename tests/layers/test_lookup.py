@@ -52,6 +52,7 @@ CASES = [
         branches((5, 3), *([layer(Activation, name)] for name in ACTIVATIONS)),
         # Exponentials of large numbers have no finite range.
         greatest_scale=5.0,
+        activations="lookup",
     ),
     Case(
         "lookup_layers",
@@ -78,7 +79,7 @@ CASES = [
 
 def test_table_by_hand():
     model = keras.Sequential([keras.Input((3,), name="input"), Activation("silu", name="silu")])
-    quantized = quantized_with(model, input=HALVES, silu=HALVES)
+    quantized = quantized_with(model, "lookup", input=HALVES, silu=HALVES)
     # silu(1) = 0.731, silu(-1) = -0.269, silu(4) = 3.93, in steps of 0.5
     assert quantized.predict(np.array([[1.0, -1.0, 4.0]]), verbose=0).tolist() == [[0.5, -0.5, 4.0]]
 
