@@ -102,8 +102,9 @@ def test_custom_layer_goes_all_the_way(tmp_path):
     np.testing.assert_array_equal(keras_qat.clone_model(model)(x), model(x))
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, x, verbose=0)
-    assert [layer.name for layer in quantized.layers[2:5]] == [
+    assert [layer.name for layer in quantized.layers[2:6]] == [
         "mixed_inside",
+        "mixed_inside_silu_sigmoid",
         "mixed_inside_silu",
         "mixed",
     ]
