@@ -21,6 +21,7 @@ from keras_qat.inspection.verdicts import fully_integer
 from keras_qat.litert import LiteRTFile, Record, read
 from keras_qat.litert.element_types import dense_bytes, element_type
 from keras_qat.litert.options import ENUM_FIELDS
+from keras_qat.litert.remarks import remarks
 from keras_qat.litert.schema_enums import name_of
 
 
@@ -85,6 +86,7 @@ def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
         weight_bytes=_weight_bytes(file),
         is_fully_integer=verdict,
         because=because,
+        remarks=tuple(remarks(model)),
     )
 
 

@@ -136,6 +136,7 @@ class FileReport:
         weight_bytes: Bytes of all constants, one that is used twice counted once.
         is_fully_integer: Whether nothing in it is computed in, read as or returned as a float.
         because: The reasons for that verdict.
+        remarks: What is odd in the file, though it runs, as sentences.
     """
 
     name: str
@@ -151,6 +152,7 @@ class FileReport:
     weight_bytes: int
     is_fully_integer: bool
     because: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -187,7 +189,9 @@ class FileReport:
         console = Console(file=io.StringIO(), width=120)
         console.print(self._table(), markup=False, highlight=False)
         assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue() + "\n".join([*self._facts(), printable(self.verdict)])
+        return console.file.getvalue() + "\n".join(
+            [*self._facts(), *map(printable, self.remarks), printable(self.verdict)]
+        )
 
     def _table(self) -> Any:
         from rich.table import Table

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_qat.litert.constants import buffer_data, check_constant, is_empty
 from keras_qat.litert.flatbuffer import Damage, Record
+from keras_qat.litert.remarks import has_axis_of_its_own
 from keras_qat.litert.schema_enums import name_of
 from keras_qat.litert.schema_tables import tables
 
@@ -112,7 +113,7 @@ def _check_quantization(tensor: Record, where: str) -> None:
         raise Damage(f"{where}.quantization", f"{scales.size} scales, {zero_points} zero points")
     shape = [] if tensor["shape"] is None else tensor["shape"].tolist()
     axis = quantization["quantized_dimension"]
-    if scales.size == 1 and axis == 0:
+    if (scales.size == 1 and axis == 0) or has_axis_of_its_own(tensor):
         return
     if shape and (not 0 <= axis < len(shape) or scales.size not in (1, shape[axis])):
         raise Damage(
@@ -167,6 +168,8 @@ def _check_order(
     inputs = [i for i in _indices(operator["inputs"]) if i != NO_TENSOR]
     if name_of("BuiltinOperator", number) == "RESHAPE":
         inputs = inputs[:1]  # the shape may be in the options alone
+    if name_of("BuiltinOperator", number) == "CUSTOM":
+        inputs = []  # it may take memory to work in, as Arm's `ethos-u` does
     for index in inputs:
         if index not in known and index not in given:
             raise Damage(f"{where}.inputs", f"tensor {index} is not computed before")
