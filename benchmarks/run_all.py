@@ -49,6 +49,8 @@ BENCHMARKS = (
     Benchmark("cifar10_resnet8", needs=("data", "model")),
     Benchmark("resnet_v1_three_ways", needs=("data",)),
     Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
+    Benchmark("activation_forms", by_itself="writes docs/performance.md"),
+    Benchmark("slow_operators"),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
 

@@ -20,7 +20,7 @@ from keras_qat.checking.ranges import tensor_ranges
 from keras_qat.checking.report import CheckReport
 from keras_qat.checking.rows import rows_of, rows_of_quantized
 from keras_qat.checking.statistics import estimated, observed
-from keras_qat.checking.targets import target_findings
+from keras_qat.checking.targets import slow_findings, target_findings
 from keras_qat.checking.tensors import weight_findings, wide_activations
 from keras_qat.checking.trial import Exhausted, Trial
 from keras_qat.conversion import Conversion, Options
@@ -33,7 +33,7 @@ from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
-from keras_qat.targets import Target, get_target
+from keras_qat.targets import Target, fast_kernels, get_target
 
 # What looks for warnings, in the order in which they are listed.
 FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
@@ -210,6 +210,9 @@ def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Fi
         return
     if profile is not None:
         yield from target_findings(linked.graph, profile)
+    kernels = fast_kernels(profile)
+    if kernels is not None:
+        yield from slow_findings(linked.graph, kernels)
     for find in FINDERS:
         yield from find(linked)
 

@@ -24,6 +24,8 @@ WARNINGS = {
     "does not fit makes the steps of the weights larger, and half as many are one bit less.",
     "wide-activation-range": "The range of a tensor has 255 steps; if 99 % of its values take 16 "
     "of them, 4 of 8 bits are spent on rare values.",
+    "slow-operator": "LiteRT's fast kernels, XNNPACK, do not take the operator: a kernel of "
+    "LiteRT's own runs it, and what XNNPACK runs before and after it is cut in two.",
     "runtimes-differ": "What Keras computes is what LiteRT's reference kernels compute; of these "
     "operators 1 % of the elements or more are rounded otherwise by its default kernels.",
 }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from keras_qat.checking.findings import Finding
+from keras_qat.checking.findings import WARNING, Finding, listing
 from keras_qat.graph import Graph
 from keras_qat.lowering import lower_graph
-from keras_qat.targets import Target, violations
+from keras_qat.targets import SlowOperators, Target, slow_operators, violations
 
 
 def target_findings(graph: Graph, target: Target) -> list[Finding]:
@@ -25,3 +25,40 @@ def target_findings(graph: Graph, target: Target) -> list[Finding]:
         finding = Finding(each.level, each.code, each.layer, each.tensor, each.what, each.action)
         found.setdefault(key, finding)
     return list(found.values())
+
+
+_FIXED_BATCH = (
+    "Export with `batch_size=1`: the shape of the output is a constant then, and XNNPACK takes it."
+)
+_LOOKUP = (
+    "Where its time matters, choose a layer without it. A function that is looked up in a table "
+    'has it: `activations="substitute"` of `quantize_model` puts a cheaper one in its place.'
+)
+_OTHER = "Where its time matters, choose a layer without it."
+_FIXES = {"TRANSPOSE_CONV": _FIXED_BATCH, "CAST": _LOOKUP, "GATHER": _LOOKUP}
+
+
+def slow_findings(graph: Graph, kernels: Target) -> list[Finding]:
+    """Lowers linked layers in memory, and looks for operators that fast kernels do not take.
+
+    Args:
+        graph: As for `target_findings`.
+        kernels: The profile of the fast kernels.
+
+    Returns:
+        One finding for each operator and type, with its measured cost.
+    """
+    return [_slow(each, kernels) for each in slow_operators(lower_graph(graph), kernels)]
+
+
+def _slow(each: SlowOperators, kernels: Target) -> Finding:
+    cost = "its cost was not measured"
+    if each.factor is not None:
+        times = f"{each.factor:.1f}" if each.factor < 10 else f"{each.factor:.0f}"
+        cost = f"measured, {times} times the time of an ADD of as many elements"
+    message = (
+        f"{each.operator} of {each.type} {kernels.consequence}: {cost}; {each.elements:,} elements "
+        f"in {listing(each.layers)}."
+    )
+    fix = _FIXES.get(each.operator, _OTHER)
+    return Finding(WARNING, "slow-operator", each.layers[0], each.tensor, message, fix, each.layers)

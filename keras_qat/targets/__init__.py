@@ -3,16 +3,20 @@
 from keras_qat.targets.enforcing import check_runs
 from keras_qat.targets.judging import Violation, violations
 from keras_qat.targets.limits import Limit, OperatorLimits, Source
-from keras_qat.targets.profiles import TARGETS, Target, get_target
+from keras_qat.targets.profiles import TARGETS, Target, fast_kernels, get_target
+from keras_qat.targets.slow import SlowOperators, slow_operators
 
 __all__ = [
     "TARGETS",
     "Limit",
     "OperatorLimits",
+    "SlowOperators",
     "Source",
     "Target",
     "Violation",
     "check_runs",
+    "fast_kernels",
     "get_target",
+    "slow_operators",
     "violations",
 ]

@@ -82,20 +82,28 @@ def violations(model: Model, target: Target) -> list[Violation]:
     >>> violations(model, get_target("tflite-micro"))[0].expected
     'no such operator'
     """
-    sizes = unknown_sizes(model)
-    siblings: dict[str, list[str]] = {}
-    for operator in model.operators:
-        siblings.setdefault(_layer(operator.outputs[0]), []).append(operator.code)
     found = []
-    for operator in model.operators:
-        measured = Measured(operator, sizes, siblings[_layer(operator.outputs[0])])
+    for measured in measured_operators(model):
         found += list(_judge(measured, target))[:1]
     return found
 
 
+def measured_operators(model: Model) -> list[Measured]:
+    """Lists the operators of a model with what their operands mean.
+
+    Args:
+        model: The model.
+    """
+    sizes = unknown_sizes(model)
+    siblings: dict[str, list[str]] = {}
+    for operator in model.operators:
+        siblings.setdefault(layer_of(operator.outputs[0]), []).append(operator.code)
+    return [Measured(each, sizes, siblings[layer_of(each.outputs[0])]) for each in model.operators]
+
+
 def _judge(measured: Measured, target: Target) -> Iterator[Violation]:
     """Yields what is wrong with an operator, the worst first."""
-    limit = _broken(measured, target)
+    limit = broken_limit(measured, target)
     fallback = target.fallback
     if fallback is None:
         if limit is not None:
@@ -104,7 +112,7 @@ def _judge(measured: Measured, target: Target) -> Iterator[Violation]:
     if isinstance(limit, Limit) and limit.is_fatal:
         yield _violation(measured, target, limit, "error", "makes the target refuse the file")
     if limit is not None or target.fallback_loads_all:
-        beyond = _broken(measured, fallback)
+        beyond = broken_limit(measured, fallback)
         if beyond is not None:
             yield _violation(measured, fallback, beyond, "error", fallback.consequence)
     if limit is not None:
@@ -114,8 +122,13 @@ def _judge(measured: Measured, target: Target) -> Iterator[Violation]:
 _MISSING = "no such operator"
 
 
-def _broken(measured: Measured, target: Target) -> Limit | str | None:
-    """The first limit that an operator does not keep."""
+def broken_limit(measured: Measured, target: Target) -> Limit | str | None:
+    """Returns the first limit of a target that an operator does not keep, or None.
+
+    Args:
+        measured: The operator.
+        target: The target.
+    """
     limits = target.limits_of(measured.code)
     if limits is None:
         return _MISSING
@@ -161,5 +174,6 @@ def _actions() -> list[dict[str, Any]]:
     return tomllib.loads(path.read_text())["actions"]
 
 
-def _layer(tensor: Tensor) -> str:
+def layer_of(tensor: Tensor) -> str:
+    """Returns the name of the layer that a tensor belongs to."""
     return tensor.name.partition("/")[0]

@@ -29,6 +29,9 @@ class Target:
         fallback: The target that runs such an operator; None if nothing does.
         fallback_loads_all: Whether the whole file has to be one that the fallback runs, and not
             only what is left to it.
+        factors: How many times as long as an int8 ADD of as many elements those operators take
+            that the target does not have, by operator and type.
+        measured: Where the factors were measured, and when.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Target:
     consequence: str
     fallback: Target | None
     fallback_loads_all: bool
+    factors: Mapping[str, float]
+    measured: str
 
     def limits_of(self, code: str) -> tuple[Limit, ...] | None:
         """Returns all limits of an operator, None if the target does not have it."""
@@ -74,6 +79,15 @@ def get_target(target: str) -> Target:
     return _read(target)
 
 
+def fast_kernels(target: Target | None) -> Target | None:
+    """Returns the profile of the fast kernels of a target; None if there is no list of them.
+
+    Args:
+        target: The target; None for LiteRT.
+    """
+    return _read("xnnpack") if target is None or target.name == "litert" else None
+
+
 @functools.cache
 def _read(name: str) -> Target:
     file = f"{name.replace('-', '_').replace('.', '_')}.toml"
@@ -92,4 +106,6 @@ def _read(name: str) -> Target:
         consequence=content["consequence"],
         fallback=_read(fallback["target"]) if fallback else None,
         fallback_loads_all=fallback.get("loads_all", False),
+        factors=content.get("factors", {}),
+        measured=content.get("measured", ""),
     )

@@ -133,6 +133,7 @@ def _effective_rank(shape: Sequence[int]) -> int:
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     {
         "version": lambda op: op.version,
+        "operands": lambda op: len(op.inputs),
         # Types and parameters.
         "type": lambda op: op.data.dtype,
         "second_type": _second(lambda x: x.dtype),

@@ -6,7 +6,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_qat.errors import InvalidTargetError
-from keras_qat.targets import TARGETS, get_target
+from keras_qat.targets import TARGETS, fast_kernels, get_target
 from keras_qat.targets.quantities import QUANTITIES
 
 FILES = [
@@ -15,7 +15,7 @@ FILES = [
     if path.name.endswith(".toml")
 ]
 ACTIONS = next(path for path in FILES if path.name == "actions.toml")
-PROFILES = [*map(get_target, TARGETS), get_target("edgetpu").fallback]
+PROFILES = [*map(get_target, TARGETS), get_target("edgetpu").fallback, fast_kernels(None)]
 
 
 def quantities_of(profile):
@@ -70,4 +70,5 @@ def test_accelerators_have_a_cpu_behind_them():
         "litert": None,
         "litert-2.5": None,
         "tflite-micro": None,
+        "xnnpack": "litert",
     }

@@ -1,0 +1,75 @@
+"""The integer operators of a model that the fast kernels of its target do not take."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from keras_qat.litert import Model
+from keras_qat.targets.judging import broken_limit, layer_of, measured_operators
+from keras_qat.targets.profiles import Target
+
+# Together they take microseconds.
+_FEW_ELEMENTS = 2000
+# Their time grows with their input, that of others with their output.
+_READING = {"AVERAGE_POOL_2D", "REDUCE_MAX", "REDUCE_MIN", "SUM"}
+# An operator that takes no longer than this many additions costs nothing worth a word.
+_LEAST_FACTOR = 1.2
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowOperators:
+    """All operators of one kind that the fast kernels of a target do not take.
+
+    Attributes:
+        operator: Name of the operator, such as `"HARD_SWISH"`.
+        type: Type of its data.
+        layers: Names of the layers that have it.
+        tensor: Name of the first tensor that it makes.
+        elements: How many elements all of them have for one sample.
+        factor: How many times as long as an int8 ADD of as many elements it takes; None if that
+            was not measured.
+    """
+
+    operator: str
+    type: str
+    layers: tuple[str, ...]
+    tensor: str
+    elements: int
+    factor: float | None
+
+
+def slow_operators(model: Model, kernels: Target) -> list[SlowOperators]:
+    """Lists the integer operators of a model that fast kernels do not take, by kind.
+
+    Kinds that together have few elements, or cost no more than an addition, are left out.
+
+    Args:
+        model: The model, in memory. Nothing is run.
+        kernels: The profile of the fast kernels, see `keras_qat.targets.fast_kernels`.
+
+    Example:
+    >>> from keras_qat.litert import Operator, Tensor
+    >>> from keras_qat.targets import fast_kernels
+    >>> x, y = Tensor("x", (None, 64, 64), "int8"), Tensor("y", (None, 64, 64), "int8")
+    >>> model = Model({"x": x}, {"y": y}, (Operator("HARD_SWISH", (x,), (y,)),))
+    >>> [(each.operator, each.elements) for each in slow_operators(model, fast_kernels(None))]
+    [('HARD_SWISH', 4096)]
+    """
+    found: dict[tuple[str, str], list] = {}
+    for each in measured_operators(model):
+        is_float = "float32" in (each.data.dtype, each.output.dtype)
+        if not is_float and broken_limit(each, kernels) is not None:
+            found.setdefault((each.code, each.data.dtype), []).append(each)
+    slow = []
+    for (code, dtype), kind in found.items():
+        sizes = [math.prod(each.output_shape) for each in kind]
+        if code in _READING:
+            sizes = [math.prod(each.data_shape) for each in kind]
+        elements = sum(sizes)
+        factor = kernels.factors.get(f"{code} {dtype}")
+        layers = tuple(dict.fromkeys(layer_of(each.output) for each in kind))
+        if elements >= _FEW_ELEMENTS and (factor is None or factor > _LEAST_FACTOR):
+            tensor = kind[0].output.name
+            slow.append(SlowOperators(code, dtype, layers, tensor, elements, factor))
+    return slow
