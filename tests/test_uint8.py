@@ -47,7 +47,8 @@ def test_every_slice_equals_litert(case, tmp_path):
     assert report.exact, str(report)
     file = schema.ModelT.InitFromPackedBuf((tmp_path / "model.tflite").read_bytes())
     kinds = schema.TensorType
-    assert {t.type for t in file.subgraphs[0].tensors} <= {kinds.UINT8, kinds.INT32}
+    inner = {kinds.INT8 for each in model.layers if getattr(each, "int8_operators", ())}
+    assert {t.type for t in file.subgraphs[0].tensors} <= {kinds.UINT8, kinds.INT32, *inner}
 
 
 @pytest.mark.parametrize(("name", "operator"), REFUSED.items())

@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.exact_float import (
-    as_float64,
-    as_int32,
-    exponent,
-    power_of_two,
-    round_half_away,
-)
-from keras_qat.arithmetic.requantize import clip
-from keras_qat.arithmetic.segments import Segments
-from keras_qat.backend import compiled, float64, maximum
+from keras_qat.arithmetic.elementwise import subtract
+from keras_qat.arithmetic.exact_float import as_float64, as_int32, round_half_away
+from keras_qat.arithmetic.multiply import multiply
+from keras_qat.arithmetic.requantize import rescale
+from keras_qat.backend import compiled, float64
 
-INT32_END = 2**31
-FRACTION = 22  # of a numerator: 255 * 2**22 is just less than 2**30
 LARGEST_GROUP = 2**20
-_MEAN_FRACTION = 8
-_ENTRIES = 512  # at most 1/128 of a sum of squares, 1/512 of its root, is lost
-_FINE_STEPS = 4  # a step is 1/256 of the square of an integer 1, where the sum is that fine
-_GREATEST_HALF = 2**30 - 1
-_KEPT_BITS = 16  # of a divisor
+STEPS = 255  # between the smallest and the largest integer of 8 bits
+LEAST_DEVIATION = 1.5  # in steps of the input; of less, the deviation is taken to be that much
+_LARGEST_PART = 2**15  # of the squares of differences of 8-bit integers, so many fit an int32
+_MOST_PARTS = 64
+_LEVELS = 3
+_RATIO = 16  # each level's steps are so many times as wide as those before
+
+
+def parts_of(count: int) -> int | None:
+    """Returns how many equal parts a group is summed in, so that no sum exceeds an int32.
+
+    Args:
+        count: How many values the group has.
+
+    Returns:
+        The least number of parts; None if no number up to 64 divides the group.
+
+    Example:
+    >>> parts_of(768), parts_of(150_528), parts_of(2**17 - 1)
+    (1, 6, None)
+    """
+    for parts in range(1, _MOST_PARTS + 1):
+        if count % parts == 0 and count // parts <= _LARGEST_PART:
+            return parts
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """What normalizing a group of int8 values depends on, except for the scales.
+    """What normalizing a group of 8-bit values depends on, except for the scales.
 
-    With `e = q - m`, `m` the mean rounded to an integer (or the zero point, if the mean is not
-    subtracted), and `r` what rounding it left:
-    `sum((q - mean)**2) = sum(e**2) - count * r**2`. Nothing but `r` is rounded.
+    A mean square is known in three resolutions of 8 bits, each of which saturates: their sum is an
+    index that is nearly logarithmic. One table makes the reciprocal root of it.
 
     Attributes:
         count: How many values a group has, `LARGEST_GROUP` at most.
@@ -45,8 +57,8 @@ class Normalization:
         epsilon: As above.
 
     Example:
-    >>> Normalization(64, "layer", 1e-3).mean_bits, Normalization(64, "rms", 1e-3).mean_bits
-    (8, 0)
+    >>> Normalization(64, "layer", 1e-3).units, Normalization(64, "rms", 1e-3).units
+    ((16.0, 256.0, 4096.0), (64.0, 1024.0, 16384.0))
     """
 
     count: int
@@ -58,145 +70,186 @@ class Normalization:
         """Whether the mean is subtracted."""
         return self.kind == "layer"
 
-    @functools.cached_property
-    def mean_bits(self) -> int:
-        """Fractional bits of the mean: its sum and the square of `r` fit an int32."""
-        if not self.centered:
-            return 0
-        bits = _MEAN_FRACTION
-        while self.count * max(2 ** (7 + bits) + 1, 4 ** (bits - 1)) >= INT32_END:
-            bits -= 1
-        return bits
+    @property
+    def greatest(self) -> float:
+        """The largest number that values are multiplied with."""
+        least = self.epsilon if self.kind == "unit" else self.epsilon**0.5
+        return 1 / max(least, 1e-30)
 
     @functools.cached_property
-    def square_bits(self) -> int:
-        """Half the fractional bits of the sum of squares; negative if squares are shortened."""
-        bits = self.mean_bits
-        while self._greatest(bits) >= INT32_END:
-            bits -= 1
-        return bits
+    def parts(self) -> int:
+        """How many parts a group is summed in."""
+        return parts_of(self.count) or 1
 
     @property
-    def square_unit(self) -> int:
-        """What squares are divided by, before they are summed."""
-        return 4 ** max(-self.square_bits, 0)
+    def part_count(self) -> int:
+        """How many values a part has."""
+        return self.count // self.parts
 
     @property
-    def sum_factor(self) -> int:
-        """What their sum is multiplied by."""
-        return 4 ** max(self.square_bits, 0)
+    def finest(self) -> float:
+        """Step of the finest resolution of a mean square, in squares of the input's steps."""
+        # No standard deviation is more than half of 255, and no difference more than 255.
+        return 0.25 if self.centered else 1.0
 
     @property
-    def rest_unit(self) -> int:
-        """What `count * r**2` is divided by."""
-        return 4 ** (self.mean_bits - self.square_bits)
+    def units(self) -> tuple[float, ...]:
+        """Step of each resolution of the sum of squares."""
+        return tuple(self.part_count * self.finest * _RATIO**level for level in range(_LEVELS))
 
     @functools.cached_property
-    def segments(self) -> Segments:
-        """How the sum of squares becomes an index of the table of divisors."""
-        step_bits = 2 * max(self.square_bits - _FINE_STEPS, 0)
-        return Segments(step_bits, _ENTRIES, self._greatest(self.square_bits))
-
-    def _greatest(self, bits: int) -> int:
-        # No standard deviation is more than half of 255; one more for the rounded mean.
-        square = 128**2 if self.centered else 255**2
-        if bits >= 0:
-            return self.count * square * 4**bits
-        return self.count * (square // 4**-bits + 1)
+    def mean_squares(self) -> np.ndarray:
+        """The middle of each index's interval, float64, in squares of the input's steps."""
+        halves = np.arange(STEPS) + 0.5
+        ends = np.sort(np.concatenate([halves * _RATIO**level for level in range(_LEVELS)]))
+        ends = np.concatenate([[0.0], ends, [2 * ends[-1] - ends[-2]]])
+        return (ends[:-1] + ends[1:]) / 2 * self.finest
 
 
-@compiled
-def half_divisors(input_scale: Any, output_scale: Any, *, normalization: Normalization) -> Any:
-    """Returns half of what numerators are divided by, for each index of a sum of squares.
+class Scales(NamedTuple):
+    """Scales of the tensors inside a normalization, float32 scalars.
 
-    It is computed in double and keeps 16 significant bits, rounded from 24: compilers may
-    compute the last bits of a square root differently.
+    Attributes:
+        mean: Of the mean before it is rounded: a sum of integers.
+        rest: Of what rounding the mean left.
+        reciprocal: Of the reciprocal standard deviation.
+        correction: Of the product of both.
+    """
+
+    mean: Any
+    rest: Any
+    reciprocal: Any
+    correction: Any
+
+
+def inner_scales(input_scale: Any, reciprocal_scale: Any, count: int) -> Scales:
+    """Returns the scales that follow from two of them.
 
     Args:
         input_scale: float32 scalar.
-        output_scale: float32 scalar.
+        reciprocal_scale: float32 scalar.
+        count: How many values a group has.
+
+    Example:
+    >>> float(inner_scales(ops.array(1.0), ops.array(2.0), 4).mean)
+    0.25
+    """
+    # Products alone: every compiler computes them alike.
+    rest = input_scale * np.float32(0.5 / 127)
+    correction = rest * reciprocal_scale * np.float32(STEPS)
+    return Scales(input_scale * np.float32(1 / count), rest, reciprocal_scale, correction)
+
+
+@compiled
+def reciprocals(input_scale: Any, reciprocal_scale: Any, *, normalization: Normalization) -> Any:
+    """Returns what values are multiplied with, for each index of a mean square.
+
+    Args:
+        input_scale: float32 scalar.
+        reciprocal_scale: float32 scalar, the step of the result.
         normalization: What is computed.
 
     Returns:
-        int32 tensor `(indices,)`, from 1 to 2**30 - 1.
+        int32 tensor `(766,)`, from 0 to 255.
 
     Example:
     >>> rule = Normalization(4, "rms", 0.0)
-    >>> table = half_divisors(1.0, 0.5, normalization=rule)
-    >>> float(table[rule.segments.index(4 * 3**2)]) / 2**21
-    1.5
+    >>> int(reciprocals(1.0, 0.01, normalization=rule)[2])
+    71
     """
-    squares = normalization.segments.middles * 4.0**-normalization.square_bits
     with float64():
         scale = as_float64(input_scale)
+        squares = ops.cast(normalization.mean_squares, "float64") * (scale * scale)
         epsilon = ops.cast(np.float64(normalization.epsilon), "float64")
         if normalization.kind == "unit":
-            root = maximum(ops.cast(np.sqrt(squares), "float64") * scale, epsilon)
+            norms = ops.sqrt(squares * float(normalization.count))
+            roots = ops.where(norms > epsilon, norms, epsilon)
         else:
-            means = ops.cast(squares / normalization.count, "float64")
-            root = ops.sqrt(means * (scale * scale) + epsilon)
-        half = root * (as_float64(output_scale) / scale) * 2.0 ** (FRACTION - 1)
-        least, most = (ops.cast(np.float64(x), "float64") for x in (0.5, 2.0**30))
-        half = ops.where(half > most, most, ops.where(half < least, least, half))
-        size = exponent(half)
-        fine = round_half_away(half * power_of_two(24 - size))
-    kept = ops.right_shift(fine + 2**7, as_int32(24 - _KEPT_BITS))
-    left = ops.left_shift(kept, ops.maximum(size - _KEPT_BITS, 0))
-    dropped = ops.maximum(_KEPT_BITS - size, 0)
-    rounding = ops.right_shift(ops.left_shift(as_int32(1), dropped), as_int32(1))
-    return clip(ops.right_shift(left + rounding, dropped), 1, _GREATEST_HALF)
+            roots = ops.sqrt(squares + epsilon)
+        # The factor moves quotients such as 127.5 off the tie, where compilers would differ.
+        steps = (1.0 + 2.0**-20) / (roots * as_float64(reciprocal_scale))
+        most = ops.cast(np.float64(STEPS), "float64")
+        return round_half_away(ops.where(steps < most, steps, most))
 
 
 @compiled
 def normalize(
     x: Any,
-    halves: Any,
+    scale: Any,
     zero_point: Any,
+    middle_scale: Any,
+    middle_zero_point: Any,
+    reciprocal_scale: Any,
+    output_scale: Any,
+    output_zero_point: Any,
     *,
     axes: tuple[int, ...],
     normalization: Normalization,
     low: int,
     high: int,
 ) -> Any:
-    """Normalizes groups of integers, in plain int32 arithmetic.
-
-    No step leaves the range of int32: `|x - mean| <= 255`, so that numerators are less than
-    `2**30` in size, and so is the half divisor that is added to round.
+    """Normalizes groups of integers as `QNormalize` has it in a file.
 
     Args:
-        x: int32 tensor, int8 values; minus their zero point unless the mean is subtracted.
-        halves: int32 tensor, from `half_divisors`.
-        zero_point: int32 scalar, of the output.
+        x: int32 tensor of 8-bit values, their zero point subtracted.
+        scale: float32 scalar, of `x`.
+        zero_point: int32 scalar, of `x`.
+        middle_scale: float32 scalar, of the differences from the mean.
+        middle_zero_point: int32 scalar, of these.
+        reciprocal_scale: float32 scalar, of the reciprocal standard deviation.
+        output_scale: float32 scalar.
+        output_zero_point: int32 scalar.
         axes: The axes that a group extends over.
         normalization: What is computed.
-        low: The least output.
-        high: The greatest output.
+        low: The least integer of the type.
+        high: The greatest integer of the type.
 
     Returns:
         int32 tensor like `x`. Of equal values with the mean subtracted, all are the zero point.
 
     Example:
     >>> rule = Normalization(2, "layer", 0.0)
-    >>> halves = half_divisors(1.0, 0.5, normalization=rule)
+    >>> x = ops.array([[-4, 4], [5, 5]], "int32")
     >>> options = {"axes": (1,), "normalization": rule, "low": -128, "high": 127}
-    >>> normalize(ops.array([[3, 7], [5, 5]], "int32"), halves, 10, **options).numpy()
+    >>> normalize(x, 1.0, 0, 1.0, 0, 0.01, 0.5, 10, **options).numpy()
     array([[ 8, 12],
            [10, 10]], dtype=int32)
     """
-    n, unit, bits = normalization.count, normalization.square_unit, normalization.mean_bits
-    rest = None
+    limits, output = (low, high), (output_scale, output_zero_point)
+    order = [axis for axis in range(len(x.shape)) if axis not in axes] + list(axes)
+    moved = ops.transpose(x, order)
+    shape = [-1, *moved.shape[1:]]
+    rows = ops.reshape(moved, (-1, normalization.parts, normalization.part_count))
+    scales = inner_scales(scale, reciprocal_scale, normalization.count)
+    factor = reciprocals(scale, reciprocal_scale, normalization=normalization)
     if normalization.centered:
-        mean = (_total(x, axes) * 2**bits + n // 2) // n
-        rounded = (mean + 2 ** (bits - 1)) // 2**bits
-        x, rest = x - rounded, mean - rounded * 2**bits
-    squares = x * x if unit == 1 else (x * x + unit // 2) // unit
-    total = _total(squares, axes) * normalization.sum_factor
-    if rest is not None:
-        total = ops.maximum(total - rest * rest * n // normalization.rest_unit, 0)
-    half = ops.take(halves, normalization.segments.index(total), axis=0)
-    offset = half if rest is None else half - rest * 2 ** (FRACTION - bits)
-    q = (x * 2**FRACTION + offset) // (half * 2)
-    return clip(q + as_int32(zero_point), low, high)
+        total = _total(rows, (1, 2))
+        least, most = as_int32(low) - zero_point, as_int32(high) - zero_point
+        mean = rescale(total, scales.mean, 0, scale, 0, least, most)
+        factor = ops.take(factor, _index(rows - mean, normalization), axis=0)
+        middle = middle_scale, middle_zero_point
+        x = subtract(rows, scale, 0, mean, scale, 0, *middle, *limits) - middle_zero_point
+        y = multiply(x, middle_scale, 0, factor, reciprocal_scale, 0, *output, *limits)
+        rest = total - mean * normalization.count
+        rest = rescale(rest, scales.mean, 0, scales.rest, 0, -128, 127)
+        correction = (scales.correction, 0)
+        rest = multiply(rest, scales.rest, 0, factor, reciprocal_scale, 0, *correction, -128, 127)
+        y = y - output_zero_point
+        y = subtract(y, output_scale, 0, rest, *correction, *output, *limits)
+    else:
+        factor = ops.take(factor, _index(rows, normalization), axis=0)
+        y = multiply(rows, scale, 0, factor, reciprocal_scale, 0, *output, *limits)
+    return ops.transpose(ops.reshape(y, shape), np.argsort(order).tolist())
+
+
+def _index(x: Any, normalization: Normalization) -> Any:
+    """Sums each group's squares; returns the sum of three resolutions of it."""
+    parts = normalization.parts
+    squares = _total(x * x, (2,))
+    if parts > 1:
+        squares = _total((squares + parts // 2) // parts, (1,))
+    levels = [rescale(squares, 1.0, 0, unit, 0, 0, STEPS) for unit in normalization.units]
+    return functools.reduce(ops.add, levels)
 
 
 def _total(x: Any, axes: tuple[int, ...]) -> Any:

@@ -97,6 +97,7 @@ class QuantizedLayer(DropIn):
     Attributes:
         operators: The LiteRT operators that `lower` adds, each that it may add for some
             arguments; empty where it adds none. Each registered layer says it.
+        int8_operators: Those of them that take int8 tensors inside the layer in every scheme.
         shares_range: Whether the output has the quantization parameters of the inputs, because
             the operator moves or selects values.
         fixed_parameters: Parameters of the output if the kernel prescribes them: of the class those
@@ -111,6 +112,7 @@ class QuantizedLayer(DropIn):
     """
 
     operators: tuple[str, ...]
+    int8_operators: tuple[str, ...] = ()
     shares_range = False
     fixed_parameters: FixedParameters | None = None
     least_input_scale = 0.0

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_qat.arithmetic.segments import Segments
 from keras_qat.layers.binary import broadcast_shape
+from keras_qat.litert import Quantization
 
 _OPTIONS = {
     "ADD": "AddOptions",
@@ -50,7 +51,40 @@ class IntegerOperators:
             options={"inDataType": "INT32", "outDataType": dtype.upper()},
         )
 
-    def combine(self, code: str, a: Any, b: Any, part: str) -> Any:
+    def quantize(self, x: Any, quantization: Quantization, part: str, dtype: str = "int8") -> Any:
+        """Adds a QUANTIZE: takes integers with a scale to another scale, or to another type."""
+        return self._builder.operator(
+            "QUANTIZE",
+            (x,),
+            part=part,
+            shape=x.shape,
+            quantization=quantization,
+            dtype=dtype,
+            version=2,
+            options_type="QuantizeOptions",
+        )
+
+    def multiply_rows(self, a: Any, b: Any, quantization: Quantization, part: str) -> Any:
+        """Adds a BATCH_MATMUL: the sums of products of two int8 tensors, row by row.
+
+        With an int32 output its kernels multiply the integers as they are, whatever their zero
+        points, and scale nothing.
+
+        Args:
+            a: int8 tensor `(rows, 1, size)`.
+            b: int8 tensor `(rows or 1, 1, size)`.
+            quantization: What the sums are to mean.
+            part: Name of the output, int32 `(rows, 1, 1)`.
+        """
+        options = {"adjX": False, "adjY": True}
+        shape, given = (*a.shape[:-1], 1), {"quantization": quantization, "version": 2}
+        return self._add(
+            "BATCH_MATMUL", (a, b), part, shape, "BatchMatMulOptions", options, **given
+        )
+
+    def combine(
+        self, code: str, a: Any, b: Any, part: str, quantization: Quantization | None = None
+    ) -> Any:
         """Adds an operator of two operands of one rank, the second a tensor or an integer.
 
         Args:
@@ -58,6 +92,7 @@ class IntegerOperators:
             a: int32 tensor.
             b: int32 tensor, or integers that become a constant.
             part: Name of the output within the layer.
+            quantization: What the integers mean to a QUANTIZE of them.
         """
         shape = a.shape
         if isinstance(b, int | tuple):
@@ -66,14 +101,21 @@ class IntegerOperators:
             b = self._builder.constant(f"{part}/operand", values)
         else:
             shape = broadcast_shape(shape, b.shape)
-        return self._add(code, (a, b), part, shape, _OPTIONS[code])
+        return self._add(code, (a, b), part, shape, _OPTIONS[code], quantization=quantization)
 
-    def reduce(self, code: str, x: Any, axes: Sequence[int], part: str) -> Any:
+    def reduce(
+        self,
+        code: str,
+        x: Any,
+        axes: Sequence[int],
+        part: str,
+        quantization: Quantization | None = None,
+    ) -> Any:
         """Adds a SUM or REDUCE_MAX; the axes stay, with a size of 1."""
         shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
         constant = self._builder.constant(f"{part}/axes", np.array(axes, "int32"))
-        options = {"keepDims": True}
-        return self._add(code, (x, constant), part, shape, "ReducerOptions", options)
+        given = {"options": {"keepDims": True}, "quantization": quantization}
+        return self._add(code, (x, constant), part, shape, "ReducerOptions", **given)
 
     def index(self, x: Any, segments: Segments, part: str) -> Any:
         """Adds a division, a MINIMUM and a SUM: the index of a column of integers.
@@ -102,7 +144,7 @@ class IntegerOperators:
         options = {"newShape": sizes}
         return self._add("RESHAPE", (x, constant), part, shape, "ReshapeOptions", options)
 
-    def _add(self, code, inputs, part, shape, options_type, options=None):
+    def _add(self, code, inputs, part, shape, options_type, options=None, **given):
         return self._builder.operator(
             code,
             inputs,
@@ -111,4 +153,5 @@ class IntegerOperators:
             dtype="int32",
             options_type=options_type,
             options=options,
+            **given,
         )

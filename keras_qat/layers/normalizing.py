@@ -1,24 +1,31 @@
-"""Normalization of each sample by its own statistics, in int32 operators."""
+"""Normalization of each sample by its own statistics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.normalize import FRACTION, Normalization, half_divisors, normalize
+from keras_qat.arithmetic.normalize import (
+    LEAST_DEVIATION,
+    STEPS,
+    Normalization,
+    inner_scales,
+    normalize,
+    reciprocals,
+)
 from keras_qat.backend import compiled
 from keras_qat.graph import layer_of
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.drop_in import build_like
-from keras_qat.layers.integer_operators import IntegerOperators
+from keras_qat.layers.normalizing_operators import NormalizingOperators
 from keras_qat.layers.real_terms import Term, combined, lower_term, reduced, reshaped
 from keras_qat.layers.registry import register
-from keras_qat.quantizers import Grid
+from keras_qat.quantizers import Grid, RangeObserver, RangeParameters, fake_quantize, reciprocal
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -51,16 +58,24 @@ class Normalize(keras.layers.Layer):
 
     def call(self, inputs):
         """Normalizes."""
+        x = self.centered(inputs)
+        y = x * self.reciprocal(x)
+        return ops.reshape(y, (-1, *inputs.shape[1:]))
+
+    def centered(self, inputs):
+        """Returns the differences from the means, or the inputs, in the shape of the view."""
         x = ops.reshape(inputs, self.view)
         if self.rule.centered:
             x = x - ops.mean(x, axis=self.axis, keepdims=True)
+        return x
+
+    def reciprocal(self, x):
+        """Returns what each group is multiplied with, for the values of `centered`."""
         squares = ops.sum(ops.square(x), axis=self.axis, keepdims=True)
         if self.rule.kind == "unit":
             # The limit inside: the root of 0 has no gradient.
-            y = x * ops.rsqrt(ops.maximum(squares, self.rule.epsilon**2))
-        else:
-            y = x * ops.rsqrt(squares / self.rule.count + self.rule.epsilon)
-        return ops.reshape(y, (-1, *inputs.shape[1:]))
+            return ops.rsqrt(ops.maximum(squares, self.rule.epsilon**2))
+        return ops.rsqrt(squares / self.rule.count + self.rule.epsilon)
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the input."""
@@ -72,14 +87,27 @@ class Normalize(keras.layers.Layer):
         return {**super().get_config(), "view": self.view, "axis": self.axis, **rule}
 
 
+@keras.saving.register_keras_serializable("keras_qat")
+class InnerRange(RangeObserver):
+    """The range of a tensor inside a layer, which models saved without it do without."""
+
+    def load_own_variables(self, store):
+        """Loads the range; takes one that stands for all values where there is none."""
+        if store.keys():
+            super().load_own_variables(store)
+        else:
+            self.assume(0.0, 0.0)
+
+
 @register(layer_of(Normalize))
 @keras.saving.register_keras_serializable("keras_qat")
 class QNormalize(QuantizedLayer, Normalize):
-    """`Normalize` in integers: sums, one table for the square root, and a division.
+    """`Normalize` in integers: exact sums, one table for the reciprocal root, and a product.
 
-    LiteRT has no integer operator for any of these normalizations; as operators of int8 tensors
-    the variance would be rounded to 8 bits. Plain int32 operators lose next to nothing, and
-    the reference kernels agree with those for phones and PCs.
+    Sums of integers and of their squares lose nothing. The rounded mean is subtracted, the
+    difference is multiplied with the reciprocal of the deviation, and what rounding the mean left
+    is subtracted last. Of a deviation of less than 1.5 steps of the input the reciprocal is that
+    of 1.5 steps: it has 8 bits, and such values are little more than noise.
 
     Args:
         *args: Arguments of `Normalize`.
@@ -94,16 +122,34 @@ class QNormalize(QuantizedLayer, Normalize):
 
     operators = (
         "ADD",
+        "BATCH_MATMUL",
         "CAST",
         "FLOOR_DIV",
         "GATHER",
-        "MAXIMUM",
-        "MINIMUM",
         "MUL",
+        "QUANTIZE",
         "RESHAPE",
         "SUB",
         "SUM",
+        "TRANSPOSE",
     )
+    int8_operators = ("BATCH_MATMUL",)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.centered_observer: Any = None
+        self.reciprocal_observer: Any = None
+        if self.scheme is not None:
+            if self.rule.centered:
+                self.centered_observer = InnerRange(self.range_momentum, name="centered_range")
+            self.reciprocal_observer = InnerRange(self.range_momentum, name="reciprocal_range")
+
+    def build(self, input_shape):
+        """Builds the observers."""
+        super().build(input_shape)
+        for observer, _ in self.inner_observations():
+            if not observer.built:
+                observer.build()
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns Keras's normalization over the last axes; None for groups of channels."""
@@ -131,48 +177,70 @@ class QNormalize(QuantizedLayer, Normalize):
         del training
         return Normalize.call(self, inputs)
 
+    def training_forward(self, inputs):
+        """Normalizes in float, the reciprocal and the output rounded to their grids."""
+        x = self.centered(inputs)
+        factor = self.reciprocal(x)
+        if self.centered_observer is not None:
+            self.centered_observer.track(x)
+        self.reciprocal_observer.track(factor)
+        scheme, grid = self._scheme(), self._linked().inputs[0].grid()
+        limits = scheme.activation_low, scheme.activation_high
+        factor = fake_quantize(factor, self._reciprocal_scale(grid), limits[0], *limits)
+        return self.quantize_output(ops.reshape(x * factor, (-1, *inputs.shape[1:])))
+
+    def inner_observations(self) -> Iterator[tuple[RangeObserver, Callable[..., Any]]]:
+        """Yields the observers of the differences from the mean, and of the reciprocals."""
+        if self.centered_observer is not None:
+            yield self.centered_observer, self.centered
+        if self.reciprocal_observer is not None:
+            yield self.reciprocal_observer, lambda x: self.reciprocal(self.centered(x))
+
     def integer(self, *inputs: Centered, output: Grid):
-        """Normalizes in int32."""
+        """Normalizes in integers."""
         ((values, grid),), scheme = inputs, self._scheme()
         limits = {"low": scheme.activation_low, "high": scheme.activation_high}
-        # As in the file, the zero point is subtracted only if the mean is not.
-        shift = grid.zero_point if self.rule.centered else 0
         viewed = ops.reshape(values, self.view)
-        halves = half_divisors(grid.scale, output.scale, normalization=self.rule)
+        scales = *self._middle_grid(grid), self._reciprocal_scale(grid)
         options = {"axes": self.axis, "normalization": self.rule, **limits}
-        y = _normalize_centered(viewed, shift, halves, output.zero_point, **options)
+        y = _normalize_centered(viewed, *grid, *scales, *output, **options)
         return ops.reshape(y, (-1, *values.shape[1:]))
 
     def lower(self, builder, *inputs):
-        """Adds about 25 operators: per value a cast, a square, a product, a division, limits."""
+        """Adds about 25 operators, of which 6 take all values: the others one for each group."""
         if self.scheme is None:
             return lower_term(builder, self._real_term(inputs[0], builder.output_shape))
-        links, scheme, shape = self._linked(), self._scheme(), builder.output_shape
-        is_viewed = shape[1:] == self.view[1:]
-        grid, output = links.inputs[0].grid(), links.output.grid()
-        halves = half_divisors(grid.scale, output.scale, normalization=self.rule)
-        add = IntegerOperators(builder)
-        view = (None, *self.view[1:])
-        x = inputs[0] if is_viewed else builder.reshape(inputs[0], view, part="view")
-        x = add.widen(x, "wide")
-        if self.rule.centered:
-            x, rest = self._subtract_mean(add, x)
-        else:
-            x, rest = add.combine("SUB", x, _integer(grid.zero_point), "centered"), None
-        half = self._half_divisor(add, x, rest, ops.convert_to_numpy(halves))
-        offset = half
-        if rest is not None:
-            fraction = 2 ** (FRACTION - self.rule.mean_bits)
-            offset = add.combine("SUB", half, add.combine("MUL", rest, fraction, "left"), "offset")
-        x = add.combine("MUL", x, 2**FRACTION, "numerator")
-        x = add.combine("ADD", x, offset, "rounded")
-        divisor = add.combine("MUL", half, 2, "divisor")
-        x = add.combine("FLOOR_DIV", x, divisor, "quotient")
-        x = add.combine("ADD", x, _integer(output.zero_point), "moved")
-        x = add.combine("MINIMUM", x, scheme.activation_high, "below")
-        x = add.combine("MAXIMUM", x, scheme.activation_low, "clipped")
-        y = add.narrow(x, None if is_viewed else "narrow")
-        return y if is_viewed else builder.reshape(y, shape)
+        grid = self._linked().inputs[0].grid()
+        scale = self._reciprocal_scale(grid)
+        table = reciprocals(grid.scale, scale, normalization=self.rule)
+        scales = inner_scales(grid.scale, scale, self.rule.count)
+        add = NormalizingOperators(builder, self.rule, scales)
+        view, shape = (None, *self.view[1:]), builder.output_shape
+        rows = add.group_last(inputs[0], view, self.axis)
+        part = None if tuple(rows.shape) == tuple(shape) else "normalized"
+        y = add.normalize(rows, table, self._middle_grid(grid), part)
+        return add.group_back(y, view, self.axis, shape)
+
+    def _middle_grid(self, grid: Grid) -> Grid:
+        """The grid of differences from the mean: at best the input's steps, which lose nothing."""
+        scheme, observer = self._scheme(), self.centered_observer
+        if observer is None:
+            return grid
+        own, is_seen = RangeParameters(scheme, [observer]).grid(), observer.updates > 0
+        widest, middle = grid.scale * 2.0, np.int32(scheme.activation_low + 128)
+        scale = ops.where(is_seen, ops.minimum(own.scale, widest), widest)
+        zero_point = ops.where(is_seen, own.zero_point, middle)
+        return Grid(ops.maximum(scale, grid.scale), zero_point)
+
+    def _reciprocal_scale(self, grid: Grid) -> Any:
+        """The step of the reciprocals: of those observed, as far as the input can tell them."""
+        observer, rule = self.reciprocal_observer, self.rule
+        roots = math.sqrt(rule.count) if rule.kind == "unit" else 1.0
+        most = reciprocal(grid.scale) * np.float32(1 / (LEAST_DEVIATION * roots))
+        most = ops.minimum(most, np.float32(rule.greatest))
+        is_seen = ops.logical_and(observer.updates > 0, observer.maximum > 0)
+        seen = ops.where(is_seen, ops.convert_to_tensor(observer.maximum), most)
+        return ops.minimum(seen, most) * np.float32(1 / STEPS)
 
     def _real_term(self, x: Any, shape: Sequence[int | None]) -> Term:
         """What `float_forward` computes."""
@@ -187,44 +255,8 @@ class QNormalize(QuantizedLayer, Normalize):
             squares = squares * (1.0 / self.rule.count) + self.rule.epsilon
         return reshaped(viewed * Term("RSQRT", (squares,)), shape)
 
-    def _subtract_mean(self, add: IntegerOperators, x: Any) -> tuple[Any, Any]:
-        """Subtracts the mean, rounded to an integer; also returns what rounding it left."""
-        count, unit = self.rule.count, 2**self.rule.mean_bits
-        total = add.reduce("SUM", x, self.axis, "total")
-        total = add.combine("MUL", total, unit, "total_fine")
-        total = add.combine("ADD", total, count // 2, "total_rounded")
-        mean = add.combine("FLOOR_DIV", total, count, "mean")
-        rounded = add.combine("ADD", mean, unit // 2, "mean_half")
-        rounded = add.combine("FLOOR_DIV", rounded, unit, "mean_integer")
-        whole = add.combine("MUL", rounded, unit, "mean_whole")
-        rest = add.combine("SUB", mean, whole, "mean_rest")
-        return add.combine("SUB", x, rounded, "centered"), rest
-
-    def _half_divisor(self, add: IntegerOperators, x: Any, rest: Any, halves: np.ndarray) -> Any:
-        """Sums the squares, and looks up half of what each group is divided by."""
-        rule = self.rule
-        squares = add.combine("MUL", x, x, "squares")
-        if rule.square_unit > 1:
-            squares = add.combine("ADD", squares, rule.square_unit // 2, "squares_rounded")
-            squares = add.combine("FLOOR_DIV", squares, rule.square_unit, "squares_short")
-        total = add.reduce("SUM", squares, self.axis, "squares_total")
-        total = add.combine("MUL", total, rule.sum_factor, "squares_fine")
-        if rest is not None:
-            rest = add.combine("MUL", rest, rest, "rest_square")
-            rest = add.combine("MUL", rest, rule.count, "rest_total")
-            rest = add.combine("FLOOR_DIV", rest, rule.rest_unit, "rest_fine")
-            total = add.combine("SUB", total, rest, "deviation")
-            total = add.combine("MAXIMUM", total, 0, "positive")
-        column = add.reshape(total, (None, 1), "column")
-        index = add.index(column, rule.segments, "root")
-        return add.reshape(add.look_up(halves, index, "root"), total.shape, "half")
-
-
-def _integer(x: Any) -> int:
-    return int(ops.convert_to_numpy(x))
-
 
 @compiled
-def _normalize_centered(x, shift, halves, zero_point, **options):
-    q = normalize(ops.cast(x, "int32") + shift, halves, zero_point, **options)
-    return ops.cast(q - zero_point, "float32")
+def _normalize_centered(x, *parameters, **options):
+    q = normalize(ops.cast(x, "int32"), *parameters, **options)
+    return ops.cast(q - parameters[-1], "float32")

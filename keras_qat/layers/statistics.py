@@ -14,13 +14,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.normalize import LARGEST_GROUP
+from keras_qat.arithmetic.normalize import LARGEST_GROUP, parts_of
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers.normalizing import Normalize
 from keras_qat.layers.registry import register
 from keras_qat.layers.reshaping import batch_moved
 
-_HIGHEST_RANK = 4  # LiteRT's FLOOR_DIV broadcasts no further
+_HIGHEST_RANK = 4
 
 
 @register(keras.layers.LayerNormalization)
@@ -97,23 +97,26 @@ def _normalize(
         raise batch_moved(name, f"axes {axes} of {len(shape)} axes")
     view, reduced = _view(grouped, axes)
     count = math.prod(view[axis] for axis in reduced)
-    if count > LARGEST_GROUP or len(view) > _HIGHEST_RANK:
+    if count > LARGEST_GROUP or parts_of(count) is None or len(view) > _HIGHEST_RANK:
         raise UnsupportedLayerError(
             "The sums of this normalization do not fit LiteRT's int32 operators.",
             layer=name,
             received=f"axes {axes} of shape {tuple(grouped)}: {count} values, viewed as {view}",
-            expected=f"at most {LARGEST_GROUP} values and {_HIGHEST_RANK} axes after merging",
+            expected=f"at most {LARGEST_GROUP} values, if they are more than 32768 a number that "
+            f"one up to 64 divides into such parts, and {_HIGHEST_RANK} axes after merging",
             fix="Normalize over fewer or adjacent axes.",
         )
     return Normalize(view, reduced, kind, epsilon, name="normalized")
 
 
 def _view(shape: Sequence[int | None], axes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Merges neighbouring axes that are both reduced or both kept."""
+    """Merges neighbouring axes that are both reduced or both kept; drops those of size 1."""
     view, reduced, before = [-1], [], False
     for axis, size in enumerate(shape[1:], start=1):
         assert size is not None  # inputs of models have fixed sizes
         is_reduced = axis in axes
+        if size == 1 and not is_reduced:
+            continue
         if is_reduced != before:
             view.append(size)
         elif len(view) > 1:

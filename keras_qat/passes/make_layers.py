@@ -107,7 +107,8 @@ def _make_layer(node: Node, scheme: Scheme | None, lookup: bool) -> QuantizedLay
 def _check_operators(node: Node, layer: QuantizedLayer) -> None:
     """Raises if a layer's operators do not take the type of its scheme."""
     scheme = layer.scheme
-    missing = sorted(() if scheme is None else scheme.missing_operators & {*layer.operators})
+    operators = {*layer.operators} - {*layer.int8_operators}
+    missing = sorted(() if scheme is None else scheme.missing_operators & operators)
     if scheme is not None and missing:
         raise UnsupportedLayerError(
             f"{missing[0]} has no exact {scheme.dtype} form in LiteRT's reference kernels.",

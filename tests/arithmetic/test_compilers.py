@@ -47,9 +47,9 @@ CLASSES = log_softmax.LogSoftmax(10)
 
 
 def layer_normalized(q, input_scale, output_scale):
-    halves = normalize.half_divisors(input_scale, output_scale, normalization=RULE)
     options = {"axes": (1,), "normalization": RULE, "low": -128, "high": 127}
-    return normalize.normalize(q, halves, 3, **options)
+    middle = input_scale, 2, np.float32(0.3) * input_scale
+    return normalize.normalize(q, input_scale, 5, *middle, output_scale, 3, **options)
 
 
 def logarithms(q, input_scale, output_scale):

@@ -1,12 +1,16 @@
 """Normalization by a sample's own statistics: cases of the contract, numbers by hand, errors."""
 
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
+from keras_qat.errors import DefaultRangesWarning, UnsupportedLayerError
 from keras_qat.layers import QNormalize
 from tests.layers.contract import (
     Case,
@@ -47,6 +51,7 @@ CASES = [
             branches((16,), [layer(LayerNormalization, axis=1, center=False)], prefix="vector"),
         ),
         steps=2,  # one of the normalized tensor, and one of its product with gamma
+        default_steps=2,
     ),
     Case(
         "group_normalization",
@@ -63,6 +68,7 @@ CASES = [
             branches((5, 8), [layer(GroupNormalization, groups=4)], prefix="sequence"),
             branches((8,), [layer(GroupNormalization, groups=2)], prefix="vector"),
         ),
+        default_steps=2,
     ),
     Case(
         "rms_and_unit_normalization",
@@ -78,6 +84,7 @@ CASES = [
             ),
             branches((5, 8), [layer(UnitNormalization, axis=1)], prefix="sequence"),
         ),
+        default_steps=2,
     ),
 ]
 
@@ -86,8 +93,12 @@ def test_by_hand():
     x = keras.Input((4,), name="input")
     model = keras.Model(x, LayerNormalization(epsilon=0.0, center=False, scale=False, name="n")(x))
     quantized = quantized_with(model, input=(-64.0, 63.5), n=(-2.0, 1.984375))
+    quantized.get_layer("n").centered_observer.widen(-64.0, 63.5)
+    quantized.get_layer("n").reciprocal_observer.widen(0.0, 1.0)
     data = np.array([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 0.0, 20.0], [7.5] * 4], "float32")
-    expected = np.array([[-1] * 2 + [1] * 2, [-37 / 64] * 3 + [111 / 64], [0] * 4])
+    # 1 / sqrt(75) is 29.4 steps of 1/255; 30 * 0.5 * 29 / 255 is 109.2 of 1/64, and -10 * 0.5 * 29
+    # / 255 is -36.4, of which the kernel makes 4 * -36.4 = -146 first, and then -37.
+    expected = np.array([[-1] * 2 + [1] * 2, [-37 / 64] * 3 + [109 / 64], [0] * 4])
     np.testing.assert_array_equal(quantized.predict(data, verbose=0), expected)
 
 
@@ -119,27 +130,40 @@ def signal_to_noise(make, shape, spread):
     ],
 )
 def test_noise_is_that_of_int8_tensors(make, shape):
-    """The integers between input and output add nothing to what rounding these two costs."""
+    """The integers between input and output add little to what rounding these two costs."""
     integers, rounded = signal_to_noise(make, shape, 1)
-    assert integers > 30
-    assert integers > rounded - 0.2
+    assert integers > 31
+    assert integers > rounded - 1.3
     integers, rounded = signal_to_noise(make, shape, 100)
-    assert integers > rounded - 0.2
+    assert integers > 27
+    assert integers > rounded - 1.0
 
 
-def test_both_kernels_agree_on_large_groups():
-    """A group whose squares have to be shortened before they fit a sum."""
+def test_noise_of_most_groups_is_small_beside_a_few_flat_ones():
+    """One group of a hundred has a hundredth of the deviation of the others."""
+    rng, inputs = np.random.default_rng(0), keras.Input((64, 96))
+    model = keras.Model(inputs, LayerNormalization(epsilon=1e-6)(inputs))
+    data = rng.normal(size=(16, 64, 96)).astype("float32")
+    flat = rng.uniform(size=(16, 64)) < 0.01
+    data[flat] *= 0.01
+    quantized = keras_qat.quantize_model(model, calibration_data=data)
+    exact, y = np.array(model(data))[~flat], quantized.predict(data, verbose=0)[~flat]
+    assert 10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) > 30
+
+
+def test_large_groups_are_summed_in_parts():
+    """Their sums of squares do not fit an int32."""
     x = keras.Input((64, 64, 40))
     model = keras.Model(x, LayerNormalization(axis=[1, 2, 3], center=False, scale=False)(x))
     data = np.random.default_rng(0).normal(1, 1, (2, 64, 64, 40)).astype("float32")
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, data, verbose=0)
     y, content = quantized.predict(data, verbose=0), exported(quantized)
-    for kernels in ("BUILTIN_REF", "AUTO"):
+    for kernels, steps in (("BUILTIN_REF", 0), ("AUTO", 1)):
         tensors, names = run_litert(content, [data], kernels)
         q, details = tensors[names[0]]
         scale, zero_point = details["quantization"]
-        np.testing.assert_array_equal(np.rint(y / scale) + zero_point, q)
+        assert np.abs(np.rint(y / scale) + zero_point - q).max() <= steps
     assert np.abs(y - model(data)).max() < 2 * scale
 
 
@@ -156,13 +180,57 @@ def test_weights_train_under_their_names():
     ]
 
 
-def test_nothing_is_reshaped_where_a_group_is_a_row():
-    x = keras.Input((6,))
-    model = keras.Model(x, UnitNormalization()(x))
-    quantized = keras_qat.quantize_model(model)
-    keras_qat.calibrate(quantized, np.eye(6, dtype="float32"), verbose=0)
-    codes = operators_of(exported(quantized))
-    assert "RESHAPE" not in codes and codes.count("GATHER") == 1
+@pytest.mark.parametrize(
+    ("make", "transposed"),
+    [(LayerNormalization, 0), (layer(GroupNormalization, 1), 0), (layer(GroupNormalization, 2), 2)],
+)
+def test_operators_on_all_values_are_few(make, transposed):
+    """Those that take 12 x 12 x 8 values, or return as many: the rest take one for each group."""
+    x = keras.Input((12, 12, 8))
+    data = np.random.default_rng(0).normal(size=(4, 12, 12, 8)).astype("float32")
+    model = keras.Model(x, make(center=False, scale=False)(x))
+    content = exported(keras_qat.quantize_model(model, calibration_data=data))
+    graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
+    sizes = [np.prod(np.abs(tensor.shape)) for tensor in graph.tensors]
+    large = [
+        max(sizes[i] for i in [*operator.inputs, *operator.outputs]) == 12 * 12 * 8
+        for operator in graph.operators
+    ]
+    codes = [code for code, is_large in zip(operators_of(content), large, strict=True) if is_large]
+    assert codes.count("TRANSPOSE") == transposed
+    others = [code for code in codes if code not in ("RESHAPE", "TRANSPOSE")]
+    assert others == ["BATCH_MATMUL", "BATCH_MATMUL", "SUB", "MUL", "SUB"]
+
+
+def test_a_model_saved_without_inner_ranges_loads(tmp_path):
+    """As those were that earlier versions saved: it takes the widest ranges that make sense."""
+    x = keras.Input((16, 64))
+    data = np.random.default_rng(0).normal(size=(16, 16, 64)).astype("float32")
+    model = keras.Model(x, LayerNormalization(name="norm")(x))
+    quantized = keras_qat.quantize_model(model, calibration_data=data)
+    quantized.save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new:
+        parts = {name: new.read(name) for name in new.namelist()}
+    weights = tmp_path / "weights.h5"
+    weights.write_bytes(parts["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        found: list[str] = []
+        file.visit(found.append)
+        inner = [name for name in found if name.endswith(("_observer", "_observer/vars"))]
+        inner = [name for name in inner if "centered" in name or "reciprocal" in name]
+        for name in sorted(inner, reverse=True):
+            del file[name]
+    assert inner
+    parts["model.weights.h5"] = weights.read_bytes()
+    with zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+        for name, content in parts.items():
+            old.writestr(name, content)
+    loaded = keras_qat.load_model(tmp_path / "old.keras")
+    exact, y = np.array(model(data)), loaded.predict(data, verbose=0)
+    assert 10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) > 27
+    with pytest.warns(DefaultRangesWarning, match="reciprocal"):
+        keras_qat.export_litert(loaded, tmp_path / "old.tflite")
+    assert keras_qat.verify(loaded, tmp_path / "old.tflite", data[:2], verbose=0).exact
 
 
 @pytest.mark.filterwarnings("ignore:You passed `rms_scaling:UserWarning")
@@ -172,6 +240,7 @@ def test_nothing_is_reshaped_where_a_group_is_a_row():
         (layer(LayerNormalization, axis=[0, 1]), (4,), "batch axis"),
         (layer(LayerNormalization, axis=[1, 3, 5]), (2, 2, 2, 2, 2), "do not fit"),
         (layer(LayerNormalization, axis=[1, 2]), (2048, 1024), "do not fit"),
+        (layer(LayerNormalization), (2**17 - 1,), "do not fit"),
         (layer(LayerNormalization, rms_scaling=True), (4,), "RMSNormalization"),
     ],
 )
