@@ -24,7 +24,7 @@ COMMANDS = {
     "compare": compare,
     "demo": demo,
 }
-BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 3, 130
+BAD_INPUT, UNEXPECTED, INTERRUPTED, PIPE_CLOSED = 2, 3, 130, 141  # 128 and the signal
 EXIT_CODES = """\
 exit codes:
   0    all is well
@@ -111,7 +111,7 @@ def run() -> None:
         if sys.stdout is not None:  # it may be closed
             sys.stdout.flush()
     except BrokenPipeError:  # such as `| head`
-        code = 1
+        code = PIPE_CLOSED
         _discard_output()
     except OSError as error:
         say(f"error: The result cannot be written: {error.strerror}.")
