@@ -81,7 +81,8 @@ def lower_outputs(
     outputs: dict[str, Tensor] = {}
     converted: dict[tuple[Tensor, str], Tensor] = {}  # two outputs may be one tensor
     consumers = graph.consumers()
-    for edge, (name, dtype) in zip(graph.output_edges, types.items(), strict=True):
+    for name, edge in named_outputs(graph).items():
+        dtype = types[name]
         node = graph.nodes[edge.node]
         is_observed = isinstance(node.head, ObserveRange)
         if tensors[edge].dtype == "float32" != dtype and not is_observed:
@@ -95,15 +96,22 @@ def lower_outputs(
     return outputs
 
 
-def output_names_of(graph: Graph) -> list[str]:
-    """Returns the keys of a dict of outputs, else what the outputs are called; each once."""
-    wanted = graph.output_names
-    if isinstance(graph.outputs, dict) and len(graph.outputs) == len(graph.output_edges):
-        wanted = sorted(graph.outputs)  # the order of `keras.tree.flatten`
+def named_outputs(graph: Graph) -> dict[str, Edge]:
+    """Returns the outputs by name, in the order of the model.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A tensor for each key of a dict of outputs, else for what the outputs are called.
+    """
+    structure = graph.outputs
+    if isinstance(structure, dict) and all(isinstance(each, Edge) for each in structure.values()):
+        return dict(structure)  # `keras.tree.flatten` would sort it
     names: list[str] = []
-    for name in wanted:
+    for name in graph.output_names:
         names.append(unique_name(name, names))
-    return names
+    return dict(zip(names, graph.output_edges, strict=True))
 
 
 def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> Tensor:

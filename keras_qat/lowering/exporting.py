@@ -29,7 +29,7 @@ from keras_qat.lowering.ends import (
     id_inputs,
     lower_inputs,
     lower_outputs,
-    output_names_of,
+    named_outputs,
     own_type,
 )
 from keras_qat.lowering.tensor_uses import tensor_uses
@@ -164,7 +164,7 @@ def lower_model(
         )
     graph = read_model(model)
     check_batch_size(batch_size, graph)
-    output_names = output_names_of(graph)
+    output_names = list(named_outputs(graph))
     own, ids = own_type(graph), id_inputs(graph)
     input_types = end_types(
         inference_input_type, list(graph.inputs), "inference_input_type", ids, default=own
@@ -213,7 +213,7 @@ def lower_graph(graph: Graph) -> Model:
     """
     own, ids = own_type(graph), id_inputs(graph)
     input_types = end_types(None, list(graph.inputs), "inputs", ids, default=own)
-    output_types = end_types(None, output_names_of(graph), "outputs", default=own)
+    output_types = end_types(None, list(named_outputs(graph)), "outputs", default=own)
     return _lower(graph, input_types, output_types)[0]
 
 

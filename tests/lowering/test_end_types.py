@@ -86,8 +86,10 @@ def test_outputs_of_a_dict_go_by_its_keys_and_in_their_order(tmp_path):
     model, path = quantized(two_by_three(as_dict=True)), tmp_path / "model.tflite"
     expected = {"w": "float32", "x": "int8", "z": "uint8"}
     by_name = {"z": "uint8", "w": "float32"}
-    for wanted in (by_name, ["float32", "int8", "uint8"]):
+    for wanted in (by_name, ["uint8", "float32", "int8"]):
         assert types_in_file(model, path, inference_output_type=wanted)[1] == expected
+        outputs = Interpreter(str(path)).get_output_details()
+        assert [np.dtype(each["dtype"]).name for each in outputs] == ["uint8", "float32", "int8"]
         assert keras_qat.verify(model, path, (A, B), verbose=0).exact
 
 
