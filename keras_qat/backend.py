@@ -82,6 +82,22 @@ def float32_policy() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def without_gradients() -> Iterator[None]:
+    """Makes PyTorch keep nothing for a backward pass; the other backends do not in eager code.
+
+    Returns:
+        A context manager.
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
 def float64() -> Iterator[None]:
     """Makes `keras.ops.cast(x, "float64")` give real float64 on every backend.
 

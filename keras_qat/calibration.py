@@ -10,13 +10,14 @@ import numpy as np
 from keras import ops
 
 from keras_qat.data import Batch, batches, count_batches
-from keras_qat.errors import InvalidDataError, NotQuantizedError
+from keras_qat.errors import InvalidDataError
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
 from keras_qat.layers.finiteness import check_finite, layer_weight_errors
 from keras_qat.layers.input_stats import check_input_stats
 from keras_qat.layers.quantized_model import named_observers
+from keras_qat.layers.wrapped import quantized_model_in
 from keras_qat.quantizers import RangeObserver
 
 
@@ -52,6 +53,7 @@ def calibrate(
     >>> qat = keras_qat.quantize_model(model)
     >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     """
+    model = quantized_model_in(model, "calibrated")
     ranges = _observed(model, data, steps, verbose)
     for observer, _, _ in ranges:
         observer.reset()
@@ -89,6 +91,7 @@ def suggest_default_ranges(
     >>> suggest_default_ranges(qat, np.array([[-1.0, 2.0], [4.0, 3.0]], "float32"), verbose=0)
     (-1.0, 7.0)
     """
+    model = quantized_model_in(model, "calibrated")
     observed = _observed(model, data, steps, verbose)
     lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
     ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
@@ -102,12 +105,6 @@ def _observed(
     model: QuantizedModel, data: Any, steps: int | None, verbose: int | str
 ) -> list[tuple[RangeObserver, float, float]]:
     """Each observer with the smallest and largest value of its tensor on data."""
-    if not isinstance(model, QuantizedModel):
-        raise NotQuantizedError(
-            "Only a quantized model can be calibrated.",
-            received=f"a {type(model).__name__}",
-            fix="Pass what `keras_qat.quantize_model` returned.",
-        )
     check_finite(model, layer_weight_errors)
     count = count_batches(data, model)
     target = steps if count is None else min(count, steps or count)

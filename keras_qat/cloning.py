@@ -55,6 +55,7 @@ def clone_model(
             no layer of a name in `skip_layers` that could be left out.
         InvalidRewriteError: If there is no rewrite of a name.
         UnsupportedLayerError: If a layer has no integer form.
+        RewriteError: If the clone does not compute what the model computes, see `quantize_model`.
 
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3),
@@ -66,7 +67,9 @@ def clone_model(
     conversion = Conversion(model, options)
     conversion.run()
     _warn_of_own_training(model)
-    return conversion.build(RewrittenModel, input_tensors)
+    clone = conversion.build(RewrittenModel, input_tensors)
+    conversion.prove(clone)
+    return clone
 
 
 @float32_policy()
@@ -138,6 +141,11 @@ def quantize_model(
         InvalidDefaultRangeError: If `default_ranges_stats` is no range.
         InvalidInputStatsError: If `quantized_input_stats` is not understood, or about an input
             that the model does not have.
+        RewriteError: If an output has another shape or dtype than the model's, or if its values in
+            float, before anything is rounded, differ from the model's by more than 1e-3 of their
+            largest magnitude, on one or two samples of the calibration data (made up where there
+            is none, or where it can be read only once). It names the first layer that differs.
+            Values are not compared where a rewrite that was asked for changes the function.
 
     Example:
     >>> import numpy as np
@@ -162,6 +170,7 @@ def quantize_model(
     conversion.run()
     _warn_of_own_training(model)
     quantized = conversion.build(QuantizedModel, delay=delay)
+    conversion.prove(quantized, calibration_data)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     if default_ranges_stats is not None:

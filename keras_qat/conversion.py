@@ -36,6 +36,7 @@ from keras_qat.passes.remove_layers import remove_layers
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.substitute_activations import check_no_lookups, with_policy
 from keras_qat.passes.weight_schemes import follow_schemes
+from keras_qat.proof import check_ends, check_values
 from keras_qat.scheme import Scheme
 
 # Runs a pass: returns the graph that the pass took, and the graph that it made.
@@ -194,6 +195,7 @@ class Conversion:
 
         Raises:
             UnsupportedLayerError: If a layer refuses the shapes of its inputs.
+            RewriteError: If an output has another shape or dtype than the source model's.
             InvalidModelError: If folded weights are not finite.
         """
         made = cast(Graph, self.made)
@@ -208,10 +210,23 @@ class Conversion:
             after_call=functools.partial(carry_weights, self.graph),
         )
         result.rewrite_log = tuple(self.log)
+        check_ends(self.source, result)
         if self._options.scheme is not None:
             check_float_layers(result)
             check_finite(result)
         return result
+
+    def prove(self, model: keras.Model, data: Any = None) -> None:
+        """Compares what a built model computes in float with what the source model computes.
+
+        Args:
+            model: What `build` returned.
+            data: Data for the inputs, of which one or two samples are taken; None to make some up.
+
+        Raises:
+            RewriteError: Naming the first layer that differs.
+        """
+        check_values(self.source, model, self.log, data)
 
 
 def _as_pass(verdict: Callable[[Graph], None]) -> Pass:

@@ -69,6 +69,10 @@ class InvalidRewriteError(KerasQatError, ValueError):
     """A rewrite was asked for that there is not."""
 
 
+class RewriteError(KerasQatError, ValueError):
+    """A rewritten model does not compute what the source model computes: a defect here."""
+
+
 class InvalidOverrideError(KerasQatError, ValueError):
     """A scheme was asked for layers that the model does not have, or by what is no key."""
 

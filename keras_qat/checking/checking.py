@@ -29,6 +29,7 @@ from keras_qat.errors import KerasQatError, MissingRangeError, UnsupportedLayerE
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.finiteness import finiteness_errors
+from keras_qat.layers.wrapped import find_quantized_model
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.rewriting import with_known_shapes
@@ -105,8 +106,9 @@ def check(
     norm -> conv (QConv2D) fold_batch_norms
     """
     profile = None if target is None else get_target(target)
-    if isinstance(model, QuantizedModel):
-        return _check_quantized(model, calibration_data, profile)
+    quantized = find_quantized_model(model)
+    if quantized is not None:
+        return _check_quantized(quantized, calibration_data, profile)
     resolved = get_scheme(scheme)
     options = Options(
         scheme=resolved,

@@ -60,7 +60,8 @@ class QuantizedModel(RewrittenModel):
     def call(self, inputs, training=None, mask=None, **kwargs):
         """Computes integers at inference; refuses where a tensor lacks min/max data.
 
-        Outputs are NaN for samples with NaN, and for all if a weight or a range is not finite.
+        Outputs are NaN for samples with NaN, and for all if a weight or a range is not finite, or
+        if a tensor lacks min/max data where no error can say it: in a compiled function.
         """
         if in_float_mode():
             return super().call(inputs, training=training, mask=mask, **kwargs)
@@ -69,6 +70,8 @@ class QuantizedModel(RewrittenModel):
             self.check_ranges()
             if not bool(is_finite):
                 warn_of_nan(self, stacklevel=2)
+        if not training:
+            is_finite = keras.ops.logical_and(is_finite, _all_observed(self))
         delay = self.quant_delay if training else None
         with delayed(None if delay is None else delay.count_down()):
             outputs = super().call(inputs, training=training, mask=mask, **kwargs)
@@ -201,6 +204,12 @@ def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:
                 yield layer.name, layer.observer
             for observer, _ in layer.inner_observations():
                 yield f"{layer.name}/{observer.name.removesuffix('_range')}", observer
+
+
+def _all_observed(model: keras.Model) -> Any:
+    """Whether each tensor has min/max data or a default range, as a tensor."""
+    updates = [observer.updates.value for _, observer in named_observers(model)]
+    return keras.ops.all(keras.ops.stack(updates) != 0) if updates else True
 
 
 def missing_ranges(lacking: Sequence[str], uses: Mapping[str, Sequence[str]]) -> MissingRangeError:

@@ -20,6 +20,7 @@ from keras_qat.layers.finiteness import check_finite
 from keras_qat.layers.formats import writes
 from keras_qat.layers.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.quantized_model import missing_ranges
+from keras_qat.layers.wrapped import quantized_model_in
 from keras_qat.litert import Model, Tensor, write
 from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
 from keras_qat.lowering.batch_size import check_batch_size
@@ -105,6 +106,7 @@ def export_litert(
     ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
     """
     profile = None if target is None else get_target(target)
+    model = quantized_model_in(model, "exported")
     lowered = lower_model(
         model,
         inference_input_type,
@@ -156,12 +158,7 @@ def lower_model(
         KernelLimitError: If LiteRT's SOFTMAX would abort.
         ExportError: If a type or a name is unknown, or `batch_size` is not possible.
     """
-    if not isinstance(model, QuantizedModel):
-        raise NotQuantizedError(
-            "Only a quantized model can be exported.",
-            received=f"a {type(model).__name__}",
-            fix="Pass what `keras_qat.quantize_model` returned.",
-        )
+    model = quantized_model_in(model, "exported")
     graph = read_model(model)
     check_batch_size(batch_size, graph)
     output_names = list(named_outputs(graph))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_qat.data import Batch, counted_batches
-from keras_qat.errors import InvalidDataError, KernelLimitError, NotQuantizedError
+from keras_qat.errors import InvalidDataError, KernelLimitError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import (
@@ -21,6 +21,7 @@ from keras_qat.layers import (
     float_mode,
 )
 from keras_qat.layers.finiteness import check_finite
+from keras_qat.layers.wrapped import quantized_model_in
 from keras_qat.litert import Runner
 from keras_qat.lowering import INFERENCE_TYPES
 from keras_qat.verification.conversion import to_file_input
@@ -76,10 +77,7 @@ def verify(
     >>> report.exact
     True
     """
-    if not isinstance(model, QuantizedModel):
-        raise NotQuantizedError(
-            "Only a quantized model can be verified.", received=f"a {type(model).__name__}"
-        )
+    model = quantized_model_in(model, "verified")
     check_finite(model)
     model.check_ranges()
     kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
