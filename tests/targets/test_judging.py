@@ -146,8 +146,9 @@ def test_a_violation_says_all():
     (violation,) = found(GELU, "ethos-u")
     assert str(violation) == (
         "GELU ('layer') does not run there, or computes something else. tflite-micro has no such "
-        "operator; received GELU version 2. Replace the layer by others, or choose another "
-        "target; docs/targets.md says where the list of this one is."
+        'operator; received GELU version 2. `quantize_model(..., activations="lookup")` looks it '
+        'up in a table by CAST, ADD and GATHER; `activations="substitute"` puts a hard-swish in '
+        "its place, train after it."
     )
 
 
