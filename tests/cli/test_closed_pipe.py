@@ -6,7 +6,6 @@ import sys
 
 from tests.processes import ROOT
 
-
 LONG_RESULT = """
 import keras_qat_cli.main as command_line
 command_line.main = lambda: print("line\\n" * 100000) or 0
