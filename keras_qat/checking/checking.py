@@ -21,7 +21,7 @@ from keras_qat.checking.report import CheckReport
 from keras_qat.checking.rows import rows_of, rows_of_quantized
 from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import slow_findings, target_findings
-from keras_qat.checking.tensors import weight_findings, wide_activations
+from keras_qat.checking.tensors import sums_too_large, weight_findings, wide_activations
 from keras_qat.checking.trial import Exhausted, Trial
 from keras_qat.conversion import Conversion, Options
 from keras_qat.data import Batch, batches
@@ -210,10 +210,12 @@ def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
 def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Finding]:
     if linked is None:
         return
-    if profile is not None:
+    refused = list(sums_too_large(linked))
+    yield from refused
+    if profile is not None and not refused:
         yield from target_findings(linked.graph, profile)
     kernels = fast_kernels(profile)
-    if kernels is not None:
+    if kernels is not None and not refused:
         yield from slow_findings(linked.graph, kernels)
     for find in FINDERS:
         yield from find(linked)

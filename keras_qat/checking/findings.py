@@ -22,8 +22,9 @@ WARNINGS = {
     "254 steps are 4 of 8 bits, an error of 3 to 6 % of a channel's largest weight.",
     "bias-saturates": "A bias is stored in 32 bits at the scale of input times weights; one that "
     "does not fit makes the steps of the weights larger, and half as many are one bit less.",
-    "wide-activation-range": "The range of a tensor has 255 steps; if 99 % of its values take 16 "
-    "of them, 4 of 8 bits are spent on rare values.",
+    "wide-activation-range": "The range of a tensor has 255 steps; if 98 % of its values take 16 "
+    "of them, 4 of 8 bits are spent on rare values. Channels share it: a narrow one gets few "
+    "steps.",
     "slow-operator": "LiteRT's fast kernels, XNNPACK, do not take the operator: a kernel of "
     "LiteRT's own runs it, and what XNNPACK runs before and after it is cut in two.",
     "runtimes-differ": "What Keras computes is what LiteRT's reference kernels compute; of these "

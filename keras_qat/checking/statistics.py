@@ -21,8 +21,10 @@ from keras_qat.quantizers import RangeObserver
 _DEVIATIONS = 6.0
 # Values of a tensor that are drawn from each batch, for its quantiles.
 _SAMPLE = 8192
-# What is left out at either end is rare enough to be clipped.
-_TAIL = 0.005
+# What is left out at either end is rare enough to be clipped: more than one of 128 samples.
+_TAIL = 0.01
+# Fewer say little about how wide a channel is.
+_FEW_VALUES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Statistics:
         maximum: Largest value.
         channel_maximum: float32 array, largest value of each channel, those of the last axis.
         count: How many values of each channel were observed; 0 for an estimate.
-        typical_width: Width of the range, extended to hold 0 if 0 is among them, of 99 % of the
+        typical_width: Width of the range, extended to hold 0 if 0 is among them, of 98 % of the
             values that are not 0; for an estimate that of half of the channels.
+        channel_width: float32 array, width of the range of each channel, extended to hold 0; 0 for
+            one that had few values other than 0; None for an estimate.
     """
 
     is_observed: bool
@@ -45,6 +49,7 @@ class Statistics:
     channel_maximum: np.ndarray
     count: int
     typical_width: float
+    channel_width: np.ndarray | None = None
 
 
 def estimated(graph: Graph) -> dict[RangeObserver, Statistics]:
@@ -136,15 +141,18 @@ class _Observed:
     """Collects the statistics of a tensor over batches."""
 
     def __init__(self, channels: int):
-        self._low = np.float32(np.inf)
+        self._lows = np.full(channels, np.inf, "float32")
         self._highs = np.full(channels, -np.inf, "float32")
+        self._nonzeros = np.zeros(channels, "int64")
         self._count, self._has_zeros = 0, False
         self._samples: list[np.ndarray] = []
         self._rng = np.random.default_rng(0)
 
     def add(self, values: np.ndarray) -> None:
-        self._low = min(self._low, values.min())
-        self._highs = np.maximum(self._highs, values.reshape(-1, values.shape[-1]).max(axis=0))
+        by_channel = values.reshape(-1, values.shape[-1])
+        self._lows = np.minimum(self._lows, by_channel.min(axis=0))
+        self._highs = np.maximum(self._highs, by_channel.max(axis=0))
+        self._nonzeros += np.count_nonzero(by_channel, axis=0)
         self._count += values.size // values.shape[-1]
         sample = values.ravel()[self._rng.integers(0, values.size, _SAMPLE)]
         self._has_zeros = self._has_zeros or not sample.all()
@@ -155,13 +163,15 @@ class _Observed:
         ends = np.quantile(values, [_TAIL, 1 - _TAIL]) if values.size else np.zeros(2)
         if self._has_zeros:
             ends = np.append(ends, 0.0)
+        widths = np.maximum(self._highs, 0) - np.minimum(self._lows, 0)
         return Statistics(
             is_observed=True,
-            minimum=float(self._low),
+            minimum=float(self._lows.min()),
             maximum=float(self._highs.max()),
             channel_maximum=self._highs,
             count=self._count,
             typical_width=float(ends.max() - ends.min()),
+            channel_width=np.where(self._nonzeros >= _FEW_VALUES, widths, 0),
         )
 
 
