@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,21 +11,37 @@ import numpy as np
 from keras import ops
 
 from keras_qat.data import Batch, batches, count_batches
-from keras_qat.errors import InvalidDataError
+from keras_qat.errors import (
+    InvalidDataError,
+    InvalidRangeRuleError,
+    OutlierWarning,
+)
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
 from keras_qat.layers.finiteness import check_finite, layer_weight_errors
-from keras_qat.layers.input_stats import check_input_stats
+from keras_qat.layers.input_stats import check_input_stats, input_holders
 from keras_qat.layers.quantized_model import named_observers
 from keras_qat.layers.wrapped import quantized_model_in
-from keras_qat.quantizers import RangeObserver
+from keras_qat.quantizers import Outliers, RangeObserver, find_outliers
+
+Range = tuple[RangeObserver, float, float]
+RANGE_RULES = ("robust", "minmax", "moving_average")
 
 
 def calibrate(
-    model: QuantizedModel, data: Any, steps: int | None = None, *, verbose: int | str = "auto"
+    model: QuantizedModel,
+    data: Any,
+    steps: int | None = None,
+    *,
+    range_rule: str = "robust",
+    verbose: int | str = "auto",
 ) -> None:
     """Sets the range of every activation to what it takes on data, computed in float.
+
+    Samples whose inputs are far larger than all others, one in a hundred at most, are set aside:
+    one sample at 100 times its size would leave the others 3 of 255 steps. An `OutlierWarning`
+    says how many, and `keras_qat.check` says it again. Training holds the ranges.
 
     The old ranges are forgotten. Data of dtype uint8 gives an input the range 0 to 255, whatever
     values it has, so that a file with uint8 inputs takes pixels as they are. So does an input that
@@ -39,10 +56,14 @@ def calibrate(
             `tf.data.Dataset`, generator, or list of batches or samples. A few hundred samples
             like those of the deployment are enough.
         steps: How many batches to use; None for all.
+        range_rule: `"robust"`: the smallest and the largest value over all samples but those that
+            are set aside. `"minmax"`: over all samples. `"moving_average"`: as `"robust"`, and
+            training moves the ranges instead of holding them.
         verbose: 0 for no progress bar, 1 for one, `"auto"` for 1.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidRangeRuleError: If there is no such rule.
         InvalidModelError: If a weight of the model is not finite.
         InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
             model is not changed then.
@@ -54,11 +75,22 @@ def calibrate(
     >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     """
     model = quantized_model_in(model, "calibrated")
-    ranges = _observed(model, data, steps, verbose)
+    if range_rule not in RANGE_RULES:
+        raise InvalidRangeRuleError(
+            "Calibration does not know the range rule.",
+            received=f"range_rule={range_rule!r}",
+            expected=f"one of {list(RANGE_RULES)}",
+            fix='Leave it out, or pass range_rule="minmax".',
+        )
+    ranges, outliers = _observed(model, data, steps, verbose, range_rule != "minmax")
     for observer, _, _ in ranges:
         observer.reset()
     for observer, minimum, maximum in ranges:
-        observer.widen(minimum, maximum)
+        hold = observer.keeps_calibration or range_rule != "moving_average"
+        observer.widen(minimum, maximum, hold=hold)
+    model.calibration_outliers = [each.to_dict() for each in outliers]
+    for each in outliers:
+        warnings.warn(f"{each} {each.fix}", OutlierWarning, stacklevel=2)
     check_input_stats(model)
 
 
@@ -92,7 +124,7 @@ def suggest_default_ranges(
     (-1.0, 7.0)
     """
     model = quantized_model_in(model, "calibrated")
-    observed = _observed(model, data, steps, verbose)
+    observed, _ = _observed(model, data, steps, verbose, is_robust=False)
     lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
     ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
     if not ranges:
@@ -102,22 +134,24 @@ def suggest_default_ranges(
 
 
 def _observed(
-    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str
-) -> list[tuple[RangeObserver, float, float]]:
-    """Each observer with the smallest and largest value of its tensor on data."""
+    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, is_robust: bool
+) -> tuple[list[Range], list[Outliers]]:
+    """Each observer with the range of its tensor on data, and the samples that were set aside."""
     check_finite(model, layer_weight_errors)
     count = count_batches(data, model)
     target = steps if count is None else min(count, steps or count)
     bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
-    return list(_observe(model, batches(data, model, steps=steps), bar))
+    return _observe(model, batches(data, model, steps=steps), bar, is_robust)
 
 
 class Extremes(keras.layers.Layer):
-    """The smallest and largest value of a batch, of shape (1, 2)."""
+    """The smallest and the largest value of each sample, of shape (samples, 2)."""
 
     def call(self, inputs):
         """Computes both."""
-        return ops.reshape(ops.stack([ops.min(inputs), ops.max(inputs)]), (1, 2))
+        axes = tuple(range(1, len(inputs.shape)))
+        ends = (ops.min(inputs, axes), ops.max(inputs, axes)) if axes else (inputs, inputs)
+        return ops.stack(ends, axis=1)
 
 
 def _check_width(name: str, minimum: np.float32, maximum: np.float32) -> None:
@@ -148,26 +182,64 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
 
 
 def _observe(
-    model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar
-) -> Iterator[tuple[RangeObserver, float, float]]:
-    """Yields each observer with the smallest and largest value of its tensor over all batches."""
+    model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar, is_robust: bool
+) -> tuple[list[Range], list[Outliers]]:
+    """Observes the extremes of each sample, in one pass, and leaves out those of outliers."""
     found = list(_tensors(model))
     if not found:
-        return
+        return [], []
     model_of_extremes = keras.Model(model.inputs, [Extremes()(tensor) for _, _, tensor in found])
     seen: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
     pixels = [True] * len(model.inputs)
     with float_mode():
         for batch in data:
             extremes = keras.tree.flatten(model_of_extremes.predict_on_batch(list(batch)))
-            seen.append(np.concatenate(extremes))
+            seen.append(np.stack([_by_sample(each, len(batch[0])) for each in extremes]))
+            sizes.append(np.stack([_sizes(x) for x in batch]))
             pixels = [p and x.dtype == np.uint8 for p, x in zip(pixels, batch, strict=True)]
             bar.update(len(seen))
     bar.update(len(seen), finalize=True)
-    are_pixels = dict(zip(read_model(model).inputs, pixels, strict=True))
-    low, high = np.min(seen, axis=0)[:, 0], np.max(seen, axis=0)[:, 1]
+    inputs = read_model(model).inputs
+    are_pixels = dict(zip(inputs, pixels, strict=True))
+    all_sizes = dict(zip(inputs, np.concatenate(sizes, axis=1), strict=True))
+    outliers, kept = [], np.ones(sum(each.shape[1] for each in sizes), bool)
+    if is_robust:
+        outliers, kept = find_outliers(all_sizes, _allowed_sizes(model, are_pixels))
+    ends = np.concatenate(seen, axis=1)[:, kept]
+    low, high = ends[..., 0].min(axis=1), ends[..., 1].max(axis=1)
+    ranges = []
     for (node, observer, _), minimum, maximum in zip(found, low, high, strict=True):
         _check_width(node.name, minimum, maximum)
         if are_pixels.get(node.inputs[0].node):
             minimum, maximum = 0, 255
-        yield observer, float(minimum), float(maximum)
+        ranges.append((observer, float(minimum), float(maximum)))
+    return ranges, outliers
+
+
+def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:
+    """The extremes of a tensor by samples of the model; those of all where it has no such axis."""
+    if len(extremes) == samples:
+        return extremes
+    whole = [extremes[:, 0].min(), extremes[:, 1].max()]
+    return np.broadcast_to(np.array(whole, extremes.dtype), (samples, 2))
+
+
+def _sizes(x: np.ndarray) -> np.ndarray:
+    """The largest magnitude of each sample."""
+    flat = x.reshape(len(x), -1)
+    return np.maximum(np.abs(flat.min(axis=1), dtype="float64"), flat.max(axis=1))
+
+
+def _allowed_sizes(model: QuantizedModel, are_pixels: dict[str, bool]) -> dict[str, float]:
+    """The largest magnitude of each input that is known to be right; infinite for ids."""
+    allowed = {}
+    for name, holder in input_holders(model):
+        known = (0.0, 0.0)
+        if holder is not None and holder.stats is not None:
+            known = holder.stats.range
+        elif holder is not None and holder.observer is not None:
+            known = holder.observer.usual_range or known
+        is_any_right = holder is None or are_pixels[name]
+        allowed[name] = np.inf if is_any_right else max(map(abs, known))
+    return allowed

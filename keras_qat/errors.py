@@ -93,6 +93,10 @@ class InvalidDefaultRangeError(KerasQatError, ValueError):
     """`default_ranges_stats` is no range that tensors could have."""
 
 
+class InvalidRangeRuleError(KerasQatError, ValueError):
+    """A rule was asked for that no range follows."""
+
+
 class InvalidInputStatsError(KerasQatError, ValueError):
     """`quantized_input_stats` does not say what the integers of an input mean."""
 
@@ -186,6 +190,14 @@ class InputStatsWarning(UserWarning):
 
 class NonFiniteWarning(UserWarning):
     """A quantized model computes NaN, because a weight or a range is not finite."""
+
+
+class OutlierWarning(UserWarning):
+    """Calibration set samples aside that are far larger than all others."""
+
+
+class RangeDriftWarning(UserWarning):
+    """Training sees other ranges than calibration did."""
 
 
 class InvalidFileWarning(UserWarning):

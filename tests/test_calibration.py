@@ -6,7 +6,13 @@ import pytest
 from keras import layers
 
 import keras_qat
-from keras_qat.errors import InvalidDataError, NotQuantizedError
+from keras_qat.errors import (
+    InvalidDataError,
+    InvalidRangeRuleError,
+    NotQuantizedError,
+    OutlierWarning,
+    RangeDriftWarning,
+)
 from keras_qat.layers.quantized_model import observed_layers
 from tests.models import images, linear, network, quantized, quantized_network
 
@@ -169,3 +175,67 @@ def test_overflow_names_the_layer():
 def test_only_quantized_models_are_calibrated():
     with pytest.raises(NotQuantizedError, match="Received: a Sequential.* To fix it: "):
         keras_qat.calibrate(linear(), X)
+
+
+def with_an_outlier(count=200):
+    data = np.random.default_rng(0).uniform(-1, 1, (count, 4)).astype("float32")
+    data[0] = 1
+    clean = data.copy()
+    data[7] *= 100 / np.abs(data[7]).max()
+    return data, np.delete(clean, 7, axis=0)
+
+
+@pytest.mark.parametrize("make", [lambda x: x, lambda x: iter(list(x)), lambda x: [x[::-1]]])
+def test_robust_ranges_are_those_of_the_data_without_outliers(make):
+    data, clean = with_an_outlier()
+    model = keras_qat.quantize_model(linear())
+    with pytest.warns(OutlierWarning, match="1 of 200 samples .0.5 %.: in the input 'x' .* 100,"):
+        keras_qat.calibrate(model, make(data), verbose=0)
+    assert ranges(model) == {
+        "x_quantize": (clean.min(), clean.max()),
+        "dense": pytest.approx((clean.sum(1).min(), clean.sum(1).max()), rel=1e-6),
+    }
+
+
+def test_the_range_rule_minmax_covers_all_samples():
+    data, _ = with_an_outlier()
+    assert calibrated_on(data, range_rule="minmax")["x_quantize"] == (data.min(), data.max())
+
+
+def test_an_unknown_range_rule_is_refused():
+    with pytest.raises(InvalidRangeRuleError, match="'minmax'.*'median'.* To fix it: "):
+        keras_qat.calibrate(keras_qat.quantize_model(linear()), X, range_rule="median")
+
+
+def test_check_names_the_samples_that_were_set_aside(tmp_path):
+    model = keras_qat.quantize_model(linear())
+    with pytest.warns(OutlierWarning):
+        keras_qat.calibrate(model, with_an_outlier()[0], verbose=0)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        (found,) = keras_qat.check(each).findings
+        assert (found.code, found.layer) == ("outlying-samples", "x")
+        assert "1 of 200 samples" in found.message and 'range_rule="minmax"' in str(found.fix)
+    keras_qat.calibrate(model, with_an_outlier()[1], verbose=0)
+    assert keras_qat.check(model).findings == ()
+
+
+def test_fit_and_check_name_ranges_that_training_has_left():
+    model = quantized(linear(), X)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    data = np.tile(X[:2] * 1.9, (20, 1))  # half of the samples reach 15.2
+    with pytest.warns(RangeDriftWarning, match="'x_quantize' takes .* to 15.2 .* range -4 to 8"):
+        model.fit(data, np.zeros((40, 2)), batch_size=2, epochs=2, verbose=0)
+    assert ranges(model) == EXPECTED
+    assert {each.code for each in keras_qat.check(model).findings} == {"range-drift"}
+
+
+def test_check_names_ranges_that_training_replaced():
+    model = quantized(linear(), X)
+    dense = model.get_layer("dense")
+    dense.kernel.assign(dense.kernel * 3)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(np.tile(X[1:2], (64, 1)), np.zeros((64, 2)), batch_size=64, verbose=0)
+    assert ranges(model)["dense"] == pytest.approx((78, 78), rel=0.01)
+    (found,) = keras_qat.check(model).findings
+    assert (found.code, found.layer) == ("range-drift", "dense") and "replaced" in found.message

@@ -57,7 +57,7 @@ def shared_and_nested(seed=0):
 
 def weights_of(model):
     """Those that the float model has too, by path."""
-    ours = ("minimum", "maximum", "updates", "left")
+    ours = ("minimum", "maximum", "updates", "seen", "held", "unfit", "left")
     return {
         variable.path: np.array(variable)
         for variable in model.variables

@@ -9,6 +9,7 @@ import keras
 from keras import tree
 
 from keras_qat.backend import float32_policy
+from keras_qat.checking.calibrated import calibration_findings
 from keras_qat.checking.findings import Finding, error_finding
 from keras_qat.checking.linking import LinkedModel
 from keras_qat.checking.operators import (
@@ -187,8 +188,9 @@ def _check_quantized(
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
     rows = rows_of_quantized(graph, model.rewrite_log, ranges)
-    findings = (*map(error_finding, errors), *_lacking(model), *_findings(linked, profile))
-    return CheckReport(model.name, name, tuple(rows), findings, tuple(model.rewrite_log))
+    findings = [*map(error_finding, errors), *_lacking(model), *_findings(linked, profile)]
+    findings += calibration_findings(model)
+    return CheckReport(model.name, name, tuple(rows), tuple(findings), tuple(model.rewrite_log))
 
 
 def _lacking(model: QuantizedModel) -> Iterator[Finding]:

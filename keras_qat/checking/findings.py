@@ -27,6 +27,10 @@ WARNINGS = {
     "steps.",
     "slow-operator": "LiteRT's fast kernels, XNNPACK, do not take the operator: a kernel of "
     "LiteRT's own runs it, and what XNNPACK runs before and after it is cut in two.",
+    "outlying-samples": "One sample at 100 times the size of the others would leave them 3 of 255 "
+    "steps; set aside, it is clipped.",
+    "range-drift": "Training holds calibrated ranges: values outside are clipped, and a range that "
+    "is too wide wastes steps.",
     "runtimes-differ": "What Keras computes is what LiteRT's reference kernels compute; of these "
     "operators 1 % of the elements or more are rounded otherwise by its default kernels.",
 }

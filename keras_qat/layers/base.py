@@ -103,7 +103,7 @@ class QuantizedLayer(DropIn):
         fixed_parameters: Parameters of the output if the kernel prescribes them: of the class those
             for int8, of a layer with a scheme those for its type.
         least_input_scale: Scale that inputs have at least; their range is widened to it.
-        range_momentum: How much of the old range a training step keeps.
+        keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is integers that are no quantized values.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
@@ -116,7 +116,7 @@ class QuantizedLayer(DropIn):
     shares_range = False
     fixed_parameters: FixedParameters | None = None
     least_input_scale = 0.0
-    range_momentum = 0.99
+    keeps_calibration = False
     takes_activation = False
     takes_indices = False
     avoids_ties = False
@@ -132,7 +132,7 @@ class QuantizedLayer(DropIn):
         if self.scheme is not None and self.fixed_parameters is not None:
             self.fixed_parameters = self.fixed_parameters.of(self.scheme)
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
-            self.observer = RangeObserver(self.range_momentum, name="range")
+            self.observer = RangeObserver(keeps_calibration=self.keeps_calibration, name="range")
 
     @property
     def range_source(self) -> Any:

@@ -36,7 +36,7 @@ class Extreme(Binary):
     def __init__(self, *, scheme: str | Scheme | None = None, **kwargs):
         super().__init__(scheme=scheme, **kwargs)
         if self.scheme is not None and self.constant is not None:
-            self.observer = RangeObserver(self.range_momentum, name="range")
+            self.observer = RangeObserver(name="range")
 
     def float_forward(self, inputs, training=None):
         """Selects in float."""

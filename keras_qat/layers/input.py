@@ -70,8 +70,8 @@ class RangeHolder(QuantizedLayer):
 class QuantizeInput(RangeHolder):
     """Rounds a model input to its grid. In the file it is the input tensor's own quantization.
 
-    Its range is observed once, by calibration or by the first training step, and then stays:
-    training does not change the data.
+    A calibrated range stays, whatever training sees: training does not change the data. Without
+    calibration the range is observed over the training steps.
 
     Args:
         scheme: The scheme.
@@ -79,7 +79,7 @@ class QuantizeInput(RangeHolder):
     """
 
     operators = ("QUANTIZE",)
-    range_momentum = 1.0
+    keeps_calibration = True
 
     def float_forward(self, inputs, training=None):
         """Returns the input as float32."""
@@ -110,7 +110,7 @@ class Quantize(QuantizeInput):
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    range_momentum = QuantizedLayer.range_momentum
+    keeps_calibration = False
     makes_operator = True
 
 

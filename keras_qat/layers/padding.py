@@ -65,7 +65,7 @@ class QPad(MovesValues):
         self.mode, self.value = mode, float(value)
         self._check()
         if self.scheme is not None and self.value:
-            self.observer = RangeObserver(self.range_momentum, name="range")
+            self.observer = RangeObserver(name="range")
 
     def _check(self):
         if self.mode != "constant" and self.mode not in _MIRRORS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.errors import InvalidGraphError, MissingRangeError
+from keras_qat.errors import InvalidGraphError, MissingRangeError, RangeDriftWarning
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
 from keras_qat.layers.finiteness import all_finite, nan_unless_finite, warn_of_nan
@@ -18,11 +19,13 @@ from keras_qat.layers.input import RangeHolder
 from keras_qat.layers.rewritten_model import RewrittenModel
 from keras_qat.layers.table_groups import scale_adjustments
 from keras_qat.quantizers import (
+    MISFIT_FIX,
     QuantDelay,
     RangeObserver,
     RangeParameters,
     checked_default_range,
     delayed,
+    range_misfit,
 )
 
 __all__ = ["QuantizedModel", "float_mode"]
@@ -43,9 +46,15 @@ class QuantizedModel(RewrittenModel):
         *args: `inputs` and `outputs` of `keras.Model`.
         **kwargs: Keyword arguments of `keras.Model`.
 
+    Attributes:
+        calibration_outliers: The samples that calibration set aside: a list of dicts with the
+            attributes of `keras_qat.quantizers.Outliers`.
+
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.
     """
+
+    calibration_outliers: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -90,6 +99,41 @@ class QuantizedModel(RewrittenModel):
         if _has_nan(keras.tree.flatten(results)):
             warn_of_nan(self, stacklevel=2)
         return results
+
+    def fit(self, *args, **kwargs):
+        """Trains the model, and warns of calibrated ranges that do not fit the training.
+
+        Args:
+            *args: Arguments of `keras.Model.fit`.
+            **kwargs: Keyword arguments of `keras.Model.fit`.
+
+        Returns:
+            The history of `keras.Model.fit`.
+        """
+        history = super().fit(*args, **kwargs)
+        misfits = [text for name, own in named_observers(self) if (text := range_misfit(name, own))]
+        if misfits:
+            warnings.warn(
+                f"Training sees other ranges than calibration did, in {len(misfits)} tensor(s). "
+                f"{' '.join(misfits[:2])} {MISFIT_FIX}",
+                RangeDriftWarning,
+                stacklevel=2,
+            )
+        return history
+
+    def get_config(self):
+        """Returns the functional configuration, and what calibration set aside."""
+        outliers = [dict(each) for each in self.calibration_outliers]
+        return {**super().get_config(), **({"calibration_outliers": outliers} if outliers else {})}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model of a configuration."""
+        config = dict(config)
+        outliers = config.pop("calibration_outliers", ())
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.calibration_outliers = outliers
+        return model
 
     def make_predict_function(self, force=False):
         """Checks the ranges, then builds the function that `predict` runs."""

@@ -75,7 +75,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         self.activation_name = activation_name
         self.product_observer: Any = None
         if self.scheme is not None:
-            self.product_observer = RangeObserver(self.range_momentum, name="product_range")
+            self.product_observer = RangeObserver(name="product_range")
 
     def build(self, input_shape):
         """Builds the batch normalization and both range observers."""

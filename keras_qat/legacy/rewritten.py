@@ -19,7 +19,7 @@ _PRESERVING += ("pool_whole_images",)
 _PRESERVING += ("remove_identities", "split_activations", "split_merges", "split_outputs")
 _PRESERVING += ("split_regularizers", "split_separables")
 # What quantizers learn, which no file of a float model has.
-_OF_QUANTIZERS = ("maximum", "minimum", "updates")
+_OF_QUANTIZERS = ("maximum", "minimum", "updates", "seen", "held", "unfit")
 
 Key = tuple[str, str]
 

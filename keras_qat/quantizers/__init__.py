@@ -3,7 +3,9 @@
 from keras_qat.quantizers.delay import QuantDelay, checked_steps, delayed, unless_delayed
 from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.input_stats import InputStats
+from keras_qat.quantizers.misfits import MISFIT_FIX, range_misfit
 from keras_qat.quantizers.observers import RangeObserver, ValueRange, checked_default_range
+from keras_qat.quantizers.outliers import Outliers, find_outliers
 from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
 from keras_qat.quantizers.weights import (
     WeightGrid,
@@ -14,9 +16,11 @@ from keras_qat.quantizers.weights import (
 )
 
 __all__ = [
+    "MISFIT_FIX",
     "FixedParameters",
     "Grid",
     "InputStats",
+    "Outliers",
     "QuantDelay",
     "RangeObserver",
     "RangeParameters",
@@ -27,7 +31,9 @@ __all__ = [
     "delayed",
     "fake_quantize",
     "fake_quantize_weights",
+    "find_outliers",
     "quantize_weights",
+    "range_misfit",
     "reciprocal",
     "unless_delayed",
     "weight_grid",

@@ -11,36 +11,47 @@ from keras import ops
 
 from keras_qat.errors import InvalidDefaultRangeError
 
-# A range is of no use where it would have to be this much wider to hold a batch, or where a batch
-# takes so small a part of it that 8 bits are 4.
-_FAR = 2.0
+# A range is of no use where most samples leave it by more than half of its width, or where no
+# sample takes a sixteenth of it, so that 8 bits are 4.
+_FAR = 0.5
 _NARROW = 1.0 / 16.0
+# So many samples in a row have to agree on that: one of them may be an outlier, or small.
+_ENOUGH_SAMPLES = 64
 # Data that takes less of its usual range may be another kind of data: it would lose two bits.
 _FAIR_PART = 0.25
+# What `held` says of a range.
+_MOVING, _HELD, _REPLACED = 0, 1, -1
 
 
 @keras.saving.register_keras_serializable("keras_qat")
 class RangeObserver(keras.layers.Layer):
     """Holds the observed minimum and maximum of one tensor.
 
-    Calibration sets the range once (`widen`); each training step then moves it towards the
-    range of its batch (`track`), as in Jacob et al., "Quantization and Training of Neural
-    Networks for Efficient Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877.
-    NaN and infinite values are not observed.
+    Calibration sets the range (`widen`), and training holds it. A range without calibration moves
+    with training (`track`): it widens to each batch at once and shrinks by a moving average, after
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877. An average in both
+    directions would be narrower the smaller the batches are. NaN and infinite values are not
+    observed.
 
     Args:
-        momentum: How much of the old range a training step keeps, in [0, 1]. 1 keeps a range
-            that was observed once as it is.
+        momentum: How much of a wider range a training step keeps, in [0, 1].
         usual_range: The range (min, max) that such a tensor is known to have, such as (0, 255) of
             pixels: observed ranges within it become it, unless they are a small part. None if
             nothing is known.
+        keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
-        minimum: float32 scalar variable, the smallest value observed.
-        maximum: float32 scalar variable, the largest value observed.
-        updates: int32 scalar variable, how often the range was set or moved. 0 means that
+        minimum: float32 scalar variable, the smallest value of the range.
+        maximum: float32 scalar variable, the largest value of the range.
+        updates: int32 scalar variable, how often a range was observed. 0 means that
             the tensor lacks min/max data, -1 that it has a default range for want of its own.
+        seen: float32 variable of shape (2,), how far the moving range that training sees reaches
+            from 0 down and up: -minimum and maximum.
+        held: int32 scalar variable. 1: the range was calibrated, and training holds it. 0: it moves
+            with training. -1: it moves, because the calibrated one did not fit the training.
+        unfit: int32 scalar variable, how many samples in a row the range does not fit.
 
     Example:
     >>> observer = RangeObserver()
@@ -52,31 +63,36 @@ class RangeObserver(keras.layers.Layer):
 
     def __init__(
         self,
-        momentum: float = 0.99,
+        momentum: float = 0.998,
         usual_range: tuple[float, float] | None = None,
+        keeps_calibration: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.momentum = momentum
         self.usual_range = usual_range
+        self.keeps_calibration = keeps_calibration
 
     def build(self, input_shape=None):
-        """Creates the three scalar variables."""
+        """Creates the variables."""
         del input_shape
 
-        def scalar(name, dtype, aggregation):
+        def variable(name, dtype, aggregation, shape=()):
             return self.add_weight(
                 name=name,
-                shape=(),
+                shape=shape,
                 dtype=dtype,
                 initializer="zeros",
                 trainable=False,
                 aggregation=aggregation,
             )
 
-        self.minimum = scalar("minimum", "float32", "mean")
-        self.maximum = scalar("maximum", "float32", "mean")
-        self.updates = scalar("updates", "int32", "only_first_replica")
+        self.minimum = variable("minimum", "float32", "mean")
+        self.maximum = variable("maximum", "float32", "mean")
+        self.updates = variable("updates", "int32", "only_first_replica")
+        self.seen = variable("seen", "float32", "mean", (2,))
+        self.held = variable("held", "int32", "only_first_replica")
+        self.unfit = variable("unfit", "int32", "only_first_replica")
 
     @property
     def is_observed(self) -> bool:
@@ -88,55 +104,108 @@ class RangeObserver(keras.layers.Layer):
         """Whether the range is a default, which the first observation replaces."""
         return int(self.updates) < 0
 
-    def widen(self, minimum: float, maximum: float) -> None:
-        """Extends the range to cover [minimum, maximum]; the first call sets it."""
+    @property
+    def is_held(self) -> bool:
+        """Whether the range was calibrated, and training holds it."""
+        return int(self.held) == _HELD
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether training replaced a calibrated range that did not fit it."""
+        return int(self.held) == _REPLACED
+
+    @property
+    def seen_range(self) -> tuple[float, float]:
+        """The moving minimum and maximum that training sees, also while a range is held."""
+        low, high = ops.convert_to_numpy(self.seen)
+        return -float(low), float(high)
+
+    def widen(self, minimum: float, maximum: float, *, hold: bool = True) -> None:
+        """Extends the range to cover [minimum, maximum]; the first call sets it.
+
+        Args:
+            minimum: Smallest value of the tensor on calibration data.
+            maximum: Largest one.
+            hold: Whether training holds the range, or moves it on.
+        """
         if self.is_observed:
             minimum = min(minimum, float(self.minimum))
             maximum = max(maximum, float(self.maximum))
         minimum, maximum = self._usual(minimum, maximum)
-        self.minimum.assign(minimum)
-        self.maximum.assign(maximum)
-        self.updates.assign(max(int(self.updates), 0) + 1)
+        self._set(minimum, maximum, max(int(self.updates), 0) + 1)
+        self.held.assign(_HELD if hold else _MOVING)
 
     def assume(self, minimum: float, maximum: float) -> None:
         """Takes [minimum, maximum] until the tensor is observed; does nothing if it was."""
         if not self.is_observed:
-            self.minimum.assign(minimum)
-            self.maximum.assign(maximum)
-            self.updates.assign(-1)
+            self._set(minimum, maximum, -1)
 
     def reset(self) -> None:
         """Forgets the range: the tensor lacks min/max data again."""
-        self.minimum.assign(0.0)
-        self.maximum.assign(0.0)
-        self.updates.assign(0)
+        self._set(0.0, 0.0, 0)
+
+    def _set(self, minimum, maximum, updates: int) -> None:
+        self.minimum.assign(minimum)
+        self.maximum.assign(maximum)
+        self.updates.assign(updates)
+        self.seen.assign([-minimum, maximum])
+        self.held.assign(_MOVING)
+        self.unfit.assign(0)
 
     def track(self, x) -> None:
-        """Moves the range towards that of a batch, inside a training step.
+        """Moves the range with a batch, inside a training step, unless it is held.
 
-        A range that a batch leaves by more than its own width, or of which it takes less than a
-        sixteenth, is replaced: it was observed when the tensor was another one, as before the
-        statistics of batch normalizations were trained. Moved by a hundredth each step, it would
-        clip everything, or round everything to 0, without a gradient, for long. So is a range that
-        is not finite. A batch without a finite value changes nothing.
+        A range that fits none of 64 samples in a row is replaced, a held one too: it was
+        observed when the tensor was another one, as before the statistics of batch normalizations
+        were trained. It would clip everything, or round everything to 0, without a gradient. A
+        range that is not finite, or that has width 0, because there were only zeros so far, is
+        replaced at once. A batch without a finite value changes nothing.
 
         Args:
-            x: float32 tensor of any shape. Its values that are not finite are left out.
+            x: float32 tensor, samples along the first axis. Values that are not finite are left
+                out.
         """
-        low, high = finite_extremes(x)
-        is_seen = low <= high
-        is_finite = ops.isfinite(self.maximum - self.minimum)
-        is_new = ops.logical_or(self.updates < 1, ops.logical_not(is_finite))
-        if self.momentum < 1:
-            is_new = ops.logical_or(is_new, self._is_outdated(low, high))
-        low, high = self._usual(low, high)
-        keep = ops.where(is_new, 0.0, self.momentum)
-        for end, seen in ((self.minimum, low), (self.maximum, high)):
-            # `end + (seen - end)` would not be `seen` exactly.
-            moved = ops.where(is_new, seen, end + (1.0 - keep) * (seen - end))
-            end.assign(ops.where(is_seen, moved, ops.convert_to_tensor(end)))
-        updates = ops.convert_to_tensor(self.updates)
-        self.updates.assign(ops.where(is_seen, ops.maximum(updates, 0) + 1, updates))
+        samples = sample_reach(x)
+        batch, held = ops.max(samples, axis=0), self.held.value
+        is_seen = ops.isfinite(batch[0])
+        batch = ops.where(is_seen, self._usual_reach(batch), self.seen.value)
+        old = ops.stack([-self.minimum, self.maximum.value])
+        width = _width(old)
+        share = _share_far(samples, ops.maximum(old, 0.0) + _FAR * width)
+        is_unfit = ops.logical_or(share > 0.5, _is_narrow(batch, width))
+        unfit = ops.where(is_unfit, self.unfit + ops.shape(x)[0], 0)
+        is_replaced = unfit >= _ENOUGH_SAMPLES
+        if self.keeps_calibration:
+            is_replaced = ops.logical_and(is_replaced, held != _HELD)
+        is_range = ops.logical_and(width > 0, ops.isfinite(self.maximum - self.minimum))
+        is_known = ops.logical_and(is_range, self.updates > 0)
+        is_replaced = ops.logical_or(is_replaced, ops.logical_not(is_known))
+        seen = ops.where(is_replaced, batch, self._moved(batch, width, share))
+        held = ops.where(is_replaced, -ops.abs(held), held)
+        new = ops.where(held == _HELD, old, seen)
+        self.minimum.assign(-new[0])
+        self.maximum.assign(new[1])
+        self.seen.assign(seen)
+        self.held.assign(held)
+        self.unfit.assign(ops.where(is_replaced, 0, unfit))
+        count = ops.maximum(self.updates, 0) + 1
+        self.updates.assign(ops.where(is_seen, count, self.updates.value))
+
+    def _moved(self, batch, width, share):
+        """How far what training sees reaches after a batch.
+
+        Samples that are far away move it by their share of the batch, since they may be outliers.
+        """
+        change = batch - self.seen
+        limit = width * ops.where(share > 0, share, 1.0)
+        shrunk = ops.minimum(change, 0.0) * (1.0 - self.momentum)
+        return self.seen + ops.maximum(shrunk, ops.minimum(change, limit))
+
+    def _usual_reach(self, reach):
+        if self.usual_range is None:
+            return reach
+        low, high = self._usual(-reach[0], reach[1])
+        return ops.stack([-low, high])
 
     def _usual(self, low, high):
         """The usual range instead of an observed one that takes a fair part of it."""
@@ -147,48 +216,72 @@ class RangeObserver(keras.layers.Layer):
         is_usual = ops.logical_and(is_usual, high - low > _FAIR_PART * (most - least))
         return ops.where(is_usual, least, low), ops.where(is_usual, most, high)
 
-    def _is_outdated(self, low, high):
-        """Whether the range is of no use for a batch; 0, which each grid holds, is in both."""
-        least, most = ops.minimum(self.minimum, 0.0), ops.maximum(self.maximum, 0.0)
-        low, high = ops.minimum(low, 0.0), ops.maximum(high, 0.0)
-        width, both = most - least, ops.maximum(high, most) - ops.minimum(low, least)
-        # What is all 0 may just have been dropped.
-        is_narrow = ops.logical_and(high > low, high - low < _NARROW * width)
-        return ops.logical_or(both > _FAR * width, is_narrow)
+    def load_own_variables(self, store):
+        """Loads the variables; version 0.1 had the first three only."""
+        if len(store.keys()) > 3:
+            super().load_own_variables(store)
+            return
+        minimum, maximum, updates = (store[key] for key in ("0", "1", "2"))
+        self._set(minimum, maximum, int(updates[()]))
+        # Training steps counted as updates too.
+        self.held.assign(_HELD if int(self.updates) == 1 else _MOVING)
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        usual = {"usual_range": self.usual_range}
-        return {**super().get_config(), "momentum": self.momentum, **usual}
+        own = {
+            "momentum": self.momentum,
+            "usual_range": self.usual_range,
+            "keeps_calibration": self.keeps_calibration,
+        }
+        return {**super().get_config(), **own}
 
 
-def finite_extremes(x) -> tuple[Any, Any]:
-    """Returns the smallest and the largest finite value of a tensor, without a gradient.
+def sample_reach(x):
+    """Returns how far the finite values of each sample reach from 0, without a gradient.
 
     A sum tells whether all values are finite: minima and maxima lose NaN on some backends. Leaving
     values out takes several times as long as the extremes alone, so that it is done only if needed.
 
     Args:
-        x: float32 tensor of any shape.
+        x: float32 tensor, samples along the first axis.
 
     Returns:
-        Two float32 scalar tensors; infinity and minus infinity if no value is finite.
+        float32 tensor of shape (samples, 2): minus the minimum, and the maximum; minus infinity for
+        a sample without a finite value.
 
     Example:
-    >>> [float(end) for end in finite_extremes(ops.array([3.0, np.nan, -1.0, np.inf]))]
-    [-1.0, 3.0]
+    >>> sample_reach(ops.array([[3.0, -1.0], [np.nan, 2.0]])).numpy().tolist()
+    [[1.0, 3.0], [-2.0, 2.0]]
     """
     x = ops.stop_gradient(ops.convert_to_tensor(x))
+    axes = tuple(range(1, len(x.shape)))
 
-    def all_values():
-        return ops.min(x), ops.max(x)
+    def reach(lows, highs):
+        ends = (ops.min(lows, axes), ops.max(highs, axes)) if axes else (lows, highs)
+        return ops.stack([-ends[0], ends[1]], axis=1)
 
     def finite_values():
         is_finite = ops.isfinite(x)
-        low = ops.min(ops.where(is_finite, x, np.float32(np.inf)))
-        return low, ops.max(ops.where(is_finite, x, np.float32(-np.inf)))
+        infinity = np.float32(np.inf)
+        return reach(ops.where(is_finite, x, infinity), ops.where(is_finite, x, -infinity))
 
-    return ops.cond(ops.isfinite(ops.sum(x)), all_values, finite_values)
+    return ops.cond(ops.isfinite(ops.sum(x)), lambda: reach(x, x), finite_values)
+
+
+def _width(reach):
+    """The width of a range that holds 0, as each grid does."""
+    return ops.sum(ops.maximum(reach, 0.0))
+
+
+def _share_far(samples, limit):
+    """The share of samples that reach further than a limit on either side."""
+    return ops.mean(ops.cast(ops.any(samples > limit, axis=1), "float32"))
+
+
+def _is_narrow(batch, width):
+    """Whether a batch takes too small a part of a range; what is all 0 may have been dropped."""
+    own = _width(batch)
+    return ops.logical_and(own > 0, own < _NARROW * width)
 
 
 class ValueRange:

@@ -20,51 +20,107 @@ def test_a_new_observer_has_seen_nothing():
     assert state(observer()) == (0, 0, 0)
 
 
-def test_the_first_batch_sets_the_range_and_later_ones_move_it():
+def test_the_first_batch_sets_the_range_and_later_ones_widen_it_at_once():
     made = observer(momentum=0.75)
     made.track(np.array([[2, 3], [4, 6]], "float32"))
     assert state(made) == (2, 6, 1)
-    made.track(np.array([-2, 10], "float32"))
-    assert state(made) == (2 - 0.25 * 4, 6 + 0.25 * 4, 2)
-    made.track(np.array([1, 7], "float32"))
-    assert state(made) == (1, 7, 3)
+    made.track(np.array([-2, 9], "float32"))
+    assert state(made) == (-2, 9, 2)
+    made.track(np.array([2, 2], "float32"))
+    assert state(made) == (-2 + 0.25 * 4, 9 - 0.25 * 7, 3)
+
+
+@pytest.mark.parametrize("ends", [(0, 0), (0, 1e-3), (1, 1)], ids=str)
+def test_a_first_batch_that_is_constant_or_small_does_no_harm(ends):
+    made = observer()
+    made.track(np.array([ends] * 16, "float32"))
+    for _ in range(4):  # 64 samples
+        made.track(np.array([[-3, 2]] * 16, "float32"))
+    assert state(made) == (pytest.approx(-3, rel=0.01), pytest.approx(2, rel=0.01), 5)
+
+
+def test_samples_that_are_far_away_widen_the_range_by_their_share():
+    made = observer()
+    made.track(np.array([[-1, 1]] * 8, "float32"))
+    made.track(np.array([[-1, 1]] * 7 + [[-1, 100]], "float32"))
+    assert state(made) == (-1, 1 + 2 / 8, 2)
+
+
+def test_training_holds_a_calibrated_range_whatever_the_batches():
+    made = observer()
+    made.widen(-1, 16)
+    rng = np.random.default_rng(0)
+    amplitudes = np.exp(rng.normal(0, 0.8, size=(500, 2, 1)))
+    amplitudes[rng.integers(0, 500, 5)] *= 100
+    for batch in amplitudes * np.array([-0.05, 1.0]):
+        made.track(batch.astype("float32"))
+    assert state(made) == (-1, 16, 501) and made.is_held
 
 
 @pytest.mark.parametrize(
-    ("batch", "expected"),
+    ("batch", "is_replaced"),
     [
-        ((-0.5, 1.5), (-0.25, 1.25)),  # twice as wide: moved
-        ((-1.0, 1.5), (-1.0, 1.5)),  # wider still: replaced
-        ((0.5, 2.0), (0.25, 1.5)),
-        ((5.0, 6.0), (5.0, 6.0)),  # elsewhere
-        ((0.0, 0.0625), (0.0, 0.53125)),  # a sixteenth: moved
-        ((0.0, 0.03125), (0.0, 0.03125)),  # less: replaced
-        ((0.0, 0.0), (0.0, 0.5)),  # but not by nothing
+        ((-0.5, 1.5), False),  # leaves it by half of its width
+        ((-0.6, 1.5), True),
+        ((0.0, 1.6), True),
+        ((0.0, 0.0625), False),  # a sixteenth
+        ((0.0, 0.03125), True),
+        ((0.0, 0.0), False),  # dropped
     ],
 )
-def test_a_range_that_is_of_no_use_for_a_batch_is_replaced(batch, expected):
-    made = observer(momentum=0.5)
+@pytest.mark.parametrize("size", [1, 16, 64])
+def test_a_calibrated_range_that_fits_no_sample_is_replaced(batch, is_replaced, size):
+    made = observer()
     made.widen(0.0, 1.0)
-    made.track(np.array(batch, "float32"))
-    assert state(made)[:2] == pytest.approx(expected)
+    for step in range(64 // size):
+        assert state(made) == (0.0, 1.0, 1 + step)
+        made.track(np.array([batch] * size, "float32"))
+    expected = np.float32(batch).tolist() if is_replaced else [0.0, 1.0]
+    assert list(state(made)[:2]) == expected
+    assert (made.was_replaced, made.is_held) == (is_replaced, not is_replaced)
 
 
-def test_a_range_may_shrink():
+def test_a_range_is_kept_if_one_sample_of_a_few_fits_it():
+    made = observer()
+    made.widen(0.0, 1.0)
+    for _ in range(20):
+        made.track(np.full((32, 1), 0.01, "float32"))
+        made.track(np.array([[0.01], [0.5]], "float32"))
+    assert state(made)[:2] == (0.0, 1.0)
+
+
+def test_a_calibrated_range_of_an_input_is_never_replaced():
+    made = observer(keeps_calibration=True)
+    made.widen(0, 255)
+    for _ in range(3):
+        made.track(np.full((64, 2), 9, "float32"))
+    assert state(made) == (0, 255, 4)
+
+
+def test_the_range_that_training_sees_is_known_while_another_is_held():
     made = observer(momentum=0.5)
-    made.track(np.array([-8, 8], "float32"))
-    made.track(np.array([0, 0], "float32"))
-    assert state(made) == (-4, 4, 2)
+    made.widen(-1, 4)
+    made.track(np.array([[0.0, 6.0]], "float32"))
+    assert state(made) == (-1, 4, 2)
+    assert made.seen_range == (-0.5, 6.0)
 
 
-def test_momentum_one_freezes_what_was_seen_first():
-    made = observer(momentum=1.0)
-    made.track(np.array([-1, 2], "float32"))
-    made.track(np.array([-99, 99], "float32"))
-    assert state(made) == (-1, 2, 2)
-    made = observer(momentum=1.0)
-    made.widen(-1, 2)
-    made.track(np.array([-99, 99], "float32"))
-    assert state(made) == (-1, 2, 2)
+def test_a_calibrated_range_moves_if_it_is_not_to_be_held():
+    made = observer(momentum=0.5)
+    made.widen(-1, 4, hold=False)
+    made.track(np.array([[0.0, 6.0]], "float32"))
+    assert state(made) == (-0.5, 6, 2)
+
+
+def test_three_variables_of_version_0_1_are_loaded():
+    def loaded(updates):
+        made = observer()
+        made.load_own_variables({"0": np.float32(-1), "1": np.float32(3), "2": np.int32(updates)})
+        return made
+
+    assert state(loaded(1)) == (-1, 3, 1) and loaded(1).is_held
+    assert state(loaded(9)) == (-1, 3, 9) and not loaded(9).is_held
+    assert loaded(-1).is_default and loaded(9).seen_range == (-1, 3)
 
 
 def test_widen_sets_then_extends():
@@ -86,7 +142,7 @@ def test_reset_forgets():
     assert state(made) == (5, 6, 1)
 
 
-def test_variables_are_scalars_that_are_not_trained_and_say_how_replicas_join():
+def test_variables_are_not_trained_and_say_how_replicas_join():
     made = observer()
     assert made.trainable_variables == []
     kinds = {v.name: (v.shape, v.dtype, v.aggregation) for v in made.variables}
@@ -94,6 +150,9 @@ def test_variables_are_scalars_that_are_not_trained_and_say_how_replicas_join():
         "minimum": ((), "float32", "mean"),
         "maximum": ((), "float32", "mean"),
         "updates": ((), "int32", "only_first_replica"),
+        "seen": ((2,), "float32", "mean"),
+        "held": ((), "int32", "only_first_replica"),
+        "unfit": ((), "int32", "only_first_replica"),
     }
 
 
@@ -111,21 +170,20 @@ def test_tracking_in_a_compiled_function(jit_compile):
 
     made = observer(momentum=0.75)
     track = tf.function(made.track, jit_compile=jit_compile)
-    for batch in ([2.0, 6.0], [-2.0, 10.0]):
+    for batch in ([2.0, 6.0], [-2.0, 9.0], [2.0, 2.0]):
         track(tf.constant(batch))
-    assert state(made) == (1, 7, 2)
+    assert state(made) == (-1, 7.25, 3)
 
 
-BATCHES = [[2, np.nan, 6, np.inf], [np.nan] * 4, [-2, 10, -np.inf, 3], [1, 7, 1, np.nan]]
-STATES = [(2, 6, 1), (2, 6, 1), (1, 7, 2), (1, 7, 3)]
+BATCHES = [[2, np.nan, 6, np.inf], [np.nan] * 4, [-2, 9, -np.inf, 3], [1, 7, 1, np.nan]]
+STATES = [(2, 6, 1), (2, 6, 1), (-2, 9, 2), (-1.25, 8.5, 3)]
 
 
-@pytest.mark.parametrize("momentum", [0.75, 1.0])
-def test_track_skips_values_that_are_not_finite(momentum):
-    made = observer(momentum=momentum)
+def test_track_skips_values_that_are_not_finite():
+    made = observer(momentum=0.75)
     for batch, expected in zip(BATCHES, STATES, strict=True):
         made.track(np.array(batch, "float32"))
-        assert state(made) == (expected if momentum < 1 else (2, 6, expected[2]))
+        assert state(made) == expected
 
 
 @on_tensorflow
@@ -154,10 +212,10 @@ def test_track_takes_values_whose_sum_overflows():
     assert state(made) == (np.float32(-1e38), np.float32(3e38), 1)
 
 
-@pytest.mark.parametrize("momentum", [0.75, 1.0])
+@pytest.mark.parametrize("keeps", [False, True])
 @pytest.mark.parametrize("ends", [(np.nan, np.nan), (-1.0, np.inf)], ids=str)
-def test_track_replaces_a_range_that_is_not_finite(ends, momentum):
-    made = observer(momentum=momentum)
+def test_track_replaces_a_range_that_is_not_finite(ends, keeps):
+    made = observer(keeps_calibration=keeps)
     made.widen(*ends)
     made.track(np.array([-1, 2], "float32"))
     assert state(made) == (-1, 2, 2)
@@ -203,9 +261,9 @@ def test_a_default_range_gives_way_to_the_first_observation():
     assert not made.is_observed and not made.is_default
 
 
-@pytest.mark.parametrize("momentum", [0.99, 1.0])
-def test_a_training_step_replaces_a_default_range_exactly(momentum):
-    made = observer(momentum=momentum)
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_training_step_replaces_a_default_range_exactly(keeps):
+    made = observer(keeps_calibration=keeps)
     made.assume(-1e6, 1e6)
     made.track(np.array([-0.1, 0.3], "float32"))
     assert state(made) == (np.float32(-0.1), np.float32(0.3), 1)

@@ -1,0 +1,32 @@
+"""Findings about the calibration of a quantized model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keras_qat.checking.findings import WARNING, Finding
+from keras_qat.layers import QuantizedModel
+from keras_qat.layers.quantized_model import named_observers
+from keras_qat.quantizers import MISFIT_FIX, Outliers, range_misfit
+
+
+def calibration_findings(model: QuantizedModel) -> Iterator[Finding]:
+    """Finds samples that calibration set aside, and ranges that do not fit the training.
+
+    Args:
+        model: The quantized model.
+
+    Yields:
+        One finding for each input with outliers, and one for each tensor whose range has drifted.
+    """
+    for each in model.calibration_outliers:
+        outliers = Outliers(**each)
+        place = outliers.input, outliers.input
+        yield Finding(WARNING, "outlying-samples", *place, str(outliers), outliers.fix)
+    for name, observer in named_observers(model):
+        place, text, fix = (name.partition("/")[0], name), range_misfit(name, observer), MISFIT_FIX
+        if observer.was_replaced:
+            text = f"Training replaced the calibrated range of '{name}', which fitted no sample."
+            fix = "Calibrate again, `keras_qat.calibrate(model, data)`, once training is done."
+        if text:
+            yield Finding(WARNING, "range-drift", *place, text, fix)

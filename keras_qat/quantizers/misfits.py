@@ -1,0 +1,50 @@
+"""Calibrated ranges that do not fit what training sees."""
+
+from __future__ import annotations
+
+from keras_qat.quantizers.observers import RangeObserver
+
+# Parts of a range's width: how far training may leave it, and how much it has to take of it.
+_MOST_LEFT = 0.5
+_LEAST_TAKEN = 1.0 / 8.0
+# Fewer training steps say little.
+_ENOUGH_STEPS = 20
+MISFIT_FIX = (
+    "Calibrate again, `keras_qat.calibrate(model, data)`, and train on; or let training move the "
+    'ranges, `keras_qat.calibrate(model, data, range_rule="moving_average")`.'
+)
+
+
+def range_misfit(name: str, observer: RangeObserver) -> str | None:
+    """Says how a calibrated range that training holds does not fit what training sees.
+
+    Args:
+        name: Name of the tensor.
+        observer: Its observer.
+
+    Returns:
+        A sentence; None if training leaves the range by no more than half of its width, and takes
+        an eighth of it or more; or if the range is not held, or there were hardly any steps.
+
+    Example:
+    >>> import keras
+    >>> observer = RangeObserver()
+    >>> observer.build()
+    >>> observer.widen(0.0, 1.0)
+    >>> for _ in range(20):
+    ...     observer.track(keras.ops.array([[1.0], [1.6]]))
+    >>> range_misfit("conv", observer)
+    "'conv' takes 0 to 1.6 in training, and has the calibrated range 0 to 1."
+    """
+    if not observer.is_held or int(observer.updates) <= _ENOUGH_STEPS:
+        return None
+    low, high = (min(observer.seen_range[0], 0.0), max(observer.seen_range[1], 0.0))
+    least, most = min(float(observer.minimum), 0.0), max(float(observer.maximum), 0.0)
+    width = most - least
+    is_left = max(high - most, least - low) > _MOST_LEFT * width
+    if not is_left and high - low >= _LEAST_TAKEN * width:
+        return None
+    return (
+        f"'{name}' takes {low:.4g} to {high:.4g} in training, and has the calibrated range "
+        f"{least:.4g} to {most:.4g}."
+    )

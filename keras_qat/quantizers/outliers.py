@@ -1,0 +1,97 @@
+"""Samples of calibration data that are far larger than all others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# No more than one sample in so many is set aside.
+_RARE = 100
+# Fewer samples say too little of what is usual.
+_ENOUGH = 16
+# A range that is not so many times too wide costs less than two bits.
+_FAR = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outliers:
+    """Samples of one input that calibration sets aside.
+
+    Attributes:
+        input: Name of the input.
+        count: How many samples.
+        samples: Of how many.
+        largest: The largest magnitude in them.
+        others: The largest magnitude in the other samples.
+    """
+
+    input: str
+    count: int
+    samples: int
+    largest: float
+    others: float
+
+    def __str__(self):
+        share = 100 * self.count / self.samples
+        return (
+            f"Calibration set aside {self.count} of {self.samples} samples ({share:.2g} %): in the "
+            f"input '{self.input}' they reach {self.largest:.4g}, all others {self.others:.4g}."
+        )
+
+    @property
+    def fix(self) -> str:
+        """What to do about it."""
+        return (
+            "Remove them from the data if they are faulty. If such inputs matter, calibrate with "
+            '`keras_qat.calibrate(model, data, range_rule="minmax")`.'
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes as a dict that JSON can hold."""
+        return dataclasses.asdict(self)
+
+
+def find_outliers(
+    sizes: Mapping[str, np.ndarray], allowed: Mapping[str, float]
+) -> tuple[list[Outliers], np.ndarray]:
+    """Finds the samples that are far larger than all others in an input of a model.
+
+    Args:
+        sizes: The largest magnitude of each sample, a float64 array for each input.
+        allowed: A magnitude of each input up to which no sample is an outlier.
+
+    Returns:
+        The outliers of each input that has any, and a bool array of the samples to keep.
+
+    Example:
+    >>> sizes = np.array([1.0] * 40 + [100.0])
+    >>> found, kept = find_outliers({"x": sizes}, {"x": 0.0})
+    >>> found[0].count, int(kept.sum())
+    (1, 40)
+    """
+    outlying = {name: _outlying(own) & (own > allowed[name]) for name, own in sizes.items()}
+    found = [
+        Outliers(
+            name, int(out.sum()), len(out), float(own.max()), float(own[~out].max(initial=0.0))
+        )
+        for (name, out), own in zip(outlying.items(), sizes.values(), strict=True)
+        if out.any()
+    ]
+    return found, ~np.any(list(outlying.values()), axis=0)
+
+
+def _outlying(sizes: np.ndarray) -> np.ndarray:
+    """Says of each sample whether it is far beyond the hundredth part of the samples before it.
+
+    How far depends on how the sizes spread: with heavy tails, the largest is many times the
+    median. Samples that are all 0 say nothing of the spread.
+    """
+    ordered = np.sort(sizes[sizes > 0])
+    if len(ordered) < _ENOUGH:
+        return np.zeros(len(sizes), bool)
+    usual = ordered[-max(1, len(ordered) // _RARE) - 1]
+    spread = max(_FAR, usual / np.median(ordered))
+    return sizes > usual * spread * (1 + _RARE / len(ordered))
