@@ -50,6 +50,7 @@ BENCHMARKS = (
     Benchmark("resnet_v1_three_ways", needs=("data",)),
     Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
     Benchmark("activation_forms", by_itself="writes docs/performance.md"),
+    Benchmark("normalization_forms"),
     Benchmark("slow_operators"),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
