@@ -141,8 +141,8 @@ class QNormalize(QuantizedLayer, Normalize):
         self.reciprocal_observer: Any = None
         if self.scheme is not None:
             if self.rule.centered:
-                self.centered_observer = InnerRange(self.range_momentum, name="centered_range")
-            self.reciprocal_observer = InnerRange(self.range_momentum, name="reciprocal_range")
+                self.centered_observer = InnerRange(name="centered_range")
+            self.reciprocal_observer = InnerRange(name="reciprocal_range")
 
     def build(self, input_shape):
         """Builds the observers."""
