@@ -5,6 +5,7 @@ from keras_qat.calibration import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.deployed import LiteRTModel
+from keras_qat.freezing import freeze_batch_norm, unfreeze_batch_norm
 from keras_qat.inspection import inspect_litert
 from keras_qat.layers.registry import register
 from keras_qat.legacy import load_model, load_weights
@@ -24,6 +25,7 @@ __all__ = [
     "clone_model",
     "errors",
     "export_litert",
+    "freeze_batch_norm",
     "inspect_litert",
     "integer_weights",
     "layers",
@@ -33,5 +35,6 @@ __all__ = [
     "register",
     "strip_quantization",
     "suggest_default_ranges",
+    "unfreeze_batch_norm",
     "verify",
 ]

@@ -1,0 +1,67 @@
+"""freeze_batch_norm: training with the statistics that inference has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_qat.errors import NotQuantizedError
+from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.channel_affine import ChannelAffine
+
+
+def freeze_batch_norm(model: keras.Model) -> None:
+    """Makes the batch normalizations of a quantized model compute at training as at inference.
+
+    Their moving statistics, factors and offsets stay as they are, as after `trainable = False` of a
+    `keras.layers.BatchNormalization`. Saved models keep this. Call `compile` again after it.
+
+    Args:
+        model: What `quantize_model` or `clone_model` returned, or a model with it inside.
+
+    Raises:
+        NotQuantizedError: If the model has no such batch normalization.
+    """
+    _set_trainable(model, False)
+
+
+def unfreeze_batch_norm(model: keras.Model) -> None:
+    """Lets the batch normalizations of a quantized model train again, see `freeze_batch_norm`.
+
+    Those of layers whose `trainable` is False stay frozen. Call `compile` again after it.
+
+    Args:
+        model: As for `freeze_batch_norm`.
+
+    Raises:
+        NotQuantizedError: If the model has no such batch normalization.
+    """
+    _set_trainable(model, True)
+
+
+def _set_trainable(model: keras.Model, value: bool) -> None:
+    found = list(_batch_norms(model))
+    if not found:
+        raise NotQuantizedError(
+            "The model has no batch normalization of a quantized or cloned layer.",
+            layer=getattr(model, "name", None),
+            received=f"a {type(model).__name__}",
+            fix="Pass what `keras_qat.quantize_model` or `keras_qat.clone_model` returned; of a "
+            "plain Keras model set `trainable` of its `BatchNormalization` layers.",
+        )
+    for layer, norm in found:
+        norm.trainable = value and (norm is layer or layer.trainable)
+    model.train_function = None  # which was compiled for what is trained
+
+
+def _batch_norms(model: Any) -> Iterator[tuple[Any, Any]]:
+    for layer in getattr(model, "layers", ()):
+        yield from _batch_norms(layer)
+        if not isinstance(layer, QuantizedLayer):
+            continue
+        is_own = isinstance(layer, keras.layers.BatchNormalization)
+        norm = layer if is_own else getattr(layer, "batch_normalization", None)
+        if norm is not None and not isinstance(norm, ChannelAffine):
+            yield layer, norm
