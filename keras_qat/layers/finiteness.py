@@ -173,7 +173,7 @@ def _range_variables(layer: QuantizedLayer) -> Iterator[Any]:
 
 def _not_finite(values: Any) -> int:
     """How many values are NaN or infinite."""
-    return int((~np.isfinite(ops.convert_to_numpy(values))).sum())
+    return int(ops.sum(ops.cast(ops.logical_not(ops.isfinite(values)), "int32")))
 
 
 def _floats(layer: Any) -> list[Any]:
