@@ -91,7 +91,7 @@ def without_gradients() -> Iterator[None]:
     if keras.backend.backend() != "torch":
         yield
         return
-    import torch
+    import torch  # pyright: ignore[reportMissingImports] (an optional backend)
 
     with torch.no_grad():
         yield

@@ -36,7 +36,7 @@ def functions_of(tree):
 def blocks_in_double(tree):
     """The statements of `with float64()`, and the functions that they call, and so on."""
     functions = functions_of(SHARED) | functions_of(tree)
-    todo = [
+    todo: list[ast.AST] = [
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.With)

@@ -225,7 +225,7 @@ def test_wide_activation_range_names_channels_of_an_input_and_the_way_out():
     (found,) = wide(adapted(data), data)
     assert (found.layer, found.tensor) == ("features", "features_quantize")
     assert "channel 3" in found.message and found.message.endswith("2 channels, 0, 1.")
-    assert 'overrides={"norm": None}' in found.fix
+    assert 'overrides={"norm": None}' in str(found.fix)
 
 
 def test_wide_activation_range_leaves_channels_of_like_size():
@@ -238,7 +238,7 @@ def test_wide_activation_range_names_channels_of_an_output():
     kernel = np.random.default_rng(0).normal(size=(8, 6)) * [100, 100, 100, 100, 1, 1]
     model.layers[-1].kernel.assign(kernel)
     (found,) = wide(model, features([1] * 8))
-    assert found.layer == "both" and "separate outputs" in found.fix
+    assert found.layer == "both" and "separate outputs" in str(found.fix)
 
 
 @pytest.mark.parametrize("seed", range(6))

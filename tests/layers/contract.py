@@ -186,10 +186,8 @@ class Prepared:
         return layer_outputs(self.quantized, self.arrays, training=False)
 
 
-def quantized_with(
-    model: keras.Model, activations: str = "exact", **ranges: tuple[float, float]
-) -> Any:
-    """Quantizes a model with given ranges, by the names of its inputs and layers."""
+def quantized_with(model: keras.Model, activations: Any = "exact", **ranges: Any) -> Any:
+    """Quantizes a model with given ranges, pairs by the names of its inputs and layers."""
     quantized = keras_qat.quantize_model(model, activations=activations)
     for each in quantized.layers:
         if getattr(each, "observer", None) is not None:
