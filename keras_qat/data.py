@@ -204,7 +204,7 @@ def fixed_batch_size(model: TakesInputs) -> int | None:
         model: The model.
 
     Example:
-    >>> fixed_batch_size(keras.Sequential([keras.Input((4,), batch_size=3)]))
+    >>> fixed_batch_size(keras.Sequential([keras.Input((4,), batch_size=3), keras.layers.Dense(2)]))
     3
     """
     sizes = {tuple(tensor.shape[:1]) for tensor in model.inputs}

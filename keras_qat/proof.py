@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +37,9 @@ _FIX = (
 def check_ends(source: Graph, model: keras.Model) -> None:
     """Raises if the outputs of a rewritten model have other shapes or dtypes than the source's.
 
-    A floating type may have become float32, and a size that was not known may be known.
+    A floating type may have become float32, and so may an integer type: quantized integers stand
+    for real values. A size that was not known may be known. Keras infers the shape of some layers
+    wrongly, such as `Dense(activation="glu")`; what counts then is what the source computes.
 
     Args:
         source: The graph of the source model.
@@ -47,20 +50,41 @@ def check_ends(source: Graph, model: keras.Model) -> None:
     """
     wanted = [(source.shape(edge), source.dtype(edge)) for edge in source.output_edges]
     found = [(tuple(y.shape), str(y.dtype)) for y in model.outputs]
-    for name, (shape, dtype), (own, own_dtype) in zip(
-        source.output_names, wanted, found, strict=True
-    ):
-        fits = len(shape) == len(own) and all(
-            None in (a, b) or a == b for a, b in zip(shape, own, strict=True)
-        )
-        if not fits or not (dtype == own_dtype or _is_float(dtype) and _is_float(own_dtype)):
+    if not all(map(_fits, wanted, found)):
+        wanted = _computed_ends(source, model) or wanted
+    for name, end, own in zip(source.output_names, wanted, found, strict=True):
+        if not _fits(end, own):
             raise RewriteError(
                 "The rewritten model has another output than the model.",
                 layer=name,
-                received=f"{own_dtype} of shape {own}",
-                expected=f"{dtype} of shape {shape}",
+                received=f"{own[1]} of shape {own[0]}",
+                expected=f"{end[1]} of shape {end[0]}",
                 fix=_FIX,
             )
+
+
+def _fits(wanted: tuple[Any, str], found: tuple[Any, str]) -> bool:
+    """Whether an output has the shape, and the type or float32 in its place."""
+    shapes, (dtype, own) = (wanted[0], found[0]), (wanted[1], found[1])
+    is_like = len(shapes[0]) == len(shapes[1]) and all(
+        None in sizes or sizes[0] == sizes[1] for sizes in zip(*shapes, strict=True)
+    )
+    return is_like and (dtype == own or _is_float(own))
+
+
+def _computed_ends(source: Graph, model: keras.Model) -> list[tuple[Any, str]] | None:
+    """The shapes and dtypes that a source model computes; None if it cannot be run."""
+    samples = _samples(source, read_model(model), model, None)
+    with keras.StatelessScope(), without_gradients():
+        try:
+            tensors = _run(source, samples)
+        except Exception:  # whatever a model raises on values that were made up
+            return None
+    ends = [(edge, tensors[edge]) for edge in source.output_edges]
+    return [
+        ((source.shape(edge)[:1] + tuple(x.shape)[1:]), keras.backend.standardize_dtype(x.dtype))
+        for edge, x in ends
+    ]
 
 
 def check_values(
@@ -191,6 +215,9 @@ def _called(node: Node, tensors: dict[Edge, Any]) -> Any:
         return leaf.value if isinstance(leaf, Parameter) else leaf
 
     args, kwargs = tree.map_structure(argument, node.arguments)
+    # `predict` does so too, whatever a layer was called with: random images have `training=True`.
+    if "training" in inspect.signature(node.head.call).parameters:
+        kwargs = {**kwargs, "training": False}
     return node.head(*args, **kwargs)
 
 

@@ -64,6 +64,7 @@ def belongings(tmp_path_factory):
     model, qat = network(), quantized_network()
     model.save(folder / "model.keras")
     model.save(folder / "mobilenet_of_2019.h5")
+    model.save(folder / "driving.h5")
     model.save(folder / "weights.h5")
     keras_qat.export_litert(qat, folder / "model.tflite")
     data = images(64), labels(64)

@@ -15,7 +15,7 @@ refuse(
     ),
     reason="Recurrent layers are not supported yet, in integers or in float.",
     fix="Use `Conv1D` or attention over the steps, or quantize the rest of the model without the "
-    "layer.",
+    "layer. docs/supported.md lists what is supported.",
 )
 refuse(
     layer_of(keras.layers.Masking),
