@@ -52,6 +52,7 @@ BENCHMARKS = (
     Benchmark("activation_forms", by_itself="writes docs/performance.md"),
     Benchmark("normalization_forms"),
     Benchmark("slow_operators"),
+    Benchmark("ranges", ("--seeds", "2")),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
 

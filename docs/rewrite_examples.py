@@ -52,6 +52,13 @@ def _attention() -> keras.Model:
     )
 
 
+def _shared_activation() -> keras.Model:
+    image = keras.Input(IMAGE, name="image")
+    x = layers.Conv2D(4, 3, name="conv")(image)
+    branches = [layers.Conv2D(4, 1, name=f"branch_{i}")(layers.ReLU()(x)) for i in range(2)]
+    return keras.Model(image, branches)
+
+
 def _two(function: Callable[..., Any], shape: tuple[int, ...] = (4,)) -> keras.Model:
     a, b = keras.Input(shape, name="a"), keras.Input(shape, name="b")
     return keras.Model([a, b], function(a, b))
@@ -93,6 +100,7 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "recognize_functions": lambda: chain(
         layers.Conv2D(4, 3, name="conv"), lambda x: x * ops.relu6(x + 3) / 6
     ),
+    "merge_equal_operations": _shared_activation,
     "decompose_activations": lambda: chain(layers.Conv2D(4, 3, activation="swish", name="conv")),
     "write_compositions": lambda: chain(lambda x: ops.var(x, axis=(1, 2))),
     "split_outputs": lambda: chain(_halves, shape=(6,), name="x"),

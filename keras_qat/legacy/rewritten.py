@@ -14,7 +14,13 @@ from keras_qat.legacy.matching import Pair, naming, owner
 
 # Rewrites that leave the values of weights as they are, and the layers that have them their names.
 _PRESERVING = ("fold_affines_forward", "fold_batch_norms", "fold_padding", "fuse_activations")
-_PRESERVING += ("inline_models", "move_normalized_axes", "move_reshapes", "open_drop_ins")
+_PRESERVING += (
+    "inline_models",
+    "merge_equal_operations",
+    "move_normalized_axes",
+    "move_reshapes",
+    "open_drop_ins",
+)
 _PRESERVING += ("pool_whole_images",)
 _PRESERVING += ("remove_identities", "split_activations", "split_merges", "split_outputs")
 _PRESERVING += ("split_regularizers", "split_separables")

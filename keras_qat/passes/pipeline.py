@@ -16,6 +16,7 @@ from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.merge_equal_operations import merge_equal_operations
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.move_reshapes import move_reshapes
 from keras_qat.passes.open_drop_ins import open_drop_ins
@@ -51,6 +52,7 @@ PIPELINE: tuple[Pass, ...] = (
     move_normalized_axes,
     remove_identities,
     recognize_functions,
+    merge_equal_operations,
     decompose_activations,
     write_compositions,
     split_outputs,

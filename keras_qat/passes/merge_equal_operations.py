@@ -1,0 +1,61 @@
+"""Merges equal activations and poolings of one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import keras
+
+from keras_qat.graph import Edge, Graph, Node, layer_of
+from keras_qat.layers.activation_names import FUSED, activation_name
+from keras_qat.layers.functions import function_of
+
+_POOLING = layer_of(
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+)
+
+
+def merge_equal_operations(graph: Graph) -> Graph:
+    """Computes an activation or a pooling once where several layers apply it to the same tensor.
+
+    Matches: element-wise functions and poolings of one tensor, with the same arguments and input
+    as one before. An output of the model keeps an operator of its own.
+    Builds: nothing; consumers take the first one instead.
+    Why: the separable convolutions of NASNet each begin with a ReLU of their shared input. Each is
+    an operator and a tensor, and all of them keep the ReLU from the layer before.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        A graph without the others.
+    """
+    first: dict[Hashable, Edge] = {}
+    mapping: dict[Edge, Edge] = {}
+    kept = []
+    for node in graph.nodes.values():
+        key, edge = _key(node, mapping), Edge(node.name)
+        if key in first and edge not in graph.output_edges:
+            mapping[edge] = first[key]
+        else:
+            kept.append(node)
+            if key is not None:
+                first.setdefault(key, edge)
+    return graph.replace(kept, mapping) if mapping else graph
+
+
+def _key(node: Node, mapping: Mapping[Edge, Edge]) -> Hashable:
+    """The arguments of a function or pooling and its input; None for other nodes."""
+    if node.is_input or len(node.operations) != 1 or len(node.inputs) != 1:
+        return None
+    source = mapping.get(node.inputs[0], node.inputs[0])
+    if FUSED(node.head):
+        return activation_name(node.head), source
+    if _POOLING(node.head):
+        config = {key: value for key, value in node.head.get_config().items() if key != "name"}
+        return type(node.head), repr(config), source
+    function = function_of(node.head)
+    return None if function is None else (function.name, tuple(function.options), source)
