@@ -32,7 +32,7 @@ WARNINGS = {
     "range-drift": "Training holds calibrated ranges: values outside are clipped, and a range that "
     "is too wide wastes steps.",
     "runtimes-differ": "What Keras computes is what LiteRT's reference kernels compute; of these "
-    "operators 1 % of the elements or more are rounded otherwise by its default kernels.",
+    "operators 2 % of the elements or more are rounded otherwise by its default kernels.",
 }
 
 

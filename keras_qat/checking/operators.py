@@ -173,7 +173,7 @@ _BOTH = "`verify` reports both runtimes; on microcontrollers it is the reference
 
 
 def differing_runtimes(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds operators whose elements differ by 1 % or more between LiteRT's two sets of kernels.
+    """Finds operators whose elements differ by 2 % or more between LiteRT's two sets of kernels.
 
     Each operator by itself, as docs/runtimes.md has it; those that differ less often are in every
     model, and seldom change a result.
@@ -192,6 +192,12 @@ def differing_runtimes(linked: LinkedModel) -> Iterator[Finding]:
     kinds: tuple[tuple[Callable[[Node], bool], str, str, str], ...] = (
         (_is_a(Averaging), "MEAN", "20 % of the elements, by one step", _BOTH),
         (_is_a(Requantize), "QUANTIZE", "9 % of the elements, by one step", _BOTH),
+        (
+            lambda node: isinstance(node.head, QLeakyReLU) and node.head.operator == "LEAKY_RELU",
+            "LEAKY_RELU",
+            "17 % of the elements, by one step",
+            'PRELU, whose kernels agree, takes many times as long: activations="lookup" writes it.',
+        ),
         (
             lambda node: is_resized(node, True),
             "RESIZE_BILINEAR by a factor of 2 or 4",
