@@ -145,9 +145,10 @@ def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
     for node in linked.graph.nodes.values():
         if isinstance(node.head, UnfusedBatchNormalization):
             unfused.append(node)
-        elif isinstance(node.head, QBatchNormalization):
-            if not isinstance(node.head.batch_normalization, ChannelAffine):
-                alone.append(node)
+        elif isinstance(node.head, QBatchNormalization) and not isinstance(
+            node.head.batch_normalization, ChannelAffine
+        ):
+            alone.append(node)
     yield from _grouped(
         "unfolded-batch-norm",
         alone,

@@ -120,9 +120,10 @@ def _makers(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:
     for edge in group.edges:
         head: Any = graph.nodes[edge.node].head
         is_made = isinstance(head, QuantizedLayer) and head.scheme is not None
-        if is_made and head is not node.head:
-            if head.fixed_parameters is not None or _has_range(head):
-                found.setdefault(id(head), edge.node)
+        if not is_made or head is node.head:
+            continue
+        if head.fixed_parameters is not None or _has_range(head):
+            found.setdefault(id(head), edge.node)
     return tuple(found.values())
 
 

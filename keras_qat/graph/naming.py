@@ -9,6 +9,7 @@ import keras
 from keras import tree
 
 from keras_qat.graph.graph import unique_name
+from keras_qat.graph.keras_internals import producer_of
 
 
 def name_operations(results: Any, known: Iterable[Any], name: str, taken: set[str]) -> None:
@@ -38,12 +39,13 @@ def _operations_behind(tensors: list[Any], ends: set[int]) -> Iterator[Any]:
     waiting, seen = list(tensors), set()
     while waiting:
         tensor = waiting.pop(0)
-        if not isinstance(tensor, keras.KerasTensor) or id(tensor) in ends:
+        if id(tensor) in ends:
             continue
-        history = getattr(tensor, "_keras_history", None)
-        if history is None or id(history.operation) in seen:
+        producer = producer_of(tensor)
+        if producer is None or id(producer[0]) in seen:
             continue
-        seen.add(id(history.operation))
-        if not isinstance(history.operation, keras.layers.Layer):
-            yield history.operation
-            waiting += history.operation._inbound_nodes[history.node_index].input_tensors
+        operation, call = producer
+        seen.add(id(operation))
+        if not isinstance(operation, keras.layers.Layer):
+            yield operation
+            waiting += call.input_tensors

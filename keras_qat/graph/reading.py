@@ -1,4 +1,4 @@
-"""Reading a Keras model into a `Graph`. With `building`, all that knows Keras's internals."""
+"""Reads a Keras model into a `Graph`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from keras import tree
 
 from keras_qat.errors import InvalidModelError
 from keras_qat.graph.graph import Edge, Graph, Node, flatten_edges, unique_name
+from keras_qat.graph.keras_internals import (
+    calls_of,
+    functional_of,
+    inputs_of,
+    is_functional,
+    layers_of,
+    outputs_of,
+)
 
 
 def read_model(model: keras.Model) -> Graph:
@@ -38,7 +46,7 @@ def read_function(functional: Any, name: str) -> Graph:
     """Reads a `keras.Function` or functional model, see `read_model`."""
     edges: dict[int, Edge] = {}
     nodes: dict[str, Node] = {}
-    calls = list(_calls(functional))
+    calls = list(calls_of(functional))
     # A further call of a shared layer must not take the name of another layer.
     reserved = {call.operation.name for call in calls}
     for call in calls:
@@ -49,14 +57,14 @@ def read_function(functional: Any, name: str) -> Graph:
     def to_edge(tensor):
         return edges[id(tensor)]
 
-    outputs = tree.map_structure(to_edge, functional._outputs_struct)
+    outputs = tree.map_structure(to_edge, outputs_of(functional))
     made = flatten_edges(outputs)
     return Graph(
         name=name,
         nodes=nodes,
         inputs=tuple(to_edge(tensor).node for tensor in functional.inputs),
         outputs=outputs,
-        input_structure=tree.map_structure(to_edge, functional._inputs_struct),
+        input_structure=tree.map_structure(to_edge, inputs_of(functional)),
         output_names=tuple(getattr(functional, "output_names", None) or map(str, made)),
     ).check()
 
@@ -73,24 +81,20 @@ def tensors_by_edge(model: keras.Model) -> dict[Edge, Any]:
     names = iter(read_model(model).nodes)
     return {
         Edge(name, i): tensor
-        for name, call in zip(names, _calls(_functional(model)), strict=True)
+        for name, call in zip(names, calls_of(_functional(model)), strict=True)
         for i, tensor in enumerate(call.output_tensors)
     }
 
 
 def is_model(operation: Any) -> bool:
     """Whether an operation is a nested model that can be read."""
-    return isinstance(operation, keras.Sequential) or _is_functional(operation)
+    return isinstance(operation, keras.Sequential) or is_functional(operation)
 
 
 def inner_layers(operation: Any) -> int:
     """Returns the number of layers that an operation consists of, itself included."""
     is_layer = isinstance(operation, keras.layers.Layer)
-    return len(list(operation._flatten_layers())) if is_layer else 1
-
-
-def _is_functional(model: Any) -> bool:
-    return isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
+    return len(layers_of(operation)) if is_layer else 1
 
 
 def _functional(model: keras.Model) -> Any:
@@ -102,14 +106,15 @@ def _functional(model: keras.Model) -> Any:
             fix="Pass a functional or sequential Keras 3 model.",
         )
     if isinstance(model, keras.Sequential):
-        if not model.built or model._functional is None:
+        functional = functional_of(model)
+        if not model.built or functional is None:
             raise InvalidModelError(
                 "The model is not built: its weights do not exist yet.",
                 layer=model.name,
                 fix="Add a `keras.Input` as the first layer, or call `model.build(input_shape)`.",
             )
-        return model._functional
-    if not _is_functional(model):
+        return functional
+    if not is_functional(model):
         raise InvalidModelError(
             "The model is subclassed, so that it has no graph of layers to read.",
             layer=model.name,
@@ -119,12 +124,6 @@ def _functional(model: keras.Model) -> Any:
             "`keras.Model(x, model(x))` with `x = keras.Input(shape)`.",
         )
     return model
-
-
-def _calls(functional: Any):
-    """Yields Keras's own nodes, producers first."""
-    for depth in sorted(functional._nodes_by_depth, reverse=True):
-        yield from functional._nodes_by_depth[depth]
 
 
 def _read_call(

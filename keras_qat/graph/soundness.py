@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.graph.graph import Edge, Graph
+from keras_qat.graph.keras_internals import layers_of
 from keras_qat.graph.reading import is_model, read_model
 
 
@@ -26,7 +27,7 @@ def check_float(graph: Graph) -> None:
 
 def quantization_errors(model: Any) -> Iterator[UnsupportedLayerError]:
     """Yields an error for each layer that `keras.Model.quantize` gave integer weights."""
-    for layer in model._flatten_layers(include_self=False):
+    for layer in layers_of(model, include_self=False):
         mode = getattr(layer, "quantization_mode", None)
         if mode is not None:
             yield UnsupportedLayerError(

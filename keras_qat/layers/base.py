@@ -328,5 +328,5 @@ def real_values(centered: Centered):
     x = centered.values * centered.grid.scale
     # Spares the next layer a division; JAX's tensors take no attributes and are divided again.
     with contextlib.suppress(AttributeError):
-        x._keras_qat_centered = centered
+        x._keras_qat_centered = centered  # noqa: SLF001
     return x

@@ -51,9 +51,9 @@ class Block(DropIn):
         signature = inspect.signature(super().__init__)
         if self.keras_class is not None:
             signature = inspect.signature(self.keras_class)
-        if batch_norm and "use_bias" in signature.parameters:
-            if "use_bias" not in signature.bind_partial(*args, **kwargs).arguments:
-                kwargs["use_bias"] = False
+        given = signature.bind_partial(*args, **kwargs).arguments
+        if batch_norm and "use_bias" in signature.parameters and "use_bias" not in given:
+            kwargs["use_bias"] = False
         super().__init__(*args, **kwargs)
         self.batch_norm = batch_norm
         self.activation_name = activation_name

@@ -74,5 +74,6 @@ class _WideEnough:
         source = links.inputs[0]
         if source is None or source is links.output:
             return largest
-        steps = self._layer._scheme().activation_high - self._layer._scheme().activation_low
+        scheme: Any = self._layer.scheme
+        steps = scheme.activation_high - scheme.activation_low
         return ops.maximum(largest, source.grid().scale * np.float32(steps / _SCALE_RATIO))

@@ -37,7 +37,7 @@ class TrainingOnly(MovesValues):
     def load_own_variables(self, store):
         """Loads the state of the random numbers, if the file has it."""
         for name, state in self._random_states():
-            if name in store.keys():
+            if name in set(store.keys()):  # the store of a file has no `in` of its own
                 state.assign(store[name])
 
     def _random_states(self) -> Iterator[tuple[str, keras.Variable]]:

@@ -9,6 +9,7 @@ import keras
 from keras import tree
 
 from keras_qat.errors import InvalidFileError
+from keras_qat.graph.keras_internals import mask_of
 from keras_qat.graph.naming import name_operations
 from keras_qat.legacy.budget import check_sizes
 from keras_qat.legacy.calls import Output, map_outputs, read_call, read_output
@@ -20,7 +21,7 @@ from keras_qat.legacy.layers import (
     is_model,
     make_function,
 )
-from keras_qat.legacy.masks import Masks, mask_of, warn_of_lost_mask
+from keras_qat.legacy.masks import Masks, warn_of_lost_mask
 from keras_qat.legacy.migrations import RECURRENT, clean_name
 from keras_qat.legacy.source import Source
 

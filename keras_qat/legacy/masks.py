@@ -11,6 +11,7 @@ import keras
 from keras import ops, tree
 
 from keras_qat.errors import InvalidFileWarning
+from keras_qat.graph.keras_internals import layers_of, mask_of, set_mask
 
 _MERGES = (
     keras.layers.Add,
@@ -100,7 +101,7 @@ class Masks:
 
     def _hide(self, result: Any, mask: Any) -> None:
         if mask is not None:
-            result._keras_mask = mask
+            set_mask(result, mask)
             self._hidden[id(result)] = result
 
     def _any(self, tensors: list[Any], marked: dict[int, Any]) -> bool:
@@ -131,11 +132,6 @@ def warn_of_lost_mask(name: str) -> None:
         InvalidFileWarning,
         stacklevel=2,
     )
-
-
-def mask_of(tensor: Any) -> Any:
-    """Returns the mask of a symbolic tensor, or None."""
-    return getattr(tensor, "_keras_mask", None)
 
 
 def _is_tensor(value: Any) -> bool:
@@ -171,5 +167,5 @@ def _makes_masks(layer: Any) -> bool:
     """Whether a layer is a model that makes masks inside."""
     return isinstance(layer, keras.Model) and any(
         isinstance(each, keras.layers.Masking) or getattr(each, "mask_zero", False)
-        for each in layer._flatten_layers(include_self=False)
+        for each in layers_of(layer, include_self=False)
     )

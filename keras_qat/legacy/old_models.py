@@ -76,9 +76,9 @@ def assign_whole_model(model: keras.Model, layers: list[SavedLayer]) -> None:
 
 def _of_keras_1(values: Any, shape: tuple[int, ...], name: str, layer: str) -> Any:
     """The kernel of a Keras 1 `Convolution1D` has an axis more."""
-    if name.endswith("_W") and values.ndim == 4 and values.shape[1] == 1:
-        if values[:, 0].shape == shape:
-            return values[:, 0]
+    has_axis_more = name.endswith("_W") and values.ndim == 4 and values.shape[1] == 1
+    if has_axis_more and values[:, 0].shape == shape:
+        return values[:, 0]
     raise InvalidFileError(
         "A weight has another shape than its layer.",
         layer=layer,

@@ -46,7 +46,8 @@ def check_constant(tensor: Record, data: memoryview, where: str) -> None:
     """
     dtype = element_type(tensor["type"])
     if dtype == "string":
-        return _check_strings(np.frombuffer(data, np.uint8), where)
+        _check_strings(np.frombuffer(data, np.uint8), where)
+        return
     shape = () if tensor["shape"] is None else tensor["shape"].tolist()
     if tensor["sparsity"] is not None:
         shape = (_sparse_elements(tensor["sparsity"], list(shape), f"{where}.sparsity"),)

@@ -100,7 +100,7 @@ def _matmul(head: Any, a: int, b: int) -> Contraction | None:
     # A single matrix multiplies all; so does a vector, whose axis is then dropped.
     left, right = ("", "j") if a == 1 else (lead if a > 2 else "", "ij")
     other, last = ("", "j") if b == 1 else (lead if b > 2 else "", "jk")
-    if 2 < min(a, b) and a != b:
+    if min(a, b) > 2 and a != b:
         return None
     return Contraction(left + right, other + last, lead + right[:-1] + last[1:])
 

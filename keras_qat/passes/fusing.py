@@ -54,9 +54,11 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
         if len(behind) != 1 or edge in outputs or node.is_input:
             continue
         follower = behind[0]
-        if len(follower.operations) == len(follower.inputs) == 1 and is_follower(follower.head):
-            if find_slice(node.operations + follower.operations) is not None:
-                pairs[node.name] = follower
+        if not len(follower.operations) == len(follower.inputs) == 1:
+            continue
+        chain = node.operations + follower.operations
+        if is_follower(follower.head) and find_slice(chain) is not None:
+            pairs[node.name] = follower
     return pairs
 
 

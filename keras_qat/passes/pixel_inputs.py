@@ -62,5 +62,5 @@ def _scales_pixels(affine: Affine | None, is_image: bool) -> bool:
     is_unit = (np.isclose(black, 0, atol=0.01) | np.isclose(black, -1, atol=0.01)) & np.isclose(
         white, 1, atol=0.01
     )
-    is_normal = (-_LARGEST < black) & (black <= 0) & (0.5 < white) & (white < _LARGEST)
+    is_normal = (black > -_LARGEST) & (black <= 0) & (white > 0.5) & (white < _LARGEST)
     return bool(np.all(is_unit)) or (is_image and bool(np.all(is_normal)))

@@ -181,9 +181,9 @@ def _movable(
         if id(follower.head) in asked_for:
             continue
         chain = _chain(graph, chains, source) + follower.operations
-        if len(follower.inputs) == 1 and (BATCH_NORM(follower.head) or FUSED(follower.head)):
-            if find_slice(chain) is not None:
-                found[border.name] = follower
+        is_fused = BATCH_NORM(follower.head) or FUSED(follower.head)
+        if len(follower.inputs) == 1 and is_fused and find_slice(chain) is not None:
+            found[border.name] = follower
     calls = collections.Counter(id(node.head) for node in graph.nodes.values())
     moves = collections.Counter(id(follower.head) for follower in found.values())
     # A layer that is called elsewhere too has one scheme for all calls.

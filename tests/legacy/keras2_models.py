@@ -33,8 +33,7 @@ def dense():
 
 @model
 def deferred_sequential():
-    built = keras.Sequential([L.Conv2D(3, 3, input_shape=(6, 6, 2)), L.Flatten(), L.Dense(2)])
-    return built
+    return keras.Sequential([L.Conv2D(3, 3, input_shape=(6, 6, 2)), L.Flatten(), L.Dense(2)])
 
 
 @model

@@ -81,18 +81,24 @@ def change_zip(content, generator):
     return buffer.getvalue()
 
 
-def change_json(text, generator):
-    """Puts something odd in the place of a value, or takes it away, or twice."""
-    try:
-        root = json.loads(text)
-    except ValueError:  # changed to no JSON before
-        return text
+def places_of(root):
+    """Lists each value in JSON, with what holds it and under which key."""
     places = [(None, None, root)]
     for _, _, value in places:  # grows while it is read
         if isinstance(value, dict):
             places += [(value, key, inner) for key, inner in value.items()]
         elif isinstance(value, list):
             places += [(value, i, inner) for i, inner in enumerate(value)]
+    return places
+
+
+def change_json(text, generator):
+    """Puts something odd in the place of a value, or takes it away, or twice."""
+    try:
+        root = json.loads(text)
+    except ValueError:  # changed to no JSON before
+        return text
+    places = places_of(root)
     owner, key, value = places[generator.integers(len(places))]
     if owner is None:
         return json.dumps(ODD[generator.integers(len(ODD))]).encode()

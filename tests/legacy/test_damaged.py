@@ -59,10 +59,10 @@ class Worker:
     def __init__(self, folder, first, last):
         command = [sys.executable, str(WORKER), str(folder), str(first), str(last)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self.log = open(folder / "log", "ab")
-        self.process: Any = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
+        with open(folder / "log", "ab") as log:
+            self.process: Any = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         self.hangs = False
 
     def __enter__(self):
@@ -92,7 +92,6 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        self.log.close()
 
 
 def check(folder, count):

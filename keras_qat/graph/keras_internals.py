@@ -1,0 +1,65 @@
+"""Keras's private attributes: the only file that reads or writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+def is_functional(model: Any) -> bool:
+    """Returns whether Keras keeps the calls of a model's layers, as it does in functional ones."""
+    return isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
+
+
+def functional_of(model: keras.Sequential) -> Any:
+    """Returns the functional model that a `keras.Sequential` builds; None before it is built."""
+    return model._functional
+
+
+def calls_of(functional: Any) -> Iterator[Any]:
+    """Yields Keras's own nodes of a functional model or function, producers first."""
+    for depth in sorted(functional._nodes_by_depth, reverse=True):
+        yield from functional._nodes_by_depth[depth]
+
+
+def inputs_of(functional: Any) -> Any:
+    """Returns the input tensors of a functional model or function in their structure."""
+    return functional._inputs_struct
+
+
+def outputs_of(functional: Any) -> Any:
+    """Returns the output tensors of a functional model or function in their structure."""
+    return functional._outputs_struct
+
+
+def layers_of(layer: Any, *, include_self: bool = True) -> list[Any]:
+    """Returns the layers in a layer, those of layers inside it too."""
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def producer_of(tensor: Any) -> tuple[Any, Any] | None:
+    """Returns the operation that made a symbolic tensor, and Keras's node of the call.
+
+    Args:
+        tensor: Anything.
+
+    Returns:
+        The operation and its node; None for anything but a `KerasTensor` that was computed.
+    """
+    history = getattr(tensor, "_keras_history", None)
+    if history is None or not isinstance(tensor, keras.KerasTensor):
+        return None
+    operation = history.operation
+    return operation, operation._inbound_nodes[history.node_index]
+
+
+def mask_of(tensor: Any) -> Any:
+    """Returns the mask that Keras attached to a tensor; None if there is none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Attaches a mask to a tensor, as Keras does."""
+    tensor._keras_mask = mask
