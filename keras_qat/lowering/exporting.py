@@ -23,6 +23,7 @@ from keras_qat.layers.quantized_model import missing_ranges
 from keras_qat.layers.wrapped import quantized_model_in
 from keras_qat.litert import Model, Tensor, write
 from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
+from keras_qat.litert.scheduling import schedule
 from keras_qat.lowering.batch_size import check_batch_size
 from keras_qat.lowering.builder import Builder
 from keras_qat.lowering.end_types import EndTypes, end_types
@@ -55,7 +56,8 @@ def export_litert(
     with a DEQUANTIZE or a QUANTIZE exactly where a tensor passes from the one kind to the other.
 
     The file has one signature, `serving_default`, tensors named after the Keras layers, a
-    dynamic batch size unless `batch_size` is given, and 16-byte aligned weights. The same model
+    dynamic batch size unless `batch_size` is given, and 16-byte aligned weights. Where the model
+    branches, its operators have the order that needs the least memory for tensors. The same model
     gives the same bytes. It is written to a temporary file first, so that a failure leaves nothing
     behind.
 
@@ -180,7 +182,7 @@ def lower_model(
     if lacking:  # only now are the operators known that the error names
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
     _check_softmax(lowered)
-    return lowered if batch_size is None else fix_batch(lowered, int(batch_size))
+    return schedule(lowered if batch_size is None else fix_batch(lowered, int(batch_size)))
 
 
 def _check_softmax(lowered: Model) -> None:
