@@ -23,6 +23,7 @@ from keras_qat.litert.element_types import dense_bytes, element_type
 from keras_qat.litert.options import ENUM_FIELDS
 from keras_qat.litert.remarks import remarks
 from keras_qat.litert.schema_enums import name_of
+from keras_qat.litert.schema_tables import snake_case
 
 
 def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
@@ -171,11 +172,7 @@ def _option(name: str, value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def _snake_case(name: str) -> str:
-    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
-
-
-ENUMS = {_snake_case(name): enum for name, enum in ENUM_FIELDS.items()}
+ENUMS = {snake_case(name): enum for name, enum in ENUM_FIELDS.items()}
 
 
 def _signature(table: Record) -> SignatureReport:

@@ -11,10 +11,9 @@ from keras_qat.litert.consistency import builtin_number, check_consistency
 from keras_qat.litert.constants import buffer_data
 from keras_qat.litert.flatbuffer import Damage, Record, decode
 from keras_qat.litert.schema_enums import name_of, names
-from keras_qat.litert.schema_tables import tables
+from keras_qat.litert.schema_tables import UNIONS, tables
 from keras_qat.litert.writer import FILE_IDENTIFIER
 
-UNIONS = ("BuiltinOptions", "BuiltinOptions2", "QuantizationDetails", "SparseIndexVector")
 CUSTOM = "CUSTOM"
 
 
