@@ -66,7 +66,7 @@ class QSoftmax(Elementwise):
     def lower(self, builder, *inputs):
         """Adds one SOFTMAX."""
         return builder.operator(
-            "SOFTMAX", inputs, version=2, options_type="SoftmaxOptions", options={"beta": 1.0}
+            "SOFTMAX", inputs, options_type="SoftmaxOptions", options={"beta": 1.0}
         )
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
@@ -119,7 +119,7 @@ class QReLU(Elementwise):
 
     def lower(self, builder, *inputs):
         """Adds one RELU or RELU6."""
-        return builder.operator(self.activation.upper(), inputs, version=2)
+        return builder.operator(self.activation.upper(), inputs)
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

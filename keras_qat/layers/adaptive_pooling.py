@@ -226,14 +226,12 @@ def _select(builder, parts, positions, axis: int, output: dict):
             parts,
             part=f"{name}_joined_{axis}",
             shape=resized(sum(part.shape[axis] for part in parts)),
-            version=2,
             options_type="ConcatenationOptions",
             options={"axis": axis},
         )
     return builder.operator(
         "GATHER",
         (x, builder.constant(f"positions_{axis}", positions)),
-        version=2,
         options_type="GatherOptions",
         options={"axis": axis},
         **{**output, "shape": resized(len(positions))},

@@ -103,7 +103,6 @@ class QBatchNormalization(WeightedLayer):
             ),
             part=None if len(shape) == 4 else "scaled",
             shape=x.shape,
-            version=3,
             options_type="DepthwiseConv2DOptions",
             options={
                 "padding": "VALID",

@@ -68,7 +68,6 @@ class QConcatenate(_Joins, keras.layers.Concatenate):
         return builder.operator(
             "CONCATENATION",
             inputs,
-            version=2,
             options_type="ConcatenationOptions",
             options={"axis": self._position(len(builder.output_shape))},
         )
@@ -112,7 +111,6 @@ class QStack(_Joins):
         return builder.operator(
             "PACK",
             inputs,
-            version=2,
             options_type="PackOptions",
             options={
                 "axis": self._position(len(builder.output_shape)),

@@ -107,7 +107,6 @@ class Convolution(WindowedLayer):
         return builder.operator(
             "CONV_2D",
             (x, weights, builder.bias(bias, x, grid)),
-            version=3,
             options_type="Conv2DOptions",
             options={**self.window_options(), **self.dilation_options()},
             **output,
@@ -147,7 +146,6 @@ class DepthwiseConvolution(WindowedLayer):
         return builder.operator(
             "DEPTHWISE_CONV_2D",
             (x, builder.weights(kernel, grid, axis=3), builder.bias(bias, x, grid)),
-            version=3,
             options_type="DepthwiseConv2DOptions",
             options={
                 **self.window_options(),

@@ -12,7 +12,6 @@ from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.registry import register
 from keras_qat.layers.requantize import requantize_dense
 from keras_qat.layers.weighted import IntegerWeights, WeightedLayer
-from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid
 
 
@@ -62,21 +61,9 @@ class QDense(WeightedLayer, keras.layers.Dense):
                 builder.weights(kernel.T, grid, axis=0),
                 builder.bias(bias, inputs[0], grid) if self.adds_bias else None,
             ),
-            version=self._version(grid, keeps_rank),
             options_type="FullyConnectedOptions",
             options={
                 "keepNumDims": keeps_rank,
                 "fusedActivationFunction": self.fused_code(),
             },
         )
-
-    def _version(self, grid: Quantization | None, keeps_rank: bool) -> int:
-        """The version for 8 bits.
-
-        Those below 12 may stand for one scale per tensor only. For that the version is the one of
-        `GetBuiltinOperatorVersion` in TensorFlow's
-        `compiler/mlir/lite/tools/versioning/op_version.cc`.
-        """
-        if grid is not None and grid.scale.size > 1:
-            return 12
-        return 5 if keeps_rank else 4 if self.scheme is None or self.scheme.is_signed else 1

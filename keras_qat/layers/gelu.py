@@ -51,9 +51,7 @@ class QGelu(OfFunction, OrLookup):
     def lower(self, builder, *inputs):
         """Adds one GELU."""
         options = {"approximate": self.approximate}
-        return builder.operator(
-            "GELU", inputs, version=2, options_type="GeluOptions", options=options
-        )
+        return builder.operator("GELU", inputs, options_type="GeluOptions", options=options)
 
     @classmethod
     def arguments_of(cls, node: Node) -> dict[str, Any]:

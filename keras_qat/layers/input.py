@@ -97,8 +97,7 @@ class QuantizeInput(RangeHolder):
         x = inputs[0]
         if x.dtype == self._scheme().dtype:
             return x
-        version = 1 if x.dtype == "float32" else 2
-        return builder.operator("QUANTIZE", inputs, version=version, options_type="QuantizeOptions")
+        return builder.operator("QUANTIZE", inputs, options_type="QuantizeOptions")
 
 
 @keras.saving.register_keras_serializable("keras_qat")

@@ -60,7 +60,6 @@ class IntegerOperators:
             shape=x.shape,
             quantization=quantization,
             dtype=dtype,
-            version=2,
             options_type="QuantizeOptions",
         )
 
@@ -77,7 +76,7 @@ class IntegerOperators:
             part: Name of the output, int32 `(rows, 1, 1)`.
         """
         options = {"adjX": False, "adjY": True}
-        shape, given = (*a.shape[:-1], 1), {"quantization": quantization, "version": 2}
+        shape, given = (*a.shape[:-1], 1), {"quantization": quantization}
         return self._add(
             "BATCH_MATMUL", (a, b), part, shape, "BatchMatMulOptions", options, **given
         )

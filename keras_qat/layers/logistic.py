@@ -55,7 +55,7 @@ class QSigmoid(OfFunction):
 
     def lower(self, builder, *inputs):
         """Adds one LOGISTIC."""
-        return builder.operator("LOGISTIC", inputs, version=2)
+        return builder.operator("LOGISTIC", inputs)
 
     @classmethod
     def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

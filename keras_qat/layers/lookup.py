@@ -88,7 +88,6 @@ class QLookup(Elementwise):
         return builder.operator(
             "GATHER",
             (builder.constant("table", entries, builder.output_quantization), index),
-            version=2,
             options_type="GatherOptions",
             options={"axis": 0},
         )

@@ -75,7 +75,7 @@ class QMatmul(QuantizedLayer):
         """Adds one BATCH_MATMUL."""
         options = {"adjX": False, "adjY": False, "asymmetricQuantizeInputs": False}
         return builder.operator(
-            "BATCH_MATMUL", inputs, version=2, options_type="BatchMatMulOptions", options=options
+            "BATCH_MATMUL", inputs, options_type="BatchMatMulOptions", options=options
         )
 
     @classmethod

@@ -147,7 +147,6 @@ class NormalizingOperators:
             shape=index.shape,
             quantization=_grid(self._scales.reciprocal, -_INT8),
             dtype="int8",
-            version=2,
             options_type="GatherOptions",
             options={"axis": 0},
         )
@@ -161,7 +160,6 @@ class NormalizingOperators:
             shape=a.shape,
             quantization=quantization,
             dtype=dtype,
-            version=2,
             options_type=f"{code.title()}Options",
         )
 
@@ -188,7 +186,6 @@ class NormalizingOperators:
             part=part,
             shape=[x.shape[axis] for axis in order],
             quantization=x.quantization,
-            version=2,
             options_type="TransposeOptions",
         )
 

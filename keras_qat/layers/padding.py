@@ -141,21 +141,17 @@ class QPad(MovesValues):
             return builder.operator(
                 "MIRROR_PAD",
                 (inputs[0], pads),
-                version=2,
                 options_type="MirrorPadOptions",
                 options={"mode": _MIRRORS[self.mode]},
             )
-        version = 4 if len(inputs[0].shape) > 4 else 2
         if not self.value:
-            return builder.operator(
-                "PAD", (inputs[0], pads), version=version, options_type="PadOptions"
-            )
+            return builder.operator("PAD", (inputs[0], pads), options_type="PadOptions")
         grid, value = self.output_grid(), np.array([self.value], "float32")
         if grid is not None:
             centered, zero_point = self._integer_value(grid), ops.convert_to_numpy(grid.zero_point)
             value = np.array([ops.convert_to_numpy(centered) + zero_point], self._scheme().dtype)
         operands = (inputs[0], pads, builder.constant("value", value, inputs[0].quantization))
-        return builder.operator("PADV2", operands, version=version, options_type="PadV2Options")
+        return builder.operator("PADV2", operands, options_type="PadV2Options")
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

@@ -45,4 +45,4 @@ class Requantize(QuantizedLayer):
 
     def lower(self, builder, *inputs):
         """Adds one QUANTIZE."""
-        return builder.operator("QUANTIZE", inputs, version=2)
+        return builder.operator("QUANTIZE", inputs)

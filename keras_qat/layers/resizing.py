@@ -135,7 +135,6 @@ class QResize(MovesValues):
         return builder.operator(
             code,
             (inputs[0], builder.constant("size", np.array(self.size, "int32"))),
-            version=3,
             options_type=options_type,
             options={"alignCorners": False, "halfPixelCenters": True},
         )

@@ -38,4 +38,4 @@ class QTanh(OfFunction, OrLookup):
 
     def lower(self, builder, *inputs):
         """Adds one TANH."""
-        return builder.operator("TANH", inputs, version=2)
+        return builder.operator("TANH", inputs)

@@ -9,7 +9,7 @@ from keras import ops
 from keras_qat.arithmetic import accumulate
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of, maybe
-from keras_qat.layers.activation_names import FUSED, function_name
+from keras_qat.layers.activation_names import FUSED
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.convolution import WindowedLayer
@@ -48,18 +48,15 @@ class TransposedConvolution(WindowedLayer):
     def add_operator(self, builder, x, **output):
         """Adds one TRANSPOSE_CONV; the kernel is stored as (out, height, width, in).
 
-        The operator may go without a bias. Versions: `GetBuiltinOperatorVersion` in TensorFlow's
-        `compiler/mlir/lite/tools/versioning/op_version.cc`.
+        The operator may go without a bias.
         """
         kernel, grid, bias = self.lower_weights()
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
         weights = builder.weights(np.moveaxis(kernel, -2, 0), grid, axis=0)
         shape = _output_shape(builder, x, image_shape(builder.output_shape))
-        is_linear = function_name(self.activation) == "linear"
         return builder.operator(
             "TRANSPOSE_CONV",
             (shape, weights, x, builder.bias(bias, x, grid) if self.adds_bias else None),
-            version=(3 if self.adds_bias else 2) if is_linear else 4,
             options_type="TransposeConvOptions",
             options=self.window_options(),
             **output,

@@ -15,10 +15,7 @@ from keras_qat.layers.registry import register
 from keras_qat.layers.reshaping import batch_moved
 from keras_qat.scheme import Scheme
 
-# By how many axes a tensor has. Source: `GetBuiltinOperatorVersion` in TFLite's
-# `tools/versioning/op_version.cc`; the kernel takes no more than eight.
-_VERSIONS = {5: 4, 6: 6, 7: 8, 8: 8}
-_MOST_AXES = max(_VERSIONS)
+_MOST_AXES = 8  # that the kernel takes
 
 
 @register(
@@ -68,7 +65,6 @@ class QTranspose(MovesValues):
         return builder.operator(
             "TRANSPOSE",
             (inputs[0], builder.constant("axes", np.array(self.axes, "int32"))),
-            version=_VERSIONS.get(len(self.axes), 2),
             options_type="TransposeOptions",
         )
 

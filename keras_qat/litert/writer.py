@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_qat.errors import ExportError, LiteRTFormatError
 from keras_qat.litert.buffers import AlignedBuffer, constant_bytes
+from keras_qat.litert.operator_versions import minimum_runtime_version
 from keras_qat.litert.options import enum_value, pack_options
-from keras_qat.litert.runtime_versions import minimum_runtime_version
 from keras_qat.litert.static_shapes import static_shape, unknown_sizes
 from keras_qat.litert.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.validation import model_tensors, validate
@@ -32,7 +32,7 @@ def to_bytes(model: Model) -> bytes:
 
     The same model gives the same bytes. Constant data is aligned to 16 bytes. The file states its
     `min_runtime_version` when that of every operator is known
-    (see `keras_qat.litert.runtime_versions`), and leaves it out otherwise.
+    (see `keras_qat.litert.operator_versions`), and leaves it out otherwise.
 
     Args:
         model: The model; it is checked first (see `keras_qat.litert.validation.validate`).

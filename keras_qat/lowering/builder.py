@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_qat.graph import Node
 from keras_qat.litert import Operator, Quantization, Tensor
-from keras_qat.litert.float_versions import float_version
+from keras_qat.litert.operator_versions import operator_version
 
 
 class Builder:
@@ -59,7 +59,6 @@ class Builder:
         shape: Sequence[int | None] | None = None,
         quantization: Quantization | None = None,
         dtype: str | None = None,
-        version: int = 1,
         options_type: str | None = None,
         options: dict | None = None,
     ) -> Tensor:
@@ -74,7 +73,6 @@ class Builder:
             dtype: Type of its output; that of the scheme, or float32 if the layer stays in float.
                 Another type has no quantization: such tensors are plain integers inside a layer
                 that is made of several operators.
-            version: Version of the operator for 8 bits; that for float32 follows from the rest.
             options_type: Name of its options in the schema.
             options: Their fields.
 
@@ -85,14 +83,31 @@ class Builder:
         dtype = dtype or self.dtype
         if dtype == self.dtype != "float32":
             quantization = quantization or self.output_quantization
-        if dtype == "float32":
-            version = float_version(code, [x.shape for x in inputs if x is not None], options or {})
         shape = self.output_shape if shape is None else tuple(shape)
         output = Tensor(name, shape, dtype, quantization)
-        self.operators.append(
-            Operator(code, tuple(inputs), (output,), version, options_type, options or {})
-        )
+        self.add(code, inputs, output, options_type, options)
         return output
+
+    def add(
+        self,
+        code: str,
+        inputs: Sequence[Tensor | None],
+        output: Tensor,
+        options_type: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Adds an operator that makes a given tensor, in the version that it needs.
+
+        Args:
+            code: Name of the operator.
+            inputs: Its inputs.
+            output: Its output.
+            options_type: Name of its options in the schema.
+            options: Their fields.
+        """
+        version = operator_version(code, inputs, options)
+        operator = Operator(code, tuple(inputs), (output,), version, options_type, options or {})
+        self.operators.append(operator)
 
     def reshape(self, x: Tensor, shape: Sequence[int | None], *, part: str | None = None) -> Tensor:
         """Adds a RESHAPE, which keeps the parameters; an unknown batch size stays unknown."""
@@ -141,10 +156,7 @@ class Builder:
             return x
         if x not in self._dequantized:
             outer = Tensor(f"{x.name}_float32", x.shape, "float32")
-            version = 2 if x.dtype == "int8" else 1
-            self.operators.append(
-                Operator("DEQUANTIZE", (x,), (outer,), version, "DequantizeOptions")
-            )
+            self.add("DEQUANTIZE", (x,), outer, "DequantizeOptions")
             self._dequantized[x] = outer
         return self._dequantized[x]
 

@@ -9,7 +9,7 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange
 from keras_qat.layers.input import RangeHolder
-from keras_qat.litert import Operator, Tensor
+from keras_qat.litert import Tensor
 from keras_qat.lowering.builder import Builder, quantization_of
 
 # Parameters of one type are those of another with the zero point as far from the lowest integer.
@@ -120,6 +120,5 @@ def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> 
     if dtype == "float32":
         return builder.dequantize(inner)
     outer = _boundary_tensor(f"{inner.name}_{dtype}", inner.shape, dtype, parameters)
-    version = 1 if inner.dtype == "float32" else 2
-    builder.operators.append(Operator("QUANTIZE", (inner,), (outer,), version, "QuantizeOptions"))
+    builder.add("QUANTIZE", (inner,), outer, "QuantizeOptions")
     return outer

@@ -1,0 +1,167 @@
+"""Versions of operators: against files of TensorFlow's converter, and its own tables."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from keras_qat.litert import Quantization, Tensor
+from keras_qat.litert.operator_versions import (
+    RUNTIME_VERSIONS,
+    minimum_runtime_version,
+    operator_version,
+)
+from keras_qat.litert.options import ENUM_FIELDS
+from keras_qat.litert.schema_enums import name_of
+from tests.litert import foreign
+
+# Ours and the converter's. Ours are those of the releases whose kernels came to take int8: per
+# channel in FULLY_CONNECTED, in LEAKY_RELU, and from int8 in QUANTIZE.
+INT8_DIFFERENCES = {"FULLY_CONNECTED": (12, 5), "LEAKY_RELU": (2, 1), "QUANTIZE": (2, 1)}
+
+
+@functools.cache
+def converted(kind):
+    """A file of the converter with many operators."""
+    import tensorflow as tf
+
+    def network(x):
+        rng = np.random.default_rng(0)
+
+        def weights(*shape):
+            return tf.constant(rng.normal(size=shape).astype("float32"))
+
+        y = tf.nn.relu(tf.nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME") + weights(4))
+        y = tf.nn.depthwise_conv2d(y, weights(3, 3, 4, 1), [1, 1, 1, 1], "SAME")
+        y = tf.nn.depthwise_conv2d(y, weights(3, 3, 4, 1), [1] * 4, "SAME", dilations=[2, 2])
+        up = tf.nn.conv2d_transpose(y, weights(2, 2, 4, 4), tf.constant([1, 16, 16, 4]), 2)
+        biased = tf.nn.conv2d_transpose(
+            up, weights(2, 2, 4, 4), tf.constant([1, 32, 32, 4]), 2
+        ) + weights(4)
+        y = tf.image.resize(biased, (8, 8))
+        y = y * tf.image.resize(up, (8, 8), "nearest")
+        y = tf.concat([y, tf.nn.relu6(y)], -1)[:, 1:, ::2]
+        y = tf.pad(
+            tf.pad(y, [[0, 0], [1, 1], [0, 0], [0, 0]]), [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"
+        )
+        y = tf.nn.avg_pool2d(tf.nn.max_pool2d(y, 2, 1, "SAME"), 2, 1, "SAME")
+        y = tf.gather(tf.nn.leaky_relu(y, 0.1), [0, 2, 1], axis=1) - weights(1, 1, 8)
+        five = tf.reshape(y, (1, 3, 6, 4, 2))
+        five = tf.maximum(tf.transpose(five, (0, 2, 1, 4, 3)), weights(2, 4))
+        five = tf.minimum(five, weights(3, 1, 1))[:, 1:] - weights(2, 4)
+        five = tf.pad(five, [[0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
+        six = tf.transpose(tf.reshape(five, (1, 6, 3, 2, 2, 2)), (0, 2, 1, 4, 3, 5))
+        rows = tf.reshape(six, (1, 18, 8))
+        rows = tf.matmul(rows, rows, transpose_b=True) @ weights(18, 8)
+        y = tf.stack([tf.tanh(rows), tf.sigmoid(rows)], 1)
+        y = tf.concat([tf.reduce_mean(y, 2), tf.reduce_max(y, 2), tf.reduce_min(y, 2)], -1)
+        y = tf.nn.gelu(tf.reduce_sum(y, 1), approximate=True)
+        return tf.nn.softmax(y @ weights(24, 5) + weights(5))
+
+    specification = tf.TensorSpec((1, 8, 8, 4), tf.float32)
+    function = tf.function(network, input_signature=[specification]).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    if kind == "int8":
+        rng = np.random.default_rng(1)
+        images = [[rng.normal(size=(1, 8, 8, 4)).astype("float32")] for _ in range(4)]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: iter(images)
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter.convert()
+
+
+def operators_of(content):
+    """The name, the operands, the options and the version of each operator of a file."""
+    model = foreign.unpacked(content)
+    graph = model.subgraphs[0]
+    tensors = [tensor_of(each) for each in graph.tensors]
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        options = {
+            name: name_of(ENUM_FIELDS[name], value) if name in ENUM_FIELDS else value
+            for name, value in vars(operator.builtinOptions or object).items()
+        }
+        inputs = [tensors[i] if i >= 0 else None for i in operator.inputs]
+        yield name_of("BuiltinOperator", code.builtinCode), inputs, options, code.version
+
+
+def tensor_of(table):
+    quantization = None
+    if table.quantization is not None and table.quantization.scale is not None:
+        scale = np.asarray(table.quantization.scale, "float32")
+        zero_point = np.asarray(table.quantization.zeroPoint, "int64")
+        quantization = Quantization(scale, zero_point)
+    shape = () if table.shape is None else tuple(table.shape)
+    dtype = name_of("TensorType", table.type).lower()
+    return Tensor(table.name.decode(), shape, dtype, quantization)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_operator_versions_are_those_of_the_converter(kind):
+    """A file of the converter has one version for all operators of a name: the highest."""
+    ours, theirs = {}, {}
+    for code, inputs, options, version in operators_of(converted(kind)):
+        ours[code] = max(operator_version(code, inputs, options), ours.get(code, 1))
+        theirs[code] = version
+    different = {code: (ours[code], theirs[code]) for code in ours if ours[code] != theirs[code]}
+    assert different == {"float32": {}, "int8": INT8_DIFFERENCES}[kind]
+    assert len(ours) > 25
+
+
+IMAGE, KERNEL = (None, 8, 8, 4), (2, 3, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "code, shapes, options, version",
+    [  # from TensorFlow's op_version.cc
+        ("CONV_2D", [IMAGE, (2, 3, 3, 2), (2,)], {}, 6),
+        ("TRANSPOSE_CONV", [(4,), KERNEL, IMAGE], {"fusedActivationFunction": "NONE"}, 1),
+        ("TRANSPOSE_CONV", [(4,), KERNEL, IMAGE], {"fusedActivationFunction": "RELU"}, 4),
+        ("RESIZE_NEAREST_NEIGHBOR", [IMAGE], {"halfPixelCenters": False}, 1),
+        ("TRANSPOSE", [(None, 2, 2, 2, 2), (5,)], {}, 4),
+        ("TRANSPOSE", [(None, 2, 2, 2, 2, 2, 2), (7,)], {}, 8),
+        ("MAXIMUM", [(None, 2, 2, 2, 2), (None, 2, 2, 2, 2)], {}, 1),
+        ("DIV", [(None, 2, 2, 2, 2), (2, 2)], {}, 2),
+    ],
+)
+def test_operator_version_of_floats(code, shapes, options, version):
+    inputs = [Tensor(str(i), shape, "float32") for i, shape in enumerate(shapes)]
+    assert operator_version(code, inputs, options) == version
+
+
+@pytest.mark.parametrize(
+    "code, version, release",
+    [  # from TensorFlow's runtime_version.cc
+        ("CONV_2D", 3, "1.14.0"),
+        ("CONV_2D", 8, "2.15.0"),
+        ("DEPTHWISE_CONV_2D", 6, "2.3.0"),
+        ("FULLY_CONNECTED", 5, "2.0.0"),
+        ("FULLY_CONNECTED", 12, "2.17.0"),
+        ("FULLY_CONNECTED", 14, "2.21.0"),
+        ("QUANTIZE", 2, "1.15.0"),
+        ("PADV2", 1, "1.9.0"),
+        ("TANH", 2, "1.14.0"),
+        ("SLICE", 7, "2.21.0"),
+    ],
+)
+def test_anchors(code, version, release):
+    assert RUNTIME_VERSIONS[code, version] == release
+
+
+@pytest.mark.parametrize(
+    "operators, release",
+    [
+        ([("RESHAPE", 1)], "1.5.0"),
+        ([("GELU", 2), ("CONV_2D", 7), ("RESHAPE", 1)], "2.11.0"),  # 2.9.0 is older than 2.11.0
+        ([("RESHAPE", 1), ("RESHAPE", 2)], None),
+        ([], None),
+    ],
+)
+def test_the_newest_of_the_releases_or_none(operators, release):
+    assert minimum_runtime_version(operators) == release
+
+
+def test_releases_never_go_back():
+    for (code, version), release in RUNTIME_VERSIONS.items():
+        older = RUNTIME_VERSIONS.get((code, version - 1), release)
+        assert [int(n) for n in older.split(".")] <= [int(n) for n in release.split(".")], code
