@@ -154,10 +154,19 @@ class Extremes(keras.layers.Layer):
         return ops.stack(ends, axis=1)
 
 
-def _check_width(name: str, minimum: np.float32, maximum: np.float32) -> None:
-    """Raises if float32 cannot hold the width of a range."""
+def check_width(name: str, minimum: Any, maximum: Any) -> None:
+    """Raises if float32 cannot hold the width of a range.
+
+    Args:
+        name: Name of the layer that makes the tensor.
+        minimum: Smallest value on the data.
+        maximum: Largest one.
+
+    Raises:
+        InvalidDataError: If it cannot.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(maximum - minimum)
+        finite = np.isfinite(np.float32(maximum) - np.float32(minimum))
     if not finite:
         raise InvalidDataError(
             "The values of a tensor overflow float32 on this data.",
@@ -210,7 +219,7 @@ def _observe(
     low, high = ends[..., 0].min(axis=1), ends[..., 1].max(axis=1)
     ranges = []
     for (node, observer, _), minimum, maximum in zip(found, low, high, strict=True):
-        _check_width(node.name, minimum, maximum)
+        check_width(node.name, minimum, maximum)
         if are_pixels.get(node.inputs[0].node):
             minimum, maximum = 0, 255
         ranges.append((observer, float(minimum), float(maximum)))

@@ -9,6 +9,7 @@ import keras
 from keras import tree
 
 from keras_qat.backend import float32_policy
+from keras_qat.calibration import check_width
 from keras_qat.checking.calibrated import calibration_findings
 from keras_qat.checking.findings import Finding, error_finding
 from keras_qat.checking.linking import LinkedModel
@@ -22,15 +23,24 @@ from keras_qat.checking.report import CheckReport
 from keras_qat.checking.rows import rows_of, rows_of_quantized
 from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import slow_findings, target_findings
-from keras_qat.checking.tensors import sums_too_large, weight_findings, wide_activations
+from keras_qat.checking.tensors import sums_too_large, weight_findings
 from keras_qat.checking.trial import Exhausted, Trial
+from keras_qat.checking.wide_ranges import wide_activations
 from keras_qat.conversion import Conversion, Options
 from keras_qat.data import Batch, batches
-from keras_qat.errors import KerasQatError, MissingRangeError, UnsupportedLayerError
+from keras_qat.errors import (
+    InvalidDataError,
+    KerasQatError,
+    KernelLimitError,
+    MissingRangeError,
+    UnsupportedLayerError,
+)
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.finiteness import finiteness_errors
 from keras_qat.layers.wrapped import find_quantized_model
+from keras_qat.litert import Model
+from keras_qat.lowering import check_kernel_limits, lower_graph
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.rewriting import with_known_shapes
@@ -47,6 +57,8 @@ FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
 )
 # Of 32 samples each: enough for the range of a tensor, and quick.
 _MOST_BATCHES = 4
+# Enough for a mean, and quick.
+_MOST_SAMPLES = 32
 
 
 @float32_policy()
@@ -142,7 +154,12 @@ def _check_float(
         except KerasQatError as error:
             errors = [error]
     made = conversion.made or trial.stand_ins(conversion.graph)
-    linked = None if errors else _linked(with_known_shapes(made), data)
+    linked = None
+    if not errors:
+        try:
+            linked = _linked(with_known_shapes(made), data)
+        except InvalidDataError as error:
+            errors = [error]
     ranges = tensor_ranges(made, {} if linked is None else linked.statistics, is_quantized=False)
     log = conversion.log
     return CheckReport(
@@ -182,7 +199,9 @@ def _check_quantized(
     data = _batches(graph, calibration_data)
     layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
     errors = [error for layer in layers for error in finiteness_errors(layer)]
-    linked = None if errors else LinkedModel(graph, observed(graph, data), is_quantized=True)
+    linked = None
+    if not errors:
+        linked = LinkedModel(graph, observed(graph, data), _sample(graph, data), is_quantized=True)
     statistics = {} if linked is None else linked.statistics
     ranges = tensor_ranges(graph, statistics, is_quantized=True)
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
@@ -204,9 +223,20 @@ def _lacking(model: QuantizedModel) -> Iterator[Finding]:
 def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
     """Gives linked layers the ranges that can be known before calibration."""
     statistics = observed(made, data) if data else estimated(made)
+    for node in made.nodes.values():
+        if not node.is_input and (known := statistics.get(node.head.observer)) is not None:
+            check_width(node.name, known.minimum, known.maximum)
     for observer, known in statistics.items():
         observer.widen(known.minimum, known.maximum)
-    return LinkedModel(made, statistics)
+    return LinkedModel(made, statistics, _sample(made, data))
+
+
+def _sample(graph: Graph, data: Sequence[Batch]) -> Batch | None:
+    """Some samples of the first batch, or all of a batch whose size is fixed."""
+    if not data:
+        return None
+    is_fixed = any(graph.nodes[name].shapes[0][0] is not None for name in graph.inputs)
+    return data[0] if is_fixed else tuple(array[:_MOST_SAMPLES] for array in data[0])
 
 
 def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Finding]:
@@ -214,13 +244,23 @@ def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Fi
         return
     refused = list(sums_too_large(linked))
     yield from refused
-    if profile is not None and not refused:
-        yield from target_findings(linked.graph, profile)
-    kernels = fast_kernels(profile)
-    if kernels is not None and not refused:
-        yield from slow_findings(linked.graph, kernels)
+    if not refused:
+        yield from _file_findings(lower_graph(linked.graph), profile)
     for find in FINDERS:
         yield from find(linked)
+
+
+def _file_findings(lowered: Model, profile: Target | None) -> Iterator[Finding]:
+    """What the operators of the file need of LiteRT, and of the target."""
+    try:
+        check_kernel_limits(lowered)
+    except KernelLimitError as error:
+        yield error_finding(error)
+    if profile is not None:
+        yield from target_findings(lowered, profile)
+    kernels = fast_kernels(profile)
+    if kernels is not None:
+        yield from slow_findings(lowered, kernels)
 
 
 def _batches(graph: Graph, data: Any) -> list[Batch]:

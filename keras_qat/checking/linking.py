@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_qat.checking.statistics import Statistics
+from keras_qat.data import Batch
 from keras_qat.graph import Graph
 from keras_qat.quantizers import RangeObserver
 
@@ -19,11 +20,13 @@ class LinkedModel:
         graph: Each node but the inputs is a call of a layer that is built, has its weights, and is
             linked to the quantization parameters around it.
         statistics: What is known of the values of tensors, by their observers.
+        sample: A batch of the inputs; None if there is no data.
         is_quantized: Whether the user quantized it, so that its ranges are those at hand.
     """
 
     graph: Graph
     statistics: Mapping[RangeObserver, Statistics]
+    sample: Batch | None = None
     is_quantized: bool = False
 
     def layers(self) -> list[Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
+from keras_qat.checking.computing import computed
 from keras_qat.data import Batch
-from keras_qat.graph import Edge, Graph, Parameter
+from keras_qat.graph import Graph
 from keras_qat.layers import float_mode
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.weighted import WeightedLayer
@@ -130,7 +131,7 @@ def observed(graph: Graph, data: Iterable[Batch]) -> dict[RangeObserver, Statist
     found: dict[RangeObserver, _Observed] = {}
     with float_mode():
         for batch in data:
-            for observer, values in _computed(graph, batch):
+            for observer, values in _observable(graph, batch):
                 if observer not in found:
                     found[observer] = _Observed(values.shape[-1])
                 found[observer].add(values)
@@ -156,14 +157,15 @@ class _Observed:
         self._count += values.size // values.shape[-1]
         sample = values.ravel()[self._rng.integers(0, values.size, _SAMPLE)]
         self._has_zeros = self._has_zeros or not sample.all()
-        self._samples.append(sample[sample != 0])
+        self._samples.append(sample[(sample != 0) & np.isfinite(sample)])
 
     def statistics(self) -> Statistics:
         values = np.concatenate(self._samples)
         ends = np.quantile(values, [_TAIL, 1 - _TAIL]) if values.size else np.zeros(2)
         if self._has_zeros:
             ends = np.append(ends, 0.0)
-        widths = np.maximum(self._highs, 0) - np.minimum(self._lows, 0)
+        with np.errstate(over="ignore", invalid="ignore"):  # where values overflowed
+            widths = np.maximum(self._highs, 0) - np.minimum(self._lows, 0)
         return Statistics(
             is_observed=True,
             minimum=float(self._lows.min()),
@@ -175,26 +177,10 @@ class _Observed:
         )
 
 
-def _computed(graph: Graph, batch: Batch) -> Iterator[tuple[RangeObserver, np.ndarray]]:
-    """Yields each tensor with an observer, computed by calling layer after layer."""
-    tensors = dict(zip(map(Edge, graph.inputs), map(ops.convert_to_tensor, batch), strict=True))
-    uses = {edge: len(takers) for edge, takers in graph.consumers().items()}
-
-    def argument(leaf):
-        if isinstance(leaf, Edge):
-            return tensors[leaf]
-        return leaf.value if isinstance(leaf, Parameter) else leaf
-
-    for node in graph.nodes.values():
-        if node.is_input:
-            continue
-        args, kwargs = tree.map_structure(argument, node.arguments)
-        tensors[Edge(node.name)] = result = node.head(*args, **kwargs)
+def _observable(graph: Graph, batch: Batch) -> Iterator[tuple[RangeObserver, np.ndarray]]:
+    """Yields each tensor that has an observer."""
+    for node, args, kwargs, result in computed(graph, batch):
         if node.head.observer is not None:
             yield node.head.observer, ops.convert_to_numpy(result)
         for observer, compute in node.head.inner_observations():
             yield observer, ops.convert_to_numpy(compute(*args, **kwargs))
-        for taken in node.inputs:
-            uses[taken] -= 1
-            if not uses[taken]:
-                del tensors[taken]

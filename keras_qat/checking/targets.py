@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from keras_qat.checking.findings import WARNING, Finding, listing
-from keras_qat.graph import Graph
-from keras_qat.lowering import lower_graph
+from keras_qat.litert import Model
 from keras_qat.targets import SlowOperators, Target, slow_operators, violations
 
 
-def target_findings(graph: Graph, target: Target) -> list[Finding]:
-    """Lowers linked layers in memory, and looks for operators that a target does not run.
+def target_findings(lowered: Model, target: Target) -> list[Finding]:
+    """Finds operators that a target does not run.
 
     Args:
-        graph: Each node but the inputs is a call of a layer that is built and linked.
+        lowered: The file's contents.
         target: The target.
 
     Returns:
@@ -20,7 +19,7 @@ def target_findings(graph: Graph, target: Target) -> list[Finding]:
         warning if the operator would run on the CPU.
     """
     found: dict[tuple[str, ...], Finding] = {}
-    for each in violations(lower_graph(graph), target):
+    for each in violations(lowered, target):
         key = each.layer, each.operator, each.expected
         finding = Finding(each.level, each.code, each.layer, each.tensor, each.what, each.action)
         found.setdefault(key, finding)
@@ -38,17 +37,17 @@ _OTHER = "Where its time matters, choose a layer without it."
 _FIXES = {"TRANSPOSE_CONV": _FIXED_BATCH, "CAST": _LOOKUP, "GATHER": _LOOKUP}
 
 
-def slow_findings(graph: Graph, kernels: Target) -> list[Finding]:
-    """Lowers linked layers in memory, and looks for operators that fast kernels do not take.
+def slow_findings(lowered: Model, kernels: Target) -> list[Finding]:
+    """Finds operators that fast kernels do not take.
 
     Args:
-        graph: As for `target_findings`.
+        lowered: The file's contents.
         kernels: The profile of the fast kernels.
 
     Returns:
         One finding for each operator and type, with its measured cost.
     """
-    return [_slow(each, kernels) for each in slow_operators(lower_graph(graph), kernels)]
+    return [_slow(each, kernels) for each in slow_operators(lowered, kernels)]
 
 
 def _slow(each: SlowOperators, kernels: Target) -> Finding:

@@ -1,8 +1,8 @@
-"""Findings about numbers: weights, biases and the ranges of activations."""
+"""Findings about numbers: weights, biases and sums."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,6 @@ from keras_qat.checking.findings import WARNING, Finding, error_finding, listing
 from keras_qat.checking.linking import LinkedModel
 from keras_qat.checking.statistics import Statistics, may_be_positive
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers import QuantizeInput, Requantize
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.integer_weights import FoldedWeights, bias_pressure, scaled_axes, summed_axes
 from keras_qat.layers.weighted import WeightedLayer
@@ -21,8 +19,6 @@ from keras_qat.quantizers import RangeObserver, RangeParameters
 
 # Of some 256: 4 of 8 bits. What is rounded to fewer has an error of 3 % and more.
 _FEW_STEPS = 16
-# Of a channel: 3 of 8 bits. What is rounded to fewer has an error of 6 % and more.
-_FEW_CHANNEL_STEPS = 8
 # Half of the steps are one bit of the weights.
 _LARGEST_FACTOR = 2.0
 # What one scale for all channels would round to 0.
@@ -82,12 +78,12 @@ def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) ->
     reasons = []
     zero = np.flatnonzero(channels.is_zero)
     if zero.size:
-        reasons.append(f"only zero weights, with batch normalization: {_numbers(zero)}")
+        reasons.append(f"only zero weights, with batch normalization: {channel_numbers(zero)}")
     if function_name(layer.activation) in ("relu", "relu6"):
         silent, why = _silent(layer, known)
         silent = np.flatnonzero(silent & ~channels.is_zero)
         if silent.size:
-            reasons.append(f"{why}: {_numbers(silent)}")
+            reasons.append(f"{why}: {channel_numbers(silent)}")
     if reasons:
         yield Finding(
             WARNING,
@@ -161,7 +157,7 @@ def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
         return
     axes = summed_axes(channels.folded.kernel, channels.folded.channel_axes)
     total = np.reshape(ops.sum(ops.abs(channels.folded.kernel), axis=axes), -1)
-    moved = total * (_steps(layer) * float(scales[0]) / float(scales[1]))
+    moved = total * (steps_of(layer) * float(scales[0]) / float(scales[1]))
     is_used = (moved >= 1) | (total > total.max() * _HARDLY_ANY)
     raised = np.flatnonzero((factor > _LARGEST_FACTOR) & is_used)
     if raised.size:
@@ -175,106 +171,9 @@ def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
             f"{layer.name}/bias",
             f"A bias as large as {bias[worst]:.4g} (channel {worst}) does not fit in 32 bits at "
             f"the scale that the weights need: it makes the scale {factor:.3g} times larger, and "
-            f"leaves that many times fewer steps for the weights of {_numbers(raised)}.",
+            f"leaves that many times fewer steps for the weights of {channel_numbers(raised)}.",
             'Leave the bias out (the rewrite "drop_bias"), or scale the input of the layer up.',
         )
-
-
-def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds tensors whose range is so wide that most of their values fall into a few steps.
-
-    Args:
-        linked: The model.
-
-    Yields:
-        At most one finding for each tensor.
-    """
-    for layer in linked.layers():
-        known, parameters = linked.statistics.get(layer.observer), layer.links.output
-        if known is None or not isinstance(parameters, RangeParameters) or not is_known(parameters):
-            continue
-        scale = float(parameters.grid().scale)
-        steps = known.typical_width / scale
-        if 0 < steps < _FEW_STEPS:
-            yield _wide(layer, place_of(linked.graph, layer).name, known, steps)
-        else:
-            yield from _narrow_channels(linked.graph, layer, known, scale)
-
-
-def _wide(layer: Any, name: str, known: Statistics, steps: float) -> Finding:
-    channel = int(known.channel_maximum.argmax())
-    whose = "98 % of its values" if known.is_observed else "half of its channels, as their "
-    whose += "" if known.is_observed else "batch normalization says,"
-    return Finding(
-        WARNING,
-        "wide-activation-range",
-        name,
-        layer.name,
-        f"The range is so wide that {whose} fall into {steps:.1f} of {_steps(layer)} steps. "
-        f"The largest value, {known.channel_maximum[channel]:.4g}, is in channel {channel}.",
-        "Bound the values, with relu6 or a penalty (`activity_regularizer`); or leave "
-        "outliers out of the calibration data.",
-    )
-
-
-def _narrow_channels(
-    graph: Graph, layer: Any, known: Statistics, scale: float
-) -> Iterator[Finding]:
-    """Channels that take a few steps of a range that others make wide.
-
-    At the ends of a model each channel counts. Inside, layers have many channels that are seldom
-    active, so that half of them have to be narrow.
-    """
-    if known.channel_width is None:
-        return
-    place, widths = place_of(graph, layer), known.channel_width
-    narrow = (widths > 0) & (widths / scale < _FEW_CHANNEL_STEPS)
-    takers = graph.consumers().get(Edge(layer.name), ())
-    is_output = any(edge.node == layer.name for edge in graph.output_edges)
-    live = int((widths > 0).sum())
-    if not narrow.any() or not (place.is_input or is_output or 2 * narrow.sum() >= live):
-        return
-    steps, widest = float(widths[narrow].min() / scale), int(widths.argmax())
-    yield Finding(
-        WARNING,
-        "wide-activation-range",
-        place.name,
-        layer.name,
-        f"The channels have one range, and channel {widest}, as wide as {widths[widest]:.4g}, "
-        f"makes it so wide that others take few of its {_steps(layer)} steps, as little as "
-        f"{steps:.1f}: {_numbers(np.flatnonzero(narrow))}.",
-        _way_out(place, takers, is_output),
-    )
-
-
-def _way_out(place: Node, takers: Sequence[Node], is_output: bool) -> str:
-    if place.is_input:
-        names = [_first_layer(taker) for taker in takers]
-        floats = ", ".join(f'"{name}": None' for name in names)
-        return f"Leave what scales the channels in float: `overrides={{{floats}}}`."
-    if is_output:
-        return "Compute channels of different size in layers of their own, as separate outputs."
-    in_float = f'`overrides={{"{place.name}": None}}`'
-    return f"Leave the layer in float: {in_float}; or normalize the channels."
-
-
-def _first_layer(taker: Node) -> str:
-    """Name of the layer of the source model that takes a tensor."""
-    affine = getattr(taker.head, "input_affine", None)
-    return taker.name if affine is None else affine.name
-
-
-def place_of(graph: Graph, layer: Any) -> Node:
-    """Returns the node of the source model that makes a tensor: an input, or a layer.
-
-    Args:
-        graph: A graph of layers.
-        layer: One of them; a conversion between two ranges stands for what it converts.
-    """
-    node = next(each for each in graph.nodes.values() if each.head is layer)
-    while not node.is_input and isinstance(node.head, (QuantizeInput, Requantize)):
-        node = graph.nodes[node.inputs[0].node]
-    return node
 
 
 def sums_too_large(linked: LinkedModel) -> Iterator[Finding]:
@@ -298,7 +197,8 @@ def sums_too_large(linked: LinkedModel) -> Iterator[Finding]:
                 yield error_finding(error)
 
 
-def _steps(layer: Any) -> int:
+def steps_of(layer: Any) -> int:
+    """Returns how many steps the range of an activation has."""
     return layer.scheme.activation_high - layer.scheme.activation_low
 
 
@@ -314,6 +214,7 @@ def is_known(parameters: Any) -> bool:
     return all(source.is_observed or source.is_default for source in sources)
 
 
-def _numbers(channels: np.ndarray) -> str:
+def channel_numbers(channels: np.ndarray) -> str:
+    """Returns a list of channels in words."""
     noun = "channel" if channels.size == 1 else f"{channels.size} channels,"
     return f"{noun} {listing(channels.tolist())}"

@@ -4,6 +4,7 @@ from keras_qat.lowering.builder import Builder
 from keras_qat.lowering.end_types import INFERENCE_TYPES
 from keras_qat.lowering.exporting import (
     check_float_layers,
+    check_kernel_limits,
     export_litert,
     lower_graph,
     lower_model,
@@ -13,6 +14,7 @@ __all__ = [
     "INFERENCE_TYPES",
     "Builder",
     "check_float_layers",
+    "check_kernel_limits",
     "export_litert",
     "lower_graph",
     "lower_model",

@@ -181,12 +181,19 @@ def lower_model(
     lacking = model.lacking_ranges
     if lacking:  # only now are the operators known that the error names
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
-    _check_softmax(lowered)
+    check_kernel_limits(lowered)
     return schedule(lowered if batch_size is None else fix_batch(lowered, int(batch_size)))
 
 
-def _check_softmax(lowered: Model) -> None:
-    """Refuses what stops LiteRT: SOFTMAX takes no scale of 2^-26 or less."""
+def check_kernel_limits(lowered: Model) -> None:
+    """Raises if LiteRT aborts on the file: SOFTMAX takes no scale of 2^-26 or less.
+
+    Args:
+        lowered: The file's contents.
+
+    Raises:
+        KernelLimitError: If the logits of a SOFTMAX have such a scale.
+    """
     for operator in lowered.operators:
         logits = operator.inputs[0] if operator.code == "SOFTMAX" else None
         grid = None if logits is None else logits.quantization

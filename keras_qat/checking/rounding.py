@@ -1,0 +1,79 @@
+"""The signal-to-noise ratio that rounding one tensor leaves at the outputs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_qat.checking.computing import computed
+from keras_qat.checking.linking import LinkedModel
+from keras_qat.graph import Node
+from keras_qat.layers import float_mode
+
+# Rare samples, such as outliers, are most of a signal that most samples do not have.
+_MOST = 0.95
+# Of the largest value of an output: what varies by less is constant but for rounding.
+_CONSTANT = 1e-6
+
+
+class Rounding:
+    """Rounds one tensor of a model at a time, and compares the outputs with those in float.
+
+    Args:
+        linked: The model, with a batch of data.
+    """
+
+    def __init__(self, linked: LinkedModel):
+        self._linked = linked
+        self._reference: list[np.ndarray] | None = None
+
+    def signal_to_noise(self, layer: Any) -> float:
+        """Returns the ratio in decibels, of the output for which it is the smallest.
+
+        Signal and noise are measured channel by channel, as mean squares of the 95 % smallest
+        values, and each channel counts alike. Channels that are constant do not count.
+
+        Args:
+            layer: The layer whose output is rounded, to the steps of its range; nothing is clipped.
+        """
+        scale = float(layer.links.output.grid().scale)
+
+        def rounded(node: Node, result: Any) -> Any:
+            return ops.round(result / scale) * scale if node.head is layer else result
+
+        if self._reference is None:
+            self._reference = self._outputs(None)
+        pairs = zip(self._reference, self._outputs(rounded), strict=True)
+        noise = max((_noise(*pair) for pair in pairs), default=0.0)
+        return float("inf") if noise == 0 else -10 * float(np.log10(noise))
+
+    def _outputs(self, change: Callable[[Node, Any], Any] | None) -> list[np.ndarray]:
+        graph, sample = self._linked.graph, self._linked.sample
+        names = {edge.node for edge in graph.output_edges}
+        with float_mode():
+            return [
+                _by_channel(result)
+                for node, _, _, result in computed(graph, sample or (), change)
+                if node.name in names
+            ]
+
+
+def _by_channel(tensor: Any) -> np.ndarray:
+    values = ops.convert_to_numpy(tensor).astype("float64")
+    return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
+
+
+def _noise(exact: np.ndarray, rounded: np.ndarray) -> float:
+    """The mean ratio of noise to signal over the channels of an output."""
+    center = exact.mean(axis=0) if len(exact) > 1 else 0.0
+    signal, noise = _usual_square(exact - center), _usual_square(rounded - exact)
+    varies = signal > (_CONSTANT * np.abs(exact).max(initial=0.0)) ** 2
+    return float((noise[varies] / signal[varies]).mean()) if varies.any() else 0.0
+
+
+def _usual_square(values: np.ndarray) -> np.ndarray:
+    count = int(np.ceil(_MOST * len(values)))
+    return np.mean(np.sort(values**2, axis=0)[:count], axis=0)

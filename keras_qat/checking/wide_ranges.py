@@ -1,0 +1,189 @@
+"""Findings about ranges of activations that are too wide for most of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_qat.checking.findings import WARNING, Finding, listing
+from keras_qat.checking.linking import LinkedModel
+from keras_qat.checking.rounding import Rounding
+from keras_qat.checking.statistics import Statistics
+from keras_qat.checking.tensors import channel_numbers, is_known, steps_of
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers import QuantizeInput, Requantize
+from keras_qat.quantizers import RangeParameters
+
+# Of some 256: 4 of 8 bits. What is rounded to fewer has an error of 3 % and more.
+_FEW_STEPS = 16
+# Of a channel: 3 of 8 bits. What is rounded to fewer has an error of 6 % and more.
+_FEW_CHANNEL_STEPS = 8
+# In decibels: noise of a tenth of the deviation of an output.
+_LOUD = 20.0
+# Each takes a forward pass. Only data or weights that are wrong make more ranges wide.
+_MOST_MEASURED = 16
+
+
+class _Wide(NamedTuple):
+    """A tensor of which most values, or whole channels, take few steps of the range.
+
+    Attributes:
+        layer: The layer that makes it.
+        steps: How many steps they take, relative to the most that is few.
+        message: What is wrong.
+        fix: What to do about it.
+    """
+
+    layer: Any
+    steps: float
+    message: str
+    fix: str
+
+
+def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
+    """Finds tensors whose range is so wide that it costs the outputs accuracy.
+
+    Few steps do no harm to values that hardly count. With data each such tensor is rounded by
+    itself, and there is a finding if that leaves the outputs a poor signal-to-noise ratio.
+
+    Args:
+        linked: The model.
+
+    Yields:
+        At most one finding for each tensor.
+    """
+    found = [wide for layer in linked.layers() for wide in _wide_range(linked, layer)]
+    if linked.sample is not None:
+        found = list(_loud(linked, found))
+    for wide in found:
+        place = place_of(linked.graph, wide.layer).name, wide.layer.name
+        yield Finding(WARNING, "wide-activation-range", *place, wide.message, wide.fix)
+
+
+def _loud(linked: LinkedModel, found: list[_Wide]) -> Iterator[_Wide]:
+    """Those that leave the outputs a poor signal-to-noise ratio, among the most suspect."""
+    rounding = Rounding(linked)
+    last = sorted(wide.steps for wide in found)[:_MOST_MEASURED]
+    for wide in found:
+        if wide.steps > last[-1]:
+            continue
+        ratio = rounding.signal_to_noise(wide.layer)
+        if ratio < _LOUD:
+            text = f"{wide.message} Rounding it alone leaves the outputs {ratio:.0f} dB of "
+            yield wide._replace(message=text + "signal to noise.")
+
+
+def _wide_range(linked: LinkedModel, layer: Any) -> Iterator[_Wide]:
+    known, parameters = linked.statistics.get(layer.observer), layer.links.output
+    if known is None or not isinstance(parameters, RangeParameters) or not is_known(parameters):
+        return
+    scale = float(parameters.grid().scale)
+    steps = known.typical_width / scale
+    joint = _joint(linked.graph, layer.name)
+    own_steps = (max(known.maximum, 0.0) - min(known.minimum, 0.0)) / scale
+    if joint is not None and 0 < own_steps < _FEW_STEPS:
+        yield _of_part(linked.graph, layer, joint, own_steps)
+    elif 0 < steps < _FEW_STEPS:
+        yield _of_values(layer, known, steps)
+    elif known.channel_width is not None:
+        yield from _of_channels(linked.graph, layer, known.channel_width, scale)
+
+
+def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
+    part = place_of(graph, layer).name
+    others = [edge.node for edge in joint.inputs if edge.node != layer.name]
+    return _Wide(
+        layer,
+        steps / _FEW_STEPS,
+        f"'{part}' takes {steps:.1f} of {steps_of(layer)} steps of the range that it shares with "
+        f"{listing(others)}.",
+        _way_out(graph, joint, [part, joint.name], _is_output(graph, joint)),
+    )
+
+
+def _joint(graph: Graph, name: str) -> Node | None:
+    """The concatenation, or other layer that joins tensors, by which one shares its range."""
+    for node in graph.consumers().get(Edge(name), ()):
+        if node.head.shares_range:
+            is_joint = len(set(node.inputs)) > 1
+            found = node if is_joint else _joint(graph, node.name)
+            if found is not None:
+                return found
+    return None
+
+
+def _is_output(graph: Graph, node: Node) -> bool:
+    return any(edge.node == node.name for edge in graph.output_edges)
+
+
+def _of_values(layer: Any, known: Statistics, steps: float) -> _Wide:
+    channel = int(known.channel_maximum.argmax())
+    whose = "98 % of its values" if known.is_observed else "half of its channels, as their "
+    whose += "" if known.is_observed else "batch normalization says,"
+    return _Wide(
+        layer,
+        steps / _FEW_STEPS,
+        f"The range is so wide that {whose} fall into {steps:.1f} of {steps_of(layer)} steps. "
+        f"The largest value, {known.channel_maximum[channel]:.4g}, is in channel {channel}.",
+        "Bound the values, with relu6 or a penalty (`activity_regularizer`); or leave "
+        "outliers out of the calibration data.",
+    )
+
+
+def _of_channels(graph: Graph, layer: Any, widths: np.ndarray, scale: float) -> Iterator[_Wide]:
+    """Channels that take a few steps of a range that others make wide.
+
+    At the ends of a model each channel counts. Inside, layers have many channels that are seldom
+    active, so that half of them have to be narrow.
+    """
+    place, live = place_of(graph, layer), widths[widths > 0]
+    narrow = (widths > 0) & (widths / scale < _FEW_CHANNEL_STEPS)
+    node = next(each for each in graph.nodes.values() if each.head is layer)
+    is_output = _is_output(graph, node)
+    is_end = place.is_input or is_output
+    if not narrow.any() or not (is_end or 2 * narrow.sum() >= live.size):
+        return
+    steps, widest = float(widths[narrow].min() / scale), int(widths.argmax())
+    yield _Wide(
+        layer,
+        (steps if is_end else float(np.median(live)) / scale) / _FEW_CHANNEL_STEPS,
+        f"The channels have one range, and channel {widest}, as wide as {widths[widest]:.4g}, "
+        f"makes it so wide that others take few of its {steps_of(layer)} steps, as little as "
+        f"{steps:.1f}: {channel_numbers(np.flatnonzero(narrow))}.",
+        _way_out(graph, node, [] if place.is_input else [place.name], is_output),
+    )
+
+
+def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> str:
+    if not is_output:
+        floats = ", ".join(f'"{name}": None' for name in (*makers, *_takers(graph, node.name)))
+        return f"Leave the layers that scale the channels in float: `overrides={{{floats}}}`."
+    if len(set(node.inputs)) > 1:
+        return f"Make separate outputs of what '{node.name}' joins."
+    return "Compute channels of different size in layers of their own, as separate outputs."
+
+
+def _takers(graph: Graph, name: str) -> Iterator[str]:
+    """Names of the layers of the source model that round a tensor, or move and round it."""
+    for node in graph.consumers().get(Edge(name), ()):
+        is_conversion = isinstance(node.head, (QuantizeInput, Requantize))
+        affine = getattr(node.head, "input_affine", None)
+        if not is_conversion:
+            yield node.name if affine is None else affine.name
+        if is_conversion or node.head.shares_range:
+            yield from _takers(graph, node.name)
+
+
+def place_of(graph: Graph, layer: Any) -> Node:
+    """Returns the node of the source model that makes a tensor: an input, or a layer.
+
+    Args:
+        graph: A graph of layers.
+        layer: One of them; a conversion between two ranges stands for what it converts.
+    """
+    node = next(each for each in graph.nodes.values() if each.head is layer)
+    while not node.is_input and isinstance(node.head, (QuantizeInput, Requantize)):
+        node = graph.nodes[node.inputs[0].node]
+    return node

@@ -1,0 +1,104 @@
+"""wide-activation-range: found where its advice helps, measured, and nowhere else."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+
+
+def wide(model, data, **options):
+    found = keras_qat.check(model, calibration_data=data, **options).warnings
+    return [each for each in found if each.code == "wide-activation-range"]
+
+
+def decibels(exact, quantized):
+    signal = np.square(exact - exact.mean(axis=0)).sum()
+    return 10 * np.log10(signal / np.square(exact - quantized).sum())
+
+
+def ratio(model, data, overrides=None):
+    """The signal-to-noise ratio of the quantized model."""
+    qat = keras_qat.quantize_model(model, overrides=overrides)
+    keras_qat.calibrate(qat, data, verbose=0)
+    exact = model.predict(data, batch_size=128, verbose=0)
+    return decibels(exact, qat.predict(data, batch_size=128, verbose=0))
+
+
+def advised(finding):
+    return dict.fromkeys(re.findall(r'"([^"]+)": None', finding.fix))
+
+
+def hidden_channels(sizes, *, are_used, seed, between=()):
+    """A hidden layer with channels of different size, which the next layer evens out or ignores."""
+    keras.utils.set_random_seed(seed)
+    first = layers.Dense(len(sizes), activation="relu", name="first")
+    last = layers.Dense(4, name="last")
+    tail = layers.Dense(4, name="tail")
+    model = keras.Sequential([keras.Input((16,), name="x"), first, *between, last, tail])
+    first.kernel.assign(first.kernel * sizes)
+    if are_used:
+        last.kernel.assign(last.kernel / sizes[:, None])
+    return model
+
+
+SIZES = np.array([300.0] * 6 + [1.0] * 26, "float32")
+DATA = np.random.default_rng(0).normal(size=(128, 16)).astype("float32")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wide_activation_range_of_narrow_channels_that_count(seed):
+    model = hidden_channels(SIZES, are_used=True, seed=seed)
+    (found,) = wide(model, DATA)
+    assert (found.layer, advised(found)) == ("first", {"first": None, "last": None})
+    stated = re.findall(r"the outputs (-?\d+) dB", found.message)
+    assert len(stated) == 1 and float(stated[0]) < 20
+    assert ratio(model, DATA) < 20
+    assert ratio(model, DATA, advised(found)) > ratio(model, DATA) + 15
+
+
+def test_wide_activation_range_names_the_layers_that_move_the_tensor_too():
+    moves = layers.Reshape((8, 4), name="reshape"), layers.Flatten(name="flatten")
+    model = hidden_channels(SIZES, are_used=True, seed=0, between=moves)
+    (found,) = wide(model, DATA)
+    assert list(advised(found)) == ["first", "reshape", "flatten", "last"]
+    assert ratio(model, DATA, advised(found)) > ratio(model, DATA) + 15
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wide_activation_range_leaves_narrow_channels_that_hardly_count(seed):
+    model = hidden_channels(SIZES, are_used=False, seed=seed)
+    assert ratio(model, DATA) > 30
+    assert wide(model, DATA) == []
+
+
+def detector(is_joined):
+    """Boxes in pixels and scores from 0 to 1, of the same weights either way."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((16,), name="x")
+    boxes = layers.Dense(4, name="boxes")(x)
+    scores = layers.Dense(8, activation="sigmoid", name="scores")(x)
+    outputs = layers.Concatenate(name="joined")([boxes, scores]) if is_joined else [boxes, scores]
+    model = keras.Model(x, outputs)
+    kernel = np.random.default_rng(1).normal(size=(16, 4)) * 60
+    model.get_layer("boxes").kernel.assign(kernel)
+    return model
+
+
+def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
+    joined, apart = detector(True), detector(False)
+    (found,) = wide(joined, DATA)
+    assert found.layer == "scores_sigmoid" and "shares with 'boxes'" in found.message
+    assert found.fix == "Make separate outputs of what 'joined' joins."
+    assert wide(apart, DATA) == []
+
+    def scores(model):
+        qat = keras_qat.quantize_model(model, calibration_data=DATA)
+        return qat.predict(DATA, batch_size=128, verbose=0)
+
+    exact = apart.predict(DATA, batch_size=128, verbose=0)[1]
+    assert decibels(exact, scores(joined)[:, 4:]) < 5  # a step is larger than a score
+    assert decibels(exact, scores(apart)[1]) > 30
