@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -90,6 +91,8 @@ def calibrate(
         observer.widen(minimum, maximum, hold=hold)
     model.calibration_outliers = [each.to_dict() for each in outliers]
     for each in outliers:
+        if each.is_kept:
+            continue
         warnings.warn(f"{each} {each.fix}", OutlierWarning, stacklevel=2)
     check_input_stats(model)
 
@@ -223,7 +226,18 @@ def _observe(
         if are_pixels.get(node.inputs[0].node):
             minimum, maximum = 0, 255
         ranges.append((observer, float(minimum), float(maximum)))
+    observers = [(node.name, observer) for node, observer, _ in found]
+    outliers += _kept_outliers(observers, np.abs(ends).max(axis=2))
     return ranges, outliers
+
+
+def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray) -> list[Outliers]:
+    """The samples that are far larger than all others in a tensor, though not set aside."""
+    found = []
+    for (name, observer), own in zip(observers, sizes.astype("float64"), strict=True):
+        allowed = max(map(abs, observer.usual_range or (0.0,)))
+        found += find_outliers({name: own}, {name: allowed})[0]
+    return [dataclasses.replace(each, is_kept=True) for each in found]
 
 
 def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:

@@ -11,18 +11,19 @@ from keras_qat.quantizers import MISFIT_FIX, Outliers, range_misfit
 
 
 def calibration_findings(model: QuantizedModel) -> Iterator[Finding]:
-    """Finds samples that calibration set aside, and ranges that do not fit the training.
+    """Finds samples that calibration set aside, and ranges that fit few samples or no training.
 
     Args:
         model: The quantized model.
 
     Yields:
-        One finding for each input with outliers, and one for each tensor whose range has drifted.
+        One finding for each tensor with outliers, and one for each tensor whose range has drifted.
     """
     for each in model.calibration_outliers:
         outliers = Outliers(**each)
         place = outliers.input, outliers.input
-        yield Finding(WARNING, "outlying-samples", *place, str(outliers), outliers.fix)
+        code = "wide-activation-range" if outliers.is_kept else "outlying-samples"
+        yield Finding(WARNING, code, *place, str(outliers), outliers.fix)
     for name, observer in named_observers(model):
         place, text, fix = (name.partition("/")[0], name), range_misfit(name, observer), MISFIT_FIX
         if observer.was_replaced:

@@ -47,8 +47,8 @@ class QuantizedModel(RewrittenModel):
         **kwargs: Keyword arguments of `keras.Model`.
 
     Attributes:
-        calibration_outliers: The samples that calibration set aside: a list of dicts with the
-            attributes of `keras_qat.quantizers.Outliers`.
+        calibration_outliers: The samples that calibration set aside, or that made the range of a
+            tensor wide: a list of dicts with the attributes of `keras_qat.quantizers.Outliers`.
 
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.

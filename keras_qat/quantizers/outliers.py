@@ -18,14 +18,15 @@ _FAR = 4.0
 
 @dataclasses.dataclass(frozen=True)
 class Outliers:
-    """Samples of one input that calibration sets aside.
+    """Samples that are far larger than all others in one tensor, as calibration sees it.
 
     Attributes:
-        input: Name of the input.
+        input: Name of the tensor: an input, or a layer whose output it is.
         count: How many samples.
         samples: Of how many.
         largest: The largest magnitude in them.
         others: The largest magnitude in the other samples.
+        is_kept: Whether the range covers them: calibration sets samples aside by the inputs alone.
     """
 
     input: str
@@ -33,9 +34,15 @@ class Outliers:
     samples: int
     largest: float
     others: float
+    is_kept: bool = False
 
     def __str__(self):
         share = 100 * self.count / self.samples
+        if self.is_kept:
+            return (
+                f"The range of '{self.input}' is made by {self.count} of {self.samples} samples "
+                f"({share:.2g} %): they reach {self.largest:.4g}, all others {self.others:.4g}."
+            )
         return (
             f"Calibration set aside {self.count} of {self.samples} samples ({share:.2g} %): in the "
             f"input '{self.input}' they reach {self.largest:.4g}, all others {self.others:.4g}."
@@ -44,6 +51,11 @@ class Outliers:
     @property
     def fix(self) -> str:
         """What to do about it."""
+        if self.is_kept:
+            return (
+                "Remove them from the calibration data if such samples do not matter; or bound the "
+                "values, with relu6 or a penalty (`activity_regularizer`)."
+            )
         return (
             "Remove them from the data if they are faulty. If such inputs matter, calibrate with "
             '`keras_qat.calibrate(model, data, range_rule="minmax")`.'
