@@ -35,8 +35,10 @@ def tensors_of(content):
 def test_export_with_a_batch_size_equals_that_of_a_model_with_one(dynamic, size, tmp_path):
     path = tmp_path / "model.tflite"
     keras_qat.export_litert(dynamic, path, batch_size=size)
-    model = decoder(size)
-    assert path.read_bytes() == exported(quantized(model, images(16, shape=(4, 4, 3))))
+    model = keras_qat.quantize_model(decoder(size))
+    # Calibration in other batches may round the ranges otherwise, depending on the CPU.
+    model.set_weights(dynamic.get_weights())
+    assert path.read_bytes() == exported(model)
 
 
 def test_export_with_a_batch_size_writes_constant_shapes(dynamic):
