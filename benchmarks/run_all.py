@@ -53,6 +53,7 @@ BENCHMARKS = (
     Benchmark("normalization_forms"),
     Benchmark("slow_operators"),
     Benchmark("ranges", ("--seeds", "2")),
+    Benchmark("wide_ranges", ("--names", "MobileNetV2", "ResNet50"), takes=("data",)),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
 
