@@ -20,10 +20,12 @@ from keras_qat.graph.soundness import (
 )
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.batch_normalization import batch_norm_of
 from keras_qat.layers.drop_in import copy_by_path
 from keras_qat.layers.finiteness import check_finite
 from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, select_rewrites
+from keras_qat.passes.inference_calls import batch_norm_calls
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
@@ -97,6 +99,7 @@ class Conversion:
         self.made: Graph | None = None
         self.log: list[Rewrite] = []
         self.schemes: dict[str, Scheme | None] = {}
+        self._batch_norm_calls: set[tuple[int, bool]] = set()
         self._model, self._options = model, options
         self._asked: dict[int, Scheme | None] = {}
         if options.scheme is not None:
@@ -146,6 +149,7 @@ class Conversion:
 
     def _run(self, run: Runner, rewrite: Pass) -> None:
         before, self.graph = run(rewrite, self.graph)
+        self._batch_norm_calls |= batch_norm_calls(self.graph)
         self.log += compare_graphs(name_of(rewrite), before, self.graph)
 
     def _verdicts(self) -> Iterator[Callable[[Graph], None]]:
@@ -209,12 +213,24 @@ class Conversion:
             input_tensors=input_tensors,
             after_call=functools.partial(carry_weights, self.graph),
         )
+        self._freeze_batch_norms()
         result.rewrite_log = tuple(self.log)
         check_ends(self.source, result)
         if self._options.scheme is not None:
             check_float_layers(result)
             check_finite(result)
         return result
+
+    def _freeze_batch_norms(self) -> None:
+        """Freezes the batch normalizations that the model only calls with `training=False`."""
+        calls = self._batch_norm_calls
+        frozen = {found for found, is_inference in calls if is_inference}
+        frozen -= {found for found, is_inference in calls if not is_inference}
+        for name, node in cast(Graph, self.made).nodes.items():
+            source = self.graph.nodes.get(name)
+            norm = batch_norm_of(node.head)
+            if source is not None and norm is not None and frozen & set(map(id, source.operations)):
+                norm.trainable = False
 
     def prove(self, model: keras.Model, data: Any = None) -> None:
         """Compares what a built model computes in float with what the source model computes.

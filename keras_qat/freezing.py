@@ -8,8 +8,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import NotQuantizedError
-from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.batch_normalization import batch_norm_of
 
 
 def freeze_batch_norm(model: keras.Model) -> None:
@@ -59,9 +58,6 @@ def _set_trainable(model: keras.Model, value: bool) -> None:
 def _batch_norms(model: Any) -> Iterator[tuple[Any, Any]]:
     for layer in getattr(model, "layers", ()):
         yield from _batch_norms(layer)
-        if not isinstance(layer, QuantizedLayer):
-            continue
-        is_own = isinstance(layer, keras.layers.BatchNormalization)
-        norm = layer if is_own else getattr(layer, "batch_normalization", None)
-        if norm is not None and not isinstance(norm, ChannelAffine):
+        norm = batch_norm_of(layer)
+        if norm is not None:
             yield layer, norm

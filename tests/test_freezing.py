@@ -39,3 +39,62 @@ def test_frozen_batch_norms_stay_as_they_are_and_are_exact(tmp_path):
 def test_a_model_without_quantized_batch_norms_is_refused():
     with pytest.raises(NotQuantizedError, match="no batch normalization"):
         keras_qat.freeze_batch_norm(small_network())
+
+
+def base_model():
+    x = keras.Input((4, 4, 3))
+    y = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)
+    y = keras.layers.ReLU()(keras.layers.BatchNormalization(name="folded")(y))
+    base = keras.Model(x, keras.layers.BatchNormalization(name="alone")(y), name="base")
+    for name in ("folded", "alone"):  # unlike those of the data
+        base.get_layer(name).moving_mean.assign([0.5, -0.5, 0.25, 0.0])
+        base.get_layer(name).moving_variance.assign([0.5, 2.0, 1.5, 3.0])
+    return base
+
+
+def transferred():
+    """A base model as Keras's guide to transfer learning calls it."""
+    x = keras.Input((4, 4, 3))
+    y = keras.layers.GlobalAveragePooling2D()(base_model()(x, training=False))
+    y = keras.layers.BatchNormalization(name="direct")(y, training=False)
+    return keras.Model(x, keras.layers.Dense(5, activation="softmax", name="head")(y))
+
+
+class Transferred(keras.Model):
+    """The same, written in a `call`, where Keras keeps to `training=False` at training too."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = base_model()
+        self.pool = keras.layers.GlobalAveragePooling2D()
+        self.direct = keras.layers.BatchNormalization(name="direct")
+        self.head = keras.layers.Dense(5, activation="softmax", name="head")
+
+    def call(self, x, training=None):
+        y = self.pool(self.base(x, training=False))
+        return self.head(self.direct(y, training=False))
+
+
+def test_batch_norms_called_with_training_false_stay_in_inference_mode(tmp_path):
+    new = keras_qat.quantize_model(transferred(), calibration_data=DATA)
+    before = trained(new)
+    new.save(tmp_path / "model.keras")
+    new = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(before) == 12 and is_same(trained(new), before)
+
+
+def test_clone_of_calls_with_training_false_trains_as_the_model_does():
+    model = Transferred()
+    model(DATA)
+    expected, ours = (each(DATA, training=True) for each in (model, keras_qat.clone_model(model)))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_batch_norm_that_is_also_called_in_training_mode_trains():
+    x, norm = keras.Input((4,)), keras.layers.BatchNormalization(name="norm")
+    model = keras.Model(x, keras.layers.Add()([norm(x, training=False), norm(x)]))
+    new = keras_qat.clone_model(model)
+    before = [keras.ops.convert_to_numpy(v).copy() for v in new.variables]
+    new(np.ones((8, 4), "float32"), training=True)
+    after = [keras.ops.convert_to_numpy(v) for v in new.variables]
+    assert not is_same(after, before)

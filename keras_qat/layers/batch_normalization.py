@@ -155,3 +155,19 @@ class QBatchNormalization(WeightedLayer):
     def get_config(self):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "activation": function_name(self.activation)}
+
+
+def batch_norm_of(layer: Any) -> Any:
+    """Returns the batch normalization of a quantized layer; the layer itself if it is one.
+
+    Args:
+        layer: Any layer.
+
+    Returns:
+        None for a layer without batch normalization, or that is not a quantized one.
+    """
+    if not isinstance(layer, QuantizedLayer):
+        return None
+    is_own = isinstance(layer, keras.layers.BatchNormalization)
+    norm = layer if is_own else getattr(layer, "batch_normalization", None)
+    return None if isinstance(norm, ChannelAffine) else norm

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import keras
+
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.graph import flatten_edges, map_edges, unique_name
 from keras_qat.graph.reading import is_model
+from keras_qat.passes.inference_calls import is_inference_call
 from keras_qat.passes.rewriting import with_known_shapes
 
 
@@ -15,7 +18,8 @@ def inline_models(graph: Graph) -> Graph:
 
     Matches: a node whose operation is a functional or sequential model, at any depth.
     Builds: the inner graph, its inputs bound to the tensors the model was called with. Layers
-    keep their names unless the outer model uses the name already.
+    keep their names unless the outer model uses the name already. Batch normalizations have
+    the `training=False` of the call.
     Why: LiteRT has one flat list of operators, and a batch normalization or an activation has
     to be fused across the border of a nested model too.
 
@@ -48,12 +52,23 @@ def _inline_once(graph: Graph) -> Graph:
             name = unique_name(child.name, taken)
             taken.add(name)
             bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
+            child = _in_inference_mode(child) if is_inference_call(node) else child
             nodes[name] = dataclasses.replace(child.rewired(bound), name=name)
         for i, edge in enumerate(inner.output_edges):
             mapping[Edge(node.name, i)] = bound[edge]
     return dataclasses.replace(
         graph, nodes=nodes, outputs=map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
     )
+
+
+def _in_inference_mode(child: Node) -> Node:
+    """Calls a node of a model as `model(x, training=False)` does. Its own `training` is kept."""
+    args, kwargs = child.arguments
+    if not (is_model(child.head) or isinstance(child.head, keras.layers.BatchNormalization)):
+        return child
+    if kwargs.get("training") is not None:
+        return child
+    return dataclasses.replace(child, arguments=(args, {**kwargs, "training": False}))
 
 
 def _bind(node: Node) -> tuple[Graph, dict[Edge, Edge]]:
