@@ -12,6 +12,7 @@ from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
 from keras_qat.conversion import Conversion, Options
 from keras_qat.errors import OwnTrainingWarning
+from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.passes.overrides import Overrides
 from keras_qat.quantizers import checked_default_range, checked_steps
@@ -19,6 +20,20 @@ from keras_qat.scheme import Scheme, get_scheme
 
 # What a subclass of `keras.Model` overrides to train or to be evaluated in its own way.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
+# How a model of the user's class trains the new one.
+_FUNCTIONAL = "trainer = {kind}(model.input, model(model.input))"
+_SEQUENTIAL = "trainer = {kind}([model])"
+_SUBCLASSED = """class Trainer({kind}):
+    def __init__(self, inner):
+        keras.Model.__init__(self)
+        self.inner = inner
+
+    def call(self, inputs, training=None):
+        return self.inner(inputs, training=training)
+
+
+trainer = Trainer(model)"""
 
 
 @float32_policy()
@@ -182,11 +197,14 @@ def _warn_of_own_training(model: keras.Model) -> None:
     """Warns if a model trains or is evaluated in its own way: the new model is of another class."""
     own = [name for name in _STEPS if getattr(type(model), name) is not getattr(keras.Model, name)]
     if own:
+        kind = type(model).__name__
         names = ", ".join(f"`{name}`" for name in own)
+        recipe = _FUNCTIONAL if is_model(model) else _SUBCLASSED
+        recipe = _SEQUENTIAL if isinstance(model, keras.Sequential) else recipe
         warnings.warn(
             f"The model's own {names} is not part of the new model: it trains as Keras does. To "
-            f"train it in the way of {type(model).__name__}, call it in a `keras.Model` of your "
-            "own that has these methods, and export the inner model.",
+            f"train it in the way of {kind}, train it inside a {kind}, and export the inner model, "
+            f"here `model`:\n\n{recipe.format(kind=kind)}\n",
             OwnTrainingWarning,
             stacklevel=4,
         )

@@ -43,28 +43,55 @@ def test_other_models_are_not_warned_of():
         keras_qat.quantize_model(keras_qat.clone_model(model))
 
 
-@pytest.mark.filterwarnings("ignore::keras_qat.errors.OwnTrainingWarning")
-def test_the_advice_trains_in_the_old_way():
-    """The method of the old model, in a model around the quantized one."""
+def in_its_own_way(base):
+    """A class whose methods call those of its base, as they do in Keras's guides."""
 
-    class Mine(keras.Model):
+    class Mine(base):
         def compute_loss(self, x, y, y_pred: Any, sample_weight=None, training=True):
+            super().compute_loss(x, y, y_pred, sample_weight, training)
             return keras.ops.mean(keras.ops.square(y_pred - 7.0))
 
+        def train_step(self, *args):
+            self.is_traced = True
+            return super().train_step(*args)
+
+    return Mine
+
+
+def functional():
     x = keras.Input((4,))
-    qat = keras_qat.quantize_model(Mine(x, keras.layers.Dense(2)(x)))
+    return in_its_own_way(keras.Model)(x, keras.layers.Dense(2)(x))
 
-    class Trainer(keras.Model):
-        compute_loss = Mine.compute_loss
 
+def sequential():
+    return in_its_own_way(keras.Sequential)([keras.Input((4,)), keras.layers.Dense(2)])
+
+
+def subclassed():
+    class Net(keras.Model):
         def __init__(self):
             super().__init__()
-            self.qat = qat
+            self.dense = keras.layers.Dense(2)
 
-        def call(self, inputs, training=None):
-            return self.qat(inputs, training=training)
+        def call(self, x):
+            return self.dense(x)
 
-    trainer, data = Trainer(), np.eye(4, dtype="float32")
-    trainer.compile(keras.optimizers.Adam(0.3))
+    model = in_its_own_way(Net)()
+    model(np.eye(4, dtype="float32"))
+    return model
+
+
+@pytest.mark.parametrize("make", [functional, sequential, subclassed])
+def test_the_recipe_of_the_warning_trains_in_the_old_way(make):
+    """The code in the message is run as it stands."""
+    model = make()
+    with pytest.warns(OwnTrainingWarning) as caught:
+        qat = keras_qat.quantize_model(model)
+    _, _, recipe = str(caught[0].message).partition("\n\n")
+    names = {"keras": keras, "Mine": type(model), "model": qat}
+    exec(recipe, names)
+    trainer, data = names["trainer"], np.eye(4, dtype="float32")
+    trainer.compile(keras.optimizers.Adam(0.3), "mse")
     trainer.fit(data, np.zeros((4, 2)), epochs=80, verbose=0)
+    assert trainer.is_traced
     assert np.abs(qat.predict(data, verbose=0) - 7.0).max() < 0.5
