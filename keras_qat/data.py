@@ -40,11 +40,11 @@ def batches(
 
     Args:
         data: A numpy array (or a tuple of them, or a dict, for several inputs); or a
-            `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or of
-            single samples (for several inputs also a list of one array for each, as Keras has
-            it). Elements may be `(inputs, targets)` or `(inputs, targets, weights)`;
-            only the inputs are used. A dict has the keys of the dict that the model was made of,
-            or else the names of its inputs.
+            `tf.data.Dataset`, `keras.utils.PyDataset`, `torch.utils.data.DataLoader`, generator,
+            or list of batches or of single samples (for several inputs also a list of one array
+            for each, as Keras has it). Elements may be `(inputs, targets)` or
+            `(inputs, targets, weights)`; only the inputs are used. A dict has the keys of the dict
+            that the model was made of, or else the names of its inputs.
         model: The model.
         steps: How many batches at most; None for all.
         batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
@@ -253,6 +253,8 @@ def _elements(data: Any, model: TakesInputs, batch_size: int) -> Iterator[Any]:
             yield tuple(array[start : start + batch_size] for array in arrays)
     elif isinstance(data, keras.utils.PyDataset):
         yield from (data[i] for i in range(len(data)))
+    elif _is_data_loader(data):  # its lists are the tuples of others
+        yield from (tuple(each) if isinstance(each, list) else each for each in data)
     elif hasattr(data, "__iter__"):
         yield from data
     else:
@@ -345,6 +347,14 @@ def _as_keras_has_it(data: Any, model: TakesInputs) -> Any:
 def _is_array(value: Any) -> bool:
     return (
         hasattr(value, "shape") and hasattr(value, "dtype") and not hasattr(value, "element_spec")
+    )
+
+
+def _is_data_loader(data: Any) -> bool:
+    """Whether data is a `torch.utils.data.DataLoader`; PyTorch need not be installed."""
+    return any(
+        each.__name__ == "DataLoader" and each.__module__.startswith("torch.utils.data")
+        for each in type(data).__mro__
     )
 
 

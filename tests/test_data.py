@@ -252,3 +252,24 @@ def test_a_dict_has_the_keys_of_the_model_before_the_names_of_its_inputs():
     np.testing.assert_array_equal(batch[0], by_name["right"])
     with pytest.raises(InvalidDataError, match=r"a dict with \['left', 'right'\]"):
         list(batches({"left": given["left"]}, model))
+
+
+@pytest.mark.parametrize("has_targets", [True, False])
+def test_batches_of_a_torch_data_loader_have_its_inputs(has_targets):
+    torch = pytest.importorskip("torch")
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    data = torch.utils.data.TensorDataset(*([x, y] if has_targets else [x]))
+    loader = torch.utils.data.DataLoader(data, batch_size=4)
+    found = [batch[0] for batch in batches(loader, one_input())]
+    assert [len(batch) for batch in found] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate(found), X)
+
+
+def test_batches_of_a_torch_data_loader_of_two_inputs_are_paired():
+    torch = pytest.importorskip("torch")
+    a, b = torch.from_numpy(X[:6]), torch.arange(36.0).reshape(6, 2, 3)
+    pairs = [((a[i], b[i]), i) for i in range(6)]
+    loader = torch.utils.data.DataLoader(pairs, batch_size=4)
+    first, second = batches(loader, two_inputs())
+    np.testing.assert_array_equal(np.concatenate([first[0], second[0]]), a)
+    np.testing.assert_array_equal(np.concatenate([first[1], second[1]]), b)
