@@ -30,6 +30,27 @@ path = sys.argv[1]
 keras_qat.export_litert(qat, path)
 report = keras_qat.verify(qat, path, data, kernels=("reference",), verbose=0)
 steps = predicted * 256
+
+def error_of(function):
+    try:
+        return function()
+    except keras_qat.errors.KerasQatError as error:
+        return type(error).__name__
+
+fresh = keras_qat.quantize_model(model)
+state = fresh.trainable_variables, fresh.non_trainable_variables
+image = keras.Input((4, 4, 2))
+wrapped = keras.Model(image, fresh(image))
+
+class Twice(layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+@keras_qat.register(Twice)
+def thrice(layer, inputs):
+    return 3.0 * inputs
+
+wrong = keras.Model(image, layers.Dense(2)(Twice()(image)))
 print(json.dumps({
     "backend": keras.backend.backend(),
     "loss is finite": bool(np.isfinite(loss)),
@@ -37,6 +58,12 @@ print(json.dumps({
     "outputs are on the grid": bool((steps == np.round(steps)).all()),
     "exact": report.exact,
     "tensors": len(report.layers["reference"]),
+    "stateless_call without ranges": error_of(lambda: fresh.stateless_call(*state, data)),
+    "call of a wrapped model without ranges": error_of(lambda: wrapped(data)),
+    "compiled without ranges": bool(np.isnan(wrapped.predict(data, verbose=0)).all()),
+    "proof": [error_of(lambda: each(wrong)) for each in (
+        keras_qat.quantize_model, keras_qat.clone_model
+    )],
 }))
 """
 
@@ -50,4 +77,8 @@ def test_quantize_train_export_and_verify_on_jax(tmp_path):
         "outputs are on the grid": True,
         "exact": True,
         "tensors": 8,
+        "stateless_call without ranges": "MissingRangeError",
+        "call of a wrapped model without ranges": "MissingRangeError",
+        "compiled without ranges": True,  # no error can be raised from compiled code: NaN
+        "proof": ["RewriteError", "RewriteError"],
     }

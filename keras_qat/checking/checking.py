@@ -76,11 +76,12 @@ def check(
     """Says what each layer of a model will become, and what stands in the way.
 
     Nothing is trained or calibrated, and the model is not changed: the stages of `quantize_model`
-    run, and the layers that they make are looked at. There are findings of level `"error"` exactly
-    if `quantize_model` raises with the same options, and the first of them has its words. More of
+    run, and the layers that they make are looked at. If `quantize_model` raises with the same
+    options, there are findings of level `"error"`, and the first of them has its words. More of
     them are listed as far as they are found in about twice the time that the first one took;
-    `is_complete` of the report says whether the search came to its end. docs/findings.md lists the
-    warnings.
+    `is_complete` of the report says whether the search came to its end. If it does not raise,
+    findings of level `"error"` are about the file: what `export_litert` refuses for `target`, or
+    for ranges or weights. docs/findings.md lists the warnings.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed; or a quantized model,
