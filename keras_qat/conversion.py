@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 import keras
@@ -27,11 +28,13 @@ from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, select_rewrites
 from keras_qat.passes.inference_calls import batch_norm_calls
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.kept_weights import kept_weights
 from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.overrides import Overrides
-from keras_qat.passes.pipeline import Pass, compare_graphs, name_of, run_pass
+from keras_qat.passes.pipeline import Pass, name_of, run_pass
 from keras_qat.passes.pixel_inputs import pixel_inputs
+from keras_qat.passes.provenance import rewrites_of
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
@@ -41,8 +44,8 @@ from keras_qat.passes.weight_schemes import follow_schemes
 from keras_qat.proof import check_ends, check_values
 from keras_qat.scheme import Scheme
 
-# Runs a pass: returns the graph that the pass took, and the graph that it made.
-Runner = Callable[[Pass, Graph], tuple[Graph, Graph]]
+# Runs a pass.
+Runner = Callable[[Pass, Graph], Graph]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +148,12 @@ class Conversion:
             known = {name for name, own in self.schemes.items() if own is not None}
             self.schemes |= {name: own for name, own in others.items() if name in known}
         for verdict in self._verdicts():
-            _, self.graph = run(_as_pass(verdict), self.graph)
+            self.graph = run(_as_pass(verdict), self.graph)
 
     def _run(self, run: Runner, rewrite: Pass) -> None:
-        before, self.graph = run(rewrite, self.graph)
+        before, self.graph = self.graph, run(rewrite, self.graph)
         self._batch_norm_calls |= batch_norm_calls(self.graph)
-        self.log += compare_graphs(name_of(rewrite), before, self.graph)
+        self.log += rewrites_of(name_of(rewrite), before, self.graph)
 
     def _verdicts(self) -> Iterator[Callable[[Graph], None]]:
         """Functions that raise if a rewritten graph is not what the options ask for."""
@@ -174,8 +177,7 @@ class Conversion:
         scheme = self._options.scheme
         lookup = self._options.activations == "lookup"
         make = functools.partial(make_layers, scheme=scheme, schemes=self.schemes, lookup=lookup)
-        self.graph, made = run(make, self.graph)
-        self.made = made
+        self.made = made = run(make, self.graph)
         if scheme is None:
             return
         pixels, stats = pixel_inputs(self.graph), self._options.quantized_input_stats
@@ -186,8 +188,7 @@ class Conversion:
             functools.partial(quantize_floats, scheme=scheme),
             functools.partial(separate_ranges, scheme=scheme),
         ):
-            _, made = run(each, made)
-            self.made = made
+            self.made = made = run(each, made)
 
     def build(self, model_class: Any, input_tensors: Any = None, delay: int = 0) -> Any:
         """Builds a model of the layers, with the weights of the source model.
@@ -215,6 +216,8 @@ class Conversion:
         )
         self._freeze_batch_norms()
         result.rewrite_log = tuple(self.log)
+        result.origins = MappingProxyType(origins_by_layer(made))
+        result.kept_weights = kept_weights(inline_models(self.source), self.graph, self.log)
         check_ends(self.source, result)
         if self._options.scheme is not None:
             check_float_layers(result)
@@ -269,6 +272,18 @@ def carry_weights(graph: Graph, node: Node) -> None:
         node.head.trainable = source.head.trainable
     elif source is not None and isinstance(node.head, QuantizedLayer):
         node.head.carry_weights(source)
+
+
+def origins_by_layer(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Returns the origins of each layer of a graph, over all its calls, by its name.
+
+    Args:
+        graph: A graph whose nodes are calls of layers.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for node in graph.nodes.values():
+        found.setdefault(node.head.name, {}).update(dict.fromkeys(node.origins))
+    return {name: tuple(origins) for name, origins in found.items()}
 
 
 def _name_outputs(graph: Graph) -> None:

@@ -24,8 +24,6 @@ from keras_qat.passes.inline_models import inline_models
 _TOLERANCE = 1e-3
 _ROUNDINGS = 16
 _EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-# Rewrites that change the function: the user named them.
-_CHANGE = frozenset({"drop_bias", "remove_layers", "substitute_activations"})
 # Values of an input up to which two samples are compared, which also shows whether they mix.
 _SMALL = 2**12
 _FIX = (
@@ -106,7 +104,7 @@ def check_values(
     Raises:
         RewriteError: Naming the first layer that differs.
     """
-    if _CHANGE.intersection(rewrite.rewrite for rewrite in log):
+    if any(rewrite.changes_function for rewrite in log):
         return
     rewritten, limit = read_model(model), _limit(source)
     samples = _samples(source, rewritten, model, data)
@@ -157,11 +155,13 @@ def _compare_layers(
     error = _worst(found, expected)
     if error > limit:
         name = _first_that_differs(rewritten, alike)
+        origins = getattr(model, "origins", {}).get(name, (name,))
+        about = [str(each) for each in log if not set(origins).isdisjoint(each.origins)]
         raise RewriteError(
             "The rewritten layer computes something else than the model.",
             layer=name,
-            received=f"outputs of the model that differ by {error:.2g} of their largest value; "
-            f"rewritten by {[str(each) for each in log if name in each.layers_out][:4]}",
+            received=f"outputs of the model that differ by {error:.2g} of their largest value; it "
+            f"was made of {list(origins)[:4]}, rewritten by {about[:4]}",
             expected=f"at most {limit:.2g}",
             fix=_FIX,
         )

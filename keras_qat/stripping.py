@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +11,17 @@ import keras
 from keras_qat.backend import float32_policy
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, build_model, read_model
-from keras_qat.graph.graph import map_edges
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.activation_names import function_name
 from keras_qat.passes.recognize_functions import recognize_functions
-from keras_qat.passes.rewriting import calls_in_a_row, splice
+from keras_qat.passes.rewriting import (
+    Replacement,
+    Rewriting,
+    calls_in_a_row,
+    replace_nodes,
+    splice,
+)
 
 
 @float32_policy()
@@ -56,26 +60,19 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             received=f"a {type(model).__name__} without layers of keras_qat",
             fix="Pass what `keras_qat.quantize_model` or `keras_qat.clone_model` returned.",
         )
-    nodes: dict[str, Node] = {}
-    mapping: dict[Edge, Edge] = {}
     made: dict[int, Any] = {}
-    taken = set(graph.nodes)
-    for node in graph.nodes.values():
-        node = node.rewired(mapping)
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not isinstance(node.head, QuantizedLayer):
-            nodes[node.name] = node
-            continue
-        outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
+            return None
         layers = made.setdefault(id(node.head), node.head.to_keras())
         if layers is None:
-            added = splice(node, _in_operations(node, outer), mapping, taken)
-        elif not layers:
-            mapping[Edge(node.name)], added = node.inputs[0], []
-        else:
-            added = calls_in_a_row(graph, node, layers, mapping, taken)
-        nodes |= {each.name: each for each in added}
-    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    stripped = dataclasses.replace(graph, nodes=nodes, outputs=outputs)
+            return splice(node, _in_operations(node, rewriting.graph()), rewriting)
+        if not layers:
+            return Replacement([], node.inputs[:1])
+        return calls_in_a_row(node, layers, rewriting)
+
+    stripped = replace_nodes(graph, write)
     # What `decompose_activations` wrote as several operators is one activation again.
     whole = recognize_functions(stripped)
     return build_model(_join_activations(whole).check("stripping"))

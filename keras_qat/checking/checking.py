@@ -166,7 +166,7 @@ def _check_float(
     return CheckReport(
         model=model.name,
         scheme=scheme.name,
-        layers=tuple(rows_of(inlined, log, conversion.graph, made, ranges)),
+        layers=tuple(rows_of(inlined, log, made, ranges)),
         findings=(*map(error_finding, errors), *_findings(linked, profile)),
         rewrites=tuple(log),
         is_complete=is_complete,
@@ -207,7 +207,7 @@ def _check_quantized(
     ranges = tensor_ranges(graph, statistics, is_quantized=True)
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
-    rows = rows_of_quantized(graph, model.rewrite_log, ranges)
+    rows = rows_of_quantized(model, graph, ranges)
     findings = [*map(error_finding, errors), *_lacking(model), *_findings(linked, profile)]
     findings += calibration_findings(model)
     return CheckReport(model.name, name, tuple(rows), tuple(findings), tuple(model.rewrite_log))

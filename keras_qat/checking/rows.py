@@ -8,51 +8,40 @@ from keras_qat.checking.ranges import TensorRange
 from keras_qat.checking.report import CheckedLayer, MadeLayer
 from keras_qat.checking.trial import Refused
 from keras_qat.graph import Graph, Node, label_of
+from keras_qat.layers import QuantizedModel
 from keras_qat.passes import Rewrite
-from keras_qat.passes.inline_models import inline_models
 
 Ranges = Mapping[str, tuple[TensorRange, ...]]
 
 
 def rows_of(
-    graph: Graph, log: Sequence[Rewrite], rewritten: Graph, made: Graph, ranges: Ranges
+    graph: Graph, log: Sequence[Rewrite], made: Graph, ranges: Ranges
 ) -> list[CheckedLayer]:
-    """Follows each layer of a float model through what was rewritten.
+    """Returns a row for each layer of a float model.
 
     Args:
         graph: The model, nested models opened.
         log: What was rewritten.
-        rewritten: What the pipeline made of the graph.
-        made: The layers that were made of that.
+        made: The layers that were made of it. Their origins are calls of `graph`.
         ranges: Where the ranges of the tensors of these come from.
     """
     calls: dict[int, list[str]] = {}
     for node in graph.nodes.values():
         calls.setdefault(id(node.head), []).append(node.name)
-    added: dict[str, list[str]] = {}
-    for node in made.nodes.values():
-        if node.name not in rewritten.nodes:
-            added.setdefault(node.inputs[0].node, []).append(node.name)
     rows = []
     for names in calls.values():
-        found, rewrites = set(names), []
-        for rewrite in log:
-            if rewrite.rewrite != inline_models.__name__ and found & set(rewrite.layers_in):
-                found = (found - set(rewrite.layers_in)) | set(rewrite.layers_out)
-                rewrites.append(rewrite.rewrite)
-        found |= {name for key in found for name in added.get(key, ())}
-        nodes = [node for name, node in made.nodes.items() if name in found]
+        nodes = [node for node in made.nodes.values() if not set(names).isdisjoint(node.origins)]
         kind = label_of(graph.nodes[names[0]].head)
-        rows.append(_row(names[0], kind, nodes, dict.fromkeys(rewrites), ranges))
+        rows.append(_row(names[0], kind, nodes, _rewrites(log, names), ranges))
     return rows
 
 
-def rows_of_quantized(graph: Graph, log: Sequence[Rewrite], ranges: Ranges) -> list[CheckedLayer]:
+def rows_of_quantized(model: QuantizedModel, graph: Graph, ranges: Ranges) -> list[CheckedLayer]:
     """Returns a row for each layer of a quantized model.
 
     Args:
-        graph: The model.
-        log: What was rewritten to make it.
+        model: The model.
+        graph: Its graph.
         ranges: Where the ranges of its tensors come from.
     """
     calls: dict[int, list[Node]] = {}
@@ -60,14 +49,16 @@ def rows_of_quantized(graph: Graph, log: Sequence[Rewrite], ranges: Ranges) -> l
         calls.setdefault(id(node.head), []).append(node)
     rows = []
     for nodes in calls.values():
-        sources, rewrites = {node.name for node in nodes}, []
-        for rewrite in reversed(log):
-            if sources & set(rewrite.layers_out):
-                sources |= set(rewrite.layers_in)
-                rewrites.append(rewrite.rewrite)
-        kind = label_of(nodes[0].head)
-        rows.append(_row(nodes[0].name, kind, nodes, dict.fromkeys(reversed(rewrites)), ranges))
+        layer = nodes[0].head
+        rewrites = _rewrites(model.rewrite_log, model.origins.get(layer.name, ()))
+        rows.append(_row(nodes[0].name, label_of(layer), nodes, rewrites, ranges))
     return rows
+
+
+def _rewrites(log: Iterable[Rewrite], origins: Iterable[str]) -> dict[str, None]:
+    """The names of the passes that rewrote what some operations of the user had become."""
+    found = (each.rewrite for each in log if not set(origins).isdisjoint(each.origins))
+    return dict.fromkeys(found)
 
 
 def _row(

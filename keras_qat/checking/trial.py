@@ -18,7 +18,7 @@ from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pipeline import Pass, run_pass
 from keras_qat.passes.quantize_inputs import quantize_floats
-from keras_qat.passes.rewriting import attempt
+from keras_qat.passes.rewriting import Replacement, attempt
 from keras_qat.passes.separate_ranges import separate_ranges
 
 # The type and the range of what a stand-in computes are not known.
@@ -78,7 +78,7 @@ class Trial:
         self._limit: int | None = None
         self._refused: dict[int, Any] = {}  # by the `id` of operations, which are kept alive
 
-    def run(self, rewrite: Pass, graph: Graph) -> tuple[Graph, Graph]:
+    def run(self, rewrite: Pass, graph: Graph) -> Graph:
         """Runs a pass; what it refuses is replaced before.
 
         Args:
@@ -86,7 +86,7 @@ class Trial:
             graph: The graph.
 
         Returns:
-            The graph with what was replaced, and what the pass made of it.
+            What the pass made of the graph with what was replaced.
 
         Raises:
             Exhausted: If the pass cannot be run past an error, or the work is done.
@@ -94,13 +94,13 @@ class Trial:
         """
         function = getattr(rewrite, "func", rewrite)
         if self.errors and function in _OF_RANGES:
-            return graph, graph
+            return graph
         if function is make_layers and not self._can_spend(sum(map(_making, _calls(graph)))):
             self._patient(rewrite)(_without_slices(graph))
             raise Exhausted
         while True:
             try:
-                _, made = run_pass(self._patient(rewrite), graph)
+                made = run_pass(self._patient(rewrite), graph)
             except (UnsupportedLayerError, InvalidGraphError) as error:
                 graph = self._past(error, graph)
             except KerasQatError:
@@ -108,10 +108,9 @@ class Trial:
                     raise Exhausted from None
                 raise
             else:
-                before = _with_stand_ins(graph, made)
                 if function not in (inline_models, *_COSTS):
-                    self._spend(_WRITTEN * _new_operations(before, made))
-                return before, made
+                    self._spend(_WRITTEN * _new_operations(graph, made))
+                return _without_sources(made)
 
     def stand_ins(self, graph: Graph) -> Graph:
         """Returns a graph of stand-ins alone: all that is known if no layers were made.
@@ -134,18 +133,18 @@ class Trial:
         return functools.partial(rewrite, attempt=functools.partial(self._attempt, cost))
 
     def _attempt(
-        self, cost: Callable[[Node], int], node: Node, make: Callable[[], list[Node]]
-    ) -> list[Node]:
+        self, cost: Callable[[Node], int], node: Node, make: Callable[[], Replacement]
+    ) -> Replacement:
         if isinstance(node.head, Refused):
-            return [node]
+            return Replacement([node])
         if id(node.head) in self._refused:
-            return [_stand_in(node)]
+            return Replacement([_stand_in(node)])
         self._spend(cost(node))
         try:
             return attempt(node, make)
         except UnsupportedLayerError as error:
             self._note(error, node)
-            return [_stand_in(node)]
+            return Replacement([_stand_in(node)])
 
     def _spend(self, work: int) -> None:
         if not self._can_spend(work):
@@ -218,16 +217,13 @@ def _without_culprit(graph: Graph, culprit: Node) -> Graph:
     return graph.replace(nodes, {})
 
 
-def _with_stand_ins(graph: Graph, made: Graph) -> Graph:
-    """The graph that a pass took, as if it had had the stand-ins that the pass put in."""
-    found = {name: node for name, node in made.nodes.items() if isinstance(node.head, Refused)}
-    if not found.keys() & graph.nodes.keys():
-        return graph
-    nodes = [
-        dataclasses.replace(node, operations=found[name].operations) if name in found else node
+def _without_sources(graph: Graph) -> Graph:
+    """The graph in which stand-ins are no rewrite of what they stand for."""
+    nodes = {
+        name: dataclasses.replace(node, sources=()) if isinstance(node.head, Refused) else node
         for name, node in graph.nodes.items()
-    ]
-    return graph.replace(nodes, {})
+    }
+    return dataclasses.replace(graph, nodes=nodes)
 
 
 def _new_operations(before: Graph, after: Graph) -> int:

@@ -60,6 +60,8 @@ class Node:
             off into a node of its own, so that the first operation itself is linear.
         input_affine: Arguments of a constant factor and offset for each channel, which the first
             operation applies to its input first; None for none.
+        origins: Names of the operations of the user's model that it computes, or is a part of.
+        sources: Names of the nodes that the present rewrite made it of; none if it was left alone.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Node:
     dtypes: tuple[str, ...]
     activation_split: bool = False
     input_affine: Mapping[str, Any] | None = None
+    origins: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def head(self):
@@ -80,6 +84,21 @@ class Node:
     def is_input(self) -> bool:
         """Whether this is an input of the graph: an `InputLayer`, which takes nothing."""
         return not self.inputs
+
+    @classmethod
+    def call(cls, layer: Any, name: str, edge: Edge, shape: Shape, dtype: str = "float32") -> Node:
+        """Makes the call of a layer on one tensor that returns one tensor."""
+        return cls(name, (layer,), (edge,), ((edge,), {}), (shape,), (dtype,))
+
+    def made_of(self, *nodes: Node) -> Node:
+        """Returns the node with the provenance of the nodes that it replaces.
+
+        Args:
+            *nodes: The replaced nodes, in topological order.
+        """
+        origins = dict.fromkeys(name for node in nodes for name in node.origins)
+        sources = dict.fromkeys(name for node in nodes for name in node.sources or (node.name,))
+        return dataclasses.replace(self, origins=tuple(origins), sources=tuple(sources))
 
     def rewired(self, mapping: Mapping[Edge, Edge]) -> Node:
         """Returns the node with some of its input edges replaced."""
@@ -199,8 +218,8 @@ class Graph:
 
         Raises:
             InvalidGraphError: If an edge has no producer before its consumer, a node's inputs
-                are not the edges in its arguments, a name differs from its key, or an
-                input or output does not exist.
+                are not the edges in its arguments, a name differs from its key, a node has no
+                origins, or an input or output does not exist.
         """
         seen: set[Edge] = set()
         for name, node in self.nodes.items():
@@ -226,6 +245,8 @@ class Graph:
             problem = "a node has no operation"
         elif len(node.shapes) != len(node.dtypes):
             problem = "a node has as many shapes as dtypes no longer"
+        elif not node.origins:
+            problem = "a node stands for no operation of the model"
         elif tuple(flatten_edges(node.arguments)) != node.inputs:
             problem = "a node's inputs are not the tensors in its arguments"
         elif missing := [str(edge) for edge in node.inputs if edge not in seen]:

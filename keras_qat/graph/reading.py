@@ -135,14 +135,16 @@ def _read_call(
     operation = call.operation
     _check_built(operation)
     name = operation.name
+    name = unique_name(name, reserved | set(nodes)) if name in nodes else name
     arguments = (call.arguments.args, call.arguments.kwargs)
     return Node(
-        name=unique_name(name, reserved | set(nodes)) if name in nodes else name,
+        name=name,
         operations=(operation,),
         inputs=tuple(edges[id(tensor)] for tensor in call.input_tensors),
         arguments=tree.map_structure(to_edge, arguments),
         shapes=tuple(tuple(tensor.shape) for tensor in call.output_tensors),
         dtypes=tuple(str(tensor.dtype) for tensor in call.output_tensors),
+        origins=(name,),
     )
 
 

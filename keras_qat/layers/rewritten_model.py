@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import keras
 
 from keras_qat.errors import NewerVersionError
@@ -23,9 +26,15 @@ class RewrittenModel(keras.Model):
 
     Attributes:
         rewrite_log: What was rewritten; empty for a model that was loaded.
+        origins: The layers of the user's model that a layer computes, by its name; empty for a
+            model that was loaded.
+        kept_weights: Names of the layers whose weights are those of the user's layers of the same
+            names; None for a model that was loaded.
     """
 
     rewrite_log: tuple = ()
+    origins: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    kept_weights: frozenset[str] | None = None
 
     # Keras recognizes a functional constructor by exactly these two names.
     def __init__(self, *args, **kwargs):

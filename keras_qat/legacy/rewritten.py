@@ -12,18 +12,6 @@ from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.hdf5 import SavedLayer
 from keras_qat.legacy.matching import Pair, naming, owner
 
-# Rewrites that leave the values of weights as they are, and the layers that have them their names.
-_PRESERVING = ("fold_affines_forward", "fold_batch_norms", "fold_padding", "fuse_activations")
-_PRESERVING += (
-    "inline_models",
-    "merge_equal_operations",
-    "move_normalized_axes",
-    "move_reshapes",
-    "open_drop_ins",
-)
-_PRESERVING += ("pool_whole_images",)
-_PRESERVING += ("remove_identities", "split_activations", "split_merges", "split_outputs")
-_PRESERVING += ("split_regularizers", "split_separables")
 # What quantizers learn, which no file of a float model has.
 _OF_QUANTIZERS = ("maximum", "minimum", "updates", "seen", "held", "unfit")
 
@@ -38,12 +26,7 @@ def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
     Args:
         model: A model from `clone_model` or `quantize_model`.
     """
-    changed = {
-        name
-        for rewrite in getattr(model, "rewrite_log", ())
-        if rewrite.rewrite not in _PRESERVING
-        for name in (*rewrite.layers_in, *rewrite.layers_out)
-    }
+    kept = getattr(model, "kept_weights", None)
     found: dict[Key, Any] = {}
     for layer in model.layers:
         norm: Any = getattr(layer, "batch_normalization", None)
@@ -51,11 +34,11 @@ def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
         own = [v for v in layer.weights if all(v is not other for other in of_norm)]
         if isinstance(layer, QuantizedLayer):
             own = [v for v in own if owner(v.path) == layer.name]
-        if layer.name not in changed:
+        if kept is None or layer.name in kept:
             found |= {(layer.name, _leaf(v.path)): v for v in own}
         # A `ChannelAffine` may be the product of several layers.
         is_own = type(norm) is keras.layers.BatchNormalization
-        if norm is not None and is_own and norm.name not in changed:
+        if norm is not None and is_own and (kept is None or norm.name in kept):
             found |= {(norm.name, _leaf(v.path)): v for v in of_norm}
     return {key: v for key, v in found.items() if key[1] not in _OF_QUANTIZERS}
 

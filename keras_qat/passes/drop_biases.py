@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_qat.graph import Edge, Graph
+from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.drop_in import build_like, copy_by_path
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 
 def drop_bias(graph: Graph) -> Graph:
@@ -32,17 +33,19 @@ def drop_bias(graph: Graph) -> Graph:
     """
     heads = {id(node.head): node.head for node in graph.nodes.values() if _has_bias(node.head)}
     made = {key: _without_bias(layer) for key, layer in heads.items()}
-    for key, norm in _normalizations(graph, heads).items():
-        made[id(norm)] = _shifted(norm, heads[key].bias)
-    if not made:
-        return graph
-    nodes = {
-        name: dataclasses.replace(
-            node, operations=tuple(made.get(id(each), each) for each in node.operations)
-        )
-        for name, node in graph.nodes.items()
-    }
-    return dataclasses.replace(graph, nodes=nodes)
+    norms = _normalizations(graph, heads)
+    made |= {id(norm): _shifted(norm, heads[key].bias) for key, norm in norms.items()}
+    takes_up = {id(norm) for norm in norms.values()}
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
+        del rewriting
+        if id(node.head) not in made:
+            return None
+        changed = dataclasses.replace(node, operations=(made[id(node.head)],))
+        layers = [graph.nodes[node.inputs[0].node]] if id(node.head) in takes_up else []
+        return Replacement([changed], beside=layers)
+
+    return replace_nodes(graph, write)
 
 
 def _has_bias(layer: Any) -> bool:

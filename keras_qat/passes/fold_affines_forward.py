@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
 from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.passes.rewriting import absorb_nodes
 
 _KERNEL = layer_of(
     keras.layers.Conv1D,
@@ -47,9 +49,8 @@ def fold_affines_forward(graph: Graph) -> Graph:
     """
     mapping: dict[Edge, Edge] = {}
     folded: dict[str, Node] = {}
-    calls: dict[int, int] = {}
-    for node in graph.nodes.values():
-        calls[id(node.head)] = calls.get(id(node.head), 0) + 1
+    absorbed: dict[str, list[str]] = {}
+    calls = Counter(id(node.head) for node in graph.nodes.values())
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     for node in graph.nodes.values():
         edge, behind = Edge(node.name), consumers.get(Edge(node.name), [])
@@ -59,11 +60,10 @@ def fold_affines_forward(graph: Graph) -> Graph:
         if all(_takes_up(each, affine) and calls[id(each.head)] == 1 for each in behind):
             mapping[edge] = node.inputs[0]
             arguments = _arguments(node, affine)
-            folded |= {
-                each.name: dataclasses.replace(each, input_affine=arguments) for each in behind
-            }
-    nodes = [folded.get(n.name, n) for n in graph.nodes.values() if Edge(n.name) not in mapping]
-    return graph.replace(nodes, mapping)
+            for each in behind:
+                folded[each.name] = dataclasses.replace(each, input_affine=arguments)
+                absorbed[each.name] = [node.name]
+    return absorb_nodes(graph, folded, absorbed, mapping)
 
 
 def constant_affine(node: Node) -> Affine | None:

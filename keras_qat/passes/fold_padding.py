@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
 from keras_qat.layers.weighted import copy_variables
+from keras_qat.passes.rewriting import absorb_nodes
 
 _PADDING = layer_of(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D)
 _CONVOLUTION = layer_of(
@@ -37,19 +38,16 @@ def fold_padding(graph: Graph) -> Graph:
         A graph with fewer paddings.
     """
     folded = _keep_shared(graph, _candidates(graph))
-    dropped = {edge.node for edge in folded.values()}
-    mapping = {Edge(name): graph.nodes[name].inputs[0] for name in dropped}
-    made: dict[int, keras.layers.Layer] = {}
-    nodes = []
-    for node in graph.nodes.values():
-        if node.name in folded:
-            shape = graph.shape(mapping[folded[node.name]])
-            if id(node.head) not in made:
-                made[id(node.head)] = _same_padding(node.head, shape)
-            node = dataclasses.replace(node, operations=(made[id(node.head)],))
-        if node.name not in dropped:
-            nodes.append(node)
-    return graph.replace(nodes, mapping)
+    mapping = {edge: graph.nodes[edge.node].inputs[0] for edge in folded.values()}
+    layers: dict[int, keras.layers.Layer] = {}
+    made = {}
+    for name, edge in folded.items():
+        node = graph.nodes[name]
+        if id(node.head) not in layers:
+            layers[id(node.head)] = _same_padding(node.head, graph.shape(mapping[edge]))
+        made[name] = dataclasses.replace(node, operations=(layers[id(node.head)],))
+    absorbed = {name: [edge.node] for name, edge in folded.items()}
+    return absorb_nodes(graph, made, absorbed, mapping)
 
 
 def _candidates(graph: Graph) -> dict[str, Edge]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import find_slice
+from keras_qat.passes.rewriting import absorb_nodes
 
 
 def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
@@ -24,25 +25,19 @@ def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
     Returns:
         The graph with the followers absorbed; the graph itself if there were none.
     """
-    pairs = _candidates(graph, is_follower)
-    pairs = _keep_shared(graph, pairs)
-    if not pairs:
-        return graph
-    absorbed = {follower.name for follower in pairs.values()}
+    pairs = _keep_shared(graph, _candidates(graph, is_follower))
+    made = {
+        name: dataclasses.replace(
+            graph.nodes[name],
+            operations=graph.nodes[name].operations + follower.operations,
+            shapes=follower.shapes,
+            dtypes=follower.dtypes,
+        )
+        for name, follower in pairs.items()
+    }
+    absorbed = {name: [follower.name] for name, follower in pairs.items()}
     mapping = {Edge(follower.name): Edge(name) for name, follower in pairs.items()}
-    nodes = []
-    for node in graph.nodes.values():
-        if node.name in pairs:
-            follower = pairs[node.name]
-            node = dataclasses.replace(
-                node,
-                operations=node.operations + follower.operations,
-                shapes=follower.shapes,
-                dtypes=follower.dtypes,
-            )
-        if node.name not in absorbed:
-            nodes.append(node)
-    return graph.replace(nodes, mapping)
+    return absorb_nodes(graph, made, absorbed, mapping)
 
 
 def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, Node]:

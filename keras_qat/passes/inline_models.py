@@ -7,10 +7,15 @@ import dataclasses
 import keras
 
 from keras_qat.graph import Edge, Graph, Node, read_model
-from keras_qat.graph.graph import flatten_edges, map_edges, unique_name
+from keras_qat.graph.graph import flatten_edges
 from keras_qat.graph.reading import is_model
 from keras_qat.passes.inference_calls import is_inference_call
-from keras_qat.passes.rewriting import with_known_shapes
+from keras_qat.passes.rewriting import (
+    Replacement,
+    Rewriting,
+    replace_nodes,
+    with_known_shapes,
+)
 
 
 def inline_models(graph: Graph) -> Graph:
@@ -29,36 +34,11 @@ def inline_models(graph: Graph) -> Graph:
     Returns:
         A graph without nested models; the graph itself if there were none.
     """
-    source = graph
-    while any(is_model(node.head) for node in graph.nodes.values()):
-        graph = _inline_once(graph)
+    opened = graph
+    while any(is_model(node.head) for node in opened.nodes.values()):
+        opened = replace_nodes(opened, _opened)
     # An inner model may have been built for unknown sizes, which those of each call are.
-    return graph if graph is source else with_known_shapes(graph)
-
-
-def _inline_once(graph: Graph) -> Graph:
-    nodes: dict[str, Node] = {}
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
-    for node in graph.nodes.values():
-        node = node.rewired(mapping)
-        if not is_model(node.head):
-            nodes[node.name] = node
-            continue
-        inner, bound = _bind(node)
-        for child in inner.nodes.values():
-            if child.is_input:
-                continue
-            name = unique_name(child.name, taken)
-            taken.add(name)
-            bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
-            child = _in_inference_mode(child) if is_inference_call(node) else child
-            nodes[name] = dataclasses.replace(child.rewired(bound), name=name)
-        for i, edge in enumerate(inner.output_edges):
-            mapping[Edge(node.name, i)] = bound[edge]
-    return dataclasses.replace(
-        graph, nodes=nodes, outputs=map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    )
+    return graph if opened is graph else with_known_shapes(_with_own_origins(opened))
 
 
 def _in_inference_mode(child: Node) -> Node:
@@ -71,8 +51,27 @@ def _in_inference_mode(child: Node) -> Node:
     return dataclasses.replace(child, arguments=(args, {**kwargs, "training": False}))
 
 
-def _bind(node: Node) -> tuple[Graph, dict[Edge, Edge]]:
-    """Reads a nested model and pairs its inputs with the tensors of its call."""
+def _opened(node: Node, rewriting: Rewriting) -> Replacement | None:
+    """The calls inside a nested model, its inputs bound to the tensors of its call."""
+    if not is_model(node.head):
+        return None
     inner = read_model(node.head)
-    inputs = flatten_edges(inner.input_structure)
-    return inner, dict(zip(inputs, node.inputs, strict=True))
+    bound = dict(zip(flatten_edges(inner.input_structure), node.inputs, strict=True))
+    children = []
+    for child in inner.nodes.values():
+        if child.is_input:
+            continue
+        name = rewriting.free_name(child.name)
+        child = _in_inference_mode(child) if is_inference_call(node) else child
+        children.append(dataclasses.replace(child.rewired(bound), name=name))
+        bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
+    return Replacement(children, [bound[edge] for edge in inner.output_edges])
+
+
+def _with_own_origins(graph: Graph) -> Graph:
+    """The graph in which operations of nested models are the user's, like all others."""
+    nodes = {
+        name: dataclasses.replace(node, origins=(name,)) if node.sources else node
+        for name, node in graph.nodes.items()
+    }
+    return dataclasses.replace(graph, nodes=nodes)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from keras_qat.errors import KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Graph
 from keras_qat.passes.make_layers import make_layers
-from keras_qat.passes.pipeline import PIPELINE, compare_graphs
+from keras_qat.passes.pipeline import PIPELINE, run_pass
+from keras_qat.passes.provenance import rewrites_of
 
 
 def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
@@ -41,7 +42,7 @@ def _rewrite_for(layer: str | None, graph: Graph, rewrites: Sequence[str]) -> st
         if name in rewrites:
             continue
         try:
-            changes = compare_graphs(name, graph, rewrite(graph))
+            changes = rewrites_of(name, graph, run_pass(rewrite, graph))
         except KerasQatError:
             continue  # about another layer, which it does not take either
         if any(layer in change.layers_in for change in changes):

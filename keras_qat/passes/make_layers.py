@@ -12,7 +12,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import FUSED_CODES, function_name
-from keras_qat.passes.rewriting import Attempt, attempt
+from keras_qat.passes.rewriting import Attempt, Replacement, attempt
 from keras_qat.scheme import Scheme
 
 
@@ -52,7 +52,7 @@ def make_layers(
             continue
         own = scheme if schemes is None else schemes.get(name, scheme)
         make = functools.partial(_make, node, _identity(graph, node), own, made, lookup)
-        [nodes[name]] = attempt(node, make)
+        [nodes[name]] = (each.made_of(node) for each in attempt(node, make).nodes)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
         if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
@@ -75,7 +75,7 @@ def _make(
     scheme: Scheme | None,
     made: dict[Hashable, QuantizedLayer],
     lookup: bool,
-) -> list[Node]:
+) -> Replacement:
     if key not in made:
         made[key] = _make_layer(node, scheme, lookup)
     edges = list(node.inputs)
@@ -86,7 +86,7 @@ def _make(
         activation_split=False,
         input_affine=None,
     )
-    return [call]
+    return Replacement([call])
 
 
 def _make_layer(node: Node, scheme: Scheme | None, lookup: bool) -> QuantizedLayer:

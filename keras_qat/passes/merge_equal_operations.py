@@ -9,6 +9,7 @@ import keras
 from keras_qat.graph import Edge, Graph, Node, layer_of
 from keras_qat.layers.activation_names import FUSED, activation_name
 from keras_qat.layers.functions import function_of
+from keras_qat.passes.rewriting import absorb_nodes
 
 _POOLING = layer_of(
     keras.layers.AveragePooling1D,
@@ -35,16 +36,15 @@ def merge_equal_operations(graph: Graph) -> Graph:
     """
     first: dict[Hashable, Edge] = {}
     mapping: dict[Edge, Edge] = {}
-    kept = []
+    absorbed: dict[str, list[str]] = {}
     for node in graph.nodes.values():
         key, edge = _key(node, mapping), Edge(node.name)
         if key in first and edge not in graph.output_edges:
             mapping[edge] = first[key]
-        else:
-            kept.append(node)
-            if key is not None:
-                first.setdefault(key, edge)
-    return graph.replace(kept, mapping) if mapping else graph
+            absorbed.setdefault(first[key].node, []).append(node.name)
+        elif key is not None:
+            first.setdefault(key, edge)
+    return absorb_nodes(graph, {}, absorbed, mapping)
 
 
 def _key(node: Node, mapping: Mapping[Edge, Edge]) -> Hashable:

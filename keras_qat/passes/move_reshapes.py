@@ -46,7 +46,7 @@ def move_reshapes(graph: Graph) -> Graph:
         source = nodes[before.inputs[0].node].shapes[before.inputs[0].index]
         arguments = _moved(node, source, before.shapes[0])
         if arguments is not None:
-            # Under each other's names: what follows the operation now follows the reshape.
+            # Under each other's names, which are those of the tensors: both keep their values.
             arguments = tree.map_structure(
                 lambda leaf, x=before.inputs[0]: x if isinstance(leaf, Edge) else leaf, arguments
             )
@@ -56,8 +56,8 @@ def move_reshapes(graph: Graph) -> Graph:
                 inputs=before.inputs,
                 arguments=arguments,
                 shapes=(source,),
-            )
-            moved = dataclasses.replace(before, name=name)
+            ).made_of(node)
+            moved = dataclasses.replace(before, name=name).made_of(before)
             nodes[name] = moved.rewired({before.inputs[0]: edge})
     return graph.replace(nodes.values(), {})
 

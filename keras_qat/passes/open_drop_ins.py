@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import map_edges
+from keras_qat.graph import Graph, Node
 from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.drop_in import DropIn
-from keras_qat.passes.rewriting import calls_in_a_row
+from keras_qat.passes.rewriting import Replacement, Rewriting, calls_in_a_row, replace_nodes
 
 
 def open_drop_ins(graph: Graph) -> Graph:
@@ -28,21 +26,14 @@ def open_drop_ins(graph: Graph) -> Graph:
         A graph of Keras layers; the graph itself if there were no drop-in layers.
     """
     opened: dict[int, list[Any]] = {}
-    for node in graph.nodes.values():
-        if id(node.head) not in opened and _is_opened(node.head):
-            opened[id(node.head)] = node.head.to_keras() or []
-    if not any(opened.values()):
-        return graph
-    nodes: list[Node] = []
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
-    for node in graph.nodes.values():
-        layers = opened.get(id(node.head))
-        node = node.rewired(mapping)
-        nodes += calls_in_a_row(graph, node, layers, mapping, taken) if layers else [node]
-    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    named = {node.name: node for node in nodes}
-    return dataclasses.replace(graph, nodes=named, outputs=outputs)
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
+        if id(node.head) not in opened:
+            opened[id(node.head)] = node.head.to_keras() or [] if _is_opened(node.head) else []
+        layers = opened[id(node.head)]
+        return calls_in_a_row(node, layers, rewriting) if layers else None
+
+    return replace_nodes(graph, write)
 
 
 def _is_opened(operation: Any) -> bool:

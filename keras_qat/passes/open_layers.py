@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
 from collections.abc import Hashable
 
 import keras
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import map_edges
+from keras_qat.graph import Graph, Node
 from keras_qat.graph.soundness import training_errors
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
@@ -19,7 +16,15 @@ from keras_qat.layers.activation_names import activation_name
 from keras_qat.layers.registry import call_of, is_written_in_ops
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.open_drop_ins import open_drop_ins
-from keras_qat.passes.rewriting import Attempt, attempt, splice, with_known_shapes
+from keras_qat.passes.rewriting import (
+    Attempt,
+    Replacement,
+    Rewriting,
+    attempt,
+    replace_nodes,
+    splice,
+    with_known_shapes,
+)
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
@@ -45,32 +50,19 @@ def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
     Raises:
         UnsupportedLayerError: If a layer cannot be traced.
     """
-    if not any(_is_opened(node) for node in graph.nodes.values()):
-        return graph
-    nodes: dict[str, Node] = {}
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
     opened: dict[int, dict[Hashable, Graph]] = {}
-    for node in graph.nodes.values():
-        node = node.rewired(mapping)
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not _is_opened(node):
-            nodes[node.name] = node
-            continue
-        outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
-        make = functools.partial(_children, node, outer, opened, mapping, taken)
-        nodes |= {child.name: child for child in attempt(node, make)}
-    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    return with_known_shapes(dataclasses.replace(graph, nodes=nodes, outputs=outputs))
+            return None
 
+        def make() -> Replacement:
+            return splice(node, _opened(node, rewriting.graph(), opened), rewriting)
 
-def _children(
-    node: Node,
-    graph: Graph,
-    opened: dict[int, dict[Hashable, Graph]],
-    mapping: dict[Edge, Edge],
-    taken: set[str],
-) -> list[Node]:
-    return splice(node, _opened(node, graph, opened), mapping, taken)
+        return attempt(node, make)
+
+    made = replace_nodes(graph, write)
+    return graph if made is graph else with_known_shapes(made)
 
 
 def _opened(node: Node, graph: Graph, opened: dict[int, dict[Hashable, Graph]]) -> Graph:
@@ -110,7 +102,7 @@ def _has_all_weights(inner: Graph, layer: keras.layers.Layer) -> bool:
 
 def _is_opened(node: Node) -> bool:
     is_layer = isinstance(node.head, keras.layers.Layer)
-    if node.is_input or not is_layer or isinstance(node.head, QuantizedLayer):
+    if not is_layer or isinstance(node.head, QuantizedLayer):
         return False
     if is_written_in_ops(node.head):
         return find_slice(node.operations) is None

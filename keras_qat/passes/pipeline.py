@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from keras_qat.errors import InvalidGraphError, InvalidRewriteError, KerasQatError
-from keras_qat.graph import Graph, Node, label_of
+from keras_qat.graph import Graph
 from keras_qat.graph.statements import first_line
-from keras_qat.layers.functions import function_of
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
@@ -22,6 +20,7 @@ from keras_qat.passes.move_reshapes import move_reshapes
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
+from keras_qat.passes.provenance import Rewrite, check_provenance, rewrites_of, untouched
 from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.remove_identities import remove_identities
 from keras_qat.passes.split_activations import split_activations
@@ -81,28 +80,6 @@ _BEFORE_OPTIONAL = PIPELINE.index(open_drop_ins) + 1
 DEFAULT_REWRITES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in PIPELINE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rewrite:
-    """One thing that a pass did.
-
-    Attributes:
-        rewrite: Name of the pass.
-        layers_in: Names of the operations it took.
-        layers_out: Names of the nodes they became.
-        functions: What an element-wise function became, such as `"softplus -> relu"`.
-    """
-
-    rewrite: str
-    layers_in: tuple[str, ...]
-    layers_out: tuple[str, ...]
-    functions: str = ""
-
-    def __str__(self):
-        functions = f" ({self.functions})" if self.functions else ""
-        names = f"{' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
-        return f"{self.rewrite}: {names}{functions}"
-
-
 def name_of(rewrite: Pass) -> str:
     """Returns the name of a pass, which may be a `functools.partial` of a function."""
     return getattr(rewrite, "func", rewrite).__name__
@@ -140,7 +117,7 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
     return tuple(rewrite for name, rewrite in known.items() if name in wanted)
 
 
-def run_pass(rewrite: Pass, graph: Graph) -> tuple[Graph, Graph]:
+def run_pass(rewrite: Pass, graph: Graph) -> Graph:
     """Runs a pass, and checks the graph that it makes.
 
     Args:
@@ -148,14 +125,16 @@ def run_pass(rewrite: Pass, graph: Graph) -> tuple[Graph, Graph]:
         graph: The graph.
 
     Returns:
-        The graph itself, and the graph that the pass made of it.
+        The graph that the pass made of it. The `sources` of its nodes are nodes of `graph`.
 
     Raises:
         InvalidGraphError: If the pass fails, or leaves the graph inconsistent.
     """
     name = name_of(rewrite)
     try:
-        return graph, rewrite(graph).check(after=name)
+        made = rewrite(untouched(graph)).check(after=name)
+        check_provenance(name, graph, made)
+        return made
     except KerasQatError:
         raise
     except Exception as error:  # a defect here, or in what the user registered
@@ -183,89 +162,6 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass]) -> tuple[Graph, tuple[Rew
     """
     log: list[Rewrite] = []
     for rewrite in passes:
-        before, graph = run_pass(rewrite, graph)
-        log += compare_graphs(name_of(rewrite), before, graph)
+        before, graph = graph, run_pass(rewrite, graph)
+        log += rewrites_of(name_of(rewrite), before, graph)
     return graph, tuple(log)
-
-
-def compare_graphs(name: str, before: Graph, after: Graph) -> list[Rewrite]:
-    """Lists what a pass rewrote.
-
-    Args:
-        name: Name of the pass.
-        before: The graph it took.
-        after: The graph it returned.
-
-    Returns:
-        One `Rewrite` for each set of nodes that became others.
-    """
-    old = {key: node for key, node in before.nodes.items() if not _same(node, after.nodes.get(key))}
-    new = {key: node for key, node in after.nodes.items() if not _same(node, before.nodes.get(key))}
-    owner = {id(op): key for key, node in new.items() for op in node.operations}
-    taken: dict[str, list[str]] = {key: [] for key in new}
-    gone = []
-    for key, node in old.items():
-        # Calls of a shared layer have their operations in common: the nearest node comes first.
-        sources = [edge.node for edge in node.inputs]
-        near = (key, *sources, *(owner[id(op)] for op in node.operations if id(op) in owner))
-        target = next((name for name in near if _shares_operation(node, new.get(name))), None)
-        if target is None and key in new:
-            target = key  # written anew, under its name
-        (gone if target is None else taken[target]).append(key)
-    added = tuple(key for key, sources in taken.items() if not sources)
-    rewrites = []
-    for target, sources in taken.items():
-        if sources:
-            made = (target, *_split_off(target, added, old, new))
-            functions = _functions([old[key] for key in sources], [new[key] for key in made])
-            rewrites.append(Rewrite(name, tuple(sources), made, functions))
-    listed = {key for rewrite in rewrites for key in rewrite.layers_out}
-    rest = tuple(key for key in added if key not in listed)
-    if gone:
-        return [*rewrites, Rewrite(name, tuple(gone), rest)]
-    sources = [(new[key].inputs[0].node, key) for key in rest]
-    return rewrites + [Rewrite(name, (source,), (source, key)) for source, key in sources]
-
-
-def _functions(before: Sequence[Node], after: Sequence[Node]) -> str:
-    """What a function of one tensor became; nothing for what was something else."""
-    function = function_of(before[0].head) if len(before) == 1 else None
-    # The last operation of what is written in its place has the node's name.
-    made = [label_of(node.head).removeprefix("ops.") for node in (*after[1:], after[0])]
-    return "" if function is None else f"{function.name} -> {' + '.join(made)}"
-
-
-def _same(node: Node, other: Node | None) -> bool:
-    return (
-        other is not None
-        and node.operations == other.operations
-        and node.activation_split == other.activation_split
-        and node.input_affine is other.input_affine
-        and len(node.inputs) == len(other.inputs)
-    )
-
-
-def _shares_operation(node: Node, other: Node | None) -> bool:
-    return other is not None and any(op in other.operations for op in node.operations)
-
-
-def _named_after(key: str, names: Iterable[str]) -> str | None:
-    """The name that another one is made of, such as `conv` for `conv_relu`."""
-    return max((name for name in names if key.startswith(f"{name}_")), key=len, default=None)
-
-
-def _split_off(
-    target: str, added: tuple[str, ...], old: dict[str, Node], new: dict[str, Node]
-) -> list[str]:
-    """The new nodes split off a node: behind it; before it if it takes fewer, or is another."""
-    node, before = new[target], old.get(target, new[target])
-    if _shares_operation(before, node) and len(before.inputs) == len(node.inputs):
-        return [key for key in added if any(edge.node == target for edge in new[key].inputs)]
-    makers = {key: _named_after(key, set(new).difference(added)) for key in added}
-    if target in makers.values():
-        return [key for key in added if makers[key] == target]
-    found = [target]
-    for key in reversed([key for key in added if makers[key] is None]):
-        if any(edge.node == key for name in found for edge in new[name].inputs):
-            found.insert(1, key)
-    return found[1:]

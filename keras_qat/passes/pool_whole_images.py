@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_qat.graph import Graph, Node, any_of, layer_of, operation_named
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 _WINDOWS = any_of(
     layer_of(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D),
@@ -38,16 +39,19 @@ def pool_whole_images(graph: Graph) -> Graph:
         A graph in which only windows smaller than the input are pooled by average poolings.
     """
     made: dict[int, keras.layers.Layer] = {}
-    nodes = []
-    for node in graph.nodes.values():
-        if not node.is_input and _covers_input(graph, node):
-            pool = node.head
-            layer = _GLOBAL[len(node.shapes[0])](
-                data_format=pool.data_format, keepdims=True, name=pool.name
-            )
-            node = dataclasses.replace(node, operations=(made.setdefault(id(pool), layer),))
-        nodes.append(node)
-    return graph.replace(nodes, {})
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
+        del rewriting
+        if not _covers_input(graph, node):
+            return None
+        pool = node.head
+        layer = _GLOBAL[len(node.shapes[0])](
+            data_format=pool.data_format, keepdims=True, name=pool.name
+        )
+        layer = made.setdefault(id(pool), layer)
+        return Replacement([dataclasses.replace(node, operations=(layer,))])
+
+    return replace_nodes(graph, write)
 
 
 def _covers_input(graph: Graph, node: Node) -> bool:

@@ -118,14 +118,8 @@ def _behind(
     graph: Graph, edge: Edge, kind: Any, scheme: Scheme, name: str, **arguments: Any
 ) -> Node:
     name = unique_name(name, graph.nodes)
-    return Node(
-        name=name,
-        operations=(kind(name=name, scheme=scheme, **arguments),),
-        inputs=(edge,),
-        arguments=((edge,), {}),
-        shapes=(graph.shape(edge),),
-        dtypes=("float32",),
-    )
+    layer = kind(name=name, scheme=scheme, **arguments)
+    return Node.call(layer, name, edge, graph.shape(edge)).made_of(graph.nodes[edge.node])
 
 
 def _ids(graph: Graph) -> set[Edge]:

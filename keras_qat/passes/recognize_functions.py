@@ -15,6 +15,7 @@ from keras_qat.graph import Edge, Graph, Node, Parameter, any_of, layer_of, oper
 from keras_qat.graph.reading import read_function
 from keras_qat.layers.activation_names import FUSED
 from keras_qat.layers.functions import function_of
+from keras_qat.passes.rewriting import absorb_nodes
 
 _ARITHMETIC = any_of(
     layer_of(keras.layers.Add, keras.layers.Multiply, keras.layers.Subtract),
@@ -70,7 +71,8 @@ def recognize_functions(graph: Graph) -> Graph:
     Returns:
         A graph with fewer operations.
     """
-    replaced: dict[str, Node] = {}
+    made: dict[str, Node] = {}
+    absorbed: dict[str, list[str]] = {}
     dropped: set[str] = set()
     for node in reversed(list(graph.nodes.values())):
         if node.name in dropped or not _is_elementwise(node):
@@ -78,13 +80,11 @@ def recognize_functions(graph: Graph) -> Graph:
         for cone in _cones(graph, node):
             name = _recognized(cone)
             if name is not None:
-                replaced[node.name] = _written(node, cone.source, name)
-                dropped |= {each.name for each in cone.nodes[:-1]}
+                made[node.name] = _written(node, cone.source, name)
+                absorbed[node.name] = [each.name for each in cone.nodes[:-1]]
+                dropped.update(absorbed[node.name])
                 break
-    if not replaced:
-        return graph
-    kept = [node for name, node in graph.nodes.items() if name not in dropped]
-    return graph.replace([replaced.get(node.name, node) for node in kept], {})
+    return absorb_nodes(graph, made, absorbed, {})
 
 
 def _is_elementwise(node: Node) -> bool:

@@ -7,6 +7,7 @@ from keras import tree
 
 from keras_qat.graph import Edge, Graph, Node, any_of, layer_of, operation_named
 from keras_qat.layers.activation_names import activation_name
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 # Exactly these: a custom layer may have a `rate` that means something else.
 _DROPOUTS = (
@@ -37,21 +38,19 @@ def remove_identities(graph: Graph) -> Graph:
     Returns:
         A graph without them.
     """
-    mapping: dict[Edge, Edge] = {}
-    kept = []
     casted = _casted_inputs(graph)
-    for node in graph.nodes.values():
-        does_nothing = not node.is_input and (
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
+        del rewriting
+        before = graph.nodes[node.name]  # which takes tensors of the dtypes in the user's model
+        does_nothing = (
             _does_nothing(node.head)
-            or _returns_its_input(graph, node)
-            or (_CAST(node.head) and node.inputs[0] in casted)
+            or _returns_its_input(graph, before)
+            or (_CAST(node.head) and before.inputs[0] in casted)
         )
-        if not does_nothing:
-            kept.append(node)
-        else:
-            source = node.inputs[0]
-            mapping[Edge(node.name)] = mapping.get(source, source)
-    return graph.replace(kept, mapping)
+        return Replacement([], node.inputs[:1]) if does_nothing else None
+
+    return replace_nodes(graph, write)
 
 
 def _casted_inputs(graph: Graph) -> set[Edge]:

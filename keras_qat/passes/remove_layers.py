@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Sequence
 
 from keras_qat.errors import InvalidModelError
-from keras_qat.graph import Edge, Graph, Node
+from keras_qat.graph import Graph, Node
+from keras_qat.graph.graph import Shape
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 
 def remove_layers(graph: Graph, names: Sequence[str]) -> Graph:
@@ -31,20 +33,18 @@ def remove_layers(graph: Graph, names: Sequence[str]) -> Graph:
     for name in names:
         if name not in found:
             raise _unknown(name, sorted(found))
-    mapping: dict[Edge, Edge] = {}
-    nodes = []
-    for node in graph.nodes.values():
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if node.head.name not in names:
-            nodes.append(node)
-            continue
-        _check_removable(graph, node)
-        mapping[Edge(node.name)] = mapping.get(node.inputs[0], node.inputs[0])
-    return graph.replace(nodes, mapping)
+            return None
+        _check_removable(node, [rewriting.shape(edge) for edge in node.inputs])
+        return Replacement([], node.inputs)
+
+    return replace_nodes(graph, write)
 
 
-def _check_removable(graph: Graph, node: Node) -> None:
+def _check_removable(node: Node, inputs: list[Shape]) -> None:
     """Raises if the input of a node cannot stand for its output."""
-    inputs = [graph.shape(edge) for edge in node.inputs]
     if inputs == list(node.shapes):
         return
     raise InvalidModelError(

@@ -14,19 +14,129 @@ from keras_qat.graph import Edge, Graph, Node, Parameter, read_model
 from keras_qat.graph.graph import Shape, map_edges, unique_name
 from keras_qat.graph.statements import first_line
 
-# Given a node and a function that makes what replaces it, returns the nodes in its place.
-Attempt = Callable[[Node, Callable[[], list[Node]]], list[Node]]
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """Nodes that stand in the place of one.
+
+    Attributes:
+        nodes: The nodes, in topological order.
+        outputs: The tensor that stands for each one that the node made; None for those of the last
+            of the nodes.
+        beside: Nodes before it that lose something to the replacement, such as a bias.
+    """
+
+    nodes: Sequence[Node]
+    outputs: Sequence[Edge] | None = None
+    beside: Sequence[Node] = ()
 
 
-def attempt(node: Node, make: Callable[[], list[Node]]) -> list[Node]:
-    """Returns the nodes that replace a node.
+# Given a node and a function that makes its replacement, returns the replacement.
+Attempt = Callable[[Node, Callable[[], Replacement]], Replacement]
+
+
+class Rewriting:
+    """A graph whose nodes are being replaced one after the other.
+
+    Args:
+        graph: The graph before any replacement.
+    """
+
+    def __init__(self, graph: Graph):
+        self._graph, self._taken = graph, set(graph.nodes)
+        self._nodes: dict[str, Node] = {}
+        self._mapping: dict[Edge, Edge] = {}
+
+    def free_name(self, wanted: str) -> str:
+        """Returns a name that no node has, and reserves it."""
+        name = unique_name(wanted, self._taken)
+        self._taken.add(name)
+        return name
+
+    def shape(self, edge: Edge) -> Shape:
+        """Returns the shape of a tensor."""
+        maker = self._nodes.get(edge.node) or self._graph.nodes[edge.node]
+        return maker.shapes[edge.index]
+
+    def graph(self) -> Graph:
+        """Returns the graph with the nodes before and after their replacement."""
+        return dataclasses.replace(self._graph, nodes={**self._graph.nodes, **self._nodes})
+
+    def run(self, write: Callable[[Node, Rewriting], Replacement | None]) -> Graph:
+        """Replaces nodes, see `replace_nodes`."""
+        is_changed = False
+        for node in self._graph.nodes.values():
+            node = node.rewired(self._mapping)
+            made = None if node.is_input else write(node, self)
+            if made is None:
+                self._nodes[node.name] = node
+                continue
+            is_changed = True
+            parts = (*made.beside, node)
+            self._nodes |= {child.name: child.made_of(*parts) for child in made.nodes}
+            count = range(len(node.shapes))
+            outputs = made.outputs or [Edge(made.nodes[-1].name, i) for i in count]
+            self._mapping |= {Edge(node.name, i): edge for i, edge in enumerate(outputs)}
+        if not is_changed:
+            return self._graph
+        outputs = map_edges(lambda edge: self._mapping.get(edge, edge), self._graph.outputs)
+        return dataclasses.replace(self._graph, nodes=self._nodes, outputs=outputs)
+
+
+def replace_nodes(graph: Graph, write: Callable[[Node, Rewriting], Replacement | None]) -> Graph:
+    """Replaces nodes by others, which inherit their origins.
+
+    Args:
+        graph: The graph.
+        write: Returns the replacement of a node, or None to leave the node. It is called with each
+            node that is no input, in topological order, and with the `Rewriting`.
+
+    Returns:
+        The graph; the same object if no node was replaced.
+    """
+    return Rewriting(graph).run(write)
+
+
+def absorb_nodes(
+    graph: Graph,
+    made: Mapping[str, Node],
+    absorbed: Mapping[str, Sequence[str]],
+    mapping: Mapping[Edge, Edge],
+) -> Graph:
+    """Lets nodes take up others, whose origins become theirs too.
+
+    Args:
+        graph: The graph.
+        made: Nodes that become others of the same name, by this name.
+        absorbed: The names of the nodes that a node takes up, by its name. These are removed.
+        mapping: The tensors of removed nodes, and the tensors that take their places.
+
+    Returns:
+        The graph; the same object if nothing is removed or changed.
+    """
+    if not made and not mapping:
+        return graph
+    places = {name: place for place, name in enumerate(graph.nodes)}
+    gone = {edge.node for edge in mapping}.union(*absorbed.values())
+    nodes = []
+    for name, node in graph.nodes.items():
+        if name in made or name in absorbed:
+            parts = sorted({name, *absorbed.get(name, ())}, key=places.__getitem__)
+            node = made.get(name, node).made_of(*(graph.nodes[part] for part in parts))
+        if name not in gone:
+            nodes.append(node)
+    return graph.replace(nodes, mapping)
+
+
+def attempt(node: Node, make: Callable[[], Replacement]) -> Replacement:
+    """Returns the replacement of a node.
 
     Args:
         node: The node.
-        make: Makes them.
+        make: Makes the replacement.
 
     Raises:
-        UnsupportedLayerError: If they cannot be made.
+        UnsupportedLayerError: If it cannot be made.
     """
     try:
         return make()
@@ -56,26 +166,19 @@ def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | Non
         The graph in which the last operation of each replacement has the node's name; the graph
         itself if none was replaced.
     """
-    nodes: dict[str, Node] = {}
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
     written: dict[Any, Graph] = {}
-    for node in graph.nodes.values():
-        node = node.rewired(mapping)
-        function = None if node.is_input else write(node)
+
+    def replacement(node: Node, rewriting: Rewriting) -> Replacement | None:
+        function = write(node)
         if function is None:
-            nodes[node.name] = node
-            continue
-        outer = dataclasses.replace(graph, nodes={**graph.nodes, **nodes})
+            return None
+        outer = rewriting.graph()
         key = id(node.head), outer.signature(node)
         if key not in written:
             written[key] = _traced(node, outer, function)
-        for child in splice(node, written[key], mapping, taken):
-            nodes[child.name] = child
-    if not written:
-        return graph
-    outputs = map_edges(lambda edge: mapping.get(edge, edge), graph.outputs)
-    return dataclasses.replace(graph, nodes=nodes, outputs=outputs)
+        return splice(node, written[key], rewriting)
+
+    return replace_nodes(graph, replacement)
 
 
 def _traced(node: Node, graph: Graph, function: Callable[..., Any]) -> Graph:
@@ -112,14 +215,13 @@ def _symbolic(node: Node, shapes: Mapping[str, Sequence[Shape]]) -> Any:
     return tree.map_structure(symbol, node.arguments)
 
 
-def splice(node: Node, inner: Graph, mapping: dict[Edge, Edge], taken: set[str]) -> list[Node]:
-    """Returns the nodes of a graph under names of another one, bound to its tensors.
+def splice(node: Node, inner: Graph, rewriting: Rewriting) -> Replacement:
+    """Returns the nodes of a graph, bound to the tensors of a node that they replace.
 
     Args:
-        node: The node that they replace; the last of them has its name.
-        inner: What replaces it, with one input for each of its tensors, in their order.
-        mapping: Old tensor to new tensor, to which the node's outputs are added.
-        taken: Names that are taken, to which those of the new nodes are added.
+        node: The node. The first output of the graph is made under its name.
+        inner: The graph, with one input for each tensor of the node, in their order.
+        rewriting: Gives the other nodes their names.
     """
     sources = dict(zip(inner.inputs, dict.fromkeys(node.inputs), strict=True))
     bound = {Edge(name): edge for name, edge in sources.items()}
@@ -128,49 +230,45 @@ def splice(node: Node, inner: Graph, mapping: dict[Edge, Edge], taken: set[str])
     for child in inner.nodes.values():
         if child.is_input:
             continue
-        name = node.name if child.name == last else _inner_name(node, child, taken)
-        taken.add(name)
+        own = f"{node.name}_{_own_name(child)}"
+        name = node.name if child.name == last else rewriting.free_name(own)
         children.append(dataclasses.replace(child.rewired(bound), name=name))
         bound.update({Edge(child.name, i): Edge(name, i) for i in range(len(child.shapes))})
-    for i, edge in enumerate(inner.output_edges):
-        mapping[Edge(node.name, i)] = bound[edge]
-    return children
+    return Replacement(children, [bound[edge] for edge in inner.output_edges])
 
 
-def _inner_name(node: Node, child: Node, taken: set[str]) -> str:
+def _own_name(child: Node) -> str:
     # The names of operations count over the whole process; that of a layer was given.
-    own = child.head.name
-    if not isinstance(child.head, keras.layers.Layer):
-        own = type(child.head).__name__.lower()
-    return unique_name(f"{node.name}_{own}", taken)
+    is_layer = isinstance(child.head, keras.layers.Layer)
+    return child.head.name if is_layer else type(child.head).__name__.lower()
 
 
-def calls_in_a_row(
-    graph: Graph, node: Node, layers: Sequence[Any], mapping: dict[Edge, Edge], taken: set[str]
-) -> list[Node]:
+def followed_by(layer: keras.layers.Layer, node: Node, rewriting: Rewriting) -> Node:
+    """Returns the call of a layer on the output of a node, under the layer's name if it is free."""
+    name = rewriting.free_name(layer.name)
+    return Node.call(layer, name, Edge(node.name), node.shapes[0], node.dtypes[0])
+
+
+def calls_in_a_row(node: Node, layers: Sequence[Any], rewriting: Rewriting) -> Replacement:
     """Returns calls of layers one after the other, in the place of a node.
 
     Args:
-        graph: The graph that the node is in.
-        node: What they replace; the layer of its operation's name, else the first, has its name.
-        layers: The layers; what stands before that one keeps the shape of its input.
-        mapping: Old tensor to new tensor, to which the node's output is added.
-        taken: Names that are taken, to which those of the new nodes are added.
+        node: The node; the layer of its operation's name, else the first, has its name.
+        layers: The layers; that one and those after it return the shape that the node returns.
+        rewriting: Gives the other nodes their names.
     """
     names = [layer.name for layer in layers]
     main = names.index(node.head.name) if node.head.name in names else 0
-    source = graph.nodes[node.name].inputs[0]  # as it was, in the graph
+    source = rewriting.shape(node.inputs[0])
     added: list[Node] = []
     for i, layer in enumerate(layers):
-        name = node.name if i == main else unique_name(layer.name, taken)
-        taken.add(name)
+        name = node.name if i == main else rewriting.free_name(layer.name)
         call = dataclasses.replace(node, name=name, operations=(layer,))
         if added:
             edge = Edge(added[-1].name)
             call = dataclasses.replace(call, inputs=(edge,), arguments=((edge,), {}))
         if i < main:
-            call = dataclasses.replace(call, shapes=(graph.shape(source),))
+            source = tuple(layer.compute_output_shape(source))
+            call = dataclasses.replace(call, shapes=(source,))
         added.append(call)
-    if added[-1].name != node.name:
-        mapping[Edge(node.name)] = Edge(added[-1].name)
-    return added
+    return Replacement(added)

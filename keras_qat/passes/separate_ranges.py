@@ -59,12 +59,5 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
 
 
 def _requantized(node: Node, scheme: Scheme, name: str) -> Node:
-    edge = Edge(node.name)
-    return Node(
-        name=name,
-        operations=(Requantize(name=name, scheme=scheme),),
-        inputs=(edge,),
-        arguments=((edge,), {}),
-        shapes=node.shapes,
-        dtypes=("float32",),
-    )
+    layer = Requantize(name=name, scheme=scheme)
+    return Node.call(layer, name, Edge(node.name), node.shapes[0]).made_of(node)

@@ -6,10 +6,10 @@ import dataclasses
 
 import keras
 
-from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import unique_name
+from keras_qat.graph import Graph, Node
 from keras_qat.layers import find_slice
 from keras_qat.layers.activation_names import function_name
+from keras_qat.passes.rewriting import Replacement, Rewriting, followed_by, replace_nodes
 
 
 def split_activations(graph: Graph) -> Graph:
@@ -26,30 +26,24 @@ def split_activations(graph: Graph) -> Graph:
     Returns:
         A graph in which layers with a kernel are linear.
     """
-    nodes: list[Node] = []
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
     split: dict[int, keras.layers.Layer] = {}
-    for node in graph.nodes.values():
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not _has_activation(node):
-            nodes.append(node)
-            continue
+            return None
         # A shared layer keeps sharing: one activation layer for all its calls.
         label = f"{node.head.name}_{function_name(node.head.activation)}"
         layer = split.setdefault(
             id(node.head), keras.layers.Activation(node.head.activation, name=label)
         )
-        name = unique_name(label, taken)
-        taken.add(name)
-        edge = Edge(node.name)
-        nodes.append(dataclasses.replace(node, activation_split=True))
-        nodes.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
-        mapping[edge] = Edge(name)
-    return graph.replace(nodes, mapping, unchanged={edge.node for edge in mapping.values()})
+        linear = dataclasses.replace(node, activation_split=True)
+        return Replacement([linear, followed_by(layer, node, rewriting)])
+
+    return replace_nodes(graph, write)
 
 
 def _has_activation(node: Node) -> bool:
-    if node.activation_split or node.is_input:
+    if node.activation_split:
         return False
     entry = find_slice(node.operations)
     if entry is None or not entry.layer.takes_activation:

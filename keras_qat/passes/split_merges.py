@@ -7,7 +7,7 @@ import dataclasses
 import keras
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import Shape, unique_name
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 _MERGES = (
     keras.layers.Add,
@@ -30,33 +30,23 @@ def split_merges(graph: Graph) -> Graph:
     Returns:
         A graph in which each merge takes two tensors.
     """
-    nodes: list[Node] = []
-    taken = set(graph.nodes)
-    for node in graph.nodes.values():
-        if type(node.head) not in _MERGES or len(node.inputs) <= 2:
-            nodes.append(node)
-            continue
-        merged, shape = node.inputs[0], graph.shape(node.inputs[0])
-        for edge in node.inputs[1:-1]:
-            name = unique_name(f"{node.name}_partial", taken)
-            taken.add(name)
-            layer = type(node.head)(name=name)
-            shape = tuple(layer.compute_output_shape([shape, graph.shape(edge)]))
-            nodes.append(_merge(node, layer, name, (merged, edge), shape))
-            merged = Edge(name)
-        last = (merged, node.inputs[-1])
-        nodes.append(_merge(node, node.head, node.name, last, node.shapes[0]))
-    return graph.replace(nodes, {})
+    return replace_nodes(graph, _split)
 
 
-def _merge(
-    node: Node, layer: keras.layers.Layer, name: str, inputs: tuple[Edge, Edge], shape: Shape
-) -> Node:
-    return dataclasses.replace(
-        node,
-        name=name,
-        operations=(layer,),
-        inputs=inputs,
-        arguments=((list(inputs),), {}),
-        shapes=(shape,),
-    )
+def _split(node: Node, rewriting: Rewriting) -> Replacement | None:
+    if type(node.head) not in _MERGES or len(node.inputs) <= 2:
+        return None
+    merged, shape = node.inputs[0], rewriting.shape(node.inputs[0])
+    nodes = []
+    for edge in node.inputs[1:-1]:
+        name = rewriting.free_name(f"{node.name}_partial")
+        layer = type(node.head)(name=name)
+        shape = tuple(layer.compute_output_shape([shape, rewriting.shape(edge)]))
+        part = dataclasses.replace(node, name=name, operations=(layer,), shapes=(shape,))
+        nodes.append(_of_two(part, merged, edge))
+        merged = Edge(name)
+    return Replacement([*nodes, _of_two(node, merged, node.inputs[-1])])
+
+
+def _of_two(node: Node, a: Edge, b: Edge) -> Node:
+    return dataclasses.replace(node, inputs=(a, b), arguments=(([a, b],), {}))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node, operation_named
-from keras_qat.graph.graph import Shape, unique_name
+from keras_qat.graph.graph import Shape
 from keras_qat.layers import QStridedSlice
 from keras_qat.layers.reshaping import batch_moved
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 _SPLIT = operation_named("Split", "ArraySplit", "Unstack")
 
@@ -33,36 +33,24 @@ def split_outputs(graph: Graph) -> Graph:
         UnsupportedLayerError: If the batch is split.
     """
     used = {*graph.consumers(), *graph.output_edges}
-    nodes: list[Node] = []
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
     made: dict[tuple[int, int], QStridedSlice] = {}
-    for node in graph.nodes.values():
-        if node.is_input or not _SPLIT(node.head):
-            nodes.append(node)
-            continue
-        _check_batch(graph, node)
-        keys = _KEYS[type(node.head).__name__](node, graph.shape(node.inputs[0]))
-        for i, key in enumerate(keys):
-            if Edge(node.name, i) not in used:
-                continue
-            name = unique_name(f"{node.name}_{i}", taken)
-            taken.add(name)
-            layer = made.setdefault((id(node.head), i), QStridedSlice(key, name=name))
-            nodes.append(_output(node, i, name, layer))
-            mapping[Edge(node.name, i)] = Edge(name)
-    return graph.replace(nodes, mapping)
 
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
+        if not _SPLIT(node.head):
+            return None
+        _check_batch(rewriting.graph(), node)
+        find_keys, shape = _KEYS[type(node.head).__name__], rewriting.shape(node.inputs[0])
+        nodes: dict[int, Node] = {}
+        for i, key in enumerate(find_keys(node, shape)):
+            if Edge(node.name, i) in used:
+                name = rewriting.free_name(f"{node.name}_{i}")
+                layer = made.setdefault((id(node.head), i), QStridedSlice(key, name=name))
+                dtype = node.dtypes[i]
+                nodes[i] = Node.call(layer, name, node.inputs[0], node.shapes[i], dtype)
+        outputs = [Edge(nodes.get(i, node).name) for i in range(len(node.shapes))]
+        return Replacement(list(nodes.values()), outputs)
 
-def _output(node: Node, i: int, name: str, layer: QStridedSlice) -> Node:
-    return dataclasses.replace(
-        node,
-        name=name,
-        operations=(layer,),
-        arguments=((node.inputs[0],), {}),
-        shapes=(node.shapes[i],),
-        dtypes=(node.dtypes[i],),
-    )
+    return replace_nodes(graph, write)
 
 
 def _check_batch(graph: Graph, node: Node) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import unique_name
+from keras_qat.graph import Graph, Node
 from keras_qat.layers import find_slice
+from keras_qat.passes.rewriting import Replacement, Rewriting, followed_by, replace_nodes
 
 _PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
@@ -29,26 +29,20 @@ def split_regularizers(graph: Graph) -> Graph:
     Raises:
         UnsupportedLayerError: If a penalty is none of L1, L2 and L1L2.
     """
-    nodes: list[Node] = []
-    mapping: dict[Edge, Edge] = {}
-    taken = set(graph.nodes)
     split: dict[int, keras.layers.Layer] = {}
-    for node in graph.nodes.values():
-        nodes.append(node)
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not _is_penalized(node):
-            continue
+            return None
         # A shared layer keeps sharing: one layer for the penalties of all its calls.
         layer = split.setdefault(id(node.head), _penalty(node))
-        name = unique_name(layer.name, taken)
-        taken.add(name)
-        edge = Edge(node.name)
-        nodes.append(Node(name, (layer,), (edge,), ((edge,), {}), node.shapes, node.dtypes))
-        mapping[edge] = Edge(name)
-    return graph.replace(nodes, mapping, unchanged={edge.node for edge in mapping.values()})
+        return Replacement([node, followed_by(layer, node, rewriting)])
+
+    return replace_nodes(graph, write)
 
 
 def _is_penalized(node: Node) -> bool:
-    if node.is_input or getattr(node.head, "activity_regularizer", None) is None:
+    if getattr(node.head, "activity_regularizer", None) is None:
         return False
     entry = find_slice(node.operations)
     return entry is not None and entry.layer.takes_activation

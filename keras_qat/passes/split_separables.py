@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
 
-from keras_qat.graph import Edge, Graph, Node
-from keras_qat.graph.graph import Shape, unique_name
+from keras_qat.graph import Graph, Node
+from keras_qat.graph.graph import Shape
 from keras_qat.layers.drop_in import assign_copy
+from keras_qat.passes.rewriting import Replacement, Rewriting, calls_in_a_row, replace_nodes
 
 # The two parts that a separable convolution consists of.
 _PARTS: dict[type, tuple[Any, Any]] = {
@@ -33,35 +33,17 @@ def split_separables(graph: Graph) -> Graph:
     Returns:
         A graph without separable convolutions.
     """
-    nodes: list[Node] = []
-    taken = set(graph.nodes)
     made: dict[int, tuple[Any, Any]] = {}
-    for node in graph.nodes.values():
+
+    def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if type(node.head) not in _PARTS:
-            nodes.append(node)
-            continue
-        shape = graph.shape(node.inputs[0])
+            return None
+        shape = rewriting.shape(node.inputs[0])
         if id(node.head) not in made:
             made[id(node.head)] = _split(node.head, shape)
-        depthwise, pointwise = made[id(node.head)]
-        name = unique_name(f"{node.name}_depthwise", taken)
-        taken.add(name)
-        source, between = node.inputs[0], Edge(name)
-        nodes.append(
-            dataclasses.replace(
-                node,
-                name=name,
-                operations=(depthwise,),
-                arguments=((source,), {}),
-                shapes=(tuple(depthwise.compute_output_shape(shape)),),
-            )
-        )
-        nodes.append(
-            dataclasses.replace(
-                node, operations=(pointwise,), inputs=(between,), arguments=((between,), {})
-            )
-        )
-    return graph.replace(nodes, {})
+        return calls_in_a_row(node, made[id(node.head)], rewriting)
+
+    return replace_nodes(graph, write)
 
 
 def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:

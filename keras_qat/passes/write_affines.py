@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node, Parameter, operation_named
 from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.passes.rewriting import absorb_nodes
 
 _ARITHMETIC = operation_named("Add", "Subtract", "Multiply", "TrueDivide", "Divide", "Negative")
 
@@ -62,25 +63,24 @@ def write_affines(graph: Graph) -> Graph:
     """
     affines = {node.name: _affine_of(graph, node) for node in graph.nodes.values()}
     found = {name: affine for name, affine in affines.items() if affine is not None}
+    chains = {name: (name,) for name in found}
+    mapping = _merge(graph, found, chains)
     # Calls of the same operations have the same variables, and stay calls of one layer.
-    heads = {name: (id(graph.nodes[name].head),) for name in found}
-    mapping = _merge(graph, found, heads)
-    made: dict[tuple[int, ...], ChannelAffine] = {}
-    nodes = []
-    for node in graph.nodes.values():
-        if Edge(node.name) in mapping:
-            continue
-        if node.name in found:
-            layer = made.get(heads[node.name]) or _layer_of(node, found[node.name])
-            made[heads[node.name]] = layer
+    layers: dict[tuple[int, ...], ChannelAffine] = {}
+    made: dict[str, Node] = {}
+    for name, affine in found.items():
+        node = graph.nodes[name]
+        if Edge(name) not in mapping:
+            key = tuple(id(graph.nodes[each].head) for each in chains[name])
+            layers[key] = layers.get(key) or _layer_of(node, affine)
             arguments = ((node.inputs[0],), {})
-            node = dataclasses.replace(node, operations=(layer,), arguments=arguments)
-        nodes.append(node)
-    return graph.replace(nodes, mapping)
+            made[name] = dataclasses.replace(node, operations=(layers[key],), arguments=arguments)
+    absorbed = {name: chains[name][:-1] for name in made}
+    return absorb_nodes(graph, made, absorbed, mapping)
 
 
 def _merge(
-    graph: Graph, found: dict[str, _Affine], heads: dict[str, tuple[int, ...]]
+    graph: Graph, found: dict[str, _Affine], chains: dict[str, tuple[str, ...]]
 ) -> dict[Edge, Edge]:
     """Merges what follows each other into the last one; returns what stands for the others."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
@@ -91,7 +91,7 @@ def _merge(
         if before is not None and edge not in outputs and len(consumers[edge]) == 1:
             both = before.then(found[name])
             if both is not None:
-                found[name], heads[name] = both, heads[edge.node] + heads[name]
+                found[name], chains[name] = both, chains[edge.node] + chains[name]
                 mapping[edge] = _source(graph, edge, mapping)
         if found[name].is_identity:
             mapping[Edge(name)] = _source(graph, Edge(name), mapping)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.graph import Edge, Graph, Node, operation_named, read_model
-from keras_qat.graph.graph import Shape, unique_name
+from keras_qat.graph import Graph, Node, operation_named
+from keras_qat.graph.graph import Shape
+from keras_qat.passes.rewriting import rewrite_nodes
 
 _SUM = operation_named("Sum")
 
@@ -28,23 +30,13 @@ def write_sums_as_means(graph: Graph) -> Graph:
     Returns:
         A graph without such sums.
     """
-    nodes: list[Node] = []
-    taken = set(graph.nodes)
-    for node in graph.nodes.values():
-        shape = () if node.is_input else graph.shape(node.inputs[0])
-        if node.is_input or not _SUM(node.head) or not (count := _count(node, shape)):
-            nodes.append(node)
-            continue
-        name = unique_name(f"{node.name}_mean", taken)
-        taken.add(name)
-        mean, product = _mean_and_product(node, shape, count)
-        source = node.inputs[0]
-        nodes.append(
-            dataclasses.replace(mean, name=name, inputs=(source,), arguments=((source,), {}))
-        )
-        product = product.rewired({Edge(mean.name): Edge(name)})
-        nodes.append(dataclasses.replace(product, name=node.name))
-    return graph.replace(nodes, {})
+
+    def write(node: Node) -> Callable[..., Any] | None:
+        shape = graph.shape(node.inputs[0])
+        count = _count(node, shape) if _SUM(node.head) else 0
+        return functools.partial(_mean_times, node.head, count) if count else None
+
+    return rewrite_nodes(graph, write)
 
 
 def _count(node: Node, shape: Shape) -> int:
@@ -56,9 +48,5 @@ def _count(node: Node, shape: Shape) -> int:
     return 0 if 0 in axes else math.prod(size or 0 for size in sizes)
 
 
-def _mean_and_product(node: Node, shape: Shape, count: int) -> tuple[Node, Node]:
-    x = keras.Input(batch_shape=shape)
-    mean = ops.mean(x, axis=node.head.axis, keepdims=node.head.keepdims)
-    traced = read_model(keras.Model(x, ops.multiply(mean, float(count))))
-    _, first, second = traced.nodes.values()
-    return first, second
+def _mean_times(head: Any, count: int, x: Any) -> Any:
+    return ops.multiply(ops.mean(x, axis=head.axis, keepdims=head.keepdims), float(count))

@@ -6,8 +6,7 @@ from keras import layers
 
 from keras_qat.errors import InvalidGraphError
 from keras_qat.graph import read_model
-from keras_qat.passes import PIPELINE, Rewrite, run_pipeline
-from keras_qat.passes.pipeline import compare_graphs
+from keras_qat.passes import PIPELINE, run_pipeline
 
 
 def log_of(model):
@@ -74,19 +73,6 @@ def test_shared_layers_are_logged_for_each_call():
         "fuse_activations: d + d_relu -> d",
         "fuse_activations: d_1 + d_relu_1 -> d_1",
     ]
-
-
-def test_compare_graphs_tells_what_became_of_what():
-    x = keras.Input((3,), name="x")
-    y = layers.Dense(3, name="a")(x)
-    before = read_model(keras.Model(x, layers.ReLU(name="b")(y)))
-    a, b = before.nodes["a"], before.nodes["b"]
-    fused = dataclasses.replace(a, operations=a.operations + b.operations)
-    after = dataclasses.replace(before, nodes={"x": before.nodes["x"], "a": fused})
-    assert compare_graphs("p", before, after) == [Rewrite("p", ("a", "b"), ("a",))]
-    gone = dataclasses.replace(before, nodes={"x": before.nodes["x"], "a": a})
-    assert compare_graphs("p", before, gone) == [Rewrite("p", ("b",), ())]
-    assert compare_graphs("p", before, before) == []
 
 
 def test_a_pass_that_breaks_the_graph_is_named():

@@ -1,0 +1,129 @@
+"""The record of what a pass made of which nodes, read from their sources."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from keras_qat.errors import InvalidGraphError
+from keras_qat.graph import Graph, Node, label_of
+from keras_qat.layers.functions import function_of
+
+_CHANGING = frozenset({"drop_bias", "remove_layers", "substitute_activations"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewrite:
+    """One thing that a pass did.
+
+    Attributes:
+        rewrite: Name of the pass.
+        layers_in: Names of the operations it took.
+        layers_out: Names of the nodes they became.
+        functions: What an element-wise function became, such as `"softplus -> relu"`.
+        origins: Names of the operations of the user's model that it is about.
+    """
+
+    rewrite: str
+    layers_in: tuple[str, ...]
+    layers_out: tuple[str, ...]
+    functions: str = ""
+    origins: tuple[str, ...] = ()
+
+    @property
+    def changes_function(self) -> bool:
+        """Whether the model computes something else after it: the user named it."""
+        return self.rewrite in _CHANGING
+
+    def __str__(self):
+        functions = f" ({self.functions})" if self.functions else ""
+        names = f"{' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
+        return f"{self.rewrite}: {names}{functions}"
+
+
+def untouched(graph: Graph) -> Graph:
+    """Returns the graph before a pass: each node stands for itself.
+
+    Args:
+        graph: A graph that another pass may have made.
+    """
+    if not any(node.sources for node in graph.nodes.values()):
+        return graph
+    nodes = {name: dataclasses.replace(node, sources=()) for name, node in graph.nodes.items()}
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def check_provenance(name: str, before: Graph, after: Graph) -> None:
+    """Checks that each node says what a pass made it of.
+
+    Args:
+        name: Name of the pass.
+        before: The graph that the pass took.
+        after: The graph that it returned.
+
+    Raises:
+        InvalidGraphError: If a node is new, or has other operations, and has no sources; or if a
+            source is no node of `before`.
+    """
+    for node in after.nodes.values():
+        old = before.nodes.get(node.name)
+        is_left = old is not None and old.operations == node.operations
+        if not before.nodes.keys() >= set(node.sources) or not (node.sources or is_left):
+            raise InvalidGraphError(
+                f"After '{name}' a node does not say which nodes it was made of.",
+                layer=node.name,
+                received=f"sources {node.sources}",
+            )
+
+
+def rewrites_of(name: str, before: Graph, after: Graph) -> list[Rewrite]:
+    """Lists what a pass rewrote.
+
+    Args:
+        name: Name of the pass.
+        before: The graph that it took.
+        after: The graph that it returned.
+
+    Returns:
+        One `Rewrite` for each set of nodes that became others.
+    """
+    found = [_rewrite(name, before, after, *group) for group in _groups(after)]
+    used = {source for node in after.nodes.values() for source in node.sources}
+    gone = [key for key in before.nodes if key not in used and key not in after.nodes]
+    return found + [_rewrite(name, before, after, {key}, []) for key in gone]
+
+
+def _groups(after: Graph) -> Iterator[tuple[set[str], list[str]]]:
+    """Yields sets of sources, and the nodes that they became, that have nothing in common."""
+    made = {key: node.sources for key, node in after.nodes.items() if node.sources}
+    # A source may stay as it was, beside what was split off.
+    kept = {source for sources in made.values() for source in sources} & after.nodes.keys()
+    made |= {key: (key,) for key in kept - made.keys()}
+    groups: dict[str, tuple[set[str], list[str]]] = {}
+    for key in (key for key in after.nodes if key in made):
+        sources, names = set(made[key]), [key]
+        for group in {id(g): g for s in made[key] if (g := groups.get(s))}.values():
+            sources |= group[0]
+            names += group[1]
+        groups |= dict.fromkeys(sources, (sources, names))
+    yield from {id(group): group for group in groups.values()}.values()
+
+
+def _rewrite(
+    name: str, before: Graph, after: Graph, sources: set[str], names: Sequence[str]
+) -> Rewrite:
+    old = [node for key, node in before.nodes.items() if key in sources]
+    new = [node for key, node in after.nodes.items() if key in names]
+    # What has the name of a source comes first, then what was split off it.
+    new.sort(key=lambda node: node.name not in sources)
+    origins = dict.fromkeys(origin for node in old for origin in node.origins)
+    layers_in, layers_out = (tuple(node.name for node in nodes) for nodes in (old, new))
+    return Rewrite(name, layers_in, layers_out, _functions(old, new), tuple(origins))
+
+
+def _functions(before: Sequence[Node], after: Sequence[Node]) -> str:
+    """What a function of one tensor became; nothing for what was something else."""
+    function = function_of(before[0].head) if len(before) == 1 and after else None
+    # The last operation of what is written in its place has the node's name.
+    made = [label_of(node.head).removeprefix("ops.") for node in (*after[1:], *after[:1])]
+    return "" if function is None else f"{function.name} -> {' + '.join(made)}"

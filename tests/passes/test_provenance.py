@@ -1,0 +1,161 @@
+"""Origins and sources: what each node was made of, and what the log and `check` say of it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_qat
+from keras_qat.errors import InvalidGraphError
+from keras_qat.graph import Edge, read_model
+from keras_qat.passes import PIPELINE, Rewrite, run_pipeline
+from keras_qat.passes.pipeline import run_pass
+from keras_qat.passes.provenance import rewrites_of
+from keras_qat.passes.rewriting import Replacement, absorb_nodes, replace_nodes, rewrite_nodes
+
+
+def chain():
+    x = keras.Input((3,), name="x")
+    y = layers.ReLU(name="b")(layers.Dense(3, name="a")(x))
+    return read_model(keras.Model(x, layers.Dense(2, name="c")(y)))
+
+
+def named(operation, name):
+    """Names the operation that made a tensor."""
+    operation._keras_history.operation.name = name
+    return operation
+
+
+def origins_of(graph):
+    return {name: node.origins for name, node in graph.nodes.items()}
+
+
+def log_of(rewrite, graph):
+    return [
+        (each.layers_in, each.layers_out)
+        for each in rewrites_of("p", graph, run_pass(rewrite, graph))
+    ]
+
+
+def absorbing(graph):
+    made = {"a": dataclasses.replace(graph.nodes["a"], shapes=graph.nodes["b"].shapes)}
+    return absorb_nodes(graph, made, {"a": ["b"]}, {Edge("b"): Edge("a")})
+
+
+def doubling(graph):
+    return rewrite_nodes(graph, lambda node: (lambda x: x + x * 2.0) if node.name == "b" else None)
+
+
+def dropping(graph):
+    def write(node, rewriting):
+        del rewriting
+        return Replacement([], node.inputs) if node.name == "b" else None
+
+    return replace_nodes(graph, write)
+
+
+def test_reading_makes_each_call_its_own_origin():
+    x, dense = keras.Input((3,), name="x"), layers.Dense(3, name="d")
+    graph = read_model(keras.Model(x, dense(dense(x))))
+    assert origins_of(graph) == {"x": ("x",), "d": ("d",), "d_1": ("d_1",)}
+
+
+def test_an_absorbing_node_has_the_origins_of_both():
+    graph = chain()
+    assert log_of(absorbing, graph) == [(("a", "b"), ("a",))]
+    assert origins_of(run_pass(absorbing, graph)) == {"x": ("x",), "a": ("a", "b"), "c": ("c",)}
+
+
+def test_all_nodes_of_a_replacement_have_its_origins():
+    graph = chain()
+    assert log_of(doubling, graph) == [(("b",), ("b", "b_multiply"))]
+    made = origins_of(run_pass(doubling, graph))
+    assert made["b"] == made["b_multiply"] == ("b",)
+
+
+def test_a_dropped_node_is_logged_with_nothing_in_its_place():
+    graph = chain()
+    assert log_of(dropping, graph) == [(("b",), ())]
+    assert log_of(lambda same: same, graph) == []
+
+
+def test_rewrites_follow_one_another():
+    graph, log = run_pipeline(chain(), (doubling, absorbing))
+    assert graph.nodes["a"].origins == ("a", "b")
+    assert log[1] == Rewrite("absorbing", ("a", "b"), ("a",), "", ("a", "b"))
+
+
+def test_operations_of_nested_models_are_origins_of_their_own():
+    x = keras.Input((3,), name="x")
+    block = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="a")], name="block")
+    graph, log = run_pipeline(read_model(keras.Model(x, block(block(x)))), PIPELINE)
+    assert origins_of(graph) == {"x": ("x",), "a": ("a",), "a_1": ("a_1",)}
+    assert [each.layers_out for each in log] == [("a",), ("a_1",)]
+
+
+@pytest.mark.parametrize("sources", [(), ("nobody",)])
+def test_a_pass_must_say_what_it_made_a_node_of(sources):
+    def rewriting(graph):
+        node = dataclasses.replace(
+            graph.nodes["b"], operations=(layers.ReLU(6.0),), sources=sources
+        )
+        return graph.replace(
+            [node if each.name == "b" else each for each in graph.nodes.values()], {}
+        )
+
+    with pytest.raises(InvalidGraphError, match="After 'rewriting'.*made of.*'b'"):
+        run_pass(rewriting, chain())
+
+
+def test_a_node_without_origins_is_refused():
+    graph = chain()
+    nodes = [dataclasses.replace(node, origins=()) for node in graph.nodes.values()]
+    with pytest.raises(InvalidGraphError, match="stands for no operation of the model"):
+        graph.replace(nodes, {}).check()
+
+
+def moved():
+    """A bias and an activation after a reshape, which the layer before it takes up."""
+    x = keras.Input((6,), name="x")
+    y = layers.Dense(8, use_bias=False, name="head")(x)
+    y = named(ops.reshape(y, (-1, 2, 4)), "reshape")
+    y = named(ops.add(y, np.arange(8, dtype="float32").reshape(2, 4)), "bias")
+    y = named(ops.relu(y), "act")
+    return keras.Model(x, named(ops.transpose(y, (0, 2, 1)), "turn"))
+
+
+def test_rows_name_the_layer_that_computes_an_operation_wherever_it_moved():
+    rows = {
+        row.name: [made.name for made in row.becomes] for row in keras_qat.check(moved()).layers
+    }
+    assert rows == {
+        "x": ["x_quantize"],
+        "head": ["head"],
+        "reshape": ["act"],
+        "bias": ["head"],
+        "act": ["head"],
+        "turn": ["turn"],
+    }
+
+
+def test_layers_of_a_quantized_model_know_their_origins():
+    model = keras_qat.quantize_model(moved())
+    assert dict(model.origins) == {
+        "x": ("x",),
+        "x_quantize": ("x",),
+        "head": ("head", "bias", "act"),
+        "act": ("reshape",),
+        "turn": ("turn",),
+    }
+
+
+def test_merged_operations_become_the_one_that_is_left():
+    x = keras.Input((8, 8, 3), name="x")
+    y = layers.Conv2D(4, 3, name="conv")(x)
+    ends = [layers.Conv2D(2, 1, name=f"end{i}")(layers.ReLU(name=f"relu{i}")(y)) for i in range(2)]
+    rows = {row.name: row for row in keras_qat.check(keras.Model(x, ends)).layers}
+    for name in ("relu0", "relu1"):
+        assert [made.name for made in rows[name].becomes] == ["conv"]
+        assert rows[name].rewrites == ("merge_equal_operations", "fuse_activations")
