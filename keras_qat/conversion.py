@@ -36,11 +36,10 @@ from keras_qat.passes.pipeline import Pass, name_of, run_pass
 from keras_qat.passes.pixel_inputs import pixel_inputs
 from keras_qat.passes.provenance import rewrites_of
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
-from keras_qat.passes.regions import remove_borders, with_borders
 from keras_qat.passes.remove_layers import remove_layers
+from keras_qat.passes.schemes import with_schemes
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.substitute_activations import check_no_lookups, with_policy
-from keras_qat.passes.weight_schemes import follow_schemes
 from keras_qat.proof import check_ends, check_values
 from keras_qat.scheme import Scheme
 
@@ -84,7 +83,6 @@ class Conversion:
         graph: The graph of Keras operations after the passes that have run.
         made: The graph of quantized layers; None until `make_layers` has run.
         log: The rewrites that the passes did.
-        schemes: The scheme of each node, None for float, once `rewrite` has run.
 
     Raises:
         InvalidModelError: If the model cannot be read, or is quantized already.
@@ -101,13 +99,11 @@ class Conversion:
         self.source = self.graph = read_any_model(model)
         self.made: Graph | None = None
         self.log: list[Rewrite] = []
-        self.schemes: dict[str, Scheme | None] = {}
         self._batch_norm_calls: set[tuple[int, bool]] = set()
         self._model, self._options = model, options
-        self._asked: dict[int, Scheme | None] = {}
         if options.scheme is not None:
-            self._asked = options.overrides.schemes(self.source)
-            passes = with_borders(passes, self._asked, options.scheme)
+            schemes = options.overrides.schemes(self.source)
+            passes = with_schemes(passes, self.source, schemes, options.scheme)
         self._passes = passes
 
     def run(self) -> None:
@@ -141,12 +137,6 @@ class Conversion:
         """
         for rewrite in self._passes:
             self._run(run, rewrite)
-        scheme = self._options.scheme
-        self.graph, self.schemes = remove_borders(self.graph, scheme)
-        if scheme is not None:
-            others = follow_schemes(self.source, self.graph, self.log, self._asked, scheme)
-            known = {name for name, own in self.schemes.items() if own is not None}
-            self.schemes |= {name: own for name, own in others.items() if name in known}
         for verdict in self._verdicts():
             self.graph = run(_as_pass(verdict), self.graph)
 
@@ -160,7 +150,7 @@ class Conversion:
         options = self._options
         yield check_float
         if options.activations in ("substitute", "error"):
-            yield functools.partial(check_no_lookups, scheme=options.scheme, schemes=self.schemes)
+            yield functools.partial(check_no_lookups, scheme=options.scheme)
         if options.rewrites is not None:
             yield functools.partial(check_left_out, rewrites=options.rewrites)
 
@@ -176,8 +166,7 @@ class Conversion:
         """
         scheme = self._options.scheme
         lookup = self._options.activations == "lookup"
-        make = functools.partial(make_layers, scheme=scheme, schemes=self.schemes, lookup=lookup)
-        self.made = made = run(make, self.graph)
+        self.made = made = run(functools.partial(make_layers, lookup=lookup), self.graph)
         if scheme is None:
             return
         pixels, stats = pixel_inputs(self.graph), self._options.quantized_input_stats

@@ -159,7 +159,7 @@ def _compare_layers(
         about = [str(each) for each in log if not set(origins).isdisjoint(each.origins)]
         raise RewriteError(
             "The rewritten layer computes something else than the model.",
-            layer=name,
+            layer=name if name in origins else origins[0],
             received=f"outputs of the model that differ by {error:.2g} of their largest value; it "
             f"was made of {list(origins)[:4]}, rewritten by {about[:4]}",
             expected=f"at most {limit:.2g}",

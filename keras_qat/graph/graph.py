@@ -11,6 +11,7 @@ import numpy as np
 from keras import tree
 
 from keras_qat.errors import InvalidGraphError
+from keras_qat.scheme import Scheme
 
 Shape = tuple[int | None, ...]
 
@@ -61,6 +62,7 @@ class Node:
         input_affine: Arguments of a constant factor and offset for each channel, which the first
             operation applies to its input first; None for none.
         origins: Names of the operations of the user's model that it computes, or is a part of.
+        scheme: Scheme of the layer that it becomes, None for float.
         sources: Names of the nodes that the present rewrite made it of; none if it was left alone.
     """
 
@@ -73,6 +75,7 @@ class Node:
     activation_split: bool = False
     input_affine: Mapping[str, Any] | None = None
     origins: tuple[str, ...] = ()
+    scheme: Scheme | None = None
     sources: tuple[str, ...] = ()
 
     @property
@@ -99,6 +102,10 @@ class Node:
         origins = dict.fromkeys(name for node in nodes for name in node.origins)
         sources = dict.fromkeys(name for node in nodes for name in node.sources or (node.name,))
         return dataclasses.replace(self, origins=tuple(origins), sources=tuple(sources))
+
+    def is_like(self, other: Node) -> bool:
+        """Whether both are in float, or both in integers, so that they can become one layer."""
+        return (self.scheme is None) == (other.scheme is None)
 
     def rewired(self, mapping: Mapping[Edge, Edge]) -> Node:
         """Returns the node with some of its input edges replaced."""

@@ -85,9 +85,12 @@ def _normalizations(graph: Graph, heads: dict[int, Any]) -> dict[int, Any]:
         calls.setdefault(id(node.head), []).append(Edge(node.name))
     found = {}
     for key, layer in heads.items():
-        takers = [node.head for edge in calls[key] for node in consumers.get(edge, ())]
+        pairs = [(edge, node) for edge in calls[key] for node in consumers.get(edge, ())]
+        takers = [node.head for _, node in pairs]
         norm = takers[0] if takers else None
         if len({id(each) for each in takers}) != 1 or outputs.intersection(calls[key]):
+            continue
+        if not all(graph.nodes[edge.node].is_like(node) for edge, node in pairs):
             continue
         if len(takers) == len(calls[key]) == len(calls[id(norm)]) and _takes_up(norm, layer):
             found[key] = norm

@@ -57,7 +57,8 @@ def fold_affines_forward(graph: Graph) -> Graph:
         affine = constant_affine(node)
         if affine is None or edge in outputs or not behind:
             continue
-        if all(_takes_up(each, affine) and calls[id(each.head)] == 1 for each in behind):
+        taken_up = (_takes_up(each, affine) and each.is_like(node) for each in behind)
+        if all(taken_up) and all(calls[id(each.head)] == 1 for each in behind):
             mapping[edge] = node.inputs[0]
             arguments = _arguments(node, affine)
             for each in behind:

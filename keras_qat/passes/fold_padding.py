@@ -61,6 +61,8 @@ def _candidates(graph: Graph) -> dict[str, Edge]:
         padding = graph.nodes[edge.node]
         if padding.is_input or not _PADDING(padding.head) or edge in outputs:
             continue
+        if not padding.is_like(node):
+            continue
         if len(consumers[edge]) == 1 and _pads_the_same(padding, node, graph):
             found[node.name] = edge
     return found

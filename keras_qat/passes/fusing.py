@@ -49,7 +49,7 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
         if len(behind) != 1 or edge in outputs or node.is_input:
             continue
         follower = behind[0]
-        if not len(follower.operations) == len(follower.inputs) == 1:
+        if not len(follower.operations) == len(follower.inputs) == 1 or not follower.is_like(node):
             continue
         chain = node.operations + follower.operations
         if is_follower(follower.head) and find_slice(chain) is not None:

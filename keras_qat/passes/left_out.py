@@ -9,6 +9,7 @@ from keras_qat.graph import Graph
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.pipeline import PIPELINE, run_pass
 from keras_qat.passes.provenance import rewrites_of
+from keras_qat.passes.schemes import annotate_schemes
 
 
 def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
@@ -22,7 +23,7 @@ def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
         UnsupportedLayerError: Naming the layer, and the rewrite that would take it.
     """
     try:
-        make_layers(graph, None)
+        make_layers(annotate_schemes(graph, {}, None))
     except UnsupportedLayerError as error:
         name = _rewrite_for(error.layer, graph, rewrites)
         if name is None:

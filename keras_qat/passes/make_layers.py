@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 
 import keras
 
@@ -13,28 +13,19 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import FUSED_CODES, function_name
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
-from keras_qat.scheme import Scheme
 
 
-def make_layers(
-    graph: Graph,
-    scheme: Scheme | None,
-    schemes: Mapping[str, Scheme | None] | None = None,
-    attempt: Attempt = attempt,
-    lookup: bool = False,
-) -> Graph:
+def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
     Matches: every node; calls of the same operations become calls of the same layer, those of
     operations without weights if they are called alike.
-    Builds: quantized layers, or float ones of the same classes if `scheme` is None; inputs of the
-    model become float32, but ids that are looked up are integers.
+    Builds: quantized layers, or float ones of the same classes where the scheme is None; inputs of
+    the model become float32, but ids that are looked up are integers.
     Why: from here on each layer is one LiteRT operator, or a fixed small group of them.
 
     Args:
-        graph: A graph of Keras operations.
-        scheme: The scheme, or None.
-        schemes: Names of nodes that have another one.
+        graph: A graph of Keras operations with schemes.
         attempt: Runs a function that makes a layer, and may return something else if it fails.
         lookup: Whether activations are looked up where not every target has an operator for them.
 
@@ -50,8 +41,7 @@ def make_layers(
         if node.is_input:
             nodes[name] = node
             continue
-        own = scheme if schemes is None else schemes.get(name, scheme)
-        make = functools.partial(_make, node, _identity(graph, node), own, made, lookup)
+        make = functools.partial(_make, node, _identity(graph, node), made, lookup)
         [nodes[name]] = (each.made_of(node) for each in attempt(node, make).nodes)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
@@ -72,12 +62,11 @@ def _identity(graph: Graph, node: Node) -> Hashable:
 def _make(
     node: Node,
     key: Hashable,
-    scheme: Scheme | None,
     made: dict[Hashable, QuantizedLayer],
     lookup: bool,
 ) -> Replacement:
     if key not in made:
-        made[key] = _make_layer(node, scheme, lookup)
+        made[key] = _make_layer(node, lookup)
     edges = list(node.inputs)
     call = dataclasses.replace(
         node,
@@ -89,19 +78,19 @@ def _make(
     return Replacement([call])
 
 
-def _make_layer(node: Node, scheme: Scheme | None, lookup: bool) -> QuantizedLayer:
+def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
     entry = find_slice(node.operations)
     kind = type(node.head) if entry is None else entry.layer
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
         raise _without_slice(node)
     if entry is not None:
-        layer = (kind.lookup_from_match if lookup else kind.from_match)(node, scheme)
+        layer = (kind.lookup_from_match if lookup else kind.from_match)(node, node.scheme)
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)
             layer.keras_layer["config"]["name"] = node.name  # one layer's calls may become several
         return layer
-    return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": scheme})
+    return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": node.scheme})
 
 
 def _check_operators(node: Node, layer: QuantizedLayer) -> None:

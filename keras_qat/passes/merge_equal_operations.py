@@ -51,7 +51,7 @@ def _key(node: Node, mapping: Mapping[Edge, Edge]) -> Hashable:
     """The arguments of a function or pooling and its input; None for other nodes."""
     if node.is_input or len(node.operations) != 1 or len(node.inputs) != 1:
         return None
-    source = mapping.get(node.inputs[0], node.inputs[0])
+    source = mapping.get(node.inputs[0], node.inputs[0]), node.scheme is None
     if FUSED(node.head):
         return activation_name(node.head), source
     if _POOLING(node.head):

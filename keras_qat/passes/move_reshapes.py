@@ -41,7 +41,7 @@ def move_reshapes(graph: Graph) -> Graph:
         if before is None or not _RESHAPE(before.head) or len(before.inputs) != 1:
             continue
         edge = Edge(before.name)
-        if edge in outputs or len(consumers[edge]) != 1:
+        if edge in outputs or len(consumers[edge]) != 1 or not node.is_like(before):
             continue
         source = nodes[before.inputs[0].node].shapes[before.inputs[0].index]
         arguments = _moved(node, source, before.shapes[0])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_qat.errors import InvalidGraphError
 from keras_qat.graph import Graph, Node, label_of
+from keras_qat.graph.reading import is_model
 from keras_qat.layers.functions import function_of
 
 _CHANGING = frozenset({"drop_bias", "remove_layers", "substitute_activations"})
@@ -63,16 +64,24 @@ def check_provenance(name: str, before: Graph, after: Graph) -> None:
 
     Raises:
         InvalidGraphError: If a node is new, or has other operations, and has no sources; or if a
-            source is no node of `before`.
+            source or an origin is not one of `before`.
     """
+    known = {origin for node in before.nodes.values() for origin in node.origins}
     for node in after.nodes.values():
+        parts = [before.nodes.get(source) for source in node.sources]
         old = before.nodes.get(node.name)
         is_left = old is not None and old.operations == node.operations
-        if not before.nodes.keys() >= set(node.sources) or not (node.sources or is_left):
+        # The operations of a nested model become origins of their own.
+        is_inner = any(part is not None and is_model(part.head) for part in parts)
+        if (
+            None in parts
+            or not (parts or is_left)
+            or not (is_inner or known.issuperset(node.origins))
+        ):
             raise InvalidGraphError(
                 f"After '{name}' a node does not say which nodes it was made of.",
                 layer=node.name,
-                received=f"sources {node.sources}",
+                received=f"sources {node.sources}, origins {node.origins}",
             )
 
 

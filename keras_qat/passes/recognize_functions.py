@@ -120,7 +120,7 @@ def _cones(graph: Graph, last: Node) -> Iterator[_Cone]:
         takers = {taker.name for taker in consumers[edge]}
         if not _is_elementwise(node) or edge in outputs or not takers <= set(inside):
             return
-        if node.shapes[0] != last.shapes[0]:
+        if node.shapes[0] != last.shapes[0] or not node.is_like(last):
             return
         inside[node.name] = node
         frontier += node.inputs

@@ -72,8 +72,9 @@ class Rewriting:
                 self._nodes[node.name] = node
                 continue
             is_changed = True
-            parts = (*made.beside, node)
-            self._nodes |= {child.name: child.made_of(*parts) for child in made.nodes}
+            for child in made.nodes:
+                child = child.made_of(*made.beside, node)
+                self._nodes[child.name] = dataclasses.replace(child, scheme=node.scheme)
             count = range(len(node.shapes))
             outputs = made.outputs or [Edge(made.nodes[-1].name, i) for i in count]
             self._mapping |= {Edge(node.name, i): edge for i, edge in enumerate(outputs)}
@@ -84,7 +85,7 @@ class Rewriting:
 
 
 def replace_nodes(graph: Graph, write: Callable[[Node, Rewriting], Replacement | None]) -> Graph:
-    """Replaces nodes by others, which inherit their origins.
+    """Replaces nodes by others, which inherit their origins and their scheme.
 
     Args:
         graph: The graph.

@@ -99,24 +99,20 @@ def with_policy(passes: Sequence[Pass], activations: str) -> tuple[Pass, ...]:
     return (*passes[:place], substitute_activations, *passes[place:])
 
 
-def check_no_lookups(
-    graph: Graph, scheme: Scheme | None, schemes: Mapping[str, Scheme | None]
-) -> None:
+def check_no_lookups(graph: Graph, scheme: Scheme | None) -> None:
     """Raises if a function would be looked up in a table.
 
     Args:
-        graph: A graph of Keras operations after all rewrites.
+        graph: A graph of Keras operations with schemes, after all rewrites.
         scheme: The scheme of the model, whose layers in float look nothing up; None for a clone.
-        schemes: Names of nodes that have another one.
 
     Raises:
         UnsupportedLayerError: Naming the first layer, and all others.
     """
     found: dict[str, Function] = {}
     for name, node in graph.nodes.items():
-        own = schemes.get(name, scheme)
-        layer = None if node.is_input else _layer_of_function(node, own)
-        if isinstance(layer, QLookup) and (scheme is None or own is not None):
+        layer = None if node.is_input else _layer_of_function(node)
+        if isinstance(layer, QLookup) and (scheme is None or node.scheme is not None):
             found[name] = layer.function
     if found:
         listed = [f"'{name}' ({function.name})" for name, function in found.items()]
@@ -130,11 +126,11 @@ def check_no_lookups(
         )
 
 
-def _layer_of_function(node: Node, scheme: Scheme | None) -> QuantizedLayer | None:
+def _layer_of_function(node: Node) -> QuantizedLayer | None:
     """The layer that an element-wise function becomes; None for any other operation."""
     entry = find_slice(node.operations)
     is_function = len(node.operations) == 1 and function_of(node.head) is not None
-    return entry.layer.from_match(node, scheme) if entry and is_function else None
+    return entry.layer.from_match(node, node.scheme) if entry and is_function else None
 
 
 def _fix(found: Mapping[str, Function]) -> str:

@@ -88,7 +88,8 @@ def _merge(
     for name in list(found):
         edge = graph.nodes[name].inputs[0]
         before = found.get(edge.node)
-        if before is not None and edge not in outputs and len(consumers[edge]) == 1:
+        is_like = graph.nodes[name].is_like(graph.nodes[edge.node])
+        if before is not None and is_like and edge not in outputs and len(consumers[edge]) == 1:
             both = before.then(found[name])
             if both is not None:
                 found[name], chains[name] = both, chains[edge.node] + chains[name]

@@ -174,14 +174,26 @@ def test_a_clone_that_lost_a_layer_says_so(tmp_path):
     assert report.loaded == ("conv/kernel", "conv/bias") and len(report.unexpected) == 4
 
 
-def test_a_kernel_that_a_rewrite_turned_is_not_loaded(tmp_path):
+@pytest.mark.parametrize("initializer", ["glorot_uniform", "ones"])
+def test_a_kernel_that_a_rewrite_turned_is_not_loaded(tmp_path, initializer):
     def built():
-        layer = L.EinsumDense("ab,cb->ac", 4, name="einsum")
+        layer = L.EinsumDense("ab,cb->ac", 4, kernel_initializer=initializer, name="einsum")
         return keras.Sequential([keras.Input((4,)), layer, L.Dense(2, name="head")])
 
     write_old(tmp_path / "weights.h5", randomized(built()))
     with pytest.raises(InvalidFileError, match="not in the model: einsum/kernel"):
         keras_qat.load_weights(keras_qat.quantize_model(built()), tmp_path / "weights.h5")
+
+
+def test_a_mean_that_took_up_a_bias_is_not_loaded(tmp_path):
+    def built():
+        layers = [keras.Input((4,)), L.Dense(3, name="dense"), L.BatchNormalization(name="norm")]
+        return keras.Sequential([*layers, L.Dense(2, use_bias=False, name="head")])
+
+    write_old(tmp_path / "weights.h5", randomized(built()))
+    clone = keras_qat.clone_model(built(), rewrites=[*keras_qat.DEFAULT_REWRITES, "drop_bias"])
+    report = keras_qat.load_weights(clone, tmp_path / "weights.h5", by_name=True)
+    assert report.loaded == ("head/kernel",) and "norm/moving_mean" in str(report.unexpected)
 
 
 def test_scales_of_layer_normalization_are_not_loaded_into_a_clone(tmp_path):

@@ -11,6 +11,7 @@ from keras_qat.graph import Edge, read_model
 from keras_qat.layers import QAdd, QConv2D, QDense, QReLU
 from keras_qat.passes import PIPELINE, run_pipeline
 from keras_qat.passes.make_layers import make_layers
+from keras_qat.passes.schemes import annotate_schemes
 from keras_qat.scheme import get_scheme
 from tests.passes.customs import assert_file_exact
 
@@ -21,7 +22,7 @@ def ordered(x):
 
 def made(model, scheme=None):
     graph, _ = run_pipeline(read_model(model), PIPELINE)
-    return make_layers(graph, scheme).check(after="make_layers")
+    return make_layers(annotate_schemes(graph, {}, scheme)).check(after="make_layers")
 
 
 def test_each_node_becomes_one_layer_of_the_nodes_name():

@@ -95,12 +95,13 @@ def test_operations_of_nested_models_are_origins_of_their_own():
     assert [each.layers_out for each in log] == [("a",), ("a_1",)]
 
 
-@pytest.mark.parametrize("sources", [(), ("nobody",)])
-def test_a_pass_must_say_what_it_made_a_node_of(sources):
+@pytest.mark.parametrize(
+    ("sources", "origins"), [((), ("b",)), (("nobody",), ("b",)), (("b",), ("nobody",))]
+)
+def test_a_pass_must_say_what_it_made_a_node_of(sources, origins):
     def rewriting(graph):
-        node = dataclasses.replace(
-            graph.nodes["b"], operations=(layers.ReLU(6.0),), sources=sources
-        )
+        made = {"operations": (layers.ReLU(6.0),), "sources": sources, "origins": origins}
+        node = dataclasses.replace(graph.nodes["b"], **made)
         return graph.replace(
             [node if each.name == "b" else each for each in graph.nodes.values()], {}
         )

@@ -4,12 +4,16 @@ import collections
 
 import hypothesis
 import keras
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import read_model
 from keras_qat.passes import PIPELINE
+from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.pipeline import run_pass
 from tests.models import quantized
 from tests.passes.random_models import build, data_for, named_layers, programs, relative_error
 
@@ -29,6 +33,45 @@ def check_quantized(model, data, path):
     keras_qat.export_litert(qat, path)
     report = keras_qat.verify(qat, path, data, kernels=("reference",), verbose=0)
     assert report.exact, report
+
+
+def check_origins(model):
+    """Each operation of the user ends in layers that contain it, whoever knows it."""
+    graph = run_pass(inline_models, read_model(model))
+    heads = {name: node.head for name, node in graph.nodes.items()}
+    calls = {name: {key for key in heads if heads[key] is heads[name]} for name in heads}
+    clone = keras_qat.clone_model(model)
+    dropped = {name for each in clone.rewrite_log if not each.layers_out for name in each.origins}
+    for row in keras_qat.check(model).layers:
+        becomes = {made.name for made in row.becomes} & clone.origins.keys()
+        assert becomes == {
+            name
+            for name, origins in clone.origins.items()
+            if not calls[row.name].isdisjoint(origins) and name not in graph.inputs
+        }, row
+        assert row.becomes or calls[row.name] & dropped, row
+    with_weights = [name for name, head in heads.items() if getattr(head, "variables", ())]
+    for name in with_weights[: len(with_weights) // 2 + 1][-2:]:
+        changed = changed_layers(model, clone, heads[name])
+        assert changed and all(calls[name] & {*clone.origins[each]} for each in changed), name
+
+
+def changed_layers(model, clone, layer):
+    """The layers of a clone that are others once the weights of a layer of the model are."""
+    before = layer.get_weights()
+    layer.set_weights([value + 0.5 for value in before])
+    other = keras_qat.clone_model(model)
+    layer.set_weights(before)
+    return [
+        ours.name
+        for ours, theirs in zip(clone.layers, other.layers, strict=True)
+        if ours.get_config().get("input_affine") != theirs.get_config().get("input_affine")
+        or any(map(differ, ours.get_weights(), theirs.get_weights()))
+    ]
+
+
+def differ(a, b):
+    return np.any(a != b)
 
 
 def try_models(check, count, seed=None):
@@ -55,6 +98,17 @@ def test_clones_keep_function_and_names():
         check_clone(model, data_for(model))
 
     assert len(try_models(check, 15)) == 15
+
+
+def test_rows_of_check_name_the_layers_that_contain_an_operation():
+    assert len(try_models(lambda program: check_origins(build(program)), 5, seed=0)) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(1, 5))
+def test_rows_of_check_name_the_layers_that_contain_an_operation_of_many(part):
+    results = try_models(lambda program: check_origins(build(program)), MODELS_IN_PART, seed=part)
+    assert len(results) == MODELS_IN_PART
 
 
 def test_quantized_models_are_exact(tmp_path):

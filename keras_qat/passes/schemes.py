@@ -1,0 +1,165 @@
+"""Gives each node its scheme before the rewrites, and settles schemes between them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from keras_qat.errors import InvalidOverrideError
+from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers import find_slice
+from keras_qat.layers.activation_names import FUSED
+from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.passes.fold_batch_norms import fold_batch_norms
+from keras_qat.passes.fuse_activations import fuse_activations
+from keras_qat.passes.inline_models import inline_models
+from keras_qat.scheme import Scheme
+
+Pass = Callable[[Graph], Graph]
+
+
+def with_schemes(
+    passes: Sequence[Pass], source: Graph, schemes: Mapping[int, Scheme | None], default: Scheme
+) -> tuple[Pass, ...]:
+    """Adds the passes that give nodes their schemes to others.
+
+    Args:
+        passes: The passes.
+        source: The user's model, as it was read.
+        schemes: Scheme by the `id` of the operation, None for float, for those with an override.
+        default: Scheme of all other operations.
+
+    Raises:
+        InvalidOverrideError: If activations of a scheme have another type than the default's.
+    """
+    for scheme in schemes.values():
+        if scheme is not None and scheme.dtype != default.dtype:
+            raise InvalidOverrideError(
+                "A model has one integer type; only float layers can be among its others.",
+                received=f"overrides with '{scheme.name}' for a model in '{default.name}'",
+                expected=f"None, or a scheme of {default.dtype} activations",
+                fix="Quantize the whole model with one scheme.",
+            )
+    annotate = functools.partial(annotate_schemes, schemes=schemes, default=default)
+    if not schemes:
+        return (annotate, *passes)
+    opened = inline_models(source).nodes.values()
+    named = frozenset(node.name for node in opened if id(node.head) in schemes)
+    fusing = [i for i, each in enumerate(passes) if each in (fold_batch_norms, fuse_activations)]
+    first = fusing[0] if fusing else len(passes)
+    settle = functools.partial(settle_followers, named=named)
+    last = functools.partial(settle_without_operator, default=default)
+    return (inline_models, annotate, *passes[:first], settle, *passes[first:], last)
+
+
+def annotate_schemes(
+    graph: Graph, schemes: Mapping[int, Scheme | None], default: Scheme | None
+) -> Graph:
+    """Gives each node the scheme that the user wants for its operation.
+
+    Args:
+        graph: The graph.
+        schemes: Scheme by the `id` of the operation, None for float.
+        default: Scheme of all other operations, and of the inputs of the model.
+
+    Returns:
+        The graph with schemes. Rewrites join only nodes that are all in float, or all in integers.
+    """
+    nodes = {
+        name: dataclasses.replace(node, scheme=schemes.get(id(node.head), default))
+        for name, node in graph.nodes.items()
+    }
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def settle_followers(graph: Graph, named: Collection[str]) -> Graph:
+    """Leaves in float what a float layer can take up.
+
+    Matches: a batch normalization or an activation after a float layer, or after another one that
+    the layer takes up, that no key of `overrides` matches.
+    Builds: the same nodes, in float.
+    Why: what a convolution is fused with becomes what the convolution becomes.
+
+    Args:
+        graph: A graph with schemes, just before anything is fused.
+        named: The origins that a key of `overrides` matches.
+
+    Returns:
+        The graph; the same object if all nodes keep their schemes.
+    """
+    chains: dict[str, tuple[Any, ...]] = {}
+    while found := _taken_up(graph, chains, named):
+        nodes = dict(graph.nodes)
+        for name, chain in found.items():
+            source = nodes[nodes[name].inputs[0].node]
+            chains[name] = chain
+            nodes[name] = dataclasses.replace(nodes[name], scheme=source.scheme)
+        graph = dataclasses.replace(graph, nodes=nodes)
+    return graph
+
+
+def _taken_up(
+    graph: Graph, chains: Mapping[str, tuple[Any, ...]], named: Collection[str]
+) -> dict[str, tuple[Any, ...]]:
+    """Names of the followers of layers of another scheme, and what each is a chain with."""
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    found = {}
+    for node in graph.nodes.values():
+        edge, takers = Edge(node.name), consumers.get(Edge(node.name), [])
+        if len(takers) != 1 or edge in outputs or node.is_like(takers[0]):
+            continue
+        follower = takers[0]
+        chain = chains.get(node.name, node.operations) + follower.operations
+        is_named = not set(named).isdisjoint(follower.origins)
+        can_follow = len(follower.inputs) == 1 and (
+            BATCH_NORM(follower.head) or FUSED(follower.head)
+        )
+        if can_follow and not is_named and find_slice(chain) is not None:
+            found[follower.name] = chain
+    calls = collections.Counter(id(node.head) for node in graph.nodes.values())
+    moves = collections.Counter(id(graph.nodes[name].head) for name in found)
+    # A layer that is called elsewhere too has one scheme for all calls.
+    heads = {name: id(graph.nodes[name].head) for name in found}
+    return {
+        name: chain for name, chain in found.items() if calls[heads[name]] == moves[heads[name]]
+    }
+
+
+def settle_without_operator(graph: Graph, default: Scheme) -> Graph:
+    """Gives layers that add no operator the scheme of what takes them, or of what they take.
+
+    Matches: a dropout, an augmentation and others that compute something at training only.
+    Builds: the same nodes, in float where all that takes them is, or what they take if their
+    output is the model's.
+    Why: a dropout between two integer layers is no reason to leave the integers, nor is an
+    augmentation between a float32 input and a float layer a reason to enter them.
+
+    Args:
+        graph: A graph with schemes after all other rewrites.
+        default: Scheme of those that leave the float.
+
+    Returns:
+        The graph with schemes.
+    """
+    nodes = dict(graph.nodes)
+    consumers, outputs = graph.consumers(), set(graph.output_edges)
+    calls = collections.Counter(id(node.head) for node in graph.nodes.values())
+    for node in reversed(tuple(graph.nodes.values())):
+        edge = Edge(node.name)
+        if node.is_input or calls[id(node.head)] > 1 or _makes_operator(node):
+            continue
+        takers = {nodes[taker.name].scheme is None for taker in consumers.get(edge, ())}
+        is_between = len(takers) == 1 and edge not in outputs
+        is_float = takers.pop() if is_between else graph.nodes[node.inputs[0].node].scheme is None
+        scheme = None if is_float else node.scheme or default
+        nodes[node.name] = dataclasses.replace(node, scheme=scheme)
+    return dataclasses.replace(graph, nodes=nodes)
+
+
+def _makes_operator(node: Node) -> bool:
+    entry = find_slice(node.operations)
+    layer = node.head if entry is None else entry.layer
+    return getattr(layer, "makes_operator", True)
