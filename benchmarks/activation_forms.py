@@ -173,6 +173,14 @@ def elu(x):
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
+def elu_of(alpha, scale=1.0):
+    return lambda x: scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def celu(alpha):
+    return lambda x: alpha * elu(x / alpha)
+
+
 def leaky_relu(x):
     return np.where(x > 0, x, 0.2 * x)
 
@@ -185,14 +193,14 @@ def mish(x):
     return x * np.tanh(softplus(x))
 
 
-def selu(x):
-    return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+SELU = 1.6732632423543772, 1.0507009873554805
 
 
 ONE = grid(1 / 255, -128)
 LOGISTIC = grid(1 / 256, -128)
 TANH = grid(1 / 128, 0)
 SIX = grid(6 / 254, -128)
+RELU = grid(6 / 255, -128)
 
 
 def logistic_product(chain):
@@ -246,22 +254,55 @@ def hard_swish_late(chain):
     return binary(chain, "MUL", chain.y, scalar("sixth", 1 / 6), output(hard_swish))
 
 
+def scaled_elu(slope, scale=1.0):
+    """`scale * elu(x, alpha=slope)`: ELU, its negative part times a slope, and a factor."""
+
+    def write(chain):
+        chain.add("ELU", SHAPE, output(elu))
+        options, out = ("LeakyReluOptions", {"alpha": slope}), output(elu_of(slope))
+        chain.add("LEAKY_RELU", SHAPE, out, version=2, options=options)
+        if scale == 1.0:
+            return chain
+        return binary(chain, "MUL", chain.y, scalar("factor", scale), output(elu_of(slope, scale)))
+
+    return write
+
+
+def celu_products(alpha):
+    """`alpha * elu(x / alpha)`; both products only change the scale."""
+
+    def write(chain):
+        binary(chain, "MUL", chain.y, scalar("inverse", 1 / alpha), grid(SX / alpha, ZX))
+        narrow = output(lambda x: elu(x / alpha))
+        chain.add("ELU", SHAPE, narrow)
+        out = grid(alpha * narrow.scale[0], int(narrow.zero_point[0]))
+        return binary(chain, "MUL", chain.y, scalar("alpha", alpha), out)
+
+    return write
+
+
 def prelu(chain):
     slope = constant("slope", np.full((1, 1, 1, 1), 127, "int8"), grid(0.2 / 127))
     return chain.add("PRELU", SHAPE, output(leaky_relu), operands=(..., slope))
 
 
-def six_relu(chain):
-    return chain.add("RELU6", SHAPE, grid(SX, ZX), version=2)
+def relu6_limits(chain):
+    """Two operators, each with the parameters of their input."""
+    return extreme("MINIMUM", 4.0)(extreme("MAXIMUM", 0.0)(chain))
 
 
-def relu_own(chain):
-    return chain.add("RELU", SHAPE, grid(6 / 255, -128), version=2)
+def plus_zero(fused):
+    zero = constant("zero", np.array(0, "int8"), grid(SX))
+    return lambda chain: binary(chain, "ADD", chain.y, zero, RELU, fused)
+
+
+def times_one(fused):
+    return lambda chain: binary(chain, "MUL", chain.y, scalar("one", 1.0), RELU, fused)
 
 
 def extreme(code, value):
     def write(chain):
-        limit = constant("limit", np.array(round(value / SX) + ZX, "int8"), grid(SX, ZX))
+        limit = constant(f"{code} limit", np.array(round(value / SX) + ZX, "int8"), grid(SX, ZX))
         return chain.add(
             code,
             SHAPE,
@@ -288,7 +329,19 @@ FORMS: dict[str, dict[str, Callable]] = {
         "GELU": one("GELU", output(erf_gelu), 2, ("GeluOptions", {"approximate": False})),
         "GELU of tanh": one("GELU", output(tanh_gelu), 2, ("GeluOptions", {"approximate": True})),
     },
-    "elu": {"ELU": one("ELU", output(elu))},
+    "elu": {"ELU": one("ELU", output(elu)), "CAST, ADD, GATHER": lookup(elu)},
+    "elu, alpha 0.5": {
+        "ELU, LEAKY_RELU": scaled_elu(0.5),
+        "CAST, ADD, GATHER": lookup(elu_of(0.5)),
+    },
+    "selu": {
+        "ELU, LEAKY_RELU, MUL": scaled_elu(*SELU),
+        "CAST, ADD, GATHER": lookup(elu_of(*SELU)),
+    },
+    "celu, alpha 2": {
+        "MUL, ELU, MUL": celu_products(2.0),
+        "CAST, ADD, GATHER": lookup(celu(2.0)),
+    },
     "exp": {"EXP": one("EXP", output(np.exp), 2)},
     "hard_sigmoid": {
         "ADD with RELU6, MUL": hard_sigmoid_relu6,
@@ -303,11 +356,17 @@ FORMS: dict[str, dict[str, Callable]] = {
         "MUL, ADD that saturates, MUL": times(hard_sigmoid_saturating),
         "DEPTHWISE_CONV_2D that saturates, MUL": times(hard_sigmoid_depthwise),
     },
-    "relu6": {
-        "RELU6": six_relu,
-        "RELU own": relu_own,
-        "MINIMUM": extreme("MINIMUM", 4.0),
+    "relu": {
+        "RELU": one("RELU", RELU, 2),
         "MAXIMUM": extreme("MAXIMUM", 0.0),
+        "ADD of zero with RELU": plus_zero("RELU"),
+        "MUL by one with RELU": times_one("RELU"),
+    },
+    "relu6": {
+        "RELU6": one("RELU6", RELU, 2),
+        "MAXIMUM, MINIMUM": relu6_limits,
+        "ADD of zero with RELU6": plus_zero("RELU6"),
+        "MUL by one with RELU6": times_one("RELU6"),
     },
 }
 

@@ -1,4 +1,4 @@
-"""Activations on their own: SOFTMAX, RELU and RELU6."""
+"""Activations on their own: SOFTMAX, and ADD with a fused RELU or RELU6."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_qat.arithmetic.elementwise import add
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.arithmetic.requantize import requantize
 from keras_qat.arithmetic.softmax import softmax
@@ -16,10 +18,15 @@ from keras_qat.graph import Node
 from keras_qat.layers.activation_names import FUSED, activation_name, activation_of
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.drop_in import cannot_take_up
-from keras_qat.layers.fused import activation_limits, apply_activation
+from keras_qat.layers.fused import activation_limits, apply_activation, fused_code
 from keras_qat.layers.registry import refuse, register
+from keras_qat.litert import Quantization
 from keras_qat.quantizers import FixedParameters, Grid
 from keras_qat.scheme import Scheme
+
+# Of an input's scale to the output's: from here on XNNPACK leaves an ADD alone, and from 2**19 on
+# LiteRT refuses it.
+_MOST_RATIO = np.float32(256.0)
 
 
 class Elementwise(QuantizedLayer):
@@ -91,7 +98,10 @@ class QSoftmax(Elementwise):
 @register(FUSED)
 @keras.saving.register_keras_serializable("keras_qat")
 class QReLU(Elementwise):
-    """A ReLU or ReLU6 that no layer before it can take up: one RELU or RELU6.
+    """A ReLU or ReLU6 that no layer before it can take up: ADD of zero, which fuses it.
+
+    XNNPACK takes no RELU and no RELU6 of integers, and so ADD is several times as fast. RELU and
+    RELU6 remain where the scale of the output is less than a 256th of the input's.
 
     Args:
         activation: `"relu"` or `"relu6"`.
@@ -99,7 +109,7 @@ class QReLU(Elementwise):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
 
-    operators = ("RELU", "RELU6")
+    operators = ("ADD", "RELU", "RELU6")
     keras_class = keras.layers.ReLU
 
     def __init__(self, activation="relu", *, scheme: str | Scheme | None = None, **kwargs):
@@ -118,8 +128,24 @@ class QReLU(Elementwise):
         return _relu_centered(values, grid.scale, *output, *limits)
 
     def lower(self, builder, *inputs):
-        """Adds one RELU or RELU6."""
-        return builder.operator(self.activation.upper(), inputs)
+        """Adds one ADD of zero; in float, and at distant scales, one RELU or RELU6."""
+        if self.scheme is None or not _are_near(*self._scales()):
+            return builder.operator(self.activation.upper(), inputs)
+        scheme, (scale, _) = self._scheme(), self._scales()
+        quantization = Quantization(scale[None], np.zeros(1, "int64"))
+        zero = builder.constant("zero", np.zeros((), scheme.dtype), quantization)
+        return builder.operator(
+            "ADD",
+            (inputs[0], zero),
+            options_type="AddOptions",
+            options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
+        )
+
+    def _scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """The scale of the input, which zero has too, and that of the output."""
+        links = self._linked()
+        source, target = (each.grid().scale for each in (links.inputs[0], links.output))
+        return tuple(np.asarray(ops.convert_to_numpy(each), "float32") for each in (source, target))
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
@@ -150,11 +176,23 @@ def _softmax_centered(x, scale):
     return ops.cast(softmax(ops.cast(x, "int32"), scale) + 128, "float32")
 
 
+def _are_near(input_scale, output_scale):
+    return input_scale < output_scale * _MOST_RATIO
+
+
 @compiled
 def _relu_centered(x, input_scale, output_scale, zero_point, low, high):
-    one = ops.ones_like(input_scale)
-    multiplier, shift = conv_multiplier(input_scale, one, output_scale)
-    q = requantize(ops.cast(x, "int32"), multiplier, shift, zero_point, low, high)
+    """Computes what the reference ADD of zero, or RELU, does."""
+    q, output = ops.cast(x, "int32"), (output_scale, zero_point, low, high)
+
+    def by_add():
+        return add(q, input_scale, 0, 0, input_scale, 0, *output)
+
+    def by_relu():
+        multiplier, shift = conv_multiplier(input_scale, ops.ones_like(input_scale), output_scale)
+        return requantize(q, multiplier, shift, *output[1:])
+
+    q = ops.cond(_are_near(input_scale, output_scale), by_add, by_relu)
     return ops.cast(q - zero_point, "float32")
 
 

@@ -11,9 +11,11 @@ from tests.layers.contract import (
     Case,
     branches,
     exported,
+    integers_of,
     layer,
     operators_of,
     quantized_with,
+    run_litert,
     together,
 )
 
@@ -71,7 +73,21 @@ def test_relu_by_hand(most, expected):
     quantized = quantized_with(model, input=HALVES, relu=(-32.0, 31.75))
     x = np.array([[-1.0, -60.0, 1.5, 60.0]], "float32")
     assert quantized.predict(x, verbose=0).tolist() == [expected]
-    assert operators_of(exported(quantized)) == ["RELU6" if most else "RELU"]
+    assert operators_of(exported(quantized)) == ["ADD"]
+
+
+@pytest.mark.parametrize("most", [None, 6.0])
+def test_relu_of_distant_scales_is_the_reference_kernel(most):
+    """Below a 256th of the input's scale ADD would be slow, and then refused."""
+    model = keras.Sequential([keras.Input((4,), name="input"), ReLU(most, name="relu")])
+    x = np.array([[-1000.0, -3.0, 4.0, 1000.0]], "float32")
+    for largest, operator in ((1e-4, "RELU6" if most else "RELU"), (8.0, "ADD")):
+        quantized = quantized_with(model, input=(-1000.0, 1000.0), relu=(0.0, largest))
+        content = exported(quantized)
+        assert operators_of(content) == [operator]
+        tensors, (name,) = run_litert(content, [x])
+        q, details = tensors[name]
+        assert (integers_of(quantized.predict(x, verbose=0), details) == q).all()
 
 
 def test_relu_that_is_an_output_before_it_stays_an_operator():
@@ -80,4 +96,4 @@ def test_relu_that_is_an_output_before_it_stays_an_operator():
     y = keras.layers.Dense(2)(x)
     model = keras.Model(x, [y, ReLU()(y)])
     quantized = keras_qat.quantize_model(model, calibration_data=np.eye(3, dtype="float32"))
-    assert operators_of(exported(quantized)) == ["FULLY_CONNECTED", "RELU"]
+    assert operators_of(exported(quantized)) == ["FULLY_CONNECTED", "ADD"]
