@@ -65,6 +65,17 @@ prescribes the output's. Where both are prescribed, as for the tanh of a sigmoid
 widened; and `activations="lookup"` widens nothing. All other functions are lookups by CAST, ADD and
 GATHER, whose table is in the file.
 
+**ELU** is not among the reference kernels. Wherever this package speaks of them (`verify`,
+`LiteRTModel(..., kernels="reference")`, `Runner`, the table above), ELU is LiteRT's own kernel that
+no delegate replaces. It runs once on all 256 integers, and CAST, ADD and GATHER look its results up
+in a copy of the file. Other programs that choose the reference kernels cannot load the file. The
+kernel of microcontrollers computes `exp(x) - 1` in float32, and has other integers where the scale
+of its input is below 2^-17.
+
+**A ReLU or ReLU6 on its own** is an ADD of zero that fuses it. RELU and RELU6, which agree too, are
+not taken by XNNPACK ([performance](performance.md)). They remain where the input's scale is more
+than 256 times the output's.
+
 ## The average of an image
 
 An average has a much narrower range than its image. LiteRT's MEAN gives it a range of its own, and

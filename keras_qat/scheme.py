@@ -27,7 +27,7 @@ class Scheme:
         is_signed: Whether integers are signed.
         rounds_scale_products: Whether convolutions round the product of the scales of input and
             weights to float32.
-        missing_operators: LiteRT operators whose reference kernels do not take the type.
+        missing_operators: LiteRT operators whose kernels do not take the type.
 
     Example:
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
@@ -90,7 +90,7 @@ SCHEMES = {
         weight_symmetric=False,
         is_signed=False,
         rounds_scale_products=True,
-        missing_operators=frozenset({"BATCH_MATMUL"}),
+        missing_operators=frozenset({"BATCH_MATMUL", "ELU"}),
     ),
 }
 

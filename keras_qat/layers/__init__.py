@@ -11,6 +11,7 @@ from keras_qat.layers.convolution import QConv2D, QDepthwiseConv2D
 from keras_qat.layers.convolution1d import QConv1D, QDepthwiseConv1D
 from keras_qat.layers.dense import QDense
 from keras_qat.layers.einsum_dense import QEinsumDense
+from keras_qat.layers.elu import QElu
 from keras_qat.layers.embedding import QEmbedding
 from keras_qat.layers.extremes import QMaximum, QMinimum
 from keras_qat.layers.gathering import QGather, QTile
@@ -84,6 +85,7 @@ __all__ = [
     "QDepthwiseConv2D",
     "QDropout",
     "QEinsumDense",
+    "QElu",
     "QEmbedding",
     "QFlatten",
     "QGather",

@@ -144,8 +144,7 @@ class QReLU(Elementwise):
     def _scales(self) -> tuple[np.ndarray, np.ndarray]:
         """The scale of the input, which zero has too, and that of the output."""
         links = self._linked()
-        source, target = (each.grid().scale for each in (links.inputs[0], links.output))
-        return tuple(np.asarray(ops.convert_to_numpy(each), "float32") for each in (source, target))
+        return _scale_of(links.inputs[0].grid()), _scale_of(links.output.grid())
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
@@ -174,6 +173,10 @@ class QReLU(Elementwise):
 def _softmax_centered(x, scale):
     # Only differences matter, so centered integers serve as well as the integers themselves.
     return ops.cast(softmax(ops.cast(x, "int32"), scale) + 128, "float32")
+
+
+def _scale_of(grid: Grid) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(grid.scale), "float32")
 
 
 def _are_near(input_scale, output_scale):

@@ -183,7 +183,16 @@ _LAYERS = {
 }
 
 # Those that LiteRT has an integer operator for.
-_WITH_OPERATOR = {"gelu", "hard_sigmoid", "hard_silu", "leaky_relu", "sigmoid", "tanh"}
+_WITH_OPERATOR = {
+    "celu",
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "leaky_relu",
+    "sigmoid",
+    "tanh",
+}
 
 
 def function_named(*names: str) -> Matcher:

@@ -46,8 +46,7 @@ def expose_tensors(content: bytes) -> bytes:
     results = dict.fromkeys(int(i) for vector in vectors for i in vector)
     outputs = [int(i) for i in subgraph.outputs]
     subgraph.outputs = outputs + [i for i in results if i not in outputs]
-    table.buffers = [_realigned(buffer) for buffer in table.buffers]
-    return finish(table)
+    return repack(table)
 
 
 def unpack(content: bytes) -> Any:
@@ -74,7 +73,33 @@ def unpack(content: bytes) -> Any:
     return schema.ModelT.InitFromPackedBuf(read(content).content)
 
 
+def repack(table: Any) -> bytes:
+    """Packs tables that `unpack` read.
+
+    Args:
+        table: The `ModelT`. Buffers that were added to it are `AlignedBuffer`s.
+
+    Returns:
+        The content of the file, its constants aligned to 16 bytes.
+
+    Raises:
+        LiteRTFormatError: if it holds data outside of its tables (files over 2 GiB).
+
+    Example:
+        >>> from keras_qat.litert.expose import repack, unpack
+        >>> from keras_qat.litert import Model, Operator, Tensor, to_bytes
+        >>> x, y = Tensor("x", (1, 8), "float32"), Tensor("y", (1, 8), "float32")
+        >>> content = to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),)))
+        >>> unpack(repack(unpack(content))).version
+        3
+    """
+    table.buffers = [_realigned(buffer) for buffer in table.buffers]
+    return finish(table)
+
+
 def _realigned(buffer: Any) -> AlignedBuffer:
+    if isinstance(buffer, AlignedBuffer):
+        return buffer
     if buffer.offset > 1 or buffer.size > 1:  # 1 is a placeholder that some converters write
         raise LiteRTFormatError(
             "Files that keep their constants after the tables (over 2 GiB) are not supported."

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_qat.errors import InvalidDataError, LiteRTFormatError
 from keras_qat.litert.expose import expose_tensors
+from keras_qat.litert.measured_tables import needs_tables, with_measured_tables
 from keras_qat.litert.reader import read
 from keras_qat.litert.runnable import check_runnable
 
@@ -51,6 +52,8 @@ class Runner:
         content_or_path: The file's content, or its path.
         kernels: `"reference"` for the reference kernels, which TFLite Micro's follow, or
             `"default"` for what LiteRT runs on phones and PCs: XNNPACK and optimized kernels.
+            The reference kernels lack int8 ELU: its 256 results are measured with LiteRT's own
+            kernel, see `keras_qat.litert.measured_tables`.
         num_threads: Threads that the kernels may use.
         expose_all: Whether `tensors()` shall have every tensor. The outputs keep their integers.
 
@@ -90,12 +93,14 @@ class Runner:
         file = read(content_or_path)
         check_runnable(file)
         content = file.content
-        plain = _interpreter(content, kernels, num_threads)
+        replace = with_measured_tables if kernels == "reference" and needs_tables(file) else bytes
+        plain = _interpreter(replace(content), kernels, num_threads)
         self.inputs = _all_details(plain.get_input_details)
         self.outputs = _all_details(plain.get_output_details)
         self._interpreter = plain
         if expose_all:
-            self._interpreter = _interpreter(expose_tensors(content), kernels, num_threads)
+            exposed = replace(expose_tensors(content))
+            self._interpreter = _interpreter(exposed, kernels, num_threads)
         self._read = _all_details(self._interpreter.get_output_details)
         self.details = {details.name: details for details in self.inputs + self._read}
         self._allocated: list[tuple[int, ...]] | None = None

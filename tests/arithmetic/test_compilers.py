@@ -15,6 +15,7 @@ from keras_qat.arithmetic import (
     requantize,
     resize,
     softmax,
+    tables,
 )
 from tests.arithmetic import oracle
 
@@ -57,6 +58,31 @@ def logarithms(q, input_scale, output_scale):
     return log_softmax.log_softmax(q, *tables, 127, rule=CLASSES, low=-128, high=127)
 
 
+FUNCTIONS = {
+    "tanh": keras.ops.tanh,
+    "logistic": tables.logistic,
+    "erf_gelu": tables.erf_gelu,
+    "tanh_gelu": tables.tanh_gelu,
+    "elu": tables.elu,
+}
+
+
+def tabulated(function):
+    """The output's scale, widened away from ties, and the table that a layer has with it."""
+    free = tables.Table(function, "output", -128, 127)
+    limits = {"function": function, "low": -128, "high": 127}
+
+    def table(scale, *grid):
+        scale = tables.away_from_ties(scale, *grid, tables=(free,))
+        return scale, tables.operator_table(*grid, scale, 3, **limits)
+
+    return table
+
+
+TABLES = {
+    f"{name}_table": (tabulated(function), np.float32(0.03137), SX, 5)
+    for name, function in FUNCTIONS.items()
+}
 CASES = {
     "scale_ratio": (scale_ratio, SX, MANY, SY),
     "conv_multiplier": (fixed_point.conv_multiplier, SX, MANY, SY),
@@ -73,6 +99,7 @@ CASES = {
     "layer_normalized": (layer_normalized, Q, SX, SX),
     "logarithms": (logarithms, Q, SX, SX),
 }
+EVERY = {**CASES, **TABLES}
 
 
 def tensorflow_graph(function, *arrays):
@@ -107,7 +134,7 @@ def eager():
     """Each case with every operation run on its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "_xla_works", lambda: False)
-        return {name: bits(function(*arrays)) for name, (function, *arrays) in CASES.items()}
+        return {name: bits(function(*arrays)) for name, (function, *arrays) in EVERY.items()}
 
 
 def test_scale_ratio_is_that_of_doubles(eager):
@@ -116,27 +143,27 @@ def test_scale_ratio_is_that_of_doubles(eager):
     ]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_compiled_function_gives_the_eager_bits(name, eager):
-    function, *arrays = CASES[name]
+    function, *arrays = EVERY[name]
     assert bits(function(*arrays)) == eager[name]
 
 
 @here
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("nested", [True, False])
 def test_whole_program_gives_the_eager_bits(compiler, name, nested, eager, monkeypatch):
-    function, *arrays = CASES[name]
+    function, *arrays = EVERY[name]
     if not nested:
         monkeypatch.setattr(backend, "_xla_works", lambda: False)
     assert bits(compiler(function, *arrays)) == eager[name]
 
 
 @here
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("nested", [True, False])
 def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager, monkeypatch):
-    function, *arrays = CASES[name]
+    function, *arrays = EVERY[name]
     if not nested:
         monkeypatch.setattr(backend, "_xla_works", lambda: False)
     large = max(range(len(arrays)), key=lambda i: np.size(arrays[i]))

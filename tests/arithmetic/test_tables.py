@@ -71,7 +71,7 @@ KERNELS = [
     ("TANH", ops.tanh, 2, None, {}, "reference"),
     ("GELU", tables.erf_gelu, 2, "GeluOptions", {"approximate": False}, "reference"),
     ("GELU", tables.tanh_gelu, 2, "GeluOptions", {"approximate": True}, "reference"),
-    # The reference kernels lack it.
+    # The reference kernels lack ELU.
     ("ELU", tables.elu, 1, None, {}, "default"),
 ]
 

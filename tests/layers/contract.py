@@ -18,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
 from keras_qat.layers.weighted import WeightedLayer
+from keras_qat.litert.measured_tables import with_measured_tables
 
 
 def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> list[np.ndarray]:
@@ -285,9 +286,13 @@ def run_litert(
 ) -> tuple[dict[str, tuple[np.ndarray, dict]], list[str]]:
     """Runs a file with int8 inputs, quantized by hand, in LiteRT's own interpreter.
 
+    The reference kernels lack ELU, see `keras_qat.litert.measured_tables`.
+
     Returns:
         The integers and the details of every tensor, by name, and the names of the outputs.
     """
+    if kernels == "BUILTIN_REF":
+        content = with_measured_tables(content)
     interpreter = Interpreter(
         model_content=content,
         experimental_op_resolver_type=OpResolverType[kernels],
