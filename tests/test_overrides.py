@@ -54,7 +54,7 @@ def operators(overrides, ends=None, build=residual, data=None):
         ({"head": None}, "C C C + M D F Q"),  # the last
         ({"relu1": None}, "C D R Q C C + M F"),  # only the activation
         ({"bn1": None}, "C D N Q C C + M F"),  # with the activation behind, which it takes up
-        ({"conv1": None, "relu1": "int8"}, "D C Q R C C + M F"),
+        ({"conv1": None, "relu1": "int8"}, "D C Q + C C + M F"),
         ({"add": None}, "C C C D D + Q M F"),
         ({".*": None, "conv2": "int8"}, "D C Q C D C + M F Q"),  # all but one
         ({".*": None}, "D C C C + M F Q"),
