@@ -162,8 +162,9 @@ def test_file_is_all_integers_and_builtin(prepared):
 
 def test_file_states_the_shapes_of_one_sample(prepared):
     """Compilers for accelerators plan with them, and know no unknown sizes."""
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(
-        model_content=prepared.content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+        model_content=prepared.content, experimental_op_resolver_type=resolver
     )
     stated = {d["name"]: d["shape"].tolist() for d in interpreter.get_tensor_details()}
     interpreter.allocate_tensors()

@@ -8,6 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_qat.litert import Model, to_bytes
+from keras_qat.litert.measured_tables import with_measured_tables
 from keras_qat.litert.static_shapes import static_shape, unknown_sizes
 from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
@@ -55,7 +56,8 @@ def prepared(request):
 def by_litert(content, inputs):
     """What LiteRT's reference kernel computes of the same integers."""
     interpreter = Interpreter(
-        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+        model_content=with_measured_tables(content),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
     )
     interpreter.allocate_tensors()
     for details, array in zip(interpreter.get_input_details(), inputs, strict=True):
