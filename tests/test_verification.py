@@ -120,6 +120,42 @@ def test_one_changed_byte_is_found_where_it_is(constant, layer, small_path, tmp_
     assert report.mismatches() == sum(row.mismatches for row in rows.values()) > 0
 
 
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory):
+    """A model with layers that are written as many operators, and its file."""
+    x = keras.Input((6, 8))
+    y = layers.LayerNormalization(name="norm")(layers.Dense(8, name="dense")(x))
+    model = keras.Model(x, layers.Activation("softplus", name="softplus")(y))
+    data = np.random.default_rng(0).normal(size=(8, 6, 8)).astype("float32")
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    path = tmp_path_factory.mktemp("normalized") / "model.tflite"
+    keras_qat.export_litert(qat, path)
+    return qat, path, data
+
+
+def test_verify_compares_the_tensors_inside_layers(normalized):
+    report = reference(*normalized)
+    rows = report.layers["reference"]
+    operators = keras_qat.inspect_litert(normalized[1]).operators
+    assert report.exact and len(rows) == len(operators) + 1  # the input
+    assert all(row.is_inner == ("/" in name) for name, row in rows.items())
+    assert rows["norm_normalized/reciprocal"].elements == 8 * 6
+    line = next(text for text in str(report).splitlines() if "norm_normalized/reciprocal" in text)
+    assert line.split()[-2] == "-"
+    assert list(rows)[-3:] == ["softplus/wide", "softplus/index", "softplus"]
+
+
+def test_verify_finds_a_changed_constant_inside_a_layer(normalized, tmp_path):
+    model, path, data = normalized
+    name = "norm_normalized/index"
+    tensors = [tensor.name for tensor in keras_qat.inspect_litert(path).tensors]
+    operand = next(each for each in tensors if each.endswith(f"{name}/operand"))
+    other = tmp_path / "changed.tflite"
+    other.write_bytes(changed(path.read_bytes(), operand.encode()))
+    rows = reference(model, other, data).layers["reference"]
+    assert [each for each, row in rows.items() if row.mismatches and row.is_inner] == [name]
+
+
 def test_a_file_from_before_further_training_is_found(tmp_path):
     model, path = quantized(small_network(), small_images()), tmp_path / "model.tflite"
     keras_qat.export_litert(model, path)

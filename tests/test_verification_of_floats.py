@@ -12,6 +12,7 @@ from keras_qat.verification.report import FLOAT_TOLERANCE, LayerComparison
 KINDS = {
     "image": "integer",
     "first": "integer",
+    "first_float32": "float",
     "middle": "float",
     "middle_quantize": "after float",
     "last": "after float",
@@ -70,7 +71,10 @@ def test_each_tensor_says_what_it_is(model, path):
     found = kinds(report)
     assert {name: kind for name, kind in found.items() if name != "flat"} == KINDS
     assert report.verdict.startswith("EXACT, NOT FULLY INTEGER: reference kernels: 0 of ")
-    assert f"0 of 512 elements differ by more than {FLOAT_TOLERANCE:g}" in report.verdict
+    assert (
+        f"0 of {16 * 8 * (4 * 4 + 2 * 2)} elements differ by more than {FLOAT_TOLERANCE:g}"
+        in report.verdict
+    )
     assert report.to_dict()["fully_integer"] is False
     assert "after float" in str(report)
 

@@ -106,6 +106,7 @@ class Runner:
         self._allocated: list[tuple[int, ...]] | None = None
         self._expose_all = expose_all
         self._tensors: dict[str, np.ndarray] = {}
+        self._piecewise: list[dict[str, np.ndarray]] = []
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Runs the model once over the whole of the arrays given.
@@ -135,11 +136,14 @@ class Runner:
         """
         arrays = [np.asarray(array) for array in arrays]
         self._check(arrays)
-        pieces = [self._run_piece(piece) for piece in self._pieces(arrays)]
+        given = self._pieces(arrays)
+        pieces = [self._run_piece(piece) for piece in given]
         results = [self._cut(_joined(parts), arrays) for parts in zip(*pieces, strict=True)]
         if self._expose_all:
             names = [details.name for details in self.inputs + self._read]
             self._tensors = dict(zip(names, arrays + results, strict=True))
+            values = [[*ours, *theirs] for ours, theirs in zip(given, pieces, strict=True)]
+            self._piecewise = [dict(zip(names, each, strict=True)) for each in values]
         return results[: len(self.outputs)]
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -168,6 +172,14 @@ class Runner:
                 fix="Make the Runner with expose_all=True, and call run() first.",
             )
         return dict(self._tensors)
+
+    def pieces(self) -> list[dict[str, np.ndarray]]:
+        """Returns what `tensors` does for each piece that the last `run` gave to the interpreter.
+
+        Where the batch is not fixed in the file, there is one piece. A fixed batch may be filled
+        up with copies of its last sample.
+        """
+        return list(self._piecewise)
 
     def _check(self, arrays: list[np.ndarray]) -> None:
         if len(arrays) != len(self.inputs):

@@ -30,6 +30,8 @@ class LayerComparison:
             many values by more than `FLOAT_TOLERANCE` of the largest one.
         largest_difference: The largest difference between them, in steps; in real units for a
             float tensor.
+        is_inner: Whether it is a tensor between the operators of a layer. It is compared with
+            what its operator makes of LiteRT's own tensors, and has no value in the float model.
         signal: Sum of squares of the float model's values.
         noise: Sum of squares of the difference between LiteRT's values and those.
     """
@@ -39,12 +41,15 @@ class LayerComparison:
     elements: int = 0
     mismatches: int = 0
     largest_difference: float = 0.0
+    is_inner: bool = False
     signal: float = 0.0
     noise: float = 0.0
 
     @property
     def sqnr(self) -> float:
-        """Signal-to-quantization-noise ratio against the float model, in dB."""
+        """Signal-to-quantization-noise ratio against the float model, in dB; NaN if `is_inner`."""
+        if self.is_inner:
+            return math.nan
         if self.noise == 0.0:
             return math.inf
         return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
@@ -63,14 +68,23 @@ class LayerComparison:
             real = (theirs.astype("float64") - tensor.zero_point[0]) * float(tensor.scale[0])
         else:
             real = theirs.astype("float64")
+        self.count(ours, theirs, is_float=self.kind == "float" and not tensor.scale.size)
+        self.signal += float(np.sum(np.square(exact, dtype="float64")))
+        self.noise += float(np.sum(np.square(exact - real)))
+
+    def count(self, ours: np.ndarray, theirs: np.ndarray, *, is_float: bool) -> None:
+        """Counts the elements that differ.
+
+        Args:
+            ours: What Keras computed, in the type of the tensor.
+            theirs: What LiteRT computed.
+            is_float: Whether the values may differ by `FLOAT_TOLERANCE`.
+        """
         difference = np.abs(ours.astype("float64") - theirs)
         self.elements += difference.size
-        is_float = self.kind == "float" and not tensor.scale.size
         allowed = FLOAT_TOLERANCE * np.abs(ours).max(initial=0) if is_float else 0
         self.mismatches += int(np.count_nonzero(difference > allowed))
         self.largest_difference = max(self.largest_difference, float(difference.max(initial=0)))
-        self.signal += float(np.sum(np.square(exact, dtype="float64")))
-        self.noise += float(np.sum(np.square(exact - real)))
 
 
 @dataclasses.dataclass
@@ -84,6 +98,8 @@ class VerificationReport:
         agreement: For each set of kernels, on how many samples all outputs have their largest
             value at the same place as in Keras (top-1 agreement).
         float_agreement: Likewise, against the float model.
+        not_compared: Names of the computed tensors that no comparison covers, because a layer of
+            the user's own has an operator that `verify` does not know.
         default_ranges: The ranges (min, max) of the tensors that have a default one because they
             lack min/max data, by name; what these cost is in the rows' `sqnr` and in
             `float_agreement`.
@@ -92,6 +108,7 @@ class VerificationReport:
     layers: dict[str, dict[str, LayerComparison]]
     outputs: tuple[str, ...]
     samples: int = 0
+    not_compared: tuple[str, ...] = ()
     agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     float_agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     default_ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -126,6 +143,9 @@ class VerificationReport:
             proven = "EXACT" if self.exact else "NOT EXACT"
         if not self.fully_integer:
             proven += ", NOT FULLY INTEGER"
+        if self.not_compared:
+            names = ", ".join(map(repr, self.not_compared))
+            lines.append(f"{len(self.not_compared)} tensor(s) were not compared: {names}")
         if self.default_ranges:
             ranges = ", ".join(
                 f"'{name}' {low:g} to {high:g}" for name, (low, high) in self.default_ranges.items()
@@ -163,7 +183,7 @@ class VerificationReport:
                     str(row.elements),
                     str(row.mismatches),
                     f"{row.largest_difference:g}",
-                    f"{row.sqnr:.1f}",
+                    "-" if row.is_inner else f"{row.sqnr:.1f}",
                 )
             console.print(table)
         assert isinstance(console.file, io.StringIO)

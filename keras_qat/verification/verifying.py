@@ -25,6 +25,7 @@ from keras_qat.layers.wrapped import quantized_model_in
 from keras_qat.litert import Runner
 from keras_qat.lowering import INFERENCE_TYPES
 from keras_qat.verification.conversion import to_file_input
+from keras_qat.verification.inner import InnerTensors
 from keras_qat.verification.locality import behind_float, local_values, real_values
 from keras_qat.verification.report import LayerComparison, VerificationReport
 
@@ -41,6 +42,10 @@ def verify(
     verbose: int = 1,
 ) -> VerificationReport:
     """Compares a quantized model with its exported file, tensor by tensor, integer by integer.
+
+    A tensor inside a layer that is written as several operators is compared with what its operator
+    makes of the tensors that LiteRT computed before it. So a row is about one operator alone, and
+    together the rows are about every tensor that is computed.
 
     Tensors of layers that stay in float are compared within `FLOAT_TOLERANCE`. These layers, and
     the integer ones behind them, are given the inputs that they have in the file: so integers are
@@ -90,6 +95,7 @@ def verify(
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
     graph = read_model(model)
+    inner = InnerTensors(model, filepath)
     for batch, ours, exact in _keras_values(model, counted_batches(data, model)):
         report.samples += len(batch[0])
         if "reference" in runners:
@@ -97,6 +103,7 @@ def verify(
         for name, runner in runners.items():
             runner.run([to_file_input(x, t) for x, t in zip(batch, runner.inputs, strict=True)])
             _compare(report, name, runner, graph, ours, exact)
+            inner.compare(report, name, runner)
     if verbose:
         print(report)
     return report
@@ -226,7 +233,7 @@ def _compare(
     rows, theirs = report.layers[kernels], runner.tensors()
     kinds, sources = behind_float(graph), _sources(graph)
     local = local_values(graph, kinds, theirs, runner.details)
-    # In the model's order; the parts of a layer have no counterpart in Keras.
+    # In the model's order; `InnerTensors` compares the parts of layers.
     for name in (name for name in ours if name in theirs):
         tensor, source = runner.details[name], sources[name]
         kind = kinds.get(source, "integer")

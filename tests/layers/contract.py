@@ -331,10 +331,16 @@ def integers_of(values: np.ndarray, details: dict) -> np.ndarray:
     return (centered + zero_point).astype("int64")
 
 
+def computed_tensors(content: bytes) -> list[str]:
+    """The names of the tensors that the file's operators compute."""
+    graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
+    return [graph.tensors[i].name.decode() for op in graph.operators for i in op.outputs]
+
+
 def counterparts_of(content: bytes) -> dict[str, str]:
     """The layer for each tensor of the file that is computed, or is an input."""
     graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
-    computed = [graph.tensors[i].name.decode() for op in graph.operators for i in op.outputs]
+    computed = computed_tensors(content)
     inputs = [graph.tensors[i].name.decode() for i in graph.inputs]
     return {name: name for name in computed} | {name: f"{name}_quantize" for name in inputs}
 

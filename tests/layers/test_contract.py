@@ -22,6 +22,7 @@ from tests.layers.contract import (
     Prepared,
     as_arrays,
     assert_equals_litert,
+    computed_tensors,
     counterparts_of,
     exported,
     first_of_each,
@@ -143,13 +144,31 @@ def test_predict_equals_litert(prepared):
         np.testing.assert_array_equal(integers_of(values, details), q)
 
 
+def verified(prepared, folder, count, **options):
+    """What `verify` reports on the first samples."""
+    path = folder / "model.tflite"
+    path.write_bytes(prepared.content)
+    data = tuple(x[:count] for x in prepared.arrays)
+    return keras_qat.verify(prepared.quantized, path, data, verbose=0, **options)
+
+
 @pytest.mark.slow
 def test_verify_finds_no_difference(prepared, tmp_path):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(prepared.content)
-    report = keras_qat.verify(prepared.quantized, path, tuple(prepared.arrays), verbose=0)
+    report = verified(prepared, tmp_path, None)
     assert report.exact, str(report)
     assert report.samples == len(prepared.arrays[0])
+
+
+def test_verify_compares_every_computed_tensor(prepared, tmp_path):
+    """Files without tensors inside layers are left to the slow test."""
+    computed = computed_tensors(prepared.content)
+    if set(computed) <= prepared.tensors.keys():
+        return
+    report = verified(prepared, tmp_path, 3, kernels="reference")
+    rows = report.layers["reference"]
+    inputs = {tensor.name for tensor in prepared.quantized.inputs}
+    assert sorted(name for name in rows if name not in inputs) == sorted(computed)
+    assert report.exact and not report.not_compared, str(report)
 
 
 def test_file_is_all_integers_and_builtin(prepared):

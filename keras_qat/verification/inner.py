@@ -1,0 +1,89 @@
+"""Comparison of the tensors between the operators of one layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_qat.graph import read_model
+from keras_qat.layers import QuantizedModel
+from keras_qat.litert import Operator, Runner, Tensor, read
+from keras_qat.litert.file_operators import file_operators
+from keras_qat.lowering.exporting import lower_model
+from keras_qat.verification.kernels import Call, compute
+from keras_qat.verification.locality import behind_float
+from keras_qat.verification.report import LayerComparison, VerificationReport
+
+
+class InnerTensors:
+    """Recomputes the tensors of a file that are no output of a layer.
+
+    Each is computed by the rule of its operator, of the tensors that LiteRT computed before it
+    and of the constants that the Keras model has now.
+
+    Args:
+        model: A quantized model.
+        filepath: The file that was exported from it.
+    """
+
+    def __init__(self, model: QuantizedModel, filepath: str | os.PathLike):
+        self._operators = file_operators(read(filepath))
+        self._kinds = behind_float(read_model(model))
+        operands = [x for each in lower_model(model).operators for x in each.inputs]
+        self._constants = {x.name: x.data for x in operands if x is not None and x.data is not None}
+
+    def compare(self, report: VerificationReport, kernels: str, runner: Runner) -> None:
+        """Adds what the last run of a file computed to the rows of a report.
+
+        Args:
+            report: The report; it has rows for the outputs of layers.
+            kernels: Name of the kernels.
+            runner: The file, with these kernels.
+        """
+        rows = report.layers[kernels]
+        for theirs in runner.pieces():
+            for operator in self._operators:
+                name = operator.outputs[0].name
+                if name in rows and not rows[name].is_inner:
+                    continue
+                ours = self._computed(operator, theirs)
+                if ours is None:
+                    known = dict.fromkeys((*report.not_compared, name))
+                    report.not_compared = tuple(known)
+                    continue
+                row = rows.setdefault(
+                    name, LayerComparison(name, self._kind(operator), is_inner=True)
+                )
+                row.count(ours, theirs[name], is_float=theirs[name].dtype.kind == "f")
+
+        report.layers[kernels] = _ordered(rows)
+
+    def _computed(self, operator: Operator, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        values = [None if x is None else self._value(x, theirs) for x in operator.inputs]
+        return compute(Call(operator, values, theirs[operator.outputs[0].name].shape))
+
+    def _value(self, tensor: Tensor, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        if tensor.name in theirs:
+            return theirs[tensor.name]
+        # The sizes of a fixed batch are constants of the file alone.
+        return self._constants.get(tensor.name, tensor.data)
+
+    def _kind(self, operator: Operator) -> str:
+        """Whether floats come before the tensor, as `LayerComparison.kind`."""
+        tensor = operator.outputs[0]
+        layer = tensor.name.rpartition("/")[0]
+        return "float" if tensor.dtype == "float32" else self._kinds.get(layer, "integer")
+
+
+def _ordered(rows: Mapping[str, LayerComparison]) -> dict[str, LayerComparison]:
+    """Puts the tensors inside a layer before the layer's output."""
+    outputs = [name for name, row in rows.items() if not row.is_inner]
+    inner = [name for name, row in rows.items() if row.is_inner]
+    order = [each for name in outputs for each in (*_parts(name, inner), name)]
+    return {name: rows[name] for name in dict.fromkeys((*order, *inner))}
+
+
+def _parts(name: str, inner: Sequence[str]) -> list[str]:
+    return [each for each in inner if each.rpartition("/")[0] == name]
