@@ -255,7 +255,7 @@ def calls_in_a_row(node: Node, layers: Sequence[Any], rewriting: Rewriting) -> R
 
     Args:
         node: The node; the layer of its operation's name, else the first, has its name.
-        layers: The layers; that one and those after it return the shape that the node returns.
+        layers: The layers; those before that one keep the shape of its input.
         rewriting: Gives the other nodes their names.
     """
     names = [layer.name for layer in layers]
@@ -268,8 +268,5 @@ def calls_in_a_row(node: Node, layers: Sequence[Any], rewriting: Rewriting) -> R
         if added:
             edge = Edge(added[-1].name)
             call = dataclasses.replace(call, inputs=(edge,), arguments=((edge,), {}))
-        if i < main:
-            source = tuple(layer.compute_output_shape(source))
-            call = dataclasses.replace(call, shapes=(source,))
-        added.append(call)
+        added.append(dataclasses.replace(call, shapes=(source,)) if i < main else call)
     return Replacement(added)

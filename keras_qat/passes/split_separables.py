@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_qat.graph import Graph, Node
+from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import Shape
 from keras_qat.layers.drop_in import assign_copy
-from keras_qat.passes.rewriting import Replacement, Rewriting, calls_in_a_row, replace_nodes
+from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 # The two parts that a separable convolution consists of.
 _PARTS: dict[type, tuple[Any, Any]] = {
@@ -41,7 +41,12 @@ def split_separables(graph: Graph) -> Graph:
         shape = rewriting.shape(node.inputs[0])
         if id(node.head) not in made:
             made[id(node.head)] = _split(node.head, shape)
-        return calls_in_a_row(node, made[id(node.head)], rewriting)
+        depthwise, pointwise = made[id(node.head)]
+        name = rewriting.free_name(f"{node.name}_depthwise")
+        between = tuple(depthwise.compute_output_shape(shape))
+        first = Node.call(depthwise, name, node.inputs[0], between, node.dtypes[0])
+        last = Node.call(pointwise, node.name, Edge(name), node.shapes[0], node.dtypes[0])
+        return Replacement([first, last])
 
     return replace_nodes(graph, write)
 
