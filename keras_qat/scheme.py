@@ -22,6 +22,7 @@ class Scheme:
         name: The name users pass, such as `"int8"`.
         activation_bits: Width of an activation, in bits.
         weight_bits: Width of a weight, in bits.
+        accumulator_bits: Width of the sum of products and the bias, in bits.
         weight_per_channel: Whether each output channel has a weight scale of its own.
         weight_symmetric: Whether the zero point of weights lies in the middle of their range.
         is_signed: Whether integers are signed.
@@ -39,6 +40,7 @@ class Scheme:
     name: str
     activation_bits: int = 8
     weight_bits: int = 8
+    accumulator_bits: int = 32
     weight_per_channel: bool = True
     weight_symmetric: bool = True
     is_signed: bool = True
@@ -61,6 +63,11 @@ class Scheme:
         return self.activation_low + 2**self.activation_bits - 1
 
     @property
+    def largest_activation(self) -> int:
+        """Largest magnitude of an activation's integer, the zero point subtracted."""
+        return self.activation_high - self.activation_low
+
+    @property
     def weight_low(self) -> int:
         """Smallest integer of a weight."""
         return 1 - 2 ** (self.weight_bits - 1) if self.is_signed else 1
@@ -79,6 +86,16 @@ class Scheme:
     def largest_weight(self) -> int:
         """Largest magnitude of a weight's integer, the zero point subtracted."""
         return self.weight_steps // 2 if self.weight_symmetric else self.weight_steps
+
+    @property
+    def largest_product(self) -> int:
+        """Largest magnitude of an activation times a weight, the zero points subtracted."""
+        return self.largest_activation * self.largest_weight
+
+    @property
+    def largest_sum(self) -> int:
+        """Bound of a sum of products: half of what an accumulator holds, the bias has the rest."""
+        return 2 ** (self.accumulator_bits - 2)
 
 
 SCHEMES = {

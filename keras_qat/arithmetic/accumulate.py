@@ -3,6 +3,7 @@
 Float32 holds every integer below 2**24, so a float32 sum of integer products is exact while
 the sum of their magnitudes stays below that, in whatever order they are added. Where the
 shape of a kernel allows more, its input channels are split and the parts added in int32.
+How many products fit follows from the largest one, which each caller takes from its scheme.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from keras import ops
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 
-EXACT_BOUND = 2**24
+EXACT_BOUND = 2 ** (np.finfo(np.float32).nmant + 1)  # one bit of the mantissa is not stored
 
 
 def conv(
@@ -25,8 +26,7 @@ def conv(
     kernel: Any,
     *,
     convolve: Callable[[Any, Any], Any],
-    max_abs_x: int = 255,
-    max_abs_w: int = 127,
+    largest_product: int,
 ) -> Any:
     """Convolves integers exactly, whatever the number of input channels.
 
@@ -35,8 +35,7 @@ def conv(
         kernel: float32 tensor `(*window, channels / groups, filters)` of integers.
         convolve: `(x, kernel) -> float32`: the convolution, with its strides and padding. It
             is called once for each part, with fewer channels but as many groups.
-        max_abs_x: Bound of the magnitude of `x`.
-        max_abs_w: Bound of the magnitude of `kernel`.
+        largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
         int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
@@ -46,13 +45,14 @@ def conv(
 
     Example:
     >>> x, kernel = np.full((1, 1, 1, 2000), 255.0), np.full((1, 1, 2000, 1), 127.0)
-    >>> conv(x, kernel, convolve=lambda x, k: ops.conv(x, k)).numpy().item() == 255 * 127 * 2000
+    >>> y = conv(x, kernel, convolve=lambda x, k: ops.conv(x, k), largest_product=255 * 127)
+    >>> y.numpy().item() == 255 * 127 * 2000
     True
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     *window, depth, _ = kernel.shape
     groups = x.shape[-1] // depth
-    most = _largest_part(math.prod(window), max_abs_x * max_abs_w, window)
+    most = _largest_part(math.prod(window), largest_product, window)
     bounds = _bounds(depth, most)
     if len(bounds) == 1:
         return _whole(convolve(x, kernel))
@@ -70,8 +70,7 @@ def conv_transpose(
     *,
     convolve: Callable[[Any, Any], Any],
     strides: Sequence[int],
-    max_abs_x: int = 255,
-    max_abs_w: int = 127,
+    largest_product: int,
 ) -> Any:
     """Applies a transposed convolution to integers exactly.
 
@@ -81,8 +80,7 @@ def conv_transpose(
         convolve: `(x, kernel) -> float32`: the transposed convolution, with its strides and
             padding. It is called once for each part, with fewer channels.
         strides: Its strides; the larger they are, the fewer taps reach one output.
-        max_abs_x: Bound of the magnitude of `x`.
-        max_abs_w: Bound of the magnitude of `kernel`.
+        largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
         int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
@@ -93,14 +91,15 @@ def conv_transpose(
     Example:
     >>> x, kernel = np.full((1, 1, 1, 2000), 255.0), np.full((1, 1, 1, 2000), 127.0)
     >>> convolve = lambda x, k: ops.conv_transpose(x, k)
-    >>> y = conv_transpose(x, kernel, convolve=convolve, strides=(1, 1))
+    >>> options = {"strides": (1, 1), "largest_product": 255 * 127}
+    >>> y = conv_transpose(x, kernel, convolve=convolve, **options)
     >>> y.numpy().item() == 255 * 127 * 2000
     True
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     *window, _, depth = kernel.shape
     taps = math.prod(-(-size // stride) for size, stride in zip(window, strides, strict=True))
-    bounds = _bounds(depth, _largest_part(taps, max_abs_x * max_abs_w, window))
+    bounds = _bounds(depth, _largest_part(taps, largest_product, window))
     total = 0
     for start, stop in bounds:
         part = convolve(x[..., start:stop], kernel[..., start:stop])
@@ -113,8 +112,7 @@ def depthwise(
     kernel: Any,
     *,
     convolve: Callable[[Any, Any], Any],
-    max_abs_x: int = 255,
-    max_abs_w: int = 127,
+    largest_product: int,
 ) -> Any:
     """Convolves each channel on its own, exactly.
 
@@ -122,47 +120,46 @@ def depthwise(
         x: float32 tensor `(..., channels)` of integers, zero point subtracted.
         kernel: float32 tensor `(*window, channels, multiplier)` of integers.
         convolve: `(x, kernel) -> float32`: the depthwise convolution.
-        max_abs_x: Bound of the magnitude of `x`.
-        max_abs_w: Bound of the magnitude of `kernel`.
+        largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
         int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
 
     Raises:
-        UnsupportedLayerError: If the window is too large for float32 (over 518 taps).
+        UnsupportedLayerError: If the window is too large for float32.
 
     Example:
     >>> x, kernel = np.full((1, 3, 3, 1), 255.0), np.full((3, 3, 1, 1), 127.0)
     >>> convolve = lambda x, k: ops.depthwise_conv(x, k)
-    >>> depthwise(x, kernel, convolve=convolve).numpy().item() == 255 * 127 * 9
+    >>> y = depthwise(x, kernel, convolve=convolve, largest_product=255 * 127)
+    >>> y.numpy().item() == 255 * 127 * 9
     True
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     window = kernel.shape[:-2]
-    _largest_part(math.prod(window), max_abs_x * max_abs_w, window)
+    _largest_part(math.prod(window), largest_product, window)
     return _whole(convolve(x, kernel))
 
 
-def matmul(x: Any, kernel: Any, *, max_abs_x: int = 255, max_abs_w: int = 127) -> Any:
+def matmul(x: Any, kernel: Any, *, largest_product: int) -> Any:
     """Multiplies an integer matrix with integer weights exactly, whatever the inner size.
 
     Args:
         x: float32 tensor `(..., inputs)` of integers, zero point subtracted.
         kernel: float32 tensor `(inputs, units)` of integers.
-        max_abs_x: Bound of the magnitude of `x`.
-        max_abs_w: Bound of the magnitude of `kernel`.
+        largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
         int32 tensor `(..., units)`.
 
     Example:
     >>> x, kernel = np.full((1, 25088), 255.0), np.full((25088, 1), 127.0)
-    >>> matmul(x, kernel).numpy().item() == 255 * 127 * 25088
+    >>> matmul(x, kernel, largest_product=255 * 127).numpy().item() == 255 * 127 * 25088
     True
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     inputs, units = kernel.shape
-    parts = len(_bounds(inputs, _largest_part(1, max_abs_x * max_abs_w, ())))
+    parts = len(_bounds(inputs, _largest_part(1, largest_product, ())))
     if parts == 1:
         return _whole(ops.matmul(x, kernel))
     size = -(-inputs // parts)
@@ -175,25 +172,25 @@ def matmul(x: Any, kernel: Any, *, max_abs_x: int = 255, max_abs_w: int = 127) -
     return ops.reshape(total, (*ops.shape(x)[:-1], units))
 
 
-def batch_matmul(a: Any, b: Any, *, max_abs: int = 255) -> Any:
+def batch_matmul(a: Any, b: Any, *, largest_product: int) -> Any:
     """Multiplies batches of integer matrices exactly, whatever the inner size.
 
     Args:
         a: float32 tensor `(..., rows, inner)` of integers, zero point subtracted.
         b: float32 tensor `(..., inner, columns)` of integers, whose other axes broadcast.
-        max_abs: Bound of the magnitude of both.
+        largest_product: Bound of the magnitude of an integer of `a` times one of `b`.
 
     Returns:
         int32 tensor `(..., rows, columns)`.
 
     Example:
     >>> a, b = np.full((1, 1, 3000), 255.0), np.full((1, 3000, 1), 255.0)
-    >>> batch_matmul(a, b).numpy().item() == 255 * 255 * 3000
+    >>> batch_matmul(a, b, largest_product=255 * 255).numpy().item() == 255 * 255 * 3000
     True
     """
     a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
     total = 0
-    for start, stop in _bounds(a.shape[-1], _largest_part(1, max_abs * max_abs, ())):
+    for start, stop in _bounds(a.shape[-1], _largest_part(1, largest_product, ())):
         part = ops.matmul(a[..., start:stop], b[..., start:stop, :])
         total = _whole(part) + total
     return total
@@ -205,14 +202,27 @@ def _whole(x: Any) -> Any:
     return ops.cast(ops.round(x), "int32")
 
 
-def _largest_part(taps: int, max_product: int, window: Any) -> int:
+def most_taps(largest_product: int) -> int:
+    """Returns the largest window whose sum of products for one input channel is exact.
+
+    Args:
+        largest_product: Bound of the magnitude of one product.
+
+    Example:
+    >>> most_taps(255 * 127)
+    518
+    """
+    return (EXACT_BOUND - 1) // largest_product
+
+
+def _largest_part(taps: int, largest_product: int, window: Any) -> int:
     """How many input channels one float32 sum may take."""
-    most = (EXACT_BOUND - 1) // (taps * max_product)
+    most = most_taps(taps * largest_product)
     if most == 0:
         raise UnsupportedLayerError(
             "The window is too large for an exact accumulator.",
             received=f"a window of {taps} taps, {tuple(window)}",
-            expected=f"at most {(EXACT_BOUND - 1) // max_product} taps",
+            expected=f"at most {most_taps(largest_product)} taps",
             fix="Use a smaller kernel, or several in a row.",
         )
     return most

@@ -12,7 +12,7 @@ import keras
 from keras import ops, tree
 
 from keras_qat.backend import compiled
-from keras_qat.errors import NotQuantizedError
+from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.drop_in import DropIn
 from keras_qat.quantizers import (
@@ -104,6 +104,7 @@ class QuantizedLayer(DropIn):
             for int8, of a layer with a scheme those for its type.
         least_input_scale: Scale that inputs have at least; their range is widened to it.
         keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
+        activation_bits: Widths of activations that its integer arithmetic is exact for.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is integers that are no quantized values.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
@@ -120,11 +121,12 @@ class QuantizedLayer(DropIn):
     takes_activation = False
     takes_indices = False
     avoids_ties = False
+    activation_bits: tuple[int, ...] = (8,)
     makes_operator = True
 
     def __init__(self, *args, scheme: str | Scheme | None = None, quant_delay: int = 0, **kwargs):
         super().__init__(*args, **kwargs)
-        self.scheme = None if scheme is None else get_scheme(scheme)
+        self.scheme = None if scheme is None else self.checked_scheme(scheme, self.name)
         self.links = Links()
         self.delay_steps: int = quant_delay
         self.quant_delay: QuantDelay | None = None
@@ -133,6 +135,29 @@ class QuantizedLayer(DropIn):
             self.fixed_parameters = self.fixed_parameters.of(self.scheme)
         if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
             self.observer = RangeObserver(keeps_calibration=self.keeps_calibration, name="range")
+
+    @classmethod
+    def checked_scheme(cls, scheme: str | Scheme, name: str) -> Scheme:
+        """Returns a scheme, if layers of this class have exact arithmetic for it.
+
+        Args:
+            scheme: A scheme, or its name.
+            name: Name of the layer.
+
+        Raises:
+            UnsupportedLayerError: If its activations have another width.
+            InvalidSchemeError: If there is no scheme of that name.
+        """
+        scheme = get_scheme(scheme)
+        if scheme.activation_bits in cls.activation_bits:
+            return scheme
+        raise UnsupportedLayerError(
+            f"This layer has no exact arithmetic for {scheme.activation_bits}-bit activations.",
+            layer=name,
+            received=f"a {cls.__name__} with scheme='{scheme.name}'",
+            expected=f"activations of {' or '.join(map(str, cls.activation_bits))} bits",
+            fix='Pass scheme="int8".',
+        )
 
     @property
     def range_source(self) -> Any:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.arithmetic import accumulate
 from keras_qat.graph import Matcher, Node, maybe
 from keras_qat.layers.activation_names import FUSED, function_name
 from keras_qat.layers.base import QuantizedLayer
@@ -84,8 +85,13 @@ class QBatchNormalization(WeightedLayer):
         return x * ops.reshape(kernel, (-1,))
 
     def accumulate(self, centered, kernel):
-        """Multiplies each channel: 255 * 254 is exact in float32."""
-        return ops.cast(self.apply_kernel(centered, kernel), "int32")
+        """Multiplies each channel, exactly: a sum has one product."""
+        return accumulate.depthwise(
+            centered,
+            kernel,
+            convolve=self.apply_kernel,
+            largest_product=self._scheme().largest_product,
+        )
 
     def lower(self, builder, *inputs):
         """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs where the input has not rank 4."""

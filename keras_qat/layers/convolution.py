@@ -18,7 +18,7 @@ from keras_qat.layers.registry import refuse, register
 from keras_qat.layers.reshaping import check_channels_last
 from keras_qat.layers.sequences import lower_on_image, planar
 from keras_qat.layers.weighted import WeightedLayer
-from keras_qat.scheme import Scheme, get_scheme
+from keras_qat.scheme import Scheme
 
 
 class WindowedLayer(WeightedLayer):
@@ -26,9 +26,9 @@ class WindowedLayer(WeightedLayer):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer; `channels_first` and windows beyond exact sums are refused."""
+        """Makes the layer; raises for `channels_first`, and for windows beyond exact sums."""
         check_channels_last(node.name, node.head.data_format)
-        most = _most_taps(scheme or get_scheme("int8"))
+        most = math.inf if scheme is None else accumulate.most_taps(scheme.largest_product)
         if math.prod(node.head.kernel_size) > most:
             raise UnsupportedLayerError(
                 "The window is too large for an exact accumulator.",
@@ -76,11 +76,6 @@ class WindowedLayer(WeightedLayer):
         return {"dilationHFactor": vertical, "dilationWFactor": horizontal}
 
 
-def _most_taps(scheme: Scheme) -> int:
-    """Of more the sum of products could pass 2^24, up to which float32 is exact."""
-    return (accumulate.EXACT_BOUND - 1) // (255 * scheme.largest_weight)
-
-
 class Convolution(WindowedLayer):
     """What becomes a CONV_2D; the kernel is (*window, in / groups, out)."""
 
@@ -96,7 +91,7 @@ class Convolution(WindowedLayer):
             centered,
             kernel,
             convolve=self.apply_kernel,
-            max_abs_w=self._scheme().largest_weight,
+            largest_product=self._scheme().largest_product,
         )
 
     def add_operator(self, builder, x, **output):
@@ -136,7 +131,7 @@ class DepthwiseConvolution(WindowedLayer):
             centered,
             kernel,
             convolve=self.apply_kernel,
-            max_abs_w=self._scheme().largest_weight,
+            largest_product=self._scheme().largest_product,
         )
 
     def add_operator(self, builder, x, **output):

@@ -43,7 +43,8 @@ class QDense(WeightedLayer, keras.layers.Dense):
 
     def accumulate(self, centered, kernel):
         """Multiplies exactly, splitting the inputs where float32 would not be exact."""
-        return accumulate.matmul(centered, kernel, max_abs_w=self._scheme().largest_weight)
+        largest = self._scheme().largest_product
+        return accumulate.matmul(centered, kernel, largest_product=largest)
 
     def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid, limits):
         """Scales in double precision, as the reference FULLY_CONNECTED does."""

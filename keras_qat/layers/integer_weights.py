@@ -15,11 +15,6 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.quantizers import quantize_weights, reciprocal, weight_grid
 from keras_qat.scheme import Scheme
 
-# A bias is the sum of two terms; each stays below 2^29, and the sum of products below 2^30, so that
-# accumulators do not overflow.
-_LARGEST_BIAS_TERM = 2.0**29
-_LARGEST_SUM = 2.0**30
-_LARGEST_INPUT = 255
 # XNNPACK refuses a multiplier of 2^8 and more.
 _LARGEST_SHIFT = 8
 # XNNPACK refuses a multiplier below 2^-32; only a channel without weights would have one.
@@ -152,7 +147,8 @@ def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Schem
     """The scale of each channel at which its bias, and its sum of products, fit in 32 bits."""
     size = ops.maximum(ops.abs(folded.offset), ops.abs(folded.shifted))
     with float64():  # where a scale is a constant, TensorFlow multiplies in another order
-        for_bias = ops.cast(size, "float64") * (1 / _LARGEST_BIAS_TERM)
+        # A bias is the sum of two terms.
+        for_bias = ops.cast(size, "float64") * (2 / scheme.largest_sum)
         for_kernels = ops.cast(output_scale, "float64") * _SMALLEST_MULTIPLIER
         least = maximum(for_bias, for_kernels) / ops.cast(input_scale, "float64")
         least = ops.cast(least, "float32")
@@ -165,7 +161,7 @@ def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Schem
 
 
 def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Scheme) -> Any:
-    """Returns the scale of weights at which no sum of products passes 2^30.
+    """Returns the scale of weights at which no sum of products passes the scheme's bound.
 
     Args:
         kernel: float32 tensor, the folded kernel.
@@ -187,18 +183,21 @@ def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Sch
     """
     axes = summed_axes(kernel, channel_axes)
     products = math.prod(kernel.shape[axis] for axis in axes)
-    if products * _LARGEST_INPUT * scheme.largest_weight < _LARGEST_SUM:
+    if products * scheme.largest_product < scheme.largest_sum:
         return None
     with float64():  # no compiler's order of summing shows
         sums = ops.sum(ops.abs(ops.cast(kernel, "float64")), axis=axes, keepdims=True)
         sums = ops.cast(sums, "float32")
     sums = sums if scheme.weight_per_channel else ops.max(sums)
     # Each weight is rounded by half a step at most, and to twice its size at most.
-    steps = max(_LARGEST_SUM / _LARGEST_INPUT - products / 2, _LARGEST_SUM / _LARGEST_INPUT / 2)
+    most = scheme.largest_sum / scheme.largest_activation
+    steps = max(most - products / 2, most / 2)
     return sums * np.float32(1.000001 / steps)
 
 
-def check_accumulators(weights: IntegerWeights, channel_axes: tuple[int, ...], layer: str) -> None:
+def check_accumulators(
+    weights: IntegerWeights, channel_axes: tuple[int, ...], scheme: Scheme, layer: str
+) -> None:
     """Raises if kernels would overflow, or refuse the file.
 
     `MultiplyByQuantizedMultiplier` shifts an accumulator to the left before it multiplies, where
@@ -207,6 +206,7 @@ def check_accumulators(weights: IntegerWeights, channel_axes: tuple[int, ...], l
     Args:
         weights: The integers.
         channel_axes: The dimensions of the kernel that number its output channels.
+        scheme: Gives the largest input, and the width of an accumulator.
         layer: Name of the layer.
 
     Raises:
@@ -215,8 +215,9 @@ def check_accumulators(weights: IntegerWeights, channel_axes: tuple[int, ...], l
     kernel, scale, _, bias, _, shift = (ops.convert_to_numpy(each) for each in weights)
     sums = np.sum(np.abs(kernel.astype("float64")), summed_axes(kernel, channel_axes)).reshape(-1)
     left = np.maximum(shift, 0)
-    largest = (_LARGEST_INPUT * sums + np.abs(bias.astype("float64"))) * 2.0**left
-    if np.all(np.isfinite(scale)) and np.max(left) <= _LARGEST_SHIFT and np.max(largest) < 2**31:
+    largest = (scheme.largest_activation * sums + np.abs(bias.astype("float64"))) * 2.0**left
+    fits = np.max(largest) < 2 ** (scheme.accumulator_bits - 1)
+    if np.all(np.isfinite(scale)) and np.max(left) <= _LARGEST_SHIFT and fits:
         return
     raise UnsupportedLayerError(
         "The kernel or the bias is too large for the range of the output: no integer kernel can "

@@ -69,7 +69,9 @@ class QMatmul(QuantizedLayer):
         (a, grid_a), (b, grid_b) = inputs
         scheme = self._scheme()
         limits = scheme.activation_low, scheme.activation_high
-        return _product_centered(a, b, grid_a.scale, grid_b.scale, *output, *limits)
+        largest = scheme.largest_activation**2
+        scales = grid_a.scale, grid_b.scale
+        return _product_centered(a, b, *scales, *output, *limits, largest_product=largest)
 
     def lower(self, builder, *inputs):
         """Adds one BATCH_MATMUL."""
@@ -93,7 +95,7 @@ class QMatmul(QuantizedLayer):
 
 
 @compiled
-def _product_centered(a, b, scale_a, scale_b, scale, zero_point, low, high):
-    sums = accumulate.batch_matmul(a, b)
+def _product_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, largest_product):
+    sums = accumulate.batch_matmul(a, b, largest_product=largest_product)
     multiplier, shift = product_multiplier(scale_a, scale_b, scale)
     return requantize_centered(sums, 0, multiplier, shift, zero_point, low, high)

@@ -42,7 +42,7 @@ class TransposedConvolution(WindowedLayer):
             kernel,
             convolve=self.apply_kernel,
             strides=self.strides,
-            max_abs_w=self._scheme().largest_weight,
+            largest_product=self._scheme().largest_product,
         )
 
     def add_operator(self, builder, x, **output):

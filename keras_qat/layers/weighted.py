@@ -186,7 +186,7 @@ class WeightedLayer(QuantizedLayer, Block):
         links = self._linked()
         scales = links.inputs[0].grid().scale, links.output.grid().scale
         weights = self.integer_weights(*scales)
-        check_accumulators(weights, self.channel_axes, self.name)
+        check_accumulators(weights, self.channel_axes, self._scheme(), self.name)
         grid = Grid(weights.kernel_scale, weights.kernel_zero_point)
         kernel, quantization = stored(weights.kernel, grid, self._scheme())
         return kernel, quantization, ops.convert_to_numpy(weights.bias)

@@ -83,6 +83,8 @@ def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
     kind = type(node.head) if entry is None else entry.layer
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
         raise _without_slice(node)
+    if node.scheme is not None:
+        kind.checked_scheme(node.scheme, node.name)
     if entry is not None:
         layer = (kind.lookup_from_match if lookup else kind.from_match)(node, node.scheme)
         _check_operators(node, layer)

@@ -8,6 +8,8 @@ from keras import ops
 from keras_qat.arithmetic import accumulate
 from keras_qat.errors import UnsupportedLayerError
 
+LARGEST = 255 * 127
+
 
 def integers(rng, shape, bound, largest):
     """Random integers, or the largest: odd sums just above 2**24, which float32 cannot hold."""
@@ -50,7 +52,7 @@ def test_conv_is_exact(window, channels, groups, calls, largest):
         seen.append(kernel.shape)
         return ops.conv(x, kernel, 1, "valid", data_format="channels_last")
 
-    actual = accumulate.conv(x, kernel, convolve=convolve)
+    actual = accumulate.conv(x, kernel, convolve=convolve, largest_product=LARGEST)
     assert keras.backend.standardize_dtype(actual.dtype) == "int32"
     assert (np.asarray(actual) == conv_int64(x, kernel)).all()
     assert len(seen) == calls
@@ -59,19 +61,20 @@ def test_conv_is_exact(window, channels, groups, calls, largest):
 def test_conv_bounds_count():
     x, kernel = np.full((1, 1, 1, 100), 1000), np.full((1, 1, 100, 1), 1000)
     convolve = ops.conv
-    actual = accumulate.conv(x, kernel, convolve=convolve, max_abs_x=1000, max_abs_w=1000)
+    actual = accumulate.conv(x, kernel, convolve=convolve, largest_product=10**6)
     assert np.asarray(actual).item() == 10**8
 
 
 def test_conv_refuses_a_window_beyond_float32():
+    x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
     with pytest.raises(UnsupportedLayerError, match="529 taps"):
-        accumulate.conv(np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1)), convolve=ops.conv)
+        accumulate.conv(x, kernel, convolve=ops.conv, largest_product=LARGEST)
 
 
 def test_depthwise_is_exact():
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, (2, 22, 22, 3), 255, True), integers(rng, (22, 22, 3, 1), 127, True)
-    actual = accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv)
+    actual = accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv, largest_product=LARGEST)
     expected = (x * kernel[None, :, :, :, 0]).sum((1, 2), keepdims=True)
     assert (np.asarray(actual) == expected).all()
 
@@ -79,7 +82,7 @@ def test_depthwise_is_exact():
 def test_depthwise_refuses_a_window_beyond_float32():
     x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
     with pytest.raises(UnsupportedLayerError, match="529 taps"):
-        accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv)
+        accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv, largest_product=LARGEST)
 
 
 @pytest.mark.parametrize("largest", [True, False])
@@ -87,13 +90,13 @@ def test_depthwise_refuses_a_window_beyond_float32():
 def test_matmul_is_exact(inputs, largest):
     rng = np.random.default_rng(inputs)
     x, kernel = integers(rng, (3, inputs), 255, largest), integers(rng, (inputs, 5), 127, largest)
-    assert (np.asarray(accumulate.matmul(x, kernel)) == x @ kernel).all()
+    assert (np.asarray(accumulate.matmul(x, kernel, largest_product=LARGEST)) == x @ kernel).all()
 
 
 def test_matmul_keeps_leading_dimensions():
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, (2, 3, 1000), 255, True), integers(rng, (1000, 4), 127, True)
-    assert (np.asarray(accumulate.matmul(x, kernel)) == x @ kernel).all()
+    assert (np.asarray(accumulate.matmul(x, kernel, largest_product=LARGEST)) == x @ kernel).all()
 
 
 def test_products_of_batches_are_exact():
@@ -102,7 +105,10 @@ def test_products_of_batches_are_exact():
     for inner in (258, 259, 1033):
         a = rng.integers(-255, 256, (2, 3, 4, inner))
         b = rng.integers(-255, 256, (2, 1, inner, 2))
-        actual = accumulate.batch_matmul(a.astype("float32"), b.astype("float32"))
+        actual = accumulate.batch_matmul(
+            a.astype("float32"), b.astype("float32"), largest_product=255 * 255
+        )
         assert (np.asarray(actual) == a @ b).all()
     full = np.full((1, 1, 33000), 255.0), np.full((1, 33000, 1), 255.0)
-    assert np.asarray(accumulate.batch_matmul(*full)).item() == 255 * 255 * 33000
+    actual = accumulate.batch_matmul(*full, largest_product=255 * 255)
+    assert np.asarray(actual).item() == 255 * 255 * 33000

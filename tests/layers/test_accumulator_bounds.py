@@ -1,0 +1,133 @@
+"""Sums of products beyond 8-bit activations: exact, or refused with the layer's name."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers import (
+    QConv2D,
+    QConv2DTranspose,
+    QDense,
+    QDepthwiseConv2D,
+    registered_slices,
+)
+from keras_qat.layers.integer_weights import least_scale_for_sums
+from keras_qat.scheme import SCHEMES, Scheme
+
+WIDE = Scheme("int16x8", activation_bits=16)
+ACTIVATION, WEIGHT = 65535, 127
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """A scheme of 16-bit activations, as if the package had it."""
+    monkeypatch.setitem(SCHEMES, WIDE.name, WIDE)
+    return WIDE
+
+
+def accumulated(layer, shape):
+    """The accumulators of a layer on the largest integers of the scheme."""
+    layer.build((None, *shape))
+    layer.scheme = WIDE
+    x = np.full((1, *shape), ACTIVATION, "float32")
+    kernel = np.full(layer.kernel.shape, WEIGHT, "float32")
+    return np.asarray(layer.accumulate(x, kernel))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "products"),
+    [
+        (QDense(3, scheme="int8"), (63,), 63),
+        (QConv2D(3, 1, scheme="int8"), (2, 2, 63), 63),
+        (QConv2D(3, (1, 2), scheme="int8"), (1, 2, 31), 62),
+        (QDepthwiseConv2D((1, 2), scheme="int8"), (1, 2, 3), 2),
+        (QConv2DTranspose(3, 1, scheme="int8"), (2, 2, 63), 63),
+    ],
+    ids=["dense", "conv 1x1", "conv 1x2", "depthwise", "conv transpose"],
+)
+def test_accumulate_is_exact_for_16_bit_activations(layer, shape, products):
+    """Odd sums beyond 2**24, which float32 does not hold."""
+    assert (accumulated(layer, shape) == ACTIVATION * WEIGHT * products).all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        QConv2D(3, 3, scheme="int8"),
+        QDepthwiseConv2D(3, scheme="int8"),
+        QConv2DTranspose(3, 3, scheme="int8"),
+    ],
+    ids=["conv", "depthwise", "conv transpose"],
+)
+def test_accumulate_refuses_a_window_whose_16_bit_sum_is_not_exact(layer):
+    with pytest.raises(UnsupportedLayerError, match="at most 2 taps"):
+        accumulated(layer, (3, 3, 1))
+
+
+def test_matmul_refuses_16_bit_products():
+    layer = keras_qat.layers.QMatmul(scheme="int8")
+    layer.scheme = WIDE
+    x = np.full((1, 2, 2), ACTIVATION, "float32")
+    grid = keras_qat.quantizers.Grid(np.float32(1), np.int32(0))
+    with pytest.raises(UnsupportedLayerError, match="exact accumulator"):
+        layer.integer((x, grid), (x, grid), output=grid)
+
+
+def test_weight_scale_bounds_sums_of_16_bit_activations():
+    kernel = np.full((200, 1), 0.5, "float32")
+    scale = least_scale_for_sums(kernel, (-1,), WIDE)
+    assert ACTIVATION * 200 * np.round(0.5 / float(scale[0, 0])) < 2**30
+    assert least_scale_for_sums(kernel, (-1,), SCHEMES["int8"]) is None
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({entry.layer for entry in registered_slices()}, key=lambda kind: kind.__name__)
+)
+def test_layer_refuses_16_bit_activations(wide, kind):
+    """No layer has kernels for them: each says so, whatever its other arguments are."""
+    with pytest.raises(UnsupportedLayerError, match="16-bit activations") as caught:
+        kind.checked_scheme(wide, "mine")
+    assert caught.value.layer == "mine"
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Conv2D(2, 1, name="mine"),
+        keras.layers.Flatten(name="mine"),
+        keras.layers.ReLU(name="mine"),
+        keras.layers.MaxPooling2D(name="mine"),
+        keras.layers.Softmax(name="mine"),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_quantize_model_refuses_16_bit_activations(wide, layer):
+    model = keras.Sequential([keras.Input((4, 4, 3)), layer])
+    with pytest.raises(UnsupportedLayerError, match="16-bit activations") as caught:
+        keras_qat.quantize_model(model, wide)
+    assert caught.value.layer == "mine"
+
+
+def model_of_a_large_window():
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.Conv2D(4, 40, padding="same", name="big")(x)
+    return keras.Model(x, keras.layers.Conv2D(2, 1, name="small")(y))
+
+
+def test_float_layers_have_no_limit_of_integer_sums():
+    model = model_of_a_large_window()
+    x = np.random.default_rng(0).random((2, 8, 8, 3), "float32")
+    expected = np.asarray(model(x))
+    np.testing.assert_allclose(keras_qat.clone_model(model)(x), expected, rtol=1e-4, atol=1e-4)
+    qat = keras_qat.quantize_model(model, overrides={"big": None}, calibration_data=x)
+    assert qat.get_layer("big").scheme is None
+    assert qat.get_layer("small").scheme == SCHEMES["int8"]
+
+
+def test_quantized_layer_refuses_a_window_beyond_exact_sums():
+    with pytest.raises(UnsupportedLayerError, match="exact accumulator") as caught:
+        keras_qat.quantize_model(model_of_a_large_window())
+    assert caught.value.layer == "big"
+    assert "at most 518 taps" in str(caught.value)
