@@ -115,7 +115,7 @@ def _split_off(layer: Any, followers: Sequence[Node]) -> Any:
 def _in_operations(node: Node, graph: Graph) -> Graph:
     """The operations that the layer computes in float with."""
 
-    def call(inputs):
-        return node.head.float_forward(inputs, training=False)
+    def call(layer, inputs):
+        return layer.float_forward(inputs, training=False)
 
     return trace_layer(node, graph, call)

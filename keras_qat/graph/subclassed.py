@@ -58,7 +58,7 @@ def read_any_model(model: keras.Model) -> Graph:
         return model.call(**{name: _symbolic(shapes, name, set(), 2) for name, shapes in named})
 
     graph = trace_call(
-        model, lambda: model.call(**inputs), symbols, model.name, with_batch=with_batch
+        model, lambda twin: twin.call(**inputs), symbols, model.name, with_batch=with_batch
     )
     structures = list(inputs.values())
     structure = structures[0] if len(structures) == 1 else structures

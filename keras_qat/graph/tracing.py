@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -21,16 +21,22 @@ from keras_qat.graph.untraceable import untraceable
 _BATCH = 2
 
 
-def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None) -> Graph:
+def own_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Runs the `call` of a layer."""
+    return layer.call(*args, **kwargs)
+
+
+def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -> Graph:
     """Runs the `call` of a layer on symbolic tensors and reads what it did.
 
     The layer's own variables become `Parameter`s of the operations that take them; what is
-    computed of variables alone is computed here.
+    computed of variables alone is computed here. The layer itself is not changed: a copy of it
+    runs, which has symbolic tensors in the place of its variables.
 
     Args:
         node: A call of one Keras layer.
         graph: The graph that it is in, which gives the shapes of its inputs.
-        call: What to run instead of the layer's own `call`.
+        call: The function to run. Its first argument is the copy of the layer.
 
     Returns:
         A graph with one input for each input of the node, in their order.
@@ -40,13 +46,12 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
             be lost.
     """
     edges = list(dict.fromkeys(node.inputs))
-    compute = call or node.head.call
 
-    def run(inputs: Mapping[Edge, Any]) -> Any:
+    def run(layer: Any, inputs: Mapping[Edge, Any]) -> Any:
         args, kwargs = tree.map_structure(
             lambda leaf: inputs[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
         )
-        return compute(*args, **kwargs)
+        return call(layer, *args, **kwargs)
 
     def symbols(batch: int | None = None) -> dict[Edge, Any]:
         return {edge: _symbol(graph.shape(edge), graph.dtype(edge), batch) for edge in edges}
@@ -55,10 +60,10 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] | None = None
     try:
         return trace_call(
             node.head,
-            functools.partial(run, inputs),
+            functools.partial(run, inputs=inputs),
             list(inputs.values()),
             node.name,
-            with_batch=lambda: run(symbols(_BATCH)),
+            with_batch=lambda: run(node.head, symbols(_BATCH)),
         )
     except UnsupportedLayerError:
         _check_arguments(node)
@@ -95,7 +100,7 @@ def _check_arguments(node: Node) -> None:
 
 def trace_call(
     layer: Any,
-    function: Callable[[], Any],
+    function: Callable[[Any], Any],
     inputs: list[Any],
     name: str,
     with_batch: Callable[[], Any] | None = None,
@@ -103,8 +108,8 @@ def trace_call(
     """Reads what a function does with a layer and symbolic tensors.
 
     Args:
-        layer: The layer whose `call` the function runs.
-        function: Called without arguments.
+        layer: The layer whose `call` the function runs. It is not changed.
+        function: Called with a copy of the layer whose variables are symbolic.
         inputs: The symbolic tensors that it computes with.
         name: What an error calls the layer.
         with_batch: Runs the same on tensors of a known batch size, to find out why it fails.
@@ -115,33 +120,38 @@ def trace_call(
     Raises:
         UnsupportedLayerError: See `trace_layer`.
     """
-    with _symbolic_variables(layer) as variables:
-        try:
-            symbols = [*inputs, *(symbol for symbol, _ in variables)]
-            traced = read_function(keras.Function(symbols, function()), layer.name)
-            own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
-            result = _without_parameters(traced, own)
-        except UnsupportedLayerError:
-            raise
-        except Exception as error:  # whatever the user's code raises
-            shapes = [tensor.shape for tensor in inputs]
-            raise untraceable(layer, name, error, shapes, with_batch) from error
+    twin, variables = _symbolic_copy(layer)
+    try:
+        symbols = [*inputs, *(symbol for symbol, _ in variables)]
+        traced = read_function(keras.Function(symbols, function(twin)), layer.name)
+        own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
+        result = _without_parameters(traced, own)
+    except UnsupportedLayerError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        shapes = [tensor.shape for tensor in inputs]
+        raise untraceable(layer, name, error, shapes, with_batch) from error
     _check_weights(layer, name, result, list(own.values()))
     _check_copies(layer, name, result)
     return result
 
 
-@contextlib.contextmanager
-def _symbolic_variables(layer: Any) -> Iterator[list[tuple[Any, keras.Variable]]]:
-    """Puts a symbolic tensor in the place of each variable that is an attribute of the layer."""
+def _symbolic_copy(layer: Any) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
+    """Copies a layer, with a symbolic tensor in the place of each variable that is an attribute.
+
+    The copy shares all else with the layer. Keras's own copy would save and load the layer.
+
+    Returns:
+        The copy, and each variable after the tensor that stands for it.
+    """
     own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.Variable)}
     symbols = {id(v): (keras.Input(batch_shape=v.shape, dtype=v.dtype), v) for v in own.values()}
-    # Not setattr: Keras would track, and forget, what it is told of.
-    vars(layer).update({name: symbols[id(value)][0] for name, value in own.items()})
-    try:
-        yield list(symbols.values())
-    finally:
-        vars(layer).update(own)
+    twin = object.__new__(type(layer))
+    vars(twin).update(vars(layer))
+    vars(twin).update({name: symbols[id(value)][0] for name, value in own.items()})
+    methods = {k: v for k, v in vars(layer).items() if getattr(v, "__self__", None) is layer}
+    vars(twin).update({k: types.MethodType(v.__func__, twin) for k, v in methods.items()})
+    return twin, list(symbols.values())
 
 
 def _without_parameters(graph: Graph, variables: dict[str, keras.Variable]) -> Graph:

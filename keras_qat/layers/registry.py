@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_qat.errors import InvalidRegistrationError
 from keras_qat.graph.patterns import Matcher, layer_of, matches_chain
+from keras_qat.graph.tracing import own_call
 
 if TYPE_CHECKING:
     from keras_qat.layers.base import QuantizedLayer
@@ -140,12 +141,15 @@ def layers_written_in_ops() -> tuple[type, ...]:
 
 
 def call_of(layer: Any) -> Callable[..., Any]:
-    """Returns what to trace to learn what a layer computes: its `call`, or what stands for it."""
+    """Returns the function to trace: the `call` of a layer, or the one registered for its class.
+
+    The function's first argument is the layer, or a copy of the layer.
+    """
     written = _CALLS.get(type(layer))
     if written is None:
-        return layer.call
+        return own_call
 
-    def call(*args, **kwargs):
+    def call(layer, *args, **kwargs):
         # Such as the `mask=None` that Keras adds, which the function need not know.
         given = {name: value for name, value in kwargs.items() if value is not None}
         return written(layer, *args, **given)
