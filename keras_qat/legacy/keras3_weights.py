@@ -1,15 +1,13 @@
-"""Weights in Keras 3's own formats: Keras reads them, what it would not say is looked up before."""
+"""Weights in Keras 3's own formats. Keras reads them, after their arrays were compared."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import pathlib
-import re
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -22,7 +20,7 @@ from keras_qat.legacy.hdf5 import open_hdf5
 from keras_qat.legacy.report import WeightsReport
 
 # The root of what is in the file besides the model's weights.
-_OPTIMIZER = "optimizer/"
+_OPTIMIZER = "optimizer"
 _OLD_LAYERS = "_layer_checkpoint_dependencies/"  # as Keras 3.0 called `layers/`
 
 
@@ -37,27 +35,18 @@ def load_with_keras(model: keras.Model, path: str, skip_mismatch: bool) -> Weigh
     Raises:
         InvalidFileError: If the file does not fit the model.
     """
-    unexpected = _unexpected(model, path)
-    if unexpected and not skip_mismatch:
-        raise InvalidFileError(
-            "The file has weights that the model has no variables for.",
-            received=", ".join(unexpected[:4]),
-            fix=_fix(model),
-        )
-    with _all_or_nothing(model), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model.load_weights(path, skip_mismatch=skip_mismatch)
-    left: set[str] = set()
-    for warning in caught:
-        if "could not be loaded" in str(warning.message):
-            left |= set(re.findall(r"name=([^\s,>]+)", str(warning.message)))
-        elif "optimizer" in str(warning.message):  # whose state is not loaded
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
-    is_left: list[tuple[Any, bool]] = [
-        (variable, bool(left & set(variable.path.split("/")))) for variable in model.weights
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        own = str(pathlib.Path(folder, "own.weights.h5"))
+        model.save_weights(own)
+        with h5py.File(own, "r+") as target, open_hdf5(_content(path)) as file:
+            saved, known = _arrays(file), _arrays(target)
+            unexpected = tuple(name for name in saved if name not in known)
+            if not skip_mismatch:
+                _check_arrays(model, known, saved)
+            left = _take_up(target, file) if skip_mismatch else set()
+        with _all_or_nothing(model):
+            model.load_weights(own if skip_mismatch else path)
+    is_left = [(variable, bool(left & set(variable.path.split("/")))) for variable in model.weights]
     return WeightsReport(
         path,
         loaded=tuple(variable.path for variable, out in is_left if not out),
@@ -66,29 +55,79 @@ def load_with_keras(model: keras.Model, path: str, skip_mismatch: bool) -> Weigh
     )
 
 
-def _unexpected(model: keras.Model, path: str) -> tuple[str, ...]:
-    """The arrays in a file that the model would not write there itself."""
-    with tempfile.TemporaryDirectory() as folder:
-        own = pathlib.Path(folder, "own.weights.h5")
-        model.save_weights(own)
-        with open_hdf5(own) as file:
-            known = set(_arrays(file))
-    content: Any = path
-    if path.endswith(".keras"):
-        with zipfile.ZipFile(path) as archive:
-            content = io.BytesIO(archive.read("model.weights.h5"))
-    with open_hdf5(content) as file:
-        return tuple(name for name in _arrays(file) if name not in known)
+def _check_arrays(
+    model: keras.Model, known: Mapping[str, h5py.Dataset], saved: Mapping[str, h5py.Dataset]
+) -> None:
+    """Raises if a file has an array that the model has not, or has in another shape."""
+    unexpected = [name for name in saved if name not in known]
+    if unexpected:
+        raise InvalidFileError(
+            "The file has weights that the model has no variables for.",
+            received=", ".join(unexpected[:4]),
+            fix=_fix(model),
+        )
+    for name, own in known.items():
+        if name in saved and saved[name].shape != own.shape:
+            raise InvalidFileError(
+                "A weight has another shape in the file than in the model.",
+                layer=_layer_of(own),
+                received=f"{saved[name].shape}, in '{name}'",
+                expected=f"{own.shape}",
+                fix=_fix(model),
+            )
 
 
-def _arrays(file: h5py.File) -> list[str]:
-    names: list[str] = []
-    file.visititems(
-        lambda name, entry: names.append(name) if isinstance(entry, h5py.Dataset) else None
-    )
-    return [
-        name.replace(_OLD_LAYERS, "layers/") for name in names if not name.startswith(_OPTIMIZER)
-    ]
+def _layer_of(array: h5py.Dataset) -> str:
+    """The name of the layer that has saved an array."""
+    return array.parent.attrs.get("name", array.parent.name)
+
+
+def _content(path: str) -> Any:
+    """The HDF5 file with the weights: the file itself, or the one in a `.keras` archive."""
+    if not path.endswith(".keras"):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        return io.BytesIO(archive.read("model.weights.h5"))
+
+
+def _take_up(target: h5py.File, file: h5py.File) -> set[str]:
+    """Copies what fits from one file of weights into another one, layer by layer.
+
+    Args:
+        target: The weights of the model, as Keras has saved them.
+        file: The weights to take up.
+
+    Returns:
+        The names of the layers that keep their weights, because an array of theirs is missing in
+        the file or has another shape there.
+    """
+    saved, left = _arrays(file), set()
+    groups: dict[str, list[str]] = {}
+    for name in _arrays(target):
+        groups.setdefault(name.rpartition("/")[0], []).append(name)
+    for group, names in groups.items():
+        if any(name not in saved or saved[name].shape != target[name].shape for name in names):
+            left.add(_layer_of(target[names[0]]))
+            continue
+        for name in names:
+            del target[name]
+            file.copy(saved[name], target[group], name.rpartition("/")[2])
+    target.pop(_OPTIMIZER, None)
+    if _OPTIMIZER in file:
+        file.copy(_OPTIMIZER, target)
+    return left
+
+
+def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """The arrays of a file but those of the optimizer, by the names that Keras gives them now."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, entry: Any) -> None:
+        if isinstance(entry, h5py.Dataset) and not name.startswith(f"{_OPTIMIZER}/"):
+            found[name.replace(_OLD_LAYERS, "layers/")] = entry
+
+    file.visititems(visit)
+    return found
 
 
 @contextlib.contextmanager
