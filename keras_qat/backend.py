@@ -57,31 +57,6 @@ def _value(tensor: Any) -> Any:
 
 
 @contextlib.contextmanager
-def float32_policy() -> Iterator[None]:
-    """Makes new layers compute in float32, whatever the global policy is.
-
-    Rewritten layers round to 8 bits in float32; half of the precision would not hold the integers.
-
-    Returns:
-        A context manager, and a decorator. The global policy is restored behind it.
-
-    Example:
-    >>> keras.config.set_dtype_policy("mixed_bfloat16")
-    >>> with float32_policy():
-    ...     inner = keras.layers.Dense(2)
-    >>> inner.compute_dtype, keras.layers.Dense(2).compute_dtype
-    ('float32', 'bfloat16')
-    >>> keras.config.set_dtype_policy("float32")
-    """
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
-
-
-@contextlib.contextmanager
 def without_gradients() -> Iterator[None]:
     """Makes PyTorch keep nothing for a backward pass; the other backends do not in eager code.
 

@@ -189,7 +189,9 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
             yield node, node.head.observer, tensors[Edge(node.name)]
         for observer, compute in node.head.inner_observations():
             inputs = [tensors[edge] for edge in node.inputs]
-            tensor = keras.layers.Lambda(compute)(inputs[0] if len(inputs) == 1 else inputs)
+            tensor = keras.layers.Lambda(compute, dtype="float32")(
+                inputs[0] if len(inputs) == 1 else inputs
+            )
             yield node, observer, tensor
 
 
@@ -200,7 +202,9 @@ def _observe(
     found = list(_tensors(model))
     if not found:
         return [], []
-    model_of_extremes = keras.Model(model.inputs, [Extremes()(tensor) for _, _, tensor in found])
+    # Half precision, where it is the policy, would round the extremes.
+    extremes_of = [Extremes(dtype="float32")(tensor) for _, _, tensor in found]
+    model_of_extremes = keras.Model(model.inputs, extremes_of)
     seen: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     pixels = [True] * len(model.inputs)

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-from keras_qat.backend import float32_policy
 from keras_qat.calibration import calibrate
 from keras_qat.conversion import Conversion, Options
 from keras_qat.errors import OwnTrainingWarning
@@ -36,7 +35,6 @@ _SUBCLASSED = """class Trainer({kind}):
 trainer = Trainer(model)"""
 
 
-@float32_policy()
 def clone_model(
     model: keras.Model,
     *,
@@ -87,7 +85,6 @@ def clone_model(
     return clone
 
 
-@float32_policy()
 def quantize_model(
     model: keras.Model,
     scheme: str | Scheme = "int8",

@@ -39,8 +39,6 @@ class KerasQatError(Exception):
     ):
         self.what, self.layer, self.fix = what, layer, fix
         self.received, self.expected = received, expected
-        # Keras would raise a copy of the text alone, without `layer` and the rest, out of a `call`.
-        self._keras_call_info_injected = True
         parts = [what]
         if layer is not None:
             parts.append(f"Layer: '{layer}'.")
@@ -51,6 +49,20 @@ class KerasQatError(Exception):
         if fix is not None:
             parts.append(f"To fix it: {fix}")
         super().__init__(" ".join(parts))
+
+
+def original_error(error: KerasQatError) -> KerasQatError:
+    """Returns the error that a `call` raised, where Keras raised a copy of its text in its place.
+
+    Keras adds the arguments of the call to the text, and leaves out `layer` and the other parts.
+
+    Args:
+        error: What came out of the `__call__` of a Keras layer.
+    """
+    inner = error.__context__
+    while isinstance(inner, type(error)) and error.__cause__ is None and str(inner) in str(error):
+        error, inner = inner, inner.__context__
+    return error
 
 
 class InvalidModelError(KerasQatError, ValueError):

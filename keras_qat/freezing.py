@@ -52,7 +52,7 @@ def _set_trainable(model: keras.Model, value: bool) -> None:
         )
     for layer, norm in found:
         norm.trainable = value and (norm is layer or layer.trainable)
-    model.train_function = None  # which was compiled for what is trained
+    model.make_train_function(force=True)  # the old one was compiled for what was trained
 
 
 def _batch_norms(model: Any) -> Iterator[tuple[Any, Any]]:

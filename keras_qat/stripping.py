@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 
-from keras_qat.backend import float32_policy
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, build_model, read_model
 from keras_qat.graph.tracing import trace_layer
@@ -24,7 +23,6 @@ from keras_qat.passes.rewriting import (
 )
 
 
-@float32_policy()
 def strip_quantization(model: keras.Model) -> keras.Model:
     """Turns a quantized model, or a clone, into a plain Keras model with the trained weights.
 

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_qat.backend import float32_policy
 from keras_qat.calibration import check_width
 from keras_qat.checking.calibrated import calibration_findings
 from keras_qat.checking.findings import Finding, error_finding
@@ -61,7 +60,6 @@ _MOST_BATCHES = 4
 _MOST_SAMPLES = 32
 
 
-@float32_policy()
 def check(
     model: keras.Model,
     scheme: str | Scheme = "int8",

@@ -80,7 +80,7 @@ class QSoftmax(Elementwise):
         """Returns the layer that it was, or a `Softmax`."""
         if self.keras_layer is not None:
             return super().to_keras()
-        return [keras.layers.Softmax(name=self.name)]
+        return [keras.layers.Softmax(name=self.name, dtype=self.dtype_policy)]
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class QReLU(Elementwise):
         """Returns the layer that it was, or an `Activation`."""
         if self.keras_layer is not None:
             return super().to_keras()
-        return [keras.layers.Activation(self.activation, name=self.name)]
+        return [keras.layers.Activation(self.activation, name=self.name, dtype=self.dtype_policy)]
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import keras
 
 from keras_qat.graph import Matcher, Node, layer_of
 from keras_qat.layers.base import QuantizedLayer
+from keras_qat.layers.drop_in import remade
 from keras_qat.layers.registry import refuse, register
 from keras_qat.layers.regularization import TrainingOnly
 from keras_qat.scheme import Scheme
@@ -72,12 +73,12 @@ class QAugmentation(TrainingOnly):
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layer that augments."""
-        return [self.layer.from_config(self.layer.get_config())]
+        return [remade(type(self.layer), self.layer)]
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer, with a copy of the Keras layer."""
-        copy = type(node.head).from_config(node.head.get_config())
+        copy = remade(type(node.head), node.head)
         return cls(copy, name=node.name, scheme=scheme)
 
     def get_config(self):

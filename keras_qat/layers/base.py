@@ -14,7 +14,7 @@ from keras import ops, tree
 from keras_qat.backend import compiled
 from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Node
-from keras_qat.layers.drop_in import DropIn
+from keras_qat.layers.drop_in import DropIn, remade
 from keras_qat.quantizers import (
     FixedParameters,
     Grid,
@@ -248,8 +248,9 @@ class QuantizedLayer(DropIn):
         Returns:
             A layer that is not built yet.
         """
-        config = node.head.get_config() if isinstance(node.head, keras.layers.Layer) else {}
-        return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
+        config = {"name": node.name, "dtype": "float32", "scheme": scheme}
+        is_layer = isinstance(node.head, keras.layers.Layer)
+        return remade(cls, node.head, **config) if is_layer else cls.from_config(config)
 
     @classmethod
     def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

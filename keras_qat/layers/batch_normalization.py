@@ -20,6 +20,7 @@ from keras_qat.layers.drop_in import (
     build_like,
     cannot_take_up,
     copy_by_path,
+    remade,
 )
 from keras_qat.layers.registry import register
 from keras_qat.layers.weighted import WeightedLayer, copy_variables
@@ -134,7 +135,7 @@ class QBatchNormalization(WeightedLayer):
         norm = self.batch_normalization
         if isinstance(norm, ChannelAffine):
             return [norm.to_keras(self.name), *activation_behind(self)]
-        layer = type(norm).from_config({**norm.get_config(), "name": self.name})
+        layer = remade(type(norm), norm, name=self.name)
         if norm.built:
             build_like(layer, norm)
             copy_by_path(norm, layer)

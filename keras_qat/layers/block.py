@@ -19,6 +19,8 @@ from keras_qat.layers.drop_in import (
     build_like,
     cannot_take_up,
     copy_by_path,
+    quiet_config,
+    remade,
 )
 
 _NORM_NAME = "batch_normalization"
@@ -114,7 +116,7 @@ class Block(DropIn):
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layers that compute in float what this layer does, with its weights."""
-        norm, config = self.batch_normalization, self.keras_class.get_config(self)
+        norm, config = self.batch_normalization, quiet_config(self, self.keras_class)
         is_apart = norm is not None or self.activation_name is not None
         if is_apart:
             config |= {"activation": None, "activity_regularizer": None}
@@ -124,7 +126,7 @@ class Block(DropIn):
             layers.append(norm.to_keras(name if norm.name == _NORM_NAME else norm.name))
         elif norm is not None:
             name = name if norm.name == _NORM_NAME else norm.name
-            behind = type(norm).from_config({**norm.get_config(), "name": name})
+            behind = remade(type(norm), norm, name=name)
             if norm.built:
                 build_like(behind, norm)
                 copy_by_path(norm, behind)
@@ -151,7 +153,7 @@ class Block(DropIn):
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a Keras layer, its batch normalization and activation."""
-        config = head.get_config()
+        config = quiet_config(head)
         if followers and head.activity_regularizer is not None:
             raise InvalidModelError(
                 "The penalty on what the kernel computes cannot be one on what the block returns.",
@@ -165,7 +167,7 @@ class Block(DropIn):
             if is_last or (is_norm and "batch_norm" in config):
                 raise cannot_take_up(cls, follower)
             if is_norm:
-                config["batch_norm"] = follower.get_config()
+                config["batch_norm"] = quiet_config(follower)
             else:
                 config |= activation_config(cls, follower)
         return with_trainable(config)

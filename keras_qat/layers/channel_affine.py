@@ -68,11 +68,18 @@ class ChannelAffine(keras.layers.BatchNormalization):
         values = [ops.convert_to_numpy(value) for value in (self.gamma, self.beta)]
         if not self.trainable_variables:
             scale, offset = (value.tolist() for value in values)
-            return keras.layers.Rescaling(scale, offset, name=name)
+            return keras.layers.Rescaling(scale, offset, name=name, dtype=self.dtype_policy)
         axes = string.ascii_lowercase[:rank]
         sizes = (*self.sizes[1:-1], channels)
         equation = f"{axes},{axes[-1]}->{axes}"
-        layer = keras.layers.EinsumDense(equation, sizes, bias_axes=axes[-1], name=name)
+        layer = keras.layers.EinsumDense(
+            equation,
+            sizes,
+            bias_axes=axes[-1],
+            kernel_initializer="ones",
+            name=name,
+            dtype=self.dtype_policy,
+        )
         layer.build((None, *sizes))
         layer.set_weights(values)
         return layer

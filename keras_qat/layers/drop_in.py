@@ -9,7 +9,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_qat.errors import InvalidModelError
+from keras_qat.errors import InvalidModelError, KerasQatError, original_error
 from keras_qat.layers.activation_names import activation_name, function_name
 
 
@@ -54,6 +54,14 @@ class DropIn(keras.layers.Layer):
         super().__init__(*args, name=name, **kwargs)
         self.keras_layer, self.output_name = keras_layer, output_name
 
+    def __call__(self, *args, **kwargs):
+        """Calls the layer as Keras does. An error has its parts, not only its text."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except KerasQatError as error:
+            found = original_error(error)
+        raise found
+
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layers that compute in float what this layer does, with its weights.
 
@@ -71,7 +79,7 @@ class DropIn(keras.layers.Layer):
             return [keras.saving.deserialize_keras_object(self.keras_layer)]
         if self.keras_class is None:
             return None
-        layer = self.keras_class.from_config(self.keras_class.get_config(self))
+        layer = remade(self.keras_class, self)
         layer.trainable = self.trainable
         if self.built:
             build_like(layer, self)
@@ -179,6 +187,49 @@ def activation_behind(layer: Any) -> list[keras.layers.Layer]:
         return []
     name = layer.activation_name or f"{layer.name}_{function_name(function)}"
     return [keras.layers.Activation(function, name=name, dtype=layer.dtype_policy)]
+
+
+def quiet_config(layer: Any, kind: Any = None) -> dict[str, Any]:
+    """Returns the configuration of a layer, with the initializers of the layer themselves.
+
+    A new initializer without a seed would draw one from Python's `random`, which is the user's.
+
+    Args:
+        layer: The layer.
+        kind: The Keras class of the configuration; that of the layer by default.
+    """
+    config = (kind or type(layer)).get_config(layer)
+    names = [name for name in config if name.endswith("_initializer")]
+    return config | {name: getattr(layer, name, config[name]) for name in names}
+
+
+def remade(kind: Any, source: Any, **changes: Any) -> Any:
+    """Makes a layer of the configuration of another one, without drawing random numbers.
+
+    Args:
+        kind: The class to make. If `source` is a layer of this package, its Keras class.
+        source: The layer. A seed that it has drawn becomes the seed of the new layer too.
+        **changes: Arguments that are different.
+
+    Example:
+    >>> remade(keras.layers.Dropout, keras.layers.Dropout(0.5), name="drop").get_config()["seed"]
+    """
+    own = kind if isinstance(source, kind) else type(source)
+    config = quiet_config(source, own) | changes
+    is_drawn = "seed" in config and config["seed"] is None
+    if is_drawn:
+        config["seed"] = _drawn_seed(source)
+    layer = kind.from_config(config)
+    if is_drawn:
+        layer.seed = None  # as configured, so that it is saved like that
+    return layer
+
+
+def _drawn_seed(layer: Any) -> int:
+    """The seed in the state of a layer's random numbers; 0 if the layer has no such state."""
+    weights = {id(weight) for weight in layer.weights}
+    states = [variable for variable in layer.variables if id(variable) not in weights]
+    return int(ops.convert_to_numpy(states[0])[0]) if states else 0
 
 
 def build_like(layer: keras.layers.Layer, source: keras.layers.Layer) -> None:

@@ -10,7 +10,7 @@ from keras_qat.arithmetic.requantize import quantize
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.base import Centered, QuantizedLayer
-from keras_qat.layers.drop_in import assign_copy
+from keras_qat.layers.drop_in import assign_copy, quiet_config
 from keras_qat.layers.registry import register
 from keras_qat.quantizers import Grid, ValueRange
 from keras_qat.scheme import Scheme
@@ -96,7 +96,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
                 "own, or cut the sequences to one length.",
             )
         # What was trained at low rank is in the table that `carry_weights` copies.
-        config = {**node.head.get_config(), "lora_rank": None, "lora_alpha": None}
+        config = {**quiet_config(node.head), "lora_rank": None, "lora_alpha": None}
         return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
 
     def carry_weights(self, node: Node) -> None:

@@ -105,9 +105,14 @@ def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, 
             holders[name].set_stats(own)
         link_layers(read_model(model))
         raise
-    # What was compiled has the old grids in it.
-    for function in ("train_function", "test_function", "predict_function"):
-        setattr(model, function, None)
+    _forget_compiled(model)
+
+
+def _forget_compiled(model: keras.Model) -> None:
+    """Makes the functions of the training loop anew: those compiled have the old grids in them."""
+    model.make_train_function(force=True)
+    model.make_test_function(force=True)
+    model.make_predict_function(force=True)
 
 
 def check_input_stats(model: keras.Model) -> None:

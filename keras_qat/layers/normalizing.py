@@ -161,14 +161,16 @@ class QNormalize(QuantizedLayer, Normalize):
             return None
         last = list(range(axes[-1], 0))
         epsilon = self.rule.epsilon
+        common = {"name": self.name, "dtype": self.dtype_policy}
         if self.rule.kind == "unit":
-            return [keras.layers.UnitNormalization(last, name=self.name)]
+            return [keras.layers.UnitNormalization(last, **common)]
         if self.rule.kind == "rms":
-            layer: Any = keras.layers.RMSNormalization(last, epsilon, name=self.name)
+            layer: Any = keras.layers.RMSNormalization(last, epsilon, **common)
             layer.trainable = False  # its factors are in the layer behind it
         else:
-            plain = {"center": False, "scale": False, "name": self.name}
-            layer = keras.layers.LayerNormalization(last, epsilon, **plain)
+            layer = keras.layers.LayerNormalization(
+                last, epsilon, center=False, scale=False, **common
+            )
         build_like(layer, self)  # a pass may trace it
         return [layer]
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import keras
 
-from keras_qat.errors import NewerVersionError
+from keras_qat.errors import KerasQatError, NewerVersionError, original_error
 from keras_qat.graph import read_model
 from keras_qat.version import __version__
 
@@ -39,10 +39,19 @@ class RewrittenModel(keras.Model):
     # Keras recognizes a functional constructor by exactly these two names.
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.dtype_policy = "float32"  # as its layers: no loss is scaled
         graph = read_model(self)
         # Layers say it, for they are kept whoever saves or clones the model.
         makers = (graph.nodes[edge.node].head for edge in graph.output_edges)
         self.output_names = [getattr(each, "output_name", None) or each.name for each in makers]
+
+    def __call__(self, *args, **kwargs):
+        """Calls the model as Keras does. An error has its parts, not only its text."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except KerasQatError as error:
+            found = original_error(error)
+        raise found
 
     def get_config(self):
         """Returns the functional configuration, and the version of the package that wrote it."""

@@ -106,7 +106,7 @@ def _normalize(
             f"one up to 64 divides into such parts, and {_HIGHEST_RANK} axes after merging",
             fix="Normalize over fewer or adjacent axes.",
         )
-    return Normalize(view, reduced, kind, epsilon, name="normalized")
+    return Normalize(view, reduced, kind, epsilon, name="normalized", dtype="float32")
 
 
 def _view(shape: Sequence[int | None], axes: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from keras_qat.graph import Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.block import Block, with_trainable
-from keras_qat.layers.drop_in import activation_config, assign_copy
+from keras_qat.layers.drop_in import activation_config, assign_copy, quiet_config
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.input_affine import InputAffine
 from keras_qat.layers.integer_weights import (
@@ -198,7 +198,7 @@ class WeightedLayer(QuantizedLayer, Block):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
-        config = {**node.head.get_config(), "name": node.name, "dtype": "float32"}
+        config = {**quiet_config(node.head), "name": node.name, "dtype": "float32"}
         config.pop("activity_regularizer", None)  # has become a layer of its own
         # What was trained at low rank is in the kernel that `carry_weights` copies.
         config |= dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
@@ -206,7 +206,7 @@ class WeightedLayer(QuantizedLayer, Block):
             config["activation"] = "linear"
         for operation in node.operations[1:]:
             if isinstance(operation, keras.layers.BatchNormalization):
-                config["batch_norm"] = {**operation.get_config(), "dtype": "float32"}
+                config["batch_norm"] = {**quiet_config(operation), "dtype": "float32"}
                 continue
             config |= activation_config(cls, operation)
         if node.activation_split:

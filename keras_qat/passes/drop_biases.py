@@ -10,7 +10,7 @@ import keras
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.batch_normalization import BATCH_NORM
-from keras_qat.layers.drop_in import build_like, copy_by_path
+from keras_qat.layers.drop_in import build_like, copy_by_path, quiet_config, remade
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 
@@ -56,7 +56,7 @@ def _has_bias(layer: Any) -> bool:
 
 
 def _without_bias(layer: Any) -> Any:
-    config = layer.get_config()
+    config = quiet_config(layer)
     config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
     if "activation" in config:
         config["activation"] = layer.activation  # Keras makes no lambda of a configuration
@@ -70,7 +70,7 @@ def _without_bias(layer: Any) -> Any:
 
 
 def _shifted(norm: Any, bias: Any) -> Any:
-    made = type(norm).from_config(norm.get_config())
+    made = remade(type(norm), norm)
     build_like(made, norm)
     copy_by_path(norm, made)
     made.moving_mean.assign(norm.moving_mean - bias)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
+from keras_qat.layers.drop_in import remade
 from keras_qat.layers.weighted import copy_variables
 from keras_qat.passes.rewriting import absorb_nodes
 
@@ -95,7 +96,7 @@ def _keep_shared(graph: Graph, found: dict[str, Edge]) -> dict[str, Edge]:
 
 
 def _same_padding(layer: Any, shape: Sequence[int | None]) -> Any:
-    made = type(layer).from_config({**layer.get_config(), "padding": "same"})
+    made = remade(type(layer), layer, padding="same")
     made.build(shape)
     copy_variables(layer, made)
     return made

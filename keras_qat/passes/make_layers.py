@@ -12,6 +12,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer, find_slice, refusal
 from keras_qat.layers.activation_names import FUSED_CODES, function_name
+from keras_qat.layers.drop_in import remade
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
 
 
@@ -87,12 +88,13 @@ def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
         kind.checked_scheme(node.scheme, node.name)
     if entry is not None:
         layer = (kind.lookup_from_match if lookup else kind.from_match)(node, node.scheme)
+        layer.dtype_policy = "float32"  # half precision would not hold the integers
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)
             layer.keras_layer["config"]["name"] = node.name  # one layer's calls may become several
         return layer
-    return kind.from_config({**node.head.get_config(), "name": node.name, "scheme": node.scheme})
+    return remade(kind, node.head, name=node.name, scheme=node.scheme)
 
 
 def _check_operators(node: Node, layer: QuantizedLayer) -> None:

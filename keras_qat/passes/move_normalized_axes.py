@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_qat.graph import Graph, Node
 from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.drop_in import remade
 from keras_qat.layers.weighted import copy_variables
 from keras_qat.passes.rewriting import rewrite_nodes
 
@@ -37,7 +38,7 @@ def _written(node: Node) -> Callable[[Any], Any] | None:
         return None
     axis, shape = norm.axis % len(node.shapes[0]), list(node.shapes[0])
     shape.append(shape.pop(axis))
-    layer = keras.layers.BatchNormalization.from_config({**norm.get_config(), "axis": -1})
+    layer = remade(type(norm), norm, axis=-1)
     layer.build(shape)
     copy_variables(norm, layer)
 

@@ -118,7 +118,7 @@ def _behind(
     graph: Graph, edge: Edge, kind: Any, scheme: Scheme, name: str, **arguments: Any
 ) -> Node:
     name = unique_name(name, graph.nodes)
-    layer = kind(name=name, scheme=scheme, **arguments)
+    layer = kind(name=name, dtype="float32", scheme=scheme, **arguments)
     return Node.call(layer, name, edge, graph.shape(edge)).made_of(graph.nodes[edge.node])
 
 

@@ -148,7 +148,7 @@ def _exact(name: str) -> np.ndarray:
 def _operation(name: str, layer_name: str) -> Any:
     """A new operation that computes a known function."""
     if name != _GELU_OF_TANH:
-        return keras.layers.Activation(name, name=layer_name)
+        return keras.layers.Activation(name, name=layer_name, dtype="float32")
     x = keras.Input((1,))
     traced = read_function(keras.Function(x, ops.gelu(x, approximate=True)), layer_name)
     return next(node.head for node in traced.nodes.values() if not node.is_input)

@@ -59,5 +59,5 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
 
 
 def _requantized(node: Node, scheme: Scheme, name: str) -> Node:
-    layer = Requantize(name=name, scheme=scheme)
+    layer = Requantize(name=name, dtype="float32", scheme=scheme)
     return Node.call(layer, name, Edge(node.name), node.shapes[0]).made_of(node)

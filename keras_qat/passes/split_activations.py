@@ -34,7 +34,8 @@ def split_activations(graph: Graph) -> Graph:
         # A shared layer keeps sharing: one activation layer for all its calls.
         label = f"{node.head.name}_{function_name(node.head.activation)}"
         layer = split.setdefault(
-            id(node.head), keras.layers.Activation(node.head.activation, name=label)
+            id(node.head),
+            keras.layers.Activation(node.head.activation, name=label, dtype="float32"),
         )
         linear = dataclasses.replace(node, activation_split=True)
         return Replacement([linear, followed_by(layer, node, rewriting)])

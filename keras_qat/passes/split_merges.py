@@ -40,7 +40,7 @@ def _split(node: Node, rewriting: Rewriting) -> Replacement | None:
     nodes = []
     for edge in node.inputs[1:-1]:
         name = rewriting.free_name(f"{node.name}_partial")
-        layer = type(node.head)(name=name)
+        layer = type(node.head)(name=name, dtype="float32")
         shape = tuple(layer.compute_output_shape([shape, rewriting.shape(edge)]))
         part = dataclasses.replace(node, name=name, operations=(layer,), shapes=(shape,))
         nodes.append(_of_two(part, merged, edge))

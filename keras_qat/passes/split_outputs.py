@@ -44,7 +44,8 @@ def split_outputs(graph: Graph) -> Graph:
         for i, key in enumerate(find_keys(node, shape)):
             if Edge(node.name, i) in used:
                 name = rewriting.free_name(f"{node.name}_{i}")
-                layer = made.setdefault((id(node.head), i), QStridedSlice(key, name=name))
+                layer = QStridedSlice(key, name=name, dtype="float32")
+                layer = made.setdefault((id(node.head), i), layer)
                 dtype = node.dtypes[i]
                 nodes[i] = Node.call(layer, name, node.inputs[0], node.shapes[i], dtype)
         outputs = [Edge(nodes.get(i, node).name) for i in range(len(node.shapes))]

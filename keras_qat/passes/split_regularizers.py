@@ -59,4 +59,5 @@ def _penalty(node: Node) -> keras.layers.Layer:
             fix="Use one of these, or leave `activity_regularizer` out.",
         )
     sizes = {name: float(getattr(regularizer, name, 0.0)) for name in ("l1", "l2")}
-    return keras.layers.ActivityRegularization(**sizes, name=f"{node.head.name}_regularizer")
+    name = f"{node.head.name}_regularizer"
+    return keras.layers.ActivityRegularization(**sizes, name=name, dtype="float32")

@@ -54,7 +54,7 @@ def split_separables(graph: Graph) -> Graph:
 def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:
     """The two parts of a layer, built, with its weights."""
     depthwise_class, pointwise_class = _PARTS[type(layer)]
-    common = {"data_format": layer.data_format, "trainable": layer.trainable}
+    common = {"data_format": layer.data_format, "trainable": layer.trainable, "dtype": "float32"}
     depthwise = depthwise_class(
         layer.kernel_size,
         strides=layer.strides,
@@ -62,6 +62,7 @@ def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:
         depth_multiplier=layer.depth_multiplier,
         dilation_rate=layer.dilation_rate,
         use_bias=False,
+        depthwise_initializer=layer.depthwise_initializer,
         depthwise_regularizer=layer.depthwise_regularizer,
         depthwise_constraint=layer.depthwise_constraint,
         name=f"{layer.name}_depthwise",
@@ -72,6 +73,8 @@ def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:
         1,
         activation=layer.activation,
         use_bias=layer.use_bias,
+        kernel_initializer=layer.pointwise_initializer,
+        bias_initializer=layer.bias_initializer,
         kernel_regularizer=layer.pointwise_regularizer,
         kernel_constraint=layer.pointwise_constraint,
         bias_regularizer=layer.bias_regularizer,

@@ -140,6 +140,7 @@ def _layer_of(node: Node, affine: _Affine) -> ChannelAffine:
         trainable_scale=affine.trainable_scale,
         trainable_shift=affine.trainable_shift,
         name=node.name,
+        dtype="float32",
     )
     layer.build(node.shapes[0])
     layer.set_values(affine.gamma, affine.beta)

@@ -24,6 +24,7 @@ from keras_qat.passes.rewriting import rewrite_nodes
 _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
 _DEPTHWISE = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}
 _TRANSPOSED = {1: keras.layers.Conv1DTranspose, 2: keras.layers.Conv2DTranspose}
+_PLAIN: dict[str, Any] = {"use_bias": False, "dtype": "float32"}
 
 
 def write_kernels(graph: Graph) -> Graph:
@@ -93,7 +94,7 @@ def _dense(found: Contraction, kernels: KernelLayers, operand: Any, x: Any) -> A
     layer = kernels.layer(
         operand,
         ("dense", tuple(order), len(found.summed)),
-        lambda: keras.layers.Dense(units, use_bias=False, name="dense"),
+        lambda: keras.layers.Dense(units, kernel_initializer="zeros", name="dense", **_PLAIN),
         x.shape,
         lambda value: np.transpose(value, order).reshape(-1, units),
     )
@@ -114,18 +115,16 @@ def _channels(head: Any, x: Any) -> int:
 def _conv(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
     *window, depth, filters = value_of(kernel).shape
     options = {**_arguments(head), "groups": _channels(head, inputs) // depth}
-    make = functools.partial(
-        _CONVOLUTIONS[len(window)], filters, window, use_bias=False, name="conv", **options
-    )
+    options |= {"kernel_initializer": "zeros", **_PLAIN}
+    make = functools.partial(_CONVOLUTIONS[len(window)], filters, window, name="conv", **options)
     return kernels.layer(kernel, ("conv", str(options)), make, inputs.shape)(inputs)
 
 
 def _depthwise(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
     *window, _, multiplier = value_of(kernel).shape
     options = {**_arguments(head), "depth_multiplier": multiplier}
-    make = functools.partial(
-        _DEPTHWISE[len(window)], window, use_bias=False, name="depthwise", **options
-    )
+    options |= {"depthwise_initializer": "zeros", **_PLAIN}
+    make = functools.partial(_DEPTHWISE[len(window)], window, name="depthwise", **options)
     return kernels.layer(kernel, ("depthwise", str(options)), make, inputs.shape)(inputs)
 
 
@@ -138,9 +137,10 @@ def _separable(
         _CONVOLUTIONS[len(window)],
         filters,
         window,
-        use_bias=False,
         data_format=head.data_format,
+        kernel_initializer="zeros",
         name="pointwise",
+        **_PLAIN,
     )
     use = "pointwise", head.data_format
     return kernels.layer(pointwise_kernel, use, make, between.shape)(between)
@@ -148,9 +148,9 @@ def _separable(
 
 def _transposed(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
     *window, filters, _ = value_of(kernel).shape
-    options = _arguments(head, "output_padding")
+    options = {**_arguments(head, "output_padding"), "kernel_initializer": "zeros", **_PLAIN}
     make = functools.partial(
-        _TRANSPOSED[len(window)], filters, window, use_bias=False, name="transposed", **options
+        _TRANSPOSED[len(window)], filters, window, name="transposed", **options
     )
     return kernels.layer(kernel, ("transposed", str(options)), make, inputs.shape)(inputs)
 

@@ -62,7 +62,10 @@ def _affine(node: Node, y: Any, factor: Any, offset: Any) -> Any:
     if factor is None and offset is None:
         return y
     layer = ChannelAffine(
-        trainable_scale=_trains(factor), trainable_shift=_trains(offset), name="affine"
+        trainable_scale=_trains(factor),
+        trainable_shift=_trains(offset),
+        name="affine",
+        dtype="float32",
     )
     layer.build(y.shape)
     layer.set_values(_per_channel(node, factor, 1.0, y), _per_channel(node, offset, 0.0, y))

@@ -78,7 +78,7 @@ def _power(node: Node, a: Any, b: Any) -> Callable[..., Any] | None:
     number = float(value.item())
     if isinstance(a, Edge):
         named = _NAMED.get(number)
-        return lambda x, _: (named or ConstantPower(number, name="power"))(x)
+        return lambda x, _: (named or ConstantPower(number, name="power", dtype="float32"))(x)
     return (lambda _, y: ops.exp(ops.multiply(y, math.log(number)))) if number > 0 else None
 
 

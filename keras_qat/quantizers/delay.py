@@ -68,7 +68,7 @@ class QuantDelay(keras.layers.Layer):
     """
 
     def __init__(self, steps: int, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.steps = checked_steps(steps)
 
     def build(self, input_shape=None):

@@ -68,7 +68,7 @@ class RangeObserver(keras.layers.Layer):
         keeps_calibration: bool = False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.momentum = momentum
         self.usual_range = usual_range
         self.keeps_calibration = keeps_calibration
