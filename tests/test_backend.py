@@ -46,28 +46,101 @@ def test_compiled_in_a_functional_model_of_any_batch_size():
         assert model.predict(np.ones((batch, 4)), verbose=0).tolist() == [[3.0] * 4] * batch
 
 
-@on_tensorflow
-def test_compiled_traces_once_for_a_shape_and_option():
-    traces = []
+@pytest.fixture
+def traces():
+    """A rule that notes the shapes that it is traced with."""
+    seen = []
 
-    def counted(x, *, by):
-        traces.append(by)
+    def rule(x, *, by):
+        seen.append((tuple(x.shape), by))
         return x * by
 
-    compiled = backend.compiled(counted)
-    for by in (2, 3, 2, 3):
-        compiled(np.array([1], "float32"), by=by)
-    assert traces == [2, 3]
+    return backend.compiled(rule), seen
 
 
 @on_tensorflow
-def test_compiled_runs_in_xla():
+def test_compiled_traces_once_for_all_shapes(traces):
+    compiled, seen = traces
+    for by in (2, 3, 2, 3):
+        for size in range(1, 8):
+            assert np.asarray(compiled(np.ones(size, "float32"), by=by)).tolist() == [by] * size
+    assert seen == [((None,), 2), ((None,), 3)]
+
+
+@on_tensorflow
+def test_compiled_traces_again_for_another_rank_or_dtype(traces):
+    compiled, seen = traces
+    for x in (np.ones(2, "float32"), np.ones((2, 2), "float32"), np.ones(2, "int32")):
+        compiled(x, by=2)
+    assert [shape for shape, _ in seen] == [(None,), (None, None), (None,)]
+
+
+@on_tensorflow
+def test_compiled_fuses_tensors_of_many_values(monkeypatch):
     import tensorflow as tf
 
-    def first_is_xla(x):
-        return tf.ones_like(x) * float(tf.executing_eagerly())
+    compiled, made, function = backend.compiled(tripled), [], tf.function
 
-    assert np.asarray(backend.compiled(first_is_xla)(np.array([2], "float32"))).tolist() == [0.0]
+    def noted(*args, **kwargs):
+        made.append(kwargs.get("jit_compile", False))
+        return function(*args, **kwargs)
+
+    backend._xla_works()
+    backend._traced.cache_clear()
+    monkeypatch.setattr(tf, "function", noted)
+    compiled(np.ones((2, 2), "float32"))
+    assert made == [False]
+    large = compiled(np.ones((2, backend.FUSED_SIZE // 2), "float32"))
+    assert made == [False, True] and (np.asarray(large) == 3.0).all()
+
+
+@on_tensorflow
+def test_compiled_in_a_graph_fuses_by_the_size_of_the_batch():
+    import tensorflow as tf
+
+    compiled = backend.compiled(tripled)
+    spec = tf.TensorSpec([None, 2**8], tf.float32)
+    outer = tf.function(lambda x: compiled(x), input_signature=[spec], autograph=False)
+    for batch in (1, 2**8):
+        y = outer(tf.ones([batch, 2**8]))
+        assert y.shape == (batch, 2**8) and (y.numpy() == 3.0).all()
+
+
+@on_tensorflow
+def test_compiled_inside_another_is_part_of_it(traces):
+    compiled, seen = traces
+    doubled = backend.compiled(lambda x: compiled(x, by=2) + 1)
+    assert np.asarray(doubled(np.ones(3, "float32"))).tolist() == [3.0] * 3
+    assert np.asarray(doubled(np.ones(4, "float32"))).tolist() == [3.0] * 4
+    assert seen == [((None,), 2)]
+
+
+@on_tensorflow
+def test_compiled_keeps_static_shapes_in_a_graph():
+    import tensorflow as tf
+
+    def combined(a, b):
+        return a + b, tf.range(5), tf.reduce_max(a, axis=1, keepdims=True)
+
+    shapes = []
+
+    def outer(a, b):
+        shapes.extend(y.shape.as_list() for y in backend.compiled(combined)(a, b))
+        return a
+
+    specs = [tf.TensorSpec([None, 1, 3], tf.float32), tf.TensorSpec([None, 4, 1], tf.float32)]
+    tf.function(outer, input_signature=specs, autograph=False).get_concrete_function()
+    assert shapes == [[None, 4, 3], [5], [None, 1, 3]]
+
+
+@on_tensorflow
+def test_compiled_under_a_gradient_tape_keeps_its_values():
+    import tensorflow as tf
+
+    x = tf.Variable(tf.constant([1.0, 2.0]))
+    with tf.GradientTape():
+        y = backend.compiled(tripled)(x)
+    assert y.numpy().tolist() == [3.0, 6.0]
 
 
 @on_tensorflow
@@ -91,11 +164,12 @@ def test_compiled_takes_variables():
     assert np.asarray(backend.compiled(tripled)(variable)).tolist() == [3.0, 6.0]
 
 
-def test_compiled_calls_the_function_itself_where_xla_does_not_work(monkeypatch):
+@on_tensorflow
+def test_compiled_does_without_xla_where_it_does_not_work(monkeypatch):
     monkeypatch.setattr(backend, "_xla_works", lambda: False)
-    seen = []
-    backend.compiled(seen.append)("as it is")
-    assert seen == ["as it is"]
+    monkeypatch.setattr(backend._Rule, "_fused", None)
+    y = backend.compiled(tripled)(np.ones(backend.FUSED_SIZE, "float32"))
+    assert (np.asarray(y) == 3.0).all()
 
 
 @on_tensorflow

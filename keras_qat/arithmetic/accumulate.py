@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 
 EXACT_BOUND = 2 ** (np.finfo(np.float32).nmant + 1)  # one bit of the mantissa is not stored
@@ -196,7 +195,6 @@ def batch_matmul(a: Any, b: Any, *, largest_product: int) -> Any:
     return total
 
 
-@compiled
 def _whole(x: Any) -> Any:
     """Float32 sums as int32. A GPU may add up fractions to them, as Winograd's rule does."""
     return ops.cast(ops.round(x), "int32")

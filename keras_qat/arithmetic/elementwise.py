@@ -9,12 +9,11 @@ from keras import ops
 from keras_qat.arithmetic.exact_float import as_float32, as_float64, as_int32, quotient
 from keras_qat.arithmetic.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
 from keras_qat.arithmetic.requantize import clip
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import float64
 
 _LEFT_SHIFT = 20  # headroom that the int8 kernels give both inputs before scaling them
 
 
-@compiled
 def add(
     qa: Any,
     sa: Any,
@@ -57,7 +56,6 @@ def add(
     return _output(total, output, zy, low, high)
 
 
-@compiled
 def subtract(
     qa: Any,
     sa: Any,

@@ -99,7 +99,6 @@ def log_softmax_tables(input_scale: Any, output_scale: Any, *, rule: LogSoftmax)
     return Tables(integers[0], integers[1], integers[2] - 2 ** (STEP_BITS - 1))
 
 
-@compiled
 def log_softmax(
     q: Any,
     exponentials: Any,

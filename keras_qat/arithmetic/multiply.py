@@ -9,10 +9,9 @@ from keras import ops
 from keras_qat.arithmetic.exact_float import as_float32, as_float64, as_int32, quotient
 from keras_qat.arithmetic.fixed_point import quantize_multiplier
 from keras_qat.arithmetic.requantize import requantize
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import float64
 
 
-@compiled
 def multiply(
     qa: Any,
     sa: Any,

@@ -172,7 +172,6 @@ def reciprocals(input_scale: Any, reciprocal_scale: Any, *, normalization: Norma
         return round_half_away(ops.where(steps < most, steps, most))
 
 
-@compiled
 def normalize(
     x: Any,
     scale: Any,
@@ -218,7 +217,7 @@ def normalize(
     limits, output = (low, high), (output_scale, output_zero_point)
     order = [axis for axis in range(len(x.shape)) if axis not in axes] + list(axes)
     moved = ops.transpose(x, order)
-    shape = [-1, *moved.shape[1:]]
+    shape = [-1, *ops.shape(moved)[1:]]
     rows = ops.reshape(moved, (-1, normalization.parts, normalization.part_count))
     scales = inner_scales(scale, reciprocal_scale, normalization.count)
     factor = reciprocals(scale, reciprocal_scale, normalization=normalization)

@@ -11,10 +11,9 @@ from keras import ops
 from keras_qat.arithmetic.exact_float import as_float64, as_int32, quotient
 from keras_qat.arithmetic.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
 from keras_qat.arithmetic.requantize import clip
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import float64
 
 
-@compiled
 def average(sum_q: Any, count: Any) -> Any:
     """Divides sums by counts, rounding to nearest with ties away from zero.
 
@@ -96,7 +95,6 @@ def mean(
     return _mean(sum_q, *scales, low, high, n=n)
 
 
-@compiled
 def _mean(
     sum_q: Any,
     input_scale: Any,

@@ -9,10 +9,9 @@ from keras import ops
 from keras_qat.arithmetic.exact_float import as_float64, as_int32
 from keras_qat.arithmetic.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
 from keras_qat.arithmetic.requantize import clip
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import float64
 
 
-@compiled
 def prelu(
     q: Any,
     input_scale: Any,

@@ -35,7 +35,6 @@ def clip(q: Any, low: Any, high: Any) -> Any:
     return ops.minimum(ops.maximum(q, as_int32(low)), as_int32(high))
 
 
-@compiled
 def requantize(acc: Any, multiplier: Any, shift: Any, zero_point: Any, low: Any, high: Any) -> Any:
     """Takes accumulators to the output's scale: convolutions, and all that follow rule M2.
 
@@ -60,7 +59,6 @@ def requantize(acc: Any, multiplier: Any, shift: Any, zero_point: Any, low: Any,
     return clip(scaled + as_int32(zero_point), low, high)
 
 
-@compiled
 def requantize_float64(
     acc: Any,
     input_scale: Any,

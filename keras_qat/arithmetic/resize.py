@@ -8,7 +8,6 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32
-from keras_qat.backend import compiled
 
 _BITS = 10
 _ONE = 1 << _BITS
@@ -59,7 +58,6 @@ def bilinear_taps(size_in: int, size_out: int) -> Taps:
     return Taps(*(values.astype("int32") for values in (lower, np.maximum(upper, 0), weights)))
 
 
-@compiled
 def interpolate(
     q: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, across: Any
 ) -> Any:
@@ -115,7 +113,6 @@ def bilinear_float_taps(size_in: int, size_out: int) -> Taps:
     return Taps(lower.astype("int32"), upper.astype("int32"), position - lower)
 
 
-@compiled
 def interpolate_in_float(
     q: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, across: Any
 ) -> Any:

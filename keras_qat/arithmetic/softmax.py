@@ -15,7 +15,7 @@ from keras_qat.arithmetic.fixed_point import (
     srdhm,
 )
 from keras_qat.arithmetic.requantize import clip
-from keras_qat.backend import compiled, float64
+from keras_qat.backend import float64
 
 _DIFF_FRACTION = 26  # differences from the maximum are Q5.26
 _SUM_INTEGER_BITS = 12  # the sum of the exponentials is Q12.19
@@ -49,7 +49,6 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
     return _softmax(q, *_tables(input_scale, beta=beta))
 
 
-@compiled
 def _softmax(q: Any, exponentials: Any, kept: Any) -> Any:
     q = as_int32(q)
     index = q - ops.max(q, axis=-1, keepdims=True) + 255
@@ -63,7 +62,6 @@ def _softmax(q: Any, exponentials: Any, kept: Any) -> Any:
     return clip(output * counts - 128, -128, 127)
 
 
-@compiled
 def _tables(input_scale: Any, *, beta: float) -> tuple[Any, Any]:
     """`exp` of the differences -255 .. 0, and 1 for those large enough to count, else 0."""
     with float64():

@@ -124,8 +124,8 @@ class QReLU(Elementwise):
     def integer(self, *inputs: Centered, output: Grid):
         """Rescales and clips."""
         ((values, grid),) = inputs
-        limits = activation_limits(self.activation, *output, self._scheme())
-        return _relu_centered(values, grid.scale, *output, *limits)
+        options = {"activation": self.activation, "scheme": self._scheme()}
+        return _relu_centered(values, grid.scale, *output, **options)
 
     def lower(self, builder, *inputs):
         """Adds one ADD of zero; in float, and at distant scales, one RELU or RELU6."""
@@ -184,9 +184,10 @@ def _are_near(input_scale, output_scale):
 
 
 @compiled
-def _relu_centered(x, input_scale, output_scale, zero_point, low, high):
+def _relu_centered(x, input_scale, output_scale, zero_point, *, activation, scheme):
     """Computes what the reference ADD of zero, or RELU, does."""
-    q, output = ops.cast(x, "int32"), (output_scale, zero_point, low, high)
+    limits = activation_limits(activation, output_scale, zero_point, scheme)
+    q, output = ops.cast(x, "int32"), (output_scale, zero_point, *limits)
 
     def by_add():
         return add(q, input_scale, 0, 0, input_scale, 0, *output)

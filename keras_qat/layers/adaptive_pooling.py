@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.pooling import window_sums
-from keras_qat.backend import compiled
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.base import Centered, MovesValues, QuantizedLayer
 from keras_qat.layers.pooling import add_pooling, average_centered, check_pooled, window_counts
@@ -186,8 +185,12 @@ class QAdaptiveAveragePooling(AdaptivePooling):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
         pairs = zip(values.shape[1:-1], self.output_size, strict=True)
-        limits = tuple(_limits(*pair) for pair in pairs)
-        return _averages(values, output.zero_point, limits=limits)
+        limits = [_limits(*pair) for pair in pairs]
+        sums = ops.cast(values, "int32")
+        for axis, (starts, stops) in enumerate(limits, start=1):
+            sums = window_sums(sums, starts, stops, axis)
+        counts = window_counts([np.subtract(stops, starts) for starts, stops in limits])
+        return average_centered(sums, ops.convert_to_tensor(counts), output.zero_point)
 
 
 def _limits(size: int, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -236,12 +239,3 @@ def _select(builder, parts, positions, axis: int, output: dict):
         options={"axis": axis},
         **{**output, "shape": resized(len(positions))},
     )
-
-
-@compiled
-def _averages(x, zero_point, *, limits):
-    sums = ops.cast(x, "int32")
-    for axis, (starts, stops) in enumerate(limits, start=1):
-        sums = window_sums(sums, starts, stops, axis)
-    counts = window_counts([np.subtract(stops, starts) for starts, stops in limits])
-    return average_centered(sums, ops.convert_to_tensor(counts), zero_point)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops, tree
 
-from keras_qat.backend import compiled
 from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.drop_in import DropIn, remade
@@ -318,11 +317,6 @@ class MovesValues(QuantizedLayer):
         return self.float_forward(inputs[0].values, training=False)
 
 
-@compiled
-def _to_centered(x, scale):
-    return ops.round(x / scale)
-
-
 def center(x, parameters: Parameters | None) -> Centered:
     """Turns the real values of a tensor into the integers that they stand for.
 
@@ -335,11 +329,8 @@ def center(x, parameters: Parameters | None) -> Centered:
     """
     if parameters is None:
         return Centered(x, None)
-    known = getattr(x, "_keras_qat_centered", None)
-    if known is not None:
-        return known
     grid = parameters.grid()
-    return Centered(_to_centered(x, grid.scale), grid)
+    return Centered(ops.round(x / grid.scale), grid)
 
 
 def real_values(centered: Centered):
@@ -351,8 +342,4 @@ def real_values(centered: Centered):
     Returns:
         float32 tensor.
     """
-    x = centered.values * centered.grid.scale
-    # Spares the next layer a division; JAX's tensors take no attributes and are divided again.
-    with contextlib.suppress(AttributeError):
-        x._keras_qat_centered = centered  # noqa: SLF001
-    return x
+    return centered.values * centered.grid.scale

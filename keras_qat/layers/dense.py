@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_qat.arithmetic import accumulate
 from keras_qat.graph import layer_of, maybe
-from keras_qat.layers.activation_names import FUSED
+from keras_qat.layers.activation_names import FUSED, function_name
 from keras_qat.layers.batch_normalization import BATCH_NORM
 from keras_qat.layers.registry import register
 from keras_qat.layers.requantize import requantize_dense
@@ -46,10 +46,11 @@ class QDense(WeightedLayer, keras.layers.Dense):
         largest = self._scheme().largest_product
         return accumulate.matmul(centered, kernel, largest_product=largest)
 
-    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid, limits):
+    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid):
         """Scales in double precision, as the reference FULLY_CONNECTED does."""
-        scales = input_scale, weights.kernel_scale
-        return requantize_dense(accumulators, weights.bias, *scales, *output, *limits)
+        tensors = accumulators, weights.bias, input_scale, weights.kernel_scale, *output
+        limits = {"activation": function_name(self.activation), "scheme": self._scheme()}
+        return requantize_dense(*tensors, **limits)
 
     def lower(self, builder, *inputs):
         """Adds one FULLY_CONNECTED; the kernel is stored as (out, in), the bias if there is one."""

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.arithmetic.multiply import product_multiplier
-from keras_qat.backend import float64, maximum
+from keras_qat.backend import compiled, float64, maximum
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.quantizers import quantize_weights, reciprocal, weight_grid
 from keras_qat.scheme import Scheme
@@ -99,16 +99,25 @@ def integer_weights(
     >>> result.kernel.numpy().tolist(), result.bias.numpy().tolist()
     ([[50.0, 127.0], [-127.0, 0.0]], [200, 0])
     """
-    axes = scaled_axes(folded.kernel, folded.channel_axes, scheme)
-    least = _least_scale(folded, input_scale, output_scale, scheme)
-    grid = weight_grid(folded.kernel, axes, scheme, least)
+    for_sums = least_scale_for_sums(folded.kernel, folded.channel_axes, scheme)
+    tensors = *folded[:3], input_scale, output_scale
+    limits = () if for_sums is None else (for_sums,)
+    return _integer_weights(*tensors, *limits, channel_axes=folded.channel_axes, scheme=scheme)
+
+
+@compiled
+def _integer_weights(
+    kernel, offset, shifted, input_scale, output_scale, *for_sums, channel_axes, scheme
+) -> IntegerWeights:
+    folded = FoldedWeights(kernel, offset, shifted, channel_axes)
+    least = _least_scale(folded, input_scale, output_scale, scheme, *for_sums)
+    grid = weight_grid(kernel, scaled_axes(kernel, channel_axes, scheme), scheme, least)
     scale = ops.reshape(grid.scale, (-1,))
     per_step = reciprocal(input_scale * scale)
-    bias = _round(folded.offset * per_step) + _round(folded.shifted * per_step)
+    bias = _round(offset * per_step) + _round(shifted * per_step)
     rule = product_multiplier if scheme.rounds_scale_products else conv_multiplier
     multiplier = rule(input_scale, scale, output_scale)
-    quantized = quantize_weights(folded.kernel, grid)
-    return IntegerWeights(quantized, scale, grid.zero_point, bias, *multiplier)
+    return IntegerWeights(quantize_weights(kernel, grid), scale, grid.zero_point, bias, *multiplier)
 
 
 def bias_pressure(
@@ -134,7 +143,8 @@ def bias_pressure(
     [1.0, 400.0]
     """
     axes = scaled_axes(folded.kernel, folded.channel_axes, scheme)
-    least = _least_scale(folded, input_scale, output_scale, scheme)
+    for_sums = least_scale_for_sums(folded.kernel, folded.channel_axes, scheme)
+    least = _least_scale(folded, input_scale, output_scale, scheme, for_sums)
     needed, given = (
         ops.convert_to_numpy(weight_grid(folded.kernel, axes, scheme, limit).scale).reshape(-1)
         for limit in (None, least)
@@ -143,7 +153,9 @@ def bias_pressure(
     return BiasPressure(np.where(is_used, needed, given), given)
 
 
-def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Scheme):
+def _least_scale(
+    folded: FoldedWeights, input_scale, output_scale, scheme: Scheme, for_sums: Any = None
+):
     """The scale of each channel at which its bias, and its sum of products, fit in 32 bits."""
     size = ops.maximum(ops.abs(folded.offset), ops.abs(folded.shifted))
     with float64():  # where a scale is a constant, TensorFlow multiplies in another order
@@ -156,7 +168,6 @@ def _least_scale(folded: FoldedWeights, input_scale, output_scale, scheme: Schem
         least = ops.reshape(least, channel_shape(folded.kernel, folded.channel_axes))
     else:
         least = ops.max(least)
-    for_sums = least_scale_for_sums(folded.kernel, folded.channel_axes, scheme)
     return least if for_sums is None else ops.maximum(least, for_sums)
 
 
@@ -232,7 +243,7 @@ def check_accumulators(
 def channel_shape(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which one value for each output channel broadcasts against a kernel."""
     summed = summed_axes(kernel, channel_axes)
-    return tuple(1 if axis in summed else size for axis, size in enumerate(kernel.shape))
+    return tuple(1 if axis in summed else size for axis, size in enumerate(ops.shape(kernel)))
 
 
 def summed_axes(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -68,10 +68,9 @@ class QMatmul(QuantizedLayer):
         """Sums exactly, and scales as the reference BATCH_MATMUL does."""
         (a, grid_a), (b, grid_b) = inputs
         scheme = self._scheme()
-        limits = scheme.activation_low, scheme.activation_high
-        largest = scheme.largest_activation**2
-        scales = grid_a.scale, grid_b.scale
-        return _product_centered(a, b, *scales, *output, *limits, largest_product=largest)
+        scales = grid_a.scale, grid_b.scale, output.scale
+        sums = accumulate.batch_matmul(a, b, largest_product=scheme.largest_activation**2)
+        return _product_centered(sums, *scales, output.zero_point, scheme=scheme)
 
     def lower(self, builder, *inputs):
         """Adds one BATCH_MATMUL."""
@@ -95,7 +94,7 @@ class QMatmul(QuantizedLayer):
 
 
 @compiled
-def _product_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, largest_product):
-    sums = accumulate.batch_matmul(a, b, largest_product=largest_product)
+def _product_centered(sums, scale_a, scale_b, scale, zero_point, *, scheme):
     multiplier, shift = product_multiplier(scale_a, scale_b, scale)
-    return requantize_centered(sums, 0, multiplier, shift, zero_point, low, high)
+    limits = {"activation": "linear", "scheme": scheme}
+    return requantize_centered(sums, 0, multiplier, shift, scale, zero_point, **limits)

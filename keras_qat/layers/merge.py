@@ -74,9 +74,9 @@ class Arithmetic(Binary):
     def integer(self, *inputs: Centered, output: Grid):
         """Combines as the reference kernel does."""
         (a, grid_a), (b, grid_b) = self.in_order(inputs, self._constant_centered(output.scale))
-        limits = activation_limits(self.activation, *output, self._scheme())
-        scales = grid_a.scale, grid_b.scale
-        return combined_centered(a, b, *scales, *output, *limits, code=self.operator_code)
+        options = {"activation": self.activation, "scheme": self._scheme()}
+        tensors = a, b, grid_a.scale, grid_b.scale, *output
+        return combined_centered(*tensors, code=self.operator_code, **options)
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
@@ -196,7 +196,7 @@ _RULES = {"ADD": add, "SUB": subtract, "MUL": multiply}
 
 
 @compiled
-def combined_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, code):
+def combined_centered(a, b, scale_a, scale_b, scale, zero_point, *, code, activation, scheme):
     """Combines centered integers as the reference ADD, SUB or MUL does.
 
     Args:
@@ -206,13 +206,14 @@ def combined_centered(a, b, scale_a, scale_b, scale, zero_point, low, high, *, c
         scale_b: float32 scalar tensor, scale of the second operand.
         scale: float32 scalar tensor, scale of the output.
         zero_point: int32 scalar tensor, zero point of the output.
-        low: int32 scalar tensor, the smallest output integer.
-        high: int32 scalar tensor, the largest output integer.
         code: `"ADD"`, `"SUB"` or `"MUL"`.
+        activation: Name of the fused activation.
+        scheme: The scheme.
 
     Returns:
         float32 whole numbers `q - zero_point`.
     """
     first, second = ops.cast(a, "int32"), ops.cast(b, "int32")
-    q = _RULES[code](first, scale_a, 0, second, scale_b, 0, scale, zero_point, low, high)
+    limits = activation_limits(activation, scale, zero_point, scheme)
+    q = _RULES[code](first, scale_a, 0, second, scale_b, 0, scale, zero_point, *limits)
     return ops.cast(q - zero_point, "float32")

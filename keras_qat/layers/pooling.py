@@ -225,13 +225,13 @@ def window_counts(sizes: Sequence[np.ndarray]) -> np.ndarray:
     return counts.astype("int32")[None, ..., None]
 
 
-@compiled
 def _average_centered(means, counts, zero_point):
     # The mean times the count is the sum again: the sum is exact, the quotient off by half an ulp.
     sums = ops.cast(ops.round(means * ops.cast(counts, "float32")), "int32")
     return average_centered(sums, counts, zero_point)
 
 
+@compiled
 def average_centered(sums, counts, zero_point):
     """Divides sums of centered integers by their counts, as AVERAGE_POOL_2D does.
 

@@ -46,15 +46,11 @@ class Averaging(QuantizedLayer):
     def integer(self, *inputs: Centered, output: Grid):
         """Sums in int32, then scales as the reference MEAN does."""
         ((values, grid),), scheme = inputs, self._scheme()
-        return _mean_centered(
-            values,
-            grid.scale,
-            *output,
-            axes=self.reduced_axes(),
-            low=scheme.activation_low,
-            high=scheme.activation_high,
-            keepdims=self.keepdims,
-        )
+        axes = self.reduced_axes()
+        count = math.prod(values.shape[axis] for axis in axes)
+        total = ops.sum(ops.cast(values, "int32"), axis=axes, keepdims=self.keepdims)
+        limits = {"low": scheme.activation_low, "high": scheme.activation_high}
+        return _mean_centered(total, grid.scale, *output, count=count, **limits)
 
     def lower(self, builder, *inputs):
         """Adds one MEAN."""
@@ -225,8 +221,6 @@ def add_reduction(builder, code: str, x, axes: Sequence[int], keepdims: bool):
 
 
 @compiled
-def _mean_centered(x, scale_in, scale_out, zero_point, *, axes, low, high, keepdims):
-    count = math.prod(x.shape[axis] for axis in axes)
-    total = ops.sum(ops.cast(x, "int32"), axis=axes, keepdims=keepdims)
+def _mean_centered(total, scale_in, scale_out, zero_point, *, count, low, high):
     q = mean(total, count, scale_in, 0, scale_out, zero_point, low, high)
     return ops.cast(q - zero_point, "float32")

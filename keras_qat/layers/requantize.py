@@ -6,10 +6,13 @@ from keras import ops
 
 from keras_qat.arithmetic.requantize import requantize, requantize_float64
 from keras_qat.backend import compiled
+from keras_qat.layers.fused import activation_limits
 
 
 @compiled
-def requantize_centered(accumulators, bias, multiplier, shift, zero_point, low, high):
+def requantize_centered(
+    accumulators, bias, multiplier, shift, scale, zero_point, *, activation, scheme
+):
     """Adds the bias and requantizes by the double rounding of most kernels.
 
     Args:
@@ -17,21 +20,22 @@ def requantize_centered(accumulators, bias, multiplier, shift, zero_point, low, 
         bias: int32, one for each channel.
         multiplier: int32 fixed-point multiplier, one for each channel.
         shift: int32, its exponent.
+        scale: float32 scalar, scale of the output.
         zero_point: int32 scalar, zero point of the output.
-        low: int32 scalar, smallest output.
-        high: int32 scalar, largest output.
+        activation: Name of the fused activation.
+        scheme: The scheme.
 
     Returns:
         float32 whole numbers `q - zero_point`.
     """
-    total = accumulators + bias
-    q = requantize(total, multiplier, shift, zero_point, low, high)
+    limits = activation_limits(activation, scale, zero_point, scheme)
+    q = requantize(accumulators + bias, multiplier, shift, zero_point, *limits)
     return ops.cast(q - zero_point, "float32")
 
 
 @compiled
 def requantize_dense(
-    accumulators, bias, input_scale, weight_scale, output_scale, zero_point, low, high
+    accumulators, bias, input_scale, weight_scale, scale, zero_point, *, activation, scheme
 ):
     """Adds the bias and requantizes in double precision, as FULLY_CONNECTED does.
 
@@ -40,14 +44,15 @@ def requantize_dense(
         bias: int32, one for each channel.
         input_scale: float32 scalar.
         weight_scale: float32, one for each channel.
-        output_scale: float32 scalar.
+        scale: float32 scalar, scale of the output.
         zero_point: int32 scalar, zero point of the output.
-        low: int32 scalar, smallest output.
-        high: int32 scalar, largest output.
+        activation: Name of the fused activation.
+        scheme: The scheme.
 
     Returns:
         float32 whole numbers `q - zero_point`.
     """
-    total = accumulators + bias
-    q = requantize_float64(total, input_scale, weight_scale, output_scale, zero_point, low, high)
+    limits = activation_limits(activation, scale, zero_point, scheme)
+    scales = input_scale, weight_scale, scale
+    q = requantize_float64(accumulators + bias, *scales, zero_point, *limits)
     return ops.cast(q - zero_point, "float32")

@@ -15,7 +15,6 @@ from keras_qat.arithmetic.resize import (
     interpolate,
     interpolate_in_float,
 )
-from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.base import Centered, MovesValues, QuantizedLayer
@@ -208,7 +207,6 @@ def _interpolated(x, taps: Sequence[Taps]):
     return x
 
 
-@compiled
 def _interpolate_centered(x, zero_point, *taps, in_float):
     rule = interpolate_in_float if in_float else interpolate
     q = rule(ops.cast(x, "int32") + zero_point, *taps)

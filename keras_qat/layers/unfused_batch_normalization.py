@@ -14,7 +14,7 @@ from keras_qat.graph import Node, layer_of, maybe
 from keras_qat.layers.activation_names import FUSED, function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.drop_in import activation_behind, activation_config, cannot_take_up
-from keras_qat.layers.fused import activation_limits, fused_code
+from keras_qat.layers.fused import fused_code
 from keras_qat.layers.merge import combined_centered
 from keras_qat.layers.registry import register
 from keras_qat.layers.stored import centered_constant, stored
@@ -110,14 +110,14 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         ((values, grid),) = inputs
         between = self._product_grid()
         factor, offset = self._constants(output.scale)
-        limits = activation_limits("linear", *between, self._scheme())
+        options = {"code": "MUL", "activation": "linear", "scheme": self._scheme()}
         factors = self._spread(values, factor.values)
         scales = grid.scale, factor.grid.scale
-        product = combined_centered(values, factors, *scales, *between, *limits, code="MUL")
-        limits = activation_limits(function_name(self.activation), *output, self._scheme())
+        product = combined_centered(values, factors, *scales, *between, **options)
+        options |= {"code": "ADD", "activation": function_name(self.activation)}
         offsets = self._spread(values, offset.values)
         scales = between.scale, offset.grid.scale
-        return combined_centered(product, offsets, *scales, *output, *limits, code="ADD")
+        return combined_centered(product, offsets, *scales, *output, **options)
 
     def lower(self, builder, *inputs):
         """Adds a MUL and an ADD."""

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import float64, maximum
+from keras_qat.backend import compiled, float64, maximum
 from keras_qat.graph import Node
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.base import Centered, QuantizedLayer
 from keras_qat.layers.block import Block, with_trainable
 from keras_qat.layers.drop_in import activation_config, assign_copy, quiet_config
-from keras_qat.layers.fused import activation_limits, fused_code
+from keras_qat.layers.fused import fused_code
 from keras_qat.layers.input_affine import InputAffine
 from keras_qat.layers.integer_weights import (
     BiasPressure,
@@ -98,10 +98,9 @@ class WeightedLayer(QuantizedLayer, Block):
         ((values, grid),) = inputs
         weights = self.integer_weights(grid.scale, output.scale)
         accumulators = self.accumulate(values, weights.kernel)
-        limits = activation_limits(function_name(self.activation), *output, self._scheme())
-        return self.requantize(accumulators, weights, grid.scale, output, limits)
+        return self.requantize(accumulators, weights, grid.scale, output)
 
-    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid, limits):
+    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid):
         """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
 
         Args:
@@ -109,14 +108,14 @@ class WeightedLayer(QuantizedLayer, Block):
             weights: The layer's integers.
             input_scale: float32 scalar tensor.
             output: The grid of the output.
-            limits: Smallest and largest output integer, int32 scalar tensors.
 
         Returns:
             float32 whole numbers `q - zero_point`.
         """
         del input_scale
         scaling = weights.bias, weights.multiplier, weights.shift
-        return requantize_centered(accumulators, *scaling, output.zero_point, *limits)
+        limits = {"activation": function_name(self.activation), "scheme": self._scheme()}
+        return requantize_centered(accumulators, *scaling, *output, **limits)
 
     def integer_weights(self, input_scale, output_scale) -> IntegerWeights:
         """Computes the integer kernel, bias and multipliers from the current variables.
@@ -158,9 +157,9 @@ class WeightedLayer(QuantizedLayer, Block):
 
     def folded_weights(self) -> FoldedWeights:
         """Returns the weights that are deployed, in float."""
-        scale = ops.reshape(self._channel_scale(), channel_shape(self.kernel, self.channel_axes))
-        kernel = self._input_kernel() * scale
-        return FoldedWeights(kernel, *self._bias_terms(), self.channel_axes)
+        factor, kernel = self._channel_scale(), self._input_kernel()
+        scaled = kernel * ops.reshape(factor, channel_shape(kernel, self.channel_axes))
+        return FoldedWeights(scaled, *self._bias_terms(factor), self.channel_axes)
 
     @property
     def adds_bias(self) -> bool:
@@ -243,14 +242,10 @@ class WeightedLayer(QuantizedLayer, Block):
         norm = self.batch_normalization
         if norm is None:
             return ops.ones((self._channels(),), "float32")
-        # In doubles: float32 roots and quotients of GPUs are wrong in their last bits.
-        with float64():
-            variance = ops.cast(norm.moving_variance, "float64") + norm.epsilon
-            deviation = maximum(ops.sqrt(variance), 1e-12)
-            gamma = ops.cast(norm.gamma, "float64") if norm.scale else 1.0
-            return ops.cast(gamma / deviation, "float32")
+        gamma = [ops.stop_gradient(norm.gamma)] if norm.scale else []
+        return _normalizing_factor(norm.moving_variance, *gamma, epsilon=norm.epsilon)
 
-    def _bias_terms(self):
+    def _bias_terms(self, factor):
         """The folded bias as two terms: their sum in float would depend on the compiler."""
         zeros = ops.zeros((self._channels(),), "float32")
         bias = self.bias if self.use_bias else zeros
@@ -260,7 +255,7 @@ class WeightedLayer(QuantizedLayer, Block):
         if norm is None:
             return ops.convert_to_tensor(bias), zeros
         beta = norm.beta if norm.center else zeros
-        return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * self._channel_scale()
+        return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * factor
 
     def _input_kernel(self):
         """The kernel to apply to the input as it is."""
@@ -276,6 +271,16 @@ class WeightedLayer(QuantizedLayer, Block):
 
     def _channels(self) -> int:
         return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
+
+
+@compiled
+def _normalizing_factor(variance, *gamma, epsilon: float):
+    """Returns what a folded batch normalization multiplies each channel with."""
+    # In doubles: float32 roots and quotients of GPUs are wrong in their last bits.
+    with float64():
+        deviation = maximum(ops.sqrt(ops.cast(variance, "float64") + epsilon), 1e-12)
+        numerator = ops.cast(gamma[0], "float64") if gamma else 1.0
+        return ops.cast(numerator / deviation, "float32")
 
 
 def copy_variables(source, target) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import compiled
 from keras_qat.quantizers.observers import RangeObserver, ValueRange
 from keras_qat.quantizers.weights import reciprocal
 from keras_qat.scheme import Scheme
@@ -80,16 +82,37 @@ class RangeParameters:
 
     def grid(self) -> Grid:
         """Computes the scale and the zero point from the ranges as they are now."""
-        low = high = ops.convert_to_tensor(np.float32(0.0))
-        for observer in self.observers:
-            low = ops.minimum(low, observer.minimum)
-            high = ops.maximum(high, observer.maximum)
-        steps = self.scheme.activation_high - self.scheme.activation_low
-        # Compilers turn a division by a constant into this product, so write the product.
-        scale = (high - low) * np.float32(1.0 / steps)
-        scale = ops.where(scale < np.float32(1e-30), np.float32(1.0), scale)
-        scale = ops.maximum(scale, np.float32(self.least_scale))
-        if self.adjust is not None:
-            scale = self.adjust(self, scale)
-        below_zero = ops.cast(ops.round(low * reciprocal(scale)), "int32")
-        return Grid(scale, self.scheme.activation_low - below_zero)
+        lows = [observer.minimum for observer in self.observers]
+        highs = [observer.maximum for observer in self.observers]
+        low, high = self.scheme.activation_low, self.scheme.activation_high
+        options = {"steps": high - low, "least_scale": self.least_scale, "lowest": low}
+        grid = _union_grid(*lows, *highs, **options)
+        if self.adjust is None:
+            return grid
+        scale = self.adjust(self, grid.scale)
+        return Grid(scale, _zero_point(scale, *lows, lowest=low))
+
+
+@compiled
+def _union_grid(*ends, steps: int, least_scale: float, lowest: int) -> Grid:
+    """Returns the grid of the union of some ranges: all minima, then all maxima."""
+    count = len(ends) // 2
+    # Compilers turn a division by a constant into this product, so write the product.
+    scale = (_largest(ends[count:]) - _smallest(ends[:count])) * np.float32(1.0 / steps)
+    scale = ops.where(scale < np.float32(1e-30), np.float32(1.0), scale)
+    scale = ops.maximum(scale, np.float32(least_scale))
+    return Grid(scale, _zero_point(scale, *ends[:count], lowest=lowest))
+
+
+@compiled
+def _zero_point(scale, *minima, lowest: int):
+    """Returns the integer that stands for 0.0 if the range starts at the smallest minimum."""
+    return lowest - ops.cast(ops.round(_smallest(minima) * reciprocal(scale)), "int32")
+
+
+def _smallest(values: Sequence[Any]) -> Any:
+    return functools.reduce(ops.minimum, values, ops.convert_to_tensor(np.float32(0.0)))
+
+
+def _largest(values: Sequence[Any]) -> Any:
+    return functools.reduce(ops.maximum, values, ops.convert_to_tensor(np.float32(0.0)))

@@ -1,5 +1,7 @@
 """The same bits from every compiler, with scales as arguments and as constants."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -54,8 +56,11 @@ def layer_normalized(q, input_scale, output_scale):
 
 
 def logarithms(q, input_scale, output_scale):
-    tables = log_softmax.log_softmax_tables(input_scale, output_scale, rule=CLASSES)
-    return log_softmax.log_softmax(q, *tables, 127, rule=CLASSES, low=-128, high=127)
+    exponentials, steps, logs = log_softmax.log_softmax_tables(
+        input_scale, output_scale, rule=CLASSES
+    )
+    options = {"rule": CLASSES, "low": -128, "high": 127}
+    return log_softmax.log_softmax(q, exponentials, steps, logs, 127, **options)
 
 
 FUNCTIONS = {
@@ -129,11 +134,20 @@ def bits(result):
     return [np.asarray(part).tolist() for part in parts]
 
 
+@contextlib.contextmanager
+def without_functions():
+    """Makes rules run operation by operation, or as part of the program around them."""
+    token = backend._IN_RULE.set(True)
+    try:
+        yield
+    finally:
+        backend._IN_RULE.reset(token)
+
+
 @pytest.fixture(scope="module")
 def eager():
     """Each case with every operation run on its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "_xla_works", lambda: False)
+    with without_functions():
         return {name: bits(function(*arrays)) for name, (function, *arrays) in EVERY.items()}
 
 
@@ -144,34 +158,34 @@ def test_scale_ratio_is_that_of_doubles(eager):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_compiled_function_gives_the_eager_bits(name, eager):
+@pytest.mark.parametrize("fused_size", [1, 2**31], ids=["fused", "plain"])
+def test_compiled_function_gives_the_eager_bits(name, fused_size, eager, monkeypatch):
+    monkeypatch.setattr(backend, "FUSED_SIZE", fused_size)
     function, *arrays = EVERY[name]
-    assert bits(function(*arrays)) == eager[name]
+    assert bits(backend.compiled(function)(*arrays)) == eager[name]
 
 
 @here
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("nested", [True, False])
-def test_whole_program_gives_the_eager_bits(compiler, name, nested, eager, monkeypatch):
+def test_whole_program_gives_the_eager_bits(compiler, name, nested, eager):
     function, *arrays = EVERY[name]
-    if not nested:
-        monkeypatch.setattr(backend, "_xla_works", lambda: False)
-    assert bits(compiler(function, *arrays)) == eager[name]
+    with contextlib.nullcontext() if nested else without_functions():
+        assert bits(compiler(function, *arrays)) == eager[name]
 
 
 @here
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("nested", [True, False])
-def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager, monkeypatch):
+def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager):
     function, *arrays = EVERY[name]
-    if not nested:
-        monkeypatch.setattr(backend, "_xla_works", lambda: False)
     large = max(range(len(arrays)), key=lambda i: np.size(arrays[i]))
 
     def frozen(x):
         return function(*arrays[:large], x, *arrays[large + 1 :])
 
-    assert bits(compiler(frozen, arrays[large])) == eager[name]
+    with contextlib.nullcontext() if nested else without_functions():
+        assert bits(compiler(frozen, arrays[large])) == eager[name]
 
 
 @pytest.mark.parametrize("name", list(CASES)[2:])
