@@ -90,7 +90,7 @@ def test_a_default_range_is_that_of_the_lacking_tensors_alone(tmp_path):
             assert details["quantization"] == theirs[name][1]["quantization"]
     report = keras_qat.verify(model, path, data, verbose=0)
     assert report.exact
-    values, details = tensors["head_softmax"]
+    values, details = tensors["head"]
     scale, zero_point = details["quantization"]
     expected = (values.astype("float32") - zero_point) * np.float32(scale)
     np.testing.assert_array_equal(model.predict(data, verbose=0), expected)

@@ -77,10 +77,10 @@ def test_tensors_and_operators_have_the_layers_names(tmp_path):
     subgraph = table(exported(quantized_network(), tmp_path)).subgraphs[0]
     names = [tensor.name.decode() for tensor in subgraph.tensors]
     results = [names[operator.outputs[0]] for operator in subgraph.operators]
-    assert results == ["conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
+    assert results == ["conv", "depthwise", "add", "pool", "mean", "head_int8", "head"]
     assert {"image", "conv/kernel", "conv/bias", "depthwise/kernel", "head/bias"} <= set(names)
     assert [names[i] for i in subgraph.inputs] == ["image"]
-    assert [names[i] for i in subgraph.outputs] == ["head_softmax"]
+    assert [names[i] for i in subgraph.outputs] == ["head"]
 
 
 @pytest.mark.parametrize("types", list(itertools.product(TYPES, TYPES)), ids="-".join)

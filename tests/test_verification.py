@@ -26,7 +26,7 @@ from tests.models import (
     small_network,
 )
 
-LAYERS = ["image", "conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
+LAYERS = ["image", "conv", "depthwise", "add", "pool", "mean", "head_int8", "head"]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def changed(content, name, position=0):
 
 @pytest.mark.parametrize(
     ("constant", "layer"),
-    [(b"conv/kernel", "conv"), (b"conv/bias", "conv"), (b"head/bias", "head")],
+    [(b"conv/kernel", "conv"), (b"conv/bias", "conv"), (b"head/bias", "head_int8")],
 )
 def test_one_changed_byte_is_found_where_it_is(constant, layer, small_path, tmp_path):
     other = tmp_path / "changed.tflite"
@@ -238,4 +238,5 @@ def test_files_with_other_types_are_compared_too(kinds, tmp_path):
     )
     report = reference(model, path, small_images())
     assert report.exact
-    assert f"head_softmax_{kinds[1]}" in report.layers["reference"]
+    assert report.outputs == ("head",)
+    assert {"head_int8", "head_softmax", "head"} <= report.layers["reference"].keys()

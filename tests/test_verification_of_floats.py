@@ -100,8 +100,9 @@ def test_a_float_output_of_any_type(tmp_path, dtype):
     keras_qat.export_litert(model, path, **ends)
     report = keras_qat.verify(model, path, images(), verbose=0)
     assert report.exact
-    assert report.outputs == ("head" if dtype == "float32" else f"head_{dtype}",)
-    assert kinds(report)["head"] == "float"
+    assert report.outputs == ("head",)
+    assert kinds(report)["head"] == ("float" if dtype == "float32" else "after float")
+    assert kinds(report)["head" if dtype == "float32" else "head_float32"] == "float"
 
 
 def test_a_model_without_float_layers_is_fully_integer(tmp_path):

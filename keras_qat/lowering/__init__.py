@@ -1,7 +1,6 @@
 """From a quantized model to a LiteRT model."""
 
 from keras_qat.lowering.builder import Builder
-from keras_qat.lowering.end_types import INFERENCE_TYPES
 from keras_qat.lowering.exporting import (
     check_float_layers,
     check_kernel_limits,
@@ -9,13 +8,15 @@ from keras_qat.lowering.exporting import (
     lower_graph,
     lower_model,
 )
+from keras_qat.lowering.file_tensors import FileTensors, file_tensors
 
 __all__ = [
-    "INFERENCE_TYPES",
     "Builder",
+    "FileTensors",
     "check_float_layers",
     "check_kernel_limits",
     "export_litert",
+    "file_tensors",
     "lower_graph",
     "lower_model",
 ]

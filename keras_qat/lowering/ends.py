@@ -11,6 +11,7 @@ from keras_qat.layers import ObserveRange
 from keras_qat.layers.input import RangeHolder
 from keras_qat.litert import Tensor
 from keras_qat.lowering.builder import Builder, quantization_of
+from keras_qat.lowering.end_types import EndTypes, end_types
 
 # Parameters of one type are those of another with the zero point as far from the lowest integer.
 _LOWEST = {"int8": -128, "uint8": 0}
@@ -32,26 +33,44 @@ def lower_inputs(
     consumers = graph.consumers()
     for name, dtype in types.items():
         edge = Edge(name)
-        holder, shape = _holder(consumers, edge), graph.shape(edge)
+        holder, shape = range_holder(consumers, edge), graph.shape(edge)
         parameters = None if holder is None else holder.head.links.output
         tensors[edge] = _boundary_tensor(name, shape, dtype, parameters)
     return {name: tensors[Edge(name)] for name in types}
 
 
-def own_type(graph: Graph) -> str:
-    """Returns the type of the model's scheme."""
+def types_of_ends(
+    graph: Graph, inputs: EndTypes | None = None, outputs: EndTypes | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the type of each input and of each output, by name.
+
+    Args:
+        graph: A graph of linked layers.
+        inputs: `inference_input_type` of `export_litert`.
+        outputs: `inference_output_type` of `export_litert`.
+
+    Returns:
+        The types of the inputs and those of the outputs.
+
+    Raises:
+        ExportError: If a name or a type is unknown, or there are too few or too many.
+    """
+    consumers, own = graph.consumers(), _own_type(graph)
+    ids = frozenset(name for name in graph.inputs if range_holder(consumers, Edge(name)) is None)
+    return (
+        end_types(inputs, list(graph.inputs), "inference_input_type", ids, default=own),
+        end_types(outputs, list(named_outputs(graph)), "inference_output_type", default=own),
+    )
+
+
+def _own_type(graph: Graph) -> str:
+    """The type of the model's scheme."""
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     return next((scheme.dtype for scheme in schemes if scheme is not None), "int8")
 
 
-def id_inputs(graph: Graph) -> frozenset[str]:
-    """Returns the names of the inputs that no layer quantizes."""
-    consumers = graph.consumers()
-    return frozenset(name for name in graph.inputs if _holder(consumers, Edge(name)) is None)
-
-
-def _holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
-    """The node that knows the range of a tensor of real values."""
+def range_holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
+    """Returns the node that holds the range of a tensor of real values; None if there is none."""
     takers = consumers.get(edge, ())
     return next((node for node in takers if isinstance(node.head, RangeHolder)), None)
 
@@ -80,20 +99,37 @@ def lower_outputs(
     """
     outputs: dict[str, Tensor] = {}
     converted: dict[tuple[Tensor, str], Tensor] = {}  # two outputs may be one tensor
-    consumers = graph.consumers()
-    for name, edge in named_outputs(graph).items():
-        dtype = types[name]
-        node = graph.nodes[edge.node]
-        is_observed = isinstance(node.head, ObserveRange)
-        if tensors[edge].dtype == "float32" != dtype and not is_observed:
-            # Quantized layers take it too.
-            node = _holder(consumers, edge) or node
-        inner = tensors[Edge(node.name)]
+    for name, node in output_nodes(graph, tensors, types).items():
+        dtype, inner = types[name], tensors[Edge(node.name)]
         if (inner, dtype) not in converted:
             parameters = node.head.links.output
             converted[inner, dtype] = _converted(builder, inner, dtype, parameters)
         outputs[name] = converted[inner, dtype]
     return outputs
+
+
+def output_nodes(
+    graph: Graph, tensors: Mapping[Edge, Tensor], types: Mapping[str, str]
+) -> dict[str, Node]:
+    """Returns the node whose tensor each output of a file is made of.
+
+    Args:
+        graph: A graph of linked layers.
+        tensors: The tensor of each edge.
+        types: The type of each output, by name.
+
+    Returns:
+        The nodes by the names of the outputs.
+    """
+    consumers, nodes = graph.consumers(), {}
+    for name, edge in named_outputs(graph).items():
+        node = graph.nodes[edge.node]
+        is_observed = isinstance(node.head, ObserveRange)
+        if tensors[edge].dtype == "float32" != types[name] and not is_observed:
+            # Quantized layers take it too.
+            node = range_holder(consumers, edge) or node
+        nodes[name] = node
+    return nodes
 
 
 def named_outputs(graph: Graph) -> dict[str, Edge]:

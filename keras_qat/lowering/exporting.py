@@ -26,14 +26,9 @@ from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
 from keras_qat.litert.scheduling import schedule
 from keras_qat.lowering.batch_size import check_batch_size
 from keras_qat.lowering.builder import Builder
-from keras_qat.lowering.end_types import EndTypes, end_types
-from keras_qat.lowering.ends import (
-    id_inputs,
-    lower_inputs,
-    lower_outputs,
-    named_outputs,
-    own_type,
-)
+from keras_qat.lowering.end_names import name_tensors
+from keras_qat.lowering.end_types import EndTypes
+from keras_qat.lowering.ends import lower_inputs, lower_outputs, types_of_ends
 from keras_qat.lowering.tensor_uses import tensor_uses
 from keras_qat.targets import check_runs, get_target
 
@@ -55,9 +50,11 @@ def export_litert(
     Layers that were to stay in float (`overrides` of `quantize_model`) are float32 operators there,
     with a DEQUANTIZE or a QUANTIZE exactly where a tensor passes from the one kind to the other.
 
-    The file has one signature, `serving_default`, tensors named after the Keras layers, a
-    dynamic batch size unless `batch_size` is given, and 16-byte aligned weights. Where the model
-    branches, its operators have the order that needs the least memory for tensors. The same model
+    The file has one signature, `serving_default`, a dynamic batch size unless `batch_size` is
+    given, and 16-byte aligned weights. Each input and output tensor has its name in the signature,
+    whatever its type: that of the `Input`, of the output's layer, or the key of a dict of outputs.
+    Other tensors are named after the Keras layers. Where the model branches, its operators have
+    the order that needs the least memory for tensors. The same model
     gives the same bytes. It is written to a temporary file first, so that a failure leaves nothing
     behind.
 
@@ -118,7 +115,7 @@ def export_litert(
         batch_size,
     )
     fallback = None if profile is None else check_runs(lowered, profile)
-    write(lowered, filepath)
+    write(name_tensors(lowered), filepath)
     if fallback is not None:
         warnings.warn(fallback, TargetFallbackWarning, stacklevel=2)
     if model.default_ranges:
@@ -149,7 +146,8 @@ def lower_model(
         batch_size: The size of every batch; None for that of the model's inputs.
 
     Returns:
-        The `keras_qat.litert.Model`.
+        The `keras_qat.litert.Model`. Its tensors are named after layers; `name_tensors` gives them
+        the names that they have in a file.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
@@ -163,21 +161,14 @@ def lower_model(
     model = quantized_model_in(model, "exported")
     graph = read_model(model)
     check_batch_size(batch_size, graph)
-    output_names = list(named_outputs(graph))
-    own, ids = own_type(graph), id_inputs(graph)
-    input_types = end_types(
-        inference_input_type, list(graph.inputs), "inference_input_type", ids, default=own
-    )
-    output_types = end_types(
-        inference_output_type, output_names, "inference_output_type", default=own
-    )
+    types = types_of_ends(graph, inference_input_type, inference_output_type)
     if default_ranges_stats is not None:
         model.set_default_ranges(default_ranges_stats)
     if quantized_input_stats is not None:
         set_input_stats(model, quantized_input_stats)
     check_finite(model)
     check_input_stats(model)
-    lowered, tensors = _lower(graph, input_types, output_types)
+    lowered, tensors = lower_edges(graph, *types)
     lacking = model.lacking_ranges
     if lacking:  # only now are the operators known that the error names
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
@@ -217,16 +208,22 @@ def lower_graph(graph: Graph) -> Model:
     Returns:
         The `keras_qat.litert.Model`.
     """
-    own, ids = own_type(graph), id_inputs(graph)
-    input_types = end_types(None, list(graph.inputs), "inputs", ids, default=own)
-    output_types = end_types(None, list(named_outputs(graph)), "outputs", default=own)
-    return _lower(graph, input_types, output_types)[0]
+    return lower_edges(graph, *types_of_ends(graph))[0]
 
 
-def _lower(
+def lower_edges(
     graph: Graph, input_types: Mapping[str, str], output_types: Mapping[str, str]
 ) -> tuple[Model, dict[Edge, Tensor]]:
-    """Asks each layer for its operators; also returns the tensor of each edge."""
+    """Asks each layer for its operators.
+
+    Args:
+        graph: A graph of linked layers.
+        input_types: The type of each input, by name.
+        output_types: The type of each output, by name.
+
+    Returns:
+        The model, whose tensors have the names of layers, and the tensor of each edge.
+    """
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
     inputs = lower_inputs(graph, tensors, input_types)

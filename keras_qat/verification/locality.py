@@ -6,7 +6,7 @@ rounded to another integer further on. Given the same inputs, the layers behind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -38,7 +38,8 @@ def behind_float(graph: Graph) -> dict[str, str]:
 
 def local_values(
     graph: Graph,
-    names: Mapping[str, str],
+    names: Iterable[str],
+    places: Mapping[str, str],
     tensors: Mapping[str, np.ndarray],
     details: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
@@ -47,6 +48,7 @@ def local_values(
     Args:
         graph: The graph of a quantized model.
         names: Names of the nodes to compute.
+        places: Name of the file's tensor for each node, by the node's name.
         tensors: Value of each tensor of the file, by name.
         details: `TensorDetails` of each tensor, by name.
 
@@ -55,7 +57,7 @@ def local_values(
     """
 
     def read(edge: Edge) -> np.ndarray:
-        name = _tensor_of(graph, edge, tensors)
+        name = places[edge.node]
         return real_values(tensors[name], details[name])
 
     return {name: _called(graph.nodes[name], read) for name in names}
@@ -76,11 +78,3 @@ def _called(node: Node, read: Any) -> np.ndarray:
     )
     layer: keras.layers.Layer = node.head
     return ops.convert_to_numpy(layer(*args, **kwargs, training=False))
-
-
-def _tensor_of(graph: Graph, edge: Edge, tensors: Mapping[str, Any]) -> str:
-    """The name of a tensor in the file: of what makes it, if not all layers add an operator."""
-    node = graph.nodes[edge.node]
-    while node.name not in tensors and node.inputs:
-        node = graph.nodes[node.inputs[0].node]
-    return node.name

@@ -21,7 +21,7 @@ class LayerComparison:
     """How one tensor of the model compares.
 
     Attributes:
-        name: Name of the tensor, that of the Keras layer.
+        name: Name of the tensor in the file: that of the output, the input, or the Keras layer.
         kind: `"integer"`; `"float"` for what a layer that stays in float computes; `"after float"`
             for integers behind such a layer. Of the last two what is compared is how Keras and
             LiteRT go on from LiteRT's own tensors.

@@ -10,20 +10,14 @@ import keras
 import numpy as np
 
 from keras_qat.data import Batch, counted_batches
-from keras_qat.errors import InvalidDataError, KernelLimitError
+from keras_qat.errors import ExportError, InvalidDataError, KernelLimitError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
-from keras_qat.layers import (
-    ObserveRange,
-    QSoftmax,
-    QuantizedModel,
-    QuantizeInput,
-    float_mode,
-)
+from keras_qat.layers import QSoftmax, QuantizedModel, float_mode
 from keras_qat.layers.finiteness import check_finite
 from keras_qat.layers.wrapped import quantized_model_in
 from keras_qat.litert import Runner
-from keras_qat.lowering import INFERENCE_TYPES
+from keras_qat.lowering import FileTensors, file_tensors
 from keras_qat.verification.conversion import to_file_input
 from keras_qat.verification.inner import InnerTensors
 from keras_qat.verification.locality import behind_float, local_values, real_values
@@ -87,14 +81,13 @@ def verify(
     model.check_ranges()
     kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
     runners = {name: Runner(filepath, kernels=name, expose_all=True) for name in kernels}
-    names = ()
-    for runner in runners.values():
-        names = _output_names(model, runner)
-    report = VerificationReport({name: {} for name in runners}, names)
+    graph = read_model(model)
+    places = {name: _file_tensors(graph, runner) for name, runner in runners.items()}
+    outputs = next((tuple(each.outputs) for each in places.values()), ())
+    report = VerificationReport({name: {} for name in runners}, outputs)
     report.default_ranges = model.default_ranges
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
-    graph = read_model(model)
     inner = InnerTensors(model, filepath)
     for batch, ours, exact in _keras_values(model, counted_batches(data, model)):
         report.samples += len(batch[0])
@@ -102,65 +95,49 @@ def verify(
             check_kernel_limits(model, ours)
         for name, runner in runners.items():
             runner.run([to_file_input(x, t) for x, t in zip(batch, runner.inputs, strict=True)])
-            _compare(report, name, runner, graph, ours, exact)
+            _compare(report, name, runner, places[name], graph, ours, exact)
             inner.compare(report, name, runner)
     if verbose:
         print(report)
     return report
 
 
-def _sources(graph: Graph) -> dict[str, str]:
-    """Names the layer that computes each tensor that a file of the model may have."""
-    layers = [node for node in graph.nodes.values() if not node.is_input]
-    # Ids have no such layer: nothing happens to them.
-    kinds = QuantizeInput, ObserveRange
-    quantizers = [
-        node
-        for node in layers
-        if isinstance(node.head, kinds) and graph.nodes[node.inputs[0].node].is_input
-    ]
-    sources = {node.inputs[0].node: node.name for node in quantizers}
-    sources |= {node.name: node.name for node in layers}
-    for name, source in list(sources.items()):
-        for dtype in INFERENCE_TYPES:  # an output that was converted
-            sources.setdefault(f"{name}_{dtype}", source)
-    return sources
+def _file_tensors(graph: Graph, runner: Runner) -> FileTensors:
+    """Finds the tensors of a file. Raises if the file is not one of the model."""
+    inputs, outputs = ({t.name: t.shape for t in ends} for ends in (runner.inputs, runner.outputs))
+    types = ([t.dtype.name for t in ends] for ends in (runner.inputs, runner.outputs))
+    received = f"a file with inputs {inputs} and outputs {outputs}"
+    try:
+        places = file_tensors(graph, *types)
+    except ExportError as error:
+        names = f"inputs {list(graph.inputs)} and outputs {list(map(str, graph.output_edges))}"
+        raise _not_of_model(received, names) from error
+    missing = [name for name in places.sources if name not in runner.details]
+    if missing or not (_fit(inputs, places.inputs) and _fit(outputs, places.outputs)):
+        received += f", without {missing}" if missing else ""
+        raise _not_of_model(received, f"inputs {places.inputs} and outputs {places.outputs}")
+    return places
 
 
-def _output_names(model: QuantizedModel, runner: Runner) -> tuple[str, ...]:
-    """Returns the names of a file's outputs; raises if the file is not one of the model."""
-    graph = read_model(model)
-    shapes = {name: graph.nodes[source].shapes[0] for name, source in _sources(graph).items()}
-    inputs, outputs = (
-        {details.name: details.shape for details in tensors}
-        for tensors in (runner.inputs, runner.outputs)
+def _not_of_model(received: str, expected: str) -> InvalidDataError:
+    return InvalidDataError(
+        "The file is not one of this model.",
+        received=received,
+        expected=expected,
+        fix="Export the model again with `keras_qat.export_litert`.",
     )
-    wanted = {name: graph.nodes[name].shapes[0] for name in graph.inputs}
-    missing = [
-        node.name
-        for node in graph.nodes.values()
-        if not node.is_input and node.head.makes_operator and node.name not in runner.details
-    ]
-    fits = inputs.keys() == wanted.keys() and all(
-        _fits(shape, kept) for shape, kept in _paired(inputs, wanted) + _paired(outputs, shapes)
+
+
+def _fit(received: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether a file has the inputs, or the outputs, of the model."""
+    return received.keys() == expected.keys() and all(
+        _fits(shape, expected[name]) for name, shape in received.items()
     )
-    if missing or not fits:
-        raise InvalidDataError(
-            "The file is not one of this model.",
-            received=f"a file with inputs {inputs} and outputs {outputs}, without {missing}",
-            expected=f"inputs {wanted} and the outputs of {list(map(str, graph.output_edges))}",
-            fix="Export the model again with `keras_qat.export_litert`.",
-        )
-    return tuple(outputs)
 
 
-def _paired(those: dict[str, Any], known: dict[str, Any]) -> list[tuple[Any, Any]]:
-    return [(shape, known.get(name)) for name, shape in those.items()]
-
-
-def _fits(shape: tuple[int | None, ...], of_model: tuple[int | None, ...] | None) -> bool:
+def _fits(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> bool:
     """Whether a file's tensor has the shape of the model's, in which the batch may be unknown."""
-    if of_model is None or len(shape) != len(of_model):
+    if len(shape) != len(of_model):
         return False
     return all(want in (None, have) for have, want in zip(shape, of_model, strict=True))
 
@@ -197,18 +174,16 @@ def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) ->
 def _keras_values(
     model: QuantizedModel, data: Iterator[tuple[Batch, int]]
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Yields each batch with every tensor's values, quantized and in float, by name."""
+    """Yields each batch with the values of every node, quantized and in float, by its name."""
     graph, tensors = read_model(model), tensors_by_edge(model)
     names = [node.name for node in graph.nodes.values() if not node.is_input]
     outputs = [tensors[Edge(name)] for name in names]
-    sources = _sources(graph)
     quantized, exact = (keras.Model(model.inputs, outputs) for _ in range(2))
 
     def values(taps, batch, count):
         arrays = keras.tree.flatten(taps.predict_on_batch(list(batch)))
         arrays = [_first(array, count, len(batch[0])) for array in arrays]
-        by_name = dict(zip(names, arrays, strict=True))
-        return {name: by_name[source] for name, source in sources.items()}
+        return dict(zip(names, arrays, strict=True))
 
     for batch, count in data:
         ours = values(quantized, batch, count)
@@ -226,39 +201,35 @@ def _compare(
     report: VerificationReport,
     kernels: str,
     runner: Runner,
+    places: FileTensors,
     graph: Graph,
     ours: dict[str, np.ndarray],
     exact: dict[str, np.ndarray],
 ) -> None:
     rows, theirs = report.layers[kernels], runner.tensors()
-    kinds, sources = behind_float(graph), _sources(graph)
-    local = local_values(graph, kinds, theirs, runner.details)
+    kinds = behind_float(graph)
+    local = local_values(graph, kinds, places.of_nodes, theirs, runner.details)
     # In the model's order; `InnerTensors` compares the parts of layers.
-    for name in (name for name in ours if name in theirs):
-        tensor, source = runner.details[name], sources[name]
+    for name, source in places.sources.items():
+        tensor, own = runner.details[name], places.of_nodes[source]
         kind = kinds.get(source, "integer")
-        if kind == "float" and name != source:
+        if kind == "float" and name != own:
             kind = "after float"  # converted at the file's end
         # A float32 input is what it is.
         if tensor.scale.size or name in report.outputs or kind == "float":
-            values = ours[name]
+            values = ours[source]
             if source in kinds:
-                values = local[name] if name in local else _unconverted(name, theirs, runner)
+                is_own = name == own
+                values = local[source] if is_own else real_values(theirs[own], runner.details[own])
             row = rows.setdefault(name, LayerComparison(name, kind))
-            row.add(values, theirs[name], exact[name], tensor)
+            row.add(values, theirs[name], exact[source], tensor)
     same = {"keras": True, "float": True}
     for name in report.outputs:
-        place = _largest(theirs[name])
-        same["keras"] &= _equal_rows(place, _largest(ours[name]))
-        same["float"] &= _equal_rows(place, _largest(exact[name]))
+        place, source = _largest(theirs[name]), places.sources[name]
+        same["keras"] &= _equal_rows(place, _largest(ours[source]))
+        same["float"] &= _equal_rows(place, _largest(exact[source]))
     report.agreement[kernels] += int(np.sum(same["keras"]))
     report.float_agreement[kernels] += int(np.sum(same["float"]))
-
-
-def _unconverted(name: str, theirs: dict[str, np.ndarray], runner: Runner) -> np.ndarray:
-    """The real values of the file's tensor that a converted output was made of."""
-    inner = name.rpartition("_")[0]
-    return real_values(theirs[inner], runner.details[inner])
 
 
 def _largest(values: np.ndarray) -> np.ndarray:

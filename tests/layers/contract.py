@@ -337,19 +337,28 @@ def computed_tensors(content: bytes) -> list[str]:
     return [graph.tensors[i].name.decode() for op in graph.operators for i in op.outputs]
 
 
-def counterparts_of(content: bytes) -> dict[str, str]:
-    """The layer for each tensor of the file that is computed, or is an input."""
+def counterparts_of(content: bytes, model: Any) -> dict[str, str]:
+    """The layer for each tensor of the file that is computed, or is an input.
+
+    Outputs have the names of the model's outputs. A layer with such a name that makes another
+    tensor has its type appended there.
+    """
     graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
-    computed = computed_tensors(content)
-    inputs = [graph.tensors[i].name.decode() for i in graph.inputs]
-    return {name: name for name in computed} | {name: f"{name}_quantize" for name in inputs}
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    inputs = [names[i] for i in graph.inputs]
+    makers = [tensor._keras_history.operation.name for tensor in model.outputs]
+    outputs = dict(zip((names[i] for i in graph.outputs), makers, strict=True))
+    inner = [name for name in computed_tensors(content) if name not in outputs]
+    stems = {name: name.removesuffix("_int8").removesuffix("_uint8") for name in inner}
+    found = {name: stem if stem in outputs else name for name, stem in stems.items()}
+    return found | {name: f"{name}_quantize" for name in inputs} | outputs
 
 
 def assert_equals_litert(prepared: Prepared) -> int:
     """Compares every tensor, integer by integer, and returns how many integers there were."""
     theirs, _ = run_litert(prepared.content, prepared.arrays)
     compared = 0
-    for name, layer_name in counterparts_of(prepared.content).items():
+    for name, layer_name in counterparts_of(prepared.content, prepared.quantized).items():
         if layer_name not in prepared.tensors:
             continue  # a part of a layer, or a layer that is called more than once
         q, details = theirs[name]

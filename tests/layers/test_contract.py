@@ -281,7 +281,7 @@ def test_training_forward_is_near_the_integers(prepared):
     inferred = layer_outputs(model, prepared.arrays, training=False)
     content, scales = exported(model), {}
     for name, (_, details) in run_litert(content, prepared.arrays)[0].items():
-        scales[counterparts_of(content).get(name)] = details["quantization"][0]
+        scales[counterparts_of(content, model).get(name)] = details["quantization"][0]
     compared = set(scales) & set(trained)
     assert compared
     for name in compared:

@@ -1,0 +1,68 @@
+"""The tensors that a file has for the layers of a quantized model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from keras_qat.graph import Edge, Graph
+from keras_qat.lowering.end_names import tensor_names
+from keras_qat.lowering.end_types import EndTypes
+from keras_qat.lowering.ends import output_nodes, range_holder, types_of_ends
+from keras_qat.lowering.exporting import lower_edges
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTensors:
+    """The tensors of a file, and the nodes of the graph that it was made of.
+
+    Attributes:
+        inputs: Shape of each input, by the tensor's name, in the file's order.
+        outputs: Likewise, of each output.
+        of_nodes: Name of the tensor that has each node's values, by the node's name. Constants
+            are left out.
+        sources: Name of the node whose values each tensor has, by the tensor's name. Tensors
+            inside a layer, and ids that are inputs, are left out.
+    """
+
+    inputs: dict[str, tuple[int | None, ...]]
+    outputs: dict[str, tuple[int | None, ...]]
+    of_nodes: dict[str, str]
+    sources: dict[str, str]
+
+
+def file_tensors(graph: Graph, input_types: EndTypes, output_types: EndTypes) -> FileTensors:
+    """Finds the tensors that an exported file has for the nodes of a graph.
+
+    Args:
+        graph: A graph of linked layers that have their ranges.
+        input_types: Types of the file's inputs.
+        output_types: Types of the file's outputs.
+
+    Returns:
+        The tensors.
+
+    Raises:
+        ExportError: If the model has no such inputs or outputs.
+    """
+    types = types_of_ends(graph, input_types, output_types)
+    lowered, tensors = lower_edges(graph, *types)
+    names = tensor_names(lowered)
+    of_nodes = {
+        edge.node: names[tensor]
+        for edge, tensor in tensors.items()
+        if tensor in names and tensor.data is None
+    }
+    consumers = graph.consumers()
+    holders = {names[x]: range_holder(consumers, Edge(name)) for name, x in lowered.inputs.items()}
+    sources = {name: holder.name for name, holder in holders.items() if holder is not None}
+    for node in graph.nodes.values():
+        if not node.is_input and node.name in of_nodes:
+            sources.setdefault(of_nodes[node.name], node.name)
+    for name, node in output_nodes(graph, tensors, types[1]).items():
+        sources.setdefault(names[lowered.outputs[name]], node.name)
+    return FileTensors(
+        {names[x]: x.shape for x in lowered.inputs.values()},
+        {names[x]: x.shape for x in lowered.outputs.values()},
+        of_nodes,
+        sources,
+    )
