@@ -19,15 +19,18 @@ from docs.generate_supported import summary, table
 from docs.rewrite_examples import EXAMPLES
 from keras_qat.graph import Edge, Graph, Node, Parameter, label_of, read_model
 from keras_qat.passes.make_layers import make_layers
+from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.pipeline import (
     DEFAULT_REWRITES,
     OPTIONAL,
     PIPELINE,
-    run_pipeline,
+    STAGES,
     select_rewrites,
 )
-from keras_qat.passes.quantize_inputs import quantize_inputs
+from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
+from keras_qat.passes.running import run_pipeline
 from keras_qat.passes.separate_ranges import separate_ranges
+from keras_qat.passes.stages import Stage
 from keras_qat.passes.substitute_activations import substitute_activations
 
 PAGE = Path(__file__).parent / "rewrites.md"
@@ -59,9 +62,21 @@ else, and is trained afterwards.
 FOLLOWING = """\
 ## What follows
 
-After the rewrites each node becomes one layer of `keras_qat`. These run always, the last two of
-them for `quantize_model` only.
+After the rewrites each node becomes one layer of `keras_qat`. `make_layers` and `name_outputs` run
+always, the others for `quantize_model` and `check` only.
 """
+
+ORDER = """\
+## The order
+
+`quantize_model`, `clone_model` and `check` run these stages one after the other, and the passes of
+a stage in the order of its list. Each line says why a pass stands where it stands. After each
+stage the graph is checked: a statement that does not hold is an `InvalidGraphError` that names the
+node. A stage of which `rewrites` leaves out a pass is not checked.
+"""
+
+# Passes that are not named by `rewrites`, with sections of their own.
+_FOLLOWING = (make_layers, quantize_inputs, quantize_floats, separate_ranges, name_outputs)
 
 # The arguments by which examples differ.
 _ARGUMENTS = ("activation", "axis", "newshape", "padding", "subscripts", "use_bias")
@@ -74,7 +89,9 @@ def page() -> str:
         for name, rewrite in ((each.__name__, each) for each in PIPELINE)
     ]
     headings = ("rewrite", "what it does", "the example without it")
-    parts = [INTRODUCTION, *table(headings, rows), ""]
+    parts = [INTRODUCTION, *table(headings, rows), "", ORDER]
+    for number, stage in enumerate(STAGES, 1):
+        parts += _order(number, stage)
     for rewrite in PIPELINE:
         parts += _section(rewrite)
     for rewrite in OPTIONAL:
@@ -84,9 +101,23 @@ def page() -> str:
     parts.append('It is no part of the pipeline: `activations="substitute"` puts it behind ')
     parts[-1] += "`recognize_functions`.\n"
     parts.append(FOLLOWING)
-    for rewrite in (make_layers, quantize_inputs, separate_ranges):
+    for rewrite in _FOLLOWING:
         parts += _text(rewrite, "###")
     return "\n".join(parts)
+
+
+def _order(number: int, stage: Stage) -> Iterable[str]:
+    """The lines about a stage: why it stands there, its passes, and what holds after it."""
+    described = {each.__name__ for each in (*PIPELINE, *OPTIONAL, substitute_activations)}
+    described |= {each.__name__ for each in _FOLLOWING}
+    yield f"### {number}. {stage.name}\n"
+    yield f"{stage.reason}\n"
+    for step in stage.steps:
+        name = f"[`{step.name}`](#{step.name})" if step.name in described else f"`{step.name}`"
+        yield f"- {name}: {step.reason}"
+    for invariant in stage.invariants:
+        yield f"- Afterwards: {invariant.text[0].lower()}{invariant.text[1:]}"
+    yield ""
 
 
 def sections(rewrite: Any) -> list[tuple[str, str]]:

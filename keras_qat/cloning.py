@@ -9,10 +9,11 @@ from typing import Any
 import keras
 
 from keras_qat.calibration import calibrate
-from keras_qat.conversion import Conversion, Options
+from keras_qat.conversion import Conversion
 from keras_qat.errors import OwnTrainingWarning
 from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
+from keras_qat.passes.options import Options
 from keras_qat.passes.overrides import Overrides
 from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme, get_scheme

@@ -25,7 +25,7 @@ from keras_qat.checking.targets import slow_findings, target_findings
 from keras_qat.checking.tensors import sums_too_large, weight_findings
 from keras_qat.checking.trial import Exhausted, Trial
 from keras_qat.checking.wide_ranges import wide_activations
-from keras_qat.conversion import Conversion, Options
+from keras_qat.conversion import Conversion
 from keras_qat.data import Batch, batches
 from keras_qat.errors import (
     InvalidDataError,
@@ -41,6 +41,7 @@ from keras_qat.layers.wrapped import find_quantized_model
 from keras_qat.litert import Model
 from keras_qat.lowering import check_kernel_limits, lower_graph
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.options import Options
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
@@ -181,8 +182,7 @@ def _convert(conversion: Conversion, trial: Trial) -> tuple[list[KerasQatError],
     if errors:  # what layers refuse would follow from an error that is known
         return errors, False
     try:
-        conversion.rewrite(trial.run)
-        conversion.make_layers(trial.run)
+        conversion.run_stages(trial.run)
     except Exhausted:
         pass
     except Exception:

@@ -16,13 +16,14 @@ from keras_qat.layers import QuantizedLayer, find_slice
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.open_layers import open_layers
-from keras_qat.passes.pipeline import Pass, run_pass
 from keras_qat.passes.quantize_inputs import quantize_floats
 from keras_qat.passes.rewriting import Replacement, attempt
+from keras_qat.passes.running import Pass, run_pass
 from keras_qat.passes.separate_ranges import separate_ranges
+from keras_qat.passes.stages import check_invariants
 
-# The type and the range of what a stand-in computes are not known.
-_OF_RANGES = (quantize_floats, separate_ranges)
+# The type and the range of what a stand-in computes are not known, nor does it keep to invariants.
+_NOT_OF_STAND_INS = (quantize_floats, separate_ranges, check_invariants)
 # How much longer than the way to the first error the search for more may take.
 _PATIENCE = 2
 # Times relative to that of reading an operation: of tracing a layer, of writing another operation
@@ -93,7 +94,7 @@ class Trial:
             KerasQatError: If an argument is wrong: it is not about a layer.
         """
         function = getattr(rewrite, "func", rewrite)
-        if self.errors and function in _OF_RANGES:
+        if self.errors and function in _NOT_OF_STAND_INS:
             return graph
         if function is make_layers and not self._can_spend(sum(map(_making, _calls(graph)))):
             self._patient(rewrite)(_without_slices(graph))

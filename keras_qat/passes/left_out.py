@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from keras_qat.errors import KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Graph
 from keras_qat.passes.make_layers import make_layers
-from keras_qat.passes.pipeline import PIPELINE, run_pass
 from keras_qat.passes.provenance import rewrites_of
+from keras_qat.passes.running import Pass, name_of, run_pass
 from keras_qat.passes.schemes import annotate_schemes
 
 
-def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
+def check_left_out(graph: Graph, rewrites: Sequence[str], left_out: Sequence[Pass]) -> None:
     """Raises if a layer has no integer form because a rewrite was left out.
 
     Args:
         graph: The graph after some of the rewrites of the pipeline.
         rewrites: Their names.
+        left_out: The other rewrites, in order.
 
     Raises:
         UnsupportedLayerError: Naming the layer, and the rewrite that would take it.
@@ -25,7 +26,7 @@ def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
     try:
         make_layers(annotate_schemes(graph, {}, None))
     except UnsupportedLayerError as error:
-        name = _rewrite_for(error.layer, graph, rewrites)
+        name = _rewrite_for(error.layer, graph, left_out)
         if name is None:
             raise
         raise UnsupportedLayerError(
@@ -36,12 +37,10 @@ def check_left_out(graph: Graph, rewrites: Sequence[str]) -> None:
         ) from error
 
 
-def _rewrite_for(layer: str | None, graph: Graph, rewrites: Sequence[str]) -> str | None:
+def _rewrite_for(layer: str | None, graph: Graph, left_out: Sequence[Pass]) -> str | None:
     """The first rewrite that was left out and takes a layer."""
-    for rewrite in PIPELINE:
-        name = rewrite.__name__
-        if name in rewrites:
-            continue
+    for rewrite in left_out:
+        name = name_of(rewrite)
         try:
             changes = rewrites_of(name, graph, run_pass(rewrite, graph))
         except KerasQatError:

@@ -1,12 +1,12 @@
-"""The order of the passes, and the record of what each one rewrote."""
+"""The order of all stages and passes, from the model as it was read to the layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from keras_qat.errors import InvalidGraphError, InvalidRewriteError, KerasQatError
-from keras_qat.graph import Graph
-from keras_qat.graph.statements import first_line
+from keras_qat.errors import InvalidRewriteError
+from keras_qat.graph.soundness import check_float
+from keras_qat.passes import arguments, invariants
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
@@ -14,20 +14,33 @@ from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
+from keras_qat.passes.left_out import check_left_out
+from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.merge_equal_operations import merge_equal_operations
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.move_reshapes import move_reshapes
+from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.pool_whole_images import pool_whole_images
-from keras_qat.passes.provenance import Rewrite, check_provenance, rewrites_of, untouched
+from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.remove_identities import remove_identities
+from keras_qat.passes.remove_layers import remove_layers
+from keras_qat.passes.running import Pass
+from keras_qat.passes.schemes import (
+    annotate_schemes,
+    settle_followers,
+    settle_without_operator,
+)
+from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_merges import split_merges
 from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
+from keras_qat.passes.stages import Stage, Step, verdict
+from keras_qat.passes.substitute_activations import check_no_lookups, substitute_activations
 from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_attention import write_attention
 from keras_qat.passes.write_compositions import write_compositions
@@ -38,51 +51,266 @@ from keras_qat.passes.write_quotients import write_quotients
 from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
-Pass = Callable[[Graph], Graph]
-
-# The float rewrite: from the user's model to one node for each operator.
-PIPELINE: tuple[Pass, ...] = (
-    inline_models,
-    open_drop_ins,
-    split_separables,
-    split_regularizers,
-    split_activations,
-    open_layers,
-    move_normalized_axes,
-    remove_identities,
-    recognize_functions,
-    merge_equal_operations,
-    decompose_activations,
-    write_compositions,
-    split_outputs,
-    write_normalizations,
-    write_attention,
-    write_quotients,
-    write_softmaxes,
-    write_kernels,
-    write_products,
-    move_reshapes,
-    write_sums_as_means,
-    write_affines,
-    split_merges,
-    pool_whole_images,
-    fold_padding,
-    fold_batch_norms,
-    fold_affines_forward,
-    fuse_activations,
+# The float rewrite: from the user's model to one node for each layer.
+REWRITING: tuple[Stage, ...] = (
+    Stage(
+        "read",
+        "The calls of a functional model are its graph. Other models are traced.",
+        (),
+        (invariants.AS_WRITTEN,),
+    ),
+    Stage(
+        "annotate",
+        "Options name layers of the user's model, so they are applied before any is rewritten.",
+        (
+            Step(
+                inline_models,
+                "Runs here with `skip_layers` or `overrides`: they name layers of nested models.",
+                "fixed",
+                arguments.for_inner_names,
+            ),
+            Step(
+                remove_layers,
+                "Runs with `skip_layers`. What is removed needs no scheme and no integer form.",
+                "fixed",
+                arguments.for_removing,
+            ),
+            Step(
+                annotate_schemes,
+                "Every later rewrite hands on the scheme of the node that it replaces.",
+                "fixed",
+                arguments.for_annotating,
+            ),
+        ),
+        (invariants.ONE_INTEGER_TYPE,),
+    ),
+    Stage(
+        "open",
+        "Later passes match single operations, so what contains several is opened first.",
+        (
+            Step(
+                inline_models,
+                "First: passes then see one flat graph and fuse across nested models.",
+            ),
+            Step(open_drop_ins, "Before the splits: it makes layers that may have to be split."),
+            Step(
+                drop_bias, "Before the splits: it finds each bias where the user put it.", "named"
+            ),
+            Step(
+                split_separables,
+                "Before the other splits: the pointwise part inherits penalty and activation.",
+            ),
+            Step(
+                split_regularizers,
+                "Before `split_activations`, which puts the activation ahead of the penalty.",
+            ),
+            Step(
+                split_activations,
+                "Before all that matches activations: they are nodes of their own from here on.",
+            ),
+            Step(
+                open_layers,
+                "Last of these: it opens only what no layer takes, and runs the passes above "
+                "inside.",
+            ),
+        ),
+        (
+            invariants.NO_NESTED_MODEL,
+            invariants.NO_SEPARABLE,
+            invariants.LINEAR_KERNELS,
+        ),
+    ),
+    Stage(
+        "simplify",
+        "Functions are recognized before `decompose` takes their arithmetic apart.",
+        (
+            Step(
+                move_normalized_axes, "After `open_layers`, which may uncover batch normalizations."
+            ),
+            Step(
+                remove_identities,
+                "Before patterns are matched, so that no identity stands between their nodes.",
+            ),
+            Step(
+                recognize_functions,
+                "Before `write_affines` and `write_quotients` rewrite the arithmetic that it "
+                "matches.",
+            ),
+            Step(
+                substitute_activations,
+                'Runs with `activations="substitute"`, after functions written by hand are known.',
+                "fixed",
+                arguments.for_stand_ins,
+            ),
+            Step(
+                merge_equal_operations,
+                "After `recognize_functions`: functions that were written apart may be equal.",
+            ),
+            Step(
+                decompose_activations,
+                "After `recognize_functions`, whose swishes it writes as products.",
+                arguments=arguments.for_decomposing,
+            ),
+        ),
+        (invariants.LAST_AXIS,),
+    ),
+    Stage(
+        "decompose",
+        "What LiteRT has no operator for becomes what it has operators for, before layers fuse.",
+        (
+            Step(
+                write_compositions,
+                "First: it makes means, products and quotients that later passes write.",
+            ),
+            Step(split_outputs, "Before passes that expect one output for each node."),
+            Step(
+                write_normalizations,
+                "Before `write_affines`, which composes the factors and offsets that it makes.",
+            ),
+            Step(
+                write_attention,
+                "Before `write_products`, which brings the axes of its products in order.",
+            ),
+            Step(
+                write_quotients,
+                "Before `write_affines`: the products by constants that it makes are affine.",
+            ),
+            Step(write_softmaxes, "After `write_attention`, whose softmax may be over any axis."),
+            Step(
+                write_kernels,
+                "Before `write_products`, which takes the products that have no kernel.",
+            ),
+            Step(
+                write_products,
+                "After `write_kernels` and `write_attention`, whose products it takes.",
+            ),
+            Step(
+                move_reshapes,
+                "After `write_kernels`, whose reshapes stand between a `Dense` and its bias.",
+            ),
+            Step(
+                write_sums_as_means, "Before `write_affines`, which takes the factor that it makes."
+            ),
+            Step(write_affines, "After all passes that make arithmetic with constants."),
+            Step(
+                split_merges,
+                "After `write_affines`, which takes additions and products of constants.",
+            ),
+            Step(pool_whole_images, "Before layers fuse. It depends on no other pass."),
+        ),
+        (invariants.ONE_OUTPUT, invariants.MERGES_OF_TWO),
+    ),
+    Stage(
+        "fuse",
+        "Every operation is known by now, so that what can be fused stands side by side.",
+        (
+            Step(
+                fold_padding,
+                "Before `fold_batch_norms`: it replaces a convolution that is still on its own.",
+            ),
+            Step(
+                settle_followers,
+                "Runs with `overrides`. It decides what may be fused, so it comes before fusing.",
+                "fixed",
+                arguments.for_followers,
+            ),
+            Step(
+                fold_batch_norms,
+                "Before `fuse_activations`: the normalization stands before the activation.",
+            ),
+            Step(
+                fold_affines_forward,
+                "After `fold_batch_norms`: it takes what no layer before it took up.",
+            ),
+            Step(fuse_activations, "Last: the activation is the last operation of a fused layer."),
+        ),
+        (invariants.FUSED_HAVE_SLICES,),
+    ),
+    Stage(
+        "settle",
+        "Schemes and refusals depend on the nodes that are left after fusing.",
+        (
+            Step(
+                settle_without_operator,
+                "Runs with `overrides`, once fusing has shown what makes an operator.",
+                "fixed",
+                arguments.for_no_operator,
+            ),
+            Step(
+                verdict(check_float),
+                "Quantized layers inside nested models and custom layers are visible by now.",
+                "fixed",
+            ),
+            Step(
+                verdict(check_no_lookups),
+                "Runs where `activations` refuses lookups, for the functions that are left.",
+                "fixed",
+                arguments.for_lookups,
+            ),
+            Step(
+                verdict(check_left_out),
+                "Runs with `rewrites`, so that an error can name the rewrite that is missing.",
+                "fixed",
+                arguments.for_left_out,
+            ),
+        ),
+        (invariants.ONE_INTEGER_TYPE,),
+    ),
 )
 
-# What changes the function runs only if it is named, as soon as the layers of the model are seen.
-OPTIONAL: tuple[Pass, ...] = (drop_bias,)
-_BEFORE_OPTIONAL = PIPELINE.index(open_drop_ins) + 1
+# From one node for each layer to the layers themselves.
+MAKING: tuple[Stage, ...] = (
+    Stage(
+        "make layers",
+        "After the last rewrite: a layer is made once for all operations that it computes.",
+        (Step(make_layers, "The only pass of its stage.", "fixed", arguments.for_making),),
+        (invariants.ONE_LAYER_EACH,),
+    ),
+    Stage(
+        "insert conversions",
+        "Layers know whether they take ids, stay in float, or have a prescribed range. Runs for "
+        "`quantize_model` and `check`.",
+        (
+            Step(
+                quantize_inputs,
+                "First: the layers after it see integers.",
+                "fixed",
+                arguments.for_inputs,
+            ),
+            Step(
+                quantize_floats,
+                "After `quantize_inputs`, which lets float layers take inputs as they are.",
+                "fixed",
+                arguments.for_conversions,
+            ),
+            Step(
+                separate_ranges,
+                "Last: only now is it known which tensors share a range.",
+                "fixed",
+                arguments.for_conversions,
+            ),
+        ),
+        (invariants.CONVERTED,),
+    ),
+    Stage(
+        "name outputs",
+        "After the last pass that changes which layer makes an output.",
+        (Step(name_outputs, "The only pass of its stage.", "fixed"),),
+        (),
+    ),
+)
+
+STAGES: tuple[Stage, ...] = (*REWRITING, *MAKING)
+_STEPS = tuple(step for stage in STAGES for step in stage.steps)
+
+# The rewrites that run unless `rewrites` leaves them out.
+PIPELINE: tuple[Pass, ...] = tuple(step.rewrite for step in _STEPS if step.kind == "default")
+
+# What changes the function runs only if it is named.
+OPTIONAL: tuple[Pass, ...] = tuple(step.rewrite for step in _STEPS if step.kind == "named")
 
 # The names of what runs if none are given, for `rewrites=[*DEFAULT_REWRITES, "drop_bias"]`.
 DEFAULT_REWRITES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in PIPELINE)
-
-
-def name_of(rewrite: Pass) -> str:
-    """Returns the name of a pass, which may be a `functools.partial` of a function."""
-    return getattr(rewrite, "func", rewrite).__name__
 
 
 def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
@@ -100,8 +328,7 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
     """
     if names is None:
         return PIPELINE
-    passes = (*PIPELINE[:_BEFORE_OPTIONAL], *OPTIONAL, *PIPELINE[_BEFORE_OPTIONAL:])
-    known = {rewrite.__name__: rewrite for rewrite in passes}
+    known = {step.name: step.rewrite for step in _STEPS if step.kind != "fixed"}
     is_list = isinstance(names, Iterable) and not isinstance(names, str)
     wanted = list(names) if is_list else [names]
     unknown = [name for name in wanted if not is_list or name not in list(known)]
@@ -115,53 +342,3 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
             "first, and write `[*keras_qat.DEFAULT_REWRITES, ...]` for more.",
         )
     return tuple(rewrite for name, rewrite in known.items() if name in wanted)
-
-
-def run_pass(rewrite: Pass, graph: Graph) -> Graph:
-    """Runs a pass, and checks the graph that it makes.
-
-    Args:
-        rewrite: The pass.
-        graph: The graph.
-
-    Returns:
-        The graph that the pass made of it. The `sources` of its nodes are nodes of `graph`.
-
-    Raises:
-        InvalidGraphError: If the pass fails, or leaves the graph inconsistent.
-    """
-    name = name_of(rewrite)
-    try:
-        made = rewrite(untouched(graph)).check(after=name)
-        check_provenance(name, graph, made)
-        return made
-    except KerasQatError:
-        raise
-    except Exception as error:  # a defect here, or in what the user registered
-        raise InvalidGraphError(
-            f"The stage '{name}' fails on this model.",
-            layer=graph.name,
-            received=f"{type(error).__name__}: {first_line(error)}",
-            fix="This is a defect of the package, unless a function or layer that you registered "
-            "raised it: please report it with the model.",
-        ) from error
-
-
-def run_pipeline(graph: Graph, passes: Sequence[Pass]) -> tuple[Graph, tuple[Rewrite, ...]]:
-    """Runs passes in order, checking the graph after each.
-
-    Args:
-        graph: The graph.
-        passes: The passes.
-
-    Returns:
-        The rewritten graph, and what was rewritten.
-
-    Raises:
-        InvalidGraphError: If a pass fails, or leaves the graph inconsistent.
-    """
-    log: list[Rewrite] = []
-    for rewrite in passes:
-        before, graph = graph, run_pass(rewrite, graph)
-        log += rewrites_of(name_of(rewrite), before, graph)
-    return graph, tuple(log)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from keras_qat.errors import InvalidOverrideError
@@ -13,23 +12,15 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import find_slice
 from keras_qat.layers.activation_names import FUSED
 from keras_qat.layers.batch_normalization import BATCH_NORM
-from keras_qat.passes.fold_batch_norms import fold_batch_norms
-from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.scheme import Scheme
 
-Pass = Callable[[Graph], Graph]
 
-
-def with_schemes(
-    passes: Sequence[Pass], source: Graph, schemes: Mapping[int, Scheme | None], default: Scheme
-) -> tuple[Pass, ...]:
-    """Adds the passes that give nodes their schemes to others.
+def check_one_type(schemes: Mapping[int, Scheme | None], default: Scheme) -> None:
+    """Raises if an override has another integer type than the rest of the model.
 
     Args:
-        passes: The passes.
-        source: The user's model, as it was read.
-        schemes: Scheme by the `id` of the operation, None for float, for those with an override.
+        schemes: The schemes of the operations with an override, None for float.
         default: Scheme of all other operations.
 
     Raises:
@@ -43,16 +34,17 @@ def with_schemes(
                 expected=f"None, or a scheme of {default.dtype} activations",
                 fix="Quantize the whole model with one scheme.",
             )
-    annotate = functools.partial(annotate_schemes, schemes=schemes, default=default)
-    if not schemes:
-        return (annotate, *passes)
+
+
+def origins_of(source: Graph, schemes: Mapping[int, Scheme | None]) -> frozenset[str]:
+    """Returns the origins that overrides are about.
+
+    Args:
+        source: The user's model, as it was read.
+        schemes: Scheme by the `id` of the operation, for those with an override.
+    """
     opened = inline_models(source).nodes.values()
-    named = frozenset(node.name for node in opened if id(node.head) in schemes)
-    fusing = [i for i, each in enumerate(passes) if each in (fold_batch_norms, fuse_activations)]
-    first = fusing[0] if fusing else len(passes)
-    settle = functools.partial(settle_followers, named=named)
-    last = functools.partial(settle_without_operator, default=default)
-    return (inline_models, annotate, *passes[:first], settle, *passes[first:], last)
+    return frozenset(node.name for node in opened if id(node.head) in schemes)
 
 
 def annotate_schemes(

@@ -29,7 +29,7 @@ def split_activations(graph: Graph) -> Graph:
     split: dict[int, keras.layers.Layer] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
-        if not _has_activation(node):
+        if not has_activation(node):
             return None
         # A shared layer keeps sharing: one activation layer for all its calls.
         label = f"{node.head.name}_{function_name(node.head.activation)}"
@@ -43,7 +43,8 @@ def split_activations(graph: Graph) -> Graph:
     return replace_nodes(graph, write)
 
 
-def _has_activation(node: Node) -> bool:
+def has_activation(node: Node) -> bool:
+    """Whether a layer with a kernel has an activation of its own."""
     if node.activation_split:
         return False
     entry = find_slice(node.operations)

@@ -33,8 +33,13 @@ def split_merges(graph: Graph) -> Graph:
     return replace_nodes(graph, _split)
 
 
+def is_merge_of_many(node: Node) -> bool:
+    """Whether a node merges more than two tensors."""
+    return type(node.head) in _MERGES and len(node.inputs) > 2
+
+
 def _split(node: Node, rewriting: Rewriting) -> Replacement | None:
-    if type(node.head) not in _MERGES or len(node.inputs) <= 2:
+    if not is_merge_of_many(node):
         return None
     merged, shape = node.inputs[0], rewriting.shape(node.inputs[0])
     nodes = []

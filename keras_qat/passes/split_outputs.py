@@ -12,7 +12,7 @@ from keras_qat.layers import QStridedSlice
 from keras_qat.layers.reshaping import batch_moved
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
-_SPLIT = operation_named("Split", "ArraySplit", "Unstack")
+IS_SPLIT = operation_named("Split", "ArraySplit", "Unstack")
 
 
 def split_outputs(graph: Graph) -> Graph:
@@ -36,7 +36,7 @@ def split_outputs(graph: Graph) -> Graph:
     made: dict[tuple[int, int], QStridedSlice] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
-        if not _SPLIT(node.head):
+        if not IS_SPLIT(node.head):
             return None
         _check_batch(rewriting.graph(), node)
         find_keys, shape = _KEYS[type(node.head).__name__], rewriting.shape(node.inputs[0])

@@ -36,7 +36,7 @@ def split_separables(graph: Graph) -> Graph:
     made: dict[int, tuple[Any, Any]] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
-        if type(node.head) not in _PARTS:
+        if not is_separable(node):
             return None
         shape = rewriting.shape(node.inputs[0])
         if id(node.head) not in made:
@@ -49,6 +49,11 @@ def split_separables(graph: Graph) -> Graph:
         return Replacement([first, last])
 
     return replace_nodes(graph, write)
+
+
+def is_separable(node: Node) -> bool:
+    """Whether a node is a separable convolution."""
+    return type(node.head) in _PARTS
 
 
 def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras import ops
 
-from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
 from keras_qat.layers import QLookup, QuantizedLayer, find_slice
 from keras_qat.layers.functions import Function, function_of
-from keras_qat.passes.decompose_activations import decompose_activations
-from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.rewriting import rewrite_nodes
 from keras_qat.scheme import Scheme
-
-Pass = Callable[[Graph], Graph]
-POLICIES = ("exact", "lookup", "substitute", "error")
 
 
 def _leaky(x: Any) -> Any:
@@ -72,31 +67,6 @@ def substitute_activations(graph: Graph) -> Graph:
         return None if function is None else STAND_INS.get(function.name)
 
     return rewrite_nodes(graph, write)
-
-
-def with_policy(passes: Sequence[Pass], activations: str) -> tuple[Pass, ...]:
-    """Adds what a policy does about activations to some passes.
-
-    Args:
-        passes: The passes.
-        activations: `"exact"`, `"lookup"`, `"substitute"` or `"error"`.
-
-    Raises:
-        InvalidRewriteError: If there is no such policy.
-    """
-    if activations not in POLICIES:
-        raise InvalidRewriteError(
-            "Unknown policy for activations.",
-            received=f"activations={activations!r}",
-            expected=f"one of {POLICIES}",
-        )
-    if activations == "lookup":
-        return tuple(each for each in passes if each is not decompose_activations)
-    if activations != "substitute":
-        return tuple(passes)
-    # What is written by hand has to be recognized before it can be another function.
-    place = passes.index(recognize_functions) + 1 if recognize_functions in passes else len(passes)
-    return (*passes[:place], substitute_activations, *passes[place:])
 
 
 def check_no_lookups(graph: Graph, scheme: Scheme | None) -> None:

@@ -6,7 +6,9 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat import errors
-from keras_qat.passes import make_layers, open_layers, pipeline
+from keras_qat.passes import make_layers, open_layers, running
+from keras_qat.passes.pipeline import REWRITING
+from keras_qat.passes.stages import Stage, Step
 from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, table
 
 
@@ -101,7 +103,7 @@ def count(monkeypatch, run):
     with monkeypatch.context() as monkeypatch:
         counted(open_layers, "trace_layer")
         counted(make_layers, "_make_layer")
-        counted(pipeline, "run_pass")
+        counted(running, "run_pass")
         run()
     return calls
 
@@ -141,7 +143,8 @@ def test_quantize_model_is_typed_where_a_stage_fails(monkeypatch):
     def fails(graph):
         raise AssertionError("never said")
 
-    monkeypatch.setattr("keras_qat.passes.pipeline.PIPELINE", (*pipeline.PIPELINE, fails))
+    stage = Stage("last", "", (Step(fails, "", "fixed"),), ())
+    monkeypatch.setattr("keras_qat.conversion.REWRITING", (*REWRITING, stage))
     report = assert_agreement(dense_model())
     assert report.errors[0].code == "invalid-graph"
     assert "'fails'" in report.errors[0].message and "AssertionError" in report.errors[0].message

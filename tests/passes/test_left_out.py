@@ -89,7 +89,7 @@ def test_what_no_rewrite_takes_is_refused_as_ever():
     model = keras.Sequential([keras.Input((2, 2, 2, 3)), layers.Conv3D(2, 1, name="volumes")])
     graph, _ = run_pipeline(read_model(model), ())
     with pytest.raises(UnsupportedLayerError, match="in float only.* Layer: 'volumes'"):
-        check_left_out(graph, [])
+        check_left_out(graph, [], PIPELINE)
 
 
 def test_activations_that_are_fused_need_no_split():

@@ -11,9 +11,9 @@ import keras_qat
 from keras_qat.errors import InvalidGraphError
 from keras_qat.graph import Edge, read_model
 from keras_qat.passes import PIPELINE, Rewrite, run_pipeline
-from keras_qat.passes.pipeline import run_pass
 from keras_qat.passes.provenance import rewrites_of
 from keras_qat.passes.rewriting import Replacement, absorb_nodes, replace_nodes, rewrite_nodes
+from keras_qat.passes.running import run_pass
 
 
 def chain():

@@ -13,7 +13,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.passes import PIPELINE
 from keras_qat.passes.inline_models import inline_models
-from keras_qat.passes.pipeline import run_pass
+from keras_qat.passes.running import run_pass
 from tests.models import quantized
 from tests.passes.random_models import build, data_for, named_layers, programs, relative_error
 

@@ -5,12 +5,13 @@ import pytest
 from keras import layers
 
 from keras_qat.graph import read_model
-from keras_qat.passes.pipeline import PIPELINE, run_pipeline
+from keras_qat.passes.options import Options, Setting
+from keras_qat.passes.pipeline import DEFAULT_REWRITES, REWRITING
+from keras_qat.passes.running import run_pipeline
 from keras_qat.passes.schemes import (
     annotate_schemes,
     settle_followers,
     settle_without_operator,
-    with_schemes,
 )
 from keras_qat.scheme import SCHEMES
 
@@ -47,10 +48,17 @@ def settled(graph, **named):
     return settle_followers(annotated, set(named)).check()
 
 
+def with_schemes(graph, **named):
+    """The graph after all rewrites, where some nodes have schemes of their own."""
+    schemes = schemes_of(graph, **named)
+    setting = Setting(Options(INT8), frozenset(DEFAULT_REWRITES), schemes, frozenset(named))
+    passes = [each for stage in REWRITING for each in stage.passes(setting)]
+    return run_pipeline(graph, passes)[0]
+
+
 def rewritten(graph, **named):
     """The number of operations of each node after all rewrites, and the nodes in float."""
-    passes = with_schemes(PIPELINE, graph, schemes_of(graph, **named), INT8)
-    graph, _ = run_pipeline(graph, passes)
+    graph = with_schemes(graph, **named)
     counts = {node.name: len(node.operations) for node in graph.nodes.values() if node.inputs}
     return counts, in_float(graph)
 
@@ -129,11 +137,7 @@ def test_rewrites_join_a_float_layer_with_no_integer_layer_after_it(name, made):
 
 
 def test_a_layer_has_the_scheme_of_the_operation_with_its_kernel():
-    graph = conv_block()
-    passes = with_schemes(
-        PIPELINE, graph, schemes_of(graph, relu=PER_TENSOR, last=PER_TENSOR), INT8
-    )
-    made, _ = run_pipeline(graph, passes)
+    made = with_schemes(conv_block(), relu=PER_TENSOR, last=PER_TENSOR)
     assert {name: node.scheme for name, node in made.nodes.items()} == {
         "x": INT8,
         "conv": INT8,
