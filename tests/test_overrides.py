@@ -58,8 +58,8 @@ def operators(overrides, ends=None, build=residual, data=None):
         ({"add": None}, "C C C D D + Q M F"),
         ({".*": None, "conv2": "int8"}, "D C Q C D C + M F Q"),  # all but one
         ({".*": None}, "D C C C + M F Q"),
-        ({layers.Conv2D: None}, "D C C C Q Q + M F"),  # a class, and its name
-        ({"Conv2D": None}, "D C C C Q Q + M F"),
+        ({layers.Conv2D: None}, "D C Q C C Q + M F"),  # a class, and its name
+        ({"Conv2D": None}, "D C Q C C Q + M F"),
         ({r"conv[23]": None}, "C D C C Q + M F"),  # a regular expression
         ({"conv.": None, "conv3": "int8"}, "D C C Q Q C + M F"),  # a name wins
         ({"conv3": None, "conv2": "int8"}, "C C D C Q + M F"),
@@ -95,7 +95,7 @@ def test_a_float_tensor_is_quantized_once_and_an_integer_one_dequantized_once():
 
     overrides = {"float.": None}
     # The output `a` is what the layers behind it take, too.
-    assert operators(overrides, build=build) == "C D C C Q C C Q"
+    assert operators(overrides, build=build) == "C D C Q C Q C C"
     assert operators(overrides, FLOAT_ENDS, build=build) == "Q C D C C Q C C D D"
 
 

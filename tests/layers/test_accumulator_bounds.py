@@ -1,5 +1,7 @@
 """Sums of products beyond 8-bit activations: exact, or refused with the layer's name."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from keras_qat.layers import (
     registered_slices,
 )
 from keras_qat.layers.integer_weights import least_scale_for_sums
+from keras_qat.quantizers import Grid
 from keras_qat.scheme import SCHEMES, Scheme
 
 WIDE = Scheme("int16x8", activation_bits=16)
@@ -67,10 +70,10 @@ def test_accumulate_refuses_a_window_whose_16_bit_sum_is_not_exact(layer):
 
 
 def test_matmul_refuses_16_bit_products():
-    layer = keras_qat.layers.QMatmul(scheme="int8")
+    layer: Any = keras_qat.layers.QMatmul(scheme="int8")
     layer.scheme = WIDE
     x = np.full((1, 2, 2), ACTIVATION, "float32")
-    grid = keras_qat.quantizers.Grid(np.float32(1), np.int32(0))
+    grid = Grid(np.float32(1), np.int32(0))
     with pytest.raises(UnsupportedLayerError, match="exact accumulator"):
         layer.integer((x, grid), (x, grid), output=grid)
 
@@ -82,9 +85,10 @@ def test_weight_scale_bounds_sums_of_16_bit_activations():
     assert least_scale_for_sums(kernel, (-1,), SCHEMES["int8"]) is None
 
 
-@pytest.mark.parametrize(
-    "kind", sorted({entry.layer for entry in registered_slices()}, key=lambda kind: kind.__name__)
-)
+KINDS: dict[str, Any] = {entry.layer.__name__: entry.layer for entry in registered_slices()}
+
+
+@pytest.mark.parametrize("kind", [KINDS[name] for name in sorted(KINDS)])
 def test_layer_refuses_16_bit_activations(wide, kind):
     """No layer has kernels for them: each says so, whatever its other arguments are."""
     with pytest.raises(UnsupportedLayerError, match="16-bit activations") as caught:
