@@ -29,7 +29,7 @@ def test_is_near_double(classes, scale):
     exact = real - np.log(np.exp(real).sum(axis=1, keepdims=True))
     output_scale = np.float32(max(-exact.min(), 1e-6) / 255)
     rule = LogSoftmax(classes)
-    arguments = (*log_softmax_tables(scale, output_scale, rule=rule), 127)
+    arguments = [*log_softmax_tables(scale, output_scale, rule=rule), 127]
     y = np.asarray(log_softmax(q, *arguments, rule=rule, low=-128, high=127)) - 127
     # Half a step by rounding; 1/1024 by the table of logarithms; the exponentials of many classes.
     few = min(classes, 2**12)
