@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import keras
 
@@ -25,12 +26,22 @@ from keras_qat.passes.rewriting import (
     splice,
     with_known_shapes,
 )
+from keras_qat.passes.running import Pass
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
 
+# The passes that run before `open_layers` unless `rewrites` leaves them out.
+INSIDE: tuple[Pass, ...] = (
+    inline_models,
+    open_drop_ins,
+    split_separables,
+    split_regularizers,
+    split_activations,
+)
 
-def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
+
+def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass] = INSIDE) -> Graph:
     """Replaces each layer that no slice takes by the operations that its `call` is made of.
 
     Matches: a layer, a custom one or a subclassed model too, that no slice takes, and that is not
@@ -43,6 +54,7 @@ def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
     Args:
         graph: The graph.
         attempt: Runs a function that opens a node, and may return something else if it fails.
+        inside: The passes to run on the operations inside a layer, before layers in it are opened.
 
     Returns:
         A graph whose layers all have a slice; the graph itself if none had to be opened.
@@ -51,13 +63,14 @@ def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
         UnsupportedLayerError: If a layer cannot be traced.
     """
     opened: dict[int, dict[Hashable, Graph]] = {}
+    passes = (*inside, functools.partial(open_layers, inside=inside))
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not _is_opened(node):
             return None
 
         def make() -> Replacement:
-            return splice(node, _opened(node, rewriting.graph(), opened), rewriting)
+            return splice(node, _opened(node, rewriting.graph(), opened, passes), rewriting)
 
         return attempt(node, make)
 
@@ -65,17 +78,17 @@ def open_layers(graph: Graph, attempt: Attempt = attempt) -> Graph:
     return graph if made is graph else with_known_shapes(made)
 
 
-def _opened(node: Node, graph: Graph, opened: dict[int, dict[Hashable, Graph]]) -> Graph:
-    """What a layer consists of: the same operations at each equal call, to share its weights."""
+def _opened(
+    node: Node, graph: Graph, opened: dict[int, dict[Hashable, Graph]], passes: Sequence[Pass]
+) -> Graph:
+    """Traces a layer. Equal calls get the same operations, to share its weights."""
     known, call = opened.setdefault(id(node.head), {}), graph.signature(node)
     if call in known:
         return known[call]
     traced = trace_layer(node, graph, call_of(node.head))
     for error in training_errors(traced):
         raise error
-    inner = open_drop_ins(inline_models(traced))
-    inner = split_regularizers(split_separables(inner))
-    inner = open_layers(split_activations(inner))
+    inner = functools.reduce(lambda graph, rewrite: rewrite(graph), passes, traced)
     if known and not _has_all_weights(inner, node.head):
         raise UnsupportedLayerError(
             "A shared layer is called in different ways, such as with tensors of different "

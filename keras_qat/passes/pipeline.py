@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph.soundness import check_float
@@ -22,6 +23,7 @@ from keras_qat.passes.move_reshapes import move_reshapes
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
+from keras_qat.passes.options import Setting
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.recognize_functions import recognize_functions
@@ -50,6 +52,35 @@ from keras_qat.passes.write_products import write_products
 from keras_qat.passes.write_quotients import write_quotients
 from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
+
+# The passes that run on the graph of the model, and on the operations inside a layer.
+OPENING: tuple[Step, ...] = (
+    Step(
+        inline_models,
+        "First: passes then see one flat graph and fuse across nested models.",
+    ),
+    Step(open_drop_ins, "Before the splits: it makes layers that may have to be split."),
+    Step(drop_bias, "Before the splits: it finds each bias where the user put it.", "named"),
+    Step(
+        split_separables,
+        "Before the other splits: the pointwise part inherits penalty and activation.",
+    ),
+    Step(
+        split_regularizers,
+        "Before `split_activations`, which puts the activation ahead of the penalty.",
+    ),
+    Step(
+        split_activations,
+        "Before all that matches activations: they are nodes of their own from here on.",
+    ),
+)
+
+
+def _inside(setting: Setting) -> Mapping[str, Any]:
+    """Returns the arguments of `open_layers`."""
+    steps = (step.bound(setting) for step in OPENING if step.kind == "default")
+    return {"inside": tuple(rewrite for rewrite in steps if rewrite is not None)}
+
 
 # The float rewrite: from the user's model to one node for each layer.
 REWRITING: tuple[Stage, ...] = (
@@ -88,30 +119,17 @@ REWRITING: tuple[Stage, ...] = (
         "open",
         "Later passes match single operations, so what contains several is opened first.",
         (
-            Step(
-                inline_models,
-                "First: passes then see one flat graph and fuse across nested models.",
-            ),
-            Step(open_drop_ins, "Before the splits: it makes layers that may have to be split."),
-            Step(
-                drop_bias, "Before the splits: it finds each bias where the user put it.", "named"
-            ),
-            Step(
-                split_separables,
-                "Before the other splits: the pointwise part inherits penalty and activation.",
-            ),
-            Step(
-                split_regularizers,
-                "Before `split_activations`, which puts the activation ahead of the penalty.",
-            ),
-            Step(
-                split_activations,
-                "Before all that matches activations: they are nodes of their own from here on.",
-            ),
+            *OPENING,
             Step(
                 open_layers,
-                "Last of these: it opens only what no layer takes, and runs the passes above "
+                "After the splits: it opens only what no layer takes, and runs the passes above "
                 "inside.",
+                arguments=_inside,
+            ),
+            Step(
+                drop_bias,
+                "Runs again, for layers that were inside others: `rewrite_log` then names them.",
+                "named",
             ),
         ),
         (
@@ -307,7 +325,9 @@ _STEPS = tuple(step for stage in STAGES for step in stage.steps)
 PIPELINE: tuple[Pass, ...] = tuple(step.rewrite for step in _STEPS if step.kind == "default")
 
 # What changes the function runs only if it is named.
-OPTIONAL: tuple[Pass, ...] = tuple(step.rewrite for step in _STEPS if step.kind == "named")
+OPTIONAL: tuple[Pass, ...] = tuple(
+    dict.fromkeys(step.rewrite for step in _STEPS if step.kind == "named")
+)
 
 # The names of what runs if none are given, for `rewrites=[*DEFAULT_REWRITES, "drop_bias"]`.
 DEFAULT_REWRITES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in PIPELINE)
