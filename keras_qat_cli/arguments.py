@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 DATA_HELP = (
     "a folder of images in class folders; an .npz with an array x (or one for each input, by "
@@ -37,9 +38,74 @@ def part(text: str) -> float:
     return value
 
 
+def override(text: str) -> tuple[str, str | None]:
+    """Reads a layer and its scheme, such as head=float."""
+    layer, _, scheme = text.rpartition("=")
+    if not layer or not scheme:
+        raise ValueError
+    return layer, None if scheme == "float" else scheme
+
+
+def input_stats(text: str) -> tuple[str, tuple[float | str, ...]]:
+    """Reads an input with a mean and a standard deviation, such as image=0,255."""
+    name, _, values = text.rpartition("=")
+    mean, std, *dtype = values.split(",")
+    if not name or len(dtype) > 1:
+        raise ValueError
+    return name, (number(mean), number(std), *dtype)
+
+
 # What argparse says of a text that is none.
 count.__name__, number.__name__ = "positive whole number", "number"
 part.__name__ = "number from 0 to 1"
+override.__name__, input_stats.__name__ = "layer=scheme", "input=mean,std"
+
+
+def add_conversion(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `quantize_model` and `check` that decide about the layers."""
+    group = parser.add_argument_group("conversion")
+    group.add_argument(
+        "--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)"
+    )
+    group.add_argument(
+        "--rewrites", nargs="*", metavar="NAME", help="apply these rewrites alone (default: all)"
+    )
+    group.add_argument(
+        "--activations",
+        default="exact",
+        help="exact, lookup, substitute or error (default: exact)",
+    )
+    group.add_argument(
+        "--override",
+        action="append",
+        type=override,
+        default=[],
+        metavar="LAYER=SCHEME",
+        help="give a layer another scheme, or `float`; may be repeated",
+    )
+    group.add_argument(
+        "--input-stats",
+        action="append",
+        type=input_stats,
+        default=[],
+        metavar="INPUT=MEAN,STD",
+        help="what the integers of an input mean, such as image=0,255; may be repeated",
+    )
+
+
+def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments that `add_conversion` added, as `quantize_model` and `check` take them.
+
+    Args:
+        options: The arguments of the command.
+    """
+    return {
+        "scheme": options.scheme,
+        "rewrites": options.rewrites,
+        "activations": options.activations,
+        "overrides": dict(options.override),
+        "quantized_input_stats": dict(options.input_stats) or None,
+    }
 
 
 def add_data(

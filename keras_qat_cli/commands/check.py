@@ -7,7 +7,7 @@ import io
 import pathlib
 from typing import Any
 
-from keras_qat_cli.arguments import add_data
+from keras_qat_cli.arguments import add_conversion, add_data, conversion_options
 from keras_qat_cli.console import Outcome
 from keras_qat_cli.errors import UsageError
 
@@ -19,9 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="a model that Keras saved: .keras or .h5; quantized or not")
     parser.add_argument(
-        "--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)"
-    )
-    parser.add_argument(
         "--target", help="where the file is to run: litert, tflite-micro, ethos-u or edgetpu"
     )
     parser.add_argument(
@@ -31,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", metavar="FILE", help="draw the ranges into this .png, .svg or .pdf file"
     )
     add_data(parser, "for findings about ranges", required=False, samples=128)
+    add_conversion(parser)
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -47,7 +45,9 @@ def run(options: argparse.Namespace) -> Outcome:
         )
     model = load_keras(options.model)
     data = None if options.data is None else open_data(options, inputs_of_keras(model))
-    report = keras_qat.check(model, options.scheme, calibration_data=data, target=options.target)
+    report = keras_qat.check(
+        model, calibration_data=data, target=options.target, **conversion_options(options)
+    )
     if options.plot is not None:
         _draw(report, pathlib.Path(options.plot))
     found = report.findings if options.strict else report.errors

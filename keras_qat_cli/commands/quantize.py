@@ -10,7 +10,14 @@ import pathlib
 import tempfile
 from typing import Any
 
-from keras_qat_cli.arguments import DATA_HELP, add_data, count, number
+from keras_qat_cli.arguments import (
+    DATA_HELP,
+    add_conversion,
+    add_data,
+    conversion_options,
+    count,
+    number,
+)
 from keras_qat_cli.console import Outcome, is_terminal, say, tracked
 from keras_qat_cli.errors import UsageError, said_by
 
@@ -27,10 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="a float model that Keras saved: .keras or .h5")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .keras file")
-    parser.add_argument(
-        "--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)"
-    )
     add_data(parser, "for calibration", required=True, samples=512)
+    add_conversion(parser)
     group = parser.add_argument_group("training")
     group.add_argument("--train-data", metavar="DATA", help=f"inputs and targets: {DATA_HELP}")
     group.add_argument("--validation-data", metavar="DATA", help="likewise, after each epoch")
@@ -73,7 +78,9 @@ def run(options: argparse.Namespace) -> Outcome:
     inputs = inputs_of_keras(model)
     data = open_data(options, inputs)
     loss = _loss(options, model) if options.train_data else None
-    quantized = keras_qat.quantize_model(model, options.scheme, quant_delay=options.quant_delay)
+    quantized = keras_qat.quantize_model(
+        model, quant_delay=options.quant_delay, **conversion_options(options)
+    )
     keras_qat.calibrate(quantized, tracked(data, "calibrate", data.count), verbose=0)
     history = _train(quantized, options, inputs, loss) if options.train_data else {}
     _save(quantized, output)

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -44,6 +45,54 @@ def test_check_says_what_the_library_says(files, unsupported, as_json, capsys):
     assert "observed (" in text and "\nOK: " in text
     code, found = as_json("check", unsupported)
     assert code == 1 and not found["ok"]
+
+
+WITHOUT_FOLDING = [name for name in keras_qat.DEFAULT_REWRITES if name != "fold_batch_norms"]
+CONVERSION = [
+    (["--scheme", "uint8"], {"scheme": "uint8"}),
+    (["--rewrites", *WITHOUT_FOLDING], {"rewrites": WITHOUT_FOLDING}),
+    (["--activations", "lookup"], {"activations": "lookup"}),
+    (["--override", "Dense=float", "--override", "Conv2D=int8_per_tensor"],
+     {"overrides": {"Dense": None, "Conv2D": "int8_per_tensor"}}),
+    (["--input-stats", "{input}=0,255"], {"quantized_input_stats": {"{input}": (0, 255)}}),
+    (["--input-stats", "{input}=0,127,int8"],
+     {"quantized_input_stats": {"{input}": (0, 127, "int8")}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "options"), CONVERSION)
+def test_check_and_quantize_take_the_options_of_the_library(
+    arguments, options, files, tmp_path, as_json
+):
+    model = small_network()
+    name = model.inputs[0].name
+    arguments = [text.replace("{input}", name) for text in arguments]
+    given: Any = options
+    if "quantized_input_stats" in options:
+        given = {"quantized_input_stats": {name: options["quantized_input_stats"]["{input}"]}}
+    code, found = as_json("check", files["float.keras"], *arguments)
+    assert (code, found) == (0, json.loads(json.dumps(keras_qat.check(model, **given).to_dict())))
+    output, data = tmp_path / "qat.keras", ["--data", files["data.npz"]]
+    assert as_json("quantize", files["float.keras"], "-o", output, *data, *arguments)[0] == 0
+    made = keras_qat.quantize_model(model, **given)
+    kinds = [(type(layer), layer.get_config().get("scheme")) for layer in made.layers]
+    loaded = keras.saving.load_model(output)
+    assert [(type(layer), layer.get_config().get("scheme")) for layer in loaded.layers] == kinds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--override", "head"], "layer=scheme"),
+        (["--input-stats", "image=0"], "input=mean,std"),
+        (["--activations", "melt"], "Unknown policy"),
+        (["--rewrites", "melt"], "Unknown rewrite"),
+        (["--override", "melt=float"], "matches no layer"),
+    ],
+)
+def test_check_says_which_option_is_wrong(arguments, message, files, capsys):
+    assert main(["check", files["float.keras"], *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".SVG", b"<?xml")])
