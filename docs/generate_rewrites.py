@@ -41,7 +41,8 @@ INTRODUCTION = """\
 Written by `make docs-rewrites` from the passes, run on small models: do not edit.
 
 `clone_model`, `quantize_model` and `check` rewrite a model before its layers become quantized
-ones. The passes run in this order, once each. Every one of them preserves the function: in float,
+ones. The passes run in this order, once each; `canonicalize` repeats its rules until none
+applies. Every one of them preserves the function: in float,
 what `clone_model` returns computes what the model computes, to rounding. `rewrite_log` of the
 result lists what was done.
 

@@ -112,10 +112,10 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "write_softmaxes": lambda: chain(lambda x: ops.softmax(x, axis=1), shape=(6, 4), name="x"),
     "write_kernels": lambda: chain(Gate(name="gate"), shape=(5,), name="x"),
     "write_products": lambda: _two(lambda a, b: ops.einsum("bij,bkj->bik", a, b), (3, 4)),
-    "move_reshapes": lambda: chain(
-        layers.EinsumDense("bi,ijk->bjk", (2, 4), bias_axes="jk", name="dense"),
-        shape=(5,),
-        name="x",
+    "canonicalize": lambda: chain(
+        layers.Permute((3, 1, 2), name="first"),
+        layers.BatchNormalization(axis=1, name="norm"),
+        layers.Permute((2, 3, 1), name="second"),
     ),
     "write_sums_as_means": lambda: chain(lambda x: ops.sum(x, axis=(1, 2))),
     "write_affines": lambda: chain(

@@ -20,16 +20,15 @@ from keras_qat.quantizers import Grid, RangeObserver
 from keras_qat.scheme import Scheme
 
 _MIRRORS = {"reflect": "REFLECT", "symmetric": "SYMMETRIC"}
-_ZERO_PADDINGS = (
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
+ZERO_PADDING = layer_of(
+    keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D
 )
+PADDING = any_of(ZERO_PADDING, operation_named("Pad"))
 # `PadKernelMaxDimensionCount` in TFLite's `kernels/internal/reference/pad.h`.
 _MOST_AXES = 5
 
 
-@register(any_of(layer_of(*_ZERO_PADDINGS), operation_named("Pad")))
+@register(PADDING)
 @keras.saving.register_keras_serializable("keras_qat")
 class QPad(MovesValues):
     """Pads all axes but the first: one PAD, PADV2 or MIRROR_PAD.
@@ -160,15 +159,12 @@ class QPad(MovesValues):
         Raises:
             UnsupportedLayerError: If the batch is padded, or the layout is channels first.
         """
-        if type(node.head) in _ZERO_PADDINGS:
-            check_channels_last(node.name, getattr(node.head, "data_format", "channels_last"))
-            pads = np.reshape(node.head.padding, (-1, 2)).tolist()
-            return cls([*pads, (0, 0)], name=node.name, scheme=scheme)
-        pads = list(node.head.pad_width)
-        pads = pads * len(node.shapes[0]) if len(pads) == 1 else pads
+        check_channels_last(node.name, getattr(node.head, "data_format", "channels_last"))
+        pads = pads_of(node)
         if any(pads[0]):
             raise batch_moved(node.name, f"pad_width={node.head.pad_width}")
-        return cls(pads[1:], node.head.mode, _constant(node), name=node.name, scheme=scheme)
+        mode = getattr(node.head, "mode", "constant")
+        return cls(pads[1:], mode, padding_value(node), name=node.name, scheme=scheme)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -176,7 +172,27 @@ class QPad(MovesValues):
         return {**super().get_config(), **own}
 
 
-def _constant(node: Node) -> float:
+def pads_of(node: Node) -> list[list[int]]:
+    """Returns how many values a padding with channels last puts before and after each axis.
+
+    Args:
+        node: A node of an operation that `PADDING` matches.
+    """
+    if ZERO_PADDING(node.head):
+        return [[0, 0], *np.reshape(node.head.padding, (-1, 2)).tolist(), [0, 0]]
+    pads = [list(pair) for pair in node.head.pad_width]
+    return pads * len(node.shapes[0]) if len(pads) == 1 else pads
+
+
+def padding_value(node: Node) -> float:
+    """Returns the constant that a padding pads with.
+
+    Args:
+        node: A node of an operation that `PADDING` matches.
+
+    Raises:
+        UnsupportedLayerError: If it is not one number.
+    """
     (_, *rest), keywords = node.arguments
     value = rest[0] if rest else keywords.get("constant_values")
     value = value.value if isinstance(value, Parameter) else value

@@ -12,6 +12,8 @@ from keras_qat.layers.base import MovesValues, QuantizedLayer
 from keras_qat.layers.registry import register
 from keras_qat.scheme import Scheme
 
+RESHAPE_OPERATION = operation_named("Reshape", "Squeeze", "ExpandDims")
+
 
 @register(layer_of(keras.layers.Flatten))
 @keras.saving.register_keras_serializable("keras_qat")
@@ -36,9 +38,7 @@ class QFlatten(MovesValues, keras.layers.Flatten):
         return builder.reshape(inputs[0], builder.output_shape)
 
 
-@register(
-    any_of(layer_of(keras.layers.Reshape), operation_named("Reshape", "Squeeze", "ExpandDims"))
-)
+@register(any_of(layer_of(keras.layers.Reshape), RESHAPE_OPERATION))
 @keras.saving.register_keras_serializable("keras_qat")
 class QReshape(MovesValues, keras.layers.Reshape):
     """Reshapes all axes but the first: one RESHAPE.

@@ -17,10 +17,23 @@ from keras_qat.scheme import Scheme
 
 _MOST_AXES = 8  # that the kernel takes
 
-
-@register(
-    any_of(layer_of(keras.layers.Permute), operation_named("Transpose", "Swapaxes", "Moveaxis"))
+TRANSPOSE = any_of(
+    layer_of(keras.layers.Permute), operation_named("Transpose", "Swapaxes", "Moveaxis")
 )
+
+
+def axes_of(node: Node) -> tuple[int, ...]:
+    """Returns which axis of its input each axis of the output of a transposition is.
+
+    Args:
+        node: A node of an operation that `TRANSPOSE` matches.
+    """
+    # Of a tensor whose axes have the sizes 0, 1, 2 and so on, the shape is the permutation.
+    sizes = keras.KerasTensor(range(len(node.shapes[0])))
+    return tuple(node.head.compute_output_spec(sizes).shape)
+
+
+@register(TRANSPOSE)
 @keras.saving.register_keras_serializable("keras_qat")
 class QTranspose(MovesValues):
     """Permutes the axes but the first: one TRANSPOSE.
@@ -71,9 +84,7 @@ class QTranspose(MovesValues):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for any operation that permutes axes."""
-        # Of a tensor whose axes have the sizes 0, 1, 2 and so on, the shape is the permutation.
-        axes = node.head.compute_output_spec(keras.KerasTensor(range(len(node.shapes[0])))).shape
-        return cls(axes, name=node.name, scheme=scheme)
+        return cls(axes_of(node), name=node.name, scheme=scheme)
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -8,6 +8,7 @@ from typing import Any
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph.soundness import check_float
 from keras_qat.passes import arguments, invariants
+from keras_qat.passes.canonicalize import canonicalize
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
@@ -19,7 +20,6 @@ from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.merge_equal_operations import merge_equal_operations
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
-from keras_qat.passes.move_reshapes import move_reshapes
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
@@ -203,8 +203,9 @@ REWRITING: tuple[Stage, ...] = (
                 "After `write_kernels` and `write_attention`, whose products it takes.",
             ),
             Step(
-                move_reshapes,
-                "After `write_kernels`, whose reshapes stand between a `Dense` and its bias.",
+                canonicalize,
+                "After all that write transposes and reshapes. Before `write_affines`, so that a "
+                "bias after a reshape is still one, and before the folds, which see neighbors.",
             ),
             Step(
                 write_sums_as_means, "Before `write_affines`, which takes the factor that it makes."

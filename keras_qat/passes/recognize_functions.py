@@ -75,7 +75,7 @@ def recognize_functions(graph: Graph) -> Graph:
     absorbed: dict[str, list[str]] = {}
     dropped: set[str] = set()
     for node in reversed(list(graph.nodes.values())):
-        if node.name in dropped or not _is_elementwise(node):
+        if node.name in dropped or not is_elementwise(node):
             continue
         for cone in _cones(graph, node):
             name = _recognized(cone)
@@ -87,7 +87,7 @@ def recognize_functions(graph: Graph) -> Graph:
     return absorb_nodes(graph, made, absorbed, {})
 
 
-def _is_elementwise(node: Node) -> bool:
+def is_elementwise(node: Node) -> bool:
     """Whether it computes each element of the same elements of its inputs and of scalars."""
     if node.is_input or len(node.operations) != 1:
         return False
@@ -118,7 +118,7 @@ def _cones(graph: Graph, last: Node) -> Iterator[_Cone]:
         edge = frontier.pop()
         node = graph.nodes[edge.node]
         takers = {taker.name for taker in consumers[edge]}
-        if not _is_elementwise(node) or edge in outputs or not takers <= set(inside):
+        if not is_elementwise(node) or edge in outputs or not takers <= set(inside):
             return
         if node.shapes[0] != last.shapes[0] or not node.is_like(last):
             return

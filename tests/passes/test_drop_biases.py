@@ -56,7 +56,7 @@ def test_layers_lose_their_bias_and_nothing_else(name, rewrites):
     model = chain(make(), shape=shape)
     if rewrites == ["drop_bias"] and name not in ("Conv1D", "Conv2D", "DepthwiseConv2D"):
         rewrites = [*rewrites, "split_activations", "split_separables", "open_layers"]
-        rewrites += ["write_kernels", "write_affines", "move_reshapes"]
+        rewrites += ["write_kernels", "write_affines", "canonicalize"]
     clone = keras_qat.clone_model(model, rewrites=rewrites)
     assert not any(weight.path.endswith("/bias") for weight in clone.weights)
     expected = without_biases(model, data(model))

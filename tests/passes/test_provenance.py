@@ -134,7 +134,7 @@ def test_rows_name_the_layer_that_computes_an_operation_wherever_it_moved():
     assert rows == {
         "x": ["x_quantize"],
         "head": ["head"],
-        "reshape": ["act"],
+        "reshape": ["reshape"],
         "bias": ["head"],
         "act": ["head"],
         "turn": ["turn"],
@@ -147,7 +147,7 @@ def test_layers_of_a_quantized_model_know_their_origins():
         "x": ("x",),
         "x_quantize": ("x",),
         "head": ("head", "bias", "act"),
-        "act": ("reshape",),
+        "reshape": ("reshape",),
         "turn": ("turn",),
     }
 

@@ -1,0 +1,1 @@
+"""The rules of the canonical form: one small function for each."""

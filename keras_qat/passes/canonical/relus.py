@@ -1,0 +1,77 @@
+"""ReLU after ReLU, and ReLU before what it commutes with."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+from keras_qat.graph import Node, any_of, layer_of, operation_named
+from keras_qat.layers import find_slice
+from keras_qat.layers.activation_names import FUSED, activation_name
+from keras_qat.layers.padding import PADDING, padding_value
+from keras_qat.layers.transposing import TRANSPOSE
+from keras_qat.passes.canonical.edits import Edit, Pair, View
+from keras_qat.passes.canonical.reshapes import RESHAPE
+
+_LIMITS = {"relu": math.inf, "relu6": 6.0}
+# Each output is an input, and larger inputs make no smaller outputs.
+_MAXIMA = any_of(
+    layer_of(
+        keras.layers.GlobalMaxPooling1D,
+        keras.layers.GlobalMaxPooling2D,
+        keras.layers.MaxPooling1D,
+        keras.layers.MaxPooling2D,
+    ),
+    operation_named("MaxPool"),
+)
+_MOVES = any_of(_MAXIMA, RESHAPE, TRANSPOSE)
+
+
+def join_relus(pair: Pair) -> Edit | None:
+    """Joins two of ReLU and ReLU6: the lower limit counts."""
+    before, node = pair.before, pair.node
+    if not FUSED(node.head) or not FUSED(before.head) or not pair.can_join:
+        return None
+    is_lower = _limit(before) <= _limit(node)
+    if pair.can_swap:
+        return pair.joined(before.head if is_lower else node.head)
+    return pair.removed(node.inputs[0]) if is_lower else None
+
+
+def relu_over_moves(pair: Pair) -> Edit | None:
+    """Moves ReLU before a max pooling, reshape, transposition or padding, if it is fused there.
+
+    ReLU never decreases and keeps each element in its place. It leaves what is padded with alone.
+    """
+    if not FUSED(pair.node.head) or not pair.can_swap:
+        return None
+    node, view = pair.before, pair.view
+    while _commutes(node, pair.node):
+        node = view.graph.nodes[node.inputs[0].node]
+        follower = view.follower(node)
+        if follower is None:
+            return None
+        if FUSED(node.head) or _takes_up(view, node, pair.node):
+            return pair.swapped()
+    return None
+
+
+def _commutes(node: Node, relu: Node) -> bool:
+    if len(node.inputs) != 1:
+        return False
+    if not PADDING(node.head):
+        return _MOVES(node.head)
+    is_constant = getattr(node.head, "mode", "constant") == "constant"
+    return not is_constant or 0 <= padding_value(node) <= _limit(relu)
+
+
+def _takes_up(view: View, node: Node, relu: Node) -> bool:
+    """Whether the ReLU will be fused into a node: calls of a shared layer would differ."""
+    is_called_once = view.calls[id(node.head)] == view.calls[id(relu.head)] == 1
+    chain = (*node.operations, *relu.operations)
+    return not node.is_input and is_called_once and find_slice(chain) is not None
+
+
+def _limit(node: Node) -> float:
+    return _LIMITS[activation_name(node.head) or ""]
