@@ -1,5 +1,7 @@
 """check against quantize_model, on models that are refused: same verdict, same words, no hang."""
 
+import re
+
 import keras
 import pytest
 from keras import layers, ops
@@ -69,6 +71,29 @@ def dense_model():
 )
 def test_check_agrees_with_quantize_model_under_options(make, options):
     assert_agreement(make(), **options)
+
+
+# Options that refuse some models and take others.
+OPTIONS = [
+    {"scheme": "uint8"},
+    {"activations": "error"},
+    {"activations": "lookup"},
+    {"activations": "substitute", "scheme": "uint8"},
+    {"overrides": {".*": None}},
+    {"rewrites": ["inline_models", "open_layers"]},
+    {"rewrites": [name for name in keras_qat.DEFAULT_REWRITES if name != "write_kernels"]},
+]
+
+
+@pytest.mark.parametrize(("place", "name"), list(enumerate([*REFUSED, *TAKEN])))
+def test_check_agrees_with_quantize_model_on_every_model_with_one_option(place, name):
+    assert_agreement({**REFUSED, **TAKEN}[name](), **OPTIONS[place % len(OPTIONS)])
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *TAKEN])
+def test_check_agrees_with_quantize_model_if_one_layer_stays_in_float(name):
+    model = {**REFUSED, **TAKEN}[name]()
+    assert_agreement(model, overrides={re.escape(model.operations[-1].name): None})
 
 
 @pytest.mark.parametrize(
