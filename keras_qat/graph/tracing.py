@@ -125,7 +125,7 @@ def trace_call(
         symbols = [*inputs, *(symbol for symbol, _ in variables)]
         traced = read_function(keras.Function(symbols, function(twin)), layer.name)
         own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
-        result = _without_parameters(traced, own)
+        result = _in_any_mode(_without_parameters(traced, own))
     except UnsupportedLayerError:
         raise
     except Exception as error:  # whatever the user's code raises
@@ -134,6 +134,19 @@ def trace_call(
     _check_weights(layer, name, result, list(own.values()))
     _check_copies(layer, name, result)
     return result
+
+
+def _in_any_mode(graph: Graph) -> Graph:
+    """Drops `training` from the calls: a traced `call` passes on the value of its own argument.
+
+    Whether the user wrote `training=False` there, or it is the default of `call`, is not known.
+    """
+    nodes = {}
+    for name, node in graph.nodes.items():
+        args, kwargs = node.arguments
+        kept = {key: value for key, value in kwargs.items() if key != "training"}
+        nodes[name] = dataclasses.replace(node, arguments=(args, kept))
+    return dataclasses.replace(graph, nodes=nodes)
 
 
 def _symbolic_copy(layer: Any) -> tuple[Any, list[tuple[Any, keras.Variable]]]:

@@ -204,8 +204,8 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 canonicalize,
-                "After all that write transposes and reshapes. Before `write_affines`, so that a "
-                "bias after a reshape is still one, and before the folds, which see neighbors.",
+                "After all that write transposes and reshapes, before `write_affines` and the "
+                "folds, which look at neighbors.",
             ),
             Step(
                 write_sums_as_means, "Before `write_affines`, which takes the factor that it makes."

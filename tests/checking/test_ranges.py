@@ -48,7 +48,7 @@ def test_of_tensors_that_share():
     assert found["a"] == "from calibration, shared with 'gate_sigmoid_requantize'"
     assert found["gate_sigmoid"] == "fixed by LOGISTIC: scale 1/256, zero point -128"
     assert found["gate_sigmoid_requantize"] == "from calibration, shared with 'a'"
-    assert found["both"] == found["flat"] == "shared with 'a', 'gate_sigmoid_requantize'"
+    assert found["both"] == "shared with 'a', 'gate_sigmoid_requantize'"
 
 
 def test_with_data():

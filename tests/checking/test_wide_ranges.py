@@ -61,10 +61,11 @@ def test_wide_activation_range_of_narrow_channels_that_count(seed):
 
 
 def test_wide_activation_range_names_the_layers_that_move_the_tensor_too():
-    moves = layers.Reshape((8, 4), name="reshape"), layers.Flatten(name="flatten")
+    pool = layers.MaxPooling1D(1, name="pool")
+    moves = layers.Reshape((8, 4), name="reshape"), pool, layers.Flatten(name="flatten")
     model = hidden_channels(SIZES, are_used=True, seed=0, between=moves)
     (found,) = wide(model, DATA)
-    assert list(advised(found)) == ["first", "reshape", "flatten", "last"]
+    assert list(advised(found)) == ["first", "reshape", "pool", "flatten", "last"]
     assert ratio(model, DATA, advised(found)) > ratio(model, DATA) + 15
 
 
