@@ -95,11 +95,21 @@ def _stored(grid: Grid) -> Quantization:
 
 @compiled
 def _table(
-    scale, zero_point, inner_scale, inner_zero_point, inner_low, inner_high, *output, low, high
+    scale,
+    zero_point,
+    inner_scale,
+    inner_zero_point,
+    inner_low,
+    inner_high,
+    output_scale,
+    output_zero_point,
+    *,
+    low,
+    high,
 ):
     """What ADD and MUL make of each integer."""
     q, largest = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32")), np.int32(high)
     three, sixth = _scale_of(3.0, high), _scale_of(1.0 / 6.0, high)
     inner = inner_scale, inner_zero_point
     total = add(q, scale, zero_point, largest, three, 0, *inner, inner_low, inner_high)
-    return multiply(total, *inner, largest, sixth, 0, *output, low, high)
+    return multiply(total, *inner, largest, sixth, 0, output_scale, output_zero_point, low, high)
