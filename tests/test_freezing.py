@@ -76,3 +76,24 @@ def test_batch_norm_that_is_also_called_in_training_mode_trains():
     new(np.ones((8, 4), "float32"), training=True)
     after = [keras.ops.convert_to_numpy(v) for v in new.variables]
     assert not is_same(after, before)
+
+
+class Block(keras.layers.Layer):
+    """Passes on its own `training`, whose default is False."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.BatchNormalization(name="norm")
+
+    def call(self, x, training=False):
+        return self.norm(x, training=training)
+
+
+def test_batch_norm_of_a_layer_that_passes_on_training_trains():
+    x = keras.Input((4,))
+    model = keras.Model(x, Block()(x))
+    data = np.random.default_rng(0).normal(2.0, 3.0, (16, 4)).astype("float32")
+    expected = model(data, training=True)
+    np.testing.assert_allclose(
+        keras_qat.clone_model(model)(data, training=True), expected, atol=1e-5
+    )
