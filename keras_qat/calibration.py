@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from keras_qat.errors import (
     InvalidDataError,
     InvalidRangeRuleError,
     OutlierWarning,
+    warn_user,
 )
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
@@ -93,7 +93,7 @@ def calibrate(
     for each in outliers:
         if each.is_kept:
             continue
-        warnings.warn(f"{each} {each.fix}", OutlierWarning, stacklevel=2)
+        warn_user(f"{each} {each.fix}", OutlierWarning)
     check_input_stats(model)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import keras
 
 from keras_qat.calibration import calibrate
 from keras_qat.conversion import Conversion
-from keras_qat.errors import OwnTrainingWarning
+from keras_qat.errors import OwnTrainingWarning, warn_user
 from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.passes.options import Options
@@ -199,10 +198,9 @@ def _warn_of_own_training(model: keras.Model) -> None:
         names = ", ".join(f"`{name}`" for name in own)
         recipe = _FUNCTIONAL if is_model(model) else _SUBCLASSED
         recipe = _SEQUENTIAL if isinstance(model, keras.Sequential) else recipe
-        warnings.warn(
+        warn_user(
             f"The model's own {names} is not part of the new model: it trains as Keras does. To "
             f"train it in the way of {kind}, train it inside a {kind}, and export the inner model, "
             f"here `model`:\n\n{recipe.format(kind=kind)}\n",
             OwnTrainingWarning,
-            stacklevel=4,
         )

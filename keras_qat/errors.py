@@ -6,8 +6,13 @@ Everything that `keras_qat` raises on purpose derives from `KerasQatError`, so t
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
+
+# Warnings are about what a user calls, not about what these packages call for it.
+_NOT_USERS = ("keras_qat", "keras", "tensorflow")
 
 
 class KerasQatError(Exception):
@@ -226,3 +231,16 @@ class DefaultRangesWarning(UserWarning):
 
 class TargetFallbackWarning(UserWarning):
     """The file runs on the target that it is for, but some of it on the CPU."""
+
+
+def warn_user(text: str, category: type[Warning]) -> None:
+    """Warns of something at the line of the user's code that it comes from.
+
+    Args:
+        text: What happened, and what to do about it.
+        category: One of the warnings above.
+    """
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_USERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

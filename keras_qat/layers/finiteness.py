@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.errors import InvalidModelError, NonFiniteWarning
+from keras_qat.errors import InvalidModelError, NonFiniteWarning, warn_user
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.weighted import WeightedLayer
 
@@ -134,18 +133,17 @@ def check_finite(model: keras.Model, find: Any = finiteness_errors) -> None:
                 raise error
 
 
-def warn_of_nan(model: keras.Model, stacklevel: int) -> None:
+def warn_of_nan(model: keras.Model) -> None:
     """Warns if outputs of a model are NaN because a weight or a range is not finite.
 
     Args:
         model: A model of quantized layers.
-        stacklevel: As that of `warnings.warn`, counted from the caller.
     """
     try:
         check_finite(model)
     except InvalidModelError as error:
         text = f"The outputs of '{model.name}' are NaN. {error}"
-        warnings.warn(text, NonFiniteWarning, stacklevel=stacklevel + 1)
+        warn_user(text, NonFiniteWarning)
 
 
 def _folding_errors(layer: WeightedLayer) -> Iterator[InvalidModelError]:

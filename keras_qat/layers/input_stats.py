@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_qat.errors import InputStatsWarning, InvalidGraphError, InvalidInputStatsError
+from keras_qat.errors import InputStatsWarning, InvalidGraphError, InvalidInputStatsError, warn_user
 from keras_qat.graph import Edge, read_model
 from keras_qat.layers.input import RangeHolder
 from keras_qat.layers.quantized_model import link_layers
@@ -49,12 +48,11 @@ def checked_input_stats(
     checked = {name: InputStats.of(value, name) for name, value in quantized_input_stats.items()}
     for name, stats in checked.items():
         if stats.mean != stats.zero:
-            warnings.warn(
+            warn_user(
                 f"The mean of the input '{name}', {stats.mean:g}, is no integer: {stats.zero} "
                 f"stands for 0, and each value is {abs(stats.zero - stats.mean) / stats.std:.2g} "
                 "off. A Rescaling layer at the head of the model is exact.",
                 InputStatsWarning,
-                stacklevel=4,
             )
     return checked
 
@@ -146,11 +144,10 @@ def _ends(holder: RangeHolder) -> tuple[float, float]:
 def _warn(name: str, stats: InputStats, ends: tuple[float, float]) -> None:
     low, high = stats.range
     other = "int8" if stats.dtype == "uint8" else "uint8"
-    warnings.warn(
+    warn_user(
         f"The input '{name}' has {stats.dtype} integers for {low:.6g} to {high:.6g}, by "
         f"quantized_input_stats=({stats.mean:g}, {stats.std:g}), but its data was {ends[0]:.6g} to "
         f"{ends[1]:.6g}. Give the mean and std that are right, with '{other}' as the third if they "
         f"are about {other}, or scale the data as the model was trained on it.",
         InputStatsWarning,
-        stacklevel=4,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.errors import InvalidGraphError, MissingRangeError, RangeDriftWarning
+from keras_qat.errors import InvalidGraphError, MissingRangeError, RangeDriftWarning, warn_user
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
 from keras_qat.layers.finiteness import all_finite, nan_unless_finite, warn_of_nan
@@ -78,7 +77,7 @@ class QuantizedModel(RewrittenModel):
         if not training and _are_readable(observed_layers(self), inputs):
             self.check_ranges()
             if not bool(is_finite):
-                warn_of_nan(self, stacklevel=2)
+                warn_of_nan(self)
         if not training:
             is_finite = keras.ops.logical_and(is_finite, _all_observed(self))
         delay = self.quant_delay if training else None
@@ -90,14 +89,14 @@ class QuantizedModel(RewrittenModel):
         """Predicts as `keras.Model` does; warns if weights that are not finite make NaN of it."""
         outputs = super().predict(*args, **kwargs)
         if _has_nan(y.ravel()[:1] for y in keras.tree.flatten(outputs)):
-            warn_of_nan(self, stacklevel=2)
+            warn_of_nan(self)
         return outputs
 
     def evaluate(self, *args, **kwargs):
         """Evaluates as `keras.Model` does; warns if weights that are not finite make NaN of it."""
         results = super().evaluate(*args, **kwargs)
         if _has_nan(keras.tree.flatten(results)):
-            warn_of_nan(self, stacklevel=2)
+            warn_of_nan(self)
         return results
 
     def fit(self, *args, **kwargs):
@@ -113,11 +112,10 @@ class QuantizedModel(RewrittenModel):
         history = super().fit(*args, **kwargs)
         misfits = [text for name, own in named_observers(self) if (text := range_misfit(name, own))]
         if misfits:
-            warnings.warn(
+            warn_user(
                 f"Training sees other ranges than calibration did, in {len(misfits)} tensor(s). "
                 f"{' '.join(misfits[:2])} {MISFIT_FIX}",
                 RangeDriftWarning,
-                stacklevel=2,
             )
         return history
 

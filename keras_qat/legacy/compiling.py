@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_qat.errors import InvalidFileWarning
+from keras_qat.errors import InvalidFileWarning, warn_user
 from keras_qat.legacy.failures import described
 from keras_qat.legacy.source import Source
 
@@ -47,11 +46,10 @@ def compile_as_saved(model: keras.Model, training: Any, source: Source) -> None:
             # Keras saves, but does not load, the state of an optimizer that is not built.
             model.optimizer.build(model.trainable_variables)
     except Exception as error:  # whatever Keras says of what the file asks for
-        warnings.warn(
+        warn_user(
             f"The model of '{source.path}' is not compiled as it was: {described(error)}. "
             "Call `model.compile` before training it.",
             InvalidFileWarning,
-            stacklevel=4,
         )
 
 

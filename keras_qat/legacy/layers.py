@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_qat.errors import InvalidFileError, InvalidFileWarning
+from keras_qat.errors import InvalidFileError, InvalidFileWarning, warn_user
 from keras_qat.legacy.activations import CHANGED, thresholded_relu
 from keras_qat.legacy.failures import about_layer
 from keras_qat.legacy.lambdas import lambda_config
@@ -46,11 +45,10 @@ def make_function(class_name: str, config: dict[str, Any]) -> Callable[..., Any]
         theta = float(config.get("theta", 1.0))
         return _of_one(lambda inputs, **_: thresholded_relu(inputs, theta))
     if class_name in _ENDPOINTS:
-        warnings.warn(
+        warn_user(
             f"The loss or metric that layer '{name}' of the file adds is not read: Keras 3 has no "
             "such layer. Add it again before training.",
             InvalidFileWarning,
-            stacklevel=2,
         )
         return _of_one(lambda inputs, **_: inputs)
     called = config.get("function")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-from keras_qat.errors import InvalidFileWarning
+from keras_qat.errors import InvalidFileWarning, warn_user
 from keras_qat.graph.keras_internals import layers_of, mask_of, set_mask
 
 _MERGES = (
@@ -126,11 +125,10 @@ def warn_of_lost_mask(name: str) -> None:
     Args:
         name: Name of the layer, or of the model that it is in.
     """
-    warnings.warn(
+    warn_user(
         f"'{name}' may compute padded inputs without their mask: Keras 3 does not pass it between "
         "nested models and layers with `initial_state`. Compare its outputs on padded inputs.",
         InvalidFileWarning,
-        stacklevel=2,
     )
 
 

@@ -30,6 +30,7 @@ def with_measured_tables(content: bytes) -> bytes:
         The content of a file without int8 ELU.
 
     Example:
+        >>> from keras_qat.litert.reader import read
         >>> halves = Quantization(np.float32([0.5]), np.int64([0]))
         >>> x, y = (Tensor(name, (1, 8), "int8", halves) for name in "xy")
         >>> content = to_bytes(Model({"x": x}, {"y": y}, (Operator("ELU", (x,), (y,)),)))
@@ -52,6 +53,7 @@ def needs_tables(file: LiteRTFile) -> bool:
         file: The file.
 
     Example:
+        >>> from keras_qat.litert.reader import read
         >>> x, y = Tensor("x", (1, 8), "float32"), Tensor("y", (1, 8), "float32")
         >>> needs_tables(read(to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),)))))
         False
@@ -140,6 +142,7 @@ def measured_table(code: str, source: Quantization, target: Quantization, versio
         int8 array of shape (256,), the results for -128 to 127.
 
     Example:
+        >>> from keras_qat.litert.reader import read
         >>> halves = Quantization(np.float32([0.5]), np.int64([0]))
         >>> measured_table("ELU", halves, halves)[[0, 126, 128, 130]].tolist()
         [-2, -1, 0, 2]

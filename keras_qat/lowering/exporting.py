@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from keras_qat.errors import (
     NotQuantizedError,
     TargetFallbackWarning,
     UnsupportedLayerError,
+    warn_user,
 )
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedModel
@@ -117,13 +117,12 @@ def export_litert(
     fallback = None if profile is None else check_runs(lowered, profile)
     write(name_tensors(lowered), filepath)
     if fallback is not None:
-        warnings.warn(fallback, TargetFallbackWarning, stacklevel=2)
+        warn_user(fallback, TargetFallbackWarning)
     if model.default_ranges:
-        warnings.warn(
+        warn_user(
             f"{len(model.default_ranges)} tensor(s) lack min/max data and have a default range: "
             + ", ".join(f"'{name}' {ends}" for name, ends in model.default_ranges.items()),
             DefaultRangesWarning,
-            stacklevel=2,
         )
 
 
