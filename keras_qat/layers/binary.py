@@ -21,6 +21,7 @@ from keras_qat.layers.drop_in import (
     cannot_take_up,
 )
 from keras_qat.layers.reshaping import batch_moved
+from keras_qat.layers.shapes import broadcast_shape
 from keras_qat.scheme import Scheme
 
 
@@ -163,21 +164,6 @@ class Binary(QuantizedLayer):
             )
         if self.constant is not None and shapes[self.constant.position][0] != 1:
             raise batch_moved(self.name, f"a constant of shape {tuple(self.constant.shape)}")
-
-
-def broadcast_shape(*shapes: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Returns the shape that shapes of one rank broadcast to.
-
-    Example:
-    >>> broadcast_shape((None, 1, 3), (1, 4, 3))
-    (None, 4, 3)
-    """
-    sizes = []
-    for each in zip(*shapes, strict=True):
-        larger = [size for size in each if size != 1]
-        known = [size for size in larger if size is not None]
-        sizes.append(known[0] if known else None if larger else 1)
-    return tuple(sizes)
 
 
 def operands_of(node: Node) -> list[Any]:

@@ -11,9 +11,9 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
 from keras_qat.layers.base import Centered, QuantizedLayer
-from keras_qat.layers.binary import broadcast_shape
 from keras_qat.layers.registry import register
 from keras_qat.layers.requantize import requantize_centered
+from keras_qat.layers.shapes import broadcast_shape
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 

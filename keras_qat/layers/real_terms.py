@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_qat.layers.binary import broadcast_shape
+from keras_qat.layers.shapes import broadcast_shape
 from keras_qat.litert import Tensor
 
 _OPTIONS = {"ADD": "AddOptions", "DIV": "DivOptions", "MUL": "MulOptions", "SUB": "SubOptions"}
