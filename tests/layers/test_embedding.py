@@ -122,7 +122,7 @@ def test_integer_weights_of_keras_are_refused():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: embedded(layers.Flatten(name="flat")(x)), "what 'flat' computes"),
+        (lambda x: embedded(layers.Reshape((1, 3), name="row")(x)), "what 'row' computes"),
         (lambda x: [embedded(x), layers.Dense(2)(x)], "'ids', which is used as real values too"),
         (lambda x: [embedded(x), x], "'ids', which is used as real values too"),
     ],
@@ -132,6 +132,15 @@ def test_ids_are_inputs_of_their_own(function, message):
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=message):
         keras_qat.quantize_model(model)
+
+
+def test_ids_may_pass_what_changes_nothing():
+    inputs = keras.Input((3,), name="ids")
+    model = keras.Model(inputs, embedded(layers.Flatten()(inputs)))
+    ids = np.array([[0, 1, 3]], "int32")
+    keras_qat.quantize_model(model, default_ranges_stats=(-1, 1))
+    clone = keras_qat.clone_model(model)
+    np.testing.assert_array_equal(clone(ids), model(ids))
 
 
 def test_an_integer_input_of_real_values_is_quantized():
