@@ -17,6 +17,7 @@ from keras_qat.data import batches
 from keras_qat.errors import RewriteError
 from keras_qat.graph import Edge, Graph, Node, Parameter, read_model
 from keras_qat.layers import float_mode
+from keras_qat.layers.registry import users_function
 from keras_qat.passes import Rewrite
 from keras_qat.passes.inline_models import inline_models
 
@@ -156,6 +157,7 @@ def _compare_layers(
     if error > limit:
         name = _first_that_differs(rewritten, alike)
         origins = getattr(model, "origins", {}).get(name, (name,))
+        _check_functions([source.nodes[each] for each in origins if each in source.nodes])
         about = [str(each) for each in log if not set(origins).isdisjoint(each.origins)]
         raise RewriteError(
             "The rewritten layer computes something else than the model.",
@@ -164,6 +166,23 @@ def _compare_layers(
             f"was made of {list(origins)[:4]}, rewritten by {about[:4]}",
             expected=f"at most {limit:.2g}",
             fix=_FIX,
+        )
+
+
+def _check_functions(nodes: Sequence[Node]) -> None:
+    """Raises if functions that a user registered stand for some of these nodes."""
+    for node in nodes:
+        function = users_function(node.head)
+        if function is None:
+            continue
+        kind = type(node.head).__name__
+        raise RewriteError(
+            f"A function that was registered for {kind} computes something else than the layer.",
+            layer=node.name,
+            received=f"`{function.__name__}`",
+            expected=f"what `call` of each {kind} in the model computes",
+            fix=f"Mend `{function.__name__}`. Its first argument is the layer: what differs from one "
+            f"{kind} to another has to be read there, or each needs a class of its own.",
         )
 
 

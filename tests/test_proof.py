@@ -43,6 +43,11 @@ def test_quantize_model_names_the_first_layer_that_differs(wrong, data):
     assert (caught.value.layer or "").startswith("halved")
 
 
+def test_a_wrong_function_of_a_user_is_named(wrong):
+    with pytest.raises(RewriteError, match="registered for Halved.*halved.*first argument"):
+        keras_qat.quantize_model(with_halved())
+
+
 def test_clone_model_names_the_first_layer_that_differs(wrong):
     with pytest.raises(RewriteError) as caught:
         keras_qat.clone_model(with_halved())

@@ -135,6 +135,13 @@ def is_written_in_ops(layer: Any) -> bool:
     return type(layer) in _CALLS
 
 
+def users_function(layer: Any) -> Callable[..., Any] | None:
+    """Returns the function that a user registered for a layer; None if there is none."""
+    written = _CALLS.get(type(layer))
+    module = "" if written is None else written.__module__
+    return None if module.partition(".")[0] == "keras_qat" else written
+
+
 def layers_written_in_ops() -> tuple[type, ...]:
     """Returns the layers that a function was registered for."""
     return tuple(_CALLS)

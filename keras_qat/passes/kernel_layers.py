@@ -75,5 +75,6 @@ def _tied(variable: Any, places: list[str]) -> UnsupportedLayerError:
         layer=places[-1],
         received=f"the weight '{variable.path}' in {places}",
         expected="each weight in one operation, which may be called more than once",
-        fix="Use it in the same operation each time, or set its `trainable` to False.",
+        fix="Put it into a layer, such as a `keras.layers.Dense` for a kernel and its bias, and call "
+        "that layer each time; or set the weight's `trainable` to False.",
     )
