@@ -181,8 +181,8 @@ def _check_functions(nodes: Sequence[Node]) -> None:
             layer=node.name,
             received=f"`{function.__name__}`",
             expected=f"what `call` of each {kind} in the model computes",
-            fix=f"Mend `{function.__name__}`. Its first argument is the layer: what differs from one "
-            f"{kind} to another has to be read there, or each needs a class of its own.",
+            fix=f"Mend `{function.__name__}`. Its first argument is the layer: what differs from "
+            f"one {kind} to another has to be read there, or each needs a class of its own.",
         )
 
 

@@ -75,6 +75,6 @@ def _tied(variable: Any, places: list[str]) -> UnsupportedLayerError:
         layer=places[-1],
         received=f"the weight '{variable.path}' in {places}",
         expected="each weight in one operation, which may be called more than once",
-        fix="Put it into a layer, such as a `keras.layers.Dense` for a kernel and its bias, and call "
+        fix="Put it into a layer, such as `keras.layers.Dense` for a kernel and its bias, and call "
         "that layer each time; or set the weight's `trainable` to False.",
     )
