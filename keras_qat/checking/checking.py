@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -194,7 +195,7 @@ def _convert(conversion: Conversion, trial: Trial) -> tuple[list[KerasQatError],
 def _check_quantized(
     model: QuantizedModel, calibration_data: Any, profile: Target | None
 ) -> CheckReport:
-    graph = read_model(model)
+    graph = _with_origins(read_model(model), model.origins)
     data = _batches(graph, calibration_data)
     layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
     errors = [error for layer in layers for error in finiteness_errors(layer)]
@@ -209,6 +210,15 @@ def _check_quantized(
     findings = [*map(error_finding, errors), *_lacking(model), *_findings(linked, profile)]
     findings += calibration_findings(model)
     return CheckReport(model.name, name, tuple(rows), tuple(findings), tuple(model.rewrite_log))
+
+
+def _with_origins(graph: Graph, origins: Mapping[str, tuple[str, ...]]) -> Graph:
+    """The graph of a quantized model, whose layers know what they were made of."""
+    nodes = {
+        name: dataclasses.replace(node, origins=origins.get(node.head.name, (name,)))
+        for name, node in graph.nodes.items()
+    }
+    return dataclasses.replace(graph, nodes=nodes)
 
 
 def _lacking(model: QuantizedModel) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
     if linked.sample is not None:
         found = list(_loud(linked, found))
     for wide in found:
-        place = place_of(linked.graph, wide.layer).name, wide.layer.name
+        place = place_of(linked.graph, wide.layer).user_name, wide.layer.name
         yield Finding(WARNING, "wide-activation-range", *place, wide.message, wide.fix)
 
 
@@ -92,14 +92,14 @@ def _wide_range(linked: LinkedModel, layer: Any) -> Iterator[_Wide]:
 
 
 def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
-    part = place_of(graph, layer).name
-    others = [edge.node for edge in joint.inputs if edge.node != layer.name]
+    part = place_of(graph, layer).user_name
+    others = [graph.nodes[edge.node].user_name for edge in joint.inputs if edge.node != layer.name]
     return _Wide(
         layer,
         steps / _FEW_STEPS,
         f"'{part}' takes {steps:.1f} of {steps_of(layer)} steps of the range that it shares with "
         f"{listing(others)}.",
-        _way_out(graph, joint, [part, joint.name], _is_output(graph, joint)),
+        _way_out(graph, joint, [part, joint.user_name], _is_output(graph, joint)),
     )
 
 
@@ -152,7 +152,7 @@ def _of_channels(graph: Graph, layer: Any, widths: np.ndarray, scale: float) -> 
         f"The channels have one range, and channel {widest}, as wide as {widths[widest]:.4g}, "
         f"makes it so wide that others take few of its {steps_of(layer)} steps, as little as "
         f"{steps:.1f}: {channel_numbers(np.flatnonzero(narrow))}.",
-        _way_out(graph, node, [] if place.is_input else [place.name], is_output),
+        _way_out(graph, node, [] if place.is_input else [place.user_name], is_output),
     )
 
 
@@ -161,7 +161,7 @@ def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> st
         floats = ", ".join(f'"{name}": None' for name in (*makers, *_takers(graph, node.name)))
         return f"Leave the layers that scale the channels in float: `overrides={{{floats}}}`."
     if len(set(node.inputs)) > 1:
-        return f"Make separate outputs of what '{node.name}' joins."
+        return f"Make separate outputs of what '{node.user_name}' joins."
     return "Compute channels of different size in layers of their own, as separate outputs."
 
 
@@ -171,7 +171,7 @@ def _takers(graph: Graph, name: str) -> Iterator[str]:
         is_conversion = isinstance(node.head, (QuantizeInput, Requantize))
         affine = getattr(node.head, "input_affine", None)
         if not is_conversion:
-            yield node.name if affine is None else affine.name
+            yield node.user_name if affine is None else affine.name
         if is_conversion or node.head.shares_range:
             yield from _takers(graph, node.name)
 

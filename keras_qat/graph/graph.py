@@ -88,6 +88,11 @@ class Node:
         """Whether this is an input of the graph: an `InputLayer`, which takes nothing."""
         return not self.inputs
 
+    @property
+    def user_name(self) -> str:
+        """A name that the user's model knows: its own, or that of the first of its origins."""
+        return self.name if self.name in self.origins else (*self.origins, self.name)[0]
+
     @classmethod
     def call(cls, layer: Any, name: str, edge: Edge, shape: Shape, dtype: str = "float32") -> Node:
         """Makes the call of a layer on one tensor that returns one tensor."""

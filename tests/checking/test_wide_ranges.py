@@ -92,7 +92,7 @@ def detector(is_joined):
 def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
     joined, apart = detector(True), detector(False)
     (found,) = wide(joined, DATA)
-    assert found.layer == "scores_sigmoid" and "shares with 'boxes'" in found.message
+    assert found.layer == "scores" and "shares with 'boxes'" in found.message
     assert found.fix == "Make separate outputs of what 'joined' joins."
     assert wide(apart, DATA) == []
 
@@ -103,3 +103,10 @@ def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
     exact = apart.predict(DATA, batch_size=128, verbose=0)[1]
     assert decibels(exact, scores(joined)[:, 4:]) < 5  # a step is larger than a score
     assert decibels(exact, scores(apart)[1]) > 30
+
+
+def test_wide_activation_range_of_a_quantized_model_names_the_users_layers():
+    qat = keras_qat.quantize_model(detector(True), calibration_data=DATA)
+    found = keras_qat.check(qat, calibration_data=DATA).findings
+    (found,) = [each for each in found if each.code == "wide-activation-range"]
+    assert found.layer == "scores" and "shares with 'boxes'" in found.message
