@@ -13,6 +13,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import ExportError, KernelLimitError, MissingRangeError, NotQuantizedError
+from keras_qat.lowering import exporting
 from tests.models import (
     images,
     linear,
@@ -274,3 +275,20 @@ def quantized_with_stats(model, stats):
     model = keras_qat.quantize_model(model, quantized_input_stats={"x": stats})
     keras_qat.calibrate(model, np.full((2, 4), 2e-6, "float32"), verbose=0)
     return model
+
+
+@pytest.mark.parametrize("layer", [keras.layers.Add, keras.layers.Subtract])
+def test_a_sum_that_litert_refuses_is_not_written(layer, tmp_path, monkeypatch):
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    model = keras.Model([a, b], layer(name="sum")([a, b]))
+    x = np.random.default_rng(0).uniform(-1e6, 1e6, (32, 4)).astype("float32")
+    nearly = np.nextafter(x, np.float32(2e6))
+    data = [x, -nearly if layer is keras.layers.Add else nearly]
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    with pytest.raises(KernelLimitError, match="'sum'.*above 2.-19 of the inputs.*scales of"):
+        keras_qat.export_litert(qat, tmp_path / "sum.tflite")
+    assert not (tmp_path / "sum.tflite").exists()
+    monkeypatch.setattr(exporting, "check_kernel_limits", lambda lowered: None)
+    keras_qat.export_litert(qat, tmp_path / "sum.tflite")
+    with pytest.raises(Exception, match="multiplier|prepare"):
+        keras_qat.LiteRTModel(tmp_path / "sum.tflite").predict(data)

@@ -176,25 +176,52 @@ def lower_model(
 
 
 def check_kernel_limits(lowered: Model) -> None:
-    """Raises if LiteRT aborts on the file: SOFTMAX takes no scale of 2^-26 or less.
+    """Raises if LiteRT aborts on the file, or refuses it, for the scales of an operator.
 
     Args:
         lowered: The file's contents.
 
     Raises:
-        KernelLimitError: If the logits of a SOFTMAX have such a scale.
+        KernelLimitError: If the logits of a SOFTMAX have a scale of 2^-26 or less, or the output of
+            an ADD or SUB one of at most 2^-19 of an input's.
     """
     for operator in lowered.operators:
-        logits = operator.inputs[0] if operator.code == "SOFTMAX" else None
-        grid = None if logits is None else logits.quantization
-        if grid is not None and not float(grid.scale[0]) * 2**26 > 1:
-            raise KernelLimitError(
-                "LiteRT's SOFTMAX aborts on logits of so small a range.",
-                layer=operator.outputs[0].name,
-                received=f"logits with a scale of {grid.scale[0]:g}",
-                expected="a scale above 2^-26, about 1.5e-8",
-                fix="Give `quantized_input_stats` with a smaller standard deviation, or none.",
-            )
+        check = _LIMITS.get(operator.code)
+        scales = [_scale(each) for each in (*operator.inputs[:2], operator.outputs[0])]
+        if check is not None and all(scales):
+            check(operator.outputs[0].name, *scales)
+
+
+def _scale(tensor: Tensor | None) -> float:
+    """The scale of a tensor with one, else 0."""
+    grid = None if tensor is None else tensor.quantization
+    return 0.0 if grid is None else float(grid.scale[0])
+
+
+def _check_softmax(name: str, logits: float, _output: float) -> None:
+    if not logits * 2**26 > 1:
+        raise KernelLimitError(
+            "LiteRT's SOFTMAX aborts on logits of so small a range.",
+            layer=name,
+            received=f"logits with a scale of {logits:g}",
+            expected="a scale above 2^-26, about 1.5e-8",
+            fix="Give `quantized_input_stats` with a smaller standard deviation, or none.",
+        )
+
+
+def _check_sum(name: str, first: float, second: float, output: float) -> None:
+    if not output * 2**19 > max(first, second):
+        raise KernelLimitError(
+            "LiteRT refuses a sum whose range is so much smaller than that of what it adds.",
+            layer=name,
+            received=f"scales of {first:g} and {second:g} for the inputs, {output:g} for the sum",
+            expected="a scale of the sum above 2^-19 of the inputs', about 1.9e-6",
+            fix="Calibrate with data like those at inference; or leave the layer in float: "
+            f'`overrides={{"{name}": None}}`.',
+        )
+
+
+_LIMITS = {"SOFTMAX": _check_softmax, "ADD": _check_sum, "SUB": _check_sum}
 
 
 def lower_graph(graph: Graph) -> Model:
