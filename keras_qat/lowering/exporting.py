@@ -176,7 +176,7 @@ def lower_model(
 
 
 def check_kernel_limits(lowered: Model) -> None:
-    """Raises if LiteRT aborts on the file, or refuses it, for the scales of an operator.
+    """Raises if LiteRT's kernels are not made for the scales of an operator.
 
     Args:
         lowered: The file's contents.
@@ -212,7 +212,7 @@ def _check_softmax(name: str, logits: float, _output: float) -> None:
 def _check_sum(name: str, first: float, second: float, output: float) -> None:
     if not output * 2**19 > max(first, second):
         raise KernelLimitError(
-            "LiteRT refuses a sum whose range is so much smaller than that of what it adds.",
+            "The range of the sum is too small beside those of what it adds: LiteRT's ADD aborts.",
             layer=name,
             received=f"scales of {first:g} and {second:g} for the inputs, {output:g} for the sum",
             expected="a scale of the sum above 2^-19 of the inputs', about 1.9e-6",
