@@ -1,0 +1,125 @@
+"""Running graphs on samples, for the proof that two compute the same."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.data import batches
+from keras_qat.errors import RewriteError
+from keras_qat.graph import Edge, Graph, Node, Parameter
+
+# Values of an input up to which two samples are compared, which also shows whether they mix.
+_SMALL = 2**12
+FIX = (
+    "Please report it with the model: it is a defect of the package. Until it is mended, write the "
+    "layer with others, or leave the rewrite out: `rewrites=[...]`."
+)
+
+
+def run(
+    graph: Graph, inputs: Sequence[Any], see: Callable[[Edge, Any], Any] | None = None
+) -> dict[Edge, Any]:
+    """Computes a graph; tensors that nothing takes any more are dropped.
+
+    Args:
+        graph: The graph.
+        inputs: A tensor for each input.
+        see: Called with each tensor; returns what the layers behind it take.
+    """
+    tensors = dict(zip(map(Edge, graph.inputs), inputs, strict=True))
+    left = Counter(graph.output_edges)
+    for node in graph.nodes.values():
+        left.update(node.inputs)
+    if see is not None:
+        tensors = {edge: see(edge, value) for edge, value in tensors.items()}
+    for node in graph.nodes.values():
+        if node.is_input:
+            continue
+        for i, value in enumerate(tree.flatten(_called(node, tensors))):
+            edge = Edge(node.name, i)
+            tensors[edge] = value if see is None else see(edge, value)
+        for edge in node.inputs:
+            left[edge] -= 1
+            if not left[edge]:
+                del tensors[edge]
+    return tensors
+
+
+def _called(node: Node, tensors: dict[Edge, Any]) -> Any:
+    def argument(leaf: Any) -> Any:
+        if isinstance(leaf, Edge):
+            return tensors[leaf]
+        return leaf.value if isinstance(leaf, Parameter) else leaf
+
+    args, kwargs = tree.map_structure(argument, node.arguments)
+    # `predict` does so too, whatever a layer was called with: random images have `training=True`.
+    if "training" in inspect.signature(node.head.call).parameters:
+        kwargs = {**kwargs, "training": False}
+    return node.head(*args, **kwargs)
+
+
+def checked_run(
+    graph: Graph, inputs: Sequence[Any], see: Callable[[Edge, Any], Any] | None = None
+) -> dict[Edge, Any]:
+    """Runs a rewritten graph; the source took the same inputs."""
+    try:
+        return run(graph, inputs, see)
+    except Exception as error:
+        raise RewriteError(
+            "The rewritten model cannot be run.",
+            layer=graph.name,
+            received=f"{type(error).__name__}: {error}",
+            expected="a model that takes what the source model takes",
+            fix=FIX,
+        ) from error
+
+
+def samples_for(source: Graph, rewritten: Graph, model: keras.Model, data: Any) -> list[Any]:
+    """A tensor for each input of the source: the first samples of data, or made up."""
+    nodes = [source.nodes[name] for name in source.inputs]
+    sizes = [[size or 1 for size in node.shapes[0][1:]] for node in nodes]
+    is_small = max(map(math.prod, sizes)) <= _SMALL
+    count = nodes[0].shapes[0][0] or (2 if is_small else 1)
+    if hasattr(data, "__getitem__"):
+        arrays = next(batches(data, model, steps=1, batch_size=count))
+        arrays = [array[:count] for array in arrays]
+    else:
+        rng = np.random.default_rng(0)
+        arrays = [
+            _made_up(rng, (count, *own), node.dtypes[0], _count_of_ids(rewritten, name))
+            for node, own, name in zip(nodes, sizes, rewritten.inputs, strict=True)
+        ]
+    return [ops.cast(x, node.dtypes[0]) for x, node in zip(arrays, nodes, strict=True)]
+
+
+def _count_of_ids(graph: Graph, name: str) -> int | None:
+    """How many ids there are for an input; None for real values."""
+    takers = graph.consumers().get(Edge(name), ())
+    lookups = [each.head for each in takers if getattr(each.head, "takes_indices", False)]
+    return min((layer.input_dim for layer in lookups), default=None)
+
+
+def _made_up(rng: Any, shape: tuple[int, ...], dtype: str, ids: int | None) -> np.ndarray:
+    if ids is not None:
+        return rng.integers(0, ids, shape)
+    if is_float(dtype):
+        return rng.normal(size=shape)
+    return rng.integers(0, 2 if dtype == "bool" else 128, shape)
+
+
+def as_inputs(samples: Sequence[Any], model: keras.Model) -> list[Any]:
+    """Returns samples of the types that the inputs of a model have."""
+    return [ops.cast(x, each.dtype) for x, each in zip(samples, model.inputs, strict=True)]
+
+
+def is_float(dtype: str) -> bool:
+    """Whether a dtype is a floating one, of any width."""
+    return keras.backend.is_float_dtype(dtype)
