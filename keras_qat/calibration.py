@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import on_one_replica
 from keras_qat.data import Batch, batches, count_batches
 from keras_qat.errors import (
     InvalidDataError,
@@ -204,13 +205,13 @@ def _observe(
         return [], []
     # Half precision, where it is the policy, would round the extremes.
     extremes_of = [Extremes(dtype="float32")(tensor) for _, _, tensor in found]
-    model_of_extremes = keras.Model(model.inputs, extremes_of)
+    compute_extremes = on_one_replica(keras.Model(model.inputs, extremes_of))
     seen: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     pixels = [True] * len(model.inputs)
     with float_mode():
         for batch in data:
-            extremes = keras.tree.flatten(model_of_extremes.predict_on_batch(list(batch)))
+            extremes = keras.tree.flatten(compute_extremes(list(batch)))
             seen.append(np.stack([_by_sample(each, len(batch[0])) for each in extremes]))
             sizes.append(np.stack([_sizes(x) for x in batch]))
             pixels = [p and x.dtype == np.uint8 for p, x in zip(pixels, batch, strict=True)]

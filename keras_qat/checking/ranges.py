@@ -111,7 +111,7 @@ def _at_hand(name: str, observer: RangeObserver, others: tuple[str, ...]) -> Ten
     source = "default" if observer.is_default else "calibrated"
     if not observer.is_default and not observer.is_observed:
         return TensorRange(name, "lacking", shared_with=others)
-    return TensorRange(name, source, float(observer.minimum), float(observer.maximum), others)
+    return TensorRange(name, source, *observer.limits, others)
 
 
 def _makers(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:

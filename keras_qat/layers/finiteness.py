@@ -86,11 +86,12 @@ def finiteness_errors(layer: QuantizedLayer) -> Iterator[InvalidModelError]:
     """
     yield from layer_weight_errors(layer)
     for variable in _range_variables(layer):
-        if not np.isfinite(float(variable)):
+        value = variable.numpy()
+        if not np.isfinite(value):
             yield InvalidModelError(
                 "A range is not finite.",
                 layer=layer.name,
-                received=f"{variable.path}: {float(variable)}",
+                received=f"{variable.path}: {value}",
                 fix="Calibrate again: `keras_qat.calibrate(model, data)`.",
             )
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_qat.errors import InputStatsWarning, InvalidGraphError, InvalidInputStatsError, warn_user
 from keras_qat.graph import Edge, read_model
@@ -123,7 +122,7 @@ def check_input_stats(model: keras.Model) -> None:
         for name, holder in input_holders(model)
         if holder is not None and holder.stats is not None and holder.observer.is_observed
     }
-    ends = {name: _ends(holder) for name, holder in holders.items()}
+    ends = {name: holder.observer.limits for name, holder in holders.items()}
     settled = {name: holder.stats.settled(*ends[name]) for name, holder in holders.items()}
     changed = {name: own for name, own in settled.items() if own != holders[name].stats}
     if changed:
@@ -133,12 +132,6 @@ def check_input_stats(model: keras.Model) -> None:
     for name, holder in holders.items():
         if not holder.stats.fits(*ends[name]):
             _warn(name, holder.stats, ends[name])
-
-
-def _ends(holder: RangeHolder) -> tuple[float, float]:
-    observer = holder.observer
-    low, high = map(ops.convert_to_numpy, (observer.minimum, observer.maximum))
-    return float(low), float(high)
 
 
 def _warn(name: str, stats: InputStats, ends: tuple[float, float]) -> None:

@@ -181,9 +181,7 @@ class QuantizedModel(RewrittenModel):
     def default_ranges(self) -> dict[str, tuple[float, float]]:
         """The ranges (min, max) of the tensors that have a default one now, by name."""
         return {
-            name: (float(observer.minimum), float(observer.maximum))
-            for name, observer in named_observers(self)
-            if observer.is_default
+            name: observer.limits for name, observer in named_observers(self) if observer.is_default
         }
 
     def set_default_ranges(self, default_ranges_stats: Any) -> None:

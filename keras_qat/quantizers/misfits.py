@@ -36,10 +36,10 @@ def range_misfit(name: str, observer: RangeObserver) -> str | None:
     >>> range_misfit("conv", observer)
     "'conv' takes 0 to 1.6 in training, and has the calibrated range 0 to 1."
     """
-    if not observer.is_held or int(observer.updates) <= _ENOUGH_STEPS:
+    if not observer.is_held or observer.updates.numpy() <= _ENOUGH_STEPS:
         return None
     low, high = (min(observer.seen_range[0], 0.0), max(observer.seen_range[1], 0.0))
-    least, most = min(float(observer.minimum), 0.0), max(float(observer.maximum), 0.0)
+    least, most = min(observer.limits[0], 0.0), max(observer.limits[1], 0.0)
     width = most - least
     is_left = max(high - most, least - low) > _MOST_LEFT * width
     if not is_left and high - low >= _LEAST_TAKEN * width:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import across_replicas
 from keras_qat.errors import InvalidDefaultRangeError
 
 # A range is of no use where most samples leave it by more than half of its width, or where no
@@ -77,42 +78,47 @@ class RangeObserver(keras.layers.Layer):
         """Creates the variables."""
         del input_shape
 
-        def variable(name, dtype, aggregation, shape=()):
+        def variable(name, dtype, shape=()):
             return self.add_weight(
                 name=name,
                 shape=shape,
                 dtype=dtype,
                 initializer="zeros",
                 trainable=False,
-                aggregation=aggregation,
+                aggregation="only_first_replica",  # `track` assigns the same on each replica
             )
 
-        self.minimum = variable("minimum", "float32", "mean")
-        self.maximum = variable("maximum", "float32", "mean")
-        self.updates = variable("updates", "int32", "only_first_replica")
-        self.seen = variable("seen", "float32", "mean", (2,))
-        self.held = variable("held", "int32", "only_first_replica")
-        self.unfit = variable("unfit", "int32", "only_first_replica")
+        self.minimum = variable("minimum", "float32")
+        self.maximum = variable("maximum", "float32")
+        self.updates = variable("updates", "int32")
+        self.seen = variable("seen", "float32", (2,))
+        self.held = variable("held", "int32")
+        self.unfit = variable("unfit", "int32")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The minimum and the maximum as Python numbers."""
+        return float(_number(self.minimum)), float(_number(self.maximum))
 
     @property
     def is_observed(self) -> bool:
         """Whether the range is the tensor's own: calibrated or trained."""
-        return int(self.updates) > 0
+        return _number(self.updates) > 0
 
     @property
     def is_default(self) -> bool:
         """Whether the range is a default, which the first observation replaces."""
-        return int(self.updates) < 0
+        return _number(self.updates) < 0
 
     @property
     def is_held(self) -> bool:
         """Whether the range was calibrated, and training holds it."""
-        return int(self.held) == _HELD
+        return _number(self.held) == _HELD
 
     @property
     def was_replaced(self) -> bool:
         """Whether training replaced a calibrated range that did not fit it."""
-        return int(self.held) == _REPLACED
+        return _number(self.held) == _REPLACED
 
     @property
     def seen_range(self) -> tuple[float, float]:
@@ -129,10 +135,10 @@ class RangeObserver(keras.layers.Layer):
             hold: Whether training holds the range, or moves it on.
         """
         if self.is_observed:
-            minimum = min(minimum, float(self.minimum))
-            maximum = max(maximum, float(self.maximum))
+            low, high = self.limits
+            minimum, maximum = min(minimum, low), max(maximum, high)
         minimum, maximum = self._usual(minimum, maximum)
-        self._set(minimum, maximum, max(int(self.updates), 0) + 1)
+        self._set(minimum, maximum, max(_number(self.updates), 0) + 1)
         self.held.assign(_HELD if hold else _MOVING)
 
     def assume(self, minimum: float, maximum: float) -> None:
@@ -165,15 +171,14 @@ class RangeObserver(keras.layers.Layer):
             x: float32 tensor, samples along the first axis. Values that are not finite are left
                 out.
         """
-        samples = sample_reach(x)
-        batch, held = ops.max(samples, axis=0), self.held.value
+        held, old = self.held.value, ops.stack([-self.minimum, self.maximum.value])
+        width = _width(old)
+        batch, far, count = _whole_batch(sample_reach(x), ops.maximum(old, 0.0) + _FAR * width)
         is_seen = ops.isfinite(batch[0])
         batch = ops.where(is_seen, self._usual_reach(batch), self.seen.value)
-        old = ops.stack([-self.minimum, self.maximum.value])
-        width = _width(old)
-        share = _share_far(samples, ops.maximum(old, 0.0) + _FAR * width)
+        share = far / count
         is_unfit = ops.logical_or(share > 0.5, _is_narrow(batch, width))
-        unfit = ops.where(is_unfit, self.unfit + ops.shape(x)[0], 0)
+        unfit = ops.where(is_unfit, self.unfit + ops.cast(count, "int32"), 0)
         is_replaced = unfit >= _ENOUGH_SAMPLES
         if self.keeps_calibration:
             is_replaced = ops.logical_and(is_replaced, held != _HELD)
@@ -224,7 +229,7 @@ class RangeObserver(keras.layers.Layer):
         minimum, maximum, updates = (store[key] for key in ("0", "1", "2"))
         self._set(minimum, maximum, int(updates[()]))
         # Training steps counted as updates too.
-        self.held.assign(_HELD if int(self.updates) == 1 else _MOVING)
+        self.held.assign(_HELD if _number(self.updates) == 1 else _MOVING)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -268,14 +273,32 @@ def sample_reach(x):
     return ops.cond(ops.isfinite(ops.sum(x)), lambda: reach(x, x), finite_values)
 
 
+def _number(variable: keras.Variable) -> Any:
+    """The value of a scalar: `int` and `float` do not take the mirrored ones of a strategy."""
+    return variable.numpy().item()
+
+
 def _width(reach):
     """The width of a range that holds 0, as each grid does."""
     return ops.sum(ops.maximum(reach, 0.0))
 
 
-def _share_far(samples, limit):
-    """The share of samples that reach further than a limit on either side."""
-    return ops.mean(ops.cast(ops.any(samples > limit, axis=1), "float32"))
+def _whole_batch(samples, limit):
+    """Sums up the samples of all replicas, each of which has a part of the batch.
+
+    Args:
+        samples: float32 tensor of shape (samples, 2), how far each sample reaches.
+        limit: float32 tensor of shape (2,), a reach.
+
+    Returns:
+        How far the batch reaches, of shape (2,); how many samples reach further than the limit on
+        either side; and how many samples there are. All are float32.
+    """
+    is_far = ops.cast(ops.any(samples > limit, axis=1), "float32")
+    counts = ops.stack([ops.sum(is_far), ops.cast(ops.shape(samples)[0], "float32")])
+    parts = across_replicas(ops.concatenate([ops.max(samples, axis=0), counts]))
+    counts = ops.sum(parts[:, 2:], axis=0)
+    return ops.max(parts[:, :2], axis=0), counts[0], counts[1]
 
 
 def _is_narrow(batch, width):

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_qat.backend import on_one_replica
 from keras_qat.data import Batch, counted_batches
 from keras_qat.errors import ExportError, InvalidDataError, KernelLimitError
 from keras_qat.graph import Edge, Graph, read_model
@@ -178,10 +179,10 @@ def _keras_values(
     graph, tensors = read_model(model), tensors_by_edge(model)
     names = [node.name for node in graph.nodes.values() if not node.is_input]
     outputs = [tensors[Edge(name)] for name in names]
-    quantized, exact = (keras.Model(model.inputs, outputs) for _ in range(2))
+    quantized, exact = (on_one_replica(keras.Model(model.inputs, outputs)) for _ in range(2))
 
-    def values(taps, batch, count):
-        arrays = keras.tree.flatten(taps.predict_on_batch(list(batch)))
+    def values(compute, batch, count):
+        arrays = keras.tree.flatten(compute(list(batch)))
         arrays = [_first(array, count, len(batch[0])) for array in arrays]
         return dict(zip(names, arrays, strict=True))
 

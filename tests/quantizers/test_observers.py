@@ -147,10 +147,10 @@ def test_variables_are_not_trained_and_say_how_replicas_join():
     assert made.trainable_variables == []
     kinds = {v.name: (v.shape, v.dtype, v.aggregation) for v in made.variables}
     assert kinds == {
-        "minimum": ((), "float32", "mean"),
-        "maximum": ((), "float32", "mean"),
+        "minimum": ((), "float32", "only_first_replica"),
+        "maximum": ((), "float32", "only_first_replica"),
         "updates": ((), "int32", "only_first_replica"),
-        "seen": ((2,), "float32", "mean"),
+        "seen": ((2,), "float32", "only_first_replica"),
         "held": ((), "int32", "only_first_replica"),
         "unfit": ((), "int32", "only_first_replica"),
     }

@@ -1,0 +1,177 @@
+"""What `test_distribute.py` runs in a process of its own, which has two logical CPUs.
+
+It takes the name of a function and a folder, and prints what the function returns as JSON.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import keras_qat
+from keras_qat.layers.quantized_model import named_observers
+
+# Five batches of 8 and one of 3, of which the replicas get 2 samples and 1.
+SAMPLES, BATCH = 43, 8
+
+
+def images():
+    """Multiples of 1/8, so that sums are exact in any order; one sample is an outlier."""
+    x = np.random.default_rng(0).integers(-8, 9, (SAMPLES, 6, 6, 1)) / 8
+    x[16:] *= 2
+    x[21] *= 32
+    return x.astype("float32")
+
+
+LABELS = np.arange(SAMPLES) % 3
+
+
+def exact_network(has_convolution=True):
+    """Computes without rounding."""
+    keras.utils.set_random_seed(1)
+    convolution = [layers.Conv2D(4, 3, activation="relu")] if has_convolution else []
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), *convolution, layers.Flatten(), layers.Dense(3)]
+    )
+    for weight in model.weights:
+        weight.assign(keras.ops.round(weight * 8) / 8)
+    return model
+
+
+def network():
+    """Has what keeps variables: normalizations and a range inside a layer."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(momentum=0.5, synchronized=True),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.LayerNormalization(),
+            layers.Dense(3),
+        ]
+    )
+
+
+def compiled(model, rate=0.0):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(rate), loss)
+    return model
+
+
+def ranges(model):
+    """Minimum, maximum, what training sees, and the counters of each range, in their order."""
+    return [
+        [
+            variable.numpy().tolist()
+            for variable in (own.minimum, own.maximum, own.seen, own.updates, own.held, own.unfit)
+        ]
+        for _, own in named_observers(model)
+    ]
+
+
+def trained_ranges(strategy, calibrated=False, samples=SAMPLES, convolution=True, **options):
+    """The ranges after training with a step size of 0, which leaves the weights exact."""
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = compiled(keras_qat.quantize_model(exact_network(convolution), **options))
+    if calibrated:
+        keras_qat.calibrate(model, images()[:16], verbose=0)
+    x, y = images()[:samples], LABELS[:samples]
+    model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0)
+    return ranges(model)
+
+
+def uses(model, folder):
+    """Everything that looks at ranges, by name."""
+    x, file = images(), os.path.join(folder, "model.tflite")
+    saved = os.path.join(folder, "model.keras")
+
+    def verify(verified):
+        report = keras_qat.verify(verified, file, x[:8], verbose=0)
+        return report.exact
+
+    return {
+        "calibrate": lambda: keras_qat.calibrate(model, x, verbose=0),
+        "fit": lambda: model.fit(x, LABELS, BATCH, validation_data=(x, LABELS), verbose=0),
+        "evaluate": lambda: model.evaluate(x, LABELS, verbose=0),
+        "predict": lambda: np.array_equal(model.predict(x, verbose=0), model(x)),
+        "default_ranges": lambda: keras_qat.suggest_default_ranges(model, x, verbose=0),
+        "check": lambda: keras_qat.check(model, calibration_data=x).ok,
+        "export": lambda: keras_qat.export_litert(model, file),
+        "verify": lambda: verify(model),
+        "save": lambda: model.save(saved),
+        "load": lambda: verify(keras.saving.load_model(saved)),
+        "saved_model": lambda: model.export(os.path.join(folder, "saved"), verbose=False),
+        "strip": lambda: keras_qat.strip_quantization(model).count_params() > 0,
+    }
+
+
+def outcomes(strategy, folder, scope):
+    """What each use in a scope came to, of a model that was made inside that of the strategy."""
+    with strategy.scope():
+        model = compiled(keras_qat.quantize_model(network(), calibration_data=images()), 0.01)
+    found = {}
+    for name, use in uses(model, folder).items():
+        with scope():
+            result = use()
+        found[name] = result if isinstance(result, bool | int) else None
+    return found
+
+
+@functools.cache  # collective operations of two strategies would get the same keys
+def mirrored():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def training(folder):
+    """The ranges after training, of a single device and of two."""
+    del folder
+    cases = {
+        "moving": {},
+        "calibrated": {"calibrated": True},
+        "delayed": {"quant_delay": 3},
+        # TensorFlow has no gradient of a convolution of no samples.
+        "a replica without samples": {"samples": 41, "convolution": False},
+    }
+    return {
+        name: [trained_ranges(strategy, **options) for strategy in (None, mirrored())]
+        for name, options in cases.items()
+    }
+
+
+def calibration(folder):
+    """The calibrated ranges inside the scope and without a strategy."""
+    del folder
+    found = []
+    for scope in (mirrored().scope, contextlib.nullcontext):
+        with scope():
+            found.append(
+                ranges(keras_qat.quantize_model(exact_network(), calibration_data=images()))
+            )
+    return found
+
+
+def inside(folder):
+    return outcomes(mirrored(), folder, mirrored().scope)
+
+
+def outside(folder):
+    return outcomes(mirrored(), folder, contextlib.nullcontext)
+
+
+def one_worker(folder):
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return outcomes(strategy, folder, strategy.scope)
+
+
+if __name__ == "__main__":
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    print(json.dumps(globals()[sys.argv[1]](sys.argv[2])))
