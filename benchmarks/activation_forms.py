@@ -41,7 +41,7 @@ def convolution() -> Chain:
         constant("kernel", kernel, grid(np.full(64, scale / 127))),
         constant("bias", np.zeros(64, "int32"), grid(np.full(64, 0.05 * scale / 127))),
     )
-    options = ("Conv2DOptions", fields)
+    options = fields
     return Chain(SHAPE, 0.05).add(
         "CONV_2D", SHAPE, grid(SX, ZX), version=3, options=options, operands=operands
     )
@@ -55,12 +55,12 @@ def output(function: Callable[[Any], Any]) -> Any:
     return grid(scale, int(-128 - np.rint(low / scale)))
 
 
-def one(code: str, out: Any, version: int = 1, options: Any = ()) -> Callable[[Chain], Chain]:
+def one(code: str, out: Any, version: int = 1, options: Any = None) -> Callable[[Chain], Chain]:
     return lambda chain: chain.add(code, SHAPE, out, version=version, options=options)
 
 
 def binary(chain: Chain, code: str, a: Any, b: Any, out: Any, fused: str = "NONE") -> Chain:
-    options = (f"{code.title()}Options", {"fusedActivationFunction": fused})
+    options = {"fusedActivationFunction": fused}
     return chain.add(code, SHAPE, out, version=2, options=options, operands=(a, b))
 
 
@@ -78,7 +78,7 @@ def gathered(chain: Chain, function: Callable[[Any], Any], wrapped: bool = False
     entries = table(function)
     entries = np.roll(entries, 128) if wrapped else entries
     operands = (constant("table", entries, output(function)), ...)
-    options = ("GatherOptions", {"axis": 0})
+    options = {"axis": 0}
     return chain.add(
         "GATHER", SHAPE, output(function), version=2, options=options, operands=operands
     )
@@ -86,14 +86,14 @@ def gathered(chain: Chain, function: Callable[[Any], Any], wrapped: bool = False
 
 def cast(chain: Chain, before: str, after: str) -> Chain:
     types = {"inDataType": before.upper(), "outDataType": after.upper()}
-    return chain.add("CAST", SHAPE, None, after, options=("CastOptions", types))
+    return chain.add("CAST", SHAPE, None, after, options=types)
 
 
 def lookup(function):
     def write(chain):
         cast(chain, "int8", "int32")
         offset = constant("offset", np.array(128, "int32"))
-        chain.add("ADD", SHAPE, None, "int32", options=("AddOptions", {}), operands=(..., offset))
+        chain.add("ADD", SHAPE, None, "int32", operands=(..., offset))
         return gathered(chain, function)
 
     return write
@@ -103,7 +103,7 @@ def lookup_quantize(function, dtype):
     """The integers as those of another type, whose zero point is 128 more."""
 
     def write(chain):
-        out, options = grid(SX, ZX + 128), ("QuantizeOptions", {})
+        out, options = grid(SX, ZX + 128), {}
         chain.add("QUANTIZE", SHAPE, out, dtype, version=2, options=options)
         return gathered(chain, function)
 
@@ -126,7 +126,7 @@ def lookup_narrow(function):
     def write(chain):
         cast(chain, "int8", "int16")
         offset = constant("offset", np.array(128, "int16"))
-        chain.add("ADD", SHAPE, None, "int16", options=("AddOptions", {}), operands=(..., offset))
+        chain.add("ADD", SHAPE, None, "int16", operands=(..., offset))
         return gathered(chain, function)
 
     return write
@@ -234,7 +234,7 @@ def hard_sigmoid_depthwise(chain):
         SHAPE,
         ONE,
         version=3,
-        options=("DepthwiseConv2DOptions", fields),
+        options=fields,
         operands=(..., kernel, constant("halves", bias, grid(SX / 6 / 127))),
     )
 
@@ -259,7 +259,7 @@ def scaled_elu(slope, scale=1.0):
 
     def write(chain):
         chain.add("ELU", SHAPE, output(elu))
-        options, out = ("LeakyReluOptions", {"alpha": slope}), output(elu_of(slope))
+        options, out = {"alpha": slope}, output(elu_of(slope))
         chain.add("LEAKY_RELU", SHAPE, out, version=2, options=options)
         if scale == 1.0:
             return chain
@@ -308,7 +308,7 @@ def extreme(code, value):
             SHAPE,
             grid(SX, ZX),
             version=2,
-            options=("MaximumMinimumOptions", {}),
+            options={},
             operands=(..., limit),
         )
 
@@ -320,14 +320,12 @@ FORMS: dict[str, dict[str, Callable]] = {
     "swish": {"LOGISTIC, MUL": logistic_product, **lookups(swish)},
     "tanh": {"TANH": one("TANH", TANH, 2), "CAST, ADD, GATHER": lookup(np.tanh)},
     "leaky_relu": {
-        "LEAKY_RELU": one(
-            "LEAKY_RELU", output(leaky_relu), 2, ("LeakyReluOptions", {"alpha": 0.2})
-        ),
+        "LEAKY_RELU": one("LEAKY_RELU", output(leaky_relu), 2, {"alpha": 0.2}),
         "PRELU": prelu,
     },
     "gelu": {
-        "GELU": one("GELU", output(erf_gelu), 2, ("GeluOptions", {"approximate": False})),
-        "GELU of tanh": one("GELU", output(tanh_gelu), 2, ("GeluOptions", {"approximate": True})),
+        "GELU": one("GELU", output(erf_gelu), 2, {"approximate": False}),
+        "GELU of tanh": one("GELU", output(tanh_gelu), 2, {"approximate": True}),
     },
     "elu": {"ELU": one("ELU", output(elu)), "CAST, ADD, GATHER": lookup(elu)},
     "elu, alpha 0.5": {

@@ -117,9 +117,9 @@ def measure(name: str) -> list[dict[str, Any]]:
 def operator_files() -> dict[str, bytes]:
     """One operator each on 3136 rows of 96 values; the second operand one value for each row."""
     whole, column = (SIZE,), (1,)
-    axes, keep = constant("axes", np.array([1], "int32")), ("ReducerOptions", {"keepDims": True})
+    axes, keep = constant("axes", np.array([1], "int32")), {"keepDims": True}
     one = {dtype: constant("one", np.ones((1, 1), dtype), grid(1)) for dtype in ("int8", "int32")}
-    wide = ("CastOptions", {"inDataType": "INT8", "outDataType": "INT32"})
+    wide = {"inDataType": "INT8", "outDataType": "INT32"}
     found = {}
 
     def add(name, code, shape=whole, dtype="int8", into=None, **options):
@@ -128,17 +128,15 @@ def operator_files() -> dict[str, bytes]:
         found[f"{code}, {name}"] = to_bytes(chain.model())
 
     for code in ("SUB", "MUL", "SQUARED_DIFFERENCE"):
-        kind = code.title().replace("_", "") + "Options"
-        add("int8", code, version=2, options=(kind, {}), operands=(..., one["int8"]))
+        add("int8", code, version=2, operands=(..., one["int8"]))
     for code in ("MUL", "FLOOR_DIV", "MINIMUM"):
-        kind = {"MINIMUM": "MaximumMinimum", "FLOOR_DIV": "FloorDiv"}.get(code, "Mul") + "Options"
-        given = {"options": (kind, {}), "operands": (..., one["int32"])}
+        given = {"operands": (..., one["int32"])}
         add("int32", code, dtype="int32", **given)
     add("int8", "MEAN", column, version=2, options=keep, operands=(..., axes))
     add("int32", "SUM", column, "int32", options=keep, operands=(..., axes))
     add("int8 to int32", "CAST", into="int32", options=wide)
-    add("int8 to int16", "QUANTIZE", into="int16", version=2, options=("QuantizeOptions", {}))
-    add("int8", "ABS", version=2, options=("AbsOptions", {}))
+    add("int8 to int16", "QUANTIZE", into="int16", version=2)
+    add("int8", "ABS", version=2)
     return found
 
 

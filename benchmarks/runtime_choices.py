@@ -30,12 +30,13 @@ class Chain:
         self.x = self.y = Tensor("x", (None, *shape), dtype, grid(scale, zero_point))
         self.operators: list[Operator] = []
 
-    def add(self, code, shape, output=None, dtype="int8", *, version=1, options=(), operands=None):
+    def add(
+        self, code, shape, output=None, dtype="int8", *, version=1, options=None, operands=None
+    ):
         """Adds an operator with an output of a shape and a grid; `...` among the operands is it."""
         y = Tensor(f"y{len(self.operators)}", (None, *shape), dtype, output)
-        name, fields = options or (None, {})
         inputs = tuple(self.y if each is ... else each for each in operands or (...,))
-        self.operators.append(Operator(code, inputs, (y,), version, name, fields))
+        self.operators.append(Operator(code, inputs, (y,), version, options or {}))
         self.y = y
         return self
 
@@ -54,7 +55,7 @@ def constant(name: str, data: Any, quantization: Quantization | None = None) -> 
 
 def mean(shape, sx, zx, out) -> Chain:
     axes = constant("axes", np.int32([1, 2]))
-    options = ("ReducerOptions", {"keepDims": False})
+    options = {"keepDims": False}
     return Chain(shape, sx, zx).add(
         "MEAN", shape[2:], out, version=2, options=options, operands=(..., axes)
     )
@@ -62,16 +63,16 @@ def mean(shape, sx, zx, out) -> Chain:
 
 def steps_mean(shape, sx, zx, out) -> Chain:
     rows = (shape[0] * shape[1], shape[2])
-    options = ("ReshapeOptions", {"newShape": np.int32([-1, *rows])})
+    options = {"newShape": np.int32([-1, *rows])}
     chain = Chain(shape, sx, zx).add("RESHAPE", rows, grid(sx, zx), options=options)
-    axes, options = constant("axes", np.int32([1])), ("ReducerOptions", {"keepDims": False})
+    axes, options = constant("axes", np.int32([1])), {"keepDims": False}
     return chain.add("MEAN", shape[2:], out, version=2, options=options, operands=(..., axes))
 
 
 def average_pool(shape, sx, zx, out) -> Chain:
     del out
     window = {"strideH": 1, "strideW": 1, "filterHeight": shape[0], "filterWidth": shape[1]}
-    options = ("Pool2DOptions", {"padding": "VALID", **window})
+    options = {"padding": "VALID", **window}
     pooled = (1, 1, shape[2])
     return Chain(shape, sx, zx).add(
         "AVERAGE_POOL_2D", pooled, grid(sx, zx), version=2, options=options
@@ -90,30 +91,30 @@ def depthwise(shape, sx, zx, out) -> Chain:
         (1, 1, channels),
         out,
         version=3,
-        options=("DepthwiseConv2DOptions", fields),
+        options=fields,
         operands=(..., kernel, bias),
     )
 
 
 def product(shape, sx, zx, out) -> Chain:
     rows, channels = shape[0] * shape[1], shape[2]
-    options = ("ReshapeOptions", {"newShape": np.int32([-1, rows, channels])})
+    options = {"newShape": np.int32([-1, rows, channels])}
     chain = Chain(shape, sx, zx).add("RESHAPE", (rows, channels), grid(sx, zx), options=options)
     ones = constant("ones", np.full((1, 1, rows), 127, "int8"), grid(1 / (127 * rows)))
-    options = ("BatchMatMulOptions", {"adjX": False, "adjY": False})
+    options = {"adjX": False, "adjY": False}
     return chain.add(
         "BATCH_MATMUL", (1, channels), out, version=2, options=options, operands=(ones, ...)
     )
 
 
 def cast_sum(shape, sx, zx, out) -> Chain:
-    options = ("CastOptions", {"inDataType": "INT8", "outDataType": "INT32"})
+    options = {"inDataType": "INT8", "outDataType": "INT32"}
     chain = Chain(shape, sx, zx).add("CAST", shape, None, "int32", options=options)
-    axes, options = constant("axes", np.int32([1, 2])), ("ReducerOptions", {"keepDims": False})
+    axes, options = constant("axes", np.int32([1, 2])), {"keepDims": False}
     count = shape[0] * shape[1]
     summed = grid(sx / count, count * zx)
     chain.add("SUM", shape[2:], summed, "int32", options=options, operands=(..., axes))
-    return chain.add("QUANTIZE", shape[2:], out, version=2, options=("QuantizeOptions", {}))
+    return chain.add("QUANTIZE", shape[2:], out, version=2)
 
 
 AVERAGES: dict[str, Callable[..., Chain]] = {

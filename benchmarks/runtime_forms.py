@@ -20,7 +20,7 @@ def scales(rng: np.random.Generator) -> tuple[float, float, int, int]:
 
 def leaky_relu(rng):
     sx, sy, zx, zy = scales(rng)
-    options = ("LeakyReluOptions", {"alpha": 0.2})
+    options = {"alpha": 0.2}
     chain = Chain((1000,), sx, zx).add(
         "LEAKY_RELU", (1000,), grid(sy, zy), version=2, options=options
     )
@@ -36,23 +36,21 @@ def prelu(rng):
 
 def requantize(rng):
     sx, sy, zx, zy = scales(rng)
-    chain = Chain((1000,), sx, zx).add(
-        "QUANTIZE", (1000,), grid(sy, zy), version=2, options=("QuantizeOptions", {})
-    )
+    chain = Chain((1000,), sx, zx).add("QUANTIZE", (1000,), grid(sy, zy), version=2)
     return chain, integers(rng, 100, 1000)
 
 
 def from_uint8(rng):
     sx, _, zx, _ = scales(rng)
     chain = Chain((1000,), sx, int(zx) + 128, "uint8").add(
-        "QUANTIZE", (1000,), grid(sx, zx), version=2, options=("QuantizeOptions", {})
+        "QUANTIZE", (1000,), grid(sx, zx), version=2, options={}
     )
     return chain, rng.integers(0, 256, (100, 1000)).astype("uint8")
 
 
 def resize(before: tuple[int, int], after: tuple[int, int]) -> Callable:
     def make(rng):
-        options = ("ResizeBilinearOptions", {"alignCorners": False, "halfPixelCenters": True})
+        options = {"alignCorners": False, "halfPixelCenters": True}
         size = constant("size", np.int32(after))
         chain = Chain((*before, 16), 0.1).add(
             "RESIZE_BILINEAR",
@@ -71,7 +69,7 @@ def averaging(multiplier: float) -> Callable:
     """A MEAN of 64 integers that multiplies their sum by a given number."""
 
     def make(rng):
-        axes, options = constant("axes", np.int32([1, 2])), ("ReducerOptions", {"keepDims": False})
+        axes, options = constant("axes", np.int32([1, 2])), {"keepDims": False}
         out = grid(1 / (64 * multiplier))
         chain = Chain((8, 8, 16), 1.0)
         chain.add("MEAN", (16,), out, version=2, options=options, operands=(..., axes))
@@ -91,7 +89,7 @@ def transposed(rng):
         (16, 16, 16),
         grid(3.0),
         version=3,
-        options=("TransposeConvOptions", fields),
+        options=fields,
         operands=(shape, kernel, ..., bias),
     )
     return chain, integers(rng, 8, 8, 8, 8)

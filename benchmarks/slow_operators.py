@@ -35,23 +35,21 @@ def numbers(name: str, values) -> Tensor:
     return Tensor(name, np.shape(values), "int32", data=np.array(values, "int32"))
 
 
-def model(
-    code: str, inputs, output: Tensor, version: int = 1, options_type=None, **options
-) -> Model:
+def model(code: str, inputs, output: Tensor, version: int = 1, **options) -> Model:
     """One operator as a model, fed with what is no constant."""
     fed = {x.name: x for x in inputs if x is not None and x.data is None}
-    operator = Operator(code, tuple(inputs), (output,), version, options_type, options)
+    operator = Operator(code, tuple(inputs), (output,), version, options)
     return Model(fed, {"y": output}, (operator,))
 
 
-def unary(code: str, version: int = 1, options_type=None, **options) -> Callable[[], Model]:
-    return lambda: model(code, [tensor("x")], tensor("y"), version, options_type, **options)
+def unary(code: str, version: int = 1, **options) -> Callable[[], Model]:
+    return lambda: model(code, [tensor("x")], tensor("y"), version, **options)
 
 
-def binary(code: str, dtype: str, options_type=None, version: int = 1) -> Callable[[], Model]:
+def binary(code: str, dtype: str, version: int = 1) -> Callable[[], Model]:
     def build() -> Model:
         inputs = [tensor("a", dtype), tensor("b", dtype)]
-        return model(code, inputs, tensor("y", dtype), version, options_type)
+        return model(code, inputs, tensor("y", dtype), version)
 
     return build
 
@@ -60,18 +58,14 @@ def reduction(code: str, dtype: str) -> Callable[[], Model]:
     def build() -> Model:
         output = tensor("y", dtype, (*SHAPE[:3], 1))
         options = {"keepDims": True}
-        return model(
-            code, [tensor("x", dtype), numbers("axis", [3])], output, 2, "ReducerOptions", **options
-        )
+        return model(code, [tensor("x", dtype), numbers("axis", [3])], output, 2, **options)
 
     return build
 
 
 def cast(before: str, after: str) -> Callable[[], Model]:
     options = {"inDataType": before.upper(), "outDataType": after.upper()}
-    return lambda: model(
-        "CAST", [tensor("x", before)], tensor("y", after), 1, "CastOptions", **options
-    )
+    return lambda: model("CAST", [tensor("x", before)], tensor("y", after), 1, **options)
 
 
 def gather(dtype: str) -> Model:
@@ -79,13 +73,13 @@ def gather(dtype: str) -> Model:
     table = Tensor("table", (256,), dtype, GRID if dtype == "int8" else None)
     data = np.zeros(256, dtype)
     table = Tensor("table", (256,), dtype, table.quantization, data)
-    return model("GATHER", [table, tensor("x", "int32")], tensor("y", dtype), 2, "GatherOptions")
+    return model("GATHER", [table, tensor("x", "int32")], tensor("y", dtype), 2)
 
 
 def pool() -> Model:
     options = {"padding": "VALID", "strideH": 2, "strideW": 2, "filterHeight": 2, "filterWidth": 2}
     output = tensor("y", shape=(1, 28, 28, 64))
-    return model("AVERAGE_POOL_2D", [tensor("x")], output, 2, "Pool2DOptions", **options)
+    return model("AVERAGE_POOL_2D", [tensor("x")], output, 2, **options)
 
 
 def prelu() -> Model:
@@ -98,64 +92,62 @@ def padded(code: str) -> Model:
     value = Tensor("value", (1,), "int8", GRID, np.array([4], "int8"))
     output = tensor("y", shape=(1, 58, 58, 64))
     if code == "PADV2":
-        return model(code, [tensor("x"), paddings, value], output, 2, "PadV2Options")
-    return model(code, [tensor("x"), paddings], output, 2, "MirrorPadOptions", mode="REFLECT")
+        return model(code, [tensor("x"), paddings, value], output, 2)
+    return model(code, [tensor("x"), paddings], output, 2, mode="REFLECT")
 
 
 def pack() -> Model:
     inputs, output = [tensor("a"), tensor("b")], tensor("y", shape=(1, 2, *SHAPE[1:]))
-    return model("PACK", inputs, output, 2, "PackOptions", axis=1, valuesCount=2)
+    return model("PACK", inputs, output, 2, axis=1, valuesCount=2)
 
 
 def nearest() -> Model:
     output = tensor("y", shape=(1, 112, 112, 64))
     inputs = [tensor("x"), numbers("size", [112, 112])]
     options = {"halfPixelCenters": True}
-    return model(
-        "RESIZE_NEAREST_NEIGHBOR", inputs, output, 3, "ResizeNearestNeighborOptions", **options
-    )
+    return model("RESIZE_NEAREST_NEIGHBOR", inputs, output, 3, **options)
 
 
 def softmax() -> Model:
     output = tensor("y", grid=SOFTMAX_GRID)
-    return model("SOFTMAX", [tensor("x")], output, 2, "SoftmaxOptions", beta=1.0)
+    return model("SOFTMAX", [tensor("x")], output, 2, beta=1.0)
 
 
 def backwards() -> Model:
     ends = [numbers(name, [0] * 4) for name in ("begin", "end")]
     inputs = [tensor("x"), *ends, numbers("strides", [1, 1, -1, 1])]
     options = {"beginMask": 15, "endMask": 15}
-    return model("STRIDED_SLICE", inputs, tensor("y"), 2, "StridedSliceOptions", **options)
+    return model("STRIDED_SLICE", inputs, tensor("y"), 2, **options)
 
 
 def reshape() -> Model:
     sizes = numbers("sizes", [1, 3136, 64])
     output = tensor("y", "int32", (1, 3136, 64))
-    return model("RESHAPE", [tensor("x", "int32"), sizes], output, 1, "ReshapeOptions")
+    return model("RESHAPE", [tensor("x", "int32"), sizes], output, 1)
 
 
 def rsqrt() -> Model:
     return model("RSQRT", [tensor("x", grid=LEAST_GRID)], tensor("y", grid=LEAST_GRID), 2)
 
 
-BASE = binary("ADD", "int8", "AddOptions", 2)
+BASE = binary("ADD", "int8", 2)
 OPERATORS: dict[tuple[str, str], Callable[[], Model]] = {
-    ("ADD", "int32"): binary("ADD", "int32", "AddOptions"),
+    ("ADD", "int32"): binary("ADD", "int32"),
     ("AVERAGE_POOL_2D", "int8"): pool,
     ("CAST", "int32"): cast("int32", "int8"),
     ("CAST", "int8"): cast("int8", "int32"),
-    ("EXP", "int8"): unary("EXP", 2, "ExpOptions"),
-    ("FLOOR_DIV", "int32"): binary("FLOOR_DIV", "int32", "FloorDivOptions"),
+    ("EXP", "int8"): unary("EXP", 2),
+    ("FLOOR_DIV", "int32"): binary("FLOOR_DIV", "int32"),
     ("GATHER", "int32"): lambda: gather("int32"),
     ("GATHER", "int8"): lambda: gather("int8"),
-    ("GELU", "int8"): unary("GELU", 2, "GeluOptions"),
-    ("HARD_SWISH", "int8"): unary("HARD_SWISH", 1, "HardSwishOptions"),
-    ("MAXIMUM", "int32"): binary("MAXIMUM", "int32", "MaximumMinimumOptions"),
-    ("MAXIMUM", "int8"): binary("MAXIMUM", "int8", "MaximumMinimumOptions", 2),
-    ("MINIMUM", "int32"): binary("MINIMUM", "int32", "MaximumMinimumOptions"),
-    ("MINIMUM", "int8"): binary("MINIMUM", "int8", "MaximumMinimumOptions", 2),
+    ("GELU", "int8"): unary("GELU", 2),
+    ("HARD_SWISH", "int8"): unary("HARD_SWISH", 1),
+    ("MAXIMUM", "int32"): binary("MAXIMUM", "int32"),
+    ("MAXIMUM", "int8"): binary("MAXIMUM", "int8", 2),
+    ("MINIMUM", "int32"): binary("MINIMUM", "int32"),
+    ("MINIMUM", "int8"): binary("MINIMUM", "int8", 2),
     ("MIRROR_PAD", "int8"): lambda: padded("MIRROR_PAD"),
-    ("MUL", "int32"): binary("MUL", "int32", "MulOptions"),
+    ("MUL", "int32"): binary("MUL", "int32"),
     ("PACK", "int8"): pack,
     ("PADV2", "int8"): lambda: padded("PADV2"),
     ("PRELU", "int8"): prelu,
@@ -166,11 +158,9 @@ OPERATORS: dict[tuple[str, str], Callable[[], Model]] = {
     ("RESIZE_NEAREST_NEIGHBOR", "int8"): nearest,
     ("RSQRT", "int8"): rsqrt,
     ("SOFTMAX", "int8"): softmax,
-    ("SQUARED_DIFFERENCE", "int8"): binary(
-        "SQUARED_DIFFERENCE", "int8", "SquaredDifferenceOptions", 2
-    ),
+    ("SQUARED_DIFFERENCE", "int8"): binary("SQUARED_DIFFERENCE", "int8", 2),
     ("STRIDED_SLICE", "int8"): backwards,
-    ("SUB", "int32"): binary("SUB", "int32", "SubOptions"),
+    ("SUB", "int32"): binary("SUB", "int32"),
     ("SUM", "int32"): reduction("SUM", "int32"),
 }
 

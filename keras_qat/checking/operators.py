@@ -25,19 +25,9 @@ from keras_qat.layers import (
 from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.channel_affine import ChannelAffine
 from keras_qat.layers.reductions import Averaging
+from keras_qat.litert.operators import with_trait
 from keras_qat.passes.substitute_activations import STAND_INS
 
-# A ReLU may change places with these: they move and select values, and keep their order.
-_COMMUTING = {
-    "CONCATENATION",
-    "GATHER",
-    "MAX_POOL_2D",
-    "PACK",
-    "RESHAPE",
-    "RESIZE_NEAREST_NEIGHBOR",
-    "STRIDED_SLICE",
-    "TRANSPOSE",
-}
 # No relu does what these are for.
 _GATES = {"hard_sigmoid", "log_sigmoid", "sparse_sigmoid"}
 _OWN_NAMES = {QHardSwish: "hard_silu", QLeakyReLU: "leaky_relu", QPReLU: "PReLU", QReLU: "relu"}
@@ -126,7 +116,11 @@ def _could_fuse(
         return False
     if type(node.head) in fusing:
         return function_name(keras.activations.get(node.head.activation)) == "linear"
-    if not moved or not node.head.operators or not _COMMUTING.issuperset(node.head.operators):
+    if (
+        not moved
+        or not node.head.operators
+        or not with_trait("commutes").issuperset(node.head.operators)
+    ):
         return False
     return all(_could_fuse(graph, consumers, fusing, x, moved=True) for x in node.inputs)
 

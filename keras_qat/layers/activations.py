@@ -72,9 +72,7 @@ class QSoftmax(Elementwise):
 
     def lower(self, builder, *inputs):
         """Adds one SOFTMAX."""
-        return builder.operator(
-            "SOFTMAX", inputs, options_type="SoftmaxOptions", options={"beta": 1.0}
-        )
+        return builder.operator("SOFTMAX", inputs, options={"beta": 1.0})
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the layer that it was, or a `Softmax`."""
@@ -137,7 +135,6 @@ class QReLU(Elementwise):
         return builder.operator(
             "ADD",
             (inputs[0], zero),
-            options_type="AddOptions",
             options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
         )
 

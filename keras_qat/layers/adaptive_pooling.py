@@ -229,13 +229,11 @@ def _select(builder, parts, positions, axis: int, output: dict):
             parts,
             part=f"{name}_joined_{axis}",
             shape=resized(sum(part.shape[axis] for part in parts)),
-            options_type="ConcatenationOptions",
             options={"axis": axis},
         )
     return builder.operator(
         "GATHER",
         (x, builder.constant(f"positions_{axis}", positions)),
-        options_type="GatherOptions",
         options={"axis": axis},
         **{**output, "shape": resized(len(positions))},
     )

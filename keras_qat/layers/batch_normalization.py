@@ -110,7 +110,6 @@ class QBatchNormalization(WeightedLayer):
             ),
             part=None if len(shape) == 4 else "scaled",
             shape=x.shape,
-            options_type="DepthwiseConv2DOptions",
             options={
                 "padding": "VALID",
                 "strideH": 1,

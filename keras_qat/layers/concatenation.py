@@ -68,7 +68,6 @@ class QConcatenate(_Joins, keras.layers.Concatenate):
         return builder.operator(
             "CONCATENATION",
             inputs,
-            options_type="ConcatenationOptions",
             options={"axis": self._position(len(builder.output_shape))},
         )
 
@@ -111,7 +110,6 @@ class QStack(_Joins):
         return builder.operator(
             "PACK",
             inputs,
-            options_type="PackOptions",
             options={
                 "axis": self._position(len(builder.output_shape)),
                 "valuesCount": len(inputs),

@@ -102,7 +102,6 @@ class Convolution(WindowedLayer):
         return builder.operator(
             "CONV_2D",
             (x, weights, builder.bias(bias, x, grid)),
-            options_type="Conv2DOptions",
             options={**self.window_options(), **self.dilation_options()},
             **output,
         )
@@ -141,7 +140,6 @@ class DepthwiseConvolution(WindowedLayer):
         return builder.operator(
             "DEPTHWISE_CONV_2D",
             (x, builder.weights(kernel, grid, axis=3), builder.bias(bias, x, grid)),
-            options_type="DepthwiseConv2DOptions",
             options={
                 **self.window_options(),
                 **self.dilation_options(),

@@ -57,7 +57,6 @@ class QConv1D(Convolution, keras.layers.Conv1D):
                 part="padded",
                 shape=(batch, height, width + before, channels),
                 quantization=x.quantization,
-                options_type="PadOptions",
             )
         return super().add_operator(builder, x, **output)
 

@@ -63,7 +63,6 @@ class QDense(WeightedLayer, keras.layers.Dense):
                 builder.weights(kernel.T, grid, axis=0),
                 builder.bias(bias, inputs[0], grid) if self.adds_bias else None,
             ),
-            options_type="FullyConnectedOptions",
             options={
                 "keepNumDims": keeps_rank,
                 "fusedActivationFunction": self.fused_code(),

@@ -67,7 +67,6 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
         return builder.operator(
             "GATHER",
             (builder.constant("embeddings", table, builder.output_quantization), inputs[0]),
-            options_type="GatherOptions",
             options={"axis": 0},
         )
 

@@ -65,7 +65,6 @@ class Extreme(Binary):
         return builder.operator(
             self.operator_code,
             self.in_order(inputs, constant),
-            options_type="MaximumMinimumOptions",
         )
 
     def _integers(self, grid: Grid):

@@ -87,7 +87,7 @@ def _where(code: str, x, limit):
     """1 where a comparison holds, else 0."""
     found = Term(code, (x, limit), dtype="bool")
     types = {"inDataType": "BOOL", "outDataType": "FLOAT32"}
-    return Term("CAST", (found,), "CastOptions", types)
+    return Term("CAST", (found,), types)
 
 
 def _softplus(x):
@@ -96,7 +96,7 @@ def _softplus(x):
 
 
 def _gelu(x, approximate=True):
-    return Term("GELU", (x,), "GeluOptions", {"approximate": bool(approximate)})
+    return Term("GELU", (x,), {"approximate": bool(approximate)})
 
 
 def _erf(x):

@@ -74,7 +74,6 @@ class QGather(MovesValues):
         return builder.operator(
             "GATHER",
             (inputs[0], builder.constant("indices", self._positions(inputs[0].shape))),
-            options_type="GatherOptions",
             options={"axis": self.axis},
         )
 
@@ -148,7 +147,6 @@ class QTile(MovesValues):
                 (x, builder.constant(f"axis{axis}/indices", positions)),
                 part=None if axis == grown[-1] else f"axis{axis}",
                 shape=shape,
-                options_type="GatherOptions",
                 options={"axis": axis},
             )
         return x if grown else builder.reshape(x, builder.output_shape)

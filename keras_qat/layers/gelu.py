@@ -51,7 +51,7 @@ class QGelu(OfFunction, OrLookup):
     def lower(self, builder, *inputs):
         """Adds one GELU."""
         options = {"approximate": self.approximate}
-        return builder.operator("GELU", inputs, options_type="GeluOptions", options=options)
+        return builder.operator("GELU", inputs, options=options)
 
     @classmethod
     def arguments_of(cls, node: Node) -> dict[str, Any]:

@@ -61,13 +61,11 @@ class QHardSigmoid(OrLookup):
             (inputs[0], self._constant(builder, "three", 3.0)),
             part="shifted",
             quantization=_stored(shifted),
-            options_type="AddOptions",
             options={"fusedActivationFunction": fused_code("relu6", shifted)},
         )
         return builder.operator(
             "MUL",
             (total, self._constant(builder, "sixth", 1.0 / 6.0)),
-            options_type="MulOptions",
             options={"fusedActivationFunction": "NONE"},
         )
 

@@ -97,7 +97,7 @@ class QuantizeInput(RangeHolder):
         x = inputs[0]
         if x.dtype == self._scheme().dtype:
             return x
-        return builder.operator("QUANTIZE", inputs, options_type="QuantizeOptions")
+        return builder.operator("QUANTIZE", inputs)
 
 
 @keras.saving.register_keras_serializable("keras_qat")

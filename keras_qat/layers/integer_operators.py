@@ -11,15 +11,6 @@ from keras_qat.arithmetic.segments import Segments
 from keras_qat.layers.shapes import broadcast_shape
 from keras_qat.litert import Quantization
 
-_OPTIONS = {
-    "ADD": "AddOptions",
-    "SUB": "SubOptions",
-    "MUL": "MulOptions",
-    "FLOOR_DIV": "FloorDivOptions",
-    "MINIMUM": "MaximumMinimumOptions",
-    "MAXIMUM": "MaximumMinimumOptions",
-}
-
 
 class IntegerOperators:
     """Adds int32 operators to a LiteRT model, each a part of one layer.
@@ -37,7 +28,7 @@ class IntegerOperators:
     def widen(self, x: Any, part: str) -> Any:
         """Casts an 8-bit tensor to int32; the integers stay what they are."""
         options = {"inDataType": x.dtype.upper(), "outDataType": "INT32"}
-        return self._add("CAST", (x,), part, x.shape, "CastOptions", options)
+        return self._add("CAST", (x,), part, x.shape, options)
 
     def narrow(self, x: Any, part: str | None) -> Any:
         """Casts an int32 tensor to 8 bits, with the parameters of the layer's output."""
@@ -47,7 +38,6 @@ class IntegerOperators:
             (x,),
             part=part,
             shape=x.shape,
-            options_type="CastOptions",
             options={"inDataType": "INT32", "outDataType": dtype.upper()},
         )
 
@@ -60,7 +50,6 @@ class IntegerOperators:
             shape=x.shape,
             quantization=quantization,
             dtype=dtype,
-            options_type="QuantizeOptions",
         )
 
     def multiply_rows(self, a: Any, b: Any, quantization: Quantization, part: str) -> Any:
@@ -77,9 +66,7 @@ class IntegerOperators:
         """
         options = {"adjX": False, "adjY": True}
         shape, given = (*a.shape[:-1], 1), {"quantization": quantization}
-        return self._add(
-            "BATCH_MATMUL", (a, b), part, shape, "BatchMatMulOptions", options, **given
-        )
+        return self._add("BATCH_MATMUL", (a, b), part, shape, options, **given)
 
     def combine(
         self, code: str, a: Any, b: Any, part: str, quantization: Quantization | None = None
@@ -100,7 +87,7 @@ class IntegerOperators:
             b = self._builder.constant(f"{part}/operand", values)
         else:
             shape = broadcast_shape(shape, b.shape)
-        return self._add(code, (a, b), part, shape, _OPTIONS[code], quantization=quantization)
+        return self._add(code, (a, b), part, shape, quantization=quantization)
 
     def reduce(
         self,
@@ -114,7 +101,7 @@ class IntegerOperators:
         shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
         constant = self._builder.constant(f"{part}/axes", np.array(axes, "int32"))
         given = {"options": {"keepDims": True}, "quantization": quantization}
-        return self._add(code, (x, constant), part, shape, "ReducerOptions", **given)
+        return self._add(code, (x, constant), part, shape, **given)
 
     def index(self, x: Any, segments: Segments, part: str) -> Any:
         """Adds a division, a MINIMUM and a SUM: the index of a column of integers.
@@ -132,7 +119,7 @@ class IntegerOperators:
         """Adds a GATHER from an int32 table."""
         constant = self._builder.constant(f"{part}/table", table.astype("int32"))
         options = {"axis": 0}
-        return self._add("GATHER", (constant, index), part, index.shape, "GatherOptions", options)
+        return self._add("GATHER", (constant, index), part, index.shape, options)
 
     def reshape(self, x: Any, shape: Sequence[int | None], part: str) -> Any:
         """Adds a RESHAPE, unless the tensor has that shape."""
@@ -141,16 +128,15 @@ class IntegerOperators:
         sizes = np.array([-1 if size is None else size for size in shape], "int32")
         constant = self._builder.constant(f"{part}/shape", sizes)
         options = {"newShape": sizes}
-        return self._add("RESHAPE", (x, constant), part, shape, "ReshapeOptions", options)
+        return self._add("RESHAPE", (x, constant), part, shape, options)
 
-    def _add(self, code, inputs, part, shape, options_type, options=None, **given):
+    def _add(self, code, inputs, part, shape, options=None, **given):
         return self._builder.operator(
             code,
             inputs,
             part=part,
             shape=shape,
             dtype="int32",
-            options_type=options_type,
             options=options,
             **given,
         )

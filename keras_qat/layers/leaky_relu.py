@@ -88,7 +88,6 @@ class QLeakyReLU(Sloped):
         return builder.operator(
             "LEAKY_RELU",
             inputs,
-            options_type="LeakyReluOptions",
             options={"alpha": self.negative_slope},
         )
 

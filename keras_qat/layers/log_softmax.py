@@ -83,7 +83,7 @@ class QLogSoftmax(Elementwise):
     def lower(self, builder, *inputs):
         """Adds about 17 operators: per value a cast, two lookups, differences, a shift, limits."""
         if self.scheme is None:
-            return builder.operator("LOG_SOFTMAX", inputs, options_type="LogSoftmaxOptions")
+            return builder.operator("LOG_SOFTMAX", inputs)
         links, scheme, rule = self._linked(), self._scheme(), self._rule
         grid, output = links.inputs[0].grid(), links.output.grid()
         tables = log_softmax_tables(grid.scale, output.scale, rule=rule)

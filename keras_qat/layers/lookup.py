@@ -76,19 +76,15 @@ class QLookup(Elementwise):
             inputs,
             part="wide",
             dtype="int32",
-            options_type="CastOptions",
             options={"inDataType": scheme.dtype.upper(), "outDataType": "INT32"},
         )
         index = wide
         if scheme.activation_low:
             offset = builder.constant("offset", np.array(-scheme.activation_low, "int32"))
-            index = builder.operator(
-                "ADD", (wide, offset), part="index", dtype="int32", options_type="AddOptions"
-            )
+            index = builder.operator("ADD", (wide, offset), part="index", dtype="int32")
         return builder.operator(
             "GATHER",
             (builder.constant("table", entries, builder.output_quantization), index),
-            options_type="GatherOptions",
             options={"axis": 0},
         )
 

@@ -75,9 +75,7 @@ class QMatmul(QuantizedLayer):
     def lower(self, builder, *inputs):
         """Adds one BATCH_MATMUL."""
         options = {"adjX": False, "adjY": False, "asymmetricQuantizeInputs": False}
-        return builder.operator(
-            "BATCH_MATMUL", inputs, options_type="BatchMatMulOptions", options=options
-        )
+        return builder.operator("BATCH_MATMUL", inputs, options=options)
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

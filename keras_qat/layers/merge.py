@@ -83,7 +83,6 @@ class Arithmetic(Binary):
         return builder.operator(
             self.operator_code,
             self.in_order(inputs, self._lowered_constant(builder, inputs[0])),
-            options_type=f"{self.operator_code.title()}Options",
             options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
         )
 

@@ -147,7 +147,6 @@ class NormalizingOperators:
             shape=index.shape,
             quantization=_grid(self._scales.reciprocal, -_INT8),
             dtype="int8",
-            options_type="GatherOptions",
             options={"axis": 0},
         )
 
@@ -160,7 +159,6 @@ class NormalizingOperators:
             shape=a.shape,
             quantization=quantization,
             dtype=dtype,
-            options_type=f"{code.title()}Options",
         )
 
     def _to_int8(self, x: Any, part: str) -> Any:
@@ -186,7 +184,6 @@ class NormalizingOperators:
             part=part,
             shape=[x.shape[axis] for axis in order],
             quantization=x.quantization,
-            options_type="TransposeOptions",
         )
 
 

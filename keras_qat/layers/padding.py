@@ -140,17 +140,16 @@ class QPad(MovesValues):
             return builder.operator(
                 "MIRROR_PAD",
                 (inputs[0], pads),
-                options_type="MirrorPadOptions",
                 options={"mode": _MIRRORS[self.mode]},
             )
         if not self.value:
-            return builder.operator("PAD", (inputs[0], pads), options_type="PadOptions")
+            return builder.operator("PAD", (inputs[0], pads))
         grid, value = self.output_grid(), np.array([self.value], "float32")
         if grid is not None:
             centered, zero_point = self._integer_value(grid), ops.convert_to_numpy(grid.zero_point)
             value = np.array([ops.convert_to_numpy(centered) + zero_point], self._scheme().dtype)
         operands = (inputs[0], pads, builder.constant("value", value, inputs[0].quantization))
-        return builder.operator("PADV2", operands, options_type="PadV2Options")
+        return builder.operator("PADV2", operands)
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

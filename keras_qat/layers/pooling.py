@@ -193,7 +193,6 @@ def add_pooling(
     return builder.operator(
         code,
         (x,),
-        options_type="Pool2DOptions",
         options={
             "padding": padding,
             "strideH": strides[0],

@@ -11,8 +11,6 @@ import numpy as np
 from keras_qat.layers.shapes import broadcast_shape
 from keras_qat.litert import Tensor
 
-_OPTIONS = {"ADD": "AddOptions", "DIV": "DivOptions", "MUL": "MulOptions", "SUB": "SubOptions"}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Term:
@@ -24,15 +22,13 @@ class Term:
     Attributes:
         code: Name of the operator.
         operands: Terms, LiteRT tensors, numbers, and int32 arrays.
-        options_type: Name of its options in the schema.
-        options: Their fields.
+        options: Fields of its options.
         shape: Shape of the result; by default what the operands broadcast to.
         dtype: Type of the result.
     """
 
     code: str
     operands: tuple[Any, ...]
-    options_type: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shape: Sequence[int | None] | None = None
     dtype: str = "float32"
@@ -67,7 +63,7 @@ class Term:
 
 def combined(code: str, a: Any, b: Any) -> Term:
     """Returns an operator of two operands."""
-    return Term(code, (a, b), _OPTIONS.get(code))
+    return Term(code, (a, b))
 
 
 def reduced(code: str, x: Any, axes: Sequence[int], shape: Sequence[int | None]) -> Term:
@@ -81,13 +77,13 @@ def reduced(code: str, x: Any, axes: Sequence[int], shape: Sequence[int | None])
     """
     left = [1 if axis in axes else size for axis, size in enumerate(shape)]
     operands = x, np.array(axes, "int32")
-    return Term(code, operands, "ReducerOptions", {"keepDims": True}, left)
+    return Term(code, operands, {"keepDims": True}, left)
 
 
 def reshaped(x: Any, shape: Sequence[int | None]) -> Term:
     """Returns a RESHAPE; an unknown size stays unknown."""
     sizes = np.array([-1 if size is None else size for size in shape], "int32")
-    return Term("RESHAPE", (x, sizes), "ReshapeOptions", {"newShape": sizes}, shape)
+    return Term("RESHAPE", (x, sizes), {"newShape": sizes}, shape)
 
 
 def lower_term(builder: Any, term: Term) -> Any:
@@ -124,7 +120,6 @@ class _Lowering:
                 part=None if is_last else f"{term.code.lower()}_{len(self._made)}",
                 shape=shape,
                 dtype=term.dtype,
-                options_type=term.options_type,
                 options=dict(term.options),
             )
         return self._made[term]

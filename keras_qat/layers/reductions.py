@@ -215,7 +215,6 @@ def add_reduction(builder, code: str, x, axes: Sequence[int], keepdims: bool):
     return builder.operator(
         code,
         (x, builder.constant("axes", np.array(axes, "int32"))),
-        options_type="ReducerOptions",
         options={"keepDims": bool(keepdims)},
     )
 

@@ -24,8 +24,8 @@ from keras_qat.quantizers import Grid, unless_delayed
 from keras_qat.scheme import Scheme
 
 _OPERATORS = {
-    "nearest": ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
-    "bilinear": ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+    "nearest": "RESIZE_NEAREST_NEIGHBOR",
+    "bilinear": "RESIZE_BILINEAR",
 }
 _OPTIONS = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
 
@@ -130,11 +130,9 @@ class QResize(MovesValues):
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
-        code, options_type = _OPERATORS[self.interpolation]
         return builder.operator(
-            code,
+            _OPERATORS[self.interpolation],
             (inputs[0], builder.constant("size", np.array(self.size, "int32"))),
-            options_type=options_type,
             options={"alignCorners": False, "halfPixelCenters": True},
         )
 

@@ -85,7 +85,6 @@ class Slicing(MovesValues):
             (x, *constants),
             part=part,
             shape=shape,
-            options_type="StridedSliceOptions",
             options={"beginMask": 1, "endMask": 1},  # the batch, whatever its size
         )
 

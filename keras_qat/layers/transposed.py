@@ -57,7 +57,6 @@ class TransposedConvolution(WindowedLayer):
         return builder.operator(
             "TRANSPOSE_CONV",
             (shape, weights, x, builder.bias(bias, x, grid) if self.adds_bias else None),
-            options_type="TransposeConvOptions",
             options=self.window_options(),
             **output,
         )
@@ -104,7 +103,6 @@ def _output_shape(builder, x, shape):
         part="input_shape",
         shape=(4,),
         dtype="int32",
-        options_type="ShapeOptions",
         options={"outType": "INT32"},
     )
     larger = [after - before for before, after in zip(x.shape[1:], shape[1:], strict=True)]
@@ -114,7 +112,6 @@ def _output_shape(builder, x, shape):
         part="output_shape",
         shape=(4,),
         dtype="int32",
-        options_type="AddOptions",
     )
 
 

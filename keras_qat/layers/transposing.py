@@ -78,7 +78,6 @@ class QTranspose(MovesValues):
         return builder.operator(
             "TRANSPOSE",
             (inputs[0], builder.constant("axes", np.array(self.axes, "int32"))),
-            options_type="TransposeOptions",
         )
 
     @classmethod

@@ -184,7 +184,6 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return builder.operator(
             code,
             (x, operand),
-            options_type=f"{code.title()}Options",
             options={"fusedActivationFunction": fused},
             **output,
         )

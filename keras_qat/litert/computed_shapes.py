@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_qat.litert.flatbuffer import Record
+from keras_qat.litert.operators import declaration_of
 from keras_qat.litert.schema_enums import name_of
 
 Shape = list[int]  # -1 for a dynamic dimension
@@ -69,33 +70,20 @@ def _windows(image: Shape, kernel: Shape, options: Record) -> Shape:
     return result
 
 
-# The result has the shape of the input.
-ELEMENTWISE = set(
-    """
-    ABS CAST CEIL COS DENSIFY DEQUANTIZE ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC
-    LOGICAL_NOT LOG_SOFTMAX NEG QUANTIZE RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 ROUND RSQRT SIN SOFTMAX
-    SQRT SQUARE TANH
-    """.split()
-)
-
-# Which input is the constant that states a shape, and the rule.
-RULES: dict[str, tuple[int | None, Rule]] = {
-    "PAD": (1, _padded),
-    "PADV2": (1, _padded),
-    "MIRROR_PAD": (1, _padded),
-    "TILE": (1, _tiled),
-    "FILL": (0, _given),
-    "BROADCAST_TO": (1, _given),
-    "RESIZE_BILINEAR": (1, _resized),
-    "RESIZE_NEAREST_NEIGHBOR": (1, _resized),
-    "TRANSPOSE_CONV": (0, _given),
-    "CONV_2D": (None, _convolved),
-    "DEPTHWISE_CONV_2D": (None, _convolved_by_depth),
-    "AVERAGE_POOL_2D": (None, _pooled),
-    "L2_POOL_2D": (None, _pooled),
-    "MAX_POOL_2D": (None, _pooled),
+# By the role of the constant that states a shape.
+_BY_ROLE: dict[str, Rule] = {
+    "pads": _padded,
+    "shape": _given,
+    "size": _resized,
+    "times": _tiled,
 }
-RULES.update(dict.fromkeys(ELEMENTWISE, (None, _unchanged)))
+_BY_NAME: dict[str, Rule] = {
+    "CONV_2D": _convolved,
+    "DEPTHWISE_CONV_2D": _convolved_by_depth,
+    "AVERAGE_POOL_2D": _pooled,
+    "L2_POOL_2D": _pooled,
+    "MAX_POOL_2D": _pooled,
+}
 
 
 def computed_shape(
@@ -116,10 +104,14 @@ def computed_shape(
         The shape, with -1 for a dynamic dimension, or `None` if it is not known before the
         operator runs, or the operands do not fit each other, which the kernel will refuse.
     """
-    at, rule = RULES.get(name, (None, None))
-    if rule is None or (at is not None and constants[at] is None):
+    declaration = declaration_of(name)
+    at = declaration.place(*_BY_ROLE)
+    values = None if at is None else constants[at]
+    rule = _BY_NAME.get(name) if at is None else _BY_ROLE[declaration.operands[at]]
+    if "elementwise" in declaration.traits:
+        rule = _unchanged
+    if rule is None or (at is not None and values is None):
         return None
-    values = constants[at] if at is not None else None
     shapes = [[] if tensor is None else _sizes(tensor) for tensor in inputs]
     try:
         return rule(

@@ -47,7 +47,6 @@ def _operator(file: LiteRTFile, record: Record, tensors: Sequence[Tensor]) -> Op
         inputs=tuple(tensors[i] if i >= 0 else None for i in _numbers(record["inputs"])),
         outputs=tuple(tensors[i] for i in _numbers(record["outputs"])),
         version=file.operator_code(record)["version"],
-        options_type=None if options is None else options.table,
         options={} if options is None else dict(_option(*field) for field in options.items()),
     )
 

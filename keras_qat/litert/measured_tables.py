@@ -8,12 +8,12 @@ import numpy as np
 
 from keras_qat.litert.buffers import AlignedBuffer
 from keras_qat.litert.expose import repack, unpack
+from keras_qat.litert.operators import declaration_of, with_trait
 from keras_qat.litert.reader import LiteRTFile
+from keras_qat.litert.schema_enums import name_of
 from keras_qat.litert.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.writer import to_bytes
 
-# Those of int8 tensors that keras_qat writes.
-LACKING = ("ELU",)
 _INTEGERS = np.arange(-128, 128, dtype="int8")
 
 
@@ -21,13 +21,15 @@ def with_measured_tables(content: bytes) -> bytes:
     """Returns a file that the reference kernels run, whose tensors have the same integers.
 
     The reference kernels lack ELU. LiteRT's own kernel for it, which is no delegate's, computes all
-    256 integers once. CAST, ADD and GATHER then look them up in the place of the operator.
+    256 integers once. CAST, ADD and GATHER then look them up in the place of the operator. The
+    reference kernels compute DEPTHWISE_CONV_2D with int4 weights, but register no version that has
+    them; the file then claims an older one.
 
     Args:
         content: A `.tflite` file.
 
     Returns:
-        The content of a file without int8 ELU.
+        The content of a file without int8 ELU, in versions that the kernels register.
 
     Example:
         >>> from keras_qat.litert.reader import read
@@ -43,11 +45,15 @@ def with_measured_tables(content: bytes) -> bytes:
         writer = _Lookups(table, graph)
         graph.operators = [new for each in graph.operators or () for new in writer.replaced(each)]
     _drop_unused_codes(table)
+    for code in table.operatorCodes:
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        known = declaration_of(name_of("BuiltinOperator", number)).reference_version
+        code.version = min(code.version, known)
     return repack(table)
 
 
 def needs_tables(file: LiteRTFile) -> bool:
-    """Whether a file has operators that the reference kernels lack, and that tables can replace.
+    """Whether the reference kernels run a file only after `with_measured_tables`.
 
     Args:
         file: The file.
@@ -58,8 +64,13 @@ def needs_tables(file: LiteRTFile) -> bool:
         >>> needs_tables(read(to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),)))))
         False
     """
+    lacking = with_trait("no_reference_kernel")
     operators = [each for graph in file.model["subgraphs"] for each in graph["operators"] or ()]
-    return any(file.operator_name(each) in LACKING for each in operators)
+    return any(
+        name in lacking or version > declaration_of(name).reference_version
+        for each in operators
+        for name, version in [(file.operator_name(each), file.operator_code(each)["version"])]
+    )
 
 
 class _Lookups:
@@ -70,7 +81,7 @@ class _Lookups:
 
         self._schema, self._table, self._graph = schema, table, graph
         codes = vars(schema.BuiltinOperator)
-        self._lacking = {codes[name]: name for name in LACKING}
+        self._lacking = {codes[name]: name for name in with_trait("no_reference_kernel")}
 
     def replaced(self, operator: Any) -> list[Any]:
         """The operators in the place of one."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_qat.errors import LiteRTFormatError
+from keras_qat.litert.operators import declaration_of
 from keras_qat.litert.types import Operator
 
 # The schema's generated classes do not say which integer fields are enums.
@@ -25,45 +26,43 @@ def pack_options(operator: Operator) -> tuple[int, Any]:
     """Builds the options table of an operator.
 
     Args:
-        operator: Its `options_type` names a member of the schema's `BuiltinOptions`, and its
-            `options` are fields of that table.
+        operator: Its `options` are fields of the table that its declaration names.
 
     Returns:
-        The union's type number and the object-API table; `(0, None)` without an options type.
+        The union's type number and the object-API table; `(0, None)` for an operator without one.
 
     Raises:
-        LiteRTFormatError: for an unknown options type, field or enum name, and for a value that
-            the field cannot hold.
+        LiteRTFormatError: for an unknown field or enum name, and for a value that the field cannot
+            hold.
 
     Example:
         >>> from keras_qat.litert import Operator
         >>> from keras_qat.litert.options import pack_options
         >>> number, table = pack_options(
-        ...     Operator("ADD", (), (), 2, "AddOptions", {"fusedActivationFunction": "RELU6"})
+        ...     Operator("ADD", (), (), 2, {"fusedActivationFunction": "RELU6"})
         ... )
         >>> number, table.fusedActivationFunction
         (11, 3)
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    if operator.options_type is None:
+    kind = declaration_of(operator.code).options
+    if kind is None:
         if operator.options:
             raise LiteRTFormatError(
-                f"{operator.code} has options but no options_type to hold them.",
-                received=f"options={dict(operator.options)}",
-                fix='Name the schema\'s table, such as options_type="Conv2DOptions".',
+                f"{operator.code} has no options.", received=f"options={dict(operator.options)}"
             )
         return schema.BuiltinOptions.NONE, None
-    number = enum_value("BuiltinOptions", operator.options_type, operator.code)
-    table = getattr(schema, f"{operator.options_type}T")()
+    number = enum_value("BuiltinOptions", kind, operator.code)
+    table = getattr(schema, f"{kind}T")()
     for name, value in operator.options.items():
         if name not in vars(table):
             raise LiteRTFormatError(
-                f"{operator.options_type} of {operator.code} has no such field.",
+                f"{kind} of {operator.code} has no such field.",
                 expected=f"one of {sorted(vars(table))}",
                 received=f"{name}={value!r}",
             )
-        where = f"{operator.code}, {operator.options_type}.{name}"
+        where = f"{operator.code}, {kind}.{name}"
         setattr(table, name, _field_value(name, value, getattr(table, name), where))
     return number, table
 

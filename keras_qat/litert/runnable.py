@@ -19,7 +19,7 @@ from keras_qat.errors import LiteRTFormatError
 from keras_qat.litert.computed_shapes import computed_shape, contradicts
 from keras_qat.litert.element_types import dense_bytes, element_type
 from keras_qat.litert.flatbuffer import Damage, Record
-from keras_qat.litert.operands import operands
+from keras_qat.litert.operators import declaration_of, declarations
 from keras_qat.litert.reader import LiteRTFile
 from keras_qat.litert.schema_tables import tables
 
@@ -62,6 +62,7 @@ def check_runnable(file: LiteRTFile) -> None:
                 )
                 _check_operands(call)
                 _check_computed_shape(file, call)
+                _check_types(call)
                 KERNEL_CHECKS.get(name, lambda _: None)(call)
     except Damage as damage:
         raise LiteRTFormatError(
@@ -115,7 +116,7 @@ def _check_quantization(tensor: Record, where: str) -> None:
 
 
 def _check_operands(call: _Call) -> None:
-    wanted = operands().get(call.name)
+    wanted = declarations().get(call.name)
     if wanted is None:
         return
     (least, most), (fewest, limit) = wanted.inputs, wanted.outputs
@@ -175,8 +176,10 @@ def _check_softmax(call: _Call) -> None:
             raise Damage(call.where, f"scale {scale} and beta {beta} are too small")
 
 
-def _check_moves(call: _Call) -> None:
-    """RESHAPE copies as many bytes as its result has (`reshape.cc`); no kernel here converts."""
+def _check_types(call: _Call) -> None:
+    """RESHAPE copies as many bytes as its result has (`reshape.cc`); no such kernel converts."""
+    if "keeps_type" not in declaration_of(call.name).traits:
+        return
     types = {tensor["type"] for tensor in (*call.inputs[:1], *call.outputs) if tensor is not None}
     if len(types) > 1:
         raise Damage(call.where, f"its tensors are of types {sorted(map(element_type, types))}")
@@ -188,11 +191,4 @@ KERNEL_CHECKS: dict[str, Callable[[_Call], None]] = {
     "SUB": _check_sum,
     "SOFTMAX": _check_softmax,
     "LOG_SOFTMAX": _check_softmax,
-} | dict.fromkeys(
-    """
-    BATCH_TO_SPACE_ND BROADCAST_TO CONCATENATION DEPTH_TO_SPACE EXPAND_DIMS GATHER GATHER_ND
-    MAX_POOL_2D MIRROR_PAD PACK PAD PADV2 RELU RELU6 RESHAPE REVERSE_V2 SLICE SPACE_TO_BATCH_ND
-    SPACE_TO_DEPTH SQUEEZE STRIDED_SLICE TILE TRANSPOSE UNPACK
-    """.split(),
-    _check_moves,
-)
+}

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_qat.litert.operators import declaration_of
+
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
@@ -72,24 +74,31 @@ class Operator:
         inputs: The operands, in the kernel's order; `None` is an optional one that is absent.
         outputs: The tensors that the operator defines.
         version: Operator version, from 1.
-        options_type: Schema name of the options table, such as `"Conv2DOptions"`, or `None`.
-        options: Fields of that table by their object-API names; fields left out keep the schema's
-            defaults. Enum values are given by name, as in
+        options: Fields of the operator's options table by their object-API names; fields left out
+            keep the schema's defaults. Enum values are given by name, as in
             `{"padding": "SAME", "strideH": 1, "fusedActivationFunction": "RELU6"}`.
 
     Example:
         >>> from keras_qat.litert import Operator, Tensor
         >>> x, y = Tensor("x", (1, 8), "int8"), Tensor("y", (1, 8), "int8")
-        >>> Operator("SOFTMAX", (x,), (y,), 2, "SoftmaxOptions", {"beta": 1.0}).code
-        'SOFTMAX'
+        >>> Operator("SOFTMAX", (x,), (y,), 2, {"beta": 1.0}).operand("data").name
+        'x'
     """
 
     code: str
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     version: int = 1
-    options_type: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def operand(self, *roles: str) -> Tensor | None:
+        """Returns the first operand that has one of the roles, None if there is none.
+
+        Args:
+            *roles: Roles, as in `keras_qat.litert.operators.Declaration`.
+        """
+        place = declaration_of(self.code).place(*roles)
+        return self.inputs[place] if place is not None and place < len(self.inputs) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,8 +60,7 @@ class Builder:
         shape: Sequence[int | None] | None = None,
         quantization: Quantization | None = None,
         dtype: str | None = None,
-        options_type: str | None = None,
-        options: dict | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Adds an operator.
 
@@ -73,8 +73,7 @@ class Builder:
             dtype: Type of its output; that of the scheme, or float32 if the layer stays in float.
                 Another type has no quantization: such tensors are plain integers inside a layer
                 that is made of several operators.
-            options_type: Name of its options in the schema.
-            options: Their fields.
+            options: Fields of its options.
 
         Returns:
             The output tensor.
@@ -85,7 +84,7 @@ class Builder:
             quantization = quantization or self.output_quantization
         shape = self.output_shape if shape is None else tuple(shape)
         output = Tensor(name, shape, dtype, quantization)
-        self.add(code, inputs, output, options_type, options)
+        self.add(code, inputs, output, options)
         return output
 
     def add(
@@ -93,7 +92,6 @@ class Builder:
         code: str,
         inputs: Sequence[Tensor | None],
         output: Tensor,
-        options_type: str | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Adds an operator that makes a given tensor, in the version that it needs.
@@ -102,12 +100,11 @@ class Builder:
             code: Name of the operator.
             inputs: Its inputs.
             output: Its output.
-            options_type: Name of its options in the schema.
-            options: Their fields.
+            options: Fields of its options.
         """
-        version = operator_version(code, inputs, options)
-        operator = Operator(code, tuple(inputs), (output,), version, options_type, options or {})
-        self.operators.append(operator)
+        operator = Operator(code, tuple(inputs), (output,), options=options or {})
+        version = operator_version(operator)
+        self.operators.append(dataclasses.replace(operator, version=version))
 
     def reshape(self, x: Tensor, shape: Sequence[int | None], *, part: str | None = None) -> Tensor:
         """Adds a RESHAPE, which keeps the parameters; an unknown batch size stays unknown."""
@@ -119,7 +116,6 @@ class Builder:
             part=part,
             shape=shape,
             quantization=x.quantization,
-            options_type="ReshapeOptions",
             options={"newShape": sizes.data},
         )
 
@@ -156,7 +152,7 @@ class Builder:
             return x
         if x not in self._dequantized:
             outer = Tensor(f"{x.name}_float32", x.shape, "float32")
-            self.add("DEQUANTIZE", (x,), outer, "DequantizeOptions")
+            self.add("DEQUANTIZE", (x,), outer)
             self._dequantized[x] = outer
         return self._dequantized[x]
 

@@ -156,5 +156,5 @@ def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> 
     if dtype == "float32":
         return builder.dequantize(inner)
     outer = _boundary_tensor(f"{inner.name}_{dtype}", inner.shape, dtype, parameters)
-    builder.add("QUANTIZE", (inner,), outer, "QuantizeOptions")
+    builder.add("QUANTIZE", (inner,), outer)
     return outer

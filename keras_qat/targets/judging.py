@@ -76,7 +76,7 @@ def violations(model: Model, target: Target) -> list[Violation]:
     >>> from keras_qat.litert import Operator
     >>> from keras_qat.targets import get_target
     >>> x, y = Tensor("x", (None, 8), "int8"), Tensor("y", (None, 8), "int8")
-    >>> model = Model({"x": x}, {"y": y}, (Operator("GELU", (x,), (y,), 2, "GeluOptions"),))
+    >>> model = Model({"x": x}, {"y": y}, (Operator("GELU", (x,), (y,), 2),))
     >>> violations(model, get_target("litert"))
     []
     >>> violations(model, get_target("tflite-micro"))[0].expected

@@ -8,26 +8,8 @@ from typing import Any
 from keras_qat.litert import Operator, Tensor
 from keras_qat.litert.static_shapes import static_shape
 
-# Where an operator's data is, if not first.
-_DATA = {"TRANSPOSE_CONV": 2}
-# Where an operator has its weights.
-_KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
-# Where an operator has numbers that say what to do.
-_NUMBERS = {
-    "MEAN": 1,
-    "MIRROR_PAD": 1,
-    "PAD": 1,
-    "PADV2": 1,
-    "REDUCE_MAX": 1,
-    "REDUCE_MIN": 1,
-    "RESHAPE": 1,
-    "RESIZE_BILINEAR": 1,
-    "RESIZE_NEAREST_NEIGHBOR": 1,
-    "STRIDED_SLICE": 3,
-    "SUM": 1,
-    "TRANSPOSE": 1,
-    "TRANSPOSE_CONV": 0,
-}
+# Operands whose numbers say what to do.
+_NUMBERS = ("axes", "new_shape", "order", "pads", "shape", "size", "steps")
 
 
 class Measured:
@@ -43,6 +25,8 @@ class Measured:
         version: Its version.
         options: Its options.
         inputs: Its operands that are there.
+        kernel: Its weights.
+        parameter: The operand that says what to do.
         data: The tensor that it computes from.
         output: The tensor that it makes.
         data_shape: The shape of `data` for one sample.
@@ -57,23 +41,13 @@ class Measured:
     def __init__(self, operator: Operator, sizes: Mapping[Tensor, int], siblings: Sequence[str]):
         self.code, self.version = operator.code, operator.version
         self.options, self.siblings = operator.options, siblings
-        self._operands = operator.inputs
+        self.kernel, self.parameter = operator.operand("weights"), operator.operand(*_NUMBERS)
         self.inputs = [x for x in operator.inputs if x is not None]
-        data = operator.inputs[_DATA.get(operator.code, 0)]
+        data = operator.operand("data")
         assert data is not None
         self.data, self.output = data, operator.outputs[0]
         self.data_shape = static_shape(data, sizes)
         self.output_shape = static_shape(self.output, sizes)
-
-    @property
-    def kernel(self) -> Tensor | None:
-        """The weights."""
-        return self._operands[_KERNELS[self.code]] if self.code in _KERNELS else None
-
-    @property
-    def parameter(self) -> Tensor | None:
-        """The operand that says what to do."""
-        return self._operands[_NUMBERS[self.code]] if self.code in _NUMBERS else None
 
     @property
     def numbers(self) -> Any:

@@ -6,13 +6,12 @@ import dataclasses
 import math
 
 from keras_qat.litert import Model
+from keras_qat.litert.operators import declaration_of
 from keras_qat.targets.judging import broken_limit, layer_of, measured_operators
 from keras_qat.targets.profiles import Target
 
 # Together they take microseconds.
 _FEW_ELEMENTS = 2000
-# Their time grows with their input, that of others with their output.
-_READING = {"AVERAGE_POOL_2D", "REDUCE_MAX", "REDUCE_MIN", "SUM"}
 # An operator that takes no longer than this many additions costs nothing worth a word.
 _LEAST_FACTOR = 1.2
 
@@ -64,7 +63,7 @@ def slow_operators(model: Model, kernels: Target) -> list[SlowOperators]:
     slow = []
     for (code, dtype), kind in found.items():
         sizes = [math.prod(each.output_shape) for each in kind]
-        if code in _READING:
+        if "reads_more" in declaration_of(code).traits:
             sizes = [math.prod(each.data_shape) for each in kind]
         elements = sum(sizes)
         factor = kernels.factors.get(f"{code} {dtype}")

@@ -24,6 +24,7 @@ from keras_qat.arithmetic.requantize import (
 )
 from keras_qat.layers.fused import activation_limits
 from keras_qat.litert import Operator, Quantization, Tensor
+from keras_qat.litert.operators import declaration_of
 from keras_qat.scheme import SCHEMES
 from keras_qat.verification.windows import Windows, convolve, convolve_back, convolve_channels
 
@@ -200,23 +201,24 @@ def _reduced(function: Callable[..., Any]) -> Callable[[Call], Any]:
     return rule
 
 
-def _summed(sums: Callable[[Call], Any], data: int = 0, *, dense: bool = False) -> Any:
+def _summed(sums: Callable[[Call], Any], *, dense: bool = False) -> Any:
     """A rule for sums of products, with a bias and an activation.
 
     Args:
         sums: Computes them, exact for integers.
-        data: Which operand is the data; the weights are the second, and the bias the last.
         dense: Whether the kernel requantizes in double precision.
     """
 
     def rule(call: Call) -> Any:
-        bias = call.values[-1] if len(call.values) > max(2, data + 1) else None
+        declaration = declaration_of(call.operator.code)
+        data, weights, last = map(declaration.place, ("data", "weights", "bias"))
+        bias = None if last is None or last >= len(call.values) else call.values[last]
         total = sums(call)
         total = total if bias is None else total + bias
         if not call.is_quantized:
             return _activated(call, total)
         total = np.asarray(total, "int64").astype("int32")
-        scales = call.grid(data)[0], call.grid(1)[0], call.grid()[0]
+        scales = call.grid(data)[0], call.grid(weights)[0], call.grid()[0]
         after = call.grid()[1], *call.limits()
         if dense:
             return requantize_float64(total, *scales, *after)
@@ -301,7 +303,7 @@ RULES: Mapping[str, Callable[[Call], Any]] = {
     ),
     "FULLY_CONNECTED": _summed(_dense_sums, dense=True),
     "TRANSPOSE_CONV": _summed(
-        lambda call: convolve_back(call.centered(2), call.centered(1), call.options, call.shape), 2
+        lambda call: convolve_back(call.centered(2), call.centered(1), call.options, call.shape)
     ),
     # Windows and axes.
     "AVERAGE_POOL_2D": _average_of_windows,

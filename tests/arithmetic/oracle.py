@@ -28,13 +28,13 @@ def per_tensor(scale, zero_point):
     return Quantization(np.array([scale], "float32"), np.array([zero_point], "int64"))
 
 
-def reference(code, operands, shape, scale, zero_point, version=1, options_type=None, **options):
+def reference(code, operands, shape, scale, zero_point, version=1, **options):
     """Output of one operator in LiteRT's reference kernels, as int32; uint8 of uint8, else int8."""
     tensors = tuple(tensor for tensor, _ in operands)
     dtype = "uint8" if tensors[0].dtype == "uint8" else "int8"
     output = Tensor("y", shape, dtype, per_tensor(scale, zero_point))
     inputs = [(tensor, array) for tensor, array in operands if array is not None]
-    operator = Operator(code, tensors, (output,), version, options_type, options)
+    operator = Operator(code, tensors, (output,), version, options)
     model = Model({tensor.name: tensor for tensor, _ in inputs}, {"y": output}, (operator,))
     runner = Runner(to_bytes(model), kernels="reference")
     return runner.run([array for _, array in inputs])[0].astype("int32")

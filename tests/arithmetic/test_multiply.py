@@ -24,7 +24,7 @@ def test_multiply_is_the_reference_mul(scales):
     sa, sb, sy = np.array(scales, "float32")
     za, zb, zy = (int(v) for v in np.random.default_rng(0).integers(-128, 128, 3))
     operands = [oracle.activation(A, sa, za), oracle.activation(B, sb, zb)]
-    expected = oracle.reference("MUL", operands, A.shape, sy, zy, 2, "MulOptions")
+    expected = oracle.reference("MUL", operands, A.shape, sy, zy, 2)
     a, b = A.astype("int32"), B.astype("int32")
     actual = multiply.multiply(a, sa, za, b, sb, zb, sy, zy, *oracle.INT8)
     assert (np.asarray(actual) == expected).all()
@@ -45,7 +45,7 @@ def test_product_multiplier_is_that_of_batch_matmul(seed):
     a, b = oracle.int8s(rng, (2, 40, 3)), oracle.int8s(rng, (2, 3, 50))
     operands = [oracle.activation(a, sa, za), oracle.activation(b, sb, zb)]
     shape = (2, 40, 50)
-    expected = oracle.reference("BATCH_MATMUL", operands, shape, sy, zy, 2, "BatchMatMulOptions")
+    expected = oracle.reference("BATCH_MATMUL", operands, shape, sy, zy, 2)
     sums = (a.astype("int32") - za) @ (b.astype("int32") - zb)
     scaling = multiply.product_multiplier(sa, sb, sy)
     assert (np.asarray(requantize(sums, *scaling, zy, *oracle.INT8)) == expected).all()

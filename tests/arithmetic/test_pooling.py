@@ -18,7 +18,7 @@ def test_mean_is_the_reference_kernels(window, scales):
     zx, zy = (int(v) for v in rng.integers(-128, 128, 2))
     operands = [oracle.activation(x, sx, zx), oracle.constant("axes", np.array([1, 2], "int32"))]
     options = {"keepDims": False}
-    expected = oracle.reference("MEAN", operands, (300, 8), sy, zy, 2, "ReducerOptions", **options)
+    expected = oracle.reference("MEAN", operands, (300, 8), sy, zy, 2, **options)
     sums = x.astype("int32").sum((1, 2))
     actual = pooling.mean(sums, window[0] * window[1], sx, zx, sy, zy, *oracle.INT8)
     assert (np.asarray(actual) == expected).all()
@@ -30,7 +30,7 @@ def test_mean_of_many_near_rounding():
     operands = [oracle.activation(x, 0.05, 3), oracle.constant("axes", np.array([1, 2], "int32"))]
     options = {"keepDims": False}
     shape = (2000, 8)
-    expected = oracle.reference("MEAN", operands, shape, 0.025, 3, 2, "ReducerOptions", **options)
+    expected = oracle.reference("MEAN", operands, shape, 0.025, 3, 2, **options)
     actual = pooling.mean(x.astype("int32").sum((1, 2)), 49, 0.05, 3, 0.025, 3, *oracle.INT8)
     assert (np.asarray(actual) == expected).all()
 
@@ -53,9 +53,7 @@ def test_average_is_the_reference_kernels(window):
     options = {"padding": "VALID", "strideH": 1, "strideW": 1}
     options |= {"filterHeight": window[0], "filterWidth": window[1]}
     operands = [oracle.activation(x, 0.1, 3)]
-    expected = oracle.reference(
-        "AVERAGE_POOL_2D", operands, (300, 1, 1, 8), 0.1, 3, 2, "Pool2DOptions", **options
-    )
+    expected = oracle.reference("AVERAGE_POOL_2D", operands, (300, 1, 1, 8), 0.1, 3, 2, **options)
     sums = x.astype("int32").sum((1, 2), keepdims=True)
     assert (np.asarray(pooling.average(sums, window[0] * window[1])) == expected).all()
 
@@ -64,9 +62,7 @@ def test_average_at_padded_edges():
     x = oracle.int8s(np.random.default_rng(0), (50, 5, 5, 8))
     options = {"padding": "SAME", "strideH": 1, "strideW": 1, "filterHeight": 3, "filterWidth": 3}
     operands = [oracle.activation(x, 0.1, 3)]
-    expected = oracle.reference(
-        "AVERAGE_POOL_2D", operands, x.shape, 0.1, 3, 2, "Pool2DOptions", **options
-    )
+    expected = oracle.reference("AVERAGE_POOL_2D", operands, x.shape, 0.1, 3, 2, **options)
     padded = np.pad(x.astype("int32"), ((0, 0), (1, 1), (1, 1), (0, 0)))
     sums = sum(padded[:, i : i + 5, j : j + 5] for i in range(3) for j in range(3))
     inside = np.pad(np.ones((5, 5), "int32"), 1)

@@ -63,7 +63,6 @@ def test_requantize_is_conv_2ds(choose, spread):
         sy,
         zy,
         3,
-        "Conv2DOptions",
         padding="VALID",
         strideH=1,
         strideW=1,
@@ -94,7 +93,6 @@ def test_requantize_float64_is_fully_connecteds(choose, spread, per_channel):
         sy,
         zy,
         12 if per_channel else 4,
-        "FullyConnectedOptions",
     )
     actual = requantize.requantize_float64(acc, sx, sw, sy, zy, *oracle.INT8)
     assert (np.asarray(actual) == expected).all()

@@ -13,9 +13,7 @@ def expected(q, scale, beta=1.0):
     operands = [oracle.activation(q, scale, 5)]
     options = {"beta": beta}
     shape = q.shape
-    return oracle.reference(
-        "SOFTMAX", operands, shape, 1 / 256, -128, 2, "SoftmaxOptions", **options
-    )
+    return oracle.reference("SOFTMAX", operands, shape, 1 / 256, -128, 2, **options)
 
 
 @pytest.mark.parametrize("scale", SCALES)

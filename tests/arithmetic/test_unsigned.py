@@ -17,20 +17,19 @@ DILATION = {"dilationHFactor": 1, "dilationWFactor": 1}
 ROW, IMAGE = (1, 4), (1, 1, 1, 4)
 WIDE = (1, 1, 1, CHANNELS)
 OPERATORS = {
-    "FULLY_CONNECTED": (ROW, (CHANNELS, 4), "FullyConnectedOptions", {"keepNumDims": False}),
-    "CONV_2D": (IMAGE, (CHANNELS, 1, 1, 4), "Conv2DOptions", {**WINDOW, **DILATION}),
+    "FULLY_CONNECTED": (ROW, (CHANNELS, 4), {"keepNumDims": False}),
+    "CONV_2D": (IMAGE, (CHANNELS, 1, 1, 4), {**WINDOW, **DILATION}),
     "DEPTHWISE_CONV_2D": (
         WIDE,
         WIDE,
-        "DepthwiseConv2DOptions",
         {**WINDOW, **DILATION, "depthMultiplier": 1},
     ),
-    "TRANSPOSE_CONV": (IMAGE, (CHANNELS, 1, 1, 4), "TransposeConvOptions", WINDOW),
+    "TRANSPOSE_CONV": (IMAGE, (CHANNELS, 1, 1, 4), WINDOW),
 }
 
 
 def run(code, scales, biases):
-    shape, weight_shape, options_type, options = OPERATORS[code]
+    shape, weight_shape, options = OPERATORS[code]
     input_scale, weight_scale, output_scale = scales
     x = Tensor("x", shape, "uint8", per_tensor(input_scale, ZERO))
     values = np.full(weight_shape, ZERO_WEIGHT, "uint8")
@@ -41,7 +40,7 @@ def run(code, scales, biases):
     operands = (x, w, b)
     if code == "TRANSPOSE_CONV":
         operands = (constant("shape", np.array(WIDE, "int32"))[0], w, x, b)
-    operator = Operator(code, operands, (y,), 4, options_type, options)
+    operator = Operator(code, operands, (y,), 4, options)
     runner = Runner(to_bytes(Model({"x": x}, {"y": y}, (operator,))), kernels="reference")
     return runner.run([np.full(shape, ZERO, "uint8")])[0].ravel().astype("int32")
 

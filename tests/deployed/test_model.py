@@ -350,7 +350,7 @@ def test_an_output_without_a_batch_is_refused(tmp_path):
     )
     y = Tensor("y", (2,), "float32")
     options = {"keepDims": False}
-    operator = Operator("REDUCE_MAX", (x, axis), (y,), 1, "ReducerOptions", options)
+    operator = Operator("REDUCE_MAX", (x, axis), (y,), 1, options)
     write(Model({"x": x}, {"y": y}, (operator,)), tmp_path / "max.tflite")
     with pytest.raises(LiteRTFormatError, match="'y' does not have one row for each sample"):
         LiteRTModel(tmp_path / "max.tflite").predict(np.ones((5, 2), "float32"), verbose=0)

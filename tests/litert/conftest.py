@@ -22,7 +22,7 @@ def build_conv(batch=None):
     bias = Quantization(np.array([0.25, 0.125], np.float32), zeros)
     b = Tensor("b", (2,), "int32", bias, np.array([4, -2], np.int32))
     y = Tensor("y", (batch, 1, 1, 2), "int8", per_tensor(1.0, 3))
-    conv = Operator("CONV_2D", (x, w, b), (y,), 3, "Conv2DOptions", CONV_OPTIONS)
+    conv = Operator("CONV_2D", (x, w, b), (y,), 3, CONV_OPTIONS)
     return Model({"image": x}, {"logits": y}, (conv,))
 
 
@@ -62,9 +62,9 @@ def build_network(seed=0):
     operators = (
         Operator("QUANTIZE", (x,), (xq,), 1),
         Operator("PAD", (xq, pads), (padded,), 2),
-        Operator("CONV_2D", (padded, w, b), (conv,), 3, "Conv2DOptions", CONV_OPTIONS),
-        Operator("ADD", (conv, xq), (added,), 2, "AddOptions"),
-        Operator("MAX_POOL_2D", (added,), (pooled,), 2, "Pool2DOptions", pool),
+        Operator("CONV_2D", (padded, w, b), (conv,), 3, CONV_OPTIONS),
+        Operator("ADD", (conv, xq), (added,), 2),
+        Operator("MAX_POOL_2D", (added,), (pooled,), 2, pool),
         Operator("RESHAPE", (pooled, shape), (flat,), 1),
         Operator("DEQUANTIZE", (flat,), (y,), 2),
     )

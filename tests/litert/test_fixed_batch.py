@@ -12,9 +12,7 @@ def constant(name, values):
 
 def reshape(x, shape, name, sizes):
     options = {"newShape": sizes.data}
-    return Operator(
-        "RESHAPE", (x, sizes), (Tensor(name, shape, "float32"),), 1, "ReshapeOptions", options
-    )
+    return Operator("RESHAPE", (x, sizes), (Tensor(name, shape, "float32"),), 1, options)
 
 
 def constant_of(operator):
@@ -42,8 +40,8 @@ def shape_plus(addend):
     x, y = Tensor("x", (2, 6), "float32"), Tensor("y", (4, 3), "float32")
     known, larger = Tensor("known", (2,), "int32"), Tensor("larger", (2,), "int32")
     operators = (
-        Operator("SHAPE", (x,), (known,), 1, "ShapeOptions", {"outType": "INT32"}),
-        Operator("ADD", (known, addend), (larger,), 1, "AddOptions"),
+        Operator("SHAPE", (x,), (known,), 1, {"outType": "INT32"}),
+        Operator("ADD", (known, addend), (larger,), 1),
         Operator("RESHAPE", (x, larger), (y,)),
     )
     return Model({"x": x}, {"y": y}, operators)

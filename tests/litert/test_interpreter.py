@@ -212,7 +212,7 @@ def test_a_tensor_that_is_empty_for_one_sample_has_no_value_already(kernels):
     """Two samples become one row: stated for one sample, there is none."""
     x, y = Tensor("x", (None, 2), "int8"), Tensor("y", (None, 4), "int8")
     shape = Tensor("shape", (2,), "int32", data=np.array([-1, 4], np.int32))
-    reshape = Operator("RESHAPE", (x, shape), (y,), 1, "ReshapeOptions", {"newShape": [-1, 4]})
+    reshape = Operator("RESHAPE", (x, shape), (y,), 1, {"newShape": [-1, 4]})
     runner = Runner(to_bytes(Model({"x": x}, {"y": y}, (reshape,))), kernels=kernels)
     assert runner.run([np.arange(8, dtype=np.int8).reshape(4, 2)])[0].tolist() == [
         [0, 1, 2, 3],

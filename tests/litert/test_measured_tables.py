@@ -23,7 +23,7 @@ def chain():
     operators = (
         Operator("ELU", (x,), (y,)),
         Operator("ELU", (y,), (z,)),
-        Operator("RESHAPE", (z, shape), (flat,), 1, "ReshapeOptions", {"newShape": [-1, 35]}),
+        Operator("RESHAPE", (z, shape), (flat,), 1, {"newShape": [-1, 35]}),
     )
     return to_bytes(Model({"x": x}, {"flat": flat}, operators))
 

@@ -5,12 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from keras_qat.litert import Quantization, Tensor
-from keras_qat.litert.operator_versions import (
-    RUNTIME_VERSIONS,
-    minimum_runtime_version,
-    operator_version,
-)
+from keras_qat.litert import Operator, Quantization, Tensor
+from keras_qat.litert.operator_versions import minimum_runtime_version, operator_version
+from keras_qat.litert.operators import declarations
 from keras_qat.litert.options import ENUM_FIELDS
 from keras_qat.litert.schema_enums import name_of
 from tests.litert import foreign
@@ -71,7 +68,7 @@ def converted(kind):
 
 
 def operators_of(content):
-    """The name, the operands, the options and the version of each operator of a file."""
+    """The operators of a file, read by the classes of the schema."""
     model = foreign.unpacked(content)
     graph = model.subgraphs[0]
     tensors = [tensor_of(each) for each in graph.tensors]
@@ -81,8 +78,10 @@ def operators_of(content):
             name: name_of(ENUM_FIELDS[name], value) if name in ENUM_FIELDS else value
             for name, value in vars(operator.builtinOptions or object).items()
         }
-        inputs = [tensors[i] if i >= 0 else None for i in operator.inputs]
-        yield name_of("BuiltinOperator", code.builtinCode), inputs, options, code.version
+        inputs = tuple(tensors[i] if i >= 0 else None for i in operator.inputs)
+        outputs = tuple(tensors[i] for i in operator.outputs)
+        name = name_of("BuiltinOperator", code.builtinCode)
+        yield Operator(name, inputs, outputs, code.version, options)
 
 
 def tensor_of(table):
@@ -100,9 +99,9 @@ def tensor_of(table):
 def test_operator_versions_are_those_of_the_converter(kind):
     """A file of the converter has one version for all operators of a name: the highest."""
     ours, theirs = {}, {}
-    for code, inputs, options, version in operators_of(converted(kind)):
-        ours[code] = max(operator_version(code, inputs, options), ours.get(code, 1))
-        theirs[code] = version
+    for operator in operators_of(converted(kind)):
+        ours[operator.code] = max(operator_version(operator), ours.get(operator.code, 1))
+        theirs[operator.code] = operator.version
     different = {code: (ours[code], theirs[code]) for code in ours if ours[code] != theirs[code]}
     assert different == {"float32": {}, "int8": INT8_DIFFERENCES}[kind]
     assert len(ours) > 25
@@ -125,8 +124,43 @@ IMAGE, KERNEL = (None, 8, 8, 4), (2, 3, 3, 4)
     ],
 )
 def test_operator_version_of_floats(code, shapes, options, version):
-    inputs = [Tensor(str(i), shape, "float32") for i, shape in enumerate(shapes)]
-    assert operator_version(code, inputs, options) == version
+    inputs = tuple(Tensor(str(i), shape, "float32") for i, shape in enumerate(shapes))
+    output = Tensor("output", shapes[0], "float32")
+    assert operator_version(Operator(code, inputs, (output,), options=options)) == version
+
+
+def int8(name, shape, scale=0.5):
+    grid = Quantization(np.array([scale], "float32"), np.zeros(1, "int64"))
+    return Tensor(name, shape, "int8", grid)
+
+
+@pytest.mark.parametrize(
+    "code, inputs, output, options, version",
+    [  # from LiteRT's op_version.cc
+        ("CAST", [int8("x", IMAGE)], Tensor("y", IMAGE, "int32"), {}, 3),
+        ("CAST", [Tensor("x", IMAGE, "int32")], int8("y", IMAGE), {}, 3),
+        ("CAST", [Tensor("x", IMAGE, "uint8")], Tensor("y", IMAGE, "int32"), {}, 1),
+        ("CAST", [Tensor("x", IMAGE, "bool")], Tensor("y", IMAGE, "float32"), {}, 1),
+        ("CONV_2D", [int8("x", IMAGE), int8("k", (2, 3, 3, 2))], int8("y", IMAGE), {}, 6),
+        ("CONV_2D", [int8("x", IMAGE), int8("k", KERNEL)], int8("y", IMAGE), {}, 3),
+        ("MUL", [int8("x", IMAGE), int8("k", (1,))], int8("y", IMAGE, 0.26), {}, 2),
+        ("MUL", [int8("x", IMAGE), int8("k", (1,))], int8("y", IMAGE, 0.25), {}, 3),
+        ("GATHER", [int8("x", IMAGE), Tensor("i", (2,), "int32")], int8("y", IMAGE), {}, 2),
+        ("RSQRT", [int8("x", IMAGE)], int8("y", IMAGE), {}, 2),
+        (
+            "RESIZE_NEAREST_NEIGHBOR",
+            [Tensor("x", IMAGE, "float32"), Tensor("s", (2,), "int32")],
+            Tensor("y", IMAGE, "float32"),
+            {"alignCorners": True},
+            3,
+        ),
+        ("SQUARED_DIFFERENCE", [int8("x", IMAGE), int8("k", IMAGE)], int8("y", IMAGE), {}, 2),
+        ("SELECT_V2", [Tensor("c", (2,), "bool"), int8("x", IMAGE)], int8("y", IMAGE), {}, 1),
+    ],
+)
+def test_operator_version_of_integers(code, inputs, output, options, version):
+    operator = Operator(code, tuple(inputs), (output,), options=options)
+    assert operator_version(operator) == version
 
 
 @pytest.mark.parametrize(
@@ -144,8 +178,8 @@ def test_operator_version_of_floats(code, shapes, options, version):
         ("SLICE", 7, "2.21.0"),
     ],
 )
-def test_anchors(code, version, release):
-    assert RUNTIME_VERSIONS[code, version] == release
+def test_minimum_runtime_version_of_one_operator(code, version, release):
+    assert minimum_runtime_version([(code, version)]) == release
 
 
 @pytest.mark.parametrize(
@@ -162,6 +196,6 @@ def test_the_newest_of_the_releases_or_none(operators, release):
 
 
 def test_releases_never_go_back():
-    for (code, version), release in RUNTIME_VERSIONS.items():
-        older = RUNTIME_VERSIONS.get((code, version - 1), release)
-        assert [int(n) for n in older.split(".")] <= [int(n) for n in release.split(".")], code
+    for code, declaration in declarations().items():
+        numbers = [[int(n) for n in release.split(".")] for release in declaration.releases]
+        assert numbers == sorted(numbers), code

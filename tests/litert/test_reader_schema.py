@@ -4,9 +4,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_qat.litert.flatbuffer import ELEMENTS, SCALARS
-from keras_qat.litert.operands import operands
+from keras_qat.litert.operator_versions import _CONDITIONS
+from keras_qat.litert.operators import declarations
 from keras_qat.litert.schema_enums import names
-from keras_qat.litert.schema_tables import UNIONS, tables
+from keras_qat.litert.schema_tables import UNIONS, snake_case, tables
 
 GENERATED = {name: c for name, c in vars(schema).items() if hasattr(c, "GetRootAs")}
 
@@ -118,8 +119,18 @@ def test_kinds_are_numbers_strings_tables_or_unions():
     assert SCALARS.keys() == ELEMENTS.keys()
 
 
-def test_known_operands_are_of_known_operators():
-    assert set(operands()) <= set(names("BuiltinOperator").values())
-    assert {o.options for o in operands().values()} - {None} <= set(
-        names("BuiltinOptions").values()
-    )
+def test_declarations_are_of_operators_and_options_of_the_schema():
+    assert set(declarations()) <= set(names("BuiltinOperator").values())
+    options = {each.options for each in declarations().values()}
+    assert options - {None} <= set(names("BuiltinOptions").values())
+    assert declarations()["MAX_POOL_2D"].options == "Pool2DOptions"  # not from its name
+    assert declarations()["TOPK_V2"].options == "TopKV2Options"  # from its name
+    assert declarations()["LOGISTIC"].options is None
+
+
+def test_declarations_name_known_conditions():
+    """A condition without a rule is the name of a field of the operator's options."""
+    for code, declaration in declarations().items():
+        fields = {f.name for f in tables().get(declaration.options or "", ()) if f}
+        for condition in declaration.versions.values():
+            assert condition in _CONDITIONS or snake_case(condition) in fields, code

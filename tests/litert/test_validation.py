@@ -8,7 +8,7 @@ X = Tensor("x", (1, 4), "int8")
 Y = Tensor("y", (1, 4), "int8")
 Z = Tensor("z", (1, 4), "int8")
 C = Tensor("c", (1, 4), "int8", data=np.zeros((1, 4), np.int8))
-ADD = Operator("ADD", (X, C), (Y,), 2, "AddOptions", {"fusedActivationFunction": "NONE"})
+ADD = Operator("ADD", (X, C), (Y,), 2, {"fusedActivationFunction": "NONE"})
 
 
 def with_constant(*args, **kwargs):
@@ -87,31 +87,30 @@ INVALID = {
     ),
     "version 0": (operator("ADD", (X, X), (Y,), 0), "version=0"),
     "unknown operator": (operator("ADDD", (X, X), (Y,)), "ADDD"),
-    "unknown options type": (operator("ADD", (X, X), (Y,), 1, "AdOptions"), "AdOptions"),
-    "options without type": (operator("ADD", (X, X), (Y,), 1, None, {"a": 1}), "options_type"),
-    "unknown field": (operator("ADD", (X, X), (Y,), 1, "AddOptions", {"axis": 1}), "axis=1"),
+    "operator without options": (operator("RELU", (X,), (Y,), 1, {"a": 1}), "has no options"),
+    "unknown field": (operator("ADD", (X, X), (Y,), 1, {"axis": 1}), "axis=1"),
     "unknown enum name": (
-        operator("ADD", (X, X), (Y,), 1, "AddOptions", {"fusedActivationFunction": "ELU"}),
+        operator("ADD", (X, X), (Y,), 1, {"fusedActivationFunction": "ELU"}),
         "ELU",
     ),
     "enum by number": (
-        operator("ADD", (X, X), (Y,), 1, "AddOptions", {"fusedActivationFunction": 1}),
+        operator("ADD", (X, X), (Y,), 1, {"fusedActivationFunction": 1}),
         "RELU6",
     ),
     "enum by list": (
-        operator("ADD", (X, X), (Y,), 1, "AddOptions", {"fusedActivationFunction": ["RELU"]}),
+        operator("ADD", (X, X), (Y,), 1, {"fusedActivationFunction": ["RELU"]}),
         "RELU6",
     ),
     "fractional integer": (
-        operator("CONV_2D", (X, X), (Y,), 1, "Conv2DOptions", {"strideH": 1.5}),
+        operator("CONV_2D", (X, X), (Y,), 1, {"strideH": 1.5}),
         r"strideH cannot hold that value. Expected: int. Received: 1.5",
     ),
     "text for an integer": (
-        operator("CONV_2D", (X, X), (Y,), 1, "Conv2DOptions", {"strideH": "one"}),
+        operator("CONV_2D", (X, X), (Y,), 1, {"strideH": "one"}),
         "strideH",
     ),
     "integer beyond its field": (
-        operator("CONV_2D", (X, X), (Y,), 1, "Conv2DOptions", {"strideH": 2**40}),
+        operator("CONV_2D", (X, X), (Y,), 1, {"strideH": 2**40}),
         "does not fit",
     ),
 }

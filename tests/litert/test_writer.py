@@ -33,7 +33,7 @@ def odd_sized_model():
     for i, size in enumerate((1, 3, 7, 13, 16, 17, 31, 67)):
         c = Tensor(f"c{i}", (1, size), "int8", data=np.full((1, size), i + 1, np.int8))
         y = Tensor(f"y{i}", (1, size), "int8")
-        operators.append(Operator("CONCATENATION", (last, c), (y,), 2, "ConcatenationOptions"))
+        operators.append(Operator("CONCATENATION", (last, c), (y,), 2))
         last = y
     return Model({"x": x}, {"y": last}, tuple(operators))
 
@@ -116,7 +116,7 @@ def test_equal_constants_share_a_buffer():
 def test_options_by_name():
     x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
     options = {"fusedActivationFunction": "RELU6", "weightsFormat": "DEFAULT", "keepNumDims": True}
-    operator = Operator("FULLY_CONNECTED", (x, x, None), (y,), 4, "FullyConnectedOptions", options)
+    operator = Operator("FULLY_CONNECTED", (x, x, None), (y,), 4, options)
     table = schema.ModelT.InitFromPackedBuf(to_bytes(Model({"x": x}, {"y": y}, (operator,))))
     written = table.subgraphs[0].operators[0]
     assert written.inputs.tolist() == [0, 0, -1]
@@ -128,7 +128,7 @@ def test_options_by_name():
 
 def test_vector_options():
     x, y = Tensor("x", (1, 4), "int8"), Tensor("y", (2, 2), "int8")
-    operator = Operator("RESHAPE", (x,), (y,), 1, "ReshapeOptions", {"newShape": (2, 2)})
+    operator = Operator("RESHAPE", (x,), (y,), 1, {"newShape": (2, 2)})
     table = schema.ModelT.InitFromPackedBuf(to_bytes(Model({"x": x}, {"y": y}, (operator,))))
     assert table.subgraphs[0].operators[0].builtinOptions.newShape.tolist() == [2, 2]
 

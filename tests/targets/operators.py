@@ -27,8 +27,7 @@ def operator(code, inputs, shape, *, version=1, dtype="int8", name="layer", **op
     inputs = tuple(
         tensor(x, name=f"x{i}") if isinstance(x, tuple) else x for i, x in enumerate(inputs)
     )
-    kind = options.pop("options_type", None)
-    return Operator(code, inputs, (tensor(shape, dtype, name=name),), version, kind, options)
+    return Operator(code, inputs, (tensor(shape, dtype, name=name),), version, options)
 
 
 def model_of(*operators):
