@@ -1,5 +1,6 @@
 """The pages that show code: it runs, and prints what stands below it."""
 
+import ast
 import pathlib
 import re
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_qat
-from keras_qat.layers import pooling, registry
+from keras_qat.layers import extremes, pooling, registry
 from tests.models import images, labels, network, quantized_network
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -109,6 +110,45 @@ def test_the_slice_that_contributing_writes_is_exact(monkeypatch, tmp_path):
     assert type(qat.get_layer("largest")) is names["QGlobalMaxPooling2D"]
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
     assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+
+
+def test_the_operation_that_contributing_writes_is_exact(monkeypatch, tmp_path):
+    code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "SELECT_V2" in code)
+    existing = registry.registered_slices()
+    monkeypatch.setattr(registry, "_SLICES", [])
+    names = {**vars(extremes), "__name__": "examples"}
+    objects = keras.saving.get_custom_objects()
+    monkeypatch.setitem(objects, "keras_qat>QWhere", objects["keras_qat>QWhere"])
+    exec(code, names)
+    monkeypatch.setattr(registry, "_SLICES", [*registry.registered_slices(), *existing])
+    x = keras.Input((6, 3), name="x")
+    mask = np.random.default_rng(1).random((6, 3)) > 0.5
+    qat = keras_qat.quantize_model(keras.Model(x, keras.ops.where(mask, x, 0.5)))
+    data = np.random.default_rng(0).normal(size=(8, 6, 3)).astype("float32")
+    keras_qat.calibrate(qat, data, verbose=0)
+    assert type(qat.layers[-1]) is names["QWhere"]
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+
+
+def files_with(*words):
+    """The source files whose code has one of the words, docstrings and comments aside."""
+    found = set()
+    for path in ROOT.glob("keras_qat/**/*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                node.value.value = ""
+        if any(word in ast.unparse(tree) for word in words):
+            found.add(path.relative_to(ROOT / "keras_qat").as_posix())
+    return found
+
+
+def test_an_operation_takes_two_source_files():
+    assert files_with("QWhere", "SELECT_V2", "'Where'") == {
+        "layers/__init__.py",
+        "layers/extremes.py",
+    }
 
 
 def test_the_api_page_has_every_public_name():

@@ -13,7 +13,7 @@ from keras_qat.layers.dense import QDense
 from keras_qat.layers.einsum_dense import QEinsumDense
 from keras_qat.layers.elu import QElu
 from keras_qat.layers.embedding import QEmbedding
-from keras_qat.layers.extremes import QMaximum, QMinimum
+from keras_qat.layers.extremes import QMaximum, QMinimum, QWhere
 from keras_qat.layers.gathering import QGather, QTile
 from keras_qat.layers.gelu import QGelu
 from keras_qat.layers.global_pooling import (
@@ -128,6 +128,7 @@ __all__ = [
     "QTanh",
     "QTile",
     "QTranspose",
+    "QWhere",
     "Quantize",
     "QuantizeInput",
     "QuantizedLayer",

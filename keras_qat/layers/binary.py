@@ -94,8 +94,18 @@ class Binary(QuantizedLayer):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for two tensors, or a tensor and a constant, and a follower."""
+        return cls(**cls.config_of_match(node), scheme=scheme)
+
+    @classmethod
+    def config_of_match(cls, node: Node) -> dict[str, Any]:
+        """Returns the configuration for a chain of Keras operations."""
         config = cls.config_of_keras(node.head, node.operations[1:])
-        return cls(**{**config, "constant": constant_of(node), "name": node.name, "scheme": scheme})
+        return {**config, "constant": constant_of(node, cls.operands_of(node)), "name": node.name}
+
+    @classmethod
+    def operands_of(cls, node: Node) -> list[Any]:
+        """Returns the two operands: an `Edge` for a tensor, and whatever stands for a constant."""
+        return operands_of(node)
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
@@ -108,8 +118,8 @@ class Binary(QuantizedLayer):
         return config
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the merging layer and its activation; None if an operand is a constant."""
-        if self.constant is not None:
+        """Returns the merging layer and its activation; None if Keras has no such layer."""
+        if self.constant is not None or self.keras_class is None:
             return None
         layers = [self.keras_class(name=self.name, dtype=self.dtype_policy)]
         return layers + (activation_behind(self) if self.takes_follower else [])
@@ -132,7 +142,7 @@ class Binary(QuantizedLayer):
     def carry_weights(self, node: Node) -> None:
         """Copies the constant."""
         if self.constant is not None:
-            value = value_of(operands_of(node)[self.constant.position])
+            value = value_of(self.operands_of(node)[self.constant.position])
             assign_copy(self.operand, value.astype("float32"))
 
     def get_config(self):
@@ -167,7 +177,7 @@ class Binary(QuantizedLayer):
 
 
 def operands_of(node: Node) -> list[Any]:
-    """Returns what a node combines: an `Edge` for a tensor, and whatever stands for a constant.
+    """Returns the operands of a node: an `Edge` for a tensor, and whatever stands for a constant.
 
     Args:
         node: A call of a merging layer, or of an operation of two arguments.
@@ -177,11 +187,12 @@ def operands_of(node: Node) -> list[Any]:
     return list(values[0]) if len(values) == 1 else values
 
 
-def constant_of(node: Node) -> dict[str, Any] | None:
-    """Returns the arguments of the `Constant` among a node's operands, None if all are tensors.
+def constant_of(node: Node, operands: Sequence[Any]) -> dict[str, Any] | None:
+    """Returns the arguments of the `Constant` among the operands, None if all are tensors.
 
     Args:
-        node: A call with two operands.
+        node: The node, for messages.
+        operands: Two operands.
 
     Returns:
         The fields of a `Constant`.
@@ -189,7 +200,6 @@ def constant_of(node: Node) -> dict[str, Any] | None:
     Raises:
         UnsupportedLayerError: If there are not two operands, or no tensor.
     """
-    operands = operands_of(node)
     constants = [i for i, operand in enumerate(operands) if not isinstance(operand, Edge)]
     if len(operands) != 2 or len(constants) == 2:
         raise UnsupportedLayerError(

@@ -1,4 +1,4 @@
-"""MAXIMUM and MINIMUM: cases of the contract, hand-computed numbers, errors."""
+"""MAXIMUM, MINIMUM and SELECT_V2: cases of the contract, hand-computed numbers, errors."""
 
 import keras
 import numpy as np
@@ -7,11 +7,11 @@ import pytest
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import read_model
-from keras_qat.layers import QMaximum, QMinimum
+from keras_qat.layers import QMaximum, QMinimum, QWhere
 from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
 
 Maximum, Minimum = keras.layers.Maximum, keras.layers.Minimum
-maximum, minimum = keras.ops.maximum, keras.ops.minimum
+maximum, minimum, where = keras.ops.maximum, keras.ops.minimum, keras.ops.where
 
 
 def two_inputs():
@@ -41,7 +41,20 @@ def with_constants():
     return keras.Model(inputs, outputs)
 
 
+def selections():
+    """A mask for each of two tensors, a tensor and a constant, and those that broadcast."""
+    rng = np.random.default_rng(5)
+    mask, row = rng.random((1, 4, 3)) > 0.5, np.array([True, False, True])
+    full, lone = rng.normal(size=(4, 3)).astype("float32"), np.float32(0.25)
+    a, b, c, d, e, f = (keras.Input((4, 3)) for _ in range(6))
+    g = keras.Input((1, 3))
+    outputs = [where(mask, a, b), where(row, a, b), where(mask, c, full), where(row, lone, d)]
+    outputs += [where(mask[0], e, 0.0), where(mask, g, g), where(mask, f, g)]
+    return keras.Model([a, b, c, d, e, f, g], outputs)
+
+
 CASES = [
+    Case("selections", (QWhere,), selections),
     Case("extremes", (QMaximum, QMinimum), two_inputs, steps=0),
     Case("extremes_broadcasting", (QMaximum, QMinimum), broadcasting, steps=0),
     Case("extremes_of_many", (QMaximum, QMinimum), many_inputs, steps=0),
@@ -82,4 +95,28 @@ def test_different_ranks_are_refused():
     a, b = keras.Input((2, 3)), keras.Input((3,))
     model = keras.Model([a, b], Maximum(name="ranks")([a, b]))
     with pytest.raises(UnsupportedLayerError, match="ranks.*same rank"):
+        keras_qat.quantize_model(model)
+
+
+def test_where_selects_by_a_constant_condition():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model([a, b], where(np.array([True, False, True]), a, b))
+    quantized = quantized_with(model, a=HALVES, b=HALVES)
+    x = [np.array([[0.5, -2.0, 30.0]], "float32"), np.array([[1.0, 9.0, 63.5]], "float32")]
+    assert quantized.predict(x, verbose=0).tolist() == [[0.5, 9.0, 30.0]]
+    assert operators_of(exported(quantized)) == ["SELECT_V2"]
+
+
+def test_where_with_a_computed_condition_is_refused():
+    a = keras.Input((3,))
+    model = keras.Model(a, where(a, a, 0.0))
+    with pytest.raises(UnsupportedLayerError, match="constant condition"):
+        keras_qat.quantize_model(model)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 1, 3)])
+def test_where_with_a_condition_over_the_batch_is_refused(shape):
+    a = keras.Input((3,))
+    model = keras.Model(a, where(np.ones(shape, bool), a, 0.0))
+    with pytest.raises(UnsupportedLayerError, match="batch axis"):
         keras_qat.quantize_model(model)
