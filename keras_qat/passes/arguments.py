@@ -1,4 +1,4 @@
-"""The arguments that steps take from the options: None where a step does not run."""
+"""The arguments that steps take from the options, or None if a step does not run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def for_stand_ins(setting: Setting) -> Arguments:
 
 
 def for_decomposing(setting: Setting) -> Arguments:
-    """Returns no arguments unless activations are looked up, else None."""
+    """Returns no arguments if activations are decomposed, else None."""
     return None if setting.options.activations == "lookup" else {}
 
 

@@ -1,4 +1,4 @@
-"""Brings what has several forms into one, until nothing changes."""
+"""Rewrites equivalent forms as one canonical form, until nothing changes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ RULES: tuple[Rule, ...] = (
 
 
 def canonicalize(graph: Graph) -> Graph:
-    """Joins adjacent transpositions, reshapes, paddings and ReLUs, or cancels them.
+    """Joins or cancels adjacent transpositions, reshapes, paddings and ReLUs.
 
-    Matches: two of a kind in a row; a ReLU after what it commutes with, if the layer before takes
-    it up: max pooling, reshape, transposition, padding; a bias after a reshape; an element-wise
-    function, batch normalization or softmax between two transpositions or reshapes.
-    Builds: one of the kind, or none; the function first and the transposition last. This is
-    repeated until nothing changes.
+    Matches: two operations of one of these types in a row; a ReLU after a max pooling, reshape,
+    transposition or padding, if the layer before can fuse the ReLU; a bias after a reshape; an
+    element-wise function, batch normalization or softmax between two transpositions or reshapes.
+    Builds: one operation of the type, or none; the function first and the transposition last. The
+    pass repeats these steps until nothing changes.
     Why: each transposition, reshape, padding and separate ReLU is an operator that copies a whole
     tensor.
 
@@ -59,10 +59,11 @@ def canonicalize(graph: Graph) -> Graph:
 
 
 def _measure(graph: Graph) -> int:
-    """Bounds how often rules can apply.
+    """Returns an upper bound of the number of times that rules can apply.
 
-    Each application lowers the number of nodes and of pairs of a transposition, reshape, padding
-    or pooling and a node after it: it removes a node, moves a function before one of these, or
-    lets a node skip one. No rule raises either number, and both together are at most this.
+    A pair is a transposition, reshape, padding or pooling, and a node after it. Each application
+    lowers the number of nodes or of pairs: it removes a node, moves a function before the first
+    node of a pair, or lets a node skip it. No rule raises either number. The bound is the largest
+    possible sum of both.
     """
     return len(graph.nodes) * (len(graph.nodes) + 1)

@@ -1,4 +1,4 @@
-"""Sums of products over shared axes: `matmul`, `dot`, `tensordot` and `einsum` as one thing."""
+"""Sums of products over shared axes: one description of `matmul`, `dot`, `tensordot`, `einsum`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Contraction:
 
     Attributes:
         a: The axes of the first operand.
-        b: Those of the second one.
-        out: Those of the result, each in one operand or in both; all others are summed over.
+        b: The axes of the second operand.
+        out: The axes of the result. Each is an axis of one operand or of both. All other axes are
+            summed over.
 
     Example:
     >>> Contraction("bij", "jk", "bik").summed
@@ -57,7 +58,7 @@ class Contraction:
 
     @property
     def is_product(self) -> bool:
-        """Whether it is a product of matrices, once its axes are in order.
+        """Whether this is a product of matrices, once its axes are in order.
 
         No axis may occur twice in an operand, or be summed over in one operand alone.
         """

@@ -1,4 +1,4 @@
-"""Writes activations as a few operators that every kernel library has fast ones for."""
+"""Writes activations as a few operators that are fast in every kernel library."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def decompose_activations(graph: Graph) -> Graph:
 
     Matches: swish and hard-swish.
     Builds: a sigmoid or hard-sigmoid, and a multiplication.
-    Why: LOGISTIC, ADD and MUL are operators of XNNPACK, of microcontrollers and of NPUs; what
-    computes a swish or a hard-swish at once, a lookup or HARD_SWISH, takes six times as long.
+    Why: LOGISTIC, ADD and MUL are operators of XNNPACK, of microcontrollers and of NPUs. A single
+    operator for a swish or a hard-swish (a lookup or HARD_SWISH) takes six times as long.
 
     Args:
         graph: The graph.

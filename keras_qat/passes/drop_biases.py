@@ -1,4 +1,4 @@
-"""Makes layers bias-less, for those who want no bias in the file."""
+"""Removes the biases of layers, for models whose file shall have no bias."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 
 def drop_bias(graph: Graph) -> Graph:
-    """Makes layers with a bias layers without one. It runs only if it is named.
+    """Rewrites layers with a bias as layers without one. Runs only if `rewrites` names it.
 
     Matches: a built layer of Keras, or of this package, with `use_bias=True` or `bias_axes`.
-    Builds: the layer with `use_bias=False` and copies of its other weights, under its name. Where
-    a batch normalization is all that follows a linear layer, its moving mean takes up the bias: the
-    function stays. Elsewhere the function changes: train after it.
-    Why: some targets take no biases of 32 bits. What is folded into a layer becomes a bias of the
-    file all the same: a batch normalization (its mean and its beta), a constant that is added. To
-    do without that as well, leave it out by `skip_layers`.
+    Builds: the layer with `use_bias=False` and copies of its other weights, under its name. If
+    the only consumer of a linear layer is a batch normalization, the moving mean takes up the
+    bias, and the function stays the same. In all other cases the function changes: train after it.
+    Why: some targets do not support biases of 32 bits. A batch normalization or a constant that
+    is folded into a layer still becomes a bias in the file. To avoid that bias too, remove the
+    operation with `skip_layers`.
 
     Args:
         graph: The graph.
@@ -59,7 +59,7 @@ def _without_bias(layer: Any) -> Any:
     config = quiet_config(layer)
     config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
     if "activation" in config:
-        config["activation"] = layer.activation  # Keras makes no lambda of a configuration
+        config["activation"] = layer.activation  # Keras cannot make a lambda from a configuration
     made = type(layer).from_config(config)
     build_like(made, layer)
     copy_by_path(layer, made)
@@ -78,7 +78,7 @@ def _shifted(norm: Any, bias: Any) -> Any:
 
 
 def _normalizations(graph: Graph, heads: dict[int, Any]) -> dict[int, Any]:
-    """The batch normalization behind a layer, by the layer's id, where it is behind no other."""
+    """Returns the batch normalization that takes only a layer's output, by the layer's `id`."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     calls: dict[int, list[Edge]] = {}
     for node in graph.nodes.values():
@@ -98,7 +98,7 @@ def _normalizations(graph: Graph, heads: dict[int, Any]) -> dict[int, Any]:
 
 
 def _takes_up(norm: Any, layer: Any) -> bool:
-    """Whether a batch normalization subtracts the bias of a layer before it, channel by channel."""
+    """Returns whether a normalization subtracts the bias of the layer before, by channel."""
     is_last = getattr(layer, "data_format", "channels_last") == "channels_last"
     is_linear = function_name(getattr(layer, "activation", None)) == "linear"
     bias, own = getattr(layer, "bias", None), getattr(layer, "batch_normalization", None)

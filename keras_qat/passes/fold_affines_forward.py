@@ -1,4 +1,4 @@
-"""Folds a constant factor and offset for each channel into the layers behind it."""
+"""Folds a constant factor and offset for each channel into the layers after it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _KERNEL = layer_of(
 
 
 class Affine(NamedTuple):
-    """What a node computes of each channel: `x * gamma + beta`."""
+    """The function `x * gamma + beta` of each channel that a node computes."""
 
     gamma: np.ndarray
     beta: np.ndarray
 
 
 def fold_affines_forward(graph: Graph) -> Graph:
-    """Makes constant arithmetic and the convolutions or dense layers behind it one layer each.
+    """Folds constant arithmetic into the convolutions or dense layers after it.
 
-    Matches: a `ChannelAffine` whose variables do not train, or a frozen `BatchNormalization`, that
-    no layer before it took up, if only convolutions and dense layers take its output. A layer
-    that pads takes up factors only: its zeros would not be zeros before an offset.
-    Builds: these layers with the factor and the offset before them; what is in the file is
-    `kernel * factor` and a bias. What trains is the kernel itself, as it did before.
-    Why: the `Rescaling` or `Normalization` at the head of a model costs nothing then, and the
-    pixels themselves are the input.
+    Matches: a `ChannelAffine` whose variables do not train, or a frozen `BatchNormalization`. No
+    layer before it took it up, and only convolutions and dense layers take its output. A layer
+    that pads takes up factors only, since its zeros would not be zeros before an offset.
+    Builds: these layers with the factor and the offset before them. The file has `kernel * factor`
+    and a bias. The kernel itself trains, as before.
+    Why: the `Rescaling` or `Normalization` at the start of a model then costs nothing, and the
+    input of the model is the pixels themselves.
 
     Args:
         graph: The graph.
@@ -68,14 +68,14 @@ def fold_affines_forward(graph: Graph) -> Graph:
 
 
 def constant_affine(node: Node) -> Affine | None:
-    """Returns what a node multiplies with and adds, if training does not change that."""
+    """Returns the factor and the offset of a node, or None if it has none or they train."""
     if node.is_input or len(node.operations) != 1 or not BATCH_NORM(node.head):
         return None
     norm: Any = node.head
     if norm.trainable and norm.trainable_variables:
         return None
     if norm.trainable and type(norm) is keras.layers.BatchNormalization:
-        return None  # without scale and center it still has the statistics of the batch
+        return None  # without scale and center it still uses the statistics of the batch
     mean, variance = (
         ops.convert_to_numpy(value).astype("float64")
         for value in (norm.moving_mean, norm.moving_variance)

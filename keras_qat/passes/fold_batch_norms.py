@@ -8,14 +8,14 @@ from keras_qat.passes.fusing import fuse_followers
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
-    """Makes a convolution or dense layer and the batch normalization behind it one layer.
+    """Folds a batch normalization into the convolution or dense layer before it.
 
     Matches: a convolution (of sequences or images, depthwise, transposed) or `Dense`, linear,
     with a `BatchNormalization` over the last axis, or a `ChannelAffine`, as its only consumer.
-    Calls of a shared layer must all be followed by the same one.
-    Builds: one layer. At training it still normalizes with the batch's statistics; at inference
-    the normalization is in the kernel and the bias.
-    Why: LiteRT has no batch normalization operator, and the folded kernel is what is quantized.
+    All calls of a shared layer must be followed by the same one.
+    Builds: one layer. At training it still normalizes with the statistics of the batch. At
+    inference the normalization is part of the kernel and the bias.
+    Why: LiteRT has no operator for batch normalization, and the folded kernel is quantized.
 
     Args:
         graph: The graph.

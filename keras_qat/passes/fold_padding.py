@@ -1,4 +1,4 @@
-"""Lets a convolution pad by itself."""
+"""Folds zero paddings into the convolutions after them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CONVOLUTION = layer_of(
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Makes a zero padding and the convolution behind it one convolution, where that is the same.
+    """Folds a zero padding into the convolution after it, if the result is the same.
 
     Matches: a `ZeroPadding1D` or `ZeroPadding2D` whose only consumer is a convolution without
-    padding of its own, if `padding="same"` would put as many zeros in the same places. Such is
-    the `ZeroPadding2D(((0, 1), (0, 1)))` before a stride of 2 in MobileNet.
+    padding of its own, if `padding="same"` would put as many zeros in the same places. An example
+    is the `ZeroPadding2D(((0, 1), (0, 1)))` before a stride of 2 in MobileNet.
     Builds: the convolution with `padding="same"` and copies of its weights, under its name.
     Why: in LiteRT a padding is an operator that copies the whole tensor.
 
@@ -52,7 +52,7 @@ def fold_padding(graph: Graph) -> Graph:
 
 
 def _candidates(graph: Graph) -> dict[str, Edge]:
-    """The convolutions that can pad by themselves, with the padded tensor."""
+    """Returns the padded tensor of each convolution that can pad by itself."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     found = {}
     for node in graph.nodes.values():
@@ -79,7 +79,7 @@ def _pads_the_same(padding: Node, node: Node, graph: Graph) -> bool:
 
 
 def _same_amounts(layer: Any, sizes: Sequence[Any]) -> list[list[int]]:
-    """How many zeros `padding="same"` puts before and behind each axis."""
+    """Returns the numbers of zeros that `padding="same"` puts before and after each axis."""
     amounts = []
     arguments = zip(sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
     for size, window, stride, dilation in arguments:
@@ -90,7 +90,7 @@ def _same_amounts(layer: Any, sizes: Sequence[Any]) -> list[list[int]]:
 
 
 def _keep_shared(graph: Graph, found: dict[str, Edge]) -> dict[str, Edge]:
-    """Drops convolutions that are also called where nothing can be folded."""
+    """Drops convolutions that are also called without a padding to fold."""
     others = {id(node.head) for name, node in graph.nodes.items() if name not in found}
     return {name: edge for name, edge in found.items() if id(graph.nodes[name].head) not in others}
 

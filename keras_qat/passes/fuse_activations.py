@@ -8,13 +8,13 @@ from keras_qat.passes.fusing import fuse_followers
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """Makes a layer and the ReLU or ReLU6 behind it one layer.
+    """Fuses a ReLU or ReLU6 into the layer before it.
 
     Matches: a convolution, dense layer, batch normalization, or an addition, subtraction or
     multiplication, with a ReLU or ReLU6 as its only consumer; the `Add` and `Activation("relu")`
     at the end of a residual block too.
     Builds: one layer with the activation fused.
-    Why: the activation is a clip of the integers that costs nothing; on its own it is an
+    Why: a fused activation clips the integers and costs nothing. A separate activation is an
     operator that reads and writes the whole tensor, and requantizes it once more.
 
     Args:

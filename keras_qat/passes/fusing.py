@@ -1,4 +1,4 @@
-"""Absorbing a follower into the node before it: what two passes have in common."""
+"""Absorbs followers into the nodes before them, for several passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.passes.rewriting import absorb_nodes
 
 
 def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
-    """Lets each node absorb the one behind it, where its slice's pattern allows that.
+    """Lets each node absorb the node after it, if the pattern of its slice allows that.
 
     A follower is absorbed if it is the only consumer of the node's output, the output is not an
     output of the model, and every other call of the same layers is followed by the same
@@ -58,7 +58,7 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
 
 
 def _keep_shared(graph: Graph, pairs: dict[str, Node]) -> dict[str, Node]:
-    """Drops the pairs of shared layers that are not followed by the same thing everywhere."""
+    """Drops the pairs of shared layers that are followed by different operations."""
 
     def key(operations):
         return tuple(id(operation) for operation in operations)

@@ -22,11 +22,11 @@ def inline_models(graph: Graph) -> Graph:
     """Replaces each call of a nested model by the calls inside it.
 
     Matches: a node whose operation is a functional or sequential model, at any depth.
-    Builds: the inner graph, its inputs bound to the tensors the model was called with. Layers
-    keep their names unless the outer model uses the name already. Batch normalizations have
-    the `training=False` of the call.
+    Builds: the inner graph, its inputs bound to the tensors of the call. Layers keep their names
+    unless the outer model has a layer of the same name. Batch normalizations have the
+    `training=False` of the call.
     Why: LiteRT has one flat list of operators, and a batch normalization or an activation has
-    to be fused across the border of a nested model too.
+    to be fused across the boundary of a nested model too.
 
     Args:
         graph: The graph.
@@ -37,7 +37,7 @@ def inline_models(graph: Graph) -> Graph:
     opened = graph
     while any(is_model(node.head) for node in opened.nodes.values()):
         opened = replace_nodes(opened, _opened)
-    # An inner model may have been built for unknown sizes, which those of each call are.
+    # An inner model may have been built for unknown sizes. The call of the model knows the sizes.
     return graph if opened is graph else with_known_shapes(_with_own_origins(opened))
 
 
@@ -52,7 +52,7 @@ def _in_inference_mode(child: Node) -> Node:
 
 
 def _opened(node: Node, rewriting: Rewriting) -> Replacement | None:
-    """The calls inside a nested model, its inputs bound to the tensors of its call."""
+    """Returns the calls inside a nested model, its inputs bound to the tensors of its call."""
     if not is_model(node.head):
         return None
     inner = read_model(node.head)
@@ -69,7 +69,7 @@ def _opened(node: Node, rewriting: Rewriting) -> Replacement | None:
 
 
 def _with_own_origins(graph: Graph) -> Graph:
-    """The graph in which operations of nested models are the user's, like all others."""
+    """Returns the graph with the operations of nested models as origins, like all others."""
     nodes = {
         name: dataclasses.replace(node, origins=(name,)) if node.sources else node
         for name, node in graph.nodes.items()

@@ -1,4 +1,4 @@
-"""What holds for each graph after a stage."""
+"""The invariants of the graph after each stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONVERSIONS = (ObserveRange, Quantize, QuantizeInput)
 
 
 def _no_node(text: str, matches: Callable[[Node], bool]) -> Invariant:
-    """The statement that no node but the inputs is of a kind."""
+    """Makes the invariant that no node, except inputs, matches."""
 
     def violations(graph: Graph) -> Iterator[str]:
         calls = (node for node in graph.nodes.values() if not node.is_input)

@@ -14,15 +14,15 @@ from keras_qat.passes.provenance import Rewrite
 
 
 def kept_weights(source: Graph, graph: Graph, log: Sequence[Rewrite]) -> frozenset[str]:
-    """Names the operations whose weights are those of one layer of the user, number by number.
+    """Returns the names of operations whose weights equal those of one layer of the user.
 
     Args:
         source: The user's model, nested models opened.
         graph: The graph after all rewrites.
-        log: The rewrites. None of the weights are kept that one of them changes with the function.
+        log: The rewrites. Weights are not kept where one of them changes the function.
 
     Returns:
-        Names of operations, and of the nodes that begin with them.
+        Names of operations, and of the nodes that begin with these operations.
     """
     changed = {name for each in log if each.changes_function for name in each.origins}
     names: set[str] = set()
@@ -35,7 +35,7 @@ def kept_weights(source: Graph, graph: Graph, log: Sequence[Rewrite]) -> frozens
 
 
 def _keeps(operation: Any, layer: Any) -> bool:
-    """Whether an operation is the user's, or has copies of its weights."""
+    """Returns whether an operation is the user's, or has copies of its weights."""
     if operation is layer:
         return True
     is_named_after = f"{operation.name}_".startswith(f"{layer.name}_")

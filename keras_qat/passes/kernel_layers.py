@@ -1,4 +1,4 @@
-"""Keras layers made for the kernels of operations, and whose weights they have."""
+"""Makes Keras layers for the kernels of operations. The layers have the kernels as weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_qat.layers.binary import value_of
 
 
 class KernelLayers:
-    """Makes one layer for each use of a kernel, and the same one for the same use again."""
+    """Makes one layer for each use of a kernel, and returns the same layer for the same use."""
 
     def __init__(self):
         self._made: dict[Hashable, Any] = {}
@@ -32,10 +32,10 @@ class KernelLayers:
 
         Args:
             operand: The kernel: a `Parameter`, a variable or an array.
-            use: All that the layer depends on but the kernel.
+            use: Everything except the kernel that the layer depends on.
             make: Makes the layer, without a bias.
-            shape: Shape of its input.
-            arrange: Makes the kernel that the layer has of the operand's value.
+            shape: Shape of the layer's input.
+            arrange: Makes the kernel of the layer from the value of the operand.
         """
         key = id(operand), use
         if key not in self._made:
@@ -48,13 +48,14 @@ class KernelLayers:
         return self._made[key]
 
     def check_tied(self, graph: Graph) -> None:
-        """Raises if a variable that trains became two that would train apart.
+        """Raises if one trainable variable became two variables that would train separately.
 
         Args:
             graph: The graph with these layers.
 
         Raises:
-            UnsupportedLayerError: If an operation that is not a call of the same layer has it.
+            UnsupportedLayerError: If another operation that is not a call of the layer has the
+                variable too.
         """
         owners: dict[int, dict[int, str]] = {}
         for node in graph.nodes.values():
@@ -71,7 +72,7 @@ class KernelLayers:
 
 def _tied(variable: Any, places: list[str]) -> UnsupportedLayerError:
     return UnsupportedLayerError(
-        "A weight is used in two ways, and would become two weights that train apart.",
+        "A weight is used in two ways, and would become two weights that train separately.",
         layer=places[-1],
         received=f"the weight '{variable.path}' in {places}",
         expected="each weight in one operation, which may be called more than once",

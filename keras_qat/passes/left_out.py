@@ -1,4 +1,4 @@
-"""Which rewrite was left out, where a layer has no integer form without it."""
+"""Finds the rewrite that `rewrites` leaves out and that a layer needs for an integer form."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def check_left_out(graph: Graph, rewrites: Sequence[str], left_out: Sequence[Pas
 
     Args:
         graph: The graph after some of the rewrites of the pipeline.
-        rewrites: Their names.
+        rewrites: The names of these rewrites.
         left_out: The other rewrites, in order.
 
     Raises:
-        UnsupportedLayerError: Naming the layer, and the rewrite that would take it.
+        UnsupportedLayerError: With the layer, and the rewrite that would take it.
     """
     try:
         make_layers(annotate_schemes(graph, {}, None))
@@ -38,13 +38,13 @@ def check_left_out(graph: Graph, rewrites: Sequence[str], left_out: Sequence[Pas
 
 
 def _rewrite_for(layer: str | None, graph: Graph, left_out: Sequence[Pass]) -> str | None:
-    """The first rewrite that was left out and takes a layer."""
+    """Returns the first left-out rewrite that takes a layer."""
     for rewrite in left_out:
         name = name_of(rewrite)
         try:
             changes = rewrites_of(name, graph, run_pass(rewrite, graph))
         except KerasQatError:
-            continue  # about another layer, which it does not take either
+            continue  # The error is about another layer, which this rewrite does not take either.
         if any(layer in change.layers_in for change in changes):
             return name
     return None

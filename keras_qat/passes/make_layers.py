@@ -19,11 +19,11 @@ from keras_qat.passes.rewriting import Attempt, Replacement, attempt
 def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) -> Graph:
     """Replaces each chain of Keras operations by the layer that its slice makes of it.
 
-    Matches: every node; calls of the same operations become calls of the same layer, those of
-    operations without weights if they are called alike.
-    Builds: quantized layers, or float ones of the same classes where the scheme is None; inputs of
-    the model become float32, but ids that are looked up are integers.
-    Why: from here on each layer is one LiteRT operator, or a fixed small group of them.
+    Matches: every node. Calls of the same operations become calls of the same layer. Operations
+    without weights share a layer if their calls have the same arguments.
+    Builds: quantized layers, or float layers of the same classes where the scheme is None. Inputs
+    of the model become float32, except ids that are looked up, which are integers.
+    Why: after this pass each layer is one LiteRT operator, or a fixed small group of operators.
 
     Args:
         graph: A graph of Keras operations with schemes.
@@ -54,7 +54,7 @@ def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) 
 
 
 def _identity(graph: Graph, node: Node) -> Hashable:
-    """The key of a node's layer. A layer without weights may keep sizes of what it is called on."""
+    """The key of a node's layer. A layer without weights may depend on the sizes of its inputs."""
     has_weights = any(getattr(operation, "variables", ()) for operation in node.operations)
     call = () if has_weights else (graph.signature(node), node.shapes)
     return *map(id, node.operations), *call
@@ -88,17 +88,17 @@ def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
         kind.checked_scheme(node.scheme, node.name)
     if entry is not None:
         layer = (kind.lookup_from_match if lookup else kind.from_match)(node, node.scheme)
-        layer.dtype_policy = "float32"  # half precision would not hold the integers
+        layer.dtype_policy = "float32"  # half precision cannot represent all integers
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = keras.saving.serialize_keras_object(node.head)
-            layer.keras_layer["config"]["name"] = node.name  # one layer's calls may become several
+            layer.keras_layer["config"]["name"] = node.name  # calls of one layer may become several
         return layer
     return remade(kind, node.head, name=node.name, scheme=node.scheme)
 
 
 def _check_operators(node: Node, layer: QuantizedLayer) -> None:
-    """Raises if a layer's operators do not take the type of its scheme."""
+    """Raises if a layer's operators do not support the type of its scheme."""
     scheme = layer.scheme
     operators = {*layer.operators} - {*layer.int8_operators}
     missing = sorted(() if scheme is None else scheme.missing_operators & operators)
@@ -107,19 +107,19 @@ def _check_operators(node: Node, layer: QuantizedLayer) -> None:
             f"{missing[0]} has no exact {scheme.dtype} form in LiteRT's reference kernels.",
             layer=node.name,
             received=f"scheme='{scheme.name}', for a {_described(node.head)}",
-            expected="an operator that takes the type of the scheme",
+            expected="an operator that supports the type of the scheme",
             fix='Quantize the model with scheme="int8".',
         )
 
 
 def _can_fuse_its_own(kind: type[QuantizedLayer], node: Node) -> bool:
-    """Whether an `activation` argument that was not split off is one that LiteRT fuses."""
+    """Returns whether LiteRT fuses an `activation` argument that was not split off."""
     is_split = not kind.takes_activation or node.activation_split
     return is_split or function_name(node.head.activation) in FUSED_CODES
 
 
 def _is_without_weights(node: Node) -> bool:
-    """Whether a node is one of Keras's own layers, which its configuration says all about."""
+    """Returns whether a node is one of Keras's own layers, given by its configuration alone."""
     is_own = type(node.head).__module__.startswith("keras.src.layers")
     return is_own and len(node.operations) == 1 and not node.head.variables
 
@@ -139,14 +139,14 @@ def _without_slice(node: Node) -> UnsupportedLayerError:
         f"This {kind} has no integer form here.",
         layer=node.name,
         received=_described(node.head),
-        expected="one of those in docs/supported.md",
-        fix="Replace it by these, or write `@keras_qat.register` above a quantized layer for it, a "
-        "`keras_qat.layers.QuantizedLayer` (CONTRIBUTING.md has a worked example).",
+        expected="one of the layers in docs/supported.md",
+        fix="Replace it by these layers, or write `@keras_qat.register` above a subclass of "
+        "`keras_qat.layers.QuantizedLayer` for it (CONTRIBUTING.md has a worked example).",
     )
 
 
 def _described(operation) -> str:
-    """The operation's class, with the arguments that may be why no slice takes it."""
+    """Returns the operation's class, with the arguments that may keep slices from taking it."""
     names = ("activation", "axis", "max_value", "negative_slope", "threshold")
     found = {name: getattr(operation, name) for name in names if hasattr(operation, name)}
     shown = [

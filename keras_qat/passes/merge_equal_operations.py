@@ -20,13 +20,13 @@ _POOLING = layer_of(
 
 
 def merge_equal_operations(graph: Graph) -> Graph:
-    """Computes an activation or a pooling once where several layers apply it to the same tensor.
+    """Computes an activation or a pooling once if several layers apply it to the same tensor.
 
-    Matches: element-wise functions and poolings of one tensor, with the same arguments and input
-    as one before. An output of the model keeps an operator of its own.
-    Builds: nothing; consumers take the first one instead.
-    Why: the separable convolutions of NASNet each begin with a ReLU of their shared input. Each is
-    an operator and a tensor, and all of them keep the ReLU from the layer before.
+    Matches: element-wise functions and poolings with the same arguments and the same input as an
+    earlier one. An output of the model keeps an operator of its own.
+    Builds: nothing; consumers take the output of the first one instead.
+    Why: the separable convolutions of NASNet each begin with a ReLU of their shared input. Each
+    ReLU would be an operator and a tensor, and could not be fused into the layer before.
 
     Args:
         graph: The graph.
@@ -48,7 +48,7 @@ def merge_equal_operations(graph: Graph) -> Graph:
 
 
 def _key(node: Node, mapping: Mapping[Edge, Edge]) -> Hashable:
-    """The arguments of a function or pooling and its input; None for other nodes."""
+    """Returns the arguments and the input of a function or pooling; None for other nodes."""
     if node.is_input or len(node.operations) != 1 or len(node.inputs) != 1:
         return None
     source = mapping.get(node.inputs[0], node.inputs[0]), node.scheme is None

@@ -1,4 +1,4 @@
-"""Normalizes other axes than the last one as the last one."""
+"""Moves the axis of a batch normalization to the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def move_normalized_axes(graph: Graph) -> Graph:
     """Writes `BatchNormalization(axis=1)` as one over the last axis, between two transpositions.
 
     Matches: a `BatchNormalization` over another axis than the last one.
-    Builds: a transposition that makes it the last one, the normalization with a copy of the
+    Builds: a transposition that moves the axis to the end, the normalization with a copy of the
     weights, and the transposition back.
     Why: LiteRT's operators have one factor for each channel along the last axis only.
 
@@ -43,7 +43,7 @@ def _written(node: Node) -> Callable[[Any], Any] | None:
     copy_variables(norm, layer)
 
     def moved(x, mask=None):
-        del mask  # Keras passes one that is None
+        del mask  # Keras passes `mask=None`
         return ops.moveaxis(layer(ops.moveaxis(x, axis, -1)), -1, axis)
 
     return moved

@@ -8,9 +8,9 @@ from keras_qat.graph import Graph
 def name_outputs(graph: Graph) -> Graph:
     """Gives each layer that makes an output of the model the output's name.
 
-    Matches: a layer that makes outputs of a single name, which is not its own.
+    Matches: a layer that makes outputs of a single name, if that is not the layer's name.
     Builds: the same layer, with an `output_name`.
-    Why: an output keeps its name in the file, whatever layer makes it after the rewrites.
+    Why: an output keeps its name in the file, whichever layer makes it after the rewrites.
 
     Args:
         graph: A graph in which each node but the inputs is one layer of `keras_qat`.

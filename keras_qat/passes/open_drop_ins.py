@@ -11,13 +11,13 @@ from keras_qat.passes.rewriting import Replacement, Rewriting, calls_in_a_row, r
 
 
 def open_drop_ins(graph: Graph) -> Graph:
-    """Replaces drop-in layers by the Keras layers in a row that they stand for.
+    """Replaces each drop-in layer by the row of Keras layers that it stands for.
 
     Matches: a float layer of `keras_qat.layers`, such as `QConv2D(batch_norm=True)`.
-    Builds: `Conv2D`, `BatchNormalization` and `Activation`, with its weights; what is behind the
-    last one is behind the layer.
-    Why: a drop-in takes any activation, LiteRT fuses few; and what follows a drop-in may have to
-    be fused too. So both ways to write a model become the same file.
+    Builds: `Conv2D`, `BatchNormalization` and `Activation`, with the layer's weights. Consumers
+    take the output of the last one.
+    Why: a drop-in accepts any activation, but LiteRT fuses few. The layers after a drop-in may
+    have to be fused too. Both ways to write a model thus become the same file.
 
     Args:
         graph: The graph.
@@ -37,10 +37,10 @@ def open_drop_ins(graph: Graph) -> Graph:
 
 
 def _is_opened(operation: Any) -> bool:
-    """Whether this is a float drop-in layer, not one that only a rewrite makes."""
+    """Returns whether this is a float drop-in layer, not one that only a rewrite makes."""
     if not isinstance(operation, DropIn) or not operation.is_opened:
         return False
     if not type(operation).__module__.startswith("keras_qat."):
-        return False  # what a subclass computes is its own
+        return False  # a subclass may compute something else
     norm = getattr(operation, "batch_normalization", None)
     return getattr(operation, "scheme", None) is None and not isinstance(norm, ChannelAffine)

@@ -42,19 +42,19 @@ INSIDE: tuple[Pass, ...] = (
 
 
 def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass] = INSIDE) -> Graph:
-    """Replaces each layer that no slice takes by the operations that its `call` is made of.
+    """Replaces each layer that no slice takes by the operations of its `call`.
 
-    Matches: a layer, a custom one or a subclassed model too, that no slice takes, and that is not
-    refused for a known reason; one whose `call` was written beside it with `register`.
-    Builds: the `keras.ops` operations and Keras layers that it calls, its weights as their
-    parameters; the last one has the layer's name.
-    Why: most layers are compositions of a few operations, so that supporting those operations
-    supports all layers made of them, without registration.
+    Matches: a layer that no slice takes, including custom layers and subclassed models, unless it
+    is not supported for a known reason; also a layer whose `call` was registered with `register`.
+    Builds: the `keras.ops` operations and Keras layers that it calls, with its weights as their
+    parameters. The last one has the layer's name.
+    Why: most layers are compositions of a few operations. To support these operations is to
+    support all layers made of them, without registration.
 
     Args:
         graph: The graph.
         attempt: Runs a function that opens a node, and may return something else if it fails.
-        inside: The passes to run on the operations inside a layer, before layers in it are opened.
+        inside: The passes to run on the operations of a layer, before the layers in it are opened.
 
     Returns:
         A graph whose layers all have a slice; the graph itself if none had to be opened.
@@ -92,7 +92,7 @@ def _opened(
     if known and not _has_all_weights(inner, node.head):
         raise UnsupportedLayerError(
             "A shared layer is called in different ways, such as with tensors of different "
-            "shapes, and its weights would not stay shared.",
+            "shapes, so its weights would not stay shared.",
             layer=node.name,
             received=f"a {type(node.head).__name__}, here with tensors of shape "
             f"{[graph.shape(edge) for edge in node.inputs]}",
@@ -104,7 +104,7 @@ def _opened(
 
 
 def _has_all_weights(inner: Graph, layer: keras.layers.Layer) -> bool:
-    """Whether all weights of a layer are those of layers inside it, which each call shares."""
+    """Returns whether all weights of a layer belong to layers inside it, which all calls share."""
     found = {
         id(variable)
         for node in inner.nodes.values()
@@ -125,6 +125,6 @@ def _is_opened(node: Node) -> bool:
 
 
 def _has_training_mode(layer: keras.layers.Layer) -> bool:
-    """Whether one of Keras's own layers computes something else at training."""
+    """Returns whether one of Keras's own layers computes something else at training."""
     is_own = type(layer).__module__.startswith("keras.src.")
     return is_own and "training" in inspect.signature(layer.call).parameters

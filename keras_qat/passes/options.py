@@ -1,4 +1,4 @@
-"""The options of a conversion, and what the stages take their arguments from."""
+"""The options of a conversion, and the settings that stages take their arguments from."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ POLICIES = ("exact", "lookup", "substitute", "error")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options of `quantize_model`, `clone_model` and `check` that decide about the graph.
+    """The options of `quantize_model`, `clone_model` and `check` that affect the graph.
 
     Attributes:
         scheme: The scheme; None for `clone_model`, whose layers compute in float.
         rewrites: Names of the rewrites to apply; None for all.
-        skip_layers: Names of layers to leave out.
+        skip_layers: Names of layers to remove.
         activations: The policy for activations.
         overrides: Layers that get another scheme.
         quantized_input_stats: The meaning of the integers of inputs.
 
     Raises:
-        InvalidRewriteError: If there is no policy of the name `activations`.
+        InvalidRewriteError: If `activations` is not the name of a policy.
     """
 
     scheme: Scheme | None = None
@@ -48,12 +48,12 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The options and what they mean for one model: the steps take their arguments from it.
+    """The options and what they mean for one model. Steps take their arguments from here.
 
     Attributes:
         options: The options.
         chosen: Names of the rewrites to apply.
-        schemes: Scheme by the `id` of the operation, None for float, for those with an override.
+        schemes: Scheme (None for float) of each operation with an override, by its `id`.
         named: The origins that a key of `overrides` matches.
         left_out: The rewrites that `rewrites` leaves out, in order.
         rewritten: The graph after the last rewrite; None before.

@@ -1,4 +1,4 @@
-"""Which layers the user wants in another scheme, or in float, than the rest of the model."""
+"""Finds the layers that the user wants in another scheme than the rest, or in float."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.graph import Graph, read_model
 from keras_qat.graph.reading import is_model
 from keras_qat.scheme import Scheme, get_scheme
 
-# What says which layers an override is for: a name, a regular expression, a class or its name.
+# The key of an override: the name of a layer, a regular expression, a class or its name.
 Key = str | type
 
 
@@ -20,12 +20,12 @@ class Overrides:
     """Finds the scheme of each operation of a model.
 
     Args:
-        overrides: Key to scheme, its name, or None for float. A key is the name of a layer, a
-            regular expression that matches whole names, or a layer class or its name. A name wins
-            over the others; among these the first that matches counts.
+        overrides: Key to scheme, name of a scheme, or None for float. A key is the name of a layer,
+            a regular expression that matches whole names, or a layer class or its name. A name has
+            priority over the others; among these the first key that matches counts.
 
     Raises:
-        InvalidOverrideError: If a key is neither a string nor a class, or a value is no scheme.
+        InvalidOverrideError: If a key is neither a string nor a class, or a value is not a scheme.
 
     Example:
     >>> import keras
@@ -37,7 +37,7 @@ class Overrides:
     def __init__(self, overrides: Mapping[Key, Any]):
         if not isinstance(overrides, Mapping):
             raise InvalidOverrideError(
-                "`overrides` says for each layer what it becomes.",
+                "`overrides` must be a mapping from layers to schemes.",
                 received=repr(overrides),
                 expected="a dict",
                 fix='Write `overrides={"name of a layer": None}`.',
@@ -48,8 +48,8 @@ class Overrides:
         """Finds the scheme of each operation that a key matches, in nested models too.
 
         Args:
-            graph: The user's model, as it was read. What a key says of a nested model holds for all
-                its layers, those apart that another key names.
+            graph: The user's model, as it was read. The key of a nested model applies to all its
+                layers, except to layers that another key names.
 
         Returns:
             Scheme, None for float, by the `id` of the operation.
@@ -70,7 +70,7 @@ class Overrides:
         return found
 
     def _key_of(self, call: tuple[Any, ...]) -> Key | None:
-        """The key that decides: a name, of the innermost first, or else the first to match."""
+        """The key that counts: a name, innermost first, or else the first key that matches."""
         for operation in call:
             if operation.name in self._schemes:
                 return operation.name
@@ -104,7 +104,7 @@ def _fits(key: Key, operation: Any) -> bool:
 def _checked_key(key: Any) -> Key:
     if not isinstance(key, str | type):
         raise InvalidOverrideError(
-            "A key of `overrides` says which layers it is for.",
+            "A key of `overrides` must name layers.",
             received=repr(key),
             expected="the name of a layer, a regular expression, or a layer class or its name",
             fix="Use the layer's name, `layer.name`.",
@@ -114,7 +114,7 @@ def _checked_key(key: Any) -> Key:
             re.compile(key)
         except re.error as error:
             raise InvalidOverrideError(
-                f"A key of `overrides` is no regular expression: {error}.",
+                f"A key of `overrides` is not a regular expression: {error}.",
                 received=repr(key),
                 expected="a name, or an expression that matches whole names",
                 fix="Escape it with `re.escape`.",
@@ -127,7 +127,7 @@ def _scheme(key: Key, value: Any) -> Scheme | None:
         return None if value is None else get_scheme(value)
     except InvalidSchemeError as error:
         raise InvalidOverrideError(
-            f"`overrides[{_shown(key)}]` is no scheme. {error}",
+            f"`overrides[{_shown(key)}]` is not a scheme. {error}",
             received=repr(value),
             expected="None for float, a scheme's name, or a `Scheme`",
         ) from error
@@ -144,7 +144,7 @@ def _unmatched(key: Key, operations: list[Any]) -> InvalidOverrideError:
         "A key of `overrides` matches no layer of the model.",
         received=_shown(key),
         expected=f"a name, a regular expression for whole names, or a class, such as {close}",
-        fix="`model.summary()` lists the names; those of nested models and their layers are valid.",
+        fix="`model.summary()` lists the names. Names of nested models and their layers are valid.",
     )
 
 

@@ -71,7 +71,7 @@ OPENING: tuple[Step, ...] = (
     ),
     Step(
         split_activations,
-        "Before all that matches activations: they are nodes of their own from here on.",
+        "Before all passes that match activations: they are separate nodes from here on.",
     ),
 )
 
@@ -102,13 +102,13 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 remove_layers,
-                "Runs with `skip_layers`. What is removed needs no scheme and no integer form.",
+                "Runs with `skip_layers`. Removed layers need no scheme and no integer form.",
                 "fixed",
                 arguments.for_removing,
             ),
             Step(
                 annotate_schemes,
-                "Every later rewrite hands on the scheme of the node that it replaces.",
+                "Every later rewrite passes on the scheme of the node that it replaces.",
                 "fixed",
                 arguments.for_annotating,
             ),
@@ -117,18 +117,18 @@ REWRITING: tuple[Stage, ...] = (
     ),
     Stage(
         "open",
-        "Later passes match single operations, so what contains several is opened first.",
+        "Later passes match single operations, so composite operations are opened first.",
         (
             *OPENING,
             Step(
                 open_layers,
-                "After the splits: it opens only what no layer takes, and runs the passes above "
-                "inside.",
+                "After the splits: it opens only layers that no slice takes, and runs the passes "
+                "above inside.",
                 arguments=_inside,
             ),
             Step(
                 drop_bias,
-                "Runs again, for layers that were inside others: `rewrite_log` then names them.",
+                "Runs again, for layers inside other layers: `rewrite_log` then names them.",
                 "named",
             ),
         ),
@@ -162,7 +162,7 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 merge_equal_operations,
-                "After `recognize_functions`: functions that were written apart may be equal.",
+                "After `recognize_functions`: recognized functions may be equal.",
             ),
             Step(
                 decompose_activations,
@@ -174,11 +174,11 @@ REWRITING: tuple[Stage, ...] = (
     ),
     Stage(
         "decompose",
-        "What LiteRT has no operator for becomes what it has operators for, before layers fuse.",
+        "Operations without a LiteRT operator are written in operations with one, before fusing.",
         (
             Step(
                 write_compositions,
-                "First: it makes means, products and quotients that later passes write.",
+                "First: it makes means, products and quotients that later passes rewrite.",
             ),
             Step(split_outputs, "Before passes that expect one output for each node."),
             Step(
@@ -187,7 +187,7 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 write_attention,
-                "Before `write_products`, which brings the axes of its products in order.",
+                "Before `write_products`, which puts the axes of its products in order.",
             ),
             Step(
                 write_quotients,
@@ -204,8 +204,8 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 canonicalize,
-                "After all that write transposes and reshapes, before `write_affines` and the "
-                "folds, which look at neighbors.",
+                "After all passes that write transposes and reshapes, before `write_affines` and "
+                "the folds, which look at neighbors.",
             ),
             Step(
                 write_sums_as_means, "Before `write_affines`, which takes the factor that it makes."
@@ -221,11 +221,11 @@ REWRITING: tuple[Stage, ...] = (
     ),
     Stage(
         "fuse",
-        "Every operation is known by now, so that what can be fused stands side by side.",
+        "All operations are known by now, so operations that can be fused are adjacent.",
         (
             Step(
                 fold_padding,
-                "Before `fold_batch_norms`: it replaces a convolution that is still on its own.",
+                "Before `fold_batch_norms`: it replaces a convolution that is not yet fused.",
             ),
             Step(
                 settle_followers,
@@ -239,7 +239,7 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 fold_affines_forward,
-                "After `fold_batch_norms`: it takes what no layer before it took up.",
+                "After `fold_batch_norms`: it folds affines that no layer before them absorbed.",
             ),
             Step(fuse_activations, "Last: the activation is the last operation of a fused layer."),
         ),
@@ -251,7 +251,7 @@ REWRITING: tuple[Stage, ...] = (
         (
             Step(
                 settle_without_operator,
-                "Runs with `overrides`, once fusing has shown what makes an operator.",
+                "Runs with `overrides`, once fusing has shown which nodes make operators.",
                 "fixed",
                 arguments.for_no_operator,
             ),
@@ -262,7 +262,7 @@ REWRITING: tuple[Stage, ...] = (
             ),
             Step(
                 verdict(check_no_lookups),
-                "Runs where `activations` refuses lookups, for the functions that are left.",
+                "Runs if `activations` forbids lookups, for the functions that are left.",
                 "fixed",
                 arguments.for_lookups,
             ),
@@ -277,7 +277,7 @@ REWRITING: tuple[Stage, ...] = (
     ),
 )
 
-# From one node for each layer to the layers themselves.
+# The stages from one node for each layer to the layers themselves.
 MAKING: tuple[Stage, ...] = (
     Stage(
         "make layers",
@@ -322,20 +322,20 @@ MAKING: tuple[Stage, ...] = (
 STAGES: tuple[Stage, ...] = (*REWRITING, *MAKING)
 _STEPS = tuple(step for stage in STAGES for step in stage.steps)
 
-# The rewrites that run unless `rewrites` leaves them out.
+# The rewrites that run by default, unless `rewrites` leaves them out.
 PIPELINE: tuple[Pass, ...] = tuple(step.rewrite for step in _STEPS if step.kind == "default")
 
-# What changes the function runs only if it is named.
+# Rewrites that change the function run only if `rewrites` names them.
 OPTIONAL: tuple[Pass, ...] = tuple(
     dict.fromkeys(step.rewrite for step in _STEPS if step.kind == "named")
 )
 
-# The names of what runs if none are given, for `rewrites=[*DEFAULT_REWRITES, "drop_bias"]`.
+# The names of the default rewrites, for `rewrites=[*DEFAULT_REWRITES, "drop_bias"]`.
 DEFAULT_REWRITES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in PIPELINE)
 
 
 def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
-    """Returns the passes of some names, in the order of the pipeline.
+    """Returns the passes with the given names, in the order of the pipeline.
 
     Args:
         names: Names of passes, optional ones too; None for all of the pipeline.
@@ -357,9 +357,9 @@ def select_rewrites(names: Sequence[str] | None) -> tuple[Pass, ...]:
         raise InvalidRewriteError(
             "Unknown rewrite.",
             received=repr(unknown[0]),
-            expected=f"a list of names among {list(DEFAULT_REWRITES)}, and of those that change "
-            f"the function, {[rewrite.__name__ for rewrite in OPTIONAL]}",
-            fix="docs/rewrites.md says what each one does; leave `rewrites` out for all of the "
-            "first, and write `[*keras_qat.DEFAULT_REWRITES, ...]` for more.",
+            expected=f"a list of names among {list(DEFAULT_REWRITES)}, and the rewrites that "
+            f"change the function, {[rewrite.__name__ for rewrite in OPTIONAL]}",
+            fix="Leave `rewrites` out for all of the first, or write "
+            "`[*keras_qat.DEFAULT_REWRITES, ...]` for more. docs/rewrites.md explains each.",
         )
     return tuple(rewrite for name, rewrite in known.items() if name in wanted)

@@ -11,18 +11,18 @@ from keras_qat.layers import find_slice
 from keras_qat.passes.fold_affines_forward import Affine, constant_affine
 
 _WHITE = 255.0
-# What a normalized image hardly leaves: ImageNet's channels end at -2.2 and 2.7.
+# Normalized images are hardly ever larger: ImageNet's channels end at -2.2 and 2.7.
 _LARGEST = 4.0
 
 
 def pixel_inputs(graph: Graph) -> frozenset[str]:
-    """Names the inputs whose values the model scales down as one does with pixels.
+    """Returns the names of inputs whose values the model scales down like pixels.
 
-    That is what a `Rescaling` from 0..255 to 0..1 or -1..1 says at the head of a model, and a
-    `Normalization` at the head of one that takes images; also if the layer behind has taken it up,
-    or if it is written in operators. No data says it as surely: images need not have a white
-    pixel. Before it there may be layers that move values and keep their range, such as a
-    `Resizing`, or that act at training only, such as a `RandomFlip`.
+    Signs of pixels are a `Rescaling` from 0..255 to 0..1 or -1..1 at the start of a model, and a
+    `Normalization` at the start of a model for images. The layer after may have absorbed either
+    one, or it may be written in operators. Data are a weaker sign, since images need not have a
+    white pixel. Layers before it may move values and keep their range, such as a `Resizing`, or
+    act at training only, such as a `RandomFlip`.
 
     Args:
         graph: A graph that the pipeline has rewritten.
@@ -55,7 +55,7 @@ def _affine(node: Node) -> Affine | None:
 
 
 def _scales_pixels(affine: Affine | None, is_image: bool) -> bool:
-    """Whether 0..255 becomes 0..1 or -1..1, or something of that size if it is an image."""
+    """Returns whether 0..255 becomes 0..1 or -1..1, or about that size if it is an image."""
     if affine is None:
         return False
     black, white = affine.beta, affine.gamma * _WHITE + affine.beta

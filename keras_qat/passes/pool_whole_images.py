@@ -18,25 +18,25 @@ _ADAPTIVE = any_of(
     layer_of(keras.layers.AdaptiveAveragePooling1D, keras.layers.AdaptiveAveragePooling2D),
     operation_named("AdaptiveAveragePool"),
 )
-# By the rank of what is pooled.
+# Global poolings by the rank of the pooled tensor.
 _GLOBAL = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
 
 
 def pool_whole_images(graph: Graph) -> Graph:
     """Writes an `AveragePooling2D` over the whole image as a `GlobalAveragePooling2D`.
 
-    Matches: an average pooling, or an adaptive one, whose window covers its input; that of a
-    sequence too.
+    Matches: an average pooling, or an adaptive one, whose window covers its input. The input may
+    be a sequence too.
     Builds: a global average pooling that keeps the dimensions.
-    Why: LiteRT's AVERAGE_POOL_2D has the range of its input, but the mean of an image has a much
-    narrower one than its largest pixel: most of the 8 bits would be lost. MEAN, which a global
-    pooling becomes, has a range of its own.
+    Why: LiteRT's AVERAGE_POOL_2D has the range of its input. The mean of an image has a much
+    narrower range than its pixels, so most of the 8 bits would be lost. A global pooling becomes
+    MEAN, which has a range of its own.
 
     Args:
         graph: The graph.
 
     Returns:
-        A graph in which only windows smaller than the input are pooled by average poolings.
+        A graph in which average poolings have windows smaller than their input.
     """
     made: dict[int, keras.layers.Layer] = {}
 

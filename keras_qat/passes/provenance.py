@@ -1,4 +1,4 @@
-"""The record of what a pass made of which nodes, read from their sources."""
+"""The record of the rewrites of a pass, read from the sources of nodes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _CHANGING = frozenset({"drop_bias", "remove_layers", "substitute_activations"})
 
 @dataclasses.dataclass(frozen=True)
 class Rewrite:
-    """One thing that a pass did.
+    """One rewrite of one group of nodes.
 
     Attributes:
         rewrite: Name of the pass.
-        layers_in: Names of the operations it took.
-        layers_out: Names of the nodes they became.
-        functions: What an element-wise function became, such as `"softplus -> relu"`.
-        origins: Names of the operations of the user's model that it is about.
+        layers_in: Names of the operations that were replaced.
+        layers_out: Names of the nodes that replace them.
+        functions: The element-wise function and its replacement, such as `"softplus -> relu"`.
+        origins: Names of the operations of the user's model that were rewritten.
     """
 
     rewrite: str
@@ -33,7 +33,7 @@ class Rewrite:
 
     @property
     def changes_function(self) -> bool:
-        """Whether the model computes something else after it: the user named it."""
+        """Whether the function of the model changes. The user enabled this rewrite by name."""
         return self.rewrite in _CHANGING
 
     def __str__(self):
@@ -43,7 +43,7 @@ class Rewrite:
 
 
 def untouched(graph: Graph) -> Graph:
-    """Returns the graph before a pass: each node stands for itself.
+    """Returns the graph as the source of a pass: each node is its own source.
 
     Args:
         graph: A graph that another pass may have made.
@@ -55,7 +55,7 @@ def untouched(graph: Graph) -> Graph:
 
 
 def check_provenance(name: str, before: Graph, after: Graph) -> None:
-    """Checks that each node says what a pass made it of.
+    """Checks that each node of a pass's output names its sources.
 
     Args:
         name: Name of the pass.
@@ -79,7 +79,7 @@ def check_provenance(name: str, before: Graph, after: Graph) -> None:
             or not (is_inner or known.issuperset(node.origins))
         ):
             raise InvalidGraphError(
-                f"After '{name}' a node does not say which nodes it was made of.",
+                f"After '{name}' a node does not name its sources.",
                 layer=node.name,
                 received=f"sources {node.sources}, origins {node.origins}",
             )
@@ -94,7 +94,7 @@ def rewrites_of(name: str, before: Graph, after: Graph) -> list[Rewrite]:
         after: The graph that it returned.
 
     Returns:
-        One `Rewrite` for each set of nodes that became others.
+        One `Rewrite` for each set of nodes that was replaced.
     """
     found = [_rewrite(name, before, after, *group) for group in _groups(after)]
     used = {source for node in after.nodes.values() for source in node.sources}
@@ -103,9 +103,9 @@ def rewrites_of(name: str, before: Graph, after: Graph) -> list[Rewrite]:
 
 
 def _groups(after: Graph) -> Iterator[tuple[set[str], list[str]]]:
-    """Yields sets of sources, and the nodes that they became, that have nothing in common."""
+    """Yields disjoint groups: a set of sources, and the nodes that replace them."""
     made = {key: node.sources for key, node in after.nodes.items() if node.sources}
-    # A source may stay as it was, beside what was split off.
+    # A source may stay unchanged, beside a node that was split off.
     kept = {source for sources in made.values() for source in sources} & after.nodes.keys()
     made |= {key: (key,) for key in kept - made.keys()}
     groups: dict[str, tuple[set[str], list[str]]] = {}
@@ -123,7 +123,7 @@ def _rewrite(
 ) -> Rewrite:
     old = [node for key, node in before.nodes.items() if key in sources]
     new = [node for key, node in after.nodes.items() if key in names]
-    # What has the name of a source comes first, then what was split off it.
+    # Nodes with the name of a source come first, then nodes that were split off.
     new.sort(key=lambda node: node.name not in sources)
     origins = dict.fromkeys(origin for node in old for origin in node.origins)
     layers_in, layers_out = (tuple(node.name for node in nodes) for nodes in (old, new))
@@ -131,8 +131,8 @@ def _rewrite(
 
 
 def _functions(before: Sequence[Node], after: Sequence[Node]) -> str:
-    """What a function of one tensor became; nothing for what was something else."""
+    """Returns an element-wise function and its replacement, or "" for other operations."""
     function = function_of(before[0].head) if len(before) == 1 and after else None
-    # The last operation of what is written in its place has the node's name.
+    # The last operation of a replacement has the node's name.
     made = [label_of(node.head).removeprefix("ops.") for node in (*after[1:], *after[:1])]
     return "" if function is None else f"{function.name} -> {' + '.join(made)}"

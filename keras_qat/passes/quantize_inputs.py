@@ -1,4 +1,4 @@
-"""Puts the quantization of real values into the graph."""
+"""Inserts the quantization of real values into the graph."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ def quantize_inputs(
     quantized_input_stats: Any = None,
     pixels: Collection[str] = (),
 ) -> Graph:
-    """Puts a `QuantizeInput` behind each input of the model that holds real values.
+    """Puts a `QuantizeInput` after each input of the model that holds real values.
 
     Matches: each input, except the ids that an `Embedding` takes.
     Builds: a layer that rounds to the input's grid; in the file, the input tensor itself. An input
-    that only float layers take gets an `ObserveRange`, one that some take is theirs as it is.
-    Why: an integer model takes integers, and the model has to be trained on what they can say.
+    that only float layers take gets an `ObserveRange`. If only some layers are float, they take
+    the input itself.
+    Why: an integer model takes integers, and must be trained on the values that they represent.
 
     Args:
         graph: The graph.
         scheme: The scheme.
-        quantized_input_stats: What the integers of inputs mean, see `quantize_model`.
+        quantized_input_stats: The meaning of the integers of inputs, see `quantize_model`.
         pixels: Names of the inputs that take pixels, see `pixel_inputs`.
 
     Returns:
@@ -38,7 +39,7 @@ def quantize_inputs(
 
     Raises:
         UnsupportedLayerError: If ids are computed, or are used as real values too.
-        InvalidInputStatsError: If the statistics of an input are not understood.
+        InvalidInputStatsError: If the statistics of an input are not valid.
     """
     nodes: list[Node] = []
     rounded: dict[Edge, Edge] = {}
@@ -66,20 +67,20 @@ def quantize_inputs(
 
 
 def quantize_floats(graph: Graph, scheme: Scheme) -> Graph:
-    """Puts a `Quantize` behind each float layer whose output a quantized layer takes.
+    """Puts a `Quantize` after each float layer whose output a quantized layer takes.
 
     Matches: the output of a layer that the user wants in float.
-    Builds: one `Quantize` for all quantized layers that take it, float layers take the tensor
-    itself; one `ObserveRange` where it is an output of the model, so that the file can have
+    Builds: one `Quantize` for all quantized layers that take the output. Float layers take the
+    tensor itself. An output of the model gets one `ObserveRange`, so that the file can have
     integer outputs.
-    Why: an integer kernel takes integers, and their grid is a range that has to be observed.
+    Why: an integer kernel takes integers, and their range has to be observed.
 
     Args:
-        graph: A graph of which each node but the inputs is one quantized layer, or a float one.
+        graph: A graph in which each node but the inputs is one quantized layer, or a float layer.
         scheme: The scheme.
 
     Returns:
-        A graph in which only a `Quantize` takes tensors of float layers into quantized ones.
+        A graph in which quantized layers take outputs of float layers through a `Quantize` only.
     """
     nodes: list[Node] = []
     rounded: dict[Edge, Edge] = {}
@@ -106,7 +107,7 @@ def float_layers(graph: Graph) -> set[str]:
 
 
 def _with(graph: Graph, nodes: list[Node], outputs: dict[Edge, Edge]) -> Graph:
-    """The graph with other nodes and other outputs."""
+    """Returns the graph with other nodes and other outputs."""
     return dataclasses.replace(
         graph,
         nodes={node.name: node for node in nodes},
@@ -123,14 +124,14 @@ def _behind(
 
 
 def _ids(graph: Graph) -> set[Edge]:
-    """The inputs that hold ids."""
+    """Returns the inputs that hold ids."""
     found = set()
     for edge, behind in graph.consumers().items():
         takers = [node for node in behind if getattr(node.head, "takes_indices", False)]
         if not takers:
             continue
         if not graph.nodes[edge.node].is_input:
-            problem = f"what '{edge}' computes"
+            problem = f"the output of '{edge}'"
         elif len(takers) < len(behind) or edge in graph.output_edges:
             problem = f"the input '{edge}', which is used as real values too"
         else:

@@ -21,7 +21,7 @@ _ARITHMETIC = any_of(
     layer_of(keras.layers.Add, keras.layers.Multiply, keras.layers.Subtract),
     operation_named("Add", "Divide", "Multiply", "Negative", "Power", "Subtract", "TrueDivide"),
 )
-# What one operator, or one lookup, computes: activations, and the other form of GELU.
+# The functions of one operator or one lookup: activations, and the other form of GELU.
 _ACTIVATIONS = (
     "gelu",
     "hard_silu",
@@ -35,15 +35,15 @@ _ACTIVATIONS = (
     "tanh_shrink",
 )
 _GELU_OF_TANH = "gelu of tanh"
-# Everything that these functions do differently, they do here. In float32 a logarithm of an
-# exponential is good to about 1e-6.
+# Points at which functions are compared. Any two of these functions differ somewhere here. In
+# float32 a logarithm of an exponential is accurate to about 1e-6.
 _POINTS = np.linspace(-9.0, 9.0, 721, dtype="float32")
 _TOLERANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cone:
-    """Nodes that compute an element-wise function of one tensor, and that nothing else takes.
+    """Nodes that compute an element-wise function of one tensor, and have no other consumers.
 
     Attributes:
         source: The tensor.
@@ -57,12 +57,12 @@ class _Cone:
 def recognize_functions(graph: Graph) -> Graph:
     """Writes `x * relu6(x + 3) / 6` as a hard-swish, `x * sigmoid(x)` as a swish, and so on.
 
-    Matches: arithmetic and element-wise functions of one tensor, in whatever order they are
-    written, whose result is that of swish, hard-swish, GELU (either form), mish, softplus,
-    sigmoid, tanh, softsign or log-sigmoid; it is computed and compared. Nothing else may take
-    what is between.
+    Matches: arithmetic and element-wise functions of one tensor, written in any order, whose
+    result is that of swish, hard-swish, GELU (either form), mish, softplus, sigmoid, tanh,
+    softsign or log-sigmoid. The pass evaluates the arithmetic and compares the results. The
+    tensors in between must have no other consumers.
     Builds: the function, as one operation under the name of the last one.
-    Why: it is one operator, or one lookup, and exact; written out, each step would be an operator
+    Why: the function is one exact operator or lookup. Written out, each step would be an operator
     that rounds to 8 bits.
 
     Args:
@@ -88,7 +88,7 @@ def recognize_functions(graph: Graph) -> Graph:
 
 
 def is_elementwise(node: Node) -> bool:
-    """Whether it computes each element of the same elements of its inputs and of scalars."""
+    """Returns whether a node computes each element from the same elements of its inputs."""
     if node.is_input or len(node.operations) != 1:
         return False
     if not (_ARITHMETIC(node.head) or FUSED(node.head) or function_of(node.head) is not None):
@@ -104,12 +104,12 @@ def _is_scalar(constant: Any) -> bool:
 
 
 def _cones(graph: Graph, last: Node) -> Iterator[_Cone]:
-    """Yields what a node may compute of each single tensor before it, the smallest first."""
+    """Yields the functions of one tensor that a node may compute, the smallest first."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     inside = {last.name: last}
     frontier = list(last.inputs)
     while frontier:
-        # In topological order, the latest tensor is the one to go through first.
+        # Visit the latest tensor in topological order first.
         position = {name: place for place, name in enumerate(graph.nodes)}
         frontier = sorted(set(frontier), key=lambda edge: position[edge.node])
         if len(frontier) == 1 and len(inside) > 1:
@@ -127,7 +127,7 @@ def _cones(graph: Graph, last: Node) -> Iterator[_Cone]:
 
 
 def _recognized(cone: _Cone) -> str | None:
-    """The name of the known function that a cone computes, found by computing it."""
+    """Evaluates a cone, and returns the name of the known function that it computes."""
     values: dict[Edge, Any] = {cone.source: ops.convert_to_tensor(_POINTS)}
     for node in cone.nodes:
         args, kwargs = tree.map_structure(lambda leaf: _value(leaf, values), node.arguments)
@@ -141,12 +141,12 @@ def _recognized(cone: _Cone) -> str | None:
 
 @functools.cache
 def _exact(name: str) -> np.ndarray:
-    """What a known function computes of the points."""
+    """Returns the values of a known function at the points."""
     return ops.convert_to_numpy(_operation(name, name)(ops.convert_to_tensor(_POINTS)))
 
 
 def _operation(name: str, layer_name: str) -> Any:
-    """A new operation that computes a known function."""
+    """Returns a new operation that computes a known function."""
     if name != _GELU_OF_TANH:
         return keras.layers.Activation(name, name=layer_name, dtype="float32")
     x = keras.Input((1,))

@@ -1,4 +1,4 @@
-"""Drops what does nothing."""
+"""Removes operations that return their input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_qat.graph import Edge, Graph, Node, any_of, layer_of, operation_named
 from keras_qat.layers.activation_names import activation_name
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
-# Exactly these: a custom layer may have a `rate` that means something else.
+# Exactly these layers: a custom layer may have a `rate` that means something else.
 _DROPOUTS = (
     keras.layers.AlphaDropout,
     keras.layers.Dropout,
@@ -29,8 +29,8 @@ def remove_identities(graph: Graph) -> Graph:
     types or to the type that the tensor has, a cast of the model's integer input to real values,
     and the concatenation of a single tensor.
     Builds: nothing; consumers take the input instead.
-    Why: each would be an operator that copies a tensor, and would keep an activation from the
-    layer it belongs to. Dropout and noise stay: they matter at training, and make no operator.
+    Why: each would be an operator that copies a tensor, and would keep an activation from being
+    fused into a layer. Dropout and noise stay: they act at training, and make no operator.
 
     Args:
         graph: The graph.
@@ -42,7 +42,7 @@ def remove_identities(graph: Graph) -> Graph:
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         del rewriting
-        before = graph.nodes[node.name]  # which takes tensors of the dtypes in the user's model
+        before = graph.nodes[node.name]  # its inputs have the dtypes of the user's model
         does_nothing = (
             _does_nothing(node.head)
             or _returns_its_input(graph, before)
@@ -54,7 +54,7 @@ def remove_identities(graph: Graph) -> Graph:
 
 
 def _casted_inputs(graph: Graph) -> set[Edge]:
-    """The integer inputs of the model that only casts to a floating type take."""
+    """Returns the integer inputs of the model that only casts to a floating type take."""
     return {
         edge
         for edge, behind in graph.consumers().items()
@@ -66,12 +66,12 @@ def _casted_inputs(graph: Graph) -> set[Edge]:
 
 
 def _returns_its_input(graph: Graph, node: Node) -> bool:
-    """Whether it is the tensor it is called with that makes an operation do nothing."""
+    """Returns whether the type or number of its inputs makes an operation return its input."""
     if len(tree.flatten(node.arguments)) > 1:
         return False
     (edge,) = node.inputs
     dtypes = graph.dtype(edge), node.dtypes[0]
-    # Every floating type becomes float32.
+    # All floating types become float32.
     keeps_dtype = dtypes[0] == dtypes[1] or all(map(_is_float, dtypes))
     return (_CAST(node.head) and keeps_dtype) or _CONCATENATION(node.head)
 

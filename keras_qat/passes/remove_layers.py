@@ -1,4 +1,4 @@
-"""Removes layers that the user wants to do without."""
+"""Removes layers that the user does not want in the quantized model."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 
 def remove_layers(graph: Graph, names: Sequence[str]) -> Graph:
-    """Connects what takes the output of a layer to the layer's input instead.
+    """Connects the consumers of a layer to the layer's input.
 
     Matches: the layers of these names, at each of their calls.
     Builds: nothing.
-    Why: a layer that the target has no operator for may be one that the accuracy does not need.
+    Why: the model may keep its accuracy without a layer that the target has no operator for.
 
     Args:
         graph: The graph.
         names: Names of layers.
 
     Returns:
-        A graph without these layers; it computes something else.
+        A graph without these layers. Its function is another one.
 
     Raises:
-        InvalidModelError: If there is no such layer, or its input cannot stand for its output.
+        InvalidModelError: If there is no such layer, or its input cannot replace its output.
     """
     names = [names] if isinstance(names, str) else list(names)
     found = {node.head.name for node in graph.nodes.values()}
@@ -44,11 +44,11 @@ def remove_layers(graph: Graph, names: Sequence[str]) -> Graph:
 
 
 def _check_removable(node: Node, inputs: list[Shape]) -> None:
-    """Raises if the input of a node cannot stand for its output."""
+    """Raises if the input of a node cannot replace its output."""
     if inputs == list(node.shapes):
         return
     raise InvalidModelError(
-        "This layer cannot be left out: its input cannot stand for its output.",
+        "This layer cannot be left out: its input cannot replace its output.",
         layer=node.name,
         received=f"input shape(s) {inputs}, output shape(s) {list(node.shapes)}",
         expected="one input, of the shape of the output",

@@ -1,4 +1,4 @@
-"""Replacing nodes by what is written in Keras layers and operations instead."""
+"""Replaces nodes by equivalents that are written in Keras layers and operations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from keras_qat.graph.statements import first_line
 
 @dataclasses.dataclass(frozen=True)
 class Replacement:
-    """Nodes that stand in the place of one.
+    """Nodes that replace one node.
 
     Attributes:
         nodes: The nodes, in topological order.
-        outputs: The tensor that stands for each one that the node made; None for those of the last
+        outputs: The replacements of the tensors of the node, or None for the outputs of the last
             of the nodes.
-        beside: Nodes before it that lose something to the replacement, such as a bias.
+        beside: Earlier nodes that change with the replacement, such as by losing a bias.
     """
 
     nodes: Sequence[Node]
@@ -104,13 +104,13 @@ def absorb_nodes(
     absorbed: Mapping[str, Sequence[str]],
     mapping: Mapping[Edge, Edge],
 ) -> Graph:
-    """Lets nodes take up others, whose origins become theirs too.
+    """Lets nodes absorb others and inherit their origins.
 
     Args:
         graph: The graph.
-        made: Nodes that become others of the same name, by this name.
-        absorbed: The names of the nodes that a node takes up, by its name. These are removed.
-        mapping: The tensors of removed nodes, and the tensors that take their places.
+        made: The changed nodes, by their names, which they keep.
+        absorbed: The names of the nodes that a node absorbs, by its name. These are removed.
+        mapping: The tensors of removed nodes, and their replacements.
 
     Returns:
         The graph; the same object if nothing is removed or changed.
@@ -137,13 +137,13 @@ def attempt(node: Node, make: Callable[[], Replacement]) -> Replacement:
         make: Makes the replacement.
 
     Raises:
-        UnsupportedLayerError: If it cannot be made.
+        UnsupportedLayerError: If the replacement cannot be made.
     """
     try:
         return make()
     except KerasQatError:
         raise
-    except Exception as error:  # of Keras, or of what the user registered
+    except Exception as error:  # raised by Keras, or by a function that the user registered
         raise UnsupportedLayerError(
             "This layer cannot be converted.",
             layer=node.name,
@@ -155,13 +155,13 @@ def attempt(node: Node, make: Callable[[], Replacement]) -> Replacement:
 
 
 def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | None]) -> Graph:
-    """Replaces nodes by what a function of their arguments computes.
+    """Replaces nodes by the output of a function of their arguments.
 
     Args:
         graph: The graph.
-        write: Given a node, returns what to write in its place, or None to leave it: a function
-            that is called with the node's arguments, a symbolic tensor for each `Edge`, and
-            returns one tensor. Equal calls of one operation become calls of the same layers.
+        write: Given a node, returns its replacement, or None to leave it. The replacement is a
+            function that is called with the node's arguments, a symbolic tensor for each `Edge`,
+            and returns one tensor. Equal calls of one operation become calls of the same layers.
 
     Returns:
         The graph in which the last operation of each replacement has the node's name; the graph
@@ -194,7 +194,7 @@ def _traced(node: Node, graph: Graph, function: Callable[..., Any]) -> Graph:
 
 
 def with_known_shapes(graph: Graph) -> Graph:
-    """Computes the shapes again that were less known before some nodes were replaced."""
+    """Computes shapes again that are known in more detail after some nodes were replaced."""
     nodes: dict[str, Node] = {}
     for node in graph.nodes.values():
         if node.inputs and any(None in shape[1:] for shape in node.shapes):
@@ -206,7 +206,7 @@ def with_known_shapes(graph: Graph) -> Graph:
 
 
 def _symbolic(node: Node, shapes: Mapping[str, Sequence[Shape]]) -> Any:
-    """The arguments of a node, a symbolic tensor for each tensor and each parameter."""
+    """Returns the arguments of a node, with a symbolic tensor for each tensor and parameter."""
 
     def symbol(leaf):
         if isinstance(leaf, Edge):
@@ -217,7 +217,7 @@ def _symbolic(node: Node, shapes: Mapping[str, Sequence[Shape]]) -> Any:
 
 
 def splice(node: Node, inner: Graph, rewriting: Rewriting) -> Replacement:
-    """Returns the nodes of a graph, bound to the tensors of a node that they replace.
+    """Returns the nodes of a graph, bound to the inputs of the node that they replace.
 
     Args:
         node: The node. The first output of the graph is made under its name.
@@ -239,7 +239,7 @@ def splice(node: Node, inner: Graph, rewriting: Rewriting) -> Replacement:
 
 
 def _own_name(child: Node) -> str:
-    # The names of operations count over the whole process; that of a layer was given.
+    # The names of operations are counted over the whole process. Names of layers are fixed.
     is_layer = isinstance(child.head, keras.layers.Layer)
     return child.head.name if is_layer else type(child.head).__name__.lower()
 
@@ -254,8 +254,9 @@ def calls_in_a_row(node: Node, layers: Sequence[Any], rewriting: Rewriting) -> R
     """Returns calls of layers one after the other, in the place of a node.
 
     Args:
-        node: The node; the layer of its operation's name, else the first, has its name.
-        layers: The layers; those before that one keep the shape of its input.
+        node: The node. The layer with the name of its operation, else the first layer, gets the
+            name of the node.
+        layers: The layers. Layers before the one that gets the name keep the shape of its input.
         rewriting: Gives the other nodes their names.
     """
     names = [layer.name for layer in layers]

@@ -25,7 +25,7 @@ def run_pass(rewrite: Pass, graph: Graph) -> Graph:
         graph: The graph.
 
     Returns:
-        The graph that the pass made of it. The `sources` of its nodes are nodes of `graph`.
+        The graph that the pass made. The `sources` of its nodes are nodes of `graph`.
 
     Raises:
         InvalidGraphError: If the pass fails, or leaves the graph inconsistent.
@@ -37,7 +37,7 @@ def run_pass(rewrite: Pass, graph: Graph) -> Graph:
         return made
     except KerasQatError:
         raise
-    except Exception as error:  # a defect here, or in what the user registered
+    except Exception as error:  # a defect here, or in a function that the user registered
         raise InvalidGraphError(
             f"The stage '{name}' fails on this model.",
             layer=graph.name,
@@ -55,7 +55,7 @@ def run_pipeline(graph: Graph, passes: Sequence[Pass]) -> tuple[Graph, tuple[Rew
         passes: The passes.
 
     Returns:
-        The rewritten graph, and what was rewritten.
+        The rewritten graph, and the rewrites.
 
     Raises:
         InvalidGraphError: If a pass fails, or leaves the graph inconsistent.

@@ -1,4 +1,4 @@
-"""Gives each node its scheme before the rewrites, and settles schemes between them."""
+"""Gives each node its scheme before the rewrites, and adjusts schemes after them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def check_one_type(schemes: Mapping[int, Scheme | None], default: Scheme) -> Non
         default: Scheme of all other operations.
 
     Raises:
-        InvalidOverrideError: If activations of a scheme have another type than the default's.
+        InvalidOverrideError: If a scheme's activations have another type than the default's.
     """
     for scheme in schemes.values():
         if scheme is not None and scheme.dtype != default.dtype:
             raise InvalidOverrideError(
-                "A model has one integer type; only float layers can be among its others.",
+                "A model has one integer type. Only float layers can have another type.",
                 received=f"overrides with '{scheme.name}' for a model in '{default.name}'",
                 expected=f"None, or a scheme of {default.dtype} activations",
                 fix="Quantize the whole model with one scheme.",
@@ -37,7 +37,7 @@ def check_one_type(schemes: Mapping[int, Scheme | None], default: Scheme) -> Non
 
 
 def origins_of(source: Graph, schemes: Mapping[int, Scheme | None]) -> frozenset[str]:
-    """Returns the origins that overrides are about.
+    """Returns the origins that overrides apply to.
 
     Args:
         source: The user's model, as it was read.
@@ -68,12 +68,12 @@ def annotate_schemes(
 
 
 def settle_followers(graph: Graph, named: Collection[str]) -> Graph:
-    """Leaves in float what a float layer can take up.
+    """Moves nodes to float that can be fused into a float layer.
 
-    Matches: a batch normalization or an activation after a float layer, or after another one that
-    the layer takes up, that no key of `overrides` matches.
+    Matches: a batch normalization or an activation after a float layer (or after another node that
+    is fused into that layer), unless a key of `overrides` matches it.
     Builds: the same nodes, in float.
-    Why: what a convolution is fused with becomes what the convolution becomes.
+    Why: a convolution and the nodes that are fused into it have one scheme.
 
     Args:
         graph: A graph with schemes, just before anything is fused.
@@ -96,7 +96,7 @@ def settle_followers(graph: Graph, named: Collection[str]) -> Graph:
 def _taken_up(
     graph: Graph, chains: Mapping[str, tuple[Any, ...]], named: Collection[str]
 ) -> dict[str, tuple[Any, ...]]:
-    """Names of the followers of layers of another scheme, and what each is a chain with."""
+    """Returns the names of the followers of layers of another scheme, each with its chain."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     found = {}
     for node in graph.nodes.values():
@@ -121,17 +121,17 @@ def _taken_up(
 
 
 def settle_without_operator(graph: Graph, default: Scheme) -> Graph:
-    """Gives layers that add no operator the scheme of what takes them, or of what they take.
+    """Gives layers without an operator the scheme of their consumers, or of their input.
 
     Matches: a dropout, an augmentation and others that compute something at training only.
-    Builds: the same nodes, in float where all that takes them is, or what they take if their
-    output is the model's.
-    Why: a dropout between two integer layers is no reason to leave the integers, nor is an
-    augmentation between a float32 input and a float layer a reason to enter them.
+    Builds: the same nodes, in float if all their consumers are. If their output is an output of
+    the model, the scheme of their input.
+    Why: a dropout between two integer layers must not add a conversion to float. An augmentation
+    between a float32 input and a float layer must not add a conversion to integers.
 
     Args:
         graph: A graph with schemes after all other rewrites.
-        default: Scheme of those that leave the float.
+        default: Scheme of the nodes that leave float.
 
     Returns:
         The graph with schemes.

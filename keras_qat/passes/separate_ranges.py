@@ -1,4 +1,4 @@
-"""Lets tensors with a prescribed range meet others."""
+"""Separates tensors with a prescribed range from tensors that must share another range."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from keras_qat.scheme import Scheme
 
 
 def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
-    """Puts a `Requantize` where a prescribed range would have to be that of other tensors too.
+    """Puts a `Requantize` where a prescribed range would have to be shared with other tensors.
 
     Matches: the output of a sigmoid, a softmax or another layer whose kernel prescribes its
-    range, taken by what must have one range with others: a concatenation, a maximum, or a layer
-    that is called more than once.
-    Builds: one `Requantize` behind it, which all those take; the others keep the tensor itself.
+    range, if a consumer needs one range for several tensors: a concatenation, a maximum, or a
+    layer that is called more than once.
+    Builds: one `Requantize` after it for all these consumers. Others take the tensor itself.
     Why: LiteRT's CONCATENATION copies integers, and cannot take 1/256 beside another scale.
 
     Args:
@@ -26,7 +26,7 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
         scheme: The scheme.
 
     Returns:
-        A graph whose tensors can be linked; the graph itself if they could.
+        A graph whose tensors can be linked, or the graph itself if it needs no `Requantize`.
     """
     groups = range_groups(graph)
     edges = [

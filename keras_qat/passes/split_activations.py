@@ -16,9 +16,9 @@ def split_activations(graph: Graph) -> Graph:
     """Writes `Conv2D(activation="relu")` as a linear `Conv2D` and an `Activation`.
 
     Matches: a layer with a kernel whose `activation` is not linear.
-    Builds: the same layer, linear, and an `Activation` behind it.
-    Why: there is one way to write an activation from here on; `fuse_activations` puts it back
-    where LiteRT can fuse it, and only there.
+    Builds: the same layer, linear, and an `Activation` after it.
+    Why: later passes see activations in one form only. `fuse_activations` fuses them again where
+    LiteRT can.
 
     Args:
         graph: The graph.
@@ -31,7 +31,7 @@ def split_activations(graph: Graph) -> Graph:
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not has_activation(node):
             return None
-        # A shared layer keeps sharing: one activation layer for all its calls.
+        # A shared layer stays shared: one activation layer for all its calls.
         label = f"{node.head.name}_{function_name(node.head.activation)}"
         layer = split.setdefault(
             id(node.head),
@@ -44,7 +44,7 @@ def split_activations(graph: Graph) -> Graph:
 
 
 def has_activation(node: Node) -> bool:
-    """Whether a layer with a kernel has an activation of its own."""
+    """Returns whether a layer with a kernel has an activation of its own."""
     if node.activation_split:
         return False
     entry = find_slice(node.operations)

@@ -34,7 +34,7 @@ def split_merges(graph: Graph) -> Graph:
 
 
 def is_merge_of_many(node: Node) -> bool:
-    """Whether a node merges more than two tensors."""
+    """Returns whether a node merges more than two tensors."""
     return type(node.head) in _MERGES and len(node.inputs) > 2
 
 

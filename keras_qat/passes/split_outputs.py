@@ -20,8 +20,8 @@ def split_outputs(graph: Graph) -> Graph:
 
     Matches: `ops.split`, `ops.array_split` and `ops.unstack`.
     Builds: one slice for each output that is used.
-    Why: a layer of a quantized model makes one tensor, and a slice is an operator that copies
-    what it needs; LiteRT's SPLIT would copy the same.
+    Why: a layer of a quantized model makes one tensor. A slice is an operator that copies the
+    elements that it needs; LiteRT's SPLIT would copy the same elements.
 
     Args:
         graph: The graph.
@@ -71,7 +71,7 @@ def _axis(node: Node, shape: Shape) -> int:
 
 
 def _key(axis: int, entry: Any) -> list[Any]:
-    """The key of a slice that takes all of the axes before this one."""
+    """Returns the key of a slice that takes all of the axes before this one."""
     return [[None, None, None]] * (axis - 1) + [entry]
 
 
@@ -87,7 +87,7 @@ def _positions(node: Node, shape: Shape) -> list[list[Any]]:
     return [_key(axis, position) for position in range(len(node.shapes))]
 
 
-# The key of each output, for each operation.
+# A function for each operation that returns the key of each output.
 _KEYS: dict[str, Callable[[Node, Shape], Sequence[list[Any]]]] = {
     "Split": _pieces,
     "ArraySplit": _pieces,

@@ -16,9 +16,9 @@ def split_regularizers(graph: Graph) -> Graph:
     """Writes `Dense(activity_regularizer="l2")` as a `Dense` and an `ActivityRegularization`.
 
     Matches: a layer with a kernel that has an `activity_regularizer`.
-    Builds: the same layer, and behind it an `ActivityRegularization`, which makes no operator.
-    Why: the penalty is on what this layer computes, not on what it computes once a batch
-    normalization and an activation are fused into it, or without its own activation.
+    Builds: the same layer, and after it an `ActivityRegularization`, which makes no operator.
+    Why: the penalty is on the output of this layer. The output would change if the layer lost its
+    activation, or if a batch normalization and an activation were fused into it.
 
     Args:
         graph: The graph.
@@ -27,14 +27,14 @@ def split_regularizers(graph: Graph) -> Graph:
         A graph in which layers with a kernel have no penalty on their outputs.
 
     Raises:
-        UnsupportedLayerError: If a penalty is none of L1, L2 and L1L2.
+        UnsupportedLayerError: If a penalty is not L1, L2 or L1L2.
     """
     split: dict[int, keras.layers.Layer] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not _is_penalized(node):
             return None
-        # A shared layer keeps sharing: one layer for the penalties of all its calls.
+        # A shared layer stays shared: one layer for the penalties of all its calls.
         layer = split.setdefault(id(node.head), _penalty(node))
         return Replacement([node, followed_by(layer, node, rewriting)])
 
@@ -52,7 +52,7 @@ def _penalty(node: Node) -> keras.layers.Layer:
     regularizer = node.head.activity_regularizer
     if not isinstance(regularizer, _PENALTIES):
         raise UnsupportedLayerError(
-            "A penalty of this kind on the output of a layer cannot be kept.",
+            "A penalty of this type on the output of a layer cannot be kept.",
             layer=node.name,
             received=f"activity_regularizer={type(regularizer).__name__}",
             expected="L1, L2 or L1L2 of `keras.regularizers`",

@@ -25,7 +25,7 @@ def split_separables(graph: Graph) -> Graph:
     Builds: a depthwise convolution without a bias, and under the old name a convolution with the
     bias and the activation; both have copies of the weights. A shared layer becomes two shared
     layers.
-    Why: in LiteRT it is two operators, and between them is a tensor with a range of its own.
+    Why: LiteRT needs two operators for it, and the tensor between them has a range of its own.
 
     Args:
         graph: The graph.
@@ -52,12 +52,12 @@ def split_separables(graph: Graph) -> Graph:
 
 
 def is_separable(node: Node) -> bool:
-    """Whether a node is a separable convolution."""
+    """Returns whether a node is a separable convolution."""
     return type(node.head) in _PARTS
 
 
 def _split(layer: Any, shape: Shape) -> tuple[Any, Any]:
-    """The two parts of a layer, built, with its weights."""
+    """Returns the two parts of a layer, built, with its weights."""
     depthwise_class, pointwise_class = _PARTS[type(layer)]
     common = {"data_format": layer.data_format, "trainable": layer.trainable, "dtype": "float32"}
     depthwise = depthwise_class(

@@ -1,4 +1,4 @@
-"""Stages of the conversion: passes in order, why each stands there, and what holds afterwards."""
+"""Stages of the conversion: passes in order, reasons for the order, and invariants."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Step:
 
     Attributes:
         rewrite: The pass.
-        reason: Why it stands where it stands.
-        kind: `"default"` for a rewrite that `rewrites` may leave out, `"named"` for one that runs
-            only if `rewrites` names it, `"fixed"` for a pass that the options alone decide about.
-        arguments: Returns the further arguments of the pass, or None if it does not run.
+        reason: The reason for the place of the pass in the order.
+        kind: `"default"` for a rewrite that `rewrites` may leave out, `"named"` for a rewrite that
+            runs only if `rewrites` names it, `"fixed"` for a pass that depends on other options.
+        arguments: Returns the further arguments of the pass, or None if the pass does not run.
     """
 
     rewrite: Callable[..., Graph]
@@ -56,7 +56,7 @@ class Invariant:
 
     Attributes:
         text: The statement.
-        violations: Yields the names of the nodes for which it does not hold.
+        violations: Yields the names of the nodes that violate the statement.
     """
 
     text: str
@@ -69,9 +69,9 @@ class Stage:
 
     Attributes:
         name: Name of the stage.
-        reason: Why the stage stands where it stands.
+        reason: The reason for the place of the stage in the order.
         steps: The passes, in order.
-        invariants: What holds after the stage, unless `rewrites` leaves out one of its passes.
+        invariants: The invariants after the stage, unless `rewrites` leaves out one of its passes.
     """
 
     name: str
@@ -97,13 +97,13 @@ def check_invariants(graph: Graph, stage: Stage) -> Graph:
         stage: The stage.
 
     Raises:
-        InvalidGraphError: Naming the first node for which one does not hold.
+        InvalidGraphError: With the first node that violates an invariant.
     """
     for invariant in stage.invariants:
         for name in invariant.violations(graph):
             operations = [type(operation).__name__ for operation in graph.nodes[name].operations]
             raise InvalidGraphError(
-                f"The stage '{stage.name}' left something undone.",
+                f"The stage '{stage.name}' left an invariant violated.",
                 layer=name,
                 received=" + ".join(operations),
                 expected=invariant.text.rstrip("."),
@@ -113,7 +113,7 @@ def check_invariants(graph: Graph, stage: Stage) -> Graph:
 
 
 def verdict(check: Callable[..., None]) -> Callable[..., Graph]:
-    """Makes a pass of a function that raises if a graph is not what the options ask for.
+    """Makes a pass of a function that raises if a graph breaks a rule of the options.
 
     Args:
         check: The function.

@@ -1,4 +1,4 @@
-"""Puts cheap activations in the place of those that LiteRT has to look up in a table."""
+"""Substitutes cheap activations for activations that LiteRT has to look up in a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _leaky(x: Any) -> Any:
 
 
 def _steep_sigmoid(x: Any) -> Any:
-    # tanh(x), but for its rounding.
+    # This is tanh(x), except for its rounding.
     return 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 
@@ -28,7 +28,7 @@ def _clipped(x: Any) -> Any:
     return ops.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-# Each is made of operators that accelerators without GATHER have.
+# Each stand-in consists of operators that accelerators without GATHER have.
 STAND_INS: dict[str, Callable[[Any], Any]] = {
     "celu": _leaky,
     "elu": _leaky,
@@ -46,12 +46,12 @@ STAND_INS: dict[str, Callable[[Any], Any]] = {
 
 
 def substitute_activations(graph: Graph) -> Graph:
-    """Writes activations that would be a lookup as cheap ones of about the same shape.
+    """Substitutes cheap activations of about the same shape for lookups.
 
     Matches: an activation that is a lookup, or whose operator few targets have: softplus, elu,
-    selu, celu, gelu, mish, softsign, squareplus and the like.
+    selu, celu, gelu, mish, softsign, squareplus and others.
     Builds: relu for softplus; leaky relu with a slope of 0.2 for elu, selu and celu; hard-swish for
-    gelu and mish; two sigmoids' width less one for softsign; `relu6(x + 3) / 6` for sigmoids.
+    gelu and mish; `2 * sigmoid(2 * x) - 1` for softsign; `relu6(x + 3) / 6` for sigmoids.
     Why: a lookup is a GATHER, which some accelerators lack. The function changes: train
     after it.
 
@@ -59,7 +59,7 @@ def substitute_activations(graph: Graph) -> Graph:
         graph: The graph.
 
     Returns:
-        A graph with other activations; the graph itself if none had to be another one.
+        A graph with other activations; the graph itself if no activation had to be replaced.
     """
 
     def write(node: Node) -> Callable[..., Any] | None:
@@ -74,10 +74,10 @@ def check_no_lookups(graph: Graph, scheme: Scheme | None) -> None:
 
     Args:
         graph: A graph of Keras operations with schemes, after all rewrites.
-        scheme: The scheme of the model, whose layers in float look nothing up; None for a clone.
+        scheme: The scheme of the model; None for a clone. Float layers have no lookups.
 
     Raises:
-        UnsupportedLayerError: Naming the first layer, and all others.
+        UnsupportedLayerError: With the first layer, and all others.
     """
     found: dict[str, Function] = {}
     for name, node in graph.nodes.items():
@@ -97,7 +97,7 @@ def check_no_lookups(graph: Graph, scheme: Scheme | None) -> None:
 
 
 def _layer_of_function(node: Node) -> QuantizedLayer | None:
-    """The layer that an element-wise function becomes; None for any other operation."""
+    """Returns the layer that an element-wise function becomes, or None for other operations."""
     entry = find_slice(node.operations)
     is_function = len(node.operations) == 1 and function_of(node.head) is not None
     return entry.layer.from_match(node, node.scheme) if entry and is_function else None

@@ -16,7 +16,7 @@ _ARITHMETIC = operation_named("Add", "Subtract", "Multiply", "TrueDivide", "Divi
 
 @dataclasses.dataclass(frozen=True)
 class _Affine:
-    """`x * gamma + beta`, each an array of one number for each channel, and what trains."""
+    """The function `x * gamma + beta`, with arrays of one number for each channel."""
 
     gamma: np.ndarray
     beta: np.ndarray
@@ -25,12 +25,12 @@ class _Affine:
 
     @property
     def is_identity(self) -> bool:
-        """Whether it returns its input, and always will."""
+        """Whether the function returns its input, and always will."""
         trains = self.trainable_scale or self.trainable_shift
         return not trains and bool(np.all(self.gamma == 1) and np.all(self.beta == 0))
 
     def then(self, other: _Affine) -> _Affine | None:
-        """Both as one, or None if its variables would train differently."""
+        """Composes two affines. Returns None if their variables would train differently."""
         scales = bool(np.any(other.gamma != 1)) or other.trainable_scale
         trains = self.trainable_scale or self.trainable_shift or other.trainable_scale
         if (scales and trains) or (self.trainable_shift and other.trainable_shift):
@@ -44,14 +44,14 @@ class _Affine:
 
 
 def write_affines(graph: Graph) -> Graph:
-    """Writes `x * gamma`, `x + beta`, `x / 6`, `1 - x` and the like as a `ChannelAffine`.
+    """Writes `x * gamma`, `x + beta`, `x / 6`, `1 - x` and similar arithmetic as `ChannelAffine`.
 
     Matches: Add, Subtract, Multiply, TrueDivide or Negative of one tensor and a constant, or a
     variable of a custom layer, that has one number or one for each channel; `Rescaling` and
     `Normalization` consist of these.
-    Builds: a `ChannelAffine`, one for several in a row, none if they do nothing. The batch norm
-    passes fold it into the layer before or behind it, or it becomes a per-channel operator of
-    its own. The variables still train.
+    Builds: one `ChannelAffine` for several operations in a row, or none if they return their input.
+    The passes for batch normalizations fold it into the layer before or after it. Otherwise it
+    becomes a per-channel operator of its own. The variables still train.
     Why: an operator with an int8 constant would cost a requantization and have one scale for
     all channels.
 
@@ -65,7 +65,7 @@ def write_affines(graph: Graph) -> Graph:
     found = {name: affine for name, affine in affines.items() if affine is not None}
     chains = {name: (name,) for name in found}
     mapping = _merge(graph, found, chains)
-    # Calls of the same operations have the same variables, and stay calls of one layer.
+    # Calls of the same operations have the same variables, and become calls of one layer.
     layers: dict[tuple[int, ...], ChannelAffine] = {}
     made: dict[str, Node] = {}
     for name, affine in found.items():
@@ -82,7 +82,7 @@ def write_affines(graph: Graph) -> Graph:
 def _merge(
     graph: Graph, found: dict[str, _Affine], chains: dict[str, tuple[str, ...]]
 ) -> dict[Edge, Edge]:
-    """Merges what follows each other into the last one; returns what stands for the others."""
+    """Merges affines in a row into the last one. Returns the replacements of the others."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     mapping: dict[Edge, Edge] = {}
     for name in list(found):
@@ -128,7 +128,7 @@ def _affine_of(graph: Graph, node: Node) -> _Affine | None:
 
 
 def _per_channel(leaf: Any, shape: tuple) -> np.ndarray | None:
-    """The constant as one number for each channel, or None if it differs along other axes."""
+    """Returns the constant as one value for each channel, or None if other axes matter too."""
     array = np.asarray(leaf.value if isinstance(leaf, Parameter) else leaf, "float64")
     if array.ndim > len(shape) or any(size != 1 for size in array.shape[:-1]):
         return None

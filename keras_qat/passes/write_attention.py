@@ -19,9 +19,9 @@ def write_attention(graph: Graph) -> Graph:
     """Writes `ops.dot_product_attention` as a product, a softmax and a product.
 
     Matches: `ops.dot_product_attention` without a mask, as in `MultiHeadAttention`.
-    Builds: `softmax(query * scale @ key) @ value`, in which `write_products` brings the axes
-    in order; and an addition of the bias, if there is one.
-    Why: each is an operator of LiteRT; the product has a range of its own.
+    Builds: `softmax(query * scale @ key) @ value`, and an addition of the bias, if there is one.
+    `write_products` then puts the axes in order.
+    Why: each of these is an operator of LiteRT, and the product has a range of its own.
 
     Args:
         graph: The graph.
@@ -63,8 +63,8 @@ def _attention(
 
 def _masked(node: Node, what: str) -> UnsupportedLayerError:
     return UnsupportedLayerError(
-        "An int8 score cannot be low enough to be ignored beside others, so that attention with "
-        "a mask has no integer form here.",
+        "An int8 score cannot be low enough to be ignored beside others, so attention with a mask "
+        "has no integer form here.",
         layer=node.name,
         received=what,
         expected="attention without a mask",

@@ -1,4 +1,4 @@
-"""Writes operations that consist of simpler ones as these."""
+"""Writes composite operations as the simpler operations that they consist of."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def write_compositions(graph: Graph) -> Graph:
     """Writes `ops.var`, `ops.std`, `ops.logsumexp` and the gated linear unit in simpler operations.
 
     Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.glu` and `Activation("glu")`.
-    Builds: the means, squares, products and so on that they are defined by.
-    Why: LiteRT has no operators for them, but for all that they consist of.
+    Builds: the means, squares, products and other operations of their definitions.
+    Why: LiteRT has no operators for them, but has operators for all their parts.
 
     Args:
         graph: The graph.
@@ -44,7 +44,7 @@ def _standard_deviation(operation: Any, x):
 
 
 def _logsumexp(operation: Any, x):
-    # Of the exponentials only those of the largest values count, and none overflows.
+    # Subtracting the largest value keeps exponentials from overflowing.
     largest = ops.max(x, axis=operation.axis, keepdims=True)
     total = ops.sum(ops.exp(x - largest), axis=operation.axis, keepdims=operation.keepdims)
     kept = largest if operation.keepdims else ops.squeeze(largest, operation.axis)
@@ -56,7 +56,7 @@ def _gated(operation: Any, x):
     return value * ops.sigmoid(gate)
 
 
-# By the name of the operation's class.
+# The functions by the name of the operation's class.
 _COMPOSITIONS: dict[str, Callable[..., Any]] = {
     "Glu": _gated,
     "Logsumexp": _logsumexp,

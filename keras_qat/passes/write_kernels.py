@@ -1,4 +1,4 @@
-"""Writes operations of a tensor and a kernel as the Keras layers that they are."""
+"""Writes operations on a tensor and a kernel as the equivalent Keras layers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ def write_kernels(graph: Graph) -> Graph:
     Matches: `ops.matmul`, `dot`, `tensordot`, `einsum`, `conv`, `depthwise_conv`,
     `separable_conv` and `conv_transpose` of one tensor, and of a weight of a custom layer or an
     array.
-    Builds: the Keras layer without a bias, with a copy of the weight; around a `Dense` the
-    transposes and reshapes that bring its axes in order. A bias that is added behind it folds
-    into it later. A weight that is used twice in the same way becomes a layer that is called
-    twice.
-    Why: the layers have slices; the operations are what custom layers consist of.
+    Builds: the Keras layer without a bias, with a copy of the weight. Transposes and reshapes
+    around a `Dense` put its axes in order. A bias that is added after it is folded into it later.
+    A weight that is used twice in the same way becomes a layer that is called twice.
+    Why: slices take layers. Custom layers consist of operations.
 
     Args:
         graph: The graph.
@@ -46,7 +45,7 @@ def write_kernels(graph: Graph) -> Graph:
         A graph in which kernels are weights of layers.
 
     Raises:
-        UnsupportedLayerError: If a weight would become two that train apart.
+        UnsupportedLayerError: If a weight would become two weights that train separately.
     """
     kernels = KernelLayers()
 
@@ -65,7 +64,7 @@ def write_kernels(graph: Graph) -> Graph:
 
 
 def _dense_of(graph: Graph, node: Node, kernels: KernelLayers) -> Callable[..., Any] | None:
-    """What stands for a contraction with a constant, if it leaves the batch alone."""
+    """Returns the function that replaces a contraction with a constant, if it keeps the batch."""
     read = contraction_of(node, graph.shape)
     if read is None:
         return None

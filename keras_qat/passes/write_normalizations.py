@@ -1,4 +1,4 @@
-"""Writes `ops.layer_normalization` and its kin as a normalization and an affine function."""
+"""Writes `ops.layer_normalization` and related operations as normalization and affine function."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_normalizations(graph: Graph) -> Graph:
     with one factor and one offset for each channel, or none.
     Builds: a `Normalize`, and a `ChannelAffine` if there are factors or offsets. Variables of a
     custom layer still train.
-    Why: that is what the Keras layers of these names become too.
+    Why: the Keras layers of these names become the same layers.
 
     Args:
         graph: The graph.
@@ -85,7 +85,7 @@ def _per_channel(node: Node, weight: Any, default: float, y: Any) -> np.ndarray:
     is_last = np.atleast_1d(getattr(node.head, "axis", -1)).tolist() in ([-1], [len(y.shape) - 1])
     if is_tensor or value.size not in (1, channels) or not (is_last or value.size == 1):
         raise UnsupportedLayerError(
-            "A normalization's factors and offsets have to be one for each channel.",
+            "A normalization must have one factor and one offset for each channel.",
             layer=node.name,
             received="a tensor of the model" if is_tensor else f"shape {value.shape}",
             expected=f"constants or variables of shape ({channels},)",

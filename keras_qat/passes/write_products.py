@@ -1,4 +1,4 @@
-"""Writes products of tensors as products of matrices that LiteRT has."""
+"""Writes products of tensors as matrix products that LiteRT supports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from keras_qat.passes.rewriting import rewrite_nodes
 
 
 def write_products(graph: Graph) -> Graph:
-    """Writes `ops.einsum`, `ops.dot` and the like of two tensors as `ops.matmul` of batches.
+    """Writes `ops.einsum`, `ops.dot` and others of two tensors as `ops.matmul` of batches.
 
     Matches: `ops.matmul`, `ops.dot`, `ops.tensordot` and `ops.einsum` of two tensors that have
     the batch as their first axis, and do not sum over it.
-    Builds: transposes and reshapes, if any are needed, and under the old name the last of them
-    or an `ops.matmul` of two tensors of one rank.
-    Why: LiteRT has one product of matrices, BATCH_MATMUL.
+    Builds: transposes and reshapes, if any are needed, and an `ops.matmul` of two tensors of one
+    rank. The last of these operations has the old name.
+    Why: LiteRT has one matrix product, BATCH_MATMUL.
 
     Args:
         graph: The graph.

@@ -33,14 +33,14 @@ def write_quotients(graph: Graph) -> Graph:
     `ops.power` of a tensor and a number.
     Builds: a reciprocal, which is a lookup, and a product; an operation such as `ops.square`, or
     a `ConstantPower`; for `2 ** x` an exponential.
-    Why: LiteRT has no division in int8. The reciprocal is rounded to 8 bits: the quotient is as
-    good as if `1 / b` were given, to half a step of its range, so `b` must stay away from 0.
+    Why: LiteRT has no division in int8. The reciprocal is rounded to 8 bits, so `b` must stay away
+    from 0. The quotient is as accurate as a `1 / b` with an error of half a step of its range.
 
     Args:
         graph: The graph.
 
     Returns:
-        A graph without quotients but those by one number, and without powers.
+        A graph without powers, and without quotients except by one number.
 
     Raises:
         UnsupportedLayerError: If a weight that trains is divided, or is a base or an exponent.

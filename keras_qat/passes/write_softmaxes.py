@@ -15,7 +15,7 @@ _SOFTMAX = operation_named("Softmax")
 def write_softmaxes(graph: Graph) -> Graph:
     """Writes `ops.softmax(x, axis=1)` as a transpose, a softmax over the last axis, a transpose.
 
-    Matches: `ops.softmax` over one axis that is not written as -1, nor is the batch.
+    Matches: `ops.softmax` over one axis that is not written as -1 and is not the batch.
     Builds: the three operations, or the softmax alone where the axis is the last one.
     Why: LiteRT's SOFTMAX works along the last axis.
 

@@ -40,7 +40,7 @@ def write_sums_as_means(graph: Graph) -> Graph:
 
 
 def _count(node: Node, shape: Shape) -> int:
-    """How many values each sum has; 0 if that depends on the batch or is not known."""
+    """Returns the number of values in each sum, or 0 if it depends on the batch or is unknown."""
     if node.head.axis is None:
         return 0
     axes = {axis % len(shape) for axis in np.atleast_1d(node.head.axis).tolist()}

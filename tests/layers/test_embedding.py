@@ -122,7 +122,7 @@ def test_integer_weights_of_keras_are_refused():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: embedded(layers.Reshape((1, 3), name="row")(x)), "what 'row' computes"),
+        (lambda x: embedded(layers.Reshape((1, 3), name="row")(x)), "the output of 'row'"),
         (lambda x: [embedded(x), layers.Dense(2)(x)], "'ids', which is used as real values too"),
         (lambda x: [embedded(x), x], "'ids', which is used as real values too"),
     ],

@@ -137,7 +137,7 @@ def test_weight_used_twice_stays_one(tmp_path):
 
 def test_weight_used_in_two_ways_is_refused():
     with pytest.raises(
-        UnsupportedLayerError, match="(?s)two weights that train apart.*tied.*'tied"
+        UnsupportedLayerError, match="(?s)two weights that train separately.*tied.*'tied"
     ):
         keras_qat.quantize_model(around(Tied(4, name="tied"), (6, 4)))
 

@@ -1,4 +1,4 @@
-"""Constant arithmetic and ReLU before reshapes."""
+"""Rules that move constant arithmetic and ReLU before reshapes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ARITHMETIC = operation_named("Add", "Subtract", "Multiply", "TrueDivide", "Divi
 
 
 def constant_over_reshape(pair: Pair) -> Edit | None:
-    """Moves ReLU and arithmetic with a constant before a reshape, where a `Dense` takes them up.
+    """Moves ReLU and arithmetic with a constant before a reshape, if a `Dense` can take them up.
 
-    The constant has a number for each element of the axes that the last axis is split into.
+    The constant has one value for each element of the axes that the last axis is split into.
     """
     if not RESHAPE_OPERATION(pair.before.head) or not pair.can_swap:
         return None
@@ -31,7 +31,7 @@ def constant_over_reshape(pair: Pair) -> Edit | None:
 
 
 def _moved(node: Node, source: Shape, shape: Shape) -> Any:
-    """The arguments before the reshape; None if the operation has to stay after it."""
+    """Returns the arguments before the reshape, or None if the operation has to stay after it."""
     if FUSED(node.head):
         return node.arguments
     if not _ARITHMETIC(node.head) or node.shapes[0] != shape:
@@ -49,7 +49,7 @@ def _moved(node: Node, source: Shape, shape: Shape) -> Any:
 
 
 def _vector(leaf: Any, source: Shape, shape: Shape) -> Any:
-    """A constant for the last axis of the source, of one for the axes that it was split into."""
+    """Returns a constant for the last axis of the source, given one for the axes of the reshape."""
     value = value_of(leaf)
     if value.size == 1:
         return leaf if value.ndim == 0 else _with_value(leaf, value.reshape(()))

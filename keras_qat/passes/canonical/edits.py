@@ -1,4 +1,4 @@
-"""What a rule of the canonical form sees of a graph, and how it changes the graph."""
+"""The graph as the rules of the canonical form see it, and the edits that they make."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_qat.graph.graph import Shape, map_edges
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """Nodes in the place of one, which may take up the node before it.
+    """Nodes that replace one node, and possibly the node before it.
 
     Attributes:
         nodes: The new nodes, in topological order; empty if the node does nothing.
@@ -39,7 +39,7 @@ class View:
         self.calls = collections.Counter(id(node.head) for node in graph.nodes.values())
 
     def follower(self, node: Node) -> Node | None:
-        """Returns the only consumer of a node, None if the output of the node is needed elsewhere.
+        """Returns the only consumer of a node, or None if something else needs the output too.
 
         Args:
             node: A node. Nodes that a scheme separates from it do not count.
@@ -51,7 +51,7 @@ class View:
         return takers[0]
 
     def pairs(self) -> Iterator[Pair]:
-        """Yields each node of one tensor, with the node that makes the tensor."""
+        """Yields each node with a single input, with the node that makes the input."""
         for node in self.graph.nodes.values():
             if len(node.inputs) == 1:
                 yield Pair(self, self.graph.nodes[node.inputs[0].node], node)
@@ -59,7 +59,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A node of one tensor, and the node before it.
+    """A node with a single input, and the node before it.
 
     Attributes:
         view: The graph.
@@ -83,16 +83,16 @@ class Pair:
 
     @property
     def can_join(self) -> bool:
-        """Whether one node may compute both of the tensor before them."""
+        """Whether one node may compute both operations from `source`."""
         return len(self.before.inputs) == 1 and self.node.is_like(self.before)
 
     @property
     def can_swap(self) -> bool:
-        """Whether nothing but the node needs the tensor between both."""
+        """Whether only the node needs the tensor between both."""
         return self.can_join and self.view.follower(self.before) is self.node
 
     def removed(self, source: Edge) -> Edit | None:
-        """Removes the node. An output of the model stays an output with an operator of its own.
+        """Removes the node. An output of the model keeps an operator of its own.
 
         Args:
             source: The tensor that equals the output of the node.
@@ -116,8 +116,8 @@ class Pair:
     def swapped(self, arguments: Any = None) -> Edit:
         """Applies the operation of the node first.
 
-        Each operation keeps its name. If both are parts of one operation of the user, its name
-        stays that of the last one.
+        Each operation keeps its name. If both belong to one operation of the user, the last one
+        keeps the name of that operation.
 
         Args:
             arguments: Arguments of the node's call that replace its own.
@@ -149,14 +149,14 @@ def _call(node: Node, name: str, arguments: Any, edge: Edge, shape: Shape) -> No
 
 
 def apply_rules(graph: Graph, rules: Sequence[Rule]) -> Graph:
-    """Applies the first rule that matches, in as many places as have nothing in common.
+    """Applies the first rule that matches to all pairs that have no node in common.
 
     Args:
         graph: The graph.
         rules: The rules.
 
     Returns:
-        The graph without the nodes that nothing needs any more; the graph itself if no rule
+        The graph without nodes that nothing needs any more, or the graph itself if no rule
         matches.
     """
     view = View(graph)

@@ -1,4 +1,4 @@
-"""Paddings that join."""
+"""Rules that join paddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.graph.graph import map_edges
 from keras_qat.layers.padding import PADDING, ZERO_PADDING, padding_value, pads_of
 from keras_qat.passes.canonical.edits import Edit, Pair
 
-# By the rank of what is padded.
+# Padding layers by the rank of the padded tensor.
 _LAYERS = {
     3: keras.layers.ZeroPadding1D,
     4: keras.layers.ZeroPadding2D,
@@ -28,9 +28,9 @@ def remove_padding(pair: Pair) -> Edit | None:
 
 
 def join_paddings(pair: Pair) -> Edit | None:
-    """Joins two paddings with one constant: their widths add up.
+    """Joins two paddings with one constant by adding their widths.
 
-    A reflection of a reflection is not the reflection by the sum, so that those stay.
+    Reflections are not joined: two reflections differ from one reflection by the sum.
     """
     before, node = pair.before, pair.node
     if not _is_constant(node) or not _is_constant(before) or not pair.can_swap:
@@ -52,7 +52,7 @@ def join_paddings(pair: Pair) -> Edit | None:
 
 
 def _is_read(node: Node) -> bool:
-    """Whether it is a padding with channels last."""
+    """Returns whether a node is a padding with channels last."""
     layout = getattr(node.head, "data_format", "channels_last")
     return PADDING(node.head) and layout == "channels_last"
 

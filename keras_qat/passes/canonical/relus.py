@@ -1,4 +1,4 @@
-"""ReLU after ReLU, and ReLU before what it commutes with."""
+"""Rules that join ReLUs, and that move a ReLU before operations that it commutes with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_qat.passes.canonical.edits import Edit, Pair, View
 from keras_qat.passes.canonical.reshapes import RESHAPE
 
 _LIMITS = {"relu": math.inf, "relu6": 6.0}
-# Each output is an input, and larger inputs make no smaller outputs.
+# Each output equals an input, and larger inputs never make smaller outputs.
 _MAXIMA = any_of(
     layer_of(
         keras.layers.GlobalMaxPooling1D,
@@ -29,7 +29,7 @@ _MOVES = any_of(_MAXIMA, RESHAPE, TRANSPOSE)
 
 
 def join_relus(pair: Pair) -> Edit | None:
-    """Joins two of ReLU and ReLU6: the lower limit counts."""
+    """Joins two operations of ReLU and ReLU6. The lower limit counts."""
     before, node = pair.before, pair.node
     if not FUSED(node.head) or not FUSED(before.head) or not pair.can_join:
         return None
@@ -40,9 +40,10 @@ def join_relus(pair: Pair) -> Edit | None:
 
 
 def relu_over_moves(pair: Pair) -> Edit | None:
-    """Moves ReLU before a max pooling, reshape, transposition or padding, if it is fused there.
+    """Moves a ReLU before a max pooling, reshape, transposition or padding, if it is fused there.
 
-    ReLU never decreases and keeps each element in its place. It leaves what is padded with alone.
+    A ReLU never decreases and keeps each element in its place. It must not change
+    the padded values.
     """
     if not FUSED(pair.node.head) or not pair.can_swap:
         return None
@@ -67,7 +68,7 @@ def _commutes(node: Node, relu: Node) -> bool:
 
 
 def _takes_up(view: View, node: Node, relu: Node) -> bool:
-    """Whether the ReLU will be fused into a node: calls of a shared layer would differ."""
+    """Returns whether the ReLU will be fused into a node. A shared layer's calls would differ."""
     is_called_once = view.calls[id(node.head)] == view.calls[id(relu.head)] == 1
     chain = (*node.operations, *relu.operations)
     return not node.is_input and is_called_once and find_slice(chain) is not None

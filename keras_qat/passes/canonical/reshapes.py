@@ -1,4 +1,4 @@
-"""Reshapes that join or cancel."""
+"""Rules that join or cancel reshapes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def remove_reshape(pair: Pair) -> Edit | None:
 
 
 def join_reshapes(pair: Pair) -> Edit | None:
-    """Joins two reshapes: both keep the order of the elements."""
+    """Joins two reshapes, since both keep the order of the elements."""
     if not RESHAPE(pair.node.head) or not RESHAPE(pair.before.head) or not pair.can_join:
         return None
     shape = pair.node.shapes[0]
@@ -47,7 +47,7 @@ def join_reshapes(pair: Pair) -> Edit | None:
 
 
 def function_over_reshape(pair: Pair) -> Edit | None:
-    """Moves an element-wise function before a reshape, if that brings two reshapes together."""
+    """Moves an element-wise function before a reshape, if two reshapes become adjacent."""
     if not RESHAPE(pair.before.head) or not pair.can_swap:
         return None
     node = pair.node
@@ -62,7 +62,7 @@ def function_over_reshape(pair: Pair) -> Edit | None:
 
 
 def _has_samples_of(a: Shape, b: Shape) -> bool:
-    """Whether both shapes have one batch, and samples of one known size."""
+    """Returns whether both shapes have one batch, and samples of one known size."""
     if not a or not b or a[0] != b[0]:
         return False
     sizes = [math.prod(-1 if size is None else size for size in shape[1:]) for shape in (a, b)]

@@ -1,4 +1,4 @@
-"""Transpositions that join or cancel."""
+"""Rules that join or cancel transpositions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def remove_transpose(pair: Pair) -> Edit | None:
 
 
 def join_transposes(pair: Pair) -> Edit | None:
-    """Joins two transpositions: a permutation of a permutation is one."""
+    """Joins two transpositions, since two permutations in a row are one permutation."""
     if not TRANSPOSE(pair.node.head) or not TRANSPOSE(pair.before.head) or not pair.can_join:
         return None
     first = axes_of(pair.before)
@@ -34,9 +34,9 @@ def join_transposes(pair: Pair) -> Edit | None:
 
 
 def function_over_transpose(pair: Pair) -> Edit | None:
-    """Moves a function before a transposition, if that brings two transpositions together.
+    """Moves a function before a transposition, if two transpositions become adjacent.
 
-    The function treats each element alike, or each row along an axis that stays the last one.
+    The function is element-wise, or works along an axis that stays the last one.
     """
     if not TRANSPOSE(pair.before.head) or not pair.can_swap:
         return None
