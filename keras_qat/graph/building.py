@@ -21,7 +21,7 @@ def build_model(
     input_tensors: Any = None,
     after_call: Callable[[Node], None] | None = None,
 ) -> keras.Model:
-    """Builds a functional model by calling the graph's operations.
+    """Builds a functional model by calling the operations of a graph.
 
     The operations are called as they are: a layer of the graph becomes a layer of the model.
 
@@ -31,14 +31,14 @@ def build_model(
         name: Name of the model; the graph's by default.
         input_tensors: Keras tensors to build upon, in the structure of the graph's inputs; None
             for new ones.
-        after_call: Called with each node once its layer is built. Giving layers their weights
-            here spares the memory for the initial weights of all of them at once.
+        after_call: Called with each node once its layer is built. A function that sets the weights
+            of the layer here saves the memory for all initial weights at once.
 
     Returns:
         The model, with the graph's structure of inputs and outputs.
 
     Raises:
-        InvalidModelError: If the input tensors are not like the graph's inputs.
+        InvalidModelError: If the input tensors differ from the graph's inputs in shape or dtype.
         UnsupportedLayerError: If a layer cannot be called on its inputs.
 
     Example:
@@ -65,7 +65,7 @@ def build_model(
 
 
 def _bind_inputs(graph: Graph, input_tensors: Any) -> dict[Edge, Any]:
-    """Pairs the inputs of a graph with tensors that a caller gave."""
+    """Pairs the inputs of a graph with the tensors that the caller passed."""
     edges, given = flatten_edges(graph.input_structure), tree.flatten(input_tensors)
     wanted = [(graph.shape(edge), graph.dtype(edge)) for edge in edges]
     found = [(tuple(x.shape), str(x.dtype)) for x in given if isinstance(x, keras.KerasTensor)]
@@ -79,7 +79,7 @@ def _bind_inputs(graph: Graph, input_tensors: Any) -> dict[Edge, Any]:
     )
     if not is_alike:
         raise InvalidModelError(
-            "The input tensors are not like the model's inputs.",
+            "The input tensors do not match the model's inputs.",
             layer=graph.name,
             received=f"{found or input_tensors!r}",
             expected=f"Keras tensors of shape and dtype {wanted}, in the structure of the inputs",
@@ -89,7 +89,7 @@ def _bind_inputs(graph: Graph, input_tensors: Any) -> dict[Edge, Any]:
 
 
 def _is_structured(input_tensors: Any, graph: Graph) -> bool:
-    """Whether tensors have the structure of the inputs; a single one may be in a list or not."""
+    """Returns whether tensors have the structure of the inputs. A list may hold a single one."""
     if len(graph.inputs) == len(tree.flatten(input_tensors)) == 1:
         return True
     try:
@@ -100,7 +100,7 @@ def _is_structured(input_tensors: Any, graph: Graph) -> bool:
 
 
 def _fits(shape: Any, like: Any) -> bool:
-    """Whether a shape is another one, in which an unknown size may be a known one."""
+    """Returns whether a shape equals another one, in which unknown sizes may be known."""
     return len(shape) == len(like) and all(b in (None, a) for a, b in zip(shape, like, strict=True))
 
 
@@ -111,14 +111,14 @@ def _built(node: Node, tensors: dict[Edge, Any], after_call: Callable[[Node], No
             after_call(node)
     except KerasQatError:
         raise
-    except Exception as error:  # of Keras, or of a layer of the user's own
+    except Exception as error:  # raised by Keras, or by a layer of the user
         raise UnsupportedLayerError(
             "This layer cannot be built for its inputs.",
             layer=node.name,
             received=f"{type(node.head).__name__} on shapes "
             f"{[tuple(tensors[edge].shape) for edge in node.inputs]}, which raised "
             f"{type(error).__name__}: {first_line(error)}",
-            fix="Replace the layer by one of those in docs/supported.md. Unless it is a layer of "
+            fix="Replace the layer by a layer of docs/supported.md. Unless it is a layer of "
             "your own, it is a defect of the package: please report it with the model.",
         ) from error
     return results

@@ -29,13 +29,13 @@ class Edge:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameter:
-    """An operand that is no tensor of the graph: a constant, or a variable of a custom layer.
+    """An operand that is not a tensor of the graph: a constant, or a variable of a custom layer.
 
     Attributes:
-        value: Its value, float32.
-        trainable: Whether training changes it.
-        name: What the user calls it, for the variable that it becomes.
-        variables: The trainable variables that it is, or was computed of.
+        value: The value, float32.
+        trainable: Whether training changes the value.
+        name: The user's name for it, for the name of the variable in the new layer.
+        variables: The trainable variables that the value was computed from.
     """
 
     value: np.ndarray
@@ -46,24 +46,26 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
-    """One call of a Keras operation, or of a chain of them that became one.
+    """One call of a Keras operation, or of a chain of operations that were fused.
 
     Attributes:
         name: Unique in the graph; the operation's name for its first call.
-        operations: The Keras layers or `keras.ops` operations, in the order they apply. More
-            than one where a pass has fused followers into the first.
-        inputs: The tensors it takes, in the order they appear in `arguments`.
-        arguments: `(args, kwargs)` of the call, an `Edge` standing for each tensor, a `Parameter`
+        operations: The Keras layers or `keras.ops` operations, in the order they apply. Passes
+            that fuse followers into the first operation make more than one.
+        inputs: The input tensors, in the order of `arguments`.
+        arguments: `(args, kwargs)` of the call, with an `Edge` for each tensor and a `Parameter`
             for each array and variable.
         shapes: Shape of each output.
         dtypes: Dtype of each output.
         activation_split: Whether the `activation` argument of the first operation was split
             off into a node of its own, so that the first operation itself is linear.
-        input_affine: Arguments of a constant factor and offset for each channel, which the first
-            operation applies to its input first; None for none.
-        origins: Names of the operations of the user's model that it computes, or is a part of.
-        scheme: Scheme of the layer that it becomes, None for float.
-        sources: Names of the nodes that the present rewrite made it of; none if it was left alone.
+        input_affine: Arguments of a constant factor and offset for each channel that the first
+            operation applies to its input first, or None.
+        origins: Names of the operations of the user's model that the node computes, or computes a
+            part of.
+        scheme: Scheme of the layer that the node becomes, None for float.
+        sources: Names of the nodes that the last rewrite made the node from, or none if that
+            rewrite did not change it.
     """
 
     name: str
@@ -85,12 +87,12 @@ class Node:
 
     @property
     def is_input(self) -> bool:
-        """Whether this is an input of the graph: an `InputLayer`, which takes nothing."""
+        """Whether this is an input of the graph: an `InputLayer` without inputs."""
         return not self.inputs
 
     @property
     def user_name(self) -> str:
-        """A name that the user's model knows: its own, or that of the first of its origins."""
+        """A name that occurs in the user's model: the node's own, or its first origin."""
         return self.name if self.name in self.origins else (*self.origins, self.name)[0]
 
     @classmethod
@@ -109,7 +111,7 @@ class Node:
         return dataclasses.replace(self, origins=tuple(origins), sources=tuple(sources))
 
     def is_like(self, other: Node) -> bool:
-        """Whether both are in float, or both in integers, so that they can become one layer."""
+        """Returns whether both are in float or both in integers, so that they may be fused."""
         return (self.scheme is None) == (other.scheme is None)
 
     def rewired(self, mapping: Mapping[Edge, Edge]) -> Node:
@@ -133,7 +135,7 @@ class Graph:
         inputs: Names of the input nodes, in the order of the model's inputs.
         outputs: Structure (tensor, list, dict) of the model's outputs, an `Edge` for each tensor.
         input_structure: Structure of the model's inputs, an `Edge` for each tensor.
-        output_names: What the outputs are called, in their order, whatever makes them.
+        output_names: The names of the outputs, in order, whichever nodes make them.
 
     Example:
     >>> import keras
@@ -167,17 +169,17 @@ class Graph:
         return self.nodes[edge.node].dtypes[edge.index]
 
     def signature(self, node: Node) -> Hashable:
-        """Returns how a node calls its operation: a key that equal calls have in common.
+        """Returns a key that equal calls of an operation have in common.
 
         An operation without weights computes the same function in two calls only if their
-        signatures are equal. So what is made for a call is kept by the operation and this.
+        signatures are equal. Results for a call are therefore stored by operation and signature.
 
         Args:
-            node: A call of tensors of this graph.
+            node: A call on tensors of this graph.
 
         Returns:
-            The place of each argument, and what stands there: of a tensor its shape, its dtype,
-            and which of the call's tensors it is; of anything else its value.
+            The place and the content of each argument. The content of a tensor is its shape, its
+            dtype, and its number among the tensors of the call. For others it is the value.
         """
         tensors = list(dict.fromkeys(node.inputs))
 
@@ -190,7 +192,7 @@ class Graph:
         return tuple((path, key(leaf)) for path, leaf in tree.flatten_with_path(node.arguments))
 
     def consumers(self) -> dict[Edge, list[Node]]:
-        """Returns the nodes that take each tensor, once for each time they take it."""
+        """Returns the nodes that take each tensor, once for each of their inputs that it is."""
         found: dict[Edge, list[Node]] = {}
         for node in self.nodes.values():
             for edge in node.inputs:
@@ -252,17 +254,17 @@ class Graph:
 
     def _check_node(self, name: str, node: Node, seen: set[Edge], after: str) -> None:
         if node.name != name:
-            problem = f"the node named '{node.name}' is filed under another name"
+            problem = f"the node named '{node.name}' is stored under another name"
         elif not node.operations:
             problem = "a node has no operation"
         elif len(node.shapes) != len(node.dtypes):
-            problem = "a node has as many shapes as dtypes no longer"
+            problem = "a node does not have as many dtypes as shapes"
         elif not node.origins:
             problem = "a node stands for no operation of the model"
         elif tuple(flatten_edges(node.arguments)) != node.inputs:
             problem = "a node's inputs are not the tensors in its arguments"
         elif missing := [str(edge) for edge in node.inputs if edge not in seen]:
-            problem = f"a node takes {missing}, which nothing before it makes"
+            problem = f"a node takes {missing}, which no node before it makes"
         else:
             return
         raise InvalidGraphError(f"After '{after}' {problem}.", layer=name)

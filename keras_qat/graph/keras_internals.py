@@ -9,12 +9,12 @@ import keras
 
 
 def is_functional(model: Any) -> bool:
-    """Returns whether Keras keeps the calls of a model's layers, as it does in functional ones."""
+    """Returns whether Keras keeps the calls of a model's layers, as in functional models."""
     return isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth")
 
 
 def functional_of(model: keras.Sequential) -> Any:
-    """Returns the functional model that a `keras.Sequential` builds; None before it is built."""
+    """Returns the functional model of a `keras.Sequential`, or None before it is built."""
     return model._functional
 
 
@@ -35,7 +35,7 @@ def outputs_of(functional: Any) -> Any:
 
 
 def layers_of(layer: Any, *, include_self: bool = True) -> list[Any]:
-    """Returns the layers in a layer, those of layers inside it too."""
+    """Returns the layers in a layer, including layers inside these."""
     return list(layer._flatten_layers(include_self=include_self))
 
 
@@ -43,10 +43,10 @@ def producer_of(tensor: Any) -> tuple[Any, Any] | None:
     """Returns the operation that made a symbolic tensor, and Keras's node of the call.
 
     Args:
-        tensor: Anything.
+        tensor: Any object.
 
     Returns:
-        The operation and its node; None for anything but a `KerasTensor` that was computed.
+        The operation and its node, or None if the object is not a computed `KerasTensor`.
     """
     history = getattr(tensor, "_keras_history", None)
     if history is None or not isinstance(tensor, keras.KerasTensor):
@@ -56,7 +56,7 @@ def producer_of(tensor: Any) -> tuple[Any, Any] | None:
 
 
 def mask_of(tensor: Any) -> Any:
-    """Returns the mask that Keras attached to a tensor; None if there is none."""
+    """Returns the mask that Keras attached to a tensor, or None if it has no mask."""
     return getattr(tensor, "_keras_mask", None)
 
 

@@ -1,4 +1,4 @@
-"""Names for the operations that a function of `keras.ops` made."""
+"""Names the operations that a function of `keras.ops` made."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from keras_qat.graph.keras_internals import producer_of
 
 
 def name_operations(results: Any, known: Iterable[Any], name: str, taken: set[str]) -> None:
-    """Names the operations that made tensors: Keras counts them over the whole process.
+    """Names the operations that made tensors. Keras's names count over the whole process.
 
     Args:
         results: The tensors, in any structure.
-        known: The tensors that they were made of, where the search ends.
-        name: Name of the last operation; those before it get it with a number.
-        taken: Names that are not free. The new ones are added.
+        known: The tensors that they were computed from. The search ends at these.
+        name: Name of the last operation. Operations before it get the name and a number.
+        taken: Names that are not free. The new names are added.
 
     Example:
     >>> x = keras.Input((4,))

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-# Operations whose public name is not that of their class, in `keras.ops`.
+# Operations whose public name in `keras.ops` differs from the name of their class.
 _PUBLIC_NAMES = {
     "GetItem": "x[...]",
     "LayerNorm": "ops.layer_normalization",
@@ -23,7 +23,7 @@ class Matcher:
     """A test on one operation.
 
     Attributes:
-        label: What it matches, for people: `"keras.layers.Conv2D or ops.pad"`.
+        label: A readable description, such as `"keras.layers.Conv2D or ops.pad"`.
         test: The test.
         optional: Whether a chain may lack it.
     """
@@ -33,7 +33,7 @@ class Matcher:
     optional: bool = False
 
     def __call__(self, operation: Any) -> bool:
-        """Whether it matches an operation."""
+        """Returns whether it matches an operation."""
         return self.test(operation)
 
 
@@ -59,7 +59,7 @@ def _layer_name(cls: type) -> str:
 def operation_named(*names: str) -> Matcher:
     """Matches `keras.ops` operations by the name of their class.
 
-    The classes are not part of Keras's public interface, their names are stable.
+    The classes are not part of Keras's public API, but their names are stable.
 
     Example:
     >>> import keras
@@ -79,7 +79,7 @@ def operation_named(*names: str) -> Matcher:
 
 
 def label_of(operation: Any) -> str:
-    """Returns what people call an operation: the class of a layer, the name in `keras.ops`.
+    """Returns a readable name: the class of a layer, or the name of an operation in `keras.ops`.
 
     Example:
     >>> label_of(keras.layers.Flatten())
@@ -94,7 +94,7 @@ def _snake_case(name: str) -> str:
 
 
 def any_of(*matchers: Matcher) -> Matcher:
-    """Matches what any of the matchers matches."""
+    """Matches operations that at least one of the matchers matches."""
     label = " or ".join(matcher.label for matcher in matchers)
     return Matcher(label, lambda operation: any(matcher(operation) for matcher in matchers))
 
@@ -105,7 +105,7 @@ def maybe(matcher: Matcher) -> Matcher:
 
 
 def matches_chain(pattern: Sequence[Matcher], operations: Sequence[Any]) -> bool:
-    """Whether a chain of operations is one that the pattern describes.
+    """Returns whether a pattern describes a chain of operations.
 
     Args:
         pattern: Matchers in order; optional ones may be skipped.

@@ -1,4 +1,4 @@
-"""Which tensors must share quantization parameters."""
+"""Finds the tensors that must share quantization parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_qat.graph.graph import Edge, Graph, Node
 
 
 class RangeRules(Protocol):
-    """What a layer says about the parameters of its output."""
+    """The properties of a layer that decide about the quantization parameters of its output."""
 
     shares_range: bool
     scheme: Any
@@ -29,10 +29,10 @@ class RangeGroup:
 def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
     """Groups the tensors of a graph that must have the same quantization parameters.
 
-    The output of an operator that only moves or selects values (`shares_range`) shares them
-    with its inputs, since LiteRT's kernels copy the integers; and a layer that is called more
-    than once has one set of parameters for each of its inputs and outputs over all calls,
-    since it has one set of integer weights. Layers in float tie nothing.
+    An operator that only moves or selects values (`shares_range`) shares the parameters of its
+    output with its inputs, since LiteRT's kernels copy the integers. A layer that is called more
+    than once has one set of integer weights. Each of its inputs and outputs therefore has one set
+    of parameters over all calls. Float layers put no tensors into one group.
 
     Args:
         graph: A graph in which each node but the inputs is a single quantized layer.

@@ -87,7 +87,7 @@ def tensors_by_edge(model: keras.Model) -> dict[Edge, Any]:
 
 
 def is_model(operation: Any) -> bool:
-    """Whether an operation is a nested model that can be read."""
+    """Returns whether an operation is a nested model that can be read."""
     return isinstance(operation, keras.Sequential) or is_functional(operation)
 
 
@@ -116,7 +116,7 @@ def _functional(model: keras.Model) -> Any:
         return functional
     if not is_functional(model):
         raise InvalidModelError(
-            "The model is subclassed, so that it has no graph of layers to read.",
+            "The model is subclassed, so it has no graph of layers to read.",
             layer=model.name,
             received=f"a {type(model).__name__}",
             expected="a functional or sequential model",

@@ -1,4 +1,4 @@
-"""What makes a float model unfit to be read: said before anything is rewritten."""
+"""Checks that a float model can be quantized, before anything is rewritten."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from keras_qat.graph.reading import is_model, read_model
 
 
 def check_float(graph: Graph) -> None:
-    """Raises if a layer, of a nested model too, is quantized."""
+    """Raises if a layer is quantized, including layers of nested models."""
     if any(getattr(node.head, "scheme", None) is not None for node in graph.nodes.values()):
         raise InvalidModelError(
             "The model is quantized already.",
             layer=graph.name,
-            fix="Pass the float model; to go on training a quantized one, just call `fit`.",
+            fix="Pass the float model. To continue training a quantized model, call `fit`.",
         )
 
 
@@ -65,8 +65,8 @@ def training_errors(graph: Graph) -> Iterator[UnsupportedLayerError]:
         if node.arguments[1].get("training") is True:
             for norm in _batch_norms(node.head):
                 yield UnsupportedLayerError(
-                    "A batch normalization that is called with `training=True` computes with the "
-                    "statistics of each batch, at inference too, which no file can.",
+                    "A batch normalization that is called with `training=True` uses the statistics "
+                    "of each batch at inference too, which a file cannot represent.",
                     layer=norm.name,
                     received=f"training=True in the call of '{node.name}'",
                     expected="statistics that are known when the file is written",
@@ -75,7 +75,7 @@ def training_errors(graph: Graph) -> Iterator[UnsupportedLayerError]:
 
 
 def _batch_norms(operation: Any) -> Iterator[keras.layers.Layer]:
-    """The batch normalizations that an operation consists of."""
+    """Returns the batch normalizations that an operation contains."""
     if type(operation) is keras.layers.BatchNormalization:
         yield operation
     for node in read_model(operation).nodes.values() if is_model(operation) else ():
@@ -83,9 +83,9 @@ def _batch_norms(operation: Any) -> Iterator[keras.layers.Layer]:
 
 
 def weight_errors(model: keras.Model) -> Iterator[InvalidModelError]:
-    """Yields an error for each weight that is not finite: no scale could represent it."""
+    """Yields an error for each weight with values that are not finite."""
     for weight in model.weights:
-        # Not in numpy, which would copy each one.
+        # NumPy would copy each weight.
         if keras.backend.is_float_dtype(weight.dtype) and not ops.all(ops.isfinite(weight)):
             value = ops.convert_to_numpy(weight)
             yield InvalidModelError(

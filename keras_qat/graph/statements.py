@@ -1,4 +1,4 @@
-"""Where in a user's own code an error came from."""
+"""Finds the statement in the user's code that an error came from."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import sys
 import textwrap
 import traceback
 
-# Keras and what it calls: an error that surfaces there was caused by the statement above.
+# Libraries whose frames are skipped: the user's statement above them caused the error.
 _LIBRARIES = {"keras", "keras_qat", "tensorflow", "jax", "jaxlib", "torch", "numpy", "optree"}
 
-# Keras puts what a nested layer raised in bold, below a headline of its own.
+# Keras prints the message of a nested layer in bold, below a headline of its own.
 _NESTED_MESSAGE = re.compile("\x1b\\[1m(.*?)\x1b\\[0m", re.DOTALL)
 
 
 def failing_statement(error: BaseException) -> str | None:
-    """Says which statement of the user's code an error came from.
+    """Returns the statement of the user's code that an error came from.
 
     Args:
         error: An error that was caught.
 
     Returns:
-        File, line number and source line of the innermost frame that is not a library's; None if
-        there is none below the place where the error was caught.
+        File, line number and source line of the innermost frame outside of libraries, or None if
+        no frame below the `except` clause is outside of libraries.
 
     Example:
     >>> failing_statement(ValueError("Never raised.")) is None
@@ -49,9 +49,9 @@ def _is_library(module: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says, of what Keras made it of if it did.
+    """Returns the first line of an error's message, without the headline that Keras may add.
 
-    Of a line of more than 200 characters it is the sentences, or else the words, that fit.
+    A line of more than 200 characters is cut after the last sentence or word that fits.
     """
     text = str(error)
     nested = _NESTED_MESSAGE.search(text)

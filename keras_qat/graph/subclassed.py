@@ -1,4 +1,4 @@
-"""Reading a subclassed model: its `call` is traced, so that it has a graph of layers."""
+"""Reads a subclassed model by tracing its `call` into a graph of layers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from keras_qat.graph.tracing import trace_call
 def read_any_model(model: keras.Model) -> Graph:
     """Reads a functional, sequential or subclassed model.
 
-    The `call` of a subclassed one is run once on symbolic tensors of the shapes that the model
-    was built with, as at inference: with `training=None`. Its inputs are called as the argument
-    of `call`, or by the keys of a dictionary; its layers keep their names.
+    The `call` of a subclassed model runs once on symbolic tensors of the shapes that the model
+    was built with, in inference mode (`training=None`). Inputs are named after the argument of
+    `call`, or the keys of a dictionary. Layers keep their names.
 
     Args:
         model: A built model.
@@ -30,7 +30,7 @@ def read_any_model(model: keras.Model) -> Graph:
 
     Raises:
         InvalidModelError: If the model is not built, or Keras does not know its input shapes.
-        UnsupportedLayerError: If `call` does what cannot be traced.
+        UnsupportedLayerError: If `call` does something that cannot be traced.
 
     Example:
     >>> class Model(keras.Model):
@@ -68,7 +68,7 @@ def read_any_model(model: keras.Model) -> Graph:
 
 
 def _shapes(model: keras.Model) -> dict[str, Any]:
-    """The shapes that the model was built with, by argument of `call`."""
+    """Returns the shapes that the model was built with, by argument of `call`."""
     if not model.built:
         raise InvalidModelError(
             "The model is not built: its weights do not exist yet.",
@@ -82,17 +82,17 @@ def _shapes(model: keras.Model) -> dict[str, Any]:
     if "input_shape" in config:
         return {next(iter(inspect.signature(model.call).parameters)): config["input_shape"]}
     raise InvalidModelError(
-        "Keras does not know the input shapes of this subclassed model: it did not record any, "
-        "because it could not run `call` on symbolic tensors.",
+        "Keras does not know the input shapes of this subclassed model: it could not run `call` "
+        "on symbolic tensors.",
         layer=model.name,
         received=f"a {type(model).__name__}",
-        fix="Call `model.build((None, ...))` with the shape of a batch, and pass the model again; "
-        "what is in the way of tracing its `call` is named then.",
+        fix="Call `model.build((None, ...))` with the shape of a batch, and pass the model again. "
+        "The next error then names the reason why `call` cannot be traced.",
     )
 
 
 def _symbolic(shapes: Any, name: str, taken: set[str], batch: int | None = None) -> Any:
-    """Symbolic tensors in the structure of some shapes, whose first size is the batch's."""
+    """Returns symbolic tensors in the structure of the shapes, whose first size is the batch's."""
     if _is_shape(shapes):
         name = unique_name(name, taken)
         taken.add(name)
@@ -107,7 +107,7 @@ def _is_shape(shapes: Any) -> bool:
 
 
 def _check_arguments(model: keras.Model, inputs: dict[str, Any]) -> None:
-    """Raises if `call` needs more than the tensors whose shapes are known."""
+    """Raises if `call` needs more arguments than the tensors whose shapes are known."""
     signature = inspect.signature(model.call)
     needed = [
         name
@@ -122,6 +122,6 @@ def _check_arguments(model: keras.Model, inputs: dict[str, Any]) -> None:
             layer=model.name,
             received=f"{type(model).__name__}.call{signature}",
             expected="one argument, which may be a list or a dictionary of tensors",
-            fix=f"Take {missing} in the first argument too, or write a `build` that takes the "
+            fix=f"Move {missing} into the first argument too, or write a `build` that takes the "
             "shape of each: `def build(self, a_shape, b_shape)` for `def call(self, a, b)`.",
         )

@@ -1,4 +1,4 @@
-"""Looking into a layer: its `call` is run on symbolic tensors, and what it does becomes a graph."""
+"""Traces a layer: runs its `call` on symbolic tensors, and reads the operations as a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_e
 from keras_qat.graph.reading import read_function
 from keras_qat.graph.untraceable import untraceable
 
-# Any size shows whether a `call` needs to know it; 1 would also be broadcast.
+# Any size but 1, which would be broadcast, shows whether a `call` needs to know the size.
 _BATCH = 2
 
 
@@ -27,23 +27,23 @@ def own_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -> Graph:
-    """Runs the `call` of a layer on symbolic tensors and reads what it did.
+    """Runs the `call` of a layer on symbolic tensors and reads the operations that it made.
 
-    The layer's own variables become `Parameter`s of the operations that take them; what is
-    computed of variables alone is computed here. The layer itself is not changed: a copy of it
-    runs, which has symbolic tensors in the place of its variables.
+    The layer's own variables become `Parameter`s of the operations that take them. Operations on
+    variables alone are computed here. The layer itself is not changed: `call` runs on a copy
+    that has symbolic tensors instead of variables.
 
     Args:
         node: A call of one Keras layer.
-        graph: The graph that it is in, which gives the shapes of its inputs.
+        graph: The graph of the node, which has the shapes of its inputs.
         call: The function to run. Its first argument is the copy of the layer.
 
     Returns:
         A graph with one input for each input of the node, in their order.
 
     Raises:
-        UnsupportedLayerError: If `call` does what cannot be traced, or has weights that would
-            be lost.
+        UnsupportedLayerError: If `call` does something that cannot be traced, or has weights that
+            would be lost.
     """
     edges = list(dict.fromkeys(node.inputs))
 
@@ -71,7 +71,7 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
 
 
 def _symbol(shape: Shape, dtype: str, batch: int | None) -> Any:
-    """A symbolic tensor, of a known batch size if one is given."""
+    """Returns a symbolic tensor, of a known batch size if `batch` is given."""
     is_known = batch is None or not shape or shape[0] is not None
     return keras.Input(batch_shape=shape if is_known else (batch, *shape[1:]), dtype=dtype)
 
@@ -94,7 +94,7 @@ def _check_arguments(node: Node) -> None:
             layer=node.name,
             received=f"a {type(node.head).__name__}",
             expected="a call on tensors that depend on the inputs of the model",
-            fix="Make the array an attribute of the inner layer, set when it is made.",
+            fix="Make the array an attribute of the inner layer when you create the layer.",
         )
 
 
@@ -105,14 +105,14 @@ def trace_call(
     name: str,
     with_batch: Callable[[], Any] | None = None,
 ) -> Graph:
-    """Reads what a function does with a layer and symbolic tensors.
+    """Reads the operations of a function of a layer and symbolic tensors.
 
     Args:
         layer: The layer whose `call` the function runs. It is not changed.
         function: Called with a copy of the layer whose variables are symbolic.
-        inputs: The symbolic tensors that it computes with.
-        name: What an error calls the layer.
-        with_batch: Runs the same on tensors of a known batch size, to find out why it fails.
+        inputs: The symbolic tensors that the function computes with.
+        name: Name of the layer in errors.
+        with_batch: Runs the function on tensors of a known batch size, to find out why it fails.
 
     Returns:
         A graph with these inputs, in a list.
@@ -128,7 +128,7 @@ def trace_call(
         result = _in_any_mode(_without_parameters(traced, own))
     except UnsupportedLayerError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # user code may raise anything
         shapes = [tensor.shape for tensor in inputs]
         raise untraceable(layer, name, error, shapes, with_batch) from error
     _check_weights(layer, name, result, list(own.values()))
@@ -137,9 +137,9 @@ def trace_call(
 
 
 def _in_any_mode(graph: Graph) -> Graph:
-    """Drops `training` from the calls: a traced `call` passes on the value of its own argument.
+    """Drops `training` from the calls, since a traced `call` passes on its own argument.
 
-    Whether the user wrote `training=False` there, or it is the default of `call`, is not known.
+    The value does not show whether the user wrote `training=False` or it is the default of `call`.
     """
     nodes = {}
     for name, node in graph.nodes.items():
@@ -150,12 +150,12 @@ def _in_any_mode(graph: Graph) -> Graph:
 
 
 def _symbolic_copy(layer: Any) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
-    """Copies a layer, with a symbolic tensor in the place of each variable that is an attribute.
+    """Copies a layer, with a symbolic tensor instead of each variable that is an attribute.
 
-    The copy shares all else with the layer. Keras's own copy would save and load the layer.
+    The copy shares everything else with the layer. Keras's own copy would save and load the layer.
 
     Returns:
-        The copy, and each variable after the tensor that stands for it.
+        The copy, and pairs of each symbolic tensor and its variable.
     """
     own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.Variable)}
     symbols = {id(v): (keras.Input(batch_shape=v.shape, dtype=v.dtype), v) for v in own.values()}
@@ -168,7 +168,7 @@ def _symbolic_copy(layer: Any) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
 
 
 def _without_parameters(graph: Graph, variables: dict[str, keras.Variable]) -> Graph:
-    """Computes what depends on variables alone, and hands it to the other operations."""
+    """Evaluates nodes that depend on variables alone, and passes the values to other nodes."""
     values: dict[Edge, Parameter] = {
         Edge(name): _parameter(variable) for name, variable in variables.items()
     }
@@ -219,7 +219,7 @@ def _evaluate(node: Node) -> list[Parameter]:
 
 
 def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable]) -> None:
-    """Raises if a trainable weight is in none of the operations: it would stop training."""
+    """Raises if no operation has a trainable weight: it would stop training."""
     found = {id(variable) for variable in own}
     for inner in graph.nodes.values():
         found |= {id(v) for v in getattr(inner.head, "variables", ())}
@@ -228,17 +228,17 @@ def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable
     lost = [v.path for v in layer.trainable_variables if id(v) not in found]
     if lost:
         raise UnsupportedLayerError(
-            "A weight of this layer takes no part in what could be traced, and would not train.",
+            "A weight of this layer does not occur in the traced operations, and would not train.",
             layer=name,
             received=f"{type(layer).__name__} with {lost}",
-            fix="Keep each weight in an attribute of its own, and call inner layers only on what "
-            "depends on the inputs of `call`. An `Embedding` of fixed positions is a weight that "
-            "is added: `self.add_weight(shape=(positions, channels))`.",
+            fix="Keep each weight in an attribute of its own. Call inner layers on tensors that depend "
+            "on the inputs of `call`. Instead of an `Embedding` of fixed positions, add a weight: "
+            "`self.add_weight(shape=(positions, channels))`.",
         )
 
 
 def _check_copies(layer: Any, name: str, graph: Graph) -> None:
-    """Raises if a constant has the numbers of a weight: `ops.transpose(self.layer.kernel)`."""
+    """Raises if a constant has the values of a weight, as in `ops.transpose(self.layer.kernel)`."""
     leaves = [leaf for inner in graph.nodes.values() for leaf in tree.flatten(inner.arguments)]
     constants = [x.value for x in leaves if isinstance(x, Parameter) and not x.variables]
     for variable in layer.trainable_variables if constants else ():
@@ -246,7 +246,7 @@ def _check_copies(layer: Any, name: str, graph: Graph) -> None:
         same = [x for x in constants if x.size == numbers.size and numbers[0] != numbers[-1]]
         if any(np.array_equal(np.sort(x, axis=None), numbers) for x in same):
             raise UnsupportedLayerError(
-                "A weight of an inner layer is computed with, and would become a constant there.",
+                "`call` computes with a weight of an inner layer, which would become a constant.",
                 layer=name,
                 received=f"{type(layer).__name__} with '{variable.path}'",
                 fix="Make the weight an attribute of the layer itself, or set its `trainable` to "

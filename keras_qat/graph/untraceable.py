@@ -1,4 +1,4 @@
-"""Why the `call` of a layer cannot be traced, and what to do about it."""
+"""Explains why the `call` of a layer cannot be traced, with a fix."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from keras_qat.graph.statements import failing_statement, first_line
 
 _WHAT = "This layer has no integer form here, and its `call` cannot be traced"
 
-# Proposed for a layer class of one's own.
+# An example for a layer class of the user.
 _EXAMPLE = """
     @keras_qat.register({layer})
     def written(layer, inputs):
-        return keras.ops.relu(inputs)  # what {layer}.call computes, of layer.weight too
+        return keras.ops.relu(inputs)  # the computation of {layer}.call, with layer.weight
 """
 
 
@@ -30,13 +30,13 @@ def untraceable(
 
     Args:
         layer: The layer.
-        name: What an error calls the layer.
-        error: What its `call` raised.
-        shapes: Shapes of the tensors that it was called on.
+        name: Name of the layer in errors.
+        error: The error that its `call` raised.
+        shapes: Shapes of the tensors that the layer was called on.
         with_batch: Runs the `call` on tensors of a known batch size.
 
     Returns:
-        The error, which names the cause if it is one of those that are known.
+        The error, which names the cause if the cause is a known one.
     """
     statement = failing_statement(error)
     received = (
@@ -56,11 +56,11 @@ def _cause(
     shapes: Sequence[Any],
     with_batch: Callable[[], Any] | None,
 ) -> tuple[str, str, str]:
-    """The cause as the end of a sentence, what was expected, and the fix."""
+    """Returns the cause as the end of a sentence, the expected input, and the fix."""
     if "Unsupported key type for array slice" in str(error):
         return (
             ": it has an index that is not a tuple, which Keras does not trace",
-            "all of an index in one tuple",
+            "one tuple with all parts of an index",
             "Add a comma to the index: write `x[:6, ...]` for `x[:6]`, `x[None, ...]` for "
             "`x[None]` and `x[..., :]` for `x[...]`.",
         )
@@ -68,7 +68,7 @@ def _cause(
     if unknown:
         return (
             ": sizes of its input are not known",
-            f"an input of known sizes but for the batch, not of shape {unknown[0]}",
+            f"an input whose sizes are known, except for the batch, not of shape {unknown[0]}",
             "Build the model that the layer is in with a fixed `keras.Input(shape)`. In a "
             "`keras.ops.reshape` before the layer write -1 for the batch and numbers for all other "
             "sizes, such as `keras.ops.reshape(x, (-1, 16, 8))`.",
@@ -76,7 +76,7 @@ def _cause(
     if with_batch is not None and _runs(with_batch):
         return (
             ": it computes with the size of the batch, which is not known before the model runs",
-            "a `call` that does without `keras.ops.shape(x)[0]`",
+            "a `call` without `keras.ops.shape(x)[0]`",
             "In `keras.ops.reshape` write -1 for the batch and numbers for all other sizes. A "
             "token for each sample is `0.0 * x[:, :1] + self.token`, with a weight of shape (1, 1, "
             "channels); a weight that is added needs no `broadcast_to`.",
@@ -96,14 +96,14 @@ def _fix(layer: Any, name: str) -> str:
     if kind.__name__ == "Lambda":
         return (
             "Give this layer alone a function of `keras.ops`, then quantize the model: "
-            f"`model.get_layer('{name}').function = lambda x: keras.ops.relu(x)`, with what it "
-            "computes in the place of relu."
+            f"`model.get_layer('{name}').function = lambda x: keras.ops.relu(x)`, with the layer's "
+            "computation instead of relu."
         )
     if kind.__module__.startswith("keras.src."):
         return "Replace it by layers of docs/supported.md."
     return (
         "If `call` leaves `keras.ops`, or branches on values, write it with `keras.ops` alone; "
-        "else mend what the message says. Or write beside the layer what it computes, for all "
+        "else correct the cause in the message. Or write the computation beside the layer, for all "
         "layers of its class:\n\n"
         + _EXAMPLE.format(layer=kind.__name__)
         + "\nFor an operator of your own, "

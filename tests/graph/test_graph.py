@@ -40,7 +40,7 @@ def test_graphs_and_nodes_cannot_be_changed(graph):
 INCONSISTENT = {
     "name differs from key": (
         lambda g: with_node(g, "a", name="c"),
-        "node named 'c' is filed under another name.* Layer: 'a'",
+        "node named 'c' is stored under another name.* Layer: 'a'",
     ),
     "no operation": (
         lambda g: with_node(g, "a", operations=()),
@@ -56,11 +56,11 @@ INCONSISTENT = {
     ),
     "input that no node makes": (
         lambda g: with_node(g, "a", inputs=(Edge("z"),), arguments=((Edge("z"),), {})),
-        r"takes \['z'\], which nothing before it makes.* Layer: 'a'",
+        r"takes \['z'\], which no node before it makes.* Layer: 'a'",
     ),
     "input made later": (
         lambda g: dataclasses.replace(g, nodes={n: g.nodes[n] for n in ("x", "b", "a")}),
-        r"takes \['a'\], which nothing before it makes.* Layer: 'b'",
+        r"takes \['a'\], which no node before it makes.* Layer: 'b'",
     ),
     "own output as input": (
         lambda g: with_node(g, "a", inputs=(Edge("a"),), arguments=((Edge("a"),), {})),
