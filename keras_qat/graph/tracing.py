@@ -231,9 +231,9 @@ def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable
             "A weight of this layer does not occur in the traced operations, and would not train.",
             layer=name,
             received=f"{type(layer).__name__} with {lost}",
-            fix="Keep each weight in an attribute of its own. Call inner layers on tensors that depend "
-            "on the inputs of `call`. Instead of an `Embedding` of fixed positions, add a weight: "
-            "`self.add_weight(shape=(positions, channels))`.",
+            fix="Keep each weight in an attribute of its own. Call inner layers on tensors that "
+            "depend on the inputs of `call`. Instead of an `Embedding` of fixed positions, add a "
+            "weight: `self.add_weight(shape=(positions, channels))`.",
         )
 
 

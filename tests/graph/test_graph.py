@@ -48,7 +48,7 @@ INCONSISTENT = {
     ),
     "shapes and dtypes differ in number": (
         lambda g: with_node(g, "a", dtypes=()),
-        "as many shapes as dtypes.* Layer: 'a'",
+        "as many dtypes as shapes.* Layer: 'a'",
     ),
     "inputs are not those of the arguments": (
         lambda g: with_node(g, "b", inputs=(Edge("a"), Edge("x"))),
