@@ -11,13 +11,13 @@ from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.functions import function_named, function_of
 from keras_qat.layers.lookup import QLookup
 from keras_qat.layers.registry import register
-from keras_qat.layers.tabulated import OfFunction, OrLookup
+from keras_qat.layers.tabulated import Tabulated
 from keras_qat.scheme import Scheme
 
 
 @register(function_named("elu", "celu"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QElu(OfFunction, OrLookup):
+class QElu(Tabulated):
     """Exponential linear unit, or celu, with an alpha of 1: one ELU. Other alphas are looked up.
 
     LiteRT's reference kernels lack ELU. Inference equals the kernel of LiteRT's default runtime,
@@ -33,6 +33,8 @@ class QElu(OfFunction, OrLookup):
     """
 
     operators = ("ELU",)
+    avoids_ties = True
+    has_lookup = True
     function = staticmethod(elu)
 
     def float_forward(self, inputs, training=None):

@@ -11,13 +11,13 @@ from keras_qat.arithmetic.tables import erf_gelu, tanh_gelu
 from keras_qat.graph import Node
 from keras_qat.layers.functions import function_named, function_of
 from keras_qat.layers.registry import register
-from keras_qat.layers.tabulated import OfFunction, OrLookup
+from keras_qat.layers.tabulated import Tabulated
 from keras_qat.scheme import Scheme
 
 
 @register(function_named("gelu"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QGelu(OfFunction, OrLookup):
+class QGelu(Tabulated):
     """Gaussian error linear unit: one GELU, which microcontrollers lack.
 
     Args:
@@ -31,6 +31,8 @@ class QGelu(OfFunction, OrLookup):
     """
 
     operators = ("GELU",)
+    avoids_ties = True
+    has_lookup = True
 
     def __init__(
         self, approximate: bool = False, *, scheme: str | Scheme | None = None, **kwargs: Any

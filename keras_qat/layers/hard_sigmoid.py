@@ -14,7 +14,7 @@ from keras_qat.layers.functions import Function, function_named
 from keras_qat.layers.fused import activation_limits, fused_code
 from keras_qat.layers.real_terms import lower_term
 from keras_qat.layers.registry import register
-from keras_qat.layers.tabulated import OrLookup
+from keras_qat.layers.tabulated import Tabulated
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid
 
@@ -26,7 +26,7 @@ _MOST_RATIO = np.float32(128.0)
 
 @register(function_named("hard_sigmoid"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QHardSigmoid(OrLookup):
+class QHardSigmoid(Tabulated):
     """`relu6(x + 3) / 6`: one ADD with a fused RELU6 and one MUL.
 
     Args:
@@ -39,6 +39,7 @@ class QHardSigmoid(OrLookup):
     """
 
     operators = ("ADD", "MUL")
+    has_lookup = True
 
     def float_forward(self, inputs, training=None):
         """Computes the function in float."""

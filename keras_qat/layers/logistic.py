@@ -13,14 +13,14 @@ from keras_qat.graph import Node
 from keras_qat.layers.base import QuantizedLayer
 from keras_qat.layers.functions import function_named
 from keras_qat.layers.registry import register
-from keras_qat.layers.tabulated import OfFunction
+from keras_qat.layers.tabulated import Tabulated
 from keras_qat.quantizers import FixedParameters, Grid
 from keras_qat.scheme import Scheme
 
 
 @register(function_named("sigmoid"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QSigmoid(OfFunction):
+class QSigmoid(Tabulated):
     """Sigmoid: one LOGISTIC, whose output LiteRT fixes to 1/256 and -128.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -17,7 +16,37 @@ from keras_qat.scheme import Scheme
 
 
 class Tabulated(Elementwise):
-    """Base class of element-wise operators without weights: a table of all 256 results."""
+    """Base class of element-wise operators without weights: a table of all 256 results.
+
+    Attributes:
+        function: What the kernel makes its table with, of a float64 tensor: one and the same for
+            equal layers. None where `table` does without.
+        avoids_ties: Whether a scale is widened until each C library makes the same table: that of
+            the output, or of the input if the kernel prescribes the output's.
+        has_lookup: Whether a lookup computes the same where a target or a type lacks the operator.
+    """
+
+    function: Any = None
+    has_lookup = False
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer, or a lookup if the operator does not take the type of the scheme."""
+        missing = scheme is not None and scheme.missing_operators.intersection(cls.operators)
+        if missing and cls.has_lookup:
+            return QLookup.from_match(node, scheme)
+        return cls(**cls.arguments_of(node), name=node.name, scheme=scheme)
+
+    @classmethod
+    def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes a lookup if one computes the same."""
+        return (QLookup if cls.has_lookup else cls).from_match(node, scheme)
+
+    @classmethod
+    def arguments_of(cls, node: Node) -> dict[str, Any]:
+        """Returns the constructor's arguments for an operation."""
+        del node
+        return {}
 
     def table(self, grid: Grid, output: Grid) -> Any:
         """Computes what the kernel makes of each integer.
@@ -29,7 +58,7 @@ class Tabulated(Elementwise):
         Returns:
             int32 tensor of shape (256,), the outputs for the least integer to the greatest.
         """
-        raise NotImplementedError
+        return operator_table(*grid, *output, function=self.function, **self.limits())
 
     def integer(self, *inputs: Centered, output: Grid):
         """Looks each integer up in the table."""
@@ -38,54 +67,10 @@ class Tabulated(Elementwise):
         index = ops.cast(values, "int32") + (grid.zero_point - self._scheme().activation_low)
         return ops.take(table, index, axis=0)
 
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer."""
-        return cls(name=node.name, scheme=scheme)
-
     def limits(self) -> dict[str, int]:
         """Returns the smallest and the largest integer, as arguments of a table."""
         scheme = self._scheme()
         return {"low": scheme.activation_low, "high": scheme.activation_high}
-
-
-class OrLookup(Tabulated):
-    """Base class of operators that some targets or types lack: a lookup computes the same there."""
-
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer, or a lookup if the operator does not take the type of the scheme."""
-        if scheme is not None and scheme.missing_operators.intersection(cls.operators):
-            return QLookup.from_match(node, scheme)
-        return cls(**cls.arguments_of(node), name=node.name, scheme=scheme)
-
-    @classmethod
-    def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes a lookup."""
-        return QLookup.from_match(node, scheme)
-
-    @classmethod
-    def arguments_of(cls, node: Node) -> dict[str, Any]:
-        """Returns the constructor's arguments for an operation."""
-        del node
-        return {}
-
-
-class OfFunction(Tabulated):
-    """Base class of operators whose kernel makes its table with a function of the C library.
-
-    Attributes:
-        function: The function of a float64 tensor, one and the same for equal layers.
-        avoids_ties: Whether a scale is widened until each C library makes the same table: that of
-            the output, or of the input if the kernel prescribes the output's.
-    """
-
-    function: Callable[[Any], Any]
-    avoids_ties = True
-
-    def table(self, grid: Grid, output: Grid):
-        """Computes the kernel's own table."""
-        return operator_table(*grid, *output, function=self.function, **self.limits())
 
     def free_table(self, parameters: Any) -> tuple[Table, Grid]:
         """Returns the table, and the grid of its other end.

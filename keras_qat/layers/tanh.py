@@ -7,13 +7,13 @@ from keras import ops
 
 from keras_qat.layers.functions import function_named
 from keras_qat.layers.registry import register
-from keras_qat.layers.tabulated import OfFunction, OrLookup
+from keras_qat.layers.tabulated import Tabulated
 from keras_qat.quantizers import FixedParameters
 
 
 @register(function_named("tanh"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QTanh(OfFunction, OrLookup):
+class QTanh(Tabulated):
     """Hyperbolic tangent: one TANH, whose output the quantization specification fixes to 1/128.
 
     LiteRT's kernels take any output scale, those of microcontrollers only 1/128 and zero point 0.
@@ -28,6 +28,8 @@ class QTanh(OfFunction, OrLookup):
     """
 
     operators = ("TANH",)
+    avoids_ties = True
+    has_lookup = True
     fixed_parameters = FixedParameters(1 / 128, 0)
     function = staticmethod(ops.tanh)
 
