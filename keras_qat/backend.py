@@ -19,6 +19,9 @@ import keras
 # shape, and saves about 5 ns a value.
 FUSED_SIZE = 2**16
 
+# Stands for an unknown size when a graph is traced.
+USUAL_BATCH = 32
+
 # Inlined into a model's graph, the nodes of all rules would be optimized again and again.
 _APART = {"experimental_attributes": {"_noinline": True}}
 
@@ -31,7 +34,8 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
     A rule is dozens of small element-wise operations. TensorFlow would dispatch each of them from
     Python, and build a node for each wherever the rule is used. As a function the rule is one
     operation. For tensors of many values XLA fuses the rule into one loop; it compiles when the
-    function first runs on them. For few values that would take longer than it saves.
+    function first runs on them. For few values that would take longer than it saves. In a graph
+    of an unknown batch size, the size of a usual batch decides.
 
     The other backends compile whole programs. There, for symbolic `KerasTensor`s and inside
     another rule, `fn` itself is called. It is for inference: no gradient flows through it.
@@ -205,17 +209,15 @@ class _Rule:
         """Runs the rule, or adds it to the graph that is being traced."""
         import tensorflow as tf
 
-        if tf.executing_eagerly():
-            size = max((math.prod(x.shape) for x in inputs), default=0)
-            if size >= FUSED_SIZE and _xla_works():
-                return self._fused(*inputs)
-            return _called(self._plain, inputs)
-        has_large = any(rank > 1 for _, rank in self._kinds) and _xla_works()
-        function = self._by_size if has_large else self._plain
-        outputs = _called(function, inputs)
-        shapes = [x.shape for x in inputs]
-        for output, inner in zip(tf.nest.flatten(outputs), function.outputs, strict=True):
-            output.set_shape(_known_shape(inner.shape, shapes))
+        size = max((math.prod(_sizes(x.shape)) for x in inputs), default=0)
+        if size >= FUSED_SIZE and _xla_works():
+            outputs = self._fused(*inputs)
+        else:
+            outputs = _called(self._plain, inputs)
+        if not tf.executing_eagerly():
+            shapes = [x.shape for x in inputs]
+            for output in tf.nest.flatten(outputs):
+                output.set_shape(_known_shape(output.shape, shapes))
         return outputs
 
     @functools.cached_property
@@ -227,20 +229,6 @@ class _Rule:
     def _fused(self) -> Any:
         """The same, compiled by XLA for each shape that it runs on."""
         return self._function(self._plain, jit_compile=True)
-
-    @functools.cached_property
-    def _by_size(self) -> Any:
-        """Either of them, chosen when it runs: batches have any size."""
-        import tensorflow as tf
-
-        plain, fused = self._plain, self._fused
-
-        def choose(*tensors: Any) -> Any:
-            sizes = tf.stack([tf.size(x) for x in tensors if x.shape.rank > 1])
-            is_large = tf.reduce_max(sizes) >= FUSED_SIZE
-            return tf.cond(is_large, lambda: fused(*tensors), lambda: plain(*tensors))
-
-        return self._function(choose, **_APART)
 
     def _function(self, body: Callable[..., Any], **options: Any) -> Any:
         import tensorflow as tf
@@ -272,6 +260,11 @@ def _traced(
 ) -> _Rule:
     """Returns the functions of a rule, its options, and the dtypes and ranks of its arguments."""
     return _Rule(functools.partial(fn, **dict(options)), kinds)
+
+
+def _sizes(shape: Any) -> list[int]:
+    """Returns the sizes of a shape, an unknown one as that of a usual batch."""
+    return [USUAL_BATCH if size is None else size for size in shape.as_list()]
 
 
 def _known_shape(shape: Any, inputs: Sequence[Any]) -> list[int | None]:

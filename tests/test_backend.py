@@ -95,15 +95,20 @@ def test_compiled_fuses_tensors_of_many_values(monkeypatch):
 
 
 @on_tensorflow
-def test_compiled_in_a_graph_fuses_by_the_size_of_the_batch():
+@pytest.mark.parametrize("batch", [None, 1, backend.USUAL_BATCH])
+@pytest.mark.parametrize("values", [1, backend.FUSED_SIZE // backend.USUAL_BATCH])
+def test_compiled_in_a_graph_fuses_by_static_sizes(batch, values):
     import tensorflow as tf
 
     compiled = backend.compiled(tripled)
-    spec = tf.TensorSpec([None, 2**8], tf.float32)
+    spec = tf.TensorSpec([batch, values], tf.float32)
     outer = tf.function(lambda x: compiled(x), input_signature=[spec], autograph=False)
-    for batch in (1, 2**8):
-        y = outer(tf.ones([batch, 2**8]))
-        assert y.shape == (batch, 2**8) and (y.numpy() == 3.0).all()
+    graph = outer.get_concrete_function().graph
+    is_fused = any("_XlaMustCompile" in op.node_def.attr for op in graph.get_operations())
+    assert is_fused == (values > 1 and batch != 1)
+    for size in (1, 3) if batch is None else (batch,):
+        y = outer(tf.ones([size, values]))
+        assert y.shape == (size, values) and (y.numpy() == 3.0).all()
 
 
 @on_tensorflow

@@ -7,6 +7,9 @@ from keras import layers
 
 import keras_qat
 from keras_qat import backend
+from keras_qat.layers import base
+from keras_qat.layers.base import Centered, center, inference, real_values
+from keras_qat.quantizers import FixedParameters, RangeParameters
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow runs rules as functions"
@@ -80,6 +83,34 @@ def test_call_does_not_warn_of_retracing(caplog):
     for size in range(8, 14):
         quantized(size=size)(images(size=size))
     assert not [record for record in caplog.records if "retracing" in record.message]
+
+
+def test_call_computes_the_grid_of_each_tensor_once(monkeypatch):
+    model, computed, seen = quantized(), RangeParameters._computed, []
+
+    def counted(parameters):
+        seen.append(parameters)
+        return computed(parameters)
+
+    monkeypatch.setattr(RangeParameters, "_computed", counted)
+    model(images())
+    links = [layer.links for layer in model.layers if isinstance(layer, base.QuantizedLayer)]
+    tensors = {p for each in links for p in (*each.inputs, each.output)}
+    assert len(seen) == len(set(seen))
+    assert set(seen) == {p for p in tensors if isinstance(p, RangeParameters)}
+
+
+def test_inference_keeps_the_integers_of_a_tensor_as_long_as_the_tensor():
+    parameters = FixedParameters(0.5, 3)
+    made = Centered(keras.ops.array([1.0, -2.0]), parameters.grid())
+    with inference():
+        x = real_values(made)
+        assert center(x, parameters) is made
+        del x
+        assert not base._INTEGERS.get()
+        x = real_values(made)
+    assert center(x, parameters) is not made
+    assert np.array_equal(center(x, parameters).values, made.values)
 
 
 def test_tensors_between_layers_have_no_attribute_of_ours():

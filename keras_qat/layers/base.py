@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from keras_qat.quantizers import (
     RangeObserver,
     RangeParameters,
     fake_quantize,
+    grids_once,
 )
 from keras_qat.scheme import Scheme, get_scheme
 
@@ -46,6 +48,32 @@ def float_mode():
 def in_float_mode() -> bool:
     """Whether quantized layers compute in float now."""
     return _FLOAT_MODE.get()
+
+
+# The integers of the tensors that layers made in the call of a model that runs now, by `id`.
+_INTEGERS: contextvars.ContextVar[dict[int, tuple[Any, Centered]] | None] = contextvars.ContextVar(
+    "keras_qat_integers", default=None
+)
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """Shares what layers compute in one call of a model: grids, and the integers of tensors.
+
+    A layer takes the integers that the layer before it computed, instead of dividing the real
+    values by their scale and rounding. The integers are kept as long as the real values.
+
+    Returns:
+        A context manager. No range may change within it.
+    """
+    integers: dict[int, tuple[Any, Centered]] = {}
+    token = _INTEGERS.set(integers)
+    try:
+        with grids_once():
+            yield
+    finally:
+        _INTEGERS.reset(token)
+        integers.clear()
 
 
 @dataclasses.dataclass(eq=False)
@@ -329,6 +357,9 @@ def center(x, parameters: Parameters | None) -> Centered:
     """
     if parameters is None:
         return Centered(x, None)
+    known = (_INTEGERS.get() or {}).get(id(x))
+    if known is not None and known[0]() is x:
+        return known[1]
     grid = parameters.grid()
     return Centered(ops.round(x / grid.scale), grid)
 
@@ -342,4 +373,8 @@ def real_values(centered: Centered):
     Returns:
         float32 tensor.
     """
-    return centered.values * centered.grid.scale
+    x = centered.values * centered.grid.scale
+    key, known = id(x), _INTEGERS.get()
+    if known is not None:
+        known[key] = weakref.ref(x, lambda _: known.pop(key, None)), centered
+    return x

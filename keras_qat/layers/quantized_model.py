@@ -11,7 +11,13 @@ import numpy as np
 
 from keras_qat.errors import InvalidGraphError, MissingRangeError, RangeDriftWarning, warn_user
 from keras_qat.graph import Edge, Graph, range_groups, read_model
-from keras_qat.layers.base import Parameters, QuantizedLayer, float_mode, in_float_mode
+from keras_qat.layers.base import (
+    Parameters,
+    QuantizedLayer,
+    float_mode,
+    in_float_mode,
+    inference,
+)
 from keras_qat.layers.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.formats import writer_of
 from keras_qat.layers.input import RangeHolder
@@ -81,7 +87,8 @@ class QuantizedModel(RewrittenModel):
         if not training:
             is_finite = keras.ops.logical_and(is_finite, _all_observed(self))
         delay = self.quant_delay if training else None
-        with delayed(None if delay is None else delay.count_down()):
+        is_delayed = delayed(None if delay is None else delay.count_down())
+        with is_delayed if training else inference():
             outputs = super().call(inputs, training=training, mask=mask, **kwargs)
         return nan_unless_finite(outputs, inputs, is_finite)
 

@@ -6,7 +6,12 @@ from keras_qat.quantizers.input_stats import InputStats
 from keras_qat.quantizers.misfits import MISFIT_FIX, range_misfit
 from keras_qat.quantizers.observers import RangeObserver, ValueRange, checked_default_range
 from keras_qat.quantizers.outliers import Outliers, find_outliers
-from keras_qat.quantizers.tensor_parameters import FixedParameters, Grid, RangeParameters
+from keras_qat.quantizers.tensor_parameters import (
+    FixedParameters,
+    Grid,
+    RangeParameters,
+    grids_once,
+)
 from keras_qat.quantizers.weights import (
     WeightGrid,
     fake_quantize_weights,
@@ -32,6 +37,7 @@ __all__ = [
     "fake_quantize",
     "fake_quantize_weights",
     "find_outliers",
+    "grids_once",
     "quantize_weights",
     "range_misfit",
     "reciprocal",

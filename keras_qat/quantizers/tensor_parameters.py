@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,25 @@ from keras_qat.backend import compiled
 from keras_qat.quantizers.observers import RangeObserver, ValueRange
 from keras_qat.quantizers.weights import reciprocal
 from keras_qat.scheme import Scheme
+
+# The grids that were computed in the call of a model that runs now.
+_GRIDS: contextvars.ContextVar[dict[RangeParameters, Grid] | None] = contextvars.ContextVar(
+    "keras_qat_grids", default=None
+)
+
+
+@contextlib.contextmanager
+def grids_once() -> Iterator[None]:
+    """Computes the grid of each group of tensors once: for the layer before it and those after.
+
+    Returns:
+        A context manager. No range may change within it.
+    """
+    token = _GRIDS.set({})
+    try:
+        yield
+    finally:
+        _GRIDS.reset(token)
 
 
 class Grid(NamedTuple):
@@ -81,7 +102,15 @@ class RangeParameters:
         return self.scheme.activation_low
 
     def grid(self) -> Grid:
-        """Computes the scale and the zero point from the ranges as they are now."""
+        """Returns the scale and the zero point of the ranges as they are now."""
+        grids = _GRIDS.get()
+        if grids is None:
+            return self._computed()
+        if self not in grids:
+            grids[self] = self._computed()
+        return grids[self]
+
+    def _computed(self) -> Grid:
         lows = [observer.minimum for observer in self.observers]
         highs = [observer.maximum for observer in self.observers]
         low, high = self.scheme.activation_low, self.scheme.activation_high
