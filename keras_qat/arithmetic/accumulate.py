@@ -3,15 +3,18 @@
 Float32 holds every integer below 2**24, so a float32 sum of integer products is exact while
 the sum of their magnitudes stays below that, in whatever order they are added. Where the
 shape of a kernel allows more, its input channels are split and the parts added in int32.
+One part alone is returned as it is, so that `whole` can be fused with what follows.
 How many products fit follows from the largest one, which each caller takes from its scheme.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -37,7 +40,7 @@ def conv(
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
+        The accumulators that `convolve(x, kernel)` would be in exact arithmetic, for `whole`.
 
     Raises:
         UnsupportedLayerError: If one input channel alone exceeds float32.
@@ -54,13 +57,13 @@ def conv(
     most = _largest_part(math.prod(window), largest_product, window)
     bounds = _bounds(depth, most)
     if len(bounds) == 1:
-        return _whole(convolve(x, kernel))
-    total = 0
+        return convolve(x, kernel)
+    sums = []
     for start, stop in bounds:
         channels = np.arange(groups * depth).reshape(groups, depth)[:, start:stop].ravel()
         part = x[..., start:stop] if groups == 1 else ops.take(x, channels, axis=-1)
-        total = _whole(convolve(part, kernel[..., start:stop, :])) + total
-    return total
+        sums.append(convolve(part, kernel[..., start:stop, :]))
+    return _total(sums)
 
 
 def conv_transpose(
@@ -82,7 +85,7 @@ def conv_transpose(
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
+        The accumulators that `convolve(x, kernel)` would be in exact arithmetic, for `whole`.
 
     Raises:
         UnsupportedLayerError: If one input channel alone exceeds float32.
@@ -99,11 +102,7 @@ def conv_transpose(
     *window, _, depth = kernel.shape
     taps = math.prod(-(-size // stride) for size, stride in zip(window, strides, strict=True))
     bounds = _bounds(depth, _largest_part(taps, largest_product, window))
-    total = 0
-    for start, stop in bounds:
-        part = convolve(x[..., start:stop], kernel[..., start:stop])
-        total = _whole(part) + total
-    return total
+    return _total([convolve(x[..., a:b], kernel[..., a:b]) for a, b in bounds])
 
 
 def depthwise(
@@ -122,7 +121,7 @@ def depthwise(
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        int32 tensor, what `convolve(x, kernel)` would be in exact arithmetic.
+        The accumulators that `convolve(x, kernel)` would be in exact arithmetic, for `whole`.
 
     Raises:
         UnsupportedLayerError: If the window is too large for float32.
@@ -137,7 +136,7 @@ def depthwise(
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     window = kernel.shape[:-2]
     _largest_part(math.prod(window), largest_product, window)
-    return _whole(convolve(x, kernel))
+    return convolve(x, kernel)
 
 
 def matmul(x: Any, kernel: Any, *, largest_product: int) -> Any:
@@ -149,7 +148,7 @@ def matmul(x: Any, kernel: Any, *, largest_product: int) -> Any:
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        int32 tensor `(..., units)`.
+        The accumulators `(..., units)`, for `whole`.
 
     Example:
     >>> x, kernel = np.full((1, 25088), 255.0), np.full((25088, 1), 127.0)
@@ -160,14 +159,14 @@ def matmul(x: Any, kernel: Any, *, largest_product: int) -> Any:
     inputs, units = kernel.shape
     parts = len(_bounds(inputs, _largest_part(1, largest_product, ())))
     if parts == 1:
-        return _whole(ops.matmul(x, kernel))
+        return ops.matmul(x, kernel)
     size = -(-inputs // parts)
     padding = parts * size - inputs
     rows = ops.pad(ops.reshape(x, (-1, inputs)), ((0, 0), (0, padding)))
     columns = ops.pad(kernel, ((0, padding), (0, 0)))
     split_rows = ops.transpose(ops.reshape(rows, (-1, parts, size)), (1, 0, 2))
     products = ops.matmul(split_rows, ops.reshape(columns, (parts, size, units)))
-    total = ops.sum(_whole(products), axis=0)
+    total = ops.sum(whole(products), axis=0)
     return ops.reshape(total, (*ops.shape(x)[:-1], units))
 
 
@@ -180,7 +179,7 @@ def batch_matmul(a: Any, b: Any, *, largest_product: int) -> Any:
         largest_product: Bound of the magnitude of an integer of `a` times one of `b`.
 
     Returns:
-        int32 tensor `(..., rows, columns)`.
+        The accumulators `(..., rows, columns)`, for `whole`.
 
     Example:
     >>> a, b = np.full((1, 1, 3000), 255.0), np.full((1, 3000, 1), 255.0)
@@ -188,16 +187,31 @@ def batch_matmul(a: Any, b: Any, *, largest_product: int) -> Any:
     True
     """
     a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
-    total = 0
-    for start, stop in _bounds(a.shape[-1], _largest_part(1, largest_product, ())):
-        part = ops.matmul(a[..., start:stop], b[..., start:stop, :])
-        total = _whole(part) + total
-    return total
+    bounds = _bounds(a.shape[-1], _largest_part(1, largest_product, ()))
+    return _total([ops.matmul(a[..., i:j], b[..., i:j, :]) for i, j in bounds])
 
 
-def _whole(x: Any) -> Any:
-    """Float32 sums as int32. A GPU may add up fractions to them, as Winograd's rule does."""
-    return ops.cast(ops.round(x), "int32")
+def whole(sums: Any) -> Any:
+    """Returns accumulators as int32.
+
+    Args:
+        sums: int32 tensor, or float32 tensor near whole numbers: a GPU may add up fractions to
+            them, as Winograd's rule does.
+
+    Returns:
+        int32 tensor.
+
+    Example:
+    >>> whole(ops.array([2.99, -3.01])).numpy()
+    array([ 3, -3], dtype=int32)
+    """
+    if keras.backend.standardize_dtype(sums.dtype) == "int32":
+        return sums
+    return ops.cast(ops.round(sums), "int32")
+
+
+def _total(parts: Sequence[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else functools.reduce(ops.add, map(whole, parts))
 
 
 def most_taps(largest_product: int) -> int:

@@ -8,14 +8,13 @@ import numpy as np
 from keras import ops
 
 _LIMIT = 64  # exponents that are told apart: -64 .. 64, far beyond any scale ratio in use
-_POWERS = 2.0 ** np.arange(-_LIMIT, _LIMIT)
 _TOO_LARGE = 2.0**29  # far outside every integer type that is rounded to, yet 2x fits int32
 
 
 def exponent(x: Any) -> Any:
     """Returns the binary exponent `e` of `x = f * 2**e` with `0.5 <= f < 1`, as `frexp` does.
 
-    Powers of two are compared, because a logarithm may round across one.
+    A logarithm may round across a power of two, so that its result is compared and corrected.
 
     Args:
         x: float64 tensor of any shape, not negative; to be called within
@@ -28,9 +27,10 @@ def exponent(x: Any) -> Any:
     >>> exponent(ops.cast([0.5, 0.75, 1.0, 5.0], "float64")).numpy()
     array([0, 0, 1, 3], dtype=int32)
     """
-    reached = ops.expand_dims(x, -1) >= ops.cast(_POWERS, "float64")
-    count = ops.cast(ops.sum(ops.cast(reached, "int32"), axis=-1), "int32")
-    return count - _LIMIT
+    logarithm = ops.log2(ops.maximum(ops.cast(x, "float32"), np.float32(2.0**-_LIMIT)))
+    near = ops.clip(ops.cast(ops.floor(logarithm), "int32"), -_LIMIT, _LIMIT - 2)
+    power = power_of_two(near)
+    return near + ops.cast(x >= power, "int32") + ops.cast(x >= power * 2.0, "int32")
 
 
 def power_of_two(n: Any) -> Any:
@@ -54,7 +54,8 @@ def quotient(a: Any, b: Any) -> Any:
     """Divides with the correct rounding, even where the compiler multiplies by a reciprocal.
 
     The first quotient may be wrong in its last bits. Its remainder is computed without any
-    rounding (each product below has at most 53 significant bits), and corrects it.
+    rounding (each product below has at most 53 significant bits), and corrects it. It is that of
+    two parts, the first of which is a float32.
 
     Args:
         a: float64 tensor of at most 48 significant bits, such as the product of two float32
@@ -70,9 +71,7 @@ def quotient(a: Any, b: Any) -> Any:
     array([ True])
     """
     rough = a / b
-    size = exponent(rough)
-    leading = ops.cast(ops.cast(rough * power_of_two(26 - size), "int32"), "float64")
-    high = leading * power_of_two(size - 26)
+    high = ops.cast(ops.cast(rough, "float32"), "float64")
     remainder = (a - high * b) - (rough - high) * b
     return rough + remainder / b
 

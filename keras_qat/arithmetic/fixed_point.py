@@ -1,7 +1,7 @@
-"""Gemmlowp's fixed-point primitives, in int32 alone.
+"""Gemmlowp's fixed-point primitives.
 
-A real multiplier is `multiplier / 2**31 * 2**shift`. The 64-bit product that the C++ code
-takes is made from 16-bit halves, because JAX has no int64 by default.
+A real multiplier is `multiplier / 2**31 * 2**shift`. Products have 64 bits, as in the C++ code.
+JAX has int64 within `backend.float64()` only.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ def srdhm(a: Any, b: Any) -> Any:
     >>> srdhm(ops.array([100, -3], "int32"), ops.array(2**30, "int32")).numpy()
     array([50, -1], dtype=int32)
     """
-    overflow = ops.logical_and(ops.equal(a, b), ops.equal(a, as_int32(INT32_MIN)))
-    return ops.where(overflow, as_int32(INT32_MAX), _doubling_high_mul(a, b))
+    with float64():
+        high = ops.minimum(_doubling_high_mul(a, b), _as_int64(INT32_MAX))
+        return ops.cast(high, "int32")
 
 
 def rounding_divide_by_pot(x: Any, n: Any) -> Any:
@@ -106,11 +107,8 @@ def rounding_divide_by_pot(x: Any, n: Any) -> Any:
     >>> rounding_divide_by_pot(ops.array([5, -5, -7], "int32"), 1).numpy()
     array([ 3, -3, -4], dtype=int32)
     """
-    n = as_int32(n)
-    mask = ops.bitwise_not(ops.left_shift(as_int32(-1), n))
-    threshold = ops.cast(x < 0, "int32") + ops.right_shift(mask, 1)
-    up = ops.cast(ops.bitwise_and(x, mask) > threshold, "int32")
-    return ops.right_shift(x, n) + up
+    with float64():
+        return ops.cast(_rounding_shift(_as_int64(x), _as_int64(n)), "int32")
 
 
 def multiply_by_quantized_multiplier(x: Any, multiplier: Any, shift: Any) -> Any:
@@ -133,25 +131,23 @@ def multiply_by_quantized_multiplier(x: Any, multiplier: Any, shift: Any) -> Any
     """
     shift = as_int32(shift)
     shifted = ops.left_shift(as_int32(x), ops.maximum(shift, 0))
-    high = _doubling_high_mul(shifted, as_int32(multiplier))
-    return rounding_divide_by_pot(high, ops.maximum(-shift, 0))
+    with float64():
+        high = _doubling_high_mul(shifted, multiplier)
+        return ops.cast(_rounding_shift(high, _as_int64(ops.maximum(-shift, 0))), "int32")
 
 
 def _doubling_high_mul(a: Any, b: Any) -> Any:
-    """`srdhm` without its saturation, which only -2**31 squared needs.
-
-    With `a = high * 2**16 + low` and `low` signed, no sum of two products exceeds 32 bits.
-    """
-    a_high, a_low = _halves(a)
-    b_high, b_low = _halves(b)
-    middle = a_high * b_low + a_low * b_high + ops.right_shift(a_low * b_low, 16)
-    # (middle + 2**14) >> 15, written so that the sum cannot overflow
-    carry = ops.right_shift(ops.right_shift(middle, 14) + 1, 1)
-    return a_high * b_high * 2 + carry
+    """`srdhm` as int64, without its saturation, which only -2**31 squared needs."""
+    return ops.right_shift(_as_int64(a) * _as_int64(b) + 2**30, _as_int64(31))
 
 
-def _halves(x: Any) -> tuple[Any, Any]:
-    """Splits int32 into a high part and a signed low half: `x = high * 2**16 + low`."""
-    high = ops.right_shift(ops.right_shift(x, 15) + 1, 1)
-    low = ops.bitwise_xor(ops.bitwise_and(x, as_int32(0xFFFF)), as_int32(0x8000)) - 0x8000
-    return high, low
+def _rounding_shift(x: Any, n: Any) -> Any:
+    """Divides int64 by 2**n: floors after adding a half, and 1 less for a negative number."""
+    half = ops.right_shift(ops.left_shift(_as_int64(1), n), _as_int64(1))
+    is_divided = ops.minimum(n, _as_int64(1))
+    sign = ops.right_shift(x, _as_int64(63))
+    return ops.right_shift(x + half + sign * is_divided, n)
+
+
+def _as_int64(x: Any) -> Any:
+    return ops.cast(as_int32(x), "int64")

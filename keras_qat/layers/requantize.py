@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
+from keras_qat.arithmetic.accumulate import whole
 from keras_qat.arithmetic.requantize import requantize, requantize_float64
 from keras_qat.backend import compiled
 from keras_qat.layers.fused import activation_limits
@@ -16,7 +17,7 @@ def requantize_centered(
     """Adds the bias and requantizes by the double rounding of most kernels.
 
     Args:
-        accumulators: int32, channels last.
+        accumulators: What `arithmetic.accumulate` returns, channels last.
         bias: int32, one for each channel.
         multiplier: int32 fixed-point multiplier, one for each channel.
         shift: int32, its exponent.
@@ -29,7 +30,7 @@ def requantize_centered(
         float32 whole numbers `q - zero_point`.
     """
     limits = activation_limits(activation, scale, zero_point, scheme)
-    q = requantize(accumulators + bias, multiplier, shift, zero_point, *limits)
+    q = requantize(whole(accumulators) + bias, multiplier, shift, zero_point, *limits)
     return ops.cast(q - zero_point, "float32")
 
 
@@ -40,7 +41,7 @@ def requantize_dense(
     """Adds the bias and requantizes in double precision, as FULLY_CONNECTED does.
 
     Args:
-        accumulators: int32, channels last.
+        accumulators: What `arithmetic.accumulate` returns, channels last.
         bias: int32, one for each channel.
         input_scale: float32 scalar.
         weight_scale: float32, one for each channel.
@@ -54,5 +55,5 @@ def requantize_dense(
     """
     limits = activation_limits(activation, scale, zero_point, scheme)
     scales = input_scale, weight_scale, scale
-    q = requantize_float64(accumulators + bias, *scales, zero_point, *limits)
+    q = requantize_float64(whole(accumulators) + bias, *scales, zero_point, *limits)
     return ops.cast(q - zero_point, "float32")

@@ -71,7 +71,7 @@ class WeightedLayer(QuantizedLayer, Block):
             kernel: float32 whole numbers, the quantized kernel.
 
         Returns:
-            int32 accumulators.
+            The accumulators, for `arithmetic.accumulate.whole`.
         """
         raise NotImplementedError
 
