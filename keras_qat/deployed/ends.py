@@ -1,4 +1,4 @@
-"""The inputs and outputs of a file, by name, and between real values and integers."""
+"""The inputs and outputs of a file: their names, and their conversion to and from real values."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from keras_qat.verification.conversion import to_integers
 
 @dataclasses.dataclass(frozen=True)
 class FileInput:
-    """An input as data sees it: with a batch of any size.
+    """An input of a file, described for data with a batch of any size.
 
     Attributes:
         name: The tensor's name in the file.
         shape: The shape of the data; the batch is None.
-        tensor: What the interpreter says of it.
+        tensor: The tensor, as the interpreter describes it.
     """
 
     name: str
@@ -46,7 +46,7 @@ def file_inputs(tensors: Sequence[TensorDetails], names: Sequence[str]) -> FileI
 
     Args:
         tensors: The inputs.
-        names: What they are called.
+        names: The names of the inputs.
 
     Returns:
         The inputs, in order and by name.
@@ -56,7 +56,7 @@ def file_inputs(tensors: Sequence[TensorDetails], names: Sequence[str]) -> FileI
 
 
 def names_of(tensors: Sequence[TensorDetails], signature: Mapping[str, int], end: str) -> list[str]:
-    """Names inputs or outputs: as the signature does, else by the tensors, else by number.
+    """Names inputs or outputs by the signature, else by their tensors, else by number.
 
     Args:
         tensors: The inputs or outputs, in the file's order. One tensor may be there twice.
@@ -64,7 +64,7 @@ def names_of(tensors: Sequence[TensorDetails], signature: Mapping[str, int], end
         end: `"input"` or `"output"`.
 
     Returns:
-        A name for each, no two the same.
+        A unique name for each.
     """
     left, names = dict(signature), []
     for position, tensor in enumerate(tensors):
@@ -77,7 +77,7 @@ def names_of(tensors: Sequence[TensorDetails], signature: Mapping[str, int], end
 
 
 def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
-    """Converts real values to what an input takes.
+    """Converts real values to the dtype and scale of an input.
 
     Args:
         values: Real values, of any numeric dtype.
@@ -87,8 +87,8 @@ def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
         An array of the input's dtype.
 
     Raises:
-        InvalidDataError: If the input takes whole numbers without a scale, and these are none, or
-            are too large.
+        InvalidDataError: If the input takes whole numbers without a scale, and the values are not
+            whole numbers or are too large.
     """
     if tensor.scale.size:
         return to_integers(values, tensor)
@@ -111,7 +111,7 @@ def raw_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
         tensor: The input.
 
     Raises:
-        InvalidDataError: If they are of another type.
+        InvalidDataError: If the integers have another dtype than the input.
     """
     if values.dtype != tensor.dtype:
         raise InvalidDataError(
@@ -124,11 +124,11 @@ def raw_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
 
 
 def to_real(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
-    """Converts what an output has to real values: `scale * (integer - zero_point)`.
+    """Converts the values of an output to real values: `scale * (integer - zero_point)`.
 
     Args:
-        values: The output.
-        tensor: What the interpreter says of it.
+        values: The values of the output.
+        tensor: The output, as the interpreter describes it.
 
     Returns:
         float32 where the output has a scale, else the values as they are.
@@ -139,5 +139,5 @@ def to_real(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
 
 
 def as_data(values: list[np.ndarray], names: Sequence[str]) -> Any:
-    """One array alone, several by name."""
+    """Returns a single array as it is, and several arrays as a dict by name."""
     return values[0] if len(values) == 1 else dict(zip(names, values, strict=True))

@@ -1,4 +1,4 @@
-"""Keras losses and metrics on outputs that were computed elsewhere."""
+"""Keras losses and metrics on outputs that no Keras model computed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def scores(
 
     Args:
         outputs: The values of each output by name.
-        targets: The targets; of several outputs a dict, or a list in their order.
+        targets: The targets. For several outputs a dict by name, or a list in order.
         weights: Sample weights, or None.
         metrics: Metrics as `keras.Model.compile` takes them.
-        loss: A loss likewise, or None for none.
+        loss: A loss in the same form, or None.
 
     Returns:
         The metrics by name, and `"loss"` if there is one.
 
     Raises:
-        InvalidDataError: If targets, metrics and loss do not go with the outputs.
+        InvalidDataError: If targets, metrics and loss do not fit the outputs.
     """
-    # Keras has no layer whose name has a slash, and files have such tensors.
+    # Tensors in files can have a slash in their names. Names of Keras layers cannot.
     names = {name: name.replace("/", "_") for name in outputs}
 
     def renamed(by_output):
@@ -45,14 +45,14 @@ def scores(
         (inputs,), (values,) = inputs.values(), values.values()
     elif isinstance(targets, list | tuple) and len(targets) == len(names):
         targets = dict(zip(outputs, targets, strict=True))
-    # A model that returns its inputs: what a metric's name means is Keras's own business.
+    # A model that returns its inputs lets Keras interpret the names of metrics.
     model = (_WithoutLoss if loss is None else keras.Model)(inputs, inputs)
     try:
         model.compile(loss=renamed(loss), metrics=renamed(metrics), run_eagerly=True)
         results = model.evaluate(
             values, renamed(targets), sample_weight=weights, verbose=0, return_dict=True
         )
-    except Exception as error:  # Keras and its backends have no type of their own for this
+    except Exception as error:  # Keras and its backends raise various types here
         raise InvalidDataError(
             "Keras cannot compute the loss and the metrics.",
             received=f"outputs of shape {[array.shape for array in outputs.values()]}, targets of "
@@ -67,7 +67,7 @@ def scores(
 
 
 class _WithoutLoss(keras.Model):
-    """Keras evaluates no model without a loss."""
+    """A model that Keras can evaluate without a loss."""
 
     def compute_loss(self, *args, **kwargs):
         return 0.0

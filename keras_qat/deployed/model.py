@@ -1,4 +1,4 @@
-"""LiteRTModel: a deployed file with the manners of a Keras model."""
+"""LiteRTModel: a deployed file with the methods of a Keras model."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ _THREADS = range(1, 2**31)  # the interpreter takes an int of 32 bits
 class LiteRTModel:
     """A `.tflite` file that predicts and is evaluated like a Keras model.
 
-    Data are real values, and so are results: inputs are quantized with the scale and zero point
-    that the file has for them, outputs dequantized. The same array gives the same result as in the
-    quantized Keras model, whatever its dtype: pixels as uint8 are the values 0 to 255. Any file
-    will do, whoever made it, if each input and output has the batch as its first dimension.
+    Data and results are real values. Inputs are quantized with their scale and zero point in the
+    file, and outputs are dequantized. The same array gives the same result as in the quantized
+    Keras model, whatever its dtype: uint8 pixels are the values 0 to 255. Files of any tool work
+    if the first dimension of each input and output is the batch.
 
     Args:
         path: The file.
-        kernels: `"default"` for what LiteRT runs on phones and PCs, XNNPACK and optimized kernels;
-            `"reference"` for the reference kernels, which Keras inference equals bit for bit.
+        kernels: `"default"` for XNNPACK and the optimized kernels, which LiteRT runs on phones and
+            PCs; `"reference"` for the reference kernels, which Keras inference equals bit for bit.
         num_threads: Threads that the kernels may use.
-        raw_inputs: Whether arrays hold the integers that the interpreter gets, of the type that the
-            input has in the file, and not real values.
+        raw_inputs: Whether arrays hold integers of the input's type in the file, which are passed
+            to the interpreter unchanged, instead of real values.
 
     Attributes:
-        input_names: What the inputs are called in the file's signature, else the tensors' names.
-        output_names: Likewise of the outputs.
+        input_names: Names of the inputs in the file's signature, else the tensors' names.
+        output_names: Names of the outputs, likewise.
         inputs: `TensorDetails` of each input.
         outputs: `TensorDetails` of each output.
-        report: What `keras_qat.inspect_litert` says of the file.
+        report: The report of `keras_qat.inspect_litert` on the file.
 
     Raises:
         LiteRTFormatError: If the file cannot be read or run, `kernels` is unknown, or
-            `num_threads` is no positive number.
+            `num_threads` is not a positive number.
 
     Example:
     >>> import pathlib, tempfile, keras_qat
@@ -108,8 +108,8 @@ class LiteRTModel:
             x: An array (a tuple, a list, or a dict by name, for several inputs); or a
                 `tf.data.Dataset`, `keras.utils.PyDataset`, generator, or list of batches or
                 samples. Targets in it are not used.
-            batch_size: Size of a batch cut from arrays. A file whose own batch is fixed is run as
-                often as it takes.
+            batch_size: Size of a batch cut from arrays. A file with a fixed batch size is run as
+                often as needed.
             verbose: 0 for nothing, 1 for a progress bar, 2 for one line; `"auto"` is 1.
             steps: How many batches at most; None for all.
 
@@ -137,7 +137,7 @@ class LiteRTModel:
             x: An array; a tuple or list of them, or a dict by name, for several inputs.
 
         Returns:
-            As of `predict`.
+            Real values, in the form that `predict` returns.
 
         Raises:
             InvalidDataError: If the batch does not fit the inputs or is not finite.
@@ -158,17 +158,17 @@ class LiteRTModel:
         verbose: int | str = "auto",
         steps: int | None = None,
     ) -> dict[str, float]:
-        """Computes Keras metrics of what the file predicts.
+        """Computes Keras metrics of the file's predictions.
 
         Args:
             x: Data as for `predict`; without `y`, batches `(inputs, targets)` or
                 `(inputs, targets, weights)`.
-            y: The targets, for data that is arrays; of several outputs a list or a dict by name.
-            sample_weight: A weight for each sample, beside `y`; of several outputs a dict by name.
-                As with Keras, the loss is weighted, metrics are not.
+            y: The targets of arrays. For several outputs a list or a dict by name.
+            sample_weight: A weight for each sample, used with `y`. For several outputs a dict by
+                name. As in Keras, the loss is weighted and metrics are not.
             metrics: Metrics as `keras.Model.compile` takes them: names or objects, by name of the
                 output if there are several. By default the accuracy of each output.
-            loss: A loss as `compile` takes it, or None for none.
+            loss: A loss as `compile` takes it, or None.
             batch_size: Size of a batch cut from arrays.
             verbose: 0 for nothing, 1 for a progress bar, 2 for one line; `"auto"` is 1.
             steps: How many batches at most; None for all.
@@ -212,7 +212,7 @@ class LiteRTModel:
         return found
 
     def summary(self) -> None:
-        """Prints the inputs, the outputs, the operators by number, and the size of the file."""
+        """Prints the inputs, the outputs, the count of each operator, and the size of the file."""
         counts = Counter(operator.name for operator in self.report.operators)
         ends = [
             ("input", self.input_names, self.inputs),
@@ -236,7 +236,7 @@ class LiteRTModel:
         return [to_real(result, tensor) for result, tensor in rows]
 
     def _metrics(self, metrics: Any) -> Any:
-        """Metrics as Keras takes them; the default ones for each output."""
+        """Returns metrics as Keras takes them, with the default for each output."""
         if metrics is _METRICS and len(self.output_names) > 1:
             return {name: list(metrics) for name in self.output_names}
         return list(metrics) if isinstance(metrics, tuple) else metrics
@@ -250,5 +250,5 @@ class LiteRTModel:
 
 
 def _joined(*arrays: Any) -> np.ndarray | None:
-    """Arrays of all batches as one; None where there are none."""
+    """Concatenates the arrays of all batches. Returns None if there are no arrays."""
     return None if arrays[0] is None else np.concatenate(arrays)

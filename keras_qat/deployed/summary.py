@@ -1,4 +1,4 @@
-"""What `LiteRTModel.summary` prints."""
+"""The tables that `LiteRTModel.summary` prints."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def print_summary(
     ends: Iterable[tuple[str, Sequence[str], Sequence[TensorDetails]]],
     operators: Mapping[str, int],
 ) -> None:
-    """Prints two tables: the ends of the file, and its operators.
+    """Prints the inputs and outputs of the file, and counts its operators.
 
     Args:
-        report: What is in the file.
-        ends: Inputs and outputs: `"input"` or `"output"`, their names, and the tensors.
-        operators: How many there are of each.
+        report: The report on the file.
+        ends: `"input"` or `"output"`, the name and the tensor of each input and output.
+        operators: The count of each operator, by name.
     """
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""What is in a `.tflite` file, whoever made it."""
+"""Inspection of `.tflite` files of any tool."""
 
 from keras_qat.inspection.inspecting import inspect_litert
 from keras_qat.inspection.report import (

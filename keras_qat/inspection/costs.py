@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from keras_qat.litert import Record
 
 Shape = tuple[int, ...]
-# Shapes of the inputs and of the first output, and the options.
+# Arguments: shapes of the inputs, shape of the first output, options.
 Rule = Callable[[Sequence[Shape | None], Shape, Record | None], int]
 
 
@@ -15,8 +15,8 @@ def operator_macs(
 ) -> int | None:
     """Counts the multiply-accumulate operations of one run of an operator.
 
-    Padding counts as if it were multiplied, as is usual. Operators that are neither convolutions
-    nor products of matrices have none; a subgraph that an operator runs is counted where it is.
+    Padding is counted as if it were multiplied, as is usual. Operators other than convolutions and
+    matrix products have 0. A subgraph that an operator runs is counted separately.
 
     Args:
         name: Name of the operator.
@@ -25,8 +25,8 @@ def operator_macs(
         options: The table of its options.
 
     Returns:
-        The number, or `None` if it is unknown: for custom operators, for those that are newer than
-        the schema, and where the file does not state the shapes.
+        The number, or `None` if it is unknown: for custom operators, for operators newer than the
+        schema, and if the file does not state the shapes.
 
     Example:
         >>> from keras_qat.inspection.costs import operator_macs
@@ -40,7 +40,7 @@ def operator_macs(
         return 0
     try:
         return rule(inputs, output, options)
-    except (IndexError, TypeError, ValueError):  # not the shapes that the operator takes
+    except (IndexError, TypeError, ValueError):  # the operator does not take these shapes
         return None
 
 
@@ -60,7 +60,7 @@ def _convolution_3d(inputs, output, options):
 
 
 def _transposed(inputs, output, options):
-    """Each element of the input meets the weights of its channel, the kernel's last dimension."""
+    """Multiplies each input element by the weights of its channel, the kernel's last dimension."""
     return math.prod(inputs[2]) * math.prod(inputs[1][:-1])
 
 
@@ -76,7 +76,7 @@ def _batch_matmul(inputs, output, options):
 
 
 def _recurrent(matrices: Sequence[int]) -> Rule:
-    """Each matrix is used once in each step of each sample; `matrices` are numbers of inputs."""
+    """Counts each matrix once per step and sample. `matrices` are input indices."""
 
     def rule(inputs, output, options):
         steps = math.prod(inputs[0][:-1])
@@ -104,7 +104,7 @@ RULES: dict[str, Rule] = {
     "SVDF": _RNN,
 }
 
-# Products that are not counted.
+# Operators with products that are not counted.
 UNCOUNTED = {
     "BIDIRECTIONAL_SEQUENCE_LSTM",
     "BIDIRECTIONAL_SEQUENCE_RNN",

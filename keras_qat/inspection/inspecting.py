@@ -1,4 +1,4 @@
-"""`inspect_litert`: what is in a `.tflite` file."""
+"""`inspect_litert`: a report on the content of a `.tflite` file."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from keras_qat.litert.schema_tables import snake_case
 
 
 def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
-    """Reports what is in a `.tflite` file, whoever made it.
+    """Reports the content of a `.tflite` file of any tool.
 
-    The file is read and checked here, and never run: a damaged one is an error, whatever its bytes
-    are.
+    The file is read and checked, but never run. A damaged file raises an error, whatever its
+    bytes are.
 
-    The shapes are those that the file states; a dynamic dimension, the batch as a rule, counts as
-    the size that it states with it, which is 1. Multiply-accumulate operations are counted for
-    convolutions and products of matrices, padding included; element-wise operators, pooling and
-    the like count as none. Each operator counts once, in a loop as well.
+    The shapes are those that the file states. A dynamic dimension, usually the batch, has the size
+    1 in the file and counts as 1. Multiply-accumulate operations are counted for convolutions and
+    matrix products, padding included. Other operators, such as pooling and element-wise ones, have
+    0. Each operator is counted once, also in a loop.
 
     Args:
         path: Path of the file, or its content.
 
     Returns:
-        A report: `print` it, ask for `operators`, `tensors`, `signatures`, `metadata`, `macs`,
-        `is_fully_integer` and `because`, or take `to_dict()`.
+        The report. `print` shows it. Its attributes include `operators`, `tensors`, `signatures`,
+        `metadata`, `macs`, `is_fully_integer` and `because`. `to_dict()` returns all of it.
 
     Raises:
-        LiteRTFormatError: if the file cannot be read, is none or is damaged; the message has the
-            file's name, the table and the field.
+        LiteRTFormatError: If the file cannot be read, is damaged or is not a `.tflite` file. The
+            message names the file, the table and the field.
 
     Example:
         >>> import keras_qat
@@ -192,7 +192,7 @@ def _metadata(file: LiteRTFile, table: Record) -> MetadataReport:
 
 
 def _weight_bytes(file: LiteRTFile) -> int:
-    """Adds up the buffers that tensors refer to, each once."""
+    """Returns the total size of the buffers that tensors refer to, each counted once."""
     used = {
         tensor["buffer"] for subgraph in file.model["subgraphs"] for tensor in subgraph["tensors"]
     }

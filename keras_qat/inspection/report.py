@@ -1,4 +1,4 @@
-"""What `inspect_litert` finds, as values, as a table and as a verdict."""
+"""The report of `inspect_litert`: values, a table and a verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 from typing import Any
 
-_MOST_REASONS = 10  # that are printed
+_MOST_REASONS = 10  # reasons that are printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +16,8 @@ class QuantizationReport:
 
     Attributes:
         scale: One number, or one for each index of the dimension `axis`.
-        zero_point: As many integers.
-        axis: The dimension that the scales belong to; 0 where there is one.
+        zero_point: One integer for each scale.
+        axis: The dimension that the scales belong to. 0 if there is one scale.
     """
 
     scale: tuple[float, ...]
@@ -31,13 +31,13 @@ class TensorReport:
 
     Attributes:
         subgraph: Number of its subgraph.
-        index: Its number there.
-        name: Its name; may be empty, and need not be unique.
-        shape: Dimensions; `None` is a dynamic one.
-        dtype: Such as `"int8"`; `"unknown(99)"` is newer than the installed schema.
-        quantization: Scales and zero points, or `None` if it has none.
-        bytes: What it takes: a constant in the file, others in memory with dynamic dimensions as
-            the file states them, which is 1 as a rule. `None` if elements have no fixed size.
+        index: Its number within the subgraph.
+        name: Its name, which may be empty and need not be unique.
+        shape: Dimensions. `None` is a dynamic dimension.
+        dtype: The type, such as `"int8"`. `"unknown(99)"` is newer than the installed schema.
+        quantization: Scales and zero points, or `None`.
+        bytes: Size of a constant in the file, or of another tensor in memory. Dynamic dimensions
+            have the size that the file states, usually 1. `None` if elements have no fixed size.
         is_constant: Whether its values are in the file.
         is_variable: Whether it keeps its values from one run to the next.
         is_sparse: Whether only its non-zero elements are stored.
@@ -61,17 +61,17 @@ class OperatorReport:
 
     Attributes:
         subgraph: Number of its subgraph.
-        index: Its number there, in the order of execution.
-        name: Such as `"CONV_2D"`, `"CUSTOM(name)"`, or `"UNKNOWN(300)"` for one that is newer than
-            the installed schema.
+        index: Its number within the subgraph, in the order of execution.
+        name: Name, such as `"CONV_2D"` or `"CUSTOM(name)"`. `"UNKNOWN(300)"` is newer than the
+            installed schema.
         version: Version of the operator.
-        inputs: Numbers of tensors of the subgraph; -1 for an optional one that is absent.
-        outputs: Numbers of tensors.
+        inputs: Numbers of tensors of the subgraph. -1 stands for an absent optional input.
+        outputs: Numbers of tensors of the subgraph.
         options: Its options by their names in the schema, enum values by name.
-        macs: Multiply-accumulate operations of one run; 0 for all but convolutions and products
-            of matrices; `None` if nobody but its maker can know.
+        macs: Multiply-accumulate operations of one run. 0 except for convolutions and matrix
+            products. `None` if unknown, as for custom operators.
         weight_bytes: Bytes of the constants that it reads.
-        activation_bytes: Bytes of the other tensors that it reads and of those that it writes.
+        activation_bytes: Bytes of the other tensors that it reads or writes.
     """
 
     subgraph: int
@@ -110,7 +110,7 @@ class MetadataReport:
     Attributes:
         name: Its name, such as `"min_runtime_version"`.
         bytes: Size of its content.
-        text: Its content, if that is ASCII text.
+        text: Its content, if the content is ASCII text.
     """
 
     name: str
@@ -120,23 +120,23 @@ class MetadataReport:
 
 @dataclasses.dataclass(frozen=True)
 class FileReport:
-    """What `inspect_litert` found.
+    """The report of `inspect_litert`.
 
     Attributes:
         name: Path of the file.
         size: Its size in bytes.
-        description: What its maker wrote into it.
+        description: The description in the file, written by its maker.
         subgraphs: Names of the subgraphs; the first is the model itself.
         inputs: Inputs of the first subgraph.
         outputs: Outputs of the first subgraph.
-        operators: Those of all subgraphs.
-        tensors: Those of all subgraphs.
+        operators: Operators of all subgraphs.
+        tensors: Tensors of all subgraphs.
         signatures: Names for the inputs and outputs.
-        metadata: What else is in the file.
-        weight_bytes: Bytes of all constants, one that is used twice counted once.
-        is_fully_integer: Whether nothing in it is computed in, read as or returned as a float.
-        because: The reasons for that verdict.
-        remarks: What is odd in the file, though it runs, as sentences.
+        metadata: Metadata entries of the file.
+        weight_bytes: Bytes of all constants. A constant that is used twice is counted once.
+        is_fully_integer: Whether no value is read, computed or returned as a float.
+        because: The reasons for `is_fully_integer`.
+        remarks: Sentences about unusual properties of the file that do not stop it from running.
     """
 
     name: str
@@ -156,17 +156,17 @@ class FileReport:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulate operations of all operators for which they are known, each once."""
+        """Multiply-accumulate operations of all operators for which they are known."""
         return sum(operator.macs or 0 for operator in self.operators)
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of all tensors that are computed or given, each once."""
+        """Bytes of all inputs and computed tensors, each counted once."""
         return sum(tensor.bytes or 0 for tensor in self.tensors if not tensor.is_constant)
 
     @property
     def verdict(self) -> str:
-        """One line, or one for each reason."""
+        """Whether the file is fully integer, with the reasons, in one or more lines."""
         answer = "yes" if self.is_fully_integer else "no"
         if len(self.because) == 1:
             return f"Fully integer: {answer}, because {self.because[0]}."
@@ -176,9 +176,9 @@ class FileReport:
         return "\n".join([f"Fully integer: {answer}, because", *lines])
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything as values that JSON knows.
+        """Returns the report as values that JSON can represent.
 
-        Floats that JSON has no notation for become the strings `"nan"`, `"inf"` and `"-inf"`.
+        Floats that JSON cannot represent become the strings `"nan"`, `"inf"` and `"-inf"`.
         """
         totals = {"macs": self.macs, "activation_bytes": self.activation_bytes}
         return _plain({**dataclasses.asdict(self), **totals})
@@ -244,7 +244,7 @@ class FileReport:
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:
-    """Writes a shape for people.
+    """Formats a shape for reading.
 
     Example:
         >>> from keras_qat.inspection.report import shape_text
@@ -255,7 +255,7 @@ def shape_text(shape: tuple[int | None, ...]) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Replaces what would act on a terminal instead of being shown.
+    r"""Replaces control characters, which a terminal would execute.
 
     Example:
         >>> from keras_qat.inspection.report import printable

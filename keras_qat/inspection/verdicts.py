@@ -27,9 +27,9 @@ def fully_integer(
     inputs: Sequence[TensorReport],
     outputs: Sequence[TensorReport],
 ) -> tuple[bool, tuple[str, ...]]:
-    """Says whether nothing in a file is read, computed or returned as a float.
+    """Tells whether a file reads, computes and returns integers only.
 
-    Tensors that nothing uses do not count.
+    Unused tensors do not count.
 
     Args:
         operators: All operators.
@@ -38,8 +38,8 @@ def fully_integer(
         outputs: Outputs of the model.
 
     Returns:
-        The verdict, and its reasons: each tensor and operator that stands in the way, or one
-        sentence where nothing does.
+        The verdict and its reasons: each tensor and operator that is not integer, or one sentence
+        if all are.
     """
     reasons = list(_reasons(operators, tensors, inputs, outputs))
     if reasons:

@@ -1,4 +1,4 @@
-"""Checks the batch size that the caller of an export asks for."""
+"""Checks the `batch_size` argument of an export."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from keras_qat.errors import ExportError
 from keras_qat.graph import Edge, Graph
 
-# A file states sizes as int32.
+# Sizes in a file are int32.
 _LARGEST = 2**31 - 1
 
 
 def check_batch_size(batch_size: Any, graph: Graph) -> None:
-    """Checks that a file of a model can have a batch size.
+    """Checks that the exported file can have a batch size.
 
     Args:
-        batch_size: The size of every batch, or None for no wish.
+        batch_size: The size of every batch. None keeps the model's.
         graph: The model.
 
     Raises:
-        ExportError: If it is not a positive integer, is too large for the model's tensors, or the
-            model has a batch size that is another.
+        ExportError: If `batch_size` is not a positive integer, is too large for the model's
+            tensors, or differs from the batch size of the model.
     """
     if batch_size is None:
         return
@@ -50,6 +50,6 @@ def check_batch_size(batch_size: Any, graph: Graph) -> None:
 
 
 def _elements(graph: Graph) -> list[int]:
-    """The number of elements of each tensor, for one sample."""
+    """Returns the number of elements of each tensor, for one sample."""
     shapes = (shape for node in graph.nodes.values() for shape in node.shapes)
     return [max(1, math.prod(size for size in shape if size is not None)) for shape in shapes]

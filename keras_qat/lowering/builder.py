@@ -1,4 +1,4 @@
-"""What layers add their operators to, in their `lower`."""
+"""The builder to which layers add their operators in `lower`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Builder:
         self._node: Any = None
 
     def enter(self, node: Node) -> None:
-        """Starts the operators of a node."""
+        """Makes a node the current one. The next operators belong to it."""
         self._node = node
 
     @property
@@ -43,12 +43,12 @@ class Builder:
 
     @property
     def dtype(self) -> str:
-        """Type of the node's output: that of its scheme, or float32."""
+        """Type of the node's output: the type of its scheme, or float32."""
         return "float32" if self.is_float else self._node.head.scheme.dtype
 
     @property
     def output_quantization(self) -> Quantization | None:
-        """Parameters of the node's output; None in float."""
+        """Quantization parameters of the node's output. None in float."""
         return None if self.is_float else quantization_of(self._node.head.links.output)
 
     def operator(
@@ -66,14 +66,15 @@ class Builder:
 
         Args:
             code: Name of the operator, such as `"CONV_2D"`.
-            inputs: Its inputs; None for an optional one that is absent.
-            part: Name of its output within the node; None for the node's own output.
-            shape: Shape of its output; the node's by default.
-            quantization: Parameters of its output; the node's by default if it has its type.
-            dtype: Type of its output; that of the scheme, or float32 if the layer stays in float.
-                Another type has no quantization: such tensors are plain integers inside a layer
-                that is made of several operators.
-            options: Fields of its options.
+            inputs: The inputs. None stands for an absent optional input.
+            part: Name of the output within the node. None for the node's own output.
+            shape: Shape of the output. By default the shape of the node's output.
+            quantization: Quantization parameters of the output. By default those of the node's
+                output, if both have the same type.
+            dtype: Type of the output. By default the type of the scheme, or float32 if the layer
+                stays in float. Other types are for plain integers inside a layer of several
+                operators, and have no quantization parameters.
+            options: Options of the operator, by field.
 
         Returns:
             The output tensor.
@@ -94,20 +95,20 @@ class Builder:
         output: Tensor,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Adds an operator that makes a given tensor, in the version that it needs.
+        """Adds an operator that makes a given tensor. Chooses the version of the operator.
 
         Args:
             code: Name of the operator.
-            inputs: Its inputs.
-            output: Its output.
-            options: Fields of its options.
+            inputs: The inputs.
+            output: The output.
+            options: Options of the operator, by field.
         """
         operator = Operator(code, tuple(inputs), (output,), options=options or {})
         version = operator_version(operator)
         self.operators.append(dataclasses.replace(operator, version=version))
 
     def reshape(self, x: Tensor, shape: Sequence[int | None], *, part: str | None = None) -> Tensor:
-        """Adds a RESHAPE, which keeps the parameters; an unknown batch size stays unknown."""
+        """Adds a RESHAPE that keeps scale and zero point. An unknown batch size stays unknown."""
         sizes = np.array([-1 if size is None else size for size in shape], "int32")
         sizes = self.constant("shape" if part is None else f"{part}/shape", sizes)
         return self.operator(
@@ -122,7 +123,7 @@ class Builder:
     def constant(
         self, role: str, data: np.ndarray, quantization: Quantization | None = None
     ) -> Tensor:
-        """Returns a constant of the node's layer; calls of a shared layer share an equal one."""
+        """Returns a constant of the node's layer. Calls of a shared layer share equal constants."""
         name, data = f"{self._node.head.name}/{role}", np.asarray(data, order="C")
         known = self._constants.get(name)
         if known is not None and not np.array_equal(np.asarray(known.data), data):
@@ -132,13 +133,13 @@ class Builder:
         return self._constants[name]
 
     def weights(self, kernel: np.ndarray, grid: Quantization | None, *, axis: int) -> Tensor:
-        """Returns the layer's kernel; if quantized per channel, then along `axis`."""
+        """Returns the layer's kernel. Per-channel scales belong to `axis`."""
         if grid is not None and grid.scale.size == kernel.shape[axis]:
             grid = Quantization(grid.scale, grid.zero_point, axis)
         return self.constant("kernel", kernel, grid)
 
     def bias(self, bias: np.ndarray, x: Tensor, kernel: Quantization | None) -> Tensor:
-        """Returns the layer's int32 bias at the scale of the input times the kernel's, or float."""
+        """Returns the layer's bias: int32 at input scale times kernel scale, or float."""
         if kernel is None:
             return self.constant("bias", bias)
         assert x.quantization is not None
@@ -147,7 +148,7 @@ class Builder:
         return self.constant("bias", bias.astype("int32"), grid)
 
     def dequantize(self, x: Tensor) -> Tensor:
-        """Returns the real values of a tensor: one DEQUANTIZE, however many take them."""
+        """Returns the real values of a tensor. All consumers share one DEQUANTIZE."""
         if x.quantization is None:
             return x
         if x not in self._dequantized:
@@ -158,11 +159,11 @@ class Builder:
 
 
 def quantization_of(parameters: Any, offset: int = 0) -> Quantization:
-    """Returns the scale and zero point of quantization parameters as they are now.
+    """Returns the present scale and zero point of quantization parameters.
 
     Args:
-        parameters: What a layer is linked to.
-        offset: What to add to the zero point.
+        parameters: The quantization parameters of a tensor.
+        offset: Number to add to the zero point.
 
     Returns:
         Parameters of a LiteRT tensor.

@@ -1,4 +1,4 @@
-"""The names of a file's tensors: those of its ends first."""
+"""Names for the tensors of a file. Inputs and outputs are named first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from keras_qat.litert.validation import model_tensors
 def tensor_names(model: Model) -> dict[Tensor, str]:
     """Chooses a unique name for each tensor of a model.
 
-    An input or output has its name in the signature. The first name counts for a tensor that is
-    several inputs or outputs. An inner tensor keeps its name, with its type appended if an end
-    has that name.
+    An input or output has the name that the signature gives it. A tensor that is several inputs or
+    outputs has the first of its names. An inner tensor keeps its name. If an input or output has
+    the same name, the type of the inner tensor is appended.
 
     Args:
         model: A model whose inner tensors are named after layers.

@@ -1,4 +1,4 @@
-"""The types of a file's inputs and outputs, as the caller of an export asks for them."""
+"""The types of a file's inputs and outputs, from the arguments of an export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.errors import ExportError
 INFERENCE_TYPES = ("int8", "uint8", "float32")
 IDS = "int32"
 
-# One name for all, by name, or in order.
+# One type for all, a dict by name, or a list in order.
 EndTypes = str | Mapping[str, str] | Sequence[str]
 
 
@@ -24,15 +24,15 @@ def end_types(
     *,
     default: str = "int8",
 ) -> dict[str, str]:
-    """Says the type of each input, or of each output.
+    """Returns the type of each input, or of each output.
 
     Args:
         wanted: One type for all, by its name or as `tf.uint8` or `np.uint8`; or a dict from names
-            to types; or a sequence with one type for each name; None for nothing but the default.
+            to types; or a sequence with one type for each name. None for the default.
         names: The names, in order.
-        argument: What the argument is called, for messages.
-        ids: The names of those that hold ids. These are int32: a single type is not about them.
-        default: The type where nothing is said.
+        argument: The name of the argument, for messages.
+        ids: The names of inputs that hold ids. Ids are int32; a single type does not change them.
+        default: The type of names that are left out.
 
     Returns:
         The type of each name.
@@ -55,7 +55,7 @@ def end_types(
 
 
 def _with_names(wanted: Any) -> Any:
-    """Types by their names, where they were given as `tf.uint8` or `np.uint8`."""
+    """Replaces types such as `tf.uint8` or `np.uint8` by their names."""
     if isinstance(wanted, Mapping):
         return {name: _name_of(dtype) for name, dtype in wanted.items()}
     if isinstance(wanted, (list, tuple)):
@@ -64,7 +64,7 @@ def _with_names(wanted: Any) -> Any:
 
 
 def _name_of(dtype: Any) -> Any:
-    dtype = getattr(dtype, "as_numpy_dtype", dtype)  # TensorFlow's types have it
+    dtype = getattr(dtype, "as_numpy_dtype", dtype)  # TensorFlow's types have this attribute
     is_type = isinstance(dtype, np.dtype) or (
         isinstance(dtype, type) and issubclass(dtype, np.generic)
     )
@@ -72,7 +72,7 @@ def _name_of(dtype: Any) -> Any:
 
 
 def _named(wanted: Any, names: Sequence[str], argument: str) -> Mapping[str, str]:
-    """The types that are said of single names."""
+    """Returns the types that `wanted` gives to single names."""
     if isinstance(wanted, str):
         return {}
     if isinstance(wanted, Mapping):

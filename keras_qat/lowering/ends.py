@@ -1,4 +1,4 @@
-"""The tensors at both ends of a file: its inputs and outputs, of the types that were asked for."""
+"""The input and output tensors of a file, in the requested types."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from keras_qat.litert import Tensor
 from keras_qat.lowering.builder import Builder, quantization_of
 from keras_qat.lowering.end_types import EndTypes, end_types
 
-# Parameters of one type are those of another with the zero point as far from the lowest integer.
+# int8 and uint8 have the same scale. Their zero points differ by the difference of the lowest
+# integers.
 _LOWEST = {"int8": -128, "uint8": 0}
 
 
 def lower_inputs(
     graph: Graph, tensors: dict[Edge, Tensor], types: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """Makes the input tensors; a layer behind each knows what its integers mean.
+    """Makes the input tensors. The layer after an input has its quantization parameters.
 
     Args:
         graph: A graph of linked layers.
-        tensors: The tensor of each edge so far; those of the inputs are added.
+        tensors: The tensor of each edge so far. The input tensors are added to it.
         types: The type of each input, by name.
 
     Returns:
@@ -64,19 +65,19 @@ def types_of_ends(
 
 
 def _own_type(graph: Graph) -> str:
-    """The type of the model's scheme."""
+    """Returns the type of the model's scheme."""
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     return next((scheme.dtype for scheme in schemes if scheme is not None), "int8")
 
 
 def range_holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
-    """Returns the node that holds the range of a tensor of real values; None if there is none."""
+    """Returns the node that holds the range of a tensor of real values, or None."""
     takers = consumers.get(edge, ())
     return next((node for node in takers if isinstance(node.head, RangeHolder)), None)
 
 
 def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tensor:
-    """An input or output as the caller sees it; ids have no parameters."""
+    """Returns the tensor of an input or output. Ids have no quantization parameters."""
     if dtype == "float32" or parameters is None:
         return Tensor(name, shape, dtype)
     offset = _LOWEST[dtype] - parameters.low
@@ -86,10 +87,10 @@ def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tens
 def lower_outputs(
     builder: Builder, graph: Graph, tensors: dict[Edge, Tensor], types: Mapping[str, str]
 ) -> dict[str, Tensor]:
-    """Makes the output tensors, by operators where their types are others.
+    """Makes the output tensors. Adds an operator where the type of an output differs.
 
     Args:
-        builder: What the operators are added to.
+        builder: The builder to which operators are added.
         graph: A graph of linked layers.
         tensors: The tensor of each edge.
         types: The type of each output, by name.
@@ -98,7 +99,7 @@ def lower_outputs(
         The tensors by the names of the outputs.
     """
     outputs: dict[str, Tensor] = {}
-    converted: dict[tuple[Tensor, str], Tensor] = {}  # two outputs may be one tensor
+    converted: dict[tuple[Tensor, str], Tensor] = {}  # one tensor may be two outputs
     for name, node in output_nodes(graph, tensors, types).items():
         dtype, inner = types[name], tensors[Edge(node.name)]
         if (inner, dtype) not in converted:
@@ -111,7 +112,7 @@ def lower_outputs(
 def output_nodes(
     graph: Graph, tensors: Mapping[Edge, Tensor], types: Mapping[str, str]
 ) -> dict[str, Node]:
-    """Returns the node whose tensor each output of a file is made of.
+    """Returns the node that computes each output of a file.
 
     Args:
         graph: A graph of linked layers.
@@ -126,7 +127,7 @@ def output_nodes(
         node = graph.nodes[edge.node]
         is_observed = isinstance(node.head, ObserveRange)
         if tensors[edge].dtype == "float32" != types[name] and not is_observed:
-            # Quantized layers take it too.
+            # Quantized layers use this tensor too.
             node = range_holder(consumers, edge) or node
         nodes[name] = node
     return nodes
@@ -139,11 +140,11 @@ def named_outputs(graph: Graph) -> dict[str, Edge]:
         graph: The graph.
 
     Returns:
-        A tensor for each key of a dict of outputs, else for what the outputs are called.
+        The edges by the keys of a dict of outputs, else by the names of the outputs.
     """
     structure = graph.outputs
     if isinstance(structure, dict) and all(isinstance(each, Edge) for each in structure.values()):
-        return dict(structure)  # `keras.tree.flatten` would sort it
+        return dict(structure)  # `keras.tree.flatten` would sort the keys
     names: list[str] = []
     for name in graph.output_names:
         names.append(unique_name(name, names))

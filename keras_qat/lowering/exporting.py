@@ -47,41 +47,41 @@ def export_litert(
 ) -> None:
     """Writes a quantized model as a fully integer LiteRT model.
 
-    Layers that were to stay in float (`overrides` of `quantize_model`) are float32 operators there,
-    with a DEQUANTIZE or a QUANTIZE exactly where a tensor passes from the one kind to the other.
+    Layers in float (`overrides` of `quantize_model`) become float32 operators, with a DEQUANTIZE
+    or a QUANTIZE at each boundary between float and integer layers.
 
     The file has one signature, `serving_default`, a dynamic batch size unless `batch_size` is
-    given, and 16-byte aligned weights. Each input and output tensor has its name in the signature,
-    whatever its type: that of the `Input`, of the output's layer, or the key of a dict of outputs.
-    Other tensors are named after the Keras layers. Where the model branches, its operators have
-    the order that needs the least memory for tensors. The same model
-    gives the same bytes. It is written to a temporary file first, so that a failure leaves nothing
-    behind.
+    given, and 16-byte aligned weights. Input and output tensors have the names of the signature:
+    the name of the `Input`, of the output's layer, or the key of a dict of outputs. Other tensors
+    are named after the Keras layers. Where the model branches, its operators have the order that
+    needs the least memory for tensors. The same model gives the same bytes. The model is written
+    to a temporary file first, so that a failed export leaves no partial file.
 
     Args:
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         filepath: Where to write the `.tflite` file.
         inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`; a dict by the
             names of the inputs; or a list in their order. By default, and for names left out, it
-            is the type of the model's scheme. Another type puts one QUANTIZE operator behind the
-            input, a float layer takes a float32 input as it is. The ids of an `Embedding` are
-            int32: a single type is not about them, and by name nothing else can be said.
-        inference_output_type: Type of the outputs, likewise. Their names are the model's
+            is the type of the model's scheme. Another type adds one QUANTIZE operator after the
+            input, unless a float layer takes a float32 input directly. The ids of an `Embedding`
+            are always int32: a single type does not change them.
+        inference_output_type: Type of the outputs, in the same forms. The names are the model's
             `output_names`, or the keys of a dict of outputs, as in the file's signature.
         default_ranges_stats: A range (min, max) for the tensors that lack min/max data, for easy
-            experimentation: accuracy is lost unless it covers all their values, see
-            `suggest_default_ranges`. The model keeps it, so that `predict` and `verify` use it too,
-            until these tensors are calibrated or trained. A `DefaultRangesWarning` names them, and
-            so does the model's `default_ranges`.
-        quantized_input_stats: What the integers of inputs mean, see `quantize_model`, which is the
-            better place: the model is trained on it then. The model keeps it, so that
-            `predict` and `verify` use it too.
-        target: Where the file is to run: `"litert"`, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`,
-            see `docs/targets.md`; None for no check. If it would not run there, nothing is
-            written; if some of it would run on the CPU, a `TargetFallbackWarning` says what.
-        batch_size: The size of every batch, such as 1: all shapes in the file are constants then,
-            as compilers for accelerators want them. By default it is that of the model's inputs,
-            and dynamic if these have none.
+            experimentation. Values outside the range are clipped, which costs accuracy; see
+            `suggest_default_ranges`. The model keeps the range for `predict` and `verify` until
+            these tensors are calibrated or trained. A `DefaultRangesWarning` and the model's
+            `default_ranges` name the tensors.
+        quantized_input_stats: Mean and standard deviation of inputs, see `quantize_model`. Pass
+            them there if possible, so that the model is trained with them. The model keeps them
+            for `predict` and `verify`.
+        target: The device of the file: `"litert"`, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`,
+            see `docs/targets.md`. None for no check. If the file would not run on the target, no
+            file is written. If operators would run on the CPU, a `TargetFallbackWarning` names
+            them.
+        batch_size: The size of every batch, such as 1. All shapes in the file are then constant,
+            as compilers for accelerators require. By default the batch size of the model's
+            inputs, which may be dynamic.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
@@ -89,10 +89,10 @@ def export_litert(
         MissingRangeError: If tensors lack min/max data, naming them and the operators around them.
         InvalidTargetError: If there is no profile of `target`.
         TargetError: If the file would not run on `target`, naming all operators that do not.
-        InvalidDefaultRangeError: If `default_ranges_stats` is no range.
-        InvalidInputStatsError: If `quantized_input_stats` is not understood, is about an input
-            that the model does not have, or cannot be had without quantizing anew.
-        KernelLimitError: If `quantized_input_stats` are such that LiteRT's SOFTMAX would abort.
+        InvalidDefaultRangeError: If `default_ranges_stats` is not a range.
+        InvalidInputStatsError: If `quantized_input_stats` is malformed, names an input that the
+            model does not have, or requires quantizing the model again.
+        KernelLimitError: If LiteRT's SOFTMAX would abort with these `quantized_input_stats`.
         ExportError: If the file cannot be written, a type or the name of an input or output is
             unknown, or `batch_size` is not possible.
 
@@ -141,8 +141,8 @@ def lower_model(
         inference_input_type: Type of the inputs, see `export_litert`.
         inference_output_type: Type of the outputs.
         default_ranges_stats: A range for the tensors that lack min/max data, see `export_litert`.
-        quantized_input_stats: What the integers of inputs mean.
-        batch_size: The size of every batch; None for that of the model's inputs.
+        quantized_input_stats: Mean and standard deviation of inputs, see `export_litert`.
+        batch_size: The size of every batch. None for the batch size of the model's inputs.
 
     Returns:
         The `keras_qat.litert.Model`. Its tensors are named after layers; `name_tensors` gives them
@@ -152,8 +152,8 @@ def lower_model(
         NotQuantizedError: If the model was not made by `quantize_model`.
         InvalidModelError: If a weight or a range is not finite, naming the layer and the variable.
         MissingRangeError: If tensors lack min/max data.
-        InvalidDefaultRangeError: If `default_ranges_stats` is no range.
-        InvalidInputStatsError: If `quantized_input_stats` is not understood.
+        InvalidDefaultRangeError: If `default_ranges_stats` is not a range.
+        InvalidInputStatsError: If `quantized_input_stats` is malformed.
         KernelLimitError: If LiteRT's SOFTMAX would abort.
         ExportError: If a type or a name is unknown, or `batch_size` is not possible.
     """
@@ -169,14 +169,14 @@ def lower_model(
     check_input_stats(model)
     lowered, tensors = lower_edges(graph, *types)
     lacking = model.lacking_ranges
-    if lacking:  # only now are the operators known that the error names
+    if lacking:  # the error names operators, which are known only now
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
     check_kernel_limits(lowered)
     return schedule(lowered if batch_size is None else fix_batch(lowered, int(batch_size)))
 
 
 def check_kernel_limits(lowered: Model) -> None:
-    """Raises if LiteRT's kernels are not made for the scales of an operator.
+    """Raises if LiteRT's kernels do not support the scales of an operator.
 
     Args:
         lowered: The file's contents.
@@ -193,7 +193,7 @@ def check_kernel_limits(lowered: Model) -> None:
 
 
 def _scale(tensor: Tensor | None) -> float:
-    """The scale of a tensor with one, else 0."""
+    """Returns the scale of a tensor, or 0 if it has no scale."""
     grid = None if tensor is None else tensor.quantization
     return 0.0 if grid is None else float(grid.scale[0])
 
@@ -225,11 +225,11 @@ _LIMITS = {"SOFTMAX": _check_softmax, "ADD": _check_sum, "SUB": _check_sum}
 
 
 def lower_graph(graph: Graph) -> Model:
-    """Lowers a graph of linked layers, with the types of its scheme at both ends.
+    """Lowers a graph of linked layers. Inputs and outputs have the type of the scheme.
 
     Args:
-        graph: Each node but the inputs is a call of a layer that is built and linked. It needs no
-            ranges: scales mean nothing then.
+        graph: Each node except the inputs is a call of a built and linked layer. If the graph has
+            no ranges, the scales are meaningless.
 
     Returns:
         The `keras_qat.litert.Model`.
@@ -240,7 +240,7 @@ def lower_graph(graph: Graph) -> Model:
 def lower_edges(
     graph: Graph, input_types: Mapping[str, str], output_types: Mapping[str, str]
 ) -> tuple[Model, dict[Edge, Tensor]]:
-    """Asks each layer for its operators.
+    """Lowers each layer to its operators.
 
     Args:
         graph: A graph of linked layers.
@@ -269,7 +269,7 @@ def check_float_layers(model: QuantizedModel) -> None:
     """Checks that LiteRT has float operators for the layers that stay in float.
 
     Args:
-        model: A quantized model; it needs no ranges.
+        model: A quantized model, with or without ranges.
 
     Raises:
         UnsupportedLayerError: If a layer has no float form.
@@ -285,7 +285,7 @@ def check_float_layers(model: QuantizedModel) -> None:
         try:
             node.head.lower(builder, *(inputs[edge] for edge in node.inputs))
         except NotQuantizedError as error:
-            # It asked for the grid of a tensor that has none.
+            # The layer asked for the scale of a float tensor.
             raise UnsupportedLayerError(
                 "This layer has an integer form only, and cannot stay in float.",
                 layer=node.name,

@@ -17,10 +17,10 @@ class FileTensors:
 
     Attributes:
         inputs: Shape of each input, by the tensor's name, in the file's order.
-        outputs: Likewise, of each output.
-        of_nodes: Name of the tensor that has each node's values, by the node's name. Constants
+        outputs: Shape of each output, in the same form.
+        of_nodes: Name of the tensor with the values of each node, by the node's name. Constants
             are left out.
-        sources: Name of the node whose values each tensor has, by the tensor's name. Tensors
+        sources: Name of the node that computes each tensor, by the tensor's name. Tensors
             inside a layer, and ids that are inputs, are left out.
     """
 

@@ -1,4 +1,4 @@
-"""What a file does with each tensor that a quantized model observes."""
+"""The uses in a file of each tensor that a quantized model observes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.litert import Operator, Tensor
 def tensor_uses(
     graph: Graph, tensors: Mapping[Edge, Tensor], operators: Sequence[Operator]
 ) -> Mapping[str, Sequence[str]]:
-    """Says which operators take each tensor, for messages.
+    """Describes the operators that take each tensor, for messages.
 
     Args:
         graph: The graph of a quantized model.
@@ -20,8 +20,8 @@ def tensor_uses(
         operators: The file's operators.
 
     Returns:
-        Texts by the name of the layer that makes the tensor; by the file's name of a tensor that
-        is made inside a layer.
+        The descriptions, by the name of the layer that makes the tensor. A tensor inside a layer
+        has its name in the file.
     """
     names: dict[int, set[str]] = defaultdict(set)
     for edge, tensor in tensors.items():
