@@ -40,5 +40,5 @@ def thresholded_relu(x, theta: float = 1.0):
     return x * ops.cast(x > theta, x.dtype)
 
 
-# Name in the file: what computes it. Other names mean the same in Keras 3.
+# Names in the file to functions. Other names have the same meaning in Keras 3.
 CHANGED = {"hard_sigmoid": hard_sigmoid}

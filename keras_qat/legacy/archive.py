@@ -1,4 +1,4 @@
-"""Looking into a `.keras` archive before Keras loads it."""
+"""Checks of a `.keras` archive before Keras loads it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from keras_qat.legacy.safety import check_config
 from keras_qat.legacy.source import Source
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-# Keras stores without packing; what unpacks to much more is an allocation in disguise.
+# Keras stores without compression. An entry that unpacks to much more is an attack on memory.
 _LARGEST_RATIO, _SMALL = 100, 2**26
 
 
 def check_archive(source: Source) -> tuple[dict[str, Any], bool, int]:
-    """Looks at all of an archive that Keras will read.
+    """Checks all parts of an archive that Keras will read.
 
     Args:
         source: The file.
 
     Returns:
-        The configuration of the model, with the caller's functions in the place of code; whether
-        there are any; and how many numbers the weights are.
+        The configuration of the model, in which the caller's functions replace code; whether it
+        has such functions; and the number of elements of all weights.
 
     Raises:
-        InvalidFileError: If it is damaged, or of Keras 2.
-        UnsafeFileError: If its configuration would run code.
+        InvalidFileError: If the archive is damaged, or Keras 2 wrote it.
+        UnsafeFileError: If the configuration would run code.
     """
     with zipfile.ZipFile(source.path) as archive:
         metadata = _json(archive, _METADATA)
@@ -52,12 +52,12 @@ def check_archive(source: Source) -> tuple[dict[str, Any], bool, int]:
 
 
 def write_copy(path: str, config: Any, copy: str) -> None:
-    """Writes an archive again, with another configuration.
+    """Writes a copy of an archive with another configuration.
 
     Args:
         path: The archive.
         config: The configuration.
-        copy: Where the copy is written.
+        copy: The path of the copy.
     """
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as written:
         for name in archive.namelist():
@@ -87,4 +87,4 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
             "A part of the archive claims to unpack to much more than it is.",
             received=f"{name}: {info.compress_size:,} bytes for {info.file_size:,}",
         )
-    return archive.read(name)  # compares the checksum too
+    return archive.read(name)  # `read` also compares the checksum

@@ -1,4 +1,4 @@
-"""Bounds the memory that a file can ask for: a damaged number in it must not fill the machine."""
+"""Bounds on the memory that a file can request, so that a damaged number cannot fill memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state  # Keras has no public list of such variables
+from keras.src.backend.common import global_state  # Keras has no public list of these variables
 
 from keras_qat.errors import InvalidFileError
 
-# Keras builds some layers more than once: a `Bidirectional` makes three of the layer in it, and
-# saves two. Layers may also have weights that they compute instead of saving them.
+# Keras builds some layers more than once: a `Bidirectional` makes three copies of its layer and
+# saves two. Layers may also compute some weights instead of saving them.
 _COPIES, _UNSAVED = 4, 2**24
 _LARGEST_TENSOR = 2**36
 _DEFERRED = "uninitialized_variables"
@@ -23,14 +23,14 @@ _DEFERRED = "uninitialized_variables"
 def check_budget(elements: int, make: Callable[[], Any]) -> None:
     """Raises if a model would have many more weights than its file.
 
-    Keras makes the weights of a model before it reads those of the file. A damaged `units` would
-    be a matrix that no machine can hold. Here the model is made in a `keras.StatelessScope`, where
-    a variable has a shape but no value.
+    Keras creates the weights of a model before it reads the weights of the file. A damaged `units`
+    would create a matrix larger than memory. Here the model is created in a `keras.StatelessScope`,
+    where a variable has a shape but no value.
 
     Args:
-        elements: How many numbers the file has.
-        make: Makes the model. An exception that it raises is left to the caller, who makes the
-            model again, with values.
+        elements: The number of elements of all arrays in the file.
+        make: Creates the model. Its exceptions are ignored here. The caller creates the model
+            again, with values, and gets them then.
 
     Raises:
         InvalidFileError: If the variables have more than four times the numbers of the file, and
@@ -56,10 +56,10 @@ def check_budget(elements: int, make: Callable[[], Any]) -> None:
 
 
 def without_state(config: Any) -> Any:
-    """Returns the configuration of a model without what has values as soon as it is made.
+    """Returns the configuration of a model without parts that create values immediately.
 
     Args:
-        config: The configuration, as JSON was read. It is not changed.
+        config: The configuration, as read from JSON. It is not changed.
     """
 
     def strip(part: dict[str, Any]) -> dict[str, Any]:
@@ -78,19 +78,19 @@ def _deferred_values() -> Iterator[list[Any]]:
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield variables
-    finally:  # Keras would give a value to each variable that is still listed
+    finally:  # Keras would initialize each variable that is still listed
         global_state.set_global_attribute(_DEFERRED, before)
 
 
 def check_sizes(name: Any, tensors: Any) -> None:
-    """Raises if a tensor is so large that no model has it.
+    """Raises if a tensor is too large for any real model.
 
     Args:
-        name: Name of the layer that made it.
+        name: Name of the layer that made the tensors.
         tensors: Symbolic tensors, in any structure.
 
     Raises:
-        InvalidFileError: If one is.
+        InvalidFileError: If a tensor is too large.
     """
     for tensor in keras.tree.flatten(tensors):
         shape = tuple(getattr(tensor, "shape", ()))

@@ -1,4 +1,4 @@
-"""A Keras 2 model as one of Keras 3: each layer is made, then called as the file says."""
+"""Builds a Keras 3 model from a Keras 2 configuration: makes each layer, then calls it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _DEEPEST = 64
 
 
 def build_old_model(config: Any, source: Source, depth: int = 0) -> keras.Model:
-    """Makes a model of the configuration of a Keras 1 or 2 model.
+    """Builds a Keras 3 model from the configuration of a Keras 1 or 2 model.
 
     Args:
-        config: The configuration, as JSON was read.
+        config: The configuration, as read from JSON.
         source: The file.
-        depth: How many models it is in.
+        depth: The number of models around this one.
 
     Returns:
         The model, with initial weights.
 
     Raises:
-        InvalidFileError: If no model can be made of it.
-        UnsafeFileError: If it would run code of the file.
+        InvalidFileError: If no model can be built from the configuration.
+        UnsafeFileError: If the configuration would run code of the file.
     """
     class_name, inner = _parts(config)
     if depth > _DEEPEST:
@@ -82,7 +82,7 @@ def _entries(layers: Any) -> list[dict[str, Any]]:
 
 
 def _build_sequential(config: Any, source: Source, depth: int) -> keras.Model:
-    """Keras 1 and 2.0 have a list of layers, later ones a dict with a name."""
+    """Builds a `Sequential`. Keras 1 and 2.0 write a list of layers, later versions a dict."""
     whole = config if isinstance(config, dict) else {"layers": config}
     entries = _entries(whole.get("layers"))
     if not entries:
@@ -119,7 +119,7 @@ def _first_shape(config: Any) -> Any:
 
 
 def _input(config: Any, like: Any) -> Any:
-    """A symbolic tensor for an `InputLayer`, or for the shape that a first layer has."""
+    """Returns a symbolic tensor for an `InputLayer`, or for the input shape of a first layer."""
     shape = config.get("batch_input_shape", config.get("batch_shape"))
     dtype = config.get("dtype", like.get("dtype") if isinstance(like, dict) else None)
     name = config.get("name")
@@ -145,7 +145,7 @@ def _input(config: Any, like: Any) -> Any:
 
 
 class _Graph:
-    """The calls of a functional model, made one after the other."""
+    """The calls of a functional model, executed in order."""
 
     def __init__(self, config: dict[str, Any], source: Source, depth: int):
         self.config, self.source, self.depth = config, source, depth
@@ -163,7 +163,7 @@ class _Graph:
         self.taken = {name.replace("/", "_") for name in self.entries}
 
     def build(self, model_class: Any) -> keras.Model:
-        """Calls each layer once all that it takes is there."""
+        """Calls each layer as soon as all its inputs exist."""
         waiting: list[tuple[str, int, Any]] = []
         for name, entry in self.entries.items():
             if entry.get("class_name") == "InputLayer":
@@ -187,7 +187,7 @@ class _Graph:
         return model
 
     def _make(self, name: str, number: int, step: Any) -> bool:
-        """Makes a call if its inputs are there, and says whether they were."""
+        """Executes a call if its inputs exist. Returns whether they exist."""
         call = self.calls[name][number]
         if not all(output in self.tensors for output in call.outputs()):
             return False
@@ -202,14 +202,14 @@ class _Graph:
                 if _keeps_mask(self.entries[name], inputs, result):
                     self.masks.keep(result, mask_of(tree.flatten(inputs)[0]))
                 if number == 0:
-                    self.taken.discard(clean_name(name))  # it was kept free for this
+                    self.taken.discard(clean_name(name))  # the name was reserved for this layer
                 name_operations(result, list(self.tensors.values()), clean_name(name), self.taken)
         check_sizes(name, result)
         self._keep(name, number + self.first[name], result)
         return True
 
     def _check_states(self, name: str, step: Any, inputs: Any) -> None:
-        """Warns of a nested model whose recurrent layers do not see the mask of its inputs."""
+        """Warns if recurrent layers of a nested model do not get the mask of its inputs."""
         is_masked = any(mask_of(tensor) is not None for tensor in tree.flatten(inputs))
         if isinstance(step, keras.Model) and is_masked and _has_states(self.entries[name]):
             warn_of_lost_mask(name)
@@ -229,7 +229,7 @@ class _Graph:
         return self.tensors[output]
 
     def _ends(self, key: str) -> Any:
-        """The inputs or outputs of the model, a single one without the list around it."""
+        """Returns the inputs or outputs of the model, a single one without a list around it."""
 
         def read(part: Any) -> Any:
             if isinstance(part, dict):
@@ -242,7 +242,7 @@ class _Graph:
         return ends[0] if isinstance(ends, list) and len(ends) == 1 else ends
 
     def _first_calls(self) -> dict[str, int]:
-        """The number of each layer's first call: a model counts its own making as the first."""
+        """Returns the number of each layer's first call. Nested models count their creation too."""
         used: dict[str, set[int]] = {name: set() for name in self.entries}
         outputs: list[Output] = []
         map_outputs(self.results, outputs.append)
@@ -271,7 +271,7 @@ def _nodes(entry: dict[str, Any], name: str) -> list[Any]:
 
 
 def _has_states(entry: dict[str, Any]) -> bool:
-    """Whether a recurrent layer of a model is called with states: with several inputs."""
+    """Whether a recurrent layer, perhaps in a nested model, gets states as further inputs."""
     inner = entry["config"].get("layers", ()) if isinstance(entry["config"], dict) else ()
     calls = entry.get("inbound_nodes", ()) if entry.get("class_name") in RECURRENT else ()
     return any(len(call) > 1 for call in calls) or any(map(_has_states, inner))
@@ -285,7 +285,7 @@ def _keeps_mask(entry: dict[str, Any], inputs: Any, result: Any) -> bool:
 
 
 def _as_keras_3(entry: dict[str, Any], inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict]:
-    """The arguments of a layer's call in Keras 3."""
+    """Returns the arguments of a layer's call in Keras 3."""
     given = {key: value for key, value in kwargs.items() if value is not None}
     if isinstance(inputs, list) and len(inputs) == 1:
         inputs = inputs[0]

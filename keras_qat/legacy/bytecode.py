@@ -1,4 +1,4 @@
-"""Python's bytecode in a file: whose Python it is of, told without reading it as Python does."""
+"""Detects which version of Python wrote bytecode in a file, without unmarshalling it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _OWN = (lambda: None).__code__
 _HEAD = marshal.dumps(_OWN)
 # Type, five numbers of four bytes, then the instructions: type, size, bytes.
 _START = _HEAD.index(_OWN.co_code)
-_MASK = 0x7F  # the highest bit of a type says that the object is referred to later
+_MASK = 0x7F  # the highest bit of a type marks an object that is referred to later
 _OPENERS = ("RESUME", "COPY_FREE_VARS", "MAKE_CELL")
 
 
 def is_of_this_python(function: Any) -> bool:
     """Whether bytecode has the form that this version of Python writes.
 
-    Each version of Python has other instructions. Those of another version crash the process, or
-    cannot be read. `marshal.loads` is not safe on a file that somebody else wrote, so that only
-    the layout of the code and its instructions are looked at.
+    Each version of Python has its own instructions. Instructions of another version crash the
+    process or cannot be read. `marshal.loads` is not safe on untrusted files, so this function
+    reads only the layout of the code and its instructions.
 
     Args:
-        function: A function as Keras 2 or 3 writes it: `[code, defaults, closure]`, or a dict.
+        function: A function in the form of Keras 2 or 3: `[code, defaults, closure]`, or a dict.
 
     Returns:
-        False if another version of Python wrote the code, or if it is no code.
+        False if another version of Python wrote the code, or if `function` is not code.
 
     Example:
     >>> code = base64.encodebytes(marshal.dumps((lambda x: x + 1).__code__)).decode()

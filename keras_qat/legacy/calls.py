@@ -1,4 +1,4 @@
-"""Calls of layers as Keras 2 writes them: who is called with which outputs of whom."""
+"""Calls of layers in the form of Keras 2: each layer and the outputs that it is called with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from keras_qat.errors import InvalidFileError
 
-# What Keras 2 writes in the place of a layer's name where a constant is an input.
+# Keras 2 writes this instead of a layer's name if an input is a constant.
 _CONSTANT = "_CONSTANT_VALUE"
 
 
@@ -16,7 +16,7 @@ class Output(NamedTuple):
 
     Attributes:
         layer: Name of the layer in the file.
-        call: Number of the call, as the file counts.
+        call: Number of the call in the file.
         index: Number of the output.
     """
 
@@ -37,7 +37,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
     def outputs(self) -> list[Output]:
-        """All tensors that it takes."""
+        """All tensors that the call takes."""
         found: list[Output] = []
         map_outputs((self.inputs, self.kwargs), found.append)
         return found
@@ -52,7 +52,7 @@ def read_call(data: Any, layers: Collection[str], owner: str) -> Call:
         owner: Name of the layer that is called.
 
     Raises:
-        InvalidFileError: If it is none.
+        InvalidFileError: If `data` is not a call.
     """
     kwargs: dict[str, Any] = {}
 
@@ -77,7 +77,7 @@ def read_output(part: Any, owner: str) -> Output:
     """Reads `[name of a layer, call, output]`.
 
     Raises:
-        InvalidFileError: If it is none.
+        InvalidFileError: If `part` has another form.
     """
     is_one = isinstance(part, list) and len(part) >= 3 and isinstance(part[0], str)
     if not is_one or not all(type(number) is int and number >= 0 for number in part[1:3]):
@@ -86,7 +86,7 @@ def read_output(part: Any, owner: str) -> Output:
 
 
 def map_outputs(structure: Any, function: Callable[[Output], Any]) -> Any:
-    """Puts what a function returns in the place of each `Output` in lists, tuples and dicts."""
+    """Applies a function to each `Output` in nested lists, tuples and dicts."""
     if isinstance(structure, Output):
         return function(structure)
     if isinstance(structure, dict):
@@ -97,7 +97,7 @@ def map_outputs(structure: Any, function: Callable[[Output], Any]) -> Any:
 
 
 def _argument(value: Any, layers: Collection[str]) -> Any:
-    """An argument by keyword: a tensor is a list there too, among other lists."""
+    """Reads a keyword argument. Tensors are lists in the file, as are plain lists."""
     if isinstance(value, dict):
         return {key: _argument(part, layers) for key, part in value.items()}
     if not isinstance(value, list):

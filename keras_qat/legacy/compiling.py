@@ -1,4 +1,4 @@
-"""Loss, metrics and optimizer of a saved model. The state of its optimizer is not read."""
+"""Loss, metrics and optimizer of a saved model. The state of the optimizer is not read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from keras_qat.errors import InvalidFileWarning, warn_user
 from keras_qat.legacy.failures import described
 from keras_qat.legacy.source import Source
 
-# Arguments of old optimizers that Keras 3's have not; those that matter are never in use alone.
+# Arguments of old optimizers that Keras 3 does not have, and that do not matter by themselves.
 _DROPPED = ("decay", "is_legacy_optimizer", "jit_compile", "schedule_decay", "initial_decay")
-# Objects that are known by the name of their function.
+# Wrappers, which stand for the function that they name.
 _WRAPPERS = ("LossFunctionWrapper", "MeanMetricWrapper", "SumOverBatchSizeMetricWrapper")
-_SHORT_METRICS = ("acc", "accuracy", "ce", "crossentropy")  # what they mean depends on the loss
+_SHORT_METRICS = ("acc", "accuracy", "ce", "crossentropy")  # their meaning depends on the loss
 _SCALING = ("initial_scale", "dynamic_growth_steps")
 _RENAMED = {"lr": "learning_rate", "rho_decay": "rho"}
 
@@ -24,7 +24,7 @@ _RENAMED = {"lr": "learning_rate", "rho_decay": "rho"}
 def compile_as_saved(model: keras.Model, training: Any, source: Source) -> None:
     """Compiles a model as it was when it was saved, with a fresh optimizer.
 
-    A loss, metric or optimizer that is not known leaves it as it is, with a warning.
+    If a loss, metric or optimizer is unknown, warns and does not compile the model.
 
     Args:
         model: The model.
@@ -45,7 +45,7 @@ def compile_as_saved(model: keras.Model, training: Any, source: Source) -> None:
             )
             # Keras saves, but does not load, the state of an optimizer that is not built.
             model.optimizer.build(model.trainable_variables)
-    except Exception as error:  # whatever Keras says of what the file asks for
+    except Exception as error:  # Keras raises various types here
         warn_user(
             f"The model of '{source.path}' is not compiled as it was: {described(error)}. "
             "Call `model.compile` before training it.",
@@ -58,7 +58,7 @@ def _optimizer(config: Any, source: Source) -> Any:
     if not isinstance(inner, dict):
         raise ValueError("it has no optimizer")
     class_name = str(config.get("class_name")).rpartition(">")[2]
-    if class_name.startswith("LossScaleOptimizer"):  # of mixed precision, around another
+    if class_name.startswith("LossScaleOptimizer"):  # mixed precision wraps another optimizer
         scaling = {key: inner[key] for key in _SCALING if isinstance(inner.get(key), int | float)}
         return keras.optimizers.LossScaleOptimizer(
             _optimizer(inner.get("inner_optimizer"), source), **scaling
@@ -119,7 +119,7 @@ def _metric(value: Any, source: Source) -> Any:
 
 
 def _wrapped(value: Any) -> str | None:
-    """The name of the function that a loss or metric is made of, if Keras wraps one."""
+    """Returns the name of the function that a loss or metric wraps, or None."""
     if not isinstance(value, dict) or value.get("class_name") not in _WRAPPERS:
         return None
     config = value.get("config")
@@ -128,7 +128,7 @@ def _wrapped(value: Any) -> str | None:
 
 
 def _named(value: Any) -> Any:
-    """A function of a name, as later versions of Keras 2 write it."""
+    """Reads a named function in the form of later versions of Keras 2."""
     is_object = isinstance(value, dict) and isinstance(value.get("config"), str)
     return value["config"] if is_object else value
 

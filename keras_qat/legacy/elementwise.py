@@ -1,4 +1,4 @@
-"""Functions of TensorFlow that go element by element, as `keras.ops` computes them."""
+"""Element-wise TensorFlow functions, written with `keras.ops`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Function = Callable[..., Any]
 
 
 def as_tensors(*values: Any) -> list[Any]:
-    """Puts arrays in the place of lists of numbers: a file has constant tensors as lists.
+    """Replaces lists of numbers by arrays. A file has constant tensors as lists.
 
     Args:
-        *values: Tensors, numbers and lists. The arrays get the dtype of the first tensor; where
-            there is none, lists are sizes of a shape and stay as they are.
+        *values: Tensors, numbers and lists. The arrays get the dtype of the first tensor. Without
+            a tensor, lists are the sizes of a shape and are not changed.
 
     Example:
     >>> x = np.zeros((2, 3), "float32")
@@ -32,7 +32,7 @@ def as_tensors(*values: Any) -> list[Any]:
 
 
 def _unary(function: Function) -> Function:
-    """A function with TensorFlow's parameter."""
+    """Wraps a function of one tensor with TensorFlow's parameters."""
     return lambda x, name=None: function(x)
 
 
@@ -51,7 +51,7 @@ def _where(condition, x=None, y=None, name=None):
     return ops.where(condition, *as_tensors(x, y))
 
 
-# Name in the file: what computes it.
+# Names in the file to functions.
 ELEMENTWISE: dict[str, Function] = {
     "__operators__.add": _binary(ops.add),
     "clip_by_value": _clip,

@@ -1,4 +1,4 @@
-"""Whatever a library raises on a file, as one typed error that names the file."""
+"""Turns exceptions of libraries into one typed error that names the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def about_file(path: Any, what: str = "The file cannot be loaded.") -> Iterator[
 
     Args:
         path: The file.
-        what: What the error says of an exception that was not raised here.
+        what: The message for an exception of a library.
     """
     try:
         yield
@@ -24,9 +24,9 @@ def about_file(path: Any, what: str = "The file cannot be loaded.") -> Iterator[
         if error.path is not None:
             raise
         raise error.at(path) from error.__cause__
-    except InvalidFileWarning:  # an error where the caller wants warnings to be errors
+    except InvalidFileWarning:  # an error if the caller turns warnings into errors
         raise
-    except Exception as error:  # h5py, zipfile, json and Keras raise what they like on damage
+    except Exception as error:  # h5py, zipfile, json and Keras raise various types on damaged files
         raise InvalidFileError(what, path=path, received=described(error)) from error
 
 
@@ -36,22 +36,22 @@ def about_layer(name: Any, what: str, fix: str | None = None) -> Iterator[None]:
 
     Args:
         name: Name of the layer in the file.
-        what: What the error says of an exception that was not raised here.
-        fix: What to do about it.
+        what: The message for an exception of a library.
+        fix: The suggested remedy.
     """
     try:
         yield
     except InvalidFileError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # as in `about_file`
         raise InvalidFileError(what, layer=str(name), received=described(error), fix=fix) from error
 
 
 def check_is_file(path: str) -> None:
-    """Raises if there is no file of this name.
+    """Raises if there is no file at this path.
 
     Raises:
-        InvalidFileError: If there is none.
+        InvalidFileError: If there is no file.
     """
     if os.path.isdir(path):
         raise InvalidFileError(
@@ -63,7 +63,7 @@ def check_is_file(path: str) -> None:
 
 
 def described(error: Exception) -> str:
-    """The kind of an exception and the first line of what it says."""
+    """Returns the type of an exception and the first line of its message."""
     if isinstance(error, KerasQatError):
         return str(error)
     text = str(error).rpartition("Exception encountered: ")[2]  # Keras repeats the whole config

@@ -1,4 +1,4 @@
-"""Reading HDF5 files that may be damaged, or may have been made to do damage."""
+"""Reading of HDF5 files that may be damaged or malicious."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from keras_qat.errors import InvalidFileError, UnsafeFileError
 from keras_qat.legacy.heaps import check_heaps
 
-# Deflate packs at most about 1,032 bytes into one; a larger claim is an allocation in disguise.
+# Deflate packs at most about 1,032 bytes into one. A larger claim is an attack on memory.
 _LARGEST_RATIO = 1100
 
 
@@ -34,16 +34,16 @@ class SavedLayer(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """How many numbers it has."""
+        """The number of elements of all weights."""
         return sum(math.prod(dataset.shape) for _, dataset in self.weights)
 
 
 @contextlib.contextmanager
 def open_hdf5(path: Any) -> Iterator[h5py.File]:
-    """Opens a file, a path or a file object, to read.
+    """Opens a file for reading, from a path or a file object.
 
     Raises:
-        InvalidFileError: If it is no HDF5 file.
+        InvalidFileError: If the file is not an HDF5 file.
     """
     if isinstance(path, io.BytesIO):
         check_heaps(path.getvalue())
@@ -76,10 +76,10 @@ def text_attribute(group: h5py.Group, name: str) -> str | None:
 
 
 def json_attribute(group: h5py.Group, name: str) -> Any:
-    """Returns an attribute that is JSON as what it says, or None if there is none.
+    """Returns the parsed value of a JSON attribute, or None if there is none.
 
     Raises:
-        InvalidFileError: If it is no JSON.
+        InvalidFileError: If the attribute is not JSON.
     """
     text = text_attribute(group, name)
     if text is None:
@@ -93,13 +93,13 @@ def json_attribute(group: h5py.Group, name: str) -> Any:
 
 
 def saved_layers(file: h5py.File) -> list[SavedLayer]:
-    """Lists the layers in a file of Keras 1, 2 or 3 with weights, by the names they were saved by.
+    """Lists the layers in a weights file of Keras 1, 2 or 3, by their saved names.
 
     Args:
-        file: A whole model, or weights alone.
+        file: A file with a whole model, or with weights only.
 
     Raises:
-        InvalidFileError: If what the file lists is not there.
+        InvalidFileError: If the file lists weights that it does not have.
     """
     root = child(file, "model_weights", h5py.Group) if "model_weights" in file else file
     layers = []
@@ -112,7 +112,7 @@ def saved_layers(file: h5py.File) -> list[SavedLayer]:
 
 
 def child(group: h5py.Group, path: str, kind: type) -> Any:
-    """Returns what a group has under a path; nothing outside the file is followed.
+    """Returns the entry of a group at a path. Links out of the file are not followed.
 
     Args:
         group: The group.
@@ -120,8 +120,8 @@ def child(group: h5py.Group, path: str, kind: type) -> Any:
         kind: `h5py.Group` or `h5py.Dataset`.
 
     Raises:
-        InvalidFileError: If it is not there, or is something else.
-        UnsafeFileError: If it is a link, or a dataset whose numbers are in other files.
+        InvalidFileError: If the entry is missing, or of another kind.
+        UnsafeFileError: If the entry is a link, or a dataset whose numbers are in other files.
     """
     found: Any = group
     for part in [part for part in path.split("/") if part]:
@@ -149,7 +149,7 @@ def read_array(dataset: h5py.Dataset) -> np.ndarray:
     """Reads the numbers of a dataset.
 
     Raises:
-        InvalidFileError: If they are no numbers, or more than the file can hold.
+        InvalidFileError: If the dataset is not numeric, or is larger than the file can hold.
     """
     if dataset.dtype.kind not in "fiub":
         raise InvalidFileError(
@@ -160,7 +160,7 @@ def read_array(dataset: h5py.Dataset) -> np.ndarray:
 
 
 def check_stored(dataset: h5py.Dataset) -> None:
-    """Raises if a dataset claims to have more numbers than are in the file."""
+    """Raises if a dataset claims more numbers than the file holds."""
     claimed = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
     held = dataset.id.get_storage_size()
     if claimed > (held * _LARGEST_RATIO if dataset.chunks else held):
@@ -171,11 +171,11 @@ def check_stored(dataset: h5py.Dataset) -> None:
 
 
 def sizes(group: h5py.Group) -> Iterator[int]:
-    """Yields how many numbers each dataset has, in the groups of a group too.
+    """Yields the number of elements of each dataset in a group and its subgroups.
 
     Raises:
-        InvalidFileError: If one claims more than the file holds.
-        UnsafeFileError: If one is elsewhere.
+        InvalidFileError: If a dataset claims more numbers than the file holds.
+        UnsafeFileError: If a dataset is in another file.
     """
     for name in group:
         if group.get(name, getclass=True) is h5py.Group:
@@ -187,7 +187,7 @@ def sizes(group: h5py.Group) -> Iterator[int]:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names, which is in several attributes where it is long."""
+    """Returns a list of names. A long list is split over several attributes."""
     if attribute in group.attrs:
         values = list(np.ravel(group.attrs[attribute]))
     else:

@@ -1,4 +1,4 @@
-"""Texts in a damaged HDF5 file without an end, from which its library does not come back."""
+"""Checks that stop the HDF5 library from reading a damaged text in a file for ever."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _SMALLEST = 4096
 
 
 def check_heaps(content: Any) -> None:
-    """Raises if a global heap has an object that does not end: the library would read it for ever.
+    """Raises if a global heap has an object without an end, which the library reads for ever.
 
     Args:
         content: The bytes of a file, such as an `mmap`.
 
     Raises:
-        InvalidFileError: If one has.
+        InvalidFileError: If a heap has an object without an end.
     """
     start = content.find(_SIGNATURE)
     while start != -1:
         if start + _HEAD.size <= len(content):
             _, _, size = _HEAD.unpack_from(content, start)
-            if _SMALLEST <= size <= len(content) - start:  # other numbers the library refuses
+            if _SMALLEST <= size <= len(content) - start:  # the library rejects other sizes
                 _check_objects(content, start + _HEAD.size, start + size)
         start = content.find(_SIGNATURE, start + 1)
 
@@ -36,7 +36,7 @@ def check_heaps(content: Any) -> None:
 def _check_objects(content: Any, place: int, end: int) -> None:
     while place + _OBJECT.size <= end:
         number, _, _, size = _OBJECT.unpack_from(content, place)
-        # Number 0 is the space that is left, and its size is with these 16 bytes.
+        # Number 0 is the free space. Its size includes these 16 bytes.
         step = size if number == 0 else _OBJECT.size + (size + 7) // 8 * 8
         if step < _OBJECT.size or place + step > end:
             raise InvalidFileError(

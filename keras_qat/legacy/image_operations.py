@@ -1,4 +1,4 @@
-"""Functions of TensorFlow on images, as `keras.ops` computes them."""
+"""TensorFlow functions on images, written with `keras.ops`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from keras import ops
 
 
 def pooling(mode: str, rank: int | None) -> Callable[..., Any]:
-    """A pooling of TensorFlow over images, or over any number of axes.
+    """Returns a TensorFlow pooling function over images, or over any number of axes.
 
     Args:
         mode: "average" or "max".
-        rank: How many axes it goes along; None for all between the first and the last.
+        rank: The number of pooled axes. None for all between the first and the last.
     """
 
     def pool(input: Any = None, ksize=1, strides=None, padding="VALID", data_format=None, **rest):
@@ -30,7 +30,7 @@ def pooling(mode: str, rank: int | None) -> Callable[..., Any]:
 
 
 def _sides(value: Any, sides: int, layout: str) -> tuple[int, ...]:
-    """The sizes along height and width of TensorFlow's one, two or four numbers."""
+    """Returns the sizes along the pooled axes from TensorFlow's one, two or four numbers."""
     if isinstance(value, int):
         return (value,) * sides
     if len(value) == sides + 2:
@@ -39,7 +39,7 @@ def _sides(value: Any, sides: int, layout: str) -> tuple[int, ...]:
 
 
 def depth_to_space(input, block_size, data_format="NHWC", name=None):
-    """Channels become blocks of pixels."""
+    """Moves channels into blocks of pixels."""
     only("data_format", data_format, "NHWC")
     _, height, width, channels = input.shape
     depth = channels // block_size**2
@@ -49,7 +49,7 @@ def depth_to_space(input, block_size, data_format="NHWC", name=None):
 
 
 def space_to_depth(input, block_size, data_format="NHWC", name=None):
-    """Blocks of pixels become channels."""
+    """Moves blocks of pixels into channels."""
     only("data_format", data_format, "NHWC")
     _, height, width, channels = input.shape
     high, wide = height // block_size, width // block_size
@@ -68,6 +68,6 @@ def resize(images, size, method="bilinear", antialias=False, preserve_aspect_rat
 
 
 def only(name: str, value: Any, *known: Any) -> None:
-    """Raises if an argument asks for what is not written here."""
+    """Raises if an argument has a value that is not supported here."""
     if value not in known:
         raise ValueError(f"{name}={value!r}; known here: {list(known)}")

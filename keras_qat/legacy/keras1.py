@@ -1,4 +1,4 @@
-"""The arguments of Keras 1, written with the names that Keras 2 gave them."""
+"""Renames the arguments of Keras 1 to their names in Keras 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_qat.errors import InvalidFileError
 
 Config = dict[str, Any]
 
-# Old class: the class of Keras 2 and 3.
+# Classes of Keras 1 to classes of Keras 2 and 3.
 CLASSES = {
     "AtrousConvolution1D": "Conv1D",
     "AtrousConvolution2D": "Conv2D",
@@ -19,7 +19,7 @@ CLASSES = {
     "Deconvolution2D": "Conv2DTranspose",
     "SeparableConvolution2D": "SeparableConv2D",
 }
-# Old argument: new argument, wherever it occurs.
+# Old argument to new argument, in all classes.
 ARGUMENTS = {
     "atrous_rate": "dilation_rate",
     "b_constraint": "bias_constraint",
@@ -38,7 +38,7 @@ ARGUMENTS = {
     "W_constraint": "kernel_constraint",
     "W_regularizer": "kernel_regularizer",
 }
-# Class: old argument: new argument, where it means something else elsewhere.
+# Old argument to new argument, by class, if the name has another meaning in other classes.
 _OWN_ARGUMENTS: dict[str, dict[str, str]] = {
     "AveragePooling1D": {"stride": "strides"},
     "Dense": {"output_dim": "units", "init": "kernel_initializer"},
@@ -60,7 +60,7 @@ _ABSENT = ("Highway", "MaxoutDense", "TimeDistributedDense")
 
 
 def rename_arguments(class_name: str, config: Config) -> tuple[str, Config]:
-    """Writes a layer of Keras 1 as one of Keras 2; a layer of Keras 2 stays as it is.
+    """Converts a layer of Keras 1 to Keras 2. A layer of Keras 2 is not changed.
 
     Args:
         class_name: Its class.
@@ -70,7 +70,7 @@ def rename_arguments(class_name: str, config: Config) -> tuple[str, Config]:
         The class and the arguments in Keras 2.
 
     Raises:
-        InvalidFileError: If Keras 2 has nothing for it.
+        InvalidFileError: If Keras 2 has no such layer.
     """
     _refuse(class_name, config)
     new_class = CLASSES.get(class_name, class_name)
@@ -134,7 +134,7 @@ def _write_objects(class_name: str, config: Config) -> None:
 
 
 def _written_object(value: Config) -> Config:
-    """`{"name": "MaxNorm", "m": 2}` as `{"class_name": ..., "config": ...}`."""
+    """Converts `{"name": "MaxNorm", "m": 2}` to `{"class_name": ..., "config": ...}`."""
     if "name" not in value or "class_name" in value:
         return value
     arguments = {("max_value" if k == "m" else k): v for k, v in value.items() if k != "name"}
@@ -160,7 +160,7 @@ _REWRITES: tuple[Callable[[str, Config], None], ...] = (
     _write_output_shape,
 )
 
-# `mode` of a `Merge`: the layer that does it.
+# `mode` of a `Merge` to the equivalent layer.
 _MERGES: Mapping[str, str] = {
     "ave": "Average",
     "concat": "Concatenate",
@@ -172,13 +172,13 @@ _MERGES: Mapping[str, str] = {
 
 
 def merge_layer(config: Config) -> tuple[str, Config]:
-    """Writes a `Merge` of Keras 1 as the layer of Keras 2 that does the same.
+    """Converts a `Merge` of Keras 1 to the equivalent layer of Keras 2.
 
     Args:
         config: Its arguments.
 
     Raises:
-        InvalidFileError: If no layer does it.
+        InvalidFileError: If there is no equivalent layer.
     """
     mode, name = str(config.get("mode")), config.get("name")
     if mode not in _MERGES or config.get("layers"):

@@ -1,4 +1,4 @@
-"""Weights in Keras 3's own formats. Keras reads them, after their arrays were compared."""
+"""Weights in Keras 3's own formats. Keras reads them after their arrays were compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.hdf5 import open_hdf5
 from keras_qat.legacy.report import WeightsReport
 
-# The root of what is in the file besides the model's weights.
+# The group of the optimizer's variables, which are not weights of the model.
 _OPTIMIZER = "optimizer"
 _OLD_LAYERS = "_layer_checkpoint_dependencies/"  # as Keras 3.0 called `layers/`
 
@@ -28,9 +28,9 @@ def load_with_keras(model: keras.Model, path: str, skip_mismatch: bool) -> Weigh
     """Loads a `.weights.h5` or `.keras` file, whose layers have no names.
 
     Args:
-        model: The model. Nothing of it is changed if anything is wrong.
+        model: The model. It is not changed if an error is raised.
         path: The file.
-        skip_mismatch: Whether what does not fit is left out.
+        skip_mismatch: Whether weights that do not fit are left out.
 
     Raises:
         InvalidFileError: If the file does not fit the model.
@@ -58,7 +58,7 @@ def load_with_keras(model: keras.Model, path: str, skip_mismatch: bool) -> Weigh
 def _check_arrays(
     model: keras.Model, known: Mapping[str, h5py.Dataset], saved: Mapping[str, h5py.Dataset]
 ) -> None:
-    """Raises if a file has an array that the model has not, or has in another shape."""
+    """Raises if a file has an array that the model lacks or has in another shape."""
     unexpected = [name for name in saved if name not in known]
     if unexpected:
         raise InvalidFileError(
@@ -78,12 +78,12 @@ def _check_arrays(
 
 
 def _layer_of(array: h5py.Dataset) -> str:
-    """The name of the layer that has saved an array."""
+    """Returns the name of the layer that saved an array."""
     return array.parent.attrs.get("name", array.parent.name)
 
 
 def _content(path: str) -> Any:
-    """The HDF5 file with the weights: the file itself, or the one in a `.keras` archive."""
+    """Opens the HDF5 file with the weights: the file itself, or the one in a `.keras` archive."""
     if not path.endswith(".keras"):
         return path
     with zipfile.ZipFile(path) as archive:
@@ -91,14 +91,14 @@ def _content(path: str) -> Any:
 
 
 def _take_up(target: h5py.File, file: h5py.File) -> set[str]:
-    """Copies what fits from one file of weights into another one, layer by layer.
+    """Copies weights that fit from one file into another, layer by layer.
 
     Args:
-        target: The weights of the model, as Keras has saved them.
-        file: The weights to take up.
+        target: The weights of the model, as saved by Keras.
+        file: The weights to copy.
 
     Returns:
-        The names of the layers that keep their weights, because an array of theirs is missing in
+        The names of the layers that keep their weights, because one of their arrays is missing in
         the file or has another shape there.
     """
     saved, left = _arrays(file), set()
@@ -119,7 +119,7 @@ def _take_up(target: h5py.File, file: h5py.File) -> set[str]:
 
 
 def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The arrays of a file but those of the optimizer, by the names that Keras gives them now."""
+    """Returns the arrays of a file, except the optimizer's, by their present names in Keras."""
     found: dict[str, h5py.Dataset] = {}
 
     def visit(name: str, entry: Any) -> None:
@@ -132,13 +132,13 @@ def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 @contextlib.contextmanager
 def _all_or_nothing(model: keras.Model) -> Iterator[None]:
-    """Keras assigns what it can before it raises: all variables get their values back."""
+    """Restores all variables if loading fails, because Keras assigns some before it raises."""
     optimizer: Any = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer else ())]
     before = [ops.convert_to_numpy(variable) for variable in variables]
     try:
         yield
-    except Exception as error:  # whatever Keras and its layers raise
+    except Exception as error:  # Keras and its layers raise various types
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

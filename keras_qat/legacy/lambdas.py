@@ -1,4 +1,4 @@
-"""`Lambda` layers: code in a file, which is replaced by the caller's or refused."""
+"""`Lambda` layers: code in a file, which the caller's functions replace, or which is refused."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from keras_qat.legacy.bytecode import is_of_this_python
 from keras_qat.legacy.source import Source
 
 _DROPPED = ("module", "function_type", "output_shape_type", "output_shape_module", "mask")
-# Arguments that can be a function.
+# Arguments that can be functions.
 _FUNCTIONS = ("function", "output_shape", "mask")
 _ANONYMOUS = "<lambda>"
 
 
 def replace_code(config: Any, source: Source) -> Any:
-    """Returns a configuration in which the caller's functions replace the code that it holds.
+    """Returns a configuration in which the caller's functions replace code.
 
     The caller names the function of a `Lambda` layer in `custom_objects` after the layer. An
     anonymous function in another place, such as an activation, has the name `<lambda>`.
 
     Args:
-        config: The configuration of a model of any version of Keras, as JSON was read.
+        config: The configuration of a model of any version of Keras, as read from JSON.
         source: The file.
 
     Returns:
         The configuration itself if nothing is replaced, else a changed copy.
 
     Raises:
-        InvalidFileError: If different anonymous functions would be replaced by one.
+        InvalidFileError: If one function would replace several anonymous functions.
     """
     replaced, anonymous = [], set()
 
@@ -46,7 +46,7 @@ def replace_code(config: Any, source: Source) -> Any:
         return {**part, "config": {**kept, "function": _named(name)}}
 
     def replace_anonymous(part: dict[str, Any]) -> dict[str, Any]:
-        # An activation of Keras 2 has only the inner one of the two dicts.
+        # Keras 2 writes an activation without the outer one of the two dicts.
         is_bare = isinstance(part.get("value"), list) and is_of_this_python({"config": part})
         if part.get("class_name") != "__lambda__" and not (len(part) == 1 and is_bare):
             return part
@@ -66,7 +66,7 @@ def replace_code(config: Any, source: Source) -> Any:
 
 
 def held_code(config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a `Lambda` that are code in the file. A name is not code.
+    """Returns the arguments of a `Lambda` that are code in the file. A name is not code.
 
     Args:
         config: The arguments of the layer.
@@ -83,7 +83,7 @@ def held_code(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_held_code(name: Any, code: dict[str, Any], source: Source) -> None:
-    """Raises if code in a `Lambda` may not be run, or cannot be.
+    """Raises if code in a `Lambda` is not allowed to run, or cannot run.
 
     Args:
         name: Name of the layer.
@@ -114,16 +114,17 @@ def check_held_code(name: Any, code: dict[str, Any], source: Source) -> None:
 def lambda_config(config: dict[str, Any], source: Source) -> dict[str, Any]:
     """Returns the arguments of a `Lambda` of Keras 2 as Keras 3 reads them.
 
-    A function that the file only names is the caller's; one that it holds is bytecode.
+    If the file only names a function, the caller has to pass it. Otherwise the file holds its
+    bytecode.
 
     Args:
         config: The arguments in the file.
         source: The file.
 
     Raises:
-        UnsafeFileError: If it is bytecode, and `safe_mode` is on.
-        InvalidFileError: If the caller has no function of the name, or the bytecode is of another
-            version of Python.
+        UnsafeFileError: If the file holds bytecode, and `safe_mode` is on.
+        InvalidFileError: If the caller passed no function of the name, or another version of Python
+            wrote the bytecode.
     """
     check_held_code(config.get("name"), held_code(config), source)
     written = {key: value for key, value in config.items() if key not in _DROPPED}
@@ -155,7 +156,7 @@ def _function(function: Any, config: dict[str, Any], source: Source) -> Any:
 
 
 def _named(name: Any) -> dict[str, Any]:
-    """A function by its name in `custom_objects`, as Keras 3 writes it."""
+    """Returns the Keras 3 form of a function that is named in `custom_objects`."""
     return {
         "module": "builtins",
         "class_name": "function",

@@ -1,4 +1,4 @@
-"""One layer of a Keras 2 file as one of Keras 3."""
+"""Conversion of one layer of a Keras 2 file to a layer of Keras 3."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from keras_qat.legacy.operators import operator_function
 from keras_qat.legacy.safety import check_class
 from keras_qat.legacy.source import Source
 
-# Calls of functions, which become operations of `keras.ops`; they preserve lists of one input.
+# Layers that call functions. They become operations of `keras.ops`, and keep lists of one input.
 FUNCTION_LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer", "ThresholdedReLU")
-# What `model.add_loss` and `model.add_metric` have left in the graph: they give back their input.
+# Layers that `model.add_loss` and `model.add_metric` left in the graph. They return their input.
 _ENDPOINTS = ("AddLoss", "AddMetric")
 FUNCTION_LAYERS += _ENDPOINTS
-# The classes of models with a graph, over the years.
+# Classes of functional models in the versions of Keras.
 GRAPHS = ("Container", "Functional", "Model", "Network")
 _FIX = "See docs/loading.md for what is read of old files."
 _ACTIVATIONS = ("activation", "recurrent_activation")
@@ -57,7 +57,7 @@ def make_function(class_name: str, config: dict[str, Any]) -> Callable[..., Any]
 
 
 def _of_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that takes a list of one input for that input, as some versions wrote it."""
+    """Wraps a function to accept a list of one input, as some versions wrote it."""
 
     def call(inputs: Any, **kwargs: Any) -> Any:
         single = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
@@ -71,7 +71,7 @@ class LayerMaker:
 
     Args:
         source: The file.
-        make_model: Makes a model of a configuration, for layers that have one in them.
+        make_model: Builds a model from a configuration, for layers that contain a model.
     """
 
     def __init__(self, source: Source, make_model: Callable[[Any], keras.Model]):
@@ -82,11 +82,11 @@ class LayerMaker:
 
         Args:
             class_name: Class of the layer in the file.
-            config: Its arguments there; not changed.
+            config: The arguments in the file. They are not changed.
 
         Raises:
-            InvalidFileError: If Keras 3 has no such layer, or refuses the arguments.
-            UnsafeFileError: If it would run code of the file.
+            InvalidFileError: If Keras 3 has no such layer, or rejects the arguments.
+            UnsafeFileError: If the layer would run code of the file.
         """
         if is_model({"class_name": class_name, "config": config}):
             return self.make_model({"class_name": class_name, "config": config})
@@ -110,7 +110,7 @@ class LayerMaker:
             return _deserialized(layer_class, class_name, config, source)
 
     def _value(self, key: str, value: Any, layer: Any) -> Any:
-        """An argument of a layer, with the objects that it says made."""
+        """Returns an argument of a layer, with the objects that it describes."""
         if key in _ACTIVATIONS:
             return self._activation(value, layer)
         if key in _LAYERS and isinstance(value, dict):
@@ -132,7 +132,7 @@ class LayerMaker:
         if isinstance(value, dict) and isinstance(value.get("config"), str):
             value = value["config"]  # a function
         if isinstance(value, dict) and "value" in value and "class_name" not in value:
-            value = "<lambda>"  # bytecode of an anonymous function
+            value = "<lambda>"  # stands for bytecode of an anonymous function
         if not isinstance(value, str):
             return value
         if not hasattr(keras.activations, value):
@@ -144,14 +144,14 @@ class LayerMaker:
 
 
 def is_model(entry: Any) -> bool:
-    """Whether what a file has in the place of a layer is a model."""
+    """Whether an entry in a list of layers is a model."""
     class_name, config = entry.get("class_name"), entry.get("config")
     has_layers = isinstance(config, dict) and "layers" in config and "input_layers" in config
     return class_name in ("Sequential", *GRAPHS) or (has_layers and class_name != "Merge")
 
 
 def _deserialized(layer_class: Any, class_name: str, config: dict, source: Source) -> Any:
-    """Has Keras make the layer, under its own safe mode."""
+    """Creates the layer with Keras, under Keras's safe mode."""
     own = {class_name: layer_class}
     whole = {"class_name": class_name, "config": config, "registered_name": class_name}
     layer = keras.saving.deserialize_keras_object(
@@ -177,13 +177,13 @@ def _keras_class(class_name: str, name: Any) -> Any:
 
 
 def _known(value: Any, ending: str, layer: Any) -> Any:
-    """An initializer, regularizer or constraint that Keras knows, as it is read."""
+    """Returns an initializer, regularizer or constraint. Raises if Keras does not know it."""
     name = value.get("class_name") if isinstance(value, dict) else value
     module = getattr(keras, f"{ending.removeprefix('_')}s")
     if isinstance(name, str) and not hasattr(module, name):
         try:
-            _GETTERS[ending](name)  # Keras knows more names than it shows
-        except Exception as error:  # whatever Keras says of a name
+            _GETTERS[ending](name)  # Keras knows more names than it exports
+        except Exception as error:  # Keras raises various types for unknown names
             raise _unknown(name, layer) from error
     return _object(value)
 
@@ -198,7 +198,7 @@ def _unknown(name: str, layer: Any) -> InvalidFileError:
 
 
 def _object(value: Any) -> Any:
-    """An initializer, regularizer or constraint without what Keras 3's have no arguments for."""
+    """Removes arguments of an initializer, regularizer or constraint that Keras 3 does not have."""
     if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
         return value
     config = {key: part for key, part in value["config"].items() if key != "dtype"}

@@ -1,4 +1,4 @@
-"""load_model: any file that Keras has saved a model in."""
+"""load_model: loads any file in which Keras saved a model."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ def load_model(
 ) -> keras.Model:
     """Loads a model that Keras saved: `.keras`, or `.h5` of Keras 1, 2 or 3.
 
-    Files of Keras 1 and 2 are translated: see `docs/loading.md` for what of them is read. Nothing
-    in a file is run unless the caller allows it. The model is compiled as it was when it was
-    saved, where Keras 3 knows loss, metrics and optimizer; the optimizer's state is not read from
-    files of Keras 1 and 2.
+    Files of Keras 1 and 2 are translated; `docs/loading.md` lists what is read. Code in a file is
+    not run unless the caller allows it. The model is compiled as it was when it was saved, if
+    Keras 3 knows loss, metrics and optimizer. The optimizer's state is not read from files of
+    Keras 1 and 2.
 
     Args:
-        path: The file. What it is shows from its content.
+        path: The file. Its kind is detected from its content.
         custom_objects: Classes and functions that are not Keras's, by their names in the file:
             layers, activations, initializers, regularizers, constraints, losses, metrics,
             optimizers. A function under the name of a `Lambda` layer replaces the layer's code.
         safe_mode: Whether code in the file, such as in a `Lambda` layer, is refused. Turn it off
-            only for a file whose author you trust: it may do whatever you may.
+            only if you trust the author of the file: the code runs with your permissions.
 
     Returns:
         The model.
 
     Raises:
-        InvalidFileError: If the file is damaged, is no model, or holds what Keras 3 cannot do.
-        UnsafeFileError: If it would run code, or read other files.
+        InvalidFileError: If the file is damaged, is not a model, or needs what Keras 3 cannot do.
+        UnsafeFileError: If loading would run code, or read other files.
 
     Example:
     >>> import pathlib, tempfile
@@ -132,7 +132,7 @@ def _load_archive(source: Source) -> keras.Model:
 
 
 def _old_form(config: Any, source: Source) -> keras.Model:
-    """Makes a model of the configuration that Keras 3 writes into `.h5`, which names no module."""
+    """Builds a model from the configuration of Keras 3's `.h5` files, which names no modules."""
     model_class = {"Sequential": keras.Sequential, "Functional": keras.Model}.get(
         config["class_name"], source.custom(config["class_name"])
     )
@@ -152,7 +152,7 @@ def _load_with_keras(path: str, source: Source, compile: bool) -> keras.Model:
 
 
 def _check_ending(source: Source, endings: tuple[str, ...]) -> None:
-    """Keras goes by the name of a file."""
+    """Raises if a file name does not end as Keras requires."""
     if not source.path.endswith(endings):
         raise InvalidFileError(
             "The name of the file does not say what it is.",

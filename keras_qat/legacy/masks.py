@@ -1,4 +1,4 @@
-"""Masks of padded sequences, which Keras 2 passes on by other rules than Keras 3."""
+"""Masks of padded sequences, which Keras 2 and Keras 3 pass on by different rules."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Masks:
     - Keras 2 passes the mask of the inputs whenever a layer has the argument `mask`. Keras 3 does
       so only where the inputs are the only tensors: a recurrent layer with `initial_state` loses
       its mask.
-    - A merging layer has a value where all masks that there are have one. Keras 3 has no mask if
-      one input has none, and combines the others with OR; it multiplies without masked values.
-    - `MultiHeadAttention` of Keras 3 takes the masks away from its inputs, for all other layers.
-    - `Identity`, `Rescaling`, `Normalization` and functions end a mask.
+    - A merging layer combines the masks of its inputs with AND, and ignores inputs without a mask.
+      Keras 3 has no mask if one input has no mask, and combines the others with OR. It multiplies
+      without masked values.
+    - `MultiHeadAttention` of Keras 3 removes the masks from its inputs, for all other layers.
+    - `Identity`, `Rescaling`, `Normalization` and functions do not pass a mask on.
 
-    Keras finds a mask as an attribute of a tensor, at each run of the model. Where Keras 3 would
-    find another one than Keras 2, the mask is an argument of the call.
+    Keras stores a mask as an attribute of a tensor, at each run of the model. If Keras 3 would use
+    another mask than Keras 2, the mask is passed as an argument of the call.
     """
 
     def __init__(self):
-        # The tensors whose attribute is not there when the model runs, kept by their ids.
+        # Tensors that lose the attribute when the model runs, by their ids.
         self._hidden: dict[int, Any] = {}
         self._unknown: dict[int, Any] = {}
 
@@ -57,7 +58,7 @@ class Masks:
             kwargs: Its other arguments.
 
         Returns:
-            What it returns.
+            The outputs of the step.
         """
         tensors = [each for each in tree.flatten(inputs) if _is_tensor(each)]
         masks = [mask_of(tensor) for tensor in tensors]
@@ -81,15 +82,15 @@ class Masks:
         return result
 
     def keep(self, result: Any, mask: Any) -> None:
-        """Gives a mask to what a function returns, of which Keras 3 knows nothing."""
+        """Attaches a mask to the result of a function. Keras 3 does not do that."""
         self._hide(result, mask)
 
     def _attend(self, layer: Any, query: Any, kwargs: dict[str, Any]) -> Any:
-        """Calls an attention, which in Keras 3 takes the masks away from its inputs."""
+        """Calls an attention layer, which in Keras 3 removes the masks from its inputs."""
         mask, own = mask_of(query), kwargs.get("attention_mask")
         named = {key: kwargs[key] for key in ("value", "key") if key in kwargs}
         given = {f"{key}_mask": mask_of(tensor) for key, tensor in named.items()}
-        if mask is not None:  # Keras 3 does not look at its own argument `query_mask`
+        if mask is not None:  # Keras 3 ignores its own argument `query_mask`
             rows = ops.expand_dims(mask, -1)
             given["attention_mask"] = rows if own is None else ops.logical_and(own, rows)
         given = {key: each for key, each in given.items() if each is not None}
@@ -107,7 +108,7 @@ class Masks:
         return any(id(tensor) in marked for tensor in tensors)
 
     def _mask_argument(self, layer: Any, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The argument `mask` of a call, where Keras 3 does not find the mask by itself."""
+        """Returns the argument `mask` of a call, if Keras 3 does not find the mask by itself."""
         tensors = tree.flatten(inputs)
         is_needed = self._any(tensors, self._hidden) or any(map(_is_tensor, tree.flatten(kwargs)))
         takes_mask = "mask" in inspect.signature(layer.call).parameters
@@ -120,7 +121,7 @@ class Masks:
 
 
 def warn_of_lost_mask(name: str) -> None:
-    """Warns that a layer may get no mask at a border of a nested model.
+    """Warns that a layer may get no mask at the boundary of a nested model.
 
     Args:
         name: Name of the layer, or of the model that it is in.
@@ -137,14 +138,14 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _without_mask(tensor: Any) -> Any:
-    """The same values as another tensor, by an operation that quantization removes again."""
+    """Returns a new tensor with the same values, by an operation that quantization removes."""
     if not _is_tensor(tensor) or mask_of(tensor) is None:
         return tensor
     return ops.concatenate([tensor], axis=-1)
 
 
 def _merged(layer: Any, tensors: list[Any], masks: list[Any]) -> Any:
-    """The mask of merged tensors, by the rules of Keras 2."""
+    """Returns the mask of merged tensors by the rules of Keras 2."""
     if all(mask is None for mask in masks):
         return None
     if not isinstance(layer, keras.layers.Concatenate):

@@ -1,4 +1,4 @@
-"""Which saved array is which variable: by name where both have names, by order where not."""
+"""Matching of saved arrays to variables, by name if both have names, else by order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import keras
 from keras_qat.errors import InvalidFileError
 from keras_qat.legacy.hdf5 import SavedLayer
 
-# Variables that have another name in Keras 3, or had one in some version of it.
+# Variables that were renamed in Keras 3, or in some version of Keras 3.
 _RENAMED = {"depthwise_kernel": "kernel", "sn_u": "vector_u"}
 _LEAVES = ("alpha", "beta", "bias", "embeddings", "gamma", "kernel", "mean")
 _LEAVES += ("moving_mean", "moving_variance", "pointwise_kernel", "recurrent_kernel", "variance")
@@ -21,7 +21,7 @@ Pair = tuple[Any, tuple[str, h5py.Dataset]]
 
 
 def old_order(layer: keras.layers.Layer) -> list[Any]:
-    """The variables of a layer or model in the order that Keras 2 saved them in."""
+    """Returns the variables of a layer or model in the order in which Keras 2 saved them."""
     return [*layer.trainable_weights, *layer.non_trainable_weights]
 
 
@@ -30,13 +30,13 @@ def match_layer(layer: keras.layers.Layer, saved: SavedLayer) -> list[Pair]:
 
     Args:
         layer: The layer.
-        saved: What the file has of it.
+        saved: The saved weights of the layer.
 
     Returns:
-        Each variable with the name and dataset of its values, of the same shape or not.
+        Each variable with the name and dataset of its values. Shapes may differ.
 
     Raises:
-        InvalidFileError: If there are more of one than of the other, or names contradict.
+        InvalidFileError: If the numbers of variables and arrays differ, or names do not match.
     """
     targets, weights = old_order(layer), list(saved.weights)
     if len(targets) != len(weights):
@@ -53,11 +53,11 @@ def match_layer(layer: keras.layers.Layer, saved: SavedLayer) -> list[Pair]:
             return [(v, by_key[k]) for v, k in zip(targets, keys, strict=True)]
     if any(leaf(name) in _LEAVES for name, _ in weights):
         return _match_leaves(targets, weights, saved.name)
-    return list(zip(targets, weights, strict=True))  # Keras 1 calls them W and b
+    return list(zip(targets, weights, strict=True))  # Keras 1 names weights W and b
 
 
 def _match_leaves(targets: Sequence[Any], weights: Sequence[Any], layer: str) -> list[Pair]:
-    """Pairs the first kernel with the first kernel: names of layers were not saved reliably."""
+    """Pairs the first kernel with the first kernel, because saved layer names are unreliable."""
 
     def numbered(names: list[str]) -> list[tuple[str, int]]:
         return [(name, names[:i].count(name)) for i, name in enumerate(names)]
@@ -76,26 +76,26 @@ def _match_leaves(targets: Sequence[Any], weights: Sequence[Any], layer: str) ->
 
 
 def leaf(path: str) -> str:
-    """The variable's own name in `layer/cell/kernel:0`."""
+    """Returns the variable's own name in `layer/cell/kernel:0`."""
     name = path.rpartition("/")[2].partition(":")[0]
     return _RENAMED.get(name, name)
 
 
 def owner(path: str) -> str:
-    """The name of the innermost layer in `model/layer/kernel:0`."""
+    """Returns the name of the innermost layer in `model/layer/kernel:0`."""
     return path.rpartition("/")[0].rpartition("/")[2]
 
 
 def naming(own: Sequence[str], theirs: Sequence[str]) -> Callable[[str], str]:
-    """How names of layers are compared: Keras 3 has renamed those of `keras.applications`.
+    """Returns the function that normalizes layer names, some of which Keras 3 renamed.
 
     Args:
         own: Names of layers of the model.
         theirs: Names of layers in the file.
 
     Returns:
-        What makes two names the same: without slashes, and if that leaves all names different,
-        `Conv/BatchNorm` is `conv_bn`.
+        A function that makes equivalent names equal. It removes slashes. It also turns
+        `Conv/BatchNorm` into `conv_bn`, if all names stay different.
 
     Example:
     >>> naming(["conv", "conv_bn"], ["Conv", "Conv/BatchNorm"])("Conv/BatchNorm")

@@ -1,4 +1,4 @@
-"""What a layer of Keras 2 needs to become one of Keras 3: one function for each difference."""
+"""Migrations of layer arguments from Keras 2 to Keras 3: one function for each difference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from keras_qat.errors import InvalidFileError
 from keras_qat.legacy.keras1 import Config, merge_layer, rename_arguments
 
-# Old class: the class of Keras 3 with the same arguments and weights.
+# Old classes to the classes of Keras 3 with the same arguments and weights.
 RENAMED = {
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
@@ -38,10 +38,10 @@ class Migration(NamedTuple):
     """One difference between Keras 2 and Keras 3.
 
     Attributes:
-        classes: The layers that it is about, by their names in Keras 3; empty for all.
-        apply: Changes their arguments.
-        since: Version of Keras that reads them as `apply` leaves them.
-        reason: What is different.
+        classes: The names of the layers in Keras 3. Empty for all layers.
+        apply: Changes the arguments of a layer.
+        since: Version of Keras that reads the changed arguments.
+        reason: The difference.
     """
 
     classes: tuple[str, ...]
@@ -51,11 +51,11 @@ class Migration(NamedTuple):
 
 
 def migrate(class_name: str, config: Config) -> tuple[str, Config]:
-    """Writes the arguments of a layer of Keras 1 or 2 as those of Keras 3.
+    """Converts the arguments of a layer of Keras 1 or 2 to Keras 3.
 
     Args:
         class_name: Class of the layer in the file.
-        config: Its arguments there.
+        config: The arguments in the file.
 
     Returns:
         The class and the arguments in Keras 3.
@@ -78,10 +78,10 @@ def migrate(class_name: str, config: Config) -> tuple[str, Config]:
 
 
 def clean_name(name: Any) -> str:
-    """Returns a name as Keras 3 takes it: it refuses "/", which `keras.applications` had.
+    """Returns a name without "/", which Keras 3 rejects and old `keras.applications` used.
 
     Raises:
-        InvalidFileError: If it is no name.
+        InvalidFileError: If `name` is not a name.
     """
     if not isinstance(name, str) or not name:
         raise InvalidFileError("A layer has no name.", received=repr(name)[:80])
@@ -110,7 +110,7 @@ def _rename(old: str, new: str) -> Callable[[Config], None]:
 
 
 def _refuse(key: str, harmless: tuple[Any, ...], why: str) -> Callable[[Config], None]:
-    """Drops an argument that does nothing at some values, and is refused at others."""
+    """Drops an argument if its value has no effect. Raises at other values."""
 
     def refuse(config: Config) -> None:
         value = config.pop(key, None)
@@ -174,7 +174,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         (),
         _drop("batch_input_shape", "input_shape", "batch_shape", "expects_training_arg", "dynamic"),
         "3.0",
-        "The shape of the input is said by an `InputLayer`; layers have no such arguments.",
+        "An `InputLayer` has the shape of the input; layers have no such arguments.",
     ),
     Migration(_NORMALIZATIONS, _whole_axis, "3.0", "An axis is a number, not a list of one."),
     Migration(("BatchNormalization",), _synchronized, "3.0", "There is no renormalization."),

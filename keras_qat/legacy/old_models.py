@@ -19,16 +19,16 @@ from keras_qat.legacy.source import Source
 
 
 def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
-    """Makes the model of a file of Keras 1 or 2, with its weights.
+    """Builds the model in a file of Keras 1 or 2, with its weights.
 
     Args:
         file: The open file.
         config: Its `model_config`.
-        source: The file's path, and what its reader allows.
+        source: The file's path, and the options of `load_model`.
 
     Raises:
-        InvalidFileError: If the model cannot be made, or its weights do not fit it.
-        UnsafeFileError: If it would run code of the file.
+        InvalidFileError: If the model cannot be built, or its weights do not fit.
+        UnsafeFileError: If the model would run code of the file.
     """
     training, config = json_attribute(file, "training_config"), replace_code(config, source)
     for part in (config, training):
@@ -49,7 +49,7 @@ def load_old_model(file: h5py.File, config: Any, source: Source) -> keras.Model:
 
 
 def assign_whole_model(model: keras.Model, layers: list[SavedLayer]) -> None:
-    """Gives each layer the weights that a file has under its name.
+    """Assigns to each layer the weights that the file has under its name.
 
     Raises:
         InvalidFileError: If a weight is missing, left over, or of another shape.
@@ -75,7 +75,7 @@ def assign_whole_model(model: keras.Model, layers: list[SavedLayer]) -> None:
 
 
 def _of_keras_1(values: Any, shape: tuple[int, ...], name: str, layer: str) -> Any:
-    """The kernel of a Keras 1 `Convolution1D` has an axis more."""
+    """Removes the extra axis from the kernel of a Keras 1 `Convolution1D`."""
     has_axis_more = name.endswith("_W") and values.ndim == 4 and values.shape[1] == 1
     if has_axis_more and values[:, 0].shape == shape:
         return values[:, 0]

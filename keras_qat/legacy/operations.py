@@ -1,4 +1,4 @@
-"""Functions of TensorFlow that were called on Keras tensors, each as `keras.ops` computes it."""
+"""TensorFlow functions that were called on Keras tensors, written with `keras.ops`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _cast(x, dtype, name=None):
 
 def _concat(values, axis, name="concat"):
     if all(isinstance(value, list) for value in values):
-        return sum(values, start=[])  # a shape, made of parts of shapes
+        return sum(values, start=[])  # a shape, joined from parts of shapes
     return ops.concatenate(as_tensors(*values), axis=axis)
 
 
@@ -116,7 +116,7 @@ def _pad(tensor, paddings, mode="CONSTANT", constant_values=0, name=None):
 
 
 def _reshape(tensor, shape, name=None):
-    """A size that is None is the batch's, see `_shape`: -1, and another -1 is what is left then."""
+    """Reshapes a tensor. None is the batch size from `_shape`: -1, and another -1 is the rest."""
     sizes = [-1 if size is None else int(size) for size in shape]
     if sizes.count(-1) == 2 and any(size is None for size in shape):
         known = math.prod(size for size in sizes if size != -1)
@@ -126,7 +126,7 @@ def _reshape(tensor, shape, name=None):
 
 
 def _shape(input, out_type=None, name=None, optimize=True):
-    """The sizes as plain numbers, None for the batch's: they are used to reshape."""
+    """Returns the sizes as plain numbers for a later reshape. The batch size is None."""
     return list(input.shape)
 
 
@@ -144,7 +144,7 @@ def _slice(part: Any) -> Any:
 
 
 def _bound(value: Any) -> int | None:
-    """A number that may have been computed of the sizes of a shape."""
+    """Returns a number that may have been computed from the sizes of a shape."""
     return None if value is None else int(value)
 
 
@@ -169,7 +169,7 @@ def _squeeze(input, axis=None, name=None, squeeze_dims=None):
 
 def _stack(values, axis=0, name="stack"):
     if all(value is None or isinstance(value, int) for value in values):
-        return values  # a shape, made of sizes
+        return values  # a shape, joined from sizes
     return ops.stack(values, axis=axis)
 
 
@@ -181,7 +181,7 @@ def _unstack(value, num=None, axis=0, name="unstack"):
     return value if isinstance(value, list) else ops.unstack(value, num, axis)  # a list is a shape
 
 
-# Name in the file, without `compat.v1.`: what computes it. The parameters have TensorFlow's names.
+# Names in the file, without `compat.v1.`, to functions. Parameters have TensorFlow's names.
 FUNCTIONS: dict[str, Function] = {
     **ELEMENTWISE,
     "__operators__.getitem": _getitem,
@@ -248,7 +248,7 @@ FUNCTIONS: dict[str, Function] = {
     "unstack": _unstack,
     "zeros_like": lambda input, dtype=None, **_: ops.zeros_like(input, dtype=dtype),
 }
-# Other names of these.
+# Aliases of these names.
 _ALIASES = {
     "floor_div": "math.floordiv",
     "math.add_v2": "math.add",
@@ -268,14 +268,14 @@ _ALIASES = {
 
 
 def function_named(name: Any, layer: str) -> Function:
-    """Returns what computes a function of TensorFlow.
+    """Returns the `keras.ops` form of a TensorFlow function.
 
     Args:
-        name: Its name, such as `"math.reduce_mean"` or `"compat.v1.squeeze"`.
+        name: The function's name, such as `"math.reduce_mean"` or `"compat.v1.squeeze"`.
         layer: Name of the layer that calls it.
 
     Raises:
-        InvalidFileError: If there is none.
+        InvalidFileError: If the function is not supported.
 
     Example:
     >>> function_named("math.squared_difference", "layer")(3.0, 1.0)

@@ -17,7 +17,7 @@ Attributes = Mapping[str, Any]
 
 
 def _same(name: str) -> Callable[[Inputs, Attributes], Any]:
-    """The inputs are the parameters of a function, in order."""
+    """Returns a function that takes the inputs in order."""
     return lambda inputs, attributes: FUNCTIONS[name](*inputs)
 
 
@@ -66,7 +66,7 @@ def _strided_slice(inputs, attributes):
 
 _MASKS = ("begin", "ellipsis", "end", "new_axis", "shrink_axis")
 
-# Operator of TensorFlow: what computes it from its inputs, constants among them, and attributes.
+# TensorFlow operators to functions of the inputs, including constants, and the attributes.
 OPERATORS: dict[str, Callable[[Inputs, Attributes], Any]] = {
     "Abs": _same("math.abs"),
     "Add": _same("math.add"),
@@ -128,14 +128,14 @@ OPERATORS: dict[str, Callable[[Inputs, Attributes], Any]] = {
 
 
 def operator_function(config: Mapping[str, Any]) -> Callable[..., Any]:
-    """Returns what computes a `TensorFlowOpLayer`.
+    """Returns the function that a `TensorFlowOpLayer` computes.
 
     Args:
-        config: Its arguments: `node_def`, and `constants` by the places that they have among the
-            inputs.
+        config: The arguments of the layer: `node_def`, and `constants` by their positions among
+            the inputs.
 
     Raises:
-        InvalidFileError: If its operator is not known here.
+        InvalidFileError: If the operator is not supported.
     """
     node, name = config.get("node_def"), str(config.get("name"))
     if not isinstance(node, Mapping) or node.get("op") not in OPERATORS:
@@ -160,7 +160,7 @@ def operator_function(config: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def _attribute(value: Any) -> Any:
-    """A value of a NodeDef in JSON: numbers of 64 bits are strings there, bytes are base64."""
+    """Reads a NodeDef's value from JSON: 64-bit numbers are strings, and bytes are base64."""
     if not isinstance(value, Mapping) or len(value) != 1:
         return None
     ((kind, inner),) = value.items()
@@ -174,7 +174,7 @@ def _attribute(value: Any) -> Any:
 
 
 def _dtype(name: str) -> str:
-    """`DT_FLOAT` as `float32`."""
+    """Converts a name such as `DT_FLOAT` to `float32`."""
     sizes = {"float": "float32", "half": "float16", "double": "float64"}
     short = re.sub("^DT_", "", name).lower()
     return sizes.get(short, short)

@@ -1,4 +1,4 @@
-"""What became of the weights in a file."""
+"""The report of `load_weights`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Mismatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WeightsReport:
-    """What `load_weights` did. `print` shows it.
+    """The report of `load_weights`. `print` shows it.
 
     Attributes:
         path: The file.
-        loaded: Paths of the variables that have their values from the file.
-        missing: Paths of the variables that the file has nothing for; they are as they were.
-        unexpected: Names of the weights in the file that the model has no variable for.
-        mismatched: What was left out, as `skip_mismatch` allows: its shape differs.
+        loaded: Paths of the variables that were loaded.
+        missing: Paths of the variables that have no weights in the file. They were not changed.
+        unexpected: Names of the weights in the file that have no variable in the model.
+        mismatched: Weights of another shape, which `skip_mismatch` left out.
 
     Example:
     >>> print(WeightsReport("old.h5", ("conv/kernel",), missing=("head/kernel",)))

@@ -1,4 +1,4 @@
-"""Weights for a rewritten model: its layers know the layers that they were made of by name."""
+"""Weights for a rewritten model, whose layers keep the names of the original layers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from keras_qat.layers import QuantizedLayer
 from keras_qat.legacy.hdf5 import SavedLayer
 from keras_qat.legacy.matching import Pair, naming, owner
 
-# What quantizers learn, which no file of a float model has.
+# Variables of quantizers, which files of float models do not have.
 _OF_QUANTIZERS = ("maximum", "minimum", "updates", "seen", "held", "unfit")
 
 Key = tuple[str, str]
 
 
 def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
-    """The variables that weights of the original model can go to, by layer and own name.
+    """Returns the variables that can take weights of the original model, by layer and own name.
 
-    A factor or offset that a rewrite may have multiplied with another is not among them.
+    Factors and offsets that a rewrite may have merged with others are left out.
 
     Args:
         model: A model from `clone_model` or `quantize_model`.
@@ -46,7 +46,7 @@ def rewritten_targets(model: keras.Model) -> dict[Key, Any]:
 def match_rewritten(targets: dict[Key, Any], saved: Sequence[SavedLayer]) -> list[Pair]:
     """Pairs variables of a rewritten model with the arrays that a file has of the original.
 
-    Where two nested models have layers of the same name, no name says whose an array is.
+    If two nested models have layers of the same name, an array cannot be matched by name.
 
     Args:
         targets: See `rewritten_targets`.
@@ -71,7 +71,7 @@ def match_rewritten(targets: dict[Key, Any], saved: Sequence[SavedLayer]) -> lis
 
 
 def _key(layer: str, name: str, is_separable: bool) -> Key:
-    """Depthwise and pointwise kernels are each the only kernel of a layer."""
+    """Returns the key of a variable. Depthwise and pointwise kernels become separate layers."""
     if name == "depthwise_kernel":
         return (f"{layer}_depthwise" if is_separable else layer), "kernel"
     return layer, "kernel" if name == "pointwise_kernel" else name

@@ -1,4 +1,4 @@
-"""What a file may ask for without its reader's leave: layers of Keras, and objects it knows."""
+"""Checks that a file needs only objects of Keras, or objects that the caller passed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras_qat.legacy.bytecode import is_of_this_python
 from keras_qat.legacy.lambdas import check_held_code, held_code
 from keras_qat.legacy.source import Source
 
-# They load code, or whole files, by what their arguments say.
+# Layers that load code or files that their arguments name.
 _RUN_CODE = ("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper")
 _LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
-# The modules of Keras that models are made of, by what is behind `keras.` or `keras.src.`.
+# The modules of Keras that models use, by their names after `keras.` or `keras.src.`.
 _MODULES = ("activations", "constraints", "dtype_policies", "initializers", "layers", "losses")
 _MODULES += ("metrics", "models", "ops", "optimizers", "quantizers", "random", "regularizers")
 _MODULES += ("backend",)  # the module of `Variable` and of tensors
@@ -22,29 +22,29 @@ _CODE = ("__lambda__", "__typespec__")
 
 
 def check_config(config: Any, source: Source) -> None:
-    """Raises if a configuration in Keras 3's form asks for anything but Keras's own objects.
+    """Raises if a Keras 3 configuration needs objects that are not Keras's or the caller's.
 
     Args:
-        config: The configuration, as JSON was read.
+        config: The configuration, as read from JSON.
         source: The file.
 
     Raises:
-        UnsafeFileError: If it would run code of the file, or read other files.
-        InvalidFileError: If it has a class or function that is neither Keras's nor the caller's.
+        UnsafeFileError: If the configuration would run code of the file, or read other files.
+        InvalidFileError: If a class or function is neither Keras's nor the caller's.
     """
     for value in _objects(config):
         _check_object(value, source)
 
 
 def check_code(config: Any, source: Source) -> None:
-    """Raises if anything in a configuration of Keras 1 or 2 would run code of the file.
+    """Raises if a configuration of Keras 1 or 2 would run code of the file.
 
     Args:
-        config: The configuration, as JSON was read.
+        config: The configuration, as read from JSON.
         source: The file.
 
     Raises:
-        UnsafeFileError: If it would.
+        UnsafeFileError: If the configuration would run code.
     """
     for value in _objects(config):
         inner = value.get("config")
@@ -52,7 +52,7 @@ def check_code(config: Any, source: Source) -> None:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yields all that names a class, wherever it is."""
+    """Yields each dict that names a class, at any depth."""
     waiting = [config]
     while waiting:
         value = waiting.pop()
@@ -65,15 +65,15 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_class(class_name: str, config: Any, source: Source) -> None:
-    """Raises if a layer would run code of the file, or read the files that it names.
+    """Raises if a layer would run code of the file, or read files that its arguments name.
 
     Args:
-        class_name: Its class.
-        config: Its arguments.
+        class_name: Class of the layer.
+        config: Arguments of the layer.
         source: The file.
 
     Raises:
-        UnsafeFileError: If it would.
+        UnsafeFileError: If the layer would do so.
     """
     name = config.get("name") if isinstance(config, dict) else None
     if class_name == "Lambda" and isinstance(config, dict):

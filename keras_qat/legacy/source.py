@@ -1,4 +1,4 @@
-"""What is known of a file while a model is made of it."""
+"""The file that is being loaded, with the options of the caller."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import keras
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file, and what its reader allows.
+    """A file, and the options that the caller passed.
 
     Attributes:
         path: The file.
-        custom_objects: Classes and functions by the names that they have in the file.
+        custom_objects: Classes and functions by their names in the file.
         safe_mode: Whether code in the file is refused.
         keras_version: Version of the Keras that wrote the file, such as "2.4.0"; "" if unknown.
     """
@@ -26,7 +26,7 @@ class Source:
     keras_version: str = ""
 
     def custom(self, name: Any) -> Any:
-        """Returns the class or function of the caller that a name in the file means, or None."""
+        """Returns the caller's class or function of a name in the file, or None."""
         if not isinstance(name, str):
             return None
         return keras.saving.get_registered_object(name, custom_objects=dict(self.custom_objects))
@@ -35,8 +35,8 @@ class Source:
         """Returns the caller's function or object that a value of a configuration names, or None.
 
         Args:
-            value: A name, or a dict with a class or function and its arguments. A class is made
-                with these.
+            value: A name, or a dict with a class or function and its arguments. A class is
+                instantiated with these.
         """
         name, arguments = value, {}
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""load_weights: the weights of a file, into its model or into what that was rewritten to."""
+"""load_weights: loads the weights of a file into its model, or into the rewritten model."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ def load_weights(
     by_name: bool = False,
     skip_mismatch: bool = False,
 ) -> WeightsReport:
-    """Loads weights from a file of Keras 1, 2 or 3 into a model that exists.
+    """Loads weights from a file of Keras 1, 2 or 3 into a built model.
 
-    A model that `clone_model` or `quantize_model` made gets the weights of the model that it was
-    made of, by the names of the layers. Nothing is changed if anything is wrong. The ranges of a
-    quantized model are not in such a file: calibrate it again.
+    A model from `clone_model` or `quantize_model` gets the weights of the original model, by the
+    names of the layers. The model is not changed if an error is raised. The file has no ranges for
+    a quantized model: calibrate it again.
 
     Args:
         model: A built model.
         path: An `.h5` file with weights or with a whole model, or Keras 3's `.weights.h5` or
             `.keras`.
-        by_name: Whether to load what has the same layer name, and leave the rest. Otherwise all
-            layers must fit: those with the same names if all names are the same, else the first
-            to the first.
-        skip_mismatch: Whether weights of another shape are left out, not an error.
+        by_name: Whether to load only layers whose names are in the file. Otherwise all layers must
+            fit. They are matched by name if all names are the same, else by order.
+        skip_mismatch: Whether to leave out weights of another shape instead of raising an error.
 
     Returns:
-        What was loaded, and what was not.
+        The report on loaded and other weights.
 
     Raises:
         InvalidFileError: If the file is damaged, or does not fit the model.
@@ -94,7 +93,7 @@ def _lists_layers(file: h5py.File) -> bool:
 def _load_layers(
     model: keras.Model, layers: list[SavedLayer], path: str, by_name: bool, skip: bool
 ) -> WeightsReport:
-    """Finds the variable for each weight, looks whether all is well, then assigns."""
+    """Finds the variable for each weight, checks all pairs, then assigns."""
     saved = [layer for layer in layers if layer.weights]
     if any(isinstance(layer, QuantizedLayer) for layer in model.layers):
         found = rewritten_targets(model)
@@ -161,7 +160,7 @@ def _match_plain(
 
 
 def _check(report: WeightsReport, by_name: bool, skip: bool) -> None:
-    """Raises if something was not loaded that should have been."""
+    """Raises if weights that have to be loaded were not."""
     if report.mismatched and not skip:
         first = report.mismatched[0]
         raise InvalidFileError(
@@ -191,7 +190,7 @@ def _check(report: WeightsReport, by_name: bool, skip: bool) -> None:
 def _load_with_keras(
     model: keras.Model, path: str, by_name: bool, skip_mismatch: bool
 ) -> WeightsReport:
-    """Keras 3's own formats, which have no names of layers in them."""
+    """Loads a file in one of Keras 3's own formats, which have no layer names."""
     if by_name:
         raise InvalidFileError(
             "This format has no names of layers to load by.",
