@@ -1,4 +1,4 @@
-"""calibrate, suggest_default_ranges: observing the range of every activation."""
+"""calibrate, suggest_default_ranges: observe the range of every activation."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ def calibrate(
     range_rule: str = "robust",
     verbose: int | str = "auto",
 ) -> None:
-    """Sets the range of every activation to what it takes on data, computed in float.
+    """Sets the range of every activation to its range on data, computed in float.
 
-    Samples whose inputs are far larger than all others, one in a hundred at most, are set aside:
+    Samples whose inputs are far larger than all others, at most one in a hundred, are set aside:
     one sample at 100 times its size would leave the others 3 of 255 steps. An `OutlierWarning`
-    says how many, and `keras_qat.check` says it again. Training holds the ranges.
+    has their number, and `keras_qat.check` repeats it. Training holds the ranges.
 
-    The old ranges are forgotten. Data of dtype uint8 gives an input the range 0 to 255, whatever
-    values it has, so that a file with uint8 inputs takes pixels as they are. So does an input that
-    the model scales down as one does with pixels, by a `Rescaling(1 / 255)` or the like, for any
-    data within 0 to 255 that takes more than a quarter of it; resizing, or augmentation, may come
-    before. Of an input with `quantized_input_stats` the range is only compared; an
-    `InputStatsWarning` says if it differs.
+    The old ranges are forgotten. An input with data of dtype uint8 gets the range 0 to 255, even
+    if no value reaches the ends, so that a file with uint8 inputs takes pixels as they are. An
+    input that the model scales down like pixels, such as by a `Rescaling(1 / 255)`, gets the
+    same range, for any data within 0 to 255 that takes more than a quarter of it. Resizing or
+    augmentation may come before. The range of an input with `quantized_input_stats` is only
+    compared. An `InputStatsWarning` reports a difference.
 
     Args:
         model: A model from `keras_qat.quantize_model`.
         data: A numpy array (a tuple, or a dict by input name, for several inputs); or a
             `tf.data.Dataset`, generator, or list of batches or samples. A few hundred samples
             like those of the deployment are enough.
-        steps: How many batches to use; None for all.
-        range_rule: `"robust"`: the smallest and the largest value over all samples but those that
-            are set aside. `"minmax"`: over all samples. `"moving_average"`: as `"robust"`, and
+        steps: The number of batches to use; None for all.
+        range_rule: `"robust"`: the smallest and the largest value over all samples that are not
+            set aside. `"minmax"`: over all samples. `"moving_average"`: as `"robust"`, and
             training moves the ranges instead of holding them.
-        verbose: 0 for no progress bar, 1 for one, `"auto"` for 1.
+        verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
-        InvalidRangeRuleError: If there is no such rule.
+        InvalidRangeRuleError: If `range_rule` is unknown.
         InvalidModelError: If a weight of the model is not finite.
         InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
-            model is not changed then.
+            model is then not changed.
 
     Example:
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -79,7 +79,7 @@ def calibrate(
     model = quantized_model_in(model, "calibrated")
     if range_rule not in RANGE_RULES:
         raise InvalidRangeRuleError(
-            "Calibration does not know the range rule.",
+            "Unknown range rule.",
             received=f"range_rule={range_rule!r}",
             expected=f"one of {list(RANGE_RULES)}",
             fix='Leave it out, or pass range_rule="minmax".',
@@ -103,13 +103,13 @@ def suggest_default_ranges(
 ) -> tuple[float, float] | None:
     """Finds a range that covers all values of all tensors that lack min/max data.
 
-    The tensors that have a default range now lack it as well. The model is not changed.
+    The tensors that have a default range count as tensors that lack data. The model is not changed.
 
     Args:
         model: A model from `keras_qat.quantize_model`.
-        data: Data of the kinds that `calibrate` takes.
-        steps: How many batches to use; None for all.
-        verbose: 0 for no progress bar, 1 for one, `"auto"` for 1.
+        data: Data of the types that `calibrate` takes.
+        steps: The number of batches to use; None for all.
+        verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
 
     Returns:
         The smallest and the largest value, for `default_ranges_stats` of `export_litert`; None if
@@ -140,7 +140,7 @@ def suggest_default_ranges(
 def _observed(
     model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, is_robust: bool
 ) -> tuple[list[Range], list[Outliers]]:
-    """Each observer with the range of its tensor on data, and the samples that were set aside."""
+    """Returns the range of each observer's tensor on data, and the samples that were set aside."""
     check_finite(model, layer_weight_errors)
     count = count_batches(data, model)
     target = steps if count is None else min(count, steps or count)
@@ -159,15 +159,15 @@ class Extremes(keras.layers.Layer):
 
 
 def check_width(name: str, minimum: Any, maximum: Any) -> None:
-    """Raises if float32 cannot hold the width of a range.
+    """Raises if float32 cannot represent the width of a range.
 
     Args:
         name: Name of the layer that makes the tensor.
         minimum: Smallest value on the data.
-        maximum: Largest one.
+        maximum: Largest value on the data.
 
     Raises:
-        InvalidDataError: If it cannot.
+        InvalidDataError: If the width overflows.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(np.float32(maximum) - np.float32(minimum))
@@ -203,7 +203,7 @@ def _observe(
     found = list(_tensors(model))
     if not found:
         return [], []
-    # Half precision, where it is the policy, would round the extremes.
+    # A policy of half precision would round the extremes.
     extremes_of = [Extremes(dtype="float32")(tensor) for _, _, tensor in found]
     compute_extremes = on_one_replica(keras.Model(model.inputs, extremes_of))
     seen: list[np.ndarray] = []
@@ -237,7 +237,7 @@ def _observe(
 
 
 def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray) -> list[Outliers]:
-    """The samples that are far larger than all others in a tensor, though not set aside."""
+    """Returns samples that are far larger than all others in a tensor, but not set aside."""
     found = []
     for (name, observer), own in zip(observers, sizes.astype("float64"), strict=True):
         allowed = max(map(abs, observer.usual_range or (0.0,)))
@@ -246,7 +246,7 @@ def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray
 
 
 def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:
-    """The extremes of a tensor by samples of the model; those of all where it has no such axis."""
+    """Returns extremes by samples of the model. Tensors without that axis have one pair for all."""
     if len(extremes) == samples:
         return extremes
     whole = [extremes[:, 0].min(), extremes[:, 1].max()]
@@ -260,7 +260,7 @@ def _sizes(x: np.ndarray) -> np.ndarray:
 
 
 def _allowed_sizes(model: QuantizedModel, are_pixels: dict[str, bool]) -> dict[str, float]:
-    """The largest magnitude of each input that is known to be right; infinite for ids."""
+    """Returns the largest allowed magnitude of each input: infinite for ids and pixels."""
     allowed = {}
     for name, holder in input_holders(model):
         known = (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""The stages from a float model to a rewritten or quantized one, in the order in which they run."""
+"""The conversion of a float model to a rewritten or quantized one, as stages in order."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ from keras_qat.passes.schemes import check_one_type, origins_of
 from keras_qat.proof import check_ends, check_values
 from keras_qat.scheme import Scheme
 
-# Runs a pass.
+# A function that runs a pass.
 Runner = Callable[[Pass, Graph], Graph]
 
 
 class Conversion:
-    """One conversion of a model: reads it, then `run` and `build` in this order.
+    """One conversion of a model. Call `run` and then `build`.
 
-    `quantize_model`, `clone_model` and `check` all run it, so that they agree on every model.
+    `quantize_model`, `clone_model` and `check` all use it, so they agree on every model.
 
     Args:
         model: A built Keras model. It is not changed.
         options: The options.
 
     Attributes:
-        source: The graph of the model, as it was read. Operations are known by their `id`, so that
+        source: The graph of the model, as it was read. Operations are identified by their `id`, so
             the graph has to live as long as the conversion.
         graph: The graph of Keras operations after the passes that have run.
         made: The graph of quantized layers; None until they are made.
-        log: The rewrites that the passes did.
+        log: The rewrites of the passes.
 
     Raises:
         InvalidModelError: If the model cannot be read, or is quantized already.
-        InvalidRewriteError: If there is no rewrite of a name.
+        InvalidRewriteError: If `rewrites` has an unknown name.
         InvalidOverrideError: If a key of `overrides` matches no layer.
         UnsupportedLayerError: If the `call` of a subclassed model cannot be traced.
     """
@@ -89,14 +89,14 @@ class Conversion:
         self.run_stages()
 
     def model_errors(self) -> Iterator[KerasQatError]:
-        """Yields each reason for which the model is unfit, whatever its layers are."""
+        """Yields an error for each property of the whole model that prevents quantization."""
         yield from quantization_errors(self._model)
         yield from weight_errors(self._model)
         yield from input_errors(self.source)
         yield from training_errors(self.source)
 
     def run_stages(self, run: Runner = run_pass) -> None:
-        """Runs the passes of all stages, and checks after each stage what has to hold.
+        """Runs the passes of all stages, and checks the invariants after each stage.
 
         Args:
             run: Runs one pass.
@@ -104,8 +104,8 @@ class Conversion:
         Raises:
             UnsupportedLayerError: If a layer has no integer form.
             InvalidModelError: If a layer is quantized already.
-            InvalidInputStatsError: If `quantized_input_stats` is not understood.
-            InvalidGraphError: If a pass fails, or leaves something undone.
+            InvalidInputStatsError: If `quantized_input_stats` is not valid.
+            InvalidGraphError: If a pass fails, or an invariant is violated after a stage.
         """
         for stage in REWRITING:
             for rewrite in stage.passes(self._setting):
@@ -118,7 +118,7 @@ class Conversion:
                 self.made = made = run(each, made)
 
     def build(self, model_class: Any, input_tensors: Any = None, delay: int = 0) -> Any:
-        """Builds a model of the layers, with the weights of the source model.
+        """Builds a model from the layers, with the weights of the source model.
 
         Args:
             model_class: Class of the model.
@@ -126,7 +126,7 @@ class Conversion:
             delay: Steps of training before quantization starts.
 
         Raises:
-            UnsupportedLayerError: If a layer refuses the shapes of its inputs.
+            UnsupportedLayerError: If a layer does not accept the shapes of its inputs.
             RewriteError: If an output has another shape or dtype than the source model's.
             InvalidModelError: If folded weights are not finite.
         """
@@ -162,26 +162,26 @@ class Conversion:
                 norm.trainable = False
 
     def prove(self, model: keras.Model, data: Any = None) -> None:
-        """Compares what a built model computes in float with what the source model computes.
+        """Compares the values of a built model in float with the values of the source model.
 
         Args:
-            model: What `build` returned.
-            data: Data for the inputs, of which one or two samples are taken; None to make some up.
+            model: The model that `build` returned.
+            data: Data for the inputs, for one or two samples; None for generated samples.
 
         Raises:
-            RewriteError: Naming the first layer that differs.
+            RewriteError: With the first layer that differs.
         """
         check_values(self.source, model, self.log, data)
 
 
 def carry_weights(graph: Graph, node: Node) -> None:
-    """Gives a built layer the weights of the Keras operations that it was made of.
+    """Copies the weights of Keras operations to the built layer that replaces them.
 
     Args:
-        graph: The graph that the layers were made of.
-        node: A node of what `make_layers` made of it.
+        graph: The graph from which the layers were made.
+        node: A node of the graph that `make_layers` returned.
     """
-    source = graph.nodes.get(node.name)  # none for what was put in, such as an input's QUANTIZE
+    source = graph.nodes.get(node.name)  # None for inserted layers, such as an input's QUANTIZE
     if source is not None and isinstance(source.head, QuantizedLayer):
         copy_by_path(source.head, node.head)
         node.head.trainable = source.head.trainable

@@ -1,4 +1,4 @@
-"""Batches of model inputs, from whatever users have: arrays, datasets, generators, lists."""
+"""Reads batches of model inputs from arrays, datasets, generators and lists."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Batch = tuple[np.ndarray, ...]
 
 
 class TakesInputs(Protocol):
-    """What has inputs with names and shapes: a `keras.Model`, or a file.
+    """An object with inputs that have names and shapes: a `keras.Model`, or a file.
 
     Attributes:
         inputs: The inputs in order, each with a `name` and a `shape`, the batch included.
-        input: Them in the structure that they were made of; a dict has the names that data uses.
+        input: The inputs in their original structure. Data uses the keys of a dict.
     """
 
     @property
@@ -39,20 +39,20 @@ def batches(
     """Yields checked batches of a model's inputs.
 
     Args:
-        data: A numpy array (or a tuple of them, or a dict, for several inputs); or a
+        data: A numpy array (or a tuple of arrays, or a dict, for several inputs); or a
             `tf.data.Dataset`, `keras.utils.PyDataset`, `torch.utils.data.DataLoader`, generator,
             or list of batches or of single samples (for several inputs also a list of one array
-            for each, as Keras has it). Elements may be `(inputs, targets)` or
+            for each, as in Keras). Elements may be `(inputs, targets)` or
             `(inputs, targets, weights)`; only the inputs are used. A dict has the keys of the dict
-            that the model was made of, or else the names of its inputs.
+            from which the model was made, or else the names of the model's inputs.
         model: The model.
-        steps: How many batches at most; None for all.
+        steps: The largest number of batches; None for all.
         batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
 
     Yields:
         A tuple with one array for each input, in the model's order. Batches for a model with a
-        fixed batch size are cut into pieces of it, and the last piece is filled up with copies of
-        its last sample.
+        fixed batch size are cut into pieces of that size. The last piece is filled up with copies
+        of its last sample.
 
     Raises:
         InvalidDataError: If there is no batch, or one has a wrong shape or type, or values that
@@ -70,12 +70,12 @@ def batches(
 def counted_batches(
     data: Any, model: TakesInputs, *, steps: int | None = None, batch_size: int = 32
 ) -> Iterator[tuple[Batch, int]]:
-    """Yields each batch as `batches` does, with the number of its samples that are not copies.
+    """Yields batches as `batches` does, each with the number of samples that are not copies.
 
     Args:
         data: As for `batches`.
         model: The model.
-        steps: How many batches at most, before they are cut; None for all.
+        steps: The largest number of batches, before they are cut; None for all.
         batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
 
     Yields:
@@ -104,7 +104,7 @@ def counted_batches(
         raise InvalidDataError(
             "The data has no batches.",
             received=f"an empty {type(data).__name__}",
-            fix="Pass at least one batch; a generator that was used up has to be made again.",
+            fix="Pass at least one batch. A used-up generator must be created again.",
         )
 
 
@@ -123,16 +123,16 @@ def labelled_batches(
         data: As for `batches`. Without `targets` its elements are `(inputs, targets)` or
             `(inputs, targets, weights)`.
         model: The model.
-        targets: An array, or a list or dict of them, for data that is arrays itself.
-        weights: Sample weights likewise, beside `targets`.
-        steps: How many batches at most; None for all.
+        targets: An array, or a list or dict of arrays, if `data` consists of arrays.
+        weights: Sample weights in the same form; only together with `targets`.
+        steps: The largest number of batches; None for all.
         batch_size: Size of a batch cut from arrays.
 
     Yields:
-        The inputs, as `batches` yields them; the targets as they came; the weights or None.
+        The inputs, as `batches` yields them; the targets, unchanged; the weights or None.
 
     Raises:
-        InvalidDataError: As `batches`, and if targets are lacking or are too many or too few.
+        InvalidDataError: As `batches`, and if targets are missing or are too many or too few.
 
     Example:
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -146,9 +146,9 @@ def labelled_batches(
         elements = _with_targets(data, elements, model, targets, weights)
     elif weights is not None:
         raise InvalidDataError(
-            "Sample weights go with targets.",
-            received="weights, and no targets beside them",
-            fix="Give both as arrays, or data that yields (inputs, targets, weights).",
+            "Sample weights need targets.",
+            received="weights without targets",
+            fix="Pass both as arrays, or data that yields (inputs, targets, weights).",
         )
     first, rest = itertools.tee(itertools.islice(elements, steps))
     for batch, element in zip(batches(first, model), rest, strict=True):
@@ -157,7 +157,7 @@ def labelled_batches(
                 "The data has no targets.",
                 received=f"elements of type {type(element).__name__}",
                 expected="elements (inputs, targets) or (inputs, targets, weights)",
-                fix="Give the targets with arrays, or data that yields pairs.",
+                fix="Pass the targets with arrays, or data that yields pairs.",
             )
         rest_of_it = (*element[1:], None)[:2]
         is_single = np.ndim(_inputs(element, model)[0]) == len(model.inputs[0].shape) - 1
@@ -169,7 +169,7 @@ def labelled_batches(
 
 
 def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | None:
-    """Returns how many batches `batches` will yield, None if that cannot be known.
+    """Returns how many batches `batches` will yield, or None if the number is not known.
 
     Args:
         data: The data, as for `batches`.
@@ -198,7 +198,7 @@ def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | 
 
 
 def fixed_batch_size(model: TakesInputs) -> int | None:
-    """Returns the batch size that all inputs of a model have; None if it is not fixed.
+    """Returns the fixed batch size of all inputs of a model, or None if it is not fixed.
 
     Args:
         model: The model.
@@ -212,13 +212,13 @@ def fixed_batch_size(model: TakesInputs) -> int | None:
 
 
 def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[Batch, int]]:
-    """Cuts a batch into pieces of a size; each with the number of samples that are not copies."""
+    """Cuts a batch into pieces, each with the number of samples that are not copies."""
     total = len(batch[0])
     if size is None:
         yield batch, total
         return
     for start in range(0, total, size):
-        # Past the end stands the last sample again.
+        # The last sample is repeated after the end of the batch.
         rows = np.minimum(np.arange(start, start + size), total - 1)
         yield tuple(array[rows] for array in batch), min(size, total - start)
 
@@ -253,13 +253,13 @@ def _elements(data: Any, model: TakesInputs, batch_size: int) -> Iterator[Any]:
             yield tuple(array[start : start + batch_size] for array in arrays)
     elif isinstance(data, keras.utils.PyDataset):
         yield from (data[i] for i in range(len(data)))
-    elif _is_data_loader(data):  # its lists are the tuples of others
+    elif _is_data_loader(data):  # lists of a data loader are like tuples of other data
         yield from (tuple(each) if isinstance(each, list) else each for each in data)
     elif hasattr(data, "__iter__"):
         yield from data
     else:
         raise InvalidDataError(
-            "The data is of a type that cannot be read.",
+            "Data of this type cannot be read.",
             received=type(data).__name__,
             expected="an array, a tf.data.Dataset, a generator, or a list of arrays",
         )
@@ -278,7 +278,7 @@ def _with_targets(
     samples = len(keras.tree.flatten(data)[0]) if is_cut else None
     if sizes != {(samples,)}:
         raise InvalidDataError(
-            "The targets do not go with the data.",
+            "The targets do not match the data.",
             received=f"data of type {type(data).__name__} with "
             f"{'unknown' if samples is None else samples} samples, targets or weights for "
             f"{sorted(size[0] if size else 0 for size in sizes)}",
@@ -297,7 +297,7 @@ def _with_targets(
 
 
 def _inputs(element: Any, model: TakesInputs) -> list[Any]:
-    """Picks the inputs out of an element: `inputs`, `(inputs, targets)` or one with weights."""
+    """Returns the inputs of an element: `inputs`, `(inputs, targets)` or one with weights."""
     count = len(model.inputs)
     if isinstance(element, tuple) and element:
         nested = isinstance(element[0], tuple | list | Mapping)
@@ -330,8 +330,8 @@ def _by_name(arrays: Mapping[str, Any], model: TakesInputs) -> list[Any]:
 
 
 def _keys(model: TakesInputs) -> list[str]:
-    """What a model that was made of a dict of inputs calls them, in order; `fit` takes these."""
-    made_of = getattr(model, "input", None)  # a Sequential that was loaded has none
+    """Returns the keys of the dict of inputs of a model, in order. `fit` takes the same keys."""
+    made_of = getattr(model, "input", None)  # a loaded Sequential has no `input`
     if not isinstance(made_of, Mapping):
         return []
     positions = [id(tensor) for tensor in model.inputs]
@@ -339,7 +339,7 @@ def _keys(model: TakesInputs) -> list[str]:
 
 
 def _as_keras_has_it(data: Any, model: TakesInputs) -> Any:
-    """A list of arrays for several inputs as a tuple: a batch of these is never one array."""
+    """Returns a list of arrays for several inputs as a tuple, which cannot be a list of batches."""
     is_of_inputs = isinstance(data, list) and len(data) == len(model.inputs) > 1
     return tuple(data) if is_of_inputs and all(map(_is_array, data)) else data
 
@@ -351,7 +351,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_data_loader(data: Any) -> bool:
-    """Whether data is a `torch.utils.data.DataLoader`; PyTorch need not be installed."""
+    """Returns whether data is a `torch.utils.data.DataLoader`. PyTorch need not be installed."""
     return any(
         each.__name__ == "DataLoader" and each.__module__.startswith("torch.utils.data")
         for each in type(data).__mro__
@@ -384,7 +384,7 @@ def _checked(value: Any, tensor: Any, position: int, fixed: int | None) -> np.nd
             received=f"shape {array.shape}",
             expected=f"shape {wanted}",
         )
-    # Keras computes in float32: what is larger than its largest number is infinite there.
+    # Keras computes in float32, in which larger numbers become infinite.
     with np.errstate(over="ignore"):
         finite = np.isfinite(array.astype("float32"))
     if not finite.all():

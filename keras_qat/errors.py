@@ -1,7 +1,7 @@
-"""Typed errors: each says what happened, where, what was expected and how to fix it.
+"""Typed errors: each states the problem, the place, the expected value and a fix.
 
-Everything that `keras_qat` raises on purpose derives from `KerasQatError`, so that one
-`except` clause is enough for a caller who wants to report a failure and go on.
+All errors that `keras_qat` raises on purpose derive from `KerasQatError`, so a caller that
+wants to report a failure and continue needs one `except` clause.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
-# Warnings are about what a user calls, not about what these packages call for it.
+# Frames of these packages are skipped: warnings show the line of the user's call.
 _NOT_USERS = ("keras_qat", "keras", "tensorflow")
 
 
@@ -19,14 +19,14 @@ class KerasQatError(Exception):
     """Base class of every error that `keras_qat` raises on purpose.
 
     Args:
-        what: One sentence that says what happened.
-        layer: Name of the layer (or operation, or tensor) it happened at.
-        received: What was received, as text.
-        expected: What would have been right.
-        fix: One concrete thing to do about it.
+        what: One sentence about the problem.
+        layer: Name of the layer (or operation, or tensor) with the problem.
+        received: The received value, as text.
+        expected: A description of valid values.
+        fix: One concrete way to fix the problem.
 
     Attributes:
-        what: As given; so are `layer`, `received`, `expected` and `fix`.
+        what: As given; also `layer`, `received`, `expected` and `fix`.
 
     Example:
     >>> print(KerasQatError("No weights.", layer="conv", fix="Call `model.build()`."))
@@ -57,12 +57,12 @@ class KerasQatError(Exception):
 
 
 def original_error(error: KerasQatError) -> KerasQatError:
-    """Returns the error that a `call` raised, where Keras raised a copy of its text in its place.
+    """Returns the error that a `call` raised, if Keras raised a copy of its text instead.
 
-    Keras adds the arguments of the call to the text, and leaves out `layer` and the other parts.
+    Keras adds the arguments of the call to the text, and drops `layer` and the other parts.
 
     Args:
-        error: What came out of the `__call__` of a Keras layer.
+        error: The error that the `__call__` of a Keras layer raised.
     """
     inner = error.__context__
     while isinstance(inner, type(error)) and error.__cause__ is None and str(inner) in str(error):
@@ -79,19 +79,19 @@ class UnsupportedLayerError(KerasQatError, ValueError):
 
 
 class InvalidRegistrationError(KerasQatError, ValueError):
-    """A slice was registered for what is neither a layer class nor a matcher."""
+    """A slice was registered for something other than a layer class or a matcher."""
 
 
 class InvalidRewriteError(KerasQatError, ValueError):
-    """A rewrite was asked for that there is not."""
+    """`rewrites` or `activations` has an unknown name."""
 
 
 class RewriteError(KerasQatError, ValueError):
-    """A rewritten model does not compute what the source model computes: a defect here."""
+    """A rewritten model computes other values than the source model. This is a defect here."""
 
 
 class InvalidOverrideError(KerasQatError, ValueError):
-    """A scheme was asked for layers that the model does not have, or by what is no key."""
+    """A key of `overrides` is not valid or matches no layer, or its scheme is not valid."""
 
 
 class InvalidGraphError(KerasQatError, ValueError):
@@ -99,23 +99,23 @@ class InvalidGraphError(KerasQatError, ValueError):
 
 
 class InvalidSchemeError(KerasQatError, ValueError):
-    """An unknown quantization scheme was asked for."""
+    """The quantization scheme is unknown."""
 
 
 class InvalidDelayError(KerasQatError, ValueError):
-    """Quantization was to start after something that is no number of training steps."""
+    """`quant_delay` is not a non-negative integer."""
 
 
 class InvalidDefaultRangeError(KerasQatError, ValueError):
-    """`default_ranges_stats` is no range that tensors could have."""
+    """`default_ranges_stats` is not a valid range for tensors."""
 
 
 class InvalidRangeRuleError(KerasQatError, ValueError):
-    """A rule was asked for that no range follows."""
+    """The range rule is unknown."""
 
 
 class InvalidInputStatsError(KerasQatError, ValueError):
-    """`quantized_input_stats` does not say what the integers of an input mean."""
+    """`quantized_input_stats` does not define the meaning of an input's integers."""
 
 
 class InvalidDataError(KerasQatError, ValueError):
@@ -123,11 +123,11 @@ class InvalidDataError(KerasQatError, ValueError):
 
 
 class MissingRangeError(KerasQatError, ValueError):
-    """A tensor lacks min/max data, so that it has no scale and zero point.
+    """A tensor lacks min/max data, so it has no scale and zero point.
 
     Args:
-        what: One sentence that says what happened.
-        tensors: Names of all tensors that lack it.
+        what: One sentence about the problem.
+        tensors: Names of all tensors that lack min/max data.
         **parts: Arguments of `KerasQatError`.
     """
 
@@ -153,10 +153,10 @@ class ExportError(KerasQatError, OSError):
 
 
 class InvalidFileError(KerasQatError, ValueError):
-    """A file of a model or of weights is damaged, does not fit, or holds what Keras 3 has not.
+    """A file of a model or of weights is damaged, does not fit, or has features Keras 3 lacks.
 
     Args:
-        what: One sentence that says what happened.
+        what: One sentence about the problem.
         path: The file.
         **parts: Arguments of `KerasQatError`.
     """
@@ -166,24 +166,24 @@ class InvalidFileError(KerasQatError, ValueError):
         self.what, self.path = what, path
 
     def at(self, path: object) -> Self:
-        """Returns the error with the file that it is about."""
+        """Returns the error with the path of the file in its text."""
         parts = {name: getattr(self, name) for name in ("layer", "received", "expected", "fix")}
         return type(self)(self.what, path=path, **parts)
 
 
 class UnsafeFileError(InvalidFileError):
-    """Loading the file would run code that is in it, or read files that it names."""
+    """Loading the file would run code from the file, or read other files that it names."""
 
 
 class InvalidTargetError(KerasQatError, ValueError):
-    """A target was asked for that there is no profile of."""
+    """The target has no profile."""
 
 
 class TargetError(KerasQatError, ValueError):
-    """The file would not run on the target that it is for.
+    """The file would not run on its target.
 
     Args:
-        what: One sentence that says what happened.
+        what: One sentence about the problem.
         violations: Each operator that does not run there, a `keras_qat.targets.Violation`.
         **parts: Arguments of `KerasQatError`.
     """
@@ -194,15 +194,15 @@ class TargetError(KerasQatError, ValueError):
 
 
 class NewerVersionError(KerasQatError, ValueError):
-    """A later version of the package saved the model in a way that this one does not know."""
+    """A later version of the package saved the model in a form that this version cannot read."""
 
 
 class LiteRTFormatError(KerasQatError, ValueError):
-    """A LiteRT model is malformed or asks for something that the format cannot express."""
+    """A LiteRT model is malformed or needs something that the format cannot express."""
 
 
 class InputStatsWarning(UserWarning):
-    """The data of an input is not what its `quantized_input_stats` are for."""
+    """The data of an input does not match its `quantized_input_stats`."""
 
 
 class NonFiniteWarning(UserWarning):
@@ -214,7 +214,7 @@ class OutlierWarning(UserWarning):
 
 
 class RangeDriftWarning(UserWarning):
-    """Training sees other ranges than calibration did."""
+    """The ranges at training differ from the calibrated ranges."""
 
 
 class InvalidFileWarning(UserWarning):
@@ -222,7 +222,7 @@ class InvalidFileWarning(UserWarning):
 
 
 class OwnTrainingWarning(UserWarning):
-    """A model has a way of training of its own, which a model made of it does not have."""
+    """A model has its own way of training, which a model made from it does not have."""
 
 
 class DefaultRangesWarning(UserWarning):
@@ -230,14 +230,14 @@ class DefaultRangesWarning(UserWarning):
 
 
 class TargetFallbackWarning(UserWarning):
-    """The file runs on the target that it is for, but some of it on the CPU."""
+    """The file runs on its target, but some operators run on the CPU."""
 
 
 def warn_user(text: str, category: type[Warning]) -> None:
-    """Warns of something at the line of the user's code that it comes from.
+    """Shows a warning at the line of the user's code that caused it.
 
     Args:
-        text: What happened, and what to do about it.
+        text: What happened, and how to react.
         category: One of the warnings above.
     """
     frame, level = inspect.currentframe(), 1

@@ -1,4 +1,4 @@
-"""freeze_batch_norm: training with the statistics that inference has."""
+"""freeze_batch_norm: trains with the statistics of inference."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from keras_qat.layers.batch_normalization import batch_norm_of
 def freeze_batch_norm(model: keras.Model) -> None:
     """Makes the batch normalizations of a quantized model compute at training as at inference.
 
-    Their moving statistics, factors and offsets stay as they are, as after `trainable = False` of a
+    Moving statistics, factors and offsets do not change, as after `trainable = False` of a
     `keras.layers.BatchNormalization`. Saved models keep this. Call `compile` again after it.
 
     Args:
-        model: What `quantize_model` or `clone_model` returned, or a model with it inside.
+        model: A model from `quantize_model` or `clone_model`, or a model that contains one.
 
     Raises:
         NotQuantizedError: If the model has no such batch normalization.
@@ -29,7 +29,8 @@ def freeze_batch_norm(model: keras.Model) -> None:
 def unfreeze_batch_norm(model: keras.Model) -> None:
     """Lets the batch normalizations of a quantized model train again, see `freeze_batch_norm`.
 
-    Those of layers whose `trainable` is False stay frozen. Call `compile` again after it.
+    Batch normalizations in layers with `trainable=False` stay frozen. Call `compile` again
+    afterwards.
 
     Args:
         model: As for `freeze_batch_norm`.
@@ -47,12 +48,12 @@ def _set_trainable(model: keras.Model, value: bool) -> None:
             "The model has no batch normalization of a quantized or cloned layer.",
             layer=getattr(model, "name", None),
             received=f"a {type(model).__name__}",
-            fix="Pass what `keras_qat.quantize_model` or `keras_qat.clone_model` returned; of a "
+            fix="Pass a model from `keras_qat.quantize_model` or `keras_qat.clone_model`. In a "
             "plain Keras model set `trainable` of its `BatchNormalization` layers.",
         )
     for layer, norm in found:
         norm.trainable = value and (norm is layer or layer.trainable)
-    model.make_train_function(force=True)  # the old one was compiled for what was trained
+    model.make_train_function(force=True)  # the old function updates the old trainable variables
 
 
 def _batch_norms(model: Any) -> Iterator[tuple[Any, Any]]:

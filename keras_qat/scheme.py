@@ -1,4 +1,4 @@
-"""What a quantization scheme means: widths, symmetry, and the integer limits they give."""
+"""Quantization schemes: widths, symmetry, and the integer limits that follow from them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ class Scheme:
     """How weights and activations are represented as integers.
 
     Activations are asymmetric per tensor. Weights have a narrow range: the smallest integer of
-    the type is not used. Those of `"int8"` are symmetric, as the LiteRT 8-bit quantization
-    specification asks (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec);
-    those of `"int8_per_tensor"` too, but with one scale for the whole tensor, for targets without
-    per-channel weights; those of `"uint8"` are asymmetric per tensor, as TensorFlow 1 trained and
-    converted them.
+    the type is not used. Weights of `"int8"` are symmetric per channel, as required by the LiteRT
+    8-bit quantization specification
+    (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
+    Weights of `"int8_per_tensor"` are symmetric with one scale for the whole tensor, for targets
+    without per-channel weights. Weights of `"uint8"` are asymmetric per tensor, as TensorFlow 1
+    trained and converted them.
 
     Attributes:
         name: The name users pass, such as `"int8"`.
@@ -28,7 +29,7 @@ class Scheme:
         is_signed: Whether integers are signed.
         rounds_scale_products: Whether convolutions round the product of the scales of input and
             weights to float32.
-        missing_operators: LiteRT operators whose kernels do not take the type.
+        missing_operators: LiteRT operators whose kernels do not support the type.
 
     Example:
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
@@ -64,7 +65,7 @@ class Scheme:
 
     @property
     def largest_activation(self) -> int:
-        """Largest magnitude of an activation's integer, the zero point subtracted."""
+        """Largest magnitude of an activation's integer, minus the zero point."""
         return self.activation_high - self.activation_low
 
     @property
@@ -79,22 +80,22 @@ class Scheme:
 
     @property
     def weight_steps(self) -> int:
-        """How many steps there are from the smallest to the largest integer of a weight."""
+        """Number of steps from the smallest to the largest integer of a weight."""
         return 2**self.weight_bits - 2
 
     @property
     def largest_weight(self) -> int:
-        """Largest magnitude of a weight's integer, the zero point subtracted."""
+        """Largest magnitude of a weight's integer, minus the zero point."""
         return self.weight_steps // 2 if self.weight_symmetric else self.weight_steps
 
     @property
     def largest_product(self) -> int:
-        """Largest magnitude of an activation times a weight, the zero points subtracted."""
+        """Largest magnitude of an activation times a weight, both minus their zero points."""
         return self.largest_activation * self.largest_weight
 
     @property
     def largest_sum(self) -> int:
-        """Bound of a sum of products: half of what an accumulator holds, the bias has the rest."""
+        """Bound of a sum of products: half of an accumulator's range. The bias has the rest."""
         return 2 ** (self.accumulator_bits - 2)
 
 
@@ -125,8 +126,8 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
         The `Scheme`.
 
     Raises:
-        InvalidSchemeError: If no scheme has that name, or the layers have no kernels for what a
-            `Scheme` says.
+        InvalidSchemeError: If no scheme has that name, or the layers have no kernels for the
+            widths of a `Scheme`.
 
     Example:
     >>> get_scheme("int8").name

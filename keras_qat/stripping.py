@@ -1,4 +1,4 @@
-"""strip_quantization: back from a quantized model to a plain Keras model."""
+"""strip_quantization: converts a quantized model back to a plain Keras model."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from keras_qat.passes.rewriting import (
 def strip_quantization(model: keras.Model) -> keras.Model:
     """Turns a quantized model, or a clone, into a plain Keras model with the trained weights.
 
-    It has no layer of `keras_qat`, so that it loads where this package is not installed. A block
-    becomes the layers that it was made of, under their names; what was no layer, such as a slice
-    or a sum with a constant, becomes operations of `keras.ops`. What rewrites have merged for
-    good stays merged: nested models stay open, and a padding that became part of a convolution
-    is no layer again.
+    The result has no layer of `keras_qat`, so it loads without this package. A fused layer
+    becomes the layers that it was made from, under their names. Operations that were not layers,
+    such as a slice or a sum with a constant, become operations of `keras.ops`. Some rewrites
+    cannot be undone: nested models stay open, and a padding that was folded into a convolution
+    stays folded.
 
     Args:
-        model: What `quantize_model` or `clone_model` returned, trained or not. It is not changed.
+        model: A model from `quantize_model` or `clone_model`, trained or not. It is not changed.
 
     Returns:
-        A functional `keras.Model` that computes in float what `model` computes before rounding.
+        A functional `keras.Model` that computes the values of `model` in float, before rounding.
 
     Raises:
         NotQuantizedError: If the model has no layer of this package.
@@ -53,10 +53,10 @@ def strip_quantization(model: keras.Model) -> keras.Model:
     graph = read_model(model)
     if not any(isinstance(node.head, QuantizedLayer) for node in graph.nodes.values()):
         raise NotQuantizedError(
-            "There is nothing to strip off.",
+            "The model has no quantization to remove.",
             layer=model.name,
             received=f"a {type(model).__name__} without layers of keras_qat",
-            fix="Pass what `keras_qat.quantize_model` or `keras_qat.clone_model` returned.",
+            fix="Pass a model from `keras_qat.quantize_model` or `keras_qat.clone_model`.",
         )
     made: dict[int, Any] = {}
 
@@ -71,13 +71,13 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         return calls_in_a_row(node, layers, rewriting)
 
     stripped = replace_nodes(graph, write)
-    # What `decompose_activations` wrote as several operators is one activation again.
+    # Activations that `decompose_activations` wrote as several operators become one again.
     whole = recognize_functions(stripped)
     return build_model(_join_activations(whole).check("stripping"))
 
 
 def _join_activations(graph: Graph) -> Graph:
-    """Makes the activations that `split_activations` split off arguments of their layers again."""
+    """Makes activations from `split_activations` arguments of their layers again."""
     mapping: dict[Edge, Edge] = {}
     consumers = graph.consumers()
     calls: dict[int, list[Edge]] = {}
@@ -85,7 +85,7 @@ def _join_activations(graph: Graph) -> Graph:
         calls.setdefault(id(node.head), []).append(Edge(node.name))
     for edges in calls.values():
         layer, behind = graph.nodes[edges[0].node].head, [consumers.get(each, []) for each in edges]
-        # A shared layer may have an activation only if all of its calls have the same.
+        # A shared layer may have an activation only if all of its calls have the same activation.
         functions = [_split_off(layer, followers) for followers in behind]
         is_one = len({*map(id, functions)}) == 1 and functions[0] is not None
         if is_one and not {*edges} & {*graph.output_edges}:
@@ -100,7 +100,7 @@ def _join_activations(graph: Graph) -> Graph:
 
 
 def _split_off(layer: Any, followers: Sequence[Node]) -> Any:
-    """The function that was split off a layer, if all that takes its output applies it."""
+    """Returns the function that was split off a layer, if all consumers of its output apply it."""
     heads = {id(node.head): node.head for node in followers}
     if len(heads) != 1 or not hasattr(layer, "use_bias"):
         return None
@@ -111,7 +111,7 @@ def _split_off(layer: Any, followers: Sequence[Node]) -> Any:
 
 
 def _in_operations(node: Node, graph: Graph) -> Graph:
-    """The operations that the layer computes in float with."""
+    """Returns the operations with which the layer computes in float."""
 
     def call(layer, inputs):
         return layer.float_forward(inputs, training=False)

@@ -1,4 +1,4 @@
-"""integer_weights: the numbers that an exported file holds, as arrays."""
+"""integer_weights: the constants of an exported file, as arrays."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def integer_weights(model: QuantizedModel) -> dict[str, IntegerTensor]:
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
-        MissingRangeError: If tensors lack min/max data: a bias has the scale of the input in it.
+        MissingRangeError: If tensors lack min/max data: the scale of a bias depends on the input's.
 
     Example:
     >>> import keras, keras_qat

@@ -169,14 +169,14 @@ def test_arrays_are_cut_to_the_batch_that_a_model_prescribes():
 
 
 WRONG = {
-    "None": (lambda: None, "type that cannot be read.* Received: NoneType"),
-    "number": (lambda: 5, "type that cannot be read.* Received: int"),
+    "None": (lambda: None, "type cannot be read.* Received: NoneType"),
+    "number": (lambda: 5, "type cannot be read.* Received: int"),
     "text": (lambda: "abc", "wrong number of inputs"),
     "scalar array": (lambda: np.array(5.0), r"Received: shapes \[\(\)\]"),
     "empty array": (lambda: X[:0], "no batches.* Received: an empty ndarray"),
     "empty list": (list, "no batches.* Received: an empty list"),
     "empty tuple": (tuple, "no batches"),
-    "used up generator": (lambda: (x for x in ()), "no batches.* To fix it: .*made again"),
+    "used up generator": (lambda: (x for x in ()), "no batches.* To fix it: .*created again"),
     "empty element": (lambda: [()], "wrong number of inputs.* Received: 0"),
     "batch of no samples": (lambda: [X[:0]], r"Batch 0 .*'x'.* Received: shape \(0, 4\)"),
     "too many inputs": (lambda: [[X, X]], r"wrong number of inputs.* Expected: 1: \['x'\]"),

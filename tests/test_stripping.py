@@ -167,7 +167,7 @@ def test_shared_layers_stay_shared():
 
 
 def test_what_was_not_quantized_is_refused():
-    with pytest.raises(NotQuantizedError, match="nothing to strip"):
+    with pytest.raises(NotQuantizedError, match="no quantization to remove"):
         keras_qat.strip_quantization(network())
 
 

@@ -1,4 +1,4 @@
-"""The proof of a rewrite: the rewritten model computes what the source model computes."""
+"""Checks that a rewritten model computes the same values as its source model."""
 
 from keras_qat.proof.proving import check_ends, check_values
 

@@ -27,16 +27,16 @@ _EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 def check_ends(source: Graph, model: keras.Model) -> None:
     """Raises if the outputs of a rewritten model have other shapes or dtypes than the source's.
 
-    A floating type may have become float32, and so may an integer type: quantized integers stand
-    for real values. A size that was not known may be known. Keras infers the shape of some layers
-    wrongly, such as `Dense(activation="glu")`; what counts then is what the source computes.
+    A floating type may have become float32, and so may an integer type, since quantized integers
+    represent real values. A size that was unknown may be known. Keras infers the shape of some
+    layers wrongly, such as `Dense(activation="glu")`. The computed shapes decide in this case.
 
     Args:
         source: The graph of the source model.
         model: The rewritten model.
 
     Raises:
-        RewriteError: Naming the output.
+        RewriteError: With the name of the output.
     """
     wanted = [(source.shape(edge), source.dtype(edge)) for edge in source.output_edges]
     found = [(tuple(y.shape), str(y.dtype)) for y in model.outputs]
@@ -45,7 +45,7 @@ def check_ends(source: Graph, model: keras.Model) -> None:
     for name, end, own in zip(source.output_names, wanted, found, strict=True):
         if not _fits(end, own):
             raise RewriteError(
-                "The rewritten model has another output than the model.",
+                "The rewritten model has other outputs than the model.",
                 layer=name,
                 received=f"{own[1]} of shape {own[0]}",
                 expected=f"{end[1]} of shape {end[0]}",
@@ -54,7 +54,7 @@ def check_ends(source: Graph, model: keras.Model) -> None:
 
 
 def _fits(wanted: tuple[Any, str], found: tuple[Any, str]) -> bool:
-    """Whether an output has the shape, and the type or float32 in its place."""
+    """Returns whether an output has the wanted shape, and the wanted type or float32."""
     shapes, (dtype, own) = (wanted[0], found[0]), (wanted[1], found[1])
     is_like = len(shapes[0]) == len(shapes[1]) and all(
         None in sizes or sizes[0] == sizes[1] for sizes in zip(*shapes, strict=True)
@@ -63,12 +63,12 @@ def _fits(wanted: tuple[Any, str], found: tuple[Any, str]) -> bool:
 
 
 def _computed_ends(source: Graph, model: keras.Model) -> list[tuple[Any, str]] | None:
-    """The shapes and dtypes that a source model computes; None if it cannot be run."""
+    """Returns the shapes and dtypes that a source model computes, or None if it cannot run."""
     samples = samples_for(source, read_model(model), model, None)
     with keras.StatelessScope(), without_gradients():
         try:
             tensors = run(source, samples)
-        except Exception:  # whatever a model raises on values that were made up
+        except Exception:  # models may raise anything on generated values
             return None
     ends = [(edge, tensors[edge]) for edge in source.output_edges]
     return [
@@ -82,36 +82,36 @@ def check_values(
 ) -> None:
     """Raises if a rewritten model computes other values in float than the source model.
 
-    The outputs are compared on one or two samples. A network may amplify the rounding of its
-    first layers, so that outputs which differ are no proof: then each layer is compared by itself,
-    on the values of the source model. Outputs that are not finite there, or that are random, are
-    not compared.
+    The outputs are compared on one or two samples. A network may amplify rounding errors of its
+    first layers, so different outputs alone prove no defect. In this case each layer is compared
+    by itself, on the values of the source model. Outputs of the source model that are not finite,
+    or that are random, are not compared.
 
     Args:
         source: The graph of the source model.
         model: The rewritten model.
         log: The rewrites. Nothing is compared if one of them changes the function.
-        data: Arrays or lists of data for the inputs; otherwise the samples are made up.
+        data: Arrays or lists of data for the inputs, or None for generated samples.
 
     Raises:
-        RewriteError: Naming the first layer that differs.
+        RewriteError: With the first layer that differs.
     """
     if any(rewrite.changes_function for rewrite in log):
         return
     rewritten, limit = read_model(model), _limit(source)
     samples = samples_for(source, rewritten, model, data)
-    # Variables keep their values: batch normalizations, and the states of random numbers.
+    # Variables keep their values: those of batch normalizations, and states of random numbers.
     with keras.StatelessScope(), without_gradients(), float_mode():
         try:
             expected = _outputs(source, run(source, samples))
-        except Exception:  # whatever a model raises on values that were made up
+        except Exception:  # models may raise anything on generated values
             return
         found = _outputs(rewritten, checked_run(rewritten, as_inputs(samples, model)))
         if _worst(found, expected) <= limit:
             return
         again = _outputs(source, run(source, samples))
         if _worst(again, expected) > 0:
-            return  # random, for the same input
+            return  # the model is random: it has other outputs for the same input
         _compare_layers(inline_models(source), rewritten, samples, model, limit, tuple(log))
 
 
@@ -123,7 +123,7 @@ def _compare_layers(
     limit: float,
     log: Sequence[Rewrite],
 ) -> None:
-    """Compares layer by layer, each of what the source model computes up to there."""
+    """Compares each layer by itself, on the values that the source model computes before it."""
     kept: dict[Edge, Any] = {}
     run(source, samples, lambda edge, value: kept.setdefault(edge, value))
     known: dict[int, list[np.ndarray]] = {}
@@ -151,7 +151,7 @@ def _compare_layers(
         _check_functions([source.nodes[each] for each in origins if each in source.nodes])
         about = [str(each) for each in log if not set(origins).isdisjoint(each.origins)]
         raise RewriteError(
-            "The rewritten layer computes something else than the model.",
+            "The rewritten layer computes other values than the model.",
             layer=name if name in origins else origins[0],
             received=f"outputs of the model that differ by {error:.2g} of their largest value; it "
             f"was made of {list(origins)[:4]}, rewritten by {about[:4]}",
@@ -161,24 +161,24 @@ def _compare_layers(
 
 
 def _check_functions(nodes: Sequence[Node]) -> None:
-    """Raises if functions that a user registered stand for some of these nodes."""
+    """Raises if the user registered a function for the operations of some of these nodes."""
     for node in nodes:
         function = users_function(node.head)
         if function is None:
             continue
         kind = type(node.head).__name__
         raise RewriteError(
-            f"A function that was registered for {kind} computes something else than the layer.",
+            f"The function that is registered for {kind} computes other values than the layer.",
             layer=node.name,
             received=f"`{function.__name__}`",
-            expected=f"what `call` of each {kind} in the model computes",
-            fix=f"Mend `{function.__name__}`. Its first argument is the layer: what differs from "
-            f"one {kind} to another has to be read there, or each needs a class of its own.",
+            expected=f"the values that `call` of each {kind} in the model computes",
+            fix=f"Correct `{function.__name__}`. Its first argument is the layer: read values that "
+            f"differ from one {kind} to another from there, or give each a class of its own.",
         )
 
 
 def _first_that_differs(graph: Graph, alike: set[str]) -> str:
-    """The first layer without a counterpart in the source, from which no such layer follows."""
+    """Returns the first layer that, like all layers after it, has no counterpart in the source."""
     consumers = graph.consumers()
     reaches: set[str] = set(alike)
     for node in reversed(tuple(graph.nodes.values())):
@@ -198,7 +198,7 @@ def _worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest magnitude; infinite for another shape."""
+    """Returns the relative error of the largest difference; infinite for another shape."""
     if found.shape != expected.shape:
         return float("inf")
     a, b = found.astype("float64"), expected.astype("float64")

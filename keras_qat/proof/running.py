@@ -1,4 +1,4 @@
-"""Running graphs on samples, for the proof that two compute the same."""
+"""Runs graphs on samples, to check that two graphs compute the same values."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from keras_qat.data import batches
 from keras_qat.errors import RewriteError
 from keras_qat.graph import Edge, Graph, Node, Parameter
 
-# Values of an input up to which two samples are compared, which also shows whether they mix.
+# Inputs up to this size get two samples, which also show whether a model mixes samples.
 _SMALL = 2**12
 FIX = (
-    "Please report it with the model: it is a defect of the package. Until it is mended, write the "
-    "layer with others, or leave the rewrite out: `rewrites=[...]`."
+    "Please report it with the model: it is a defect of the package. As a workaround, write the "
+    "layer with other layers, or leave the rewrite out: `rewrites=[...]`."
 )
 
 
 def run(
     graph: Graph, inputs: Sequence[Any], see: Callable[[Edge, Any], Any] | None = None
 ) -> dict[Edge, Any]:
-    """Computes a graph; tensors that nothing takes any more are dropped.
+    """Computes a graph. Tensors are dropped after their last use.
 
     Args:
         graph: The graph.
         inputs: A tensor for each input.
-        see: Called with each tensor; returns what the layers behind it take.
+        see: Called with each tensor. Later layers take the tensor that it returns.
     """
     tensors = dict(zip(map(Edge, graph.inputs), inputs, strict=True))
     left = Counter(graph.output_edges)
@@ -60,7 +60,7 @@ def _called(node: Node, tensors: dict[Edge, Any]) -> Any:
         return leaf.value if isinstance(leaf, Parameter) else leaf
 
     args, kwargs = tree.map_structure(argument, node.arguments)
-    # `predict` does so too, whatever a layer was called with: random images have `training=True`.
+    # `predict` passes this too, even to random augmentations whose call has `training=True`.
     if "training" in inspect.signature(node.head.call).parameters:
         kwargs = {**kwargs, "training": False}
     return node.head(*args, **kwargs)
@@ -69,7 +69,7 @@ def _called(node: Node, tensors: dict[Edge, Any]) -> Any:
 def checked_run(
     graph: Graph, inputs: Sequence[Any], see: Callable[[Edge, Any], Any] | None = None
 ) -> dict[Edge, Any]:
-    """Runs a rewritten graph; the source took the same inputs."""
+    """Runs a rewritten graph on inputs that the source model accepted."""
     try:
         return run(graph, inputs, see)
     except Exception as error:
@@ -77,13 +77,13 @@ def checked_run(
             "The rewritten model cannot be run.",
             layer=graph.name,
             received=f"{type(error).__name__}: {error}",
-            expected="a model that takes what the source model takes",
+            expected="a model that accepts the inputs of the source model",
             fix=FIX,
         ) from error
 
 
 def samples_for(source: Graph, rewritten: Graph, model: keras.Model, data: Any) -> list[Any]:
-    """A tensor for each input of the source: the first samples of data, or made up."""
+    """Returns a tensor for each input of the source: the first samples of data, or generated."""
     nodes = [source.nodes[name] for name in source.inputs]
     sizes = [[size or 1 for size in node.shapes[0][1:]] for node in nodes]
     is_small = max(map(math.prod, sizes)) <= _SMALL
@@ -101,7 +101,7 @@ def samples_for(source: Graph, rewritten: Graph, model: keras.Model, data: Any) 
 
 
 def _count_of_ids(graph: Graph, name: str) -> int | None:
-    """How many ids there are for an input; None for real values."""
+    """Returns the number of ids for an input, or None for real values."""
     takers = graph.consumers().get(Edge(name), ())
     lookups = [each.head for each in takers if getattr(each.head, "takes_indices", False)]
     return min((layer.input_dim for layer in lookups), default=None)
@@ -116,10 +116,10 @@ def _made_up(rng: Any, shape: tuple[int, ...], dtype: str, ids: int | None) -> n
 
 
 def as_inputs(samples: Sequence[Any], model: keras.Model) -> list[Any]:
-    """Returns samples of the types that the inputs of a model have."""
+    """Returns samples in the types of a model's inputs."""
     return [ops.cast(x, each.dtype) for x, each in zip(samples, model.inputs, strict=True)]
 
 
 def is_float(dtype: str) -> bool:
-    """Whether a dtype is a floating one, of any width."""
+    """Returns whether a dtype is a floating type, of any width."""
     return keras.backend.is_float_dtype(dtype)
