@@ -1,10 +1,10 @@
 """Exact int32 accumulators from float32 convolutions and matrix products.
 
-Float32 holds every integer below 2**24, so a float32 sum of integer products is exact while
-the sum of their magnitudes stays below that, in whatever order they are added. Where the
-shape of a kernel allows more, its input channels are split and the parts added in int32.
-One part alone is returned as it is, so that `whole` can be fused with what follows.
-How many products fit follows from the largest one, which each caller takes from its scheme.
+Float32 holds every integer below 2**24. A float32 sum of integer products is therefore exact, in
+any order of additions, while the sum of their magnitudes stays below 2**24. For larger sums the
+input channels are split, and the parts are added in int32. A single part is returned unchanged,
+so that `whole` can be fused with later operations. The number of products in a part follows from
+the largest product, which each caller takes from its scheme.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 
-EXACT_BOUND = 2 ** (np.finfo(np.float32).nmant + 1)  # one bit of the mantissa is not stored
+EXACT_BOUND = 2 ** (np.finfo(np.float32).nmant + 1)  # float32 does not store one mantissa bit
 
 
 def conv(
@@ -40,7 +40,7 @@ def conv(
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        The accumulators that `convolve(x, kernel)` would be in exact arithmetic, for `whole`.
+        The accumulators of `convolve(x, kernel)` in exact arithmetic, for `whole`.
 
     Raises:
         UnsupportedLayerError: If one input channel alone exceeds float32.
@@ -81,11 +81,11 @@ def conv_transpose(
         kernel: float32 tensor `(*window, filters, channels)` of integers.
         convolve: `(x, kernel) -> float32`: the transposed convolution, with its strides and
             padding. It is called once for each part, with fewer channels.
-        strides: Its strides; the larger they are, the fewer taps reach one output.
+        strides: Its strides. The larger they are, the fewer taps reach one output.
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        The accumulators that `convolve(x, kernel)` would be in exact arithmetic, for `whole`.
+        The accumulators of `convolve(x, kernel)` in exact arithmetic, for `whole`.
 
     Raises:
         UnsupportedLayerError: If one input channel alone exceeds float32.
@@ -121,7 +121,7 @@ def depthwise(
         largest_product: Bound of the magnitude of an integer of `x` times one of `kernel`.
 
     Returns:
-        The accumulators that `convolve(x, kernel)` would be in exact arithmetic, for `whole`.
+        The accumulators of `convolve(x, kernel)` in exact arithmetic, for `whole`.
 
     Raises:
         UnsupportedLayerError: If the window is too large for float32.
@@ -195,8 +195,8 @@ def whole(sums: Any) -> Any:
     """Returns accumulators as int32.
 
     Args:
-        sums: int32 tensor, or float32 tensor near whole numbers: a GPU may add up fractions to
-            them, as Winograd's rule does.
+        sums: int32 tensor, or float32 tensor near whole numbers. A GPU may add fractions to sums,
+            as Winograd's algorithm does.
 
     Returns:
         int32 tensor.
@@ -228,7 +228,7 @@ def most_taps(largest_product: int) -> int:
 
 
 def _largest_part(taps: int, largest_product: int, window: Any) -> int:
-    """How many input channels one float32 sum may take."""
+    """Returns the number of input channels in one exact float32 sum."""
     most = most_taps(taps * largest_product)
     if most == 0:
         raise UnsupportedLayerError(

@@ -98,7 +98,7 @@ def subtract(
 
 
 def _multipliers(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any, Any]:
-    """The fixed-point multipliers of both inputs and of the output."""
+    """Returns the fixed-point multipliers of both inputs and of the output."""
     largest = ops.maximum(as_float32(sa), as_float32(sb))
     with float64():
         common = as_float64(largest) * 2

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-_LIMIT = 64  # exponents that are told apart: -64 .. 64, far beyond any scale ratio in use
-_TOO_LARGE = 2.0**29  # far outside every integer type that is rounded to, yet 2x fits int32
+_LIMIT = 64  # exponents are distinguished from -64 to 64, far beyond any scale ratio in use
+_TOO_LARGE = 2.0**29  # far outside every integer type of an output, yet 2x fits int32
 
 
 def exponent(x: Any) -> Any:
     """Returns the binary exponent `e` of `x = f * 2**e` with `0.5 <= f < 1`, as `frexp` does.
 
-    A logarithm may round across a power of two, so that its result is compared and corrected.
+    The result of a logarithm may be rounded across a power of two, so it is compared and corrected.
 
     Args:
-        x: float64 tensor of any shape, not negative; to be called within
+        x: float64 tensor of any shape, not negative. Call this function within
             `backend.float64()`.
 
     Returns:
-        int32 tensor of the same shape; -64 for 0 and for whatever is smaller than 2**-64.
+        int32 tensor of the same shape; -64 for 0 and for numbers below 2**-64.
 
     Example:
     >>> exponent(ops.cast([0.5, 0.75, 1.0, 5.0], "float64")).numpy()
@@ -37,7 +37,7 @@ def power_of_two(n: Any) -> Any:
     """Returns 2**n as float64, exactly.
 
     Args:
-        n: int32 tensor, from -128 to 128; to be called within `backend.float64()`.
+        n: int32 tensor, from -128 to 128. Call this function within `backend.float64()`.
 
     Returns:
         float64 tensor of the same shape.
@@ -54,14 +54,14 @@ def quotient(a: Any, b: Any) -> Any:
     """Divides with the correct rounding, even where the compiler multiplies by a reciprocal.
 
     The first quotient may be wrong in its last bits. Its remainder is computed without any
-    rounding (each product below has at most 53 significant bits), and corrects it. It is that of
-    two parts, the first of which is a float32.
+    rounding (each product below has at most 53 significant bits), and corrects the
+    quotient. For this the quotient is split in two parts, the first of which is a float32.
 
     Args:
         a: float64 tensor of at most 48 significant bits, such as the product of two float32
             numbers; not negative.
         b: float64 tensor of at most 24 significant bits, such as a float32 number; positive.
-            Both are to be made within `backend.float64()`.
+            Make both tensors within `backend.float64()`.
 
     Returns:
         float64 tensor: `a / b`, rounded to nearest.
@@ -82,7 +82,7 @@ def scale_ratio(input_scale: Any, weight_scale: Any, output_scale: Any) -> Any:
     Args:
         input_scale: float32 scalar.
         weight_scale: float32 scalar or `(channels,)`.
-        output_scale: float32 scalar. To be called within `backend.float64()`.
+        output_scale: float32 scalar. Call this function within `backend.float64()`.
 
     Returns:
         float64 tensor, scalar or `(channels,)`.
@@ -96,10 +96,10 @@ def scale_ratio(input_scale: Any, weight_scale: Any, output_scale: Any) -> Any:
 
 
 def as_float64(x: Any) -> Any:
-    """Widens a float32 tensor (or what converts to one) to float64.
+    """Widens a float32 tensor (or a value that converts to one) to float64.
 
     Args:
-        x: float32 tensor, NumPy array or Python number; to be called within
+        x: float32 tensor, NumPy array or Python number. Call this function within
             `backend.float64()`.
 
     Returns:
@@ -147,13 +147,13 @@ def as_int32(x: Any) -> Any:
 def round_half_away(x: Any) -> Any:
     """Rounds to the nearest integer, ties away from zero, as C++ `std::round` does.
 
-    Nothing is added to `x`, which may be a product, before it has become an integer.
+    `x` may be a product, so nothing is added to it before it is an integer.
 
     Args:
         x: float32 or float64 tensor.
 
     Returns:
-        int32 tensor. What exceeds 2**29 in magnitude is saturated there.
+        int32 tensor. Magnitudes above 2**29 saturate there.
 
     Example:
     >>> round_half_away(ops.array([-2.5, -0.4, 0.5, 1.49999988])).numpy()

@@ -23,13 +23,13 @@ def quantize_multiplier(real: Any) -> tuple[Any, Any]:
     Source: `QuantizeMultiplier` in TFLite's `kernels/internal/quantization_util.cc`.
 
     Args:
-        real: float64 tensor of any shape, not negative, below 2**31; made within
-            `backend.float64()`, within which this must be called too.
+        real: float64 tensor of any shape, not negative, below 2**31. Make the tensor, and call
+            this function, within `backend.float64()`.
 
     Returns:
         `(multiplier, shift)`, int32 tensors of the same shape: `multiplier` from 2**30 to
-        2**31 - 1, `shift` positive to the left. Both are 0 for 0 and for what is too small
-        (a shift below -31).
+        2**31 - 1, `shift` positive to the left. Both are 0 for 0 and for numbers that are too
+        small (a shift below -31).
 
     Example:
     >>> m, shift = quantize_multiplier(ops.cast([0.75, 3.0, 0.0], "float64"))
@@ -41,7 +41,7 @@ def quantize_multiplier(real: Any) -> tuple[Any, Any]:
     whole = ops.cast(fraction, "int32")
     half_or_more = fraction - ops.cast(whole, "float64") >= 0.5
     multiplier = whole + ops.cast(half_or_more, "int32")
-    carried = multiplier < 0  # rounded up to 2**31, which wraps
+    carried = multiplier < 0  # 2**31 after rounding up, which wraps
     multiplier = ops.where(carried, as_int32(2**30), multiplier)
     shift = shift + ops.cast(carried, "int32")
     kept = ops.cast(shift >= -31, "int32")
@@ -49,7 +49,7 @@ def quantize_multiplier(real: Any) -> tuple[Any, Any]:
 
 
 def conv_multiplier(input_scale: Any, weight_scale: Any, output_scale: Any) -> tuple[Any, Any]:
-    """Returns the multiplier that takes an int32 accumulator to the output's scale.
+    """Returns the multiplier that rescales an int32 accumulator to the output's scale.
 
     Source: `PopulateConvolutionQuantizationParams` in TFLite's `kernels/kernel_util.cc`.
 
@@ -80,7 +80,7 @@ def srdhm(a: Any, b: Any) -> Any:
         b: int32 tensor that broadcasts with `a`.
 
     Returns:
-        int32 tensor. The one overflow, both being -2**31, saturates to 2**31 - 1.
+        int32 tensor. It overflows only if both are -2**31, and then saturates to 2**31 - 1.
 
     Example:
     >>> srdhm(ops.array([100, -3], "int32"), ops.array(2**30, "int32")).numpy()
@@ -118,7 +118,7 @@ def multiply_by_quantized_multiplier(x: Any, multiplier: Any, shift: Any) -> Any
     `kernels/internal/common.h`.
 
     Args:
-        x: int32 tensor. As in C++, `x * 2**max(shift, 0)` should fit 32 bits, and wraps.
+        x: int32 tensor. As in C++, `x * 2**max(shift, 0)` wraps if it does not fit 32 bits.
         multiplier: int32 tensor that broadcasts with `x`, not negative.
         shift: int32 tensor like `multiplier`, from -31 to 31.
 
@@ -137,12 +137,12 @@ def multiply_by_quantized_multiplier(x: Any, multiplier: Any, shift: Any) -> Any
 
 
 def _doubling_high_mul(a: Any, b: Any) -> Any:
-    """`srdhm` as int64, without its saturation, which only -2**31 squared needs."""
+    """Computes `srdhm` as int64, without the saturation, which only -2**31 squared needs."""
     return ops.right_shift(_as_int64(a) * _as_int64(b) + 2**30, _as_int64(31))
 
 
 def _rounding_shift(x: Any, n: Any) -> Any:
-    """Divides int64 by 2**n: floors after adding a half, and 1 less for a negative number."""
+    """Divides int64 by 2**n: adds a half, and 1 less for a negative number, and then floors."""
     half = ops.right_shift(ops.left_shift(_as_int64(1), n), _as_int64(1))
     is_divided = ops.minimum(n, _as_int64(1))
     sign = ops.right_shift(x, _as_int64(63))

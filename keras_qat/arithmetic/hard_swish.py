@@ -12,11 +12,11 @@ from keras_qat.arithmetic.fixed_point import quantize_multiplier
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.backend import compiled, float64
 
-# The kernel has no left shift: its input's scale must be less than this times its output's.
+# The kernel has no left shift: the input's scale must be less than this times the output's scale.
 LARGEST_SCALE_RATIO = 128.0
 
-_FRACTION_BITS = 7  # that both rescaled inputs have more than the input
-_THREE = 3.0 / 2**15  # the scale on which 3.0 is just beyond int16
+_FRACTION_BITS = 7  # additional fraction bits of both rescaled inputs
+_THREE = 3.0 / 2**15  # the scale at which 3.0 is just beyond int16
 _INT16_MAX = 2**15 - 1
 
 
@@ -58,14 +58,14 @@ def hard_swish_table(
     x = (integers - as_int32(input_zero_point)) * 2**_FRACTION_BITS
     gate = ops.right_shift(_gate(x, gate_factor, gate_exponent) + 2**15, 1)
     product = gate * _rounding_doubling_high_mul(x, output_factor)
-    # As C++ divides, towards zero.
+    # Division in C++ rounds toward zero.
     magnitude = ops.right_shift(ops.absolute(product), 15)
     y = _divide_by_pot(ops.where(product < 0, -magnitude, magnitude), -output_exponent)
     return clip(y + as_int32(output_zero_point), low, high)
 
 
 def _gate(x: Any, factor: Any, exponent: Any) -> Any:
-    """`x` on the scale of -3 to 3, saturated; of a left shift, the last bit comes last."""
+    """Returns `x` on the scale of -3 to 3, saturated. The last bit of a left shift comes last."""
     is_left = ops.cast(exponent > 0, "int32")
     scaled = _rounding_doubling_high_mul(
         _saturating_left_shift(x, ops.maximum(exponent - 1, 0)), factor
@@ -74,7 +74,7 @@ def _gate(x: Any, factor: Any, exponent: Any) -> Any:
 
 
 def _int16_multiplier(real: Any) -> tuple[Any, Any]:
-    """`QuantizeMultiplier` of a float32 number, then `DownScaleInt32ToInt16Multiplier`."""
+    """Applies `QuantizeMultiplier` to a float32, then `DownScaleInt32ToInt16Multiplier`."""
     in_float32 = ops.cast(ops.cast(real, "float32"), "float64")
     multiplier, exponent = quantize_multiplier(in_float32)
     rounded = ops.right_shift(ops.minimum(multiplier, 2**31 - 1 - 2**15) + 2**15, 16)
@@ -82,18 +82,18 @@ def _int16_multiplier(real: Any) -> tuple[Any, Any]:
 
 
 def _rounding_doubling_high_mul(a: Any, b: Any) -> Any:
-    """Gemmlowp's `SaturatingRoundingDoublingHighMul` of int16 numbers, `b` not negative."""
+    """Computes `SaturatingRoundingDoublingHighMul` of int16 numbers, `b` not negative."""
     return ops.right_shift(a * b + 2**14, 15)
 
 
 def _saturating_left_shift(x: Any, count: Any) -> Any:
-    # 15 bits are enough to saturate whatever is not 0, and leave room in 32.
+    # 15 bits are enough to saturate every number but 0, and do not overflow 32 bits.
     shifted = ops.left_shift(x, ops.minimum(count, 15))
     return clip(shifted, -_INT16_MAX - 1, _INT16_MAX)
 
 
 def _divide_by_pot(x: Any, count: Any) -> Any:
-    """Gemmlowp's `RoundingDivideByPOT` of int16 numbers, whose mask has 16 bits at most."""
+    """Computes `RoundingDivideByPOT` of int16 numbers, whose mask has 16 bits at most."""
     count = ops.maximum(count, 0)
     narrow = ops.left_shift(ops.ones_like(count), ops.minimum(count, 15)) - 1
     mask = ops.where(count > 15, -1, narrow)

@@ -1,4 +1,4 @@
-"""Logarithm of a softmax by two tables and a sum of integers."""
+"""Computes the logarithm of a softmax by two tables and a sum of integers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from keras_qat.arithmetic.segments import Segments
 from keras_qat.backend import compiled, float64
 
 MOST_CLASSES = 2**16
-LOWEST_DIFFERENCE = -255  # of two int8 values
-STEP_BITS = 12  # fractional bits of the output, before it is rounded
+LOWEST_DIFFERENCE = -255  # between two int8 values
+STEP_BITS = 12  # fractional bits of the output, before rounding
 _EXPONENTIAL_BITS = 22
-_FINE_BITS = 9  # where the logarithm is steepest, its table has steps of 1/512
+_FINE_BITS = 9  # the table of the logarithm has steps of 1/512 where the logarithm is steepest
 _ENTRIES = 2**11
 
 
 @dataclasses.dataclass(frozen=True)
 class LogSoftmax:
-    """What a log-softmax depends on, except for the scales.
+    """The configuration of a log-softmax, except for the scales.
 
     Attributes:
-        classes: Size of its axis, `MOST_CLASSES` at most.
+        classes: Size of the axis, `MOST_CLASSES` at most.
 
     Example:
     >>> LogSoftmax(10).bits, LogSoftmax(1000).bits
@@ -49,7 +49,7 @@ class LogSoftmax:
 
     @functools.cached_property
     def segments(self) -> Segments:
-        """How the sum of the exponentials, less the largest, becomes an index."""
+        """The mapping from the sum of the exponentials, minus the largest, to an index."""
         greatest = (self.classes - 1) << self.bits
         return Segments(self.bits - _FINE_BITS, _ENTRIES, greatest)
 
@@ -58,9 +58,10 @@ class Tables(NamedTuple):
     """int32 tables, see `log_softmax_tables`.
 
     Attributes:
-        exponentials: Of each difference from the largest value, from -255 to 0.
+        exponentials: Exponential of each difference from the largest value, from -255 to 0.
         differences: The same differences in steps of the output.
-        logarithms: Of each index of a sum, in steps of the output, less the half that rounds.
+        logarithms: Logarithm for each index of a sum, in steps of the output, minus one half for
+            rounding.
     """
 
     exponentials: Any
@@ -75,7 +76,7 @@ def log_softmax_tables(input_scale: Any, output_scale: Any, *, rule: LogSoftmax)
     Args:
         input_scale: float32 scalar.
         output_scale: float32 scalar.
-        rule: What is computed.
+        rule: The configuration.
 
     Returns:
         The tables; steps have `STEP_BITS` fractional bits and saturate at 2**29.
@@ -88,7 +89,7 @@ def log_softmax_tables(input_scale: Any, output_scale: Any, *, rule: LogSoftmax)
     differences = np.arange(LOWEST_DIFFERENCE, 1, dtype="float64")
     logarithms = np.log1p(rule.segments.middles / 2.0**rule.bits)
     with float64():
-        # Constants times a ratio that is rounded correctly: no compiler has a choice.
+        # Constants times a correctly rounded ratio: the result does not depend on the compiler.
         ratio = scale_ratio(input_scale, 1.0, output_scale)
         one = quotient(as_float64(1.0), as_float64(output_scale))
         wide = ops.cast(differences, "float64")
@@ -112,15 +113,15 @@ def log_softmax(
 ) -> Any:
     """Computes `x - max - log(sum(exp(x - max)))` over the last axis in int32 arithmetic.
 
-    The largest value's own exponential is 1, so that the logarithm is `log1p` of the others.
+    The exponential of the largest value is 1, so the logarithm is `log1p` of the others.
 
     Args:
         q: int32 tensor `(..., classes)` of int8 values.
         exponentials: From `log_softmax_tables`.
         differences: From `log_softmax_tables`.
         logarithms: From `log_softmax_tables`.
-        zero_point: int32 scalar, of the output.
-        rule: What is computed.
+        zero_point: int32 scalar, zero point of the output.
+        rule: The configuration.
         low: The least output.
         high: The greatest output.
 

@@ -1,4 +1,4 @@
-"""The table of LOGISTIC, which the kernels make in float32."""
+"""The table of LOGISTIC, which the kernels compute in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_qat.arithmetic.exact_float import as_float64, as_int32, round_half_aw
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.backend import compiled, float64
 
-STEPS_IN_ONE = 256  # of the output, as the kernel requires: with them no product is rounded
+STEPS_IN_ONE = 256  # steps of the output in 1.0, as the kernel requires: no product is rounded
 
 
 @compiled
@@ -21,7 +21,7 @@ def logistic_table(
     """Returns the output integer of LOGISTIC for each input integer from low to high.
 
     Source: `LUTPopulate` in TFLite's `kernels/internal/common.h`, the function from
-    `SigmoidPrepare` in `kernels/activations.cc`. Each step is rounded to float32, as there.
+    `SigmoidPrepare` in `kernels/activations.cc`. Each step is rounded to float32, as in C++.
 
     Args:
         input_scale: float32 scalar.
@@ -47,5 +47,5 @@ def logistic_table(
 
 
 def _in_float32(x: Any) -> Any:
-    """Rounds a float64 as if the step before had been computed in float32."""
+    """Rounds a float64 to the result that float32 arithmetic would have."""
     return ops.cast(ops.cast(x, "float32"), "float64")

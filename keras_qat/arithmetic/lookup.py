@@ -12,8 +12,8 @@ from keras_qat.arithmetic.exact_float import as_float64, as_int32, round_half_aw
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.backend import compiled, float64
 
-_LARGEST = 2.0**20  # steps; beyond any integer type that is rounded to
-_FINE = 2.0**8  # 2**28 in all, so that a fine step still fits an int32
+_LARGEST = 2.0**20  # in steps: beyond every integer type of an output
+_FINE = 2.0**8  # fine steps per step: 2**28 in all, so that a fine step still fits an int32
 
 
 @compiled
@@ -29,16 +29,16 @@ def lookup_table(
 ) -> Any:
     """Returns the output integer of a function for each input integer from low to high.
 
-    The function is computed in double, and its result is rounded to 1/256 of a step before it
-    is rounded to a step: compilers may compute the last bits of an exponential differently.
+    The function is computed in double. Its result is rounded to 1/256 of a step before it is
+    rounded to a step, because compilers may compute the last bits of an exponential differently.
 
     Args:
         input_scale: float32 scalar.
         input_zero_point: int32 scalar.
         output_scale: float32 scalar.
         output_zero_point: int32 scalar.
-        function: An element-wise function of a float64 tensor; hashable. Where it has no value
-            (the logarithm of a negative number) the entry is that of 0.
+        function: An element-wise function of a float64 tensor; hashable. Where the function is not
+            defined (the logarithm of a negative number) the entry is that of 0.
         low: The least integer of the type, input and output.
         high: The greatest integer of the type.
 

@@ -57,17 +57,18 @@ def multiply(
 
 
 def product_multiplier(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any]:
-    """Returns the multiplier that takes sums of products to the output's scale.
+    """Returns the multiplier that rescales sums of products to the output's scale.
 
-    That of BATCH_MATMUL, and of convolutions of uint8; those of int8 have `conv_multiplier`.
+    This is the rule of BATCH_MATMUL and of uint8 convolutions. For int8 convolutions see
+    `conv_multiplier`.
 
     Source: `GetQuantizedConvolutionMultipler` in TFLite's `kernels/kernel_util.cc`: the product
-    of the scales is rounded to float32, the quotient is that of doubles.
+    of the scales is rounded to float32, and the quotient is computed in double.
 
     Args:
         sa: float32 scalar, the scale of the first operand.
-        sb: float32 tensor, that of the second one.
-        sy: float32 scalar, that of the product.
+        sb: float32 tensor, the scale of the second operand.
+        sy: float32 scalar, the scale of the product.
 
     Returns:
         `(multiplier, shift)`, int32 tensors with the shape of `sb`.
@@ -82,10 +83,10 @@ def product_multiplier(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any]:
 
 
 def _product(sa: Any, sb: Any) -> Any:
-    """The float32 product, as float64: in double it is exact, so that it is rounded once."""
+    """Returns the float32 product as float64. The product is exact in double, and rounded once."""
     return _in_float32(as_float64(sa) * as_float64(sb))
 
 
 def _in_float32(x: Any) -> Any:
-    """Rounds a float64 to float32; a quotient's wrong last bits, as compilers may make, go."""
+    """Rounds a float64 to float32, which removes wrong last bits of a quotient."""
     return ops.cast(as_float32(ops.cast(x, "float32")), "float64")

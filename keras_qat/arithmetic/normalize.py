@@ -17,21 +17,21 @@ from keras_qat.backend import compiled, float64
 
 LARGEST_GROUP = 2**20
 STEPS = 255  # between the smallest and the largest integer of 8 bits
-LEAST_DEVIATION = 1.5  # in steps of the input; of less, the deviation is taken to be that much
-_LARGEST_PART = 2**15  # of the squares of differences of 8-bit integers, so many fit an int32
+LEAST_DEVIATION = 1.5  # lower bound of the deviation, in steps of the input
+_LARGEST_PART = 2**15  # number of squared differences of 8-bit integers whose sum fits an int32
 _MOST_PARTS = 64
 _LEVELS = 3
-_RATIO = 16  # each level's steps are so many times as wide as those before
+_RATIO = 16  # ratio of the steps of each level to those of the level before
 
 
 def parts_of(count: int) -> int | None:
-    """Returns how many equal parts a group is summed in, so that no sum exceeds an int32.
+    """Returns the number of equal parts in which a group is summed, so that int32 sums fit.
 
     Args:
-        count: How many values the group has.
+        count: Number of values in the group.
 
     Returns:
-        The least number of parts; None if no number up to 64 divides the group.
+        The least number of parts, or None if no number up to 64 divides the group.
 
     Example:
     >>> parts_of(768), parts_of(150_528), parts_of(2**17 - 1)
@@ -45,16 +45,16 @@ def parts_of(count: int) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """What normalizing a group of 8-bit values depends on, except for the scales.
+    """The configuration of the normalization of 8-bit values, except for the scales.
 
-    A mean square is known in three resolutions of 8 bits, each of which saturates: their sum is an
-    index that is nearly logarithmic. One table makes the reciprocal root of it.
+    A mean square has three 8-bit resolutions, each of which saturates. Their sum is an
+    index that is nearly logarithmic. One table maps the index to the reciprocal root.
 
     Attributes:
-        count: How many values a group has, `LARGEST_GROUP` at most.
+        count: Number of values in a group, `LARGEST_GROUP` at most.
         kind: `"layer"` for `(x - mean) / sqrt(variance + epsilon)`, `"rms"` for
             `x / sqrt(mean(x**2) + epsilon)`, `"unit"` for `x / max(norm, epsilon)`.
-        epsilon: As above.
+        epsilon: The constant in these formulas.
 
     Example:
     >>> Normalization(64, "layer", 1e-3).units, Normalization(64, "rms", 1e-3).units
@@ -72,24 +72,24 @@ class Normalization:
 
     @property
     def greatest(self) -> float:
-        """The largest number that values are multiplied with."""
+        """The largest factor of values."""
         least = self.epsilon if self.kind == "unit" else self.epsilon**0.5
         return 1 / max(least, 1e-30)
 
     @functools.cached_property
     def parts(self) -> int:
-        """How many parts a group is summed in."""
+        """Number of parts in which a group is summed."""
         return parts_of(self.count) or 1
 
     @property
     def part_count(self) -> int:
-        """How many values a part has."""
+        """Number of values in a part."""
         return self.count // self.parts
 
     @property
     def finest(self) -> float:
         """Step of the finest resolution of a mean square, in squares of the input's steps."""
-        # No standard deviation is more than half of 255, and no difference more than 255.
+        # A standard deviation is at most half of 255, and a difference at most 255.
         return 0.25 if self.centered else 1.0
 
     @property
@@ -110,10 +110,10 @@ class Scales(NamedTuple):
     """Scales of the tensors inside a normalization, float32 scalars.
 
     Attributes:
-        mean: Of the mean before it is rounded: a sum of integers.
-        rest: Of what rounding the mean left.
-        reciprocal: Of the reciprocal standard deviation.
-        correction: Of the product of both.
+        mean: Scale of the mean before rounding, which is a sum of integers.
+        rest: Scale of the error of the rounded mean.
+        reciprocal: Scale of the reciprocal standard deviation.
+        correction: Scale of the product of both.
     """
 
     mean: Any
@@ -123,18 +123,18 @@ class Scales(NamedTuple):
 
 
 def inner_scales(input_scale: Any, reciprocal_scale: Any, count: int) -> Scales:
-    """Returns the scales that follow from two of them.
+    """Returns the scales that follow from two scales.
 
     Args:
         input_scale: float32 scalar.
         reciprocal_scale: float32 scalar.
-        count: How many values a group has.
+        count: Number of values in a group.
 
     Example:
     >>> float(inner_scales(ops.array(1.0), ops.array(2.0), 4).mean)
     0.25
     """
-    # Products alone: every compiler computes them alike.
+    # These are products only, which every compiler computes in the same way.
     rest = input_scale * np.float32(0.5 / 127)
     correction = rest * reciprocal_scale * np.float32(STEPS)
     return Scales(input_scale * np.float32(1 / count), rest, reciprocal_scale, correction)
@@ -142,12 +142,12 @@ def inner_scales(input_scale: Any, reciprocal_scale: Any, count: int) -> Scales:
 
 @compiled
 def reciprocals(input_scale: Any, reciprocal_scale: Any, *, normalization: Normalization) -> Any:
-    """Returns what values are multiplied with, for each index of a mean square.
+    """Returns the factor of values for each index of a mean square.
 
     Args:
         input_scale: float32 scalar.
         reciprocal_scale: float32 scalar, the step of the result.
-        normalization: What is computed.
+        normalization: The configuration.
 
     Returns:
         int32 tensor `(766,)`, from 0 to 255.
@@ -166,7 +166,7 @@ def reciprocals(input_scale: Any, reciprocal_scale: Any, *, normalization: Norma
             roots = ops.where(norms > epsilon, norms, epsilon)
         else:
             roots = ops.sqrt(squares + epsilon)
-        # The factor moves quotients such as 127.5 off the tie, where compilers would differ.
+        # The factor moves quotients such as 127.5 away from the tie, where compilers would differ.
         steps = (1.0 + 2.0**-20) / (roots * as_float64(reciprocal_scale))
         most = ops.cast(np.float64(STEPS), "float64")
         return round_half_away(ops.where(steps < most, steps, most))
@@ -187,24 +187,25 @@ def normalize(
     low: int,
     high: int,
 ) -> Any:
-    """Normalizes groups of integers as `QNormalize` has it in a file.
+    """Normalizes groups of integers like the operators of `QNormalize` in a file.
 
     Args:
         x: int32 tensor of 8-bit values, their zero point subtracted.
         scale: float32 scalar, of `x`.
         zero_point: int32 scalar, of `x`.
         middle_scale: float32 scalar, of the differences from the mean.
-        middle_zero_point: int32 scalar, of these.
+        middle_zero_point: int32 scalar, of the differences from the mean.
         reciprocal_scale: float32 scalar, of the reciprocal standard deviation.
         output_scale: float32 scalar.
         output_zero_point: int32 scalar.
-        axes: The axes that a group extends over.
-        normalization: What is computed.
+        axes: The axes of a group.
+        normalization: The configuration.
         low: The least integer of the type.
         high: The greatest integer of the type.
 
     Returns:
-        int32 tensor like `x`. Of equal values with the mean subtracted, all are the zero point.
+        int32 tensor like `x`. If all values are equal and the mean is subtracted, all outputs are
+        the zero point.
 
     Example:
     >>> rule = Normalization(2, "layer", 0.0)
@@ -242,7 +243,7 @@ def normalize(
 
 
 def _index(x: Any, normalization: Normalization) -> Any:
-    """Sums each group's squares; returns the sum of three resolutions of it."""
+    """Returns the sum of three resolutions of each group's sum of squares."""
     parts = normalization.parts
     squares = _total(x * x, (2,))
     if parts > 1:

@@ -18,11 +18,11 @@ def average(sum_q: Any, count: Any) -> Any:
     """Divides sums by counts, rounding to nearest with ties away from zero.
 
     Source: `AveragePool` in TFLite's `kernels/internal/reference/integer_ops/pooling.h`. The
-    scale does not change, so zero points are left in the sum.
+    scale does not change, so the sum includes the zero points.
 
     Args:
         sum_q: int32 tensor, the sum of a window's integers.
-        count: int32 tensor that broadcasts with `sum_q`: how many there were, at least 1.
+        count: int32 tensor that broadcasts with `sum_q`: the number of integers, at least 1.
 
     Returns:
         int32 tensor, `(sum_q +- count / 2) / count` truncated.
@@ -40,9 +40,9 @@ def window_sums(x: Any, starts: Sequence[int], stops: Sequence[int], axis: int) 
     """Sums integers over windows of any sizes along one axis.
 
     Args:
-        x: int32 tensor; the sums of its whole axis must fit in 32 bits.
-        starts: Where each window starts.
-        stops: Where each window ends, the position behind its last value.
+        x: int32 tensor. The sums of its whole axis must fit in 32 bits.
+        starts: Start of each window.
+        stops: End of each window, the position after its last value.
         axis: The axis.
 
     Returns:
@@ -69,14 +69,14 @@ def mean(
     low: Any,
     high: Any,
 ) -> Any:
-    """Takes the sum over reduced axes to their mean in the output's scale.
+    """Rescales the sum over reduced axes to their mean in the output's scale.
 
     Source: `QuantizedMeanOrSum` in TFLite's `kernels/internal/reference/reduce.h`. The
     division by `n` is folded into the multiplier.
 
     Args:
         sum_q: int32 tensor, the sum of `n` integers.
-        n: How many integers each sum has, a Python integer.
+        n: Number of integers in each sum, a Python integer.
         input_scale: float32 scalar.
         input_zero_point: int32 scalar.
         output_scale: float32 scalar.
@@ -116,10 +116,10 @@ def _mean(
 
 
 def _divided(multiplier: Any, shift: Any, n: int) -> tuple[Any, Any]:
-    """`floor(multiplier * 2**k / n)` and `shift - k` with `2**k` the power of two below `n`.
+    """Returns `floor(multiplier * 2**k / n)` and `shift - k`, `2**k` the power of two below `n`.
 
-    Long division a bit at a time needs no 64-bit integers. It stops early where the shift
-    would fall below -31, as the kernel does.
+    Long division of one bit at a time needs no 64-bit integers. As in the kernel, it stops early
+    if the shift would fall below -31.
     """
     bits = ops.minimum(as_int32(n.bit_length() - 1), shift + 31)
     whole = ops.floor_divide(multiplier, n)

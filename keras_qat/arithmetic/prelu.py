@@ -25,8 +25,8 @@ def prelu(
 ) -> Any:
     """Returns `x` where it is not negative, `alpha * x` elsewhere.
 
-    Source: TFLite's `kernels/internal/reference/prelu.h`; both multipliers are made of float32
-    quotients in `PreluPrepare` of `kernels/activations.cc`.
+    Source: TFLite's `kernels/internal/reference/prelu.h`. `PreluPrepare` of
+    `kernels/activations.cc` computes both multipliers from float32 quotients.
 
     Args:
         q: int32 tensor.
@@ -49,7 +49,7 @@ def prelu(
     """
     with float64():
         positive = quantize_multiplier(_quotient(as_float64(input_scale), output_scale))
-        # The product of two float32 numbers is exact in double: it is rounded once, as in C++.
+        # The product of two float32 numbers is exact in double, so it is rounded once, as in C++.
         product = ops.cast(as_float64(input_scale) * as_float64(alpha_scale), "float32")
         negative = quantize_multiplier(_quotient(ops.cast(product, "float64"), output_scale))
     centered = as_int32(q) - as_int32(input_zero_point)
@@ -62,5 +62,5 @@ def prelu(
 
 
 def _quotient(a: Any, b: Any) -> Any:
-    """The float32 quotient, as float64: the double's last bits may depend on the compiler."""
+    """Returns the float32 quotient as float64. A double's last bits may depend on the compiler."""
     return ops.cast(ops.cast(a / as_float64(b), "float32"), "float64")

@@ -1,4 +1,4 @@
-"""From accumulators, floats and other scales to the integers of an output tensor."""
+"""Converts accumulators, floats and integers of other scales to the integers of an output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def clip(q: Any, low: Any, high: Any) -> Any:
 
 
 def requantize(acc: Any, multiplier: Any, shift: Any, zero_point: Any, low: Any, high: Any) -> Any:
-    """Takes accumulators to the output's scale: convolutions, and all that follow rule M2.
+    """Requantizes accumulators to the output's scale, for convolutions and similar operators.
 
     Source: TFLite's `kernels/internal/reference/integer_ops/conv.h`, `depthwise_conv.h`.
 
@@ -68,7 +68,7 @@ def requantize_float64(
     low: Any,
     high: Any,
 ) -> Any:
-    """Takes a FULLY_CONNECTED accumulator to the output's scale, with one double rounding.
+    """Requantizes a FULLY_CONNECTED accumulator to the output's scale, with one double rounding.
 
     Source: TFLite's `kernels/internal/reference/integer_ops/fully_connected.h`, as measured:
     `round(acc * (input_scale * weight_scale / output_scale))` in double, ties away from zero.
@@ -98,7 +98,7 @@ def requantize_float64(
 
 @compiled
 def quantize(x: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
-    """Turns floats into integers, as QUANTIZE from float32 to int8 does.
+    """Quantizes floats to integers, as QUANTIZE from float32 to int8 does.
 
     Source: `AffineQuantize` in TFLite's `kernels/internal/reference/quantize.h`.
 
@@ -110,7 +110,7 @@ def quantize(x: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
         high: int32 scalar, the greatest integer of the type.
 
     Returns:
-        int32 tensor like `x`. What lies beyond the range of int32 saturates (in C++ it is
+        int32 tensor like `x`. Values beyond the range of int32 saturate (in C++ the result is
         undefined).
 
     Example:
@@ -118,8 +118,8 @@ def quantize(x: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
     array([  0,  -2, 127], dtype=int32)
     """
     with float64():
-        # A double quotient of two floats rounds to the float quotient, even when it is off
-        # in its last bits, as it is where the compiler multiplies by a reciprocal.
+        # A double quotient of two floats rounds to the float quotient, even if its last bits
+        # are wrong, as with compilers that multiply by a reciprocal.
         steps = ops.cast(as_float64(x) / as_float64(scale), "float32")
     return clip(round_half_away(steps) + as_int32(zero_point), low, high)
 
@@ -134,7 +134,7 @@ def rescale(
     low: Any,
     high: Any,
 ) -> Any:
-    """Takes integers from one scale and zero point to another, as QUANTIZE int8 to int8 does.
+    """Requantizes integers to another scale and zero point, as QUANTIZE int8 to int8 does.
 
     Source: `Requantize` in TFLite's `kernels/internal/reference/requantize.h`.
 

@@ -1,4 +1,4 @@
-"""Bilinear interpolation: RESIZE_BILINEAR, of int8 in integers and of uint8 in float32."""
+"""Bilinear interpolation (RESIZE_BILINEAR), of int8 in integers and of uint8 in float32."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from keras_qat.arithmetic.exact_float import as_int32
 
 _BITS = 10
 _ONE = 1 << _BITS
-# No product of a uint8 value and weights below 2 comes near.
+# Products of a uint8 value and weights below 2 are far smaller.
 _FAR = np.float32(2048.0)
 
 
 class Taps(NamedTuple):
-    """The two neighbours of each output position along one axis, and how much they count.
+    """The two neighbours of each output position along one axis, and their weights.
 
     Attributes:
         lower: int32, positions of the first neighbours.
-        upper: int32, positions of the second ones.
-        weights: What the second ones count, in 1024ths as int32 or in ones as float32; the first
-            ones count the rest.
+        upper: int32, positions of the second neighbours.
+        weights: Weights of the second neighbours, in 1024ths as int32 or in ones as float32. The
+            first neighbours have the rest.
     """
 
     lower: np.ndarray
@@ -38,11 +38,11 @@ def bilinear_taps(size_in: int, size_out: int) -> Taps:
 
     Args:
         size_in: Size of the axis.
-        size_out: Size that it is resized to.
+        size_out: Size of the axis after resizing.
 
     Returns:
-        The `Taps`. A `lower` beyond the axis, which rounding of the scale can lead to where the
-        axis grows several hundred times, is a position that the kernel reads all the same.
+        The `Taps`. If the axis grows several hundred times, the rounded scale can lead to a
+        `lower` beyond the axis. The kernel reads this position too.
 
     Example:
     >>> taps = bilinear_taps(2, 4)
@@ -51,7 +51,7 @@ def bilinear_taps(size_in: int, size_out: int) -> Taps:
     """
     scale = (_ONE * size_in + size_out // 2) // size_out
     position = np.arange(size_out, dtype="int64") * scale + scale // 2 - _ONE // 2
-    # C++ truncates, which differs below 0; there the lower bound is 0 either way.
+    # C++ truncates, which differs for negative numbers. The lower bound is 0 in both cases.
     lower = np.maximum(position // _ONE, 0)
     upper = np.minimum(-(-position // _ONE), size_in - 1)
     weights = position - _ONE * lower
@@ -64,7 +64,7 @@ def interpolate(
     """Interpolates between four neighbours.
 
     Source: `ResizeBilinearInteger` in TFLite's `kernels/internal/reference/resize_bilinear.h`.
-    Of the 64 bits that it takes int8 values need 28, so int32 is enough.
+    The kernel takes 64 bits. int8 values need 28 of them, so int32 is enough.
 
     Args:
         q: int32 tensor `(batch, height, width, channels)` of int8 values, zero point included.
@@ -97,7 +97,7 @@ def bilinear_float_taps(size_in: int, size_out: int) -> Taps:
 
     Args:
         size_in: Size of the axis.
-        size_out: Size that it is resized to.
+        size_out: Size of the axis after resizing.
 
     Returns:
         The `Taps`, with float32 weights.
@@ -119,7 +119,7 @@ def interpolate_in_float(
     """Interpolates between four neighbours, each operation rounded to float32.
 
     Source: `ResizeBilinear` in TFLite's `kernels/internal/reference/resize_bilinear.h`, which
-    takes uint8 so.
+    interpolates uint8 in this way.
 
     Args:
         q: int32 tensor `(batch, height, width, channels)` of uint8 values, zero point included.
@@ -144,7 +144,7 @@ def interpolate_in_float(
     down = ops.reshape(down, (-1, 1, 1))
     across = ops.reshape(across, (-1, 1))
     total = None
-    # In the order of the kernel's sum.
+    # The order is that of the kernel's sum.
     for column, x_weight in ((left, one - across), (right, across)):
         for row, y_weight in ((top, one - down), (bottom, down)):
             corner = ops.take(ops.take(q, row, axis=1), column, axis=2)
@@ -154,7 +154,7 @@ def interpolate_in_float(
 
 
 def _product(a: Any, b: Any) -> Any:
-    """A product that no compiler contracts with the next product or sum: the limits are far off."""
+    """Returns a product, clipped to wide limits so that no compiler contracts it further."""
     return ops.clip(a * b, -_FAR, _FAR)
 
 

@@ -1,4 +1,4 @@
-"""Functions of a 32-bit integer by one table: finer steps where the integer is small."""
+"""A function of a 32-bit integer by one table, with finer steps for small integers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32
 
-_RATIO_BITS = 2  # each segment's steps are four times as wide as those before it
+_RATIO_BITS = 2  # the steps of each segment are four times as wide as those before
 
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """Maps integers from 0 to `greatest` to few consecutive ones, each of them an interval.
+    """Maps integers from 0 to `greatest` to few consecutive indices, each for one interval.
 
     The index is the sum over segments `k` of `min(x // step[k], cap[k])`, which plain integer
-    operators compute. Beyond the first segment no interval is wider than `4 / entries` of the
+    operators compute. After the first segment an interval is at most `4 / entries` of the
+    integers in it wide.
     integers in it.
 
     Attributes:
         step_bits: Binary logarithm of the step of the first segment.
         entries: Steps of the first segment, a power of two.
-        greatest: The largest integer; larger ones are taken for it.
+        greatest: The largest integer. Larger integers have the same index.
 
     Example:
     >>> segments = Segments(0, 4, 40)
@@ -54,11 +55,11 @@ class Segments:
 
     @property
     def caps(self) -> tuple[int, ...]:
-        """What each segment adds to the index at most."""
+        """The largest contribution of each segment to the index."""
         return tuple(min(self.entries, self.greatest >> shift) for shift in self.shifts)
 
     def index(self, x: Any) -> Any:
-        """Returns the index of integers, int32; none of them may be negative.
+        """Returns the index of non-negative integers, int32.
 
         Args:
             x: int32 tensor.
@@ -71,7 +72,7 @@ class Segments:
 
     @functools.cached_property
     def middles(self) -> np.ndarray:
-        """The middle of each index's interval, float64; of an unused index that of the next."""
+        """The middle of each index's interval, float64. Unused indices have the next one's."""
         multiples = [
             np.arange(cap + 1, dtype="int64") << shift
             for shift, cap in zip(self.shifts, self.caps, strict=True)

@@ -31,8 +31,8 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
     `PreprocessSoftmaxScaling` in `kernels/internal/quantization_util.cc`, and the functions
     of gemmlowp's `fixedpoint/fixedpoint.h`.
 
-    Where the exponentials sum to 512 times the largest or more (flat logits over 512 classes or
-    more), the reference kernel stops the process; here all outputs are -128, which is 0.
+    If the exponentials sum to 512 times the largest or more (flat logits over 512 classes or
+    more), the reference kernel stops the process. Here all outputs are then -128, which is 0.
 
     Args:
         q: int32 tensor `(..., classes)` of int8 values, fewer than 8192 classes.
@@ -57,13 +57,13 @@ def _softmax(q: Any, exponentials: Any, kept: Any) -> Any:
     product = srdhm(scale, ops.take(exponentials, index, axis=0))
     shift = bits_over_unit + 23
     output = rounding_divide_by_pot(product, ops.minimum(shift, 31))
-    # a longer shift, where the reference kernel aborts, leaves less than one half
+    # A longer shift, for which the reference kernel aborts, leaves less than one half.
     counts = ops.take(kept, index, axis=0) * ops.cast(shift <= 31, "int32")
     return clip(output * counts - 128, -128, 127)
 
 
 def _tables(input_scale: Any, *, beta: float) -> tuple[Any, Any]:
-    """`exp` of the differences -255 .. 0, and 1 for those large enough to count, else 0."""
+    """Returns `exp` of the differences -255 .. 0, and 1 for those large enough to count, else 0."""
     with float64():
         real = as_float64(input_scale) * float(np.float32(beta)) * 2**_DIFF_FRACTION
         limit = ops.cast(np.float64(INT32_MAX), "float64")
@@ -75,7 +75,7 @@ def _tables(input_scale: Any, *, beta: float) -> tuple[Any, Any]:
 
 
 def _exp_of_negative(a: Any) -> Any:
-    """`exp_on_negative_values`: Q5.26 in, Q0.31 out, a factor for each bit above 1/4."""
+    """Computes `exp_on_negative_values`: Q5.26 in, Q0.31 out, a factor for each bit above 1/4."""
     offset = ops.bitwise_and(a, as_int32(_ONE_QUARTER - 1)) - _ONE_QUARTER
     result = _exp_of_last_quarter(ops.left_shift(offset, 5))
     remainder, one = offset - a, as_int32(1)
@@ -86,7 +86,7 @@ def _exp_of_negative(a: Any) -> Any:
 
 
 def _exp_of_last_quarter(a: Any) -> Any:
-    """`exp_on_interval_between_negative_one_quarter_and_0_excl`: Taylor around -1/8, Q0.31."""
+    """Computes `exp_on_interval_between_negative_one_quarter_and_0_excl`: Taylor at -1/8, Q0.31."""
     at_eighth, third = as_int32(1895147668), as_int32(715827883)  # exp(-1/8), 1/3
     x = a + 2**28
     x2 = srdhm(x, x)
@@ -97,13 +97,13 @@ def _exp_of_last_quarter(a: Any) -> Any:
 
 
 def _reciprocal(total: Any) -> tuple[Any, Any]:
-    """`GetReciprocal`: 1 / total, normalized to Q0.31, and the power of two it was off by."""
+    """Computes `GetReciprocal`: 1 / total, normalized to Q0.31, and the power of two it is off."""
     powers = as_int32(2 ** np.arange(31))
     smaller = ops.cast(ops.expand_dims(total, -1) < powers, "int32")
-    headroom = ops.where(total < 0, 0, 1 + ops.sum(smaller, axis=-1))  # of an unsigned number
+    headroom = ops.where(total < 0, 0, 1 + ops.sum(smaller, axis=-1))  # `total` is unsigned in C++
     above_one = ops.bitwise_and(ops.left_shift(total, headroom), as_int32(INT32_MAX))
     half = ops.right_shift(above_one, 1) + 2**30
-    # Newton's method in Q2.29, from 48/17 - 32/17 * half
+    # Newton's method in Q2.29 starts from 48/17 - 32/17 * half.
     x = 1515870810 + srdhm(half, as_int32(-1010580540))
     for _ in range(3):
         error = 2**29 - srdhm(half, x)
@@ -112,7 +112,7 @@ def _reciprocal(total: Any) -> tuple[Any, Any]:
 
 
 def _saturating_left_shift(x: Any, n: int) -> Any:
-    """`SaturatingRoundingMultiplyByPOT` for a positive exponent."""
+    """Computes `SaturatingRoundingMultiplyByPOT` for a positive exponent."""
     threshold = 2 ** (31 - n) - 1
     shifted = ops.where(x > threshold, as_int32(INT32_MAX), ops.left_shift(x, n))
     return ops.where(x < -threshold, as_int32(-(2**31)), shifted)

@@ -1,4 +1,4 @@
-"""Tables that kernels make with the C library's functions, and scales at which all make the same.
+"""Tables of the C library's functions, and scales at which all C libraries make the same table.
 
 C libraries compute the last bits of an exponential or a hyperbolic tangent differently. That
 changes an entry of a table only where the exact result lies next to a rounding tie.
@@ -17,14 +17,14 @@ from keras_qat.arithmetic.exact_float import as_float32, as_float64, as_int32, r
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.backend import compiled, float64
 
-# Scales that are tried in turn, relative to the observed one.
+# Scales to try in turn, relative to the observed scale.
 _WIDER = (1.0 + np.arange(32) / 4096.0).astype("float32")
-# In steps; what a table in float32 gets wrong is less than a twentieth of it.
+# Distance from a tie in steps. The error of a float32 table is less than a twentieth of it.
 _FAR = np.float32(1.25e-3)
 
 
 class Table(NamedTuple):
-    """A table that a kernel makes, and the end of it whose scale may change.
+    """A table of a kernel, and the end of it whose scale may change.
 
     Attributes:
         function: The function of a float64 tensor; hashable.
@@ -80,19 +80,19 @@ def operator_table(
 
 @compiled
 def away_from_ties(scale: Any, *others: Any, tables: tuple[Table, ...]) -> Any:
-    """Returns the first of some slightly wider scales with which no table depends on the C library.
+    """Returns the first of some slightly wider scales at which no table depends on the C library.
 
-    No entry of a table then lies within 1.25 thousandths of a step of a rounding tie. Of 32 scales,
-    each a 4096th wider than the one before, the best is taken if none is good.
+    At this scale no entry of a table is within 1.25 thousandths of a step of a rounding tie. The
+    32 scales that are tried grow by 1/4096 each. If none of them is good, the best one is returned.
 
     Args:
         scale: float32 scalar, the observed scale of a tensor.
         *others: For each table the float32 scale and the int32 zero point of the tensor at its
-            other end; ignored if both ends have the same scale.
+            other end. They are ignored if both ends have the same scale.
         tables: The tables.
 
     Returns:
-        float32 scalar, at least `scale`, and at most 0.8 % more.
+        float32 scalar, at least `scale`, and at most 0.8 % larger.
 
     Example:
     >>> halves = Table(ops.relu, "output", -1, 2)
@@ -117,11 +117,11 @@ def away_from_ties(scale: Any, *others: Any, tables: tuple[Table, ...]) -> Any:
 
 
 def _distance(scale: Any, others: Sequence[Any], tables: Sequence[Table]) -> Any:
-    """The least distance of an entry of all tables from a tie, in steps."""
+    """Returns the least distance of an entry of all tables from a tie, in steps."""
     distance = as_float32(0.5)
     for i, table in enumerate(tables):
         other, zero_point = others[2 * i : 2 * i + 2]
-        # What shares a scale with others may have any zero point.
+        # A tensor that shares a scale with others may have any zero point.
         low, high = (table.low, table.high) if table.free_end == "output" else (-255, 255)
         with float64():
             free = as_float64(scale)
@@ -158,12 +158,12 @@ def logistic(x: Any) -> Any:
 
 
 def _inputs(scale: Any, zero_point: Any, low: int, high: int) -> Any:
-    """The real input of each integer, as float32 has it, in float64."""
+    """Returns the real input of each integer as computed in float32, in float64."""
     integers = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32"))
     centered = ops.cast(integers - as_int32(zero_point), "float64")
     return _in_float32(centered * as_float64(scale))
 
 
 def _in_float32(x: Any) -> Any:
-    """Rounds a float64 as if the step before had been computed in float32."""
+    """Rounds a float64 to the result that float32 arithmetic would have."""
     return ops.cast(ops.cast(x, "float32"), "float64")
