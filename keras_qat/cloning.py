@@ -108,7 +108,8 @@ def quantize_model(
     Args:
         model: A built Keras model, functional, sequential or subclassed, or a model from
             `clone_model`. It is not changed.
-        scheme: `"int8"`; `"int8_per_tensor"`, whose weights have one scale per tensor; `"uint8"`
+        scheme: `"int8"`; `"int8_per_tensor"`, whose weights have one scale per tensor;
+            `"int4_weights"`, where convolutions and dense layers have weights of 4 bits; `"uint8"`
             for the fully uint8 model of TensorFlow 1; or a `Scheme`.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.

@@ -16,8 +16,8 @@ class Scheme:
     8-bit quantization specification
     (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
     Weights of `"int8_per_tensor"` are symmetric with one scale for the whole tensor, for targets
-    without per-channel weights. Weights of `"uint8"` are asymmetric per tensor, as TensorFlow 1
-    trained and converted them.
+    without per-channel weights. Weights of `"int4_weights"` have 4 bits, two in a byte of the file.
+    Weights of `"uint8"` are asymmetric per tensor, as TensorFlow 1 trained and converted them.
 
     Attributes:
         name: The name users pass, such as `"int8"`.
@@ -34,6 +34,8 @@ class Scheme:
     Example:
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
     (-128, 127)
+    >>> get_scheme("int4_weights").weight_low, get_scheme("int4_weights").weight_dtype
+    (-7, 'int4')
     >>> get_scheme("uint8").activation_low, get_scheme("uint8").weight_low
     (0, 1)
     """
@@ -50,8 +52,20 @@ class Scheme:
 
     @property
     def dtype(self) -> str:
-        """Type of activations, and of weights of the same width, such as `"int8"`."""
+        """Type of activations, such as `"int8"`."""
         return f"{'' if self.is_signed else 'u'}int{self.activation_bits}"
+
+    @property
+    def weight_dtype(self) -> str:
+        """Type of weights, such as `"int4"`."""
+        return f"{'' if self.is_signed else 'u'}int{self.weight_bits}"
+
+    def with_wide_weights(self) -> Scheme:
+        """Returns the scheme with weights of the type of activations.
+
+        It is the scheme of layers whose LiteRT kernels take no other weights.
+        """
+        return dataclasses.replace(self, weight_bits=self.activation_bits)
 
     @property
     def activation_low(self) -> int:
@@ -102,6 +116,7 @@ class Scheme:
 SCHEMES = {
     "int8": Scheme("int8"),
     "int8_per_tensor": Scheme("int8_per_tensor", weight_per_channel=False),
+    "int4_weights": Scheme("int4_weights", weight_bits=4),
     "uint8": Scheme(
         "uint8",
         weight_per_channel=False,
@@ -112,15 +127,14 @@ SCHEMES = {
     ),
 }
 
-_FIX = 'Pass scheme="int8", scheme="int8_per_tensor" or scheme="uint8".'
+_FIX = f"Pass one of these names, such as scheme={next(iter(SCHEMES))!r}."
 
 
 def get_scheme(scheme: str | Scheme) -> Scheme:
     """Returns the scheme with a given name.
 
     Args:
-        scheme: A name (`"int8"`, `"int8_per_tensor"` or `"uint8"`), or one of `SCHEMES`, which is
-            returned as it is.
+        scheme: The name of one of `SCHEMES`, or one of these, which is returned as it is.
 
     Returns:
         The `Scheme`.

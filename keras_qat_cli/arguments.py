@@ -65,7 +65,9 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `quantize_model` and `check` that decide about the layers."""
     group = parser.add_argument_group("conversion")
     group.add_argument(
-        "--scheme", default="int8", help="int8, int8_per_tensor or uint8 (default: int8)"
+        "--scheme",
+        default="int8",
+        help="int8, int8_per_tensor, int4_weights or uint8 (default: int8)",
     )
     group.add_argument(
         "--rewrites", nargs="*", metavar="NAME", help="apply these rewrites alone (default: all)"

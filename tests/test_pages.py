@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat import scheme
 from keras_qat.layers import extremes, pooling, registry
 from tests.models import images, labels, network, quantized_network
 
@@ -131,6 +132,21 @@ def test_the_operation_that_contributing_writes_is_exact(monkeypatch, tmp_path):
     assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
 
 
+def test_the_scheme_that_contributing_writes_is_exact(monkeypatch, tmp_path):
+    code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "SCHEMES" in code)
+    assert len(code.splitlines()) == 1
+    schemes = dict(scheme.SCHEMES)
+    monkeypatch.setattr(scheme, "SCHEMES", schemes)
+    exec(code, {"SCHEMES": schemes, "Scheme": scheme.Scheme})
+    qat = keras_qat.quantize_model(network(), "int4_per_tensor")
+    keras_qat.calibrate(qat, images(64), verbose=0)
+    weights = [each for name, each in keras_qat.integer_weights(qat).items() if "kernel" in name]
+    assert {each.values.dtype.name for each in weights} == {"int4"}
+    assert {each.scale.size for each in weights} == {1}
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", images(64), verbose=0).exact
+
+
 def files_with(*words):
     """The source files whose code has one of the words, docstrings and comments aside."""
     found = set()
@@ -149,6 +165,10 @@ def test_an_operation_takes_two_source_files():
         "layers/__init__.py",
         "layers/extremes.py",
     }
+
+
+def test_a_scheme_takes_one_source_file():
+    assert files_with("int8_per_tensor") == {"scheme.py"}
 
 
 def test_the_api_page_has_every_public_name():

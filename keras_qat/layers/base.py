@@ -15,6 +15,7 @@ from keras import ops, tree
 from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.drop_in import DropIn, remade
+from keras_qat.litert.operators import with_trait
 from keras_qat.quantizers import (
     FixedParameters,
     Grid,
@@ -177,7 +178,8 @@ class QuantizedLayer(DropIn):
         """
         scheme = get_scheme(scheme)
         if scheme.activation_bits in cls.activation_bits:
-            return scheme
+            is_narrow = not with_trait("narrow_weights").isdisjoint(getattr(cls, "operators", ()))
+            return scheme if is_narrow else scheme.with_wide_weights()
         raise UnsupportedLayerError(
             f"This layer has no exact arithmetic for {scheme.activation_bits}-bit activations.",
             layer=name,

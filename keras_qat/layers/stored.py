@@ -55,4 +55,4 @@ def stored(centered: Any, grid: Grid, scheme: Scheme) -> tuple[np.ndarray, Quant
     scales = np.reshape(ops.convert_to_numpy(grid.scale), -1).astype("float32")
     offset = np.reshape(ops.convert_to_numpy(grid.zero_point), -1).astype("int64")
     values = ops.convert_to_numpy(centered).astype("int64") + offset
-    return values.astype(scheme.dtype), Quantization(scales, np.resize(offset, scales.shape))
+    return values.astype(scheme.weight_dtype), Quantization(scales, np.resize(offset, scales.shape))

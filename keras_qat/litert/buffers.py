@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 ALIGNMENT = 16
@@ -56,6 +57,8 @@ def _aligned_vector(builder: Any, data: bytes) -> int:
 def constant_bytes(data: np.ndarray) -> bytes:
     r"""Returns an array as the file stores it: row-major and little-endian, whatever the host.
 
+    int4 elements are two in a byte, the first one in the lower bits.
+
     Args:
         data: Any array of a fixed-size dtype.
 
@@ -68,4 +71,29 @@ def constant_bytes(data: np.ndarray) -> bytes:
         >>> constant_bytes(np.int16([1, -2]))
         b'\x01\x00\xfe\xff'
     """
+    if data.dtype == ml_dtypes.int4:
+        return _packed(data)
     return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
+
+
+def _packed(data: np.ndarray) -> bytes:
+    nibbles = np.ravel(data).astype("int8").view("uint8") & 15
+    pairs = np.append(nibbles, np.zeros(nibbles.size % 2, "uint8")).reshape(-1, 2)
+    return (pairs[:, 0] | pairs[:, 1] << 4).astype("uint8").tobytes()
+
+
+def unpacked(data: bytes | memoryview, count: int) -> np.ndarray:
+    r"""Returns the int4 elements that a file stores, two in a byte.
+
+    Args:
+        data: The bytes.
+        count: How many elements there are.
+
+    Example:
+        >>> from keras_qat.litert.buffers import unpacked
+        >>> unpacked(b"\x7f\x01", 3).astype("int8").tolist()
+        [-1, 7, 1]
+    """
+    content = np.frombuffer(data, "uint8")
+    nibbles = np.stack([content & 15, content >> 4], axis=1).ravel()[:count]
+    return ((nibbles.astype("int8") ^ 8) - 8).astype(ml_dtypes.int4)

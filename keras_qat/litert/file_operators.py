@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_qat.litert.buffers import unpacked
 from keras_qat.litert.element_types import element_type
 from keras_qat.litert.flatbuffer import Record
 from keras_qat.litert.options import ENUM_FIELDS
@@ -77,6 +79,8 @@ def _constant(record: Record, data: Any, dtype: str, sizes: np.ndarray) -> np.nd
     """The values of a constant, None if they are no plain array."""
     if record["sparsity"] is not None or dtype not in np.sctypeDict:
         return None
+    if dtype == "int4":
+        return unpacked(data, math.prod(sizes)).reshape(sizes)
     return np.frombuffer(data, np.dtype(dtype)).reshape(sizes)
 
 

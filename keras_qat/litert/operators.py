@@ -34,7 +34,7 @@ class Declaration:
             copies values, and needs one type for input and output. `"commutes"`: an element-wise
             function that preserves order may be applied before it instead of after it.
             `"reads_more"`: its time grows with its input, not with its output.
-            `"int4_weights"`: its kernels take weights of 4 bits. `"no_reference_kernel"`: only
+            `"narrow_weights"`: its kernels take weights of 4 bits. `"no_reference_kernel"`: only
             LiteRT's default kernels have it.
         versions: The condition under which each version is needed, by its name in
             `keras_qat.litert.operator_versions` or that of an option which has to be set.
