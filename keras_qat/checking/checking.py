@@ -1,4 +1,4 @@
-"""check: what each layer will become, and what stands in the way, before any training."""
+"""check: reports what each layer becomes and which problems there are, before any training."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.targets import Target, fast_kernels, get_target
 
-# What looks for warnings, in the order in which they are listed.
+# The functions that find warnings, in the order of the report.
 FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
     standalone_activations,
     unfolded_batch_norms,
@@ -56,9 +56,9 @@ FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
     wide_activations,
     differing_runtimes,
 )
-# Of 32 samples each: enough for the range of a tensor, and quick.
+# Batches of 32 samples each are enough for the range of a tensor, and quick.
 _MOST_BATCHES = 4
-# Enough for a mean, and quick.
+# These samples are enough for a mean, and quick.
 _MOST_SAMPLES = 32
 
 
@@ -73,30 +73,29 @@ def check(
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
 ) -> CheckReport:
-    """Says what each layer of a model will become, and what stands in the way.
+    """Reports what each layer of a model becomes, and which problems there are.
 
-    Nothing is trained or calibrated, and the model is not changed: the stages of `quantize_model`
-    run, and the layers that they make are looked at. If `quantize_model` raises with the same
-    options, there are findings of level `"error"`, and the first of them has its words. More of
-    them are listed as far as they are found in about twice the time that the first one took;
-    `is_complete` of the report says whether the search came to its end. If it does not raise,
-    findings of level `"error"` are about the file: what `export_litert` refuses for `target`, or
-    for ranges or weights. docs/findings.md lists the warnings.
+    Nothing is trained or calibrated, and the model is not changed. `check` runs the stages of
+    `quantize_model` and inspects the layers that they make. If `quantize_model` raises with the
+    same options, there are findings of level `"error"`, and the first of them has the text of its
+    error. Others are listed if they are found in about twice the time that the first one took.
+    `is_complete` of the report is True if the search reached the end. If `quantize_model` does not
+    raise, findings of level `"error"` are about the file: `export_litert` would raise them for
+    `target`, or for ranges or weights. docs/findings.md lists the warnings.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed; or a quantized model,
-            whose ranges are taken as they are.
+            whose ranges are used.
         scheme: `"int8"`, `"uint8"`, or a `Scheme`; a quantized model has its own.
-        calibration_data: Data of the kinds that `calibrate` takes, of which the first four batches
-            are used: without it findings about ranges, and about biases, rely on what batch
-            normalizations say.
-        target: Where the file is to run, such as `"tflite-micro"`, see `export_litert`: each
-            operator that does not run there is a finding. One limit is about ranges, and needs
-            `calibration_data`: RELU6 of `"tflite-micro"`.
+        calibration_data: Data of the types that `calibrate` takes. The first four batches are
+            used. Without data, findings about ranges and biases rely on batch normalizations.
+        target: The target of the file, such as `"tflite-micro"`, see `export_litert`. Each
+            operator that does not run there is a finding. The limit for RELU6 of `"tflite-micro"`
+            depends on ranges, and needs `calibration_data`.
         rewrites: As in `quantize_model`; so are the next three. A quantized model has its own.
-        activations: What becomes of activations that LiteRT has no integer operator for.
+        activations: The policy for activations that LiteRT has no integer operator for.
         overrides: Layers that get another scheme, or None to stay in float.
-        quantized_input_stats: What the integers of inputs mean.
+        quantized_input_stats: The meaning of the integers of inputs.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.
@@ -105,11 +104,11 @@ def check(
         InvalidModelError: If the model is not built, or has quantized layers without being a
             quantized model.
         InvalidSchemeError: If the scheme is unknown.
-        InvalidRewriteError: If there is no rewrite of a name, or no such policy for activations.
-        InvalidOverrideError: If a key of `overrides` matches no layer, or a value is no scheme.
-        InvalidInputStatsError: If `quantized_input_stats` is not understood.
+        InvalidRewriteError: If `rewrites` has an unknown name, or `activations` is unknown.
+        InvalidOverrideError: If a key of `overrides` matches no layer, or a value is not a scheme.
+        InvalidInputStatsError: If `quantized_input_stats` is not valid.
         InvalidDataError: If the data does not fit.
-        InvalidTargetError: If there is no profile of `target`.
+        InvalidTargetError: If `target` has no profile.
 
     Example:
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv"),
@@ -174,13 +173,13 @@ def _check_float(
 
 
 def _convert(conversion: Conversion, trial: Trial) -> tuple[list[KerasQatError], bool]:
-    """Runs the stages up to the first error and on past it as far as it goes.
+    """Runs the stages up to the first error, and as far as possible after it.
 
     Returns:
         The errors, and whether the last stage was reached.
     """
     errors = list(conversion.model_errors())
-    if errors:  # what layers refuse would follow from an error that is known
+    if errors:  # errors of layers would follow from an error that is known
         return errors, False
     try:
         conversion.run_stages(trial.run)
@@ -213,7 +212,7 @@ def _check_quantized(
 
 
 def _with_origins(graph: Graph, origins: Mapping[str, tuple[str, ...]]) -> Graph:
-    """The graph of a quantized model, whose layers know what they were made of."""
+    """Returns the graph of a quantized model with the origins of its layers."""
     nodes = {
         name: dataclasses.replace(node, origins=origins.get(node.head.name, (name,)))
         for name, node in graph.nodes.items()
@@ -222,7 +221,7 @@ def _with_origins(graph: Graph, origins: Mapping[str, tuple[str, ...]]) -> Graph
 
 
 def _lacking(model: QuantizedModel) -> Iterator[Finding]:
-    """What an export of the model would raise for want of ranges."""
+    """Yields the error that an export of the model would raise because ranges are missing."""
     try:
         model.check_ranges()
     except MissingRangeError as error:
@@ -230,7 +229,7 @@ def _lacking(model: QuantizedModel) -> Iterator[Finding]:
 
 
 def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
-    """Gives linked layers the ranges that can be known before calibration."""
+    """Gives linked layers the ranges that are known before calibration."""
     statistics = observed(made, data) if data else estimated(made)
     for node in made.nodes.values():
         if not node.is_input and (known := statistics.get(node.head.observer)) is not None:
@@ -241,7 +240,7 @@ def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
 
 
 def _sample(graph: Graph, data: Sequence[Batch]) -> Batch | None:
-    """Some samples of the first batch, or all of a batch whose size is fixed."""
+    """Returns some samples of the first batch, or a whole batch of a fixed size."""
     if not data:
         return None
     is_fixed = any(graph.nodes[name].shapes[0][0] is not None for name in graph.inputs)
@@ -260,7 +259,7 @@ def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Fi
 
 
 def _file_findings(lowered: Model, profile: Target | None) -> Iterator[Finding]:
-    """What the operators of the file need of LiteRT, and of the target."""
+    """Yields findings about operators that LiteRT, or the target, does not support."""
     try:
         check_kernel_limits(lowered)
     except KernelLimitError as error:
@@ -273,7 +272,7 @@ def _file_findings(lowered: Model, profile: Target | None) -> Iterator[Finding]:
 
 
 def _batches(graph: Graph, data: Any) -> list[Batch]:
-    """The first batches of data, checked."""
+    """Returns the first batches of data, checked."""
     if data is None:
         return []
 
@@ -282,6 +281,6 @@ def _batches(graph: Graph, data: Any) -> list[Batch]:
         return keras.Input(batch_shape=node.shapes[0], dtype=node.dtypes[0], name=node.name)
 
     inputs = tree.map_structure(as_input, graph.input_structure)
-    # What says the shapes, names and structure of the inputs, of a subclassed model too.
+    # This model has the shapes, names and structure of the inputs, also for a subclassed model.
     model = keras.Model(inputs, inputs)
     return list(batches(data, model, steps=_MOST_BATCHES))

@@ -1,4 +1,4 @@
-"""Computes a graph of layers, layer after layer."""
+"""Computes a graph of layers, one layer at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_qat.graph import Edge, Graph, Node, Parameter
 def computed(
     graph: Graph, batch: Batch, change: Callable[[Node, Any], Any] | None = None
 ) -> Iterator[tuple[Node, tuple[Any, ...], dict[str, Any], Any]]:
-    """Calls the layers of a graph in order, and forgets each tensor after its last use.
+    """Calls the layers of a graph in order, and drops each tensor after its last use.
 
     Args:
         graph: A graph of built layers.

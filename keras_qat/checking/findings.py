@@ -1,4 +1,4 @@
-"""One finding of `check`: what it is about, what it means and what to do."""
+"""A finding of `check`: a problem with its place, its meaning and a fix."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from keras_qat.errors import KerasQatError
 
 ERROR, WARNING = "error", "warning"
 
-# The code of each warning, and why it is one. docs/findings.md says more.
+# The code of each warning, and the reason for the warning. docs/findings.md has details.
 WARNINGS = {
-    "standalone-activation": "LiteRT's operators with a kernel, and additions, take up a relu or "
+    "standalone-activation": "LiteRT's operators with a kernel, and additions, fuse a relu or "
     "relu6 at no cost; any other activation reads and writes its tensor once more, and rounds it.",
     "unfolded-batch-norm": "Folded into the kernel before it, a batch normalization costs nothing; "
     "alone it is an operator, and another rounding.",
-    "dead-channel": "A channel that is constant costs what others cost, and "
-    "many of them mean that the training went wrong.",
+    "dead-channel": "A constant channel costs as much as other channels, and "
+    "many constant channels mean that the training went wrong.",
     "wasted-weight-range": "With one scale for all channels the widest one sets the steps: 16 of "
     "254 steps are 4 of 8 bits, an error of 3 to 6 % of a channel's largest weight.",
     "bias-saturates": "A bias is stored in 32 bits at the scale of input times weights; one that "
@@ -25,34 +25,34 @@ WARNINGS = {
     "wide-activation-range": "The range of a tensor has 255 steps; if 98 % of its values take 16 "
     "of them, 4 of 8 bits are spent on rare values. Channels share it: a narrow one gets few "
     "steps.",
-    "slow-operator": "LiteRT's fast kernels, XNNPACK, do not take the operator: a kernel of "
-    "LiteRT's own runs it, and what XNNPACK runs before and after it is cut in two.",
+    "slow-operator": "LiteRT's fast kernels, XNNPACK, do not support the operator: a kernel of "
+    "LiteRT's own runs it, and splits the part of the model that XNNPACK runs in two.",
     "outlying-samples": "One sample at 100 times the size of the others would leave them 3 of 255 "
-    "steps; set aside, it is clipped.",
+    "steps; if it is set aside, it is clipped.",
     "range-drift": "Training holds calibrated ranges: values outside are clipped, and a range that "
     "is too wide wastes steps.",
-    "runtimes-differ": "What Keras computes is what LiteRT's reference kernels compute; of these "
-    "operators 2 % of the elements or more are rounded otherwise by its default kernels.",
+    "runtimes-differ": "Keras computes the results of LiteRT's reference kernels; LiteRT's default "
+    "kernels round 2 % or more of the elements of these operators differently.",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that stands in the way of a quantized model, or costs it speed or accuracy.
+    """A problem of a quantized model, or something that costs it speed or accuracy.
 
     Attributes:
         level: `"error"`: the model cannot be quantized as it is, and `quantize_model` raises with
-            the same text, or its file would not run on the target that was asked for;
-            `"warning"`: it can, at a price.
-        code: What kind of finding it is, a stable name for programs. Of an error it is the name of
-            the class: `"unsupported-layer"` is an `UnsupportedLayerError`. docs/findings.md lists
-            the others, docs/targets.md those of targets.
+            the same text, or the file would not run on the given target.
+            `"warning"`: the model can be quantized, with a loss of speed or accuracy.
+        code: A stable name for programs. The code of an error is the name of its class:
+            `"unsupported-layer"` is an `UnsupportedLayerError`. docs/findings.md lists the other
+            codes, docs/targets.md those of targets.
         layer: Name of the layer, input or weight.
-        tensor: Name of the tensor: that of the layer's output, unless it is a weight or one between
-            two operators.
-        message: What is wrong.
-        fix: What to do about it.
-        layers: All layers that it is about, where these are several.
+        tensor: Name of the tensor: the layer's output, a weight, or a tensor between two
+            operators.
+        message: The problem.
+        fix: A way to fix it.
+        layers: All layers with the problem, if there are several.
     """
 
     level: str
@@ -65,7 +65,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """The layer and the tensor, unless the message names them: text that follows a word."""
+        """The layer and the tensor, unless the message names them, as text after a word."""
         is_named = self.layer is None or f"'{self.layer}'" in self.message
         where = "" if is_named else f" '{self.layer}'"
         if self.tensor and self.tensor != self.layer and not self.layers:
@@ -78,7 +78,7 @@ class Finding:
 
 
 def error_finding(error: KerasQatError) -> Finding:
-    """Says as a finding what an error says.
+    """Returns a finding with the text of an error.
 
     Args:
         error: An error, raised or not.
@@ -95,7 +95,7 @@ def error_finding(error: KerasQatError) -> Finding:
 
 
 def listing(names: Sequence[object], most: int = 8) -> str:
-    """Returns names in a row, the first of them if they are many.
+    """Returns names as text, only the first names of a long list.
 
     Example:
     >>> listing(["a", "b", "c"], most=2)

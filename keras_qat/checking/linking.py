@@ -1,4 +1,4 @@
-"""The layers of a quantized model, built and linked, without the model around them."""
+"""The layers of a quantized model, built and linked, without the Keras model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from keras_qat.quantizers import RangeObserver
 
 @dataclasses.dataclass(frozen=True)
 class LinkedModel:
-    """What would be exported, as far as it is known before training.
+    """The layers that would be exported, as far as known before training.
 
     Attributes:
         graph: Each node but the inputs is a call of a layer that is built, has its weights, and is
-            linked to the quantization parameters around it.
-        statistics: What is known of the values of tensors, by their observers.
+            linked to the quantization parameters of its inputs and outputs.
+        statistics: Statistics of the values of tensors, by their observers.
         sample: A batch of the inputs; None if there is no data.
-        is_quantized: Whether the user quantized it, so that its ranges are those at hand.
+        is_quantized: Whether the user quantized the model, so that its ranges are used.
     """
 
     graph: Graph

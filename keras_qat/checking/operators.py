@@ -1,4 +1,4 @@
-"""Findings about operators: those that could be part of another, and those that are not exact."""
+"""Findings about operators: operators that could be fused, and operators that are not exact."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from keras_qat.layers.reductions import Averaging
 from keras_qat.litert.operators import with_trait
 from keras_qat.passes.substitute_activations import STAND_INS
 
-# No relu does what these are for.
+# A relu cannot replace these functions.
 _GATES = {"hard_sigmoid", "log_sigmoid", "sparse_sigmoid"}
 _OWN_NAMES = {QHardSwish: "hard_silu", QLeakyReLU: "leaky_relu", QPReLU: "PReLU", QReLU: "relu"}
 
 
 def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds activations that are operators of their own, where a fused one would cost nothing.
+    """Finds activations that are separate operators, where a fused activation would cost nothing.
 
-    What a gate or a softmax computes is not in question.
+    Gates and softmax are not reported.
 
     Args:
         linked: The model.
@@ -62,9 +62,9 @@ def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
 
 
 _MOVED_RELU = (
-    "A ReLU that is no part of the layer with the kernel costs a requantization of its own, for "
-    "LiteRT's operators that move values have none",
-    "Apply it directly to what the layer with the kernel returns, before values are pooled, "
+    "A ReLU that is not fused into the layer with the kernel costs a requantization of its own, "
+    "since LiteRT's operators that move values cannot fuse it",
+    "Apply it directly to the output of the layer with the kernel, before values are pooled, "
     "joined or moved: the result is the same, and it costs nothing there.",
 )
 
@@ -83,7 +83,7 @@ def _other_activation(name: str, operators: Sequence[str]) -> tuple[str, str]:
 
 
 def _activation(layer: Any) -> str | None:
-    """The function of a layer that is an activation; None for any other layer."""
+    """Returns the name of the function of an activation layer, or None for any other layer."""
     if isinstance(layer, QLookup):
         name = layer.function.name
         if name == "parametrized_relu":
@@ -93,7 +93,7 @@ def _activation(layer: Any) -> str | None:
 
 
 def _fusing() -> set[type]:
-    """The layers that take up a ReLU behind them."""
+    """Returns the classes of layers that can fuse a ReLU after them."""
     relu = keras.layers.ReLU()
     slices = registered_slices()
     return {each.layer for each in slices if any(follows(relu) for follows in each.pattern[1:])}
@@ -102,14 +102,14 @@ def _fusing() -> set[type]:
 def _could_fuse(
     graph: Graph, consumers: Any, fusing: set[type], edge: Edge, *, moved: bool
 ) -> bool:
-    """Whether what makes a tensor could have taken up an activation instead.
+    """Returns whether the node that makes a tensor could have fused an activation instead.
 
     Args:
         graph: The graph.
         consumers: Its consumers.
-        fusing: Layers that take up an activation.
-        edge: The tensor that the activation takes.
-        moved: Whether the activation may change places with what moves values.
+        fusing: Classes of layers that can fuse an activation.
+        edge: The input tensor of the activation.
+        moved: Whether the activation may be moved before operators that move values.
     """
     node = graph.nodes[edge.node]
     if node.is_input or len(consumers[edge]) > 1 or edge in graph.output_edges:
@@ -126,7 +126,7 @@ def _could_fuse(
 
 
 def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds batch normalizations that no layer with a kernel takes up.
+    """Finds batch normalizations that no layer with a kernel absorbs.
 
     Args:
         linked: The model.
@@ -146,9 +146,9 @@ def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
     yield from _grouped(
         "unfolded-batch-norm",
         alone,
-        "A batch normalization is folded only behind a layer with a kernel whose output nothing "
-        "else takes; these are a DEPTHWISE_CONV_2D of their own",
-        "Where accuracy allows it, normalize directly behind a convolution or Dense layer, before "
+        "A batch normalization is folded only after a layer with a kernel whose output has no "
+        "other consumer; these are a DEPTHWISE_CONV_2D of their own",
+        "Where accuracy allows it, normalize directly after a convolution or Dense layer, before "
         "its activation, pooling or addition.",
     )
     yield from _grouped(
@@ -170,14 +170,14 @@ _BOTH = "`verify` reports both runtimes; on microcontrollers it is the reference
 def differing_runtimes(linked: LinkedModel) -> Iterator[Finding]:
     """Finds operators whose elements differ by 2 % or more between LiteRT's two sets of kernels.
 
-    Each operator by itself, as docs/runtimes.md has it; those that differ less often are in every
-    model, and seldom change a result.
+    The percentages are of each operator by itself, as in docs/runtimes.md. Operators that differ
+    less often occur in every model, and seldom change a result.
 
     Args:
         linked: The model.
 
     Yields:
-        One finding for each kind of operator.
+        One finding for each type of operator.
     """
     graph = linked.graph
 
@@ -221,13 +221,13 @@ def _is_bilinear(node: Node) -> bool:
 
 
 def _is_easy(graph: Graph, node: Node) -> bool:
-    """Whether an image is enlarged to positions that both kernels represent exactly."""
+    """Returns whether an image is enlarged to positions that both kernels represent exactly."""
     sizes = zip(graph.shape(node.inputs[0])[1:3], node.head.size, strict=True)
     return all(old and new in (old, 2 * old, 4 * old) for old, new in sizes)
 
 
 def _grouped(code: str, nodes: Sequence[Node], what: str, fix: str) -> Iterator[Finding]:
-    """Yields one finding about all layers of a kind, if there are any."""
+    """Yields one finding about all layers in a list, if there are any."""
     layers = tuple(dict.fromkeys(node.head.name for node in nodes))
     if layers:
         message = f"{what}: {listing(layers)}."

@@ -1,4 +1,4 @@
-"""The ranges of a report as a picture: who takes the steps of 8 bits, and what it costs whom."""
+"""Draws the ranges of a report, to show which tensors and values use the steps of 8 bits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras_qat.checking.ranges import TensorRange
 from keras_qat.errors import MissingPackageError, MissingRangeError
 
 _PLAIN, _FOUND = "#4878a8", "#d1603d"
-# In inches: a row of text, what stands around the bars, the picture.
+# In inches: height of a row of text, space around the bars, width of the picture.
 _ROW, _AROUND, _WIDTH = 0.22, 1.4, 9.0
 
 
@@ -18,9 +18,9 @@ def plot_ranges(title: str, tensors: Sequence[TensorRange], findings: Sequence[F
     """Draws the range of each tensor as a bar, in the order of the model.
 
     Args:
-        title: What stands above.
-        tensors: Those with a minimum and a maximum are drawn, each once.
-        findings: The bars of tensors that they name are drawn in another colour.
+        title: The title.
+        tensors: The tensors. Those with a minimum and a maximum are drawn, each once.
+        findings: The bars of tensors that they name have another colour.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -36,7 +36,7 @@ def plot_ranges(title: str, tensors: Sequence[TensorRange], findings: Sequence[F
             fix="Give `check` the argument `calibration_data`, or check a calibrated model.",
         )
     try:
-        from matplotlib.figure import Figure  # not pyplot: nothing is shown, no state is kept
+        from matplotlib.figure import Figure  # pyplot would keep state and may open a window
     except ImportError as error:
         raise MissingPackageError(
             "Plots are drawn by matplotlib, which is not installed.",
@@ -54,9 +54,9 @@ def _draw(axes: Any, title: str, ranges: Sequence[TensorRange], named: set[str |
     colours = [_FOUND if each.tensor in named else _PLAIN for each in ranges]
     axes.barh(range(len(ranges)), widths, left=low, color=colours)
     axes.set_yticks(range(len(ranges)), [each.tensor for each in ranges], fontsize="small")
-    axes.invert_yaxis()  # the first layer on top
+    axes.invert_yaxis()  # the first layer is at the top
     axes.margins(y=0.5 / len(ranges))
-    # Ranges span orders of magnitude; three of them are shown, the rest is linear.
+    # Ranges span orders of magnitude. Three of them are shown, smaller values are linear.
     axes.set_xscale("symlog", linthresh=max(widths) * 1e-3 or 1.0)
     axes.axvline(0, color="black", linewidth=0.5)
     axes.grid(axis="x", alpha=0.3)

@@ -1,4 +1,4 @@
-"""Where the quantization parameters of each tensor come from."""
+"""Describes the origin of the quantization parameters of each tensor."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from keras_qat.quantizers import FixedParameters, RangeObserver
 
 @dataclasses.dataclass(frozen=True)
 class TensorRange:
-    """Where the range of a tensor comes from.
+    """The origin of the range of a tensor.
 
     Attributes:
-        tensor: Its name, that of the layer that makes it.
-        source: Where it comes from. `"calibration"`: data will say it. `"observed"`: data has said
-            it to `check`. `"calibrated"`, or trained: it is that of a quantized model, as is a
-            `"default"` one; there a tensor may be `"lacking"` it. `"fixed"`: the kernel prescribes
-            it. `"weights"`: it is that of a table of weights. `"shared"`: it is that of other
-            tensors. `"float"`: the tensor is not quantized.
-        minimum: Smallest value, of one that is observed, calibrated or a default.
+        tensor: Name of the tensor, which is the name of the layer that makes it.
+        source: The origin. `"calibration"`: data will set the range. `"observed"`: `check` has
+            observed it on data. `"calibrated"`: calibration or training of a quantized model has
+            set it. `"default"`: a quantized model has a default range. `"lacking"`: a quantized
+            model has no range for it. `"fixed"`: the kernel prescribes the range. `"weights"`: it
+            is the range of a table of weights. `"shared"`: it is the range of other tensors.
+            `"float"`: the tensor is not quantized.
+        minimum: Smallest value, if observed, calibrated or a default.
         maximum: Largest value.
         shared_with: The tensors that have the same range and are computed, not moved.
-        fixed_by: What prescribes the range, with scale and zero point, of a fixed one.
+        fixed_by: The layer that prescribes a fixed range, with scale and zero point.
     """
 
     tensor: str
@@ -57,16 +58,16 @@ class TensorRange:
 def tensor_ranges(
     graph: Graph, statistics: Mapping[RangeObserver, Statistics], is_quantized: bool
 ) -> dict[str, tuple[TensorRange, ...]]:
-    """Says where the range of each tensor comes from.
+    """Returns the origin of the range of each tensor.
 
     Args:
-        graph: A graph of layers; those of a quantized model are built.
-        statistics: What was observed.
-        is_quantized: Whether it is that of a quantized model, so that its ranges are at hand.
+        graph: A graph of layers. Layers of a quantized model are built.
+        statistics: The observed statistics.
+        is_quantized: Whether the graph is that of a quantized model, whose ranges are used.
 
     Returns:
-        For the name of each node but the inputs the tensor that it makes, and those between the
-        operators of its layer.
+        For the name of each node but the inputs, the tensor that it makes, and the tensors between
+        the operators of its layer.
     """
     groups = range_groups(graph)
 
@@ -103,7 +104,7 @@ def tensor_ranges(
 
 
 def _has_range(layer: Any) -> bool:
-    """Whether a layer computes its output, so that this has a range: observed, or of a table."""
+    """Returns whether a layer's output has a range of its own: observed, or of a table."""
     return layer.observer is not None or layer.range_source is not None
 
 
@@ -115,7 +116,7 @@ def _at_hand(name: str, observer: RangeObserver, others: tuple[str, ...]) -> Ten
 
 
 def _makers(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:
-    """The other tensors of a group that are computed."""
+    """Returns the other tensors of a group that are computed."""
     found = {}
     for edge in group.edges:
         head: Any = graph.nodes[edge.node].head

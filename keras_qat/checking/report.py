@@ -1,4 +1,4 @@
-"""What `check` finds, as a table, as numbers and as a verdict."""
+"""The report of `check`, as a table, as values and as a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.checking.plot import plot_ranges
 from keras_qat.checking.ranges import TensorRange
 from keras_qat.passes import Rewrite
 
-# Of the table, in characters.
+# Width of the table in characters.
 _WIDTH = 150
 
 
@@ -21,9 +21,9 @@ class MadeLayer:
     """A layer of the quantized model.
 
     Attributes:
-        name: Its name.
-        kind: Its class.
-        operators: The LiteRT operators that it becomes, or some of them, depending on its
+        name: Name of the layer.
+        kind: Name of the layer's class.
+        operators: The LiteRT operators that the layer becomes, or some of them, depending on its
             arguments.
     """
 
@@ -37,15 +37,15 @@ class MadeLayer:
 
 @dataclasses.dataclass(frozen=True)
 class CheckedLayer:
-    """What a layer of the model becomes.
+    """One row of the report: a layer of the model and the layers that it becomes.
 
     Attributes:
-        name: Its name.
-        kind: Its class, or the name of the `keras.ops` function.
-        becomes: The layers that it becomes, or is fused into; none if it is left out or refused.
+        name: Name of the layer.
+        kind: Name of its class, or of the `keras.ops` function.
+        becomes: The layers that it becomes, or is fused into; empty if it is left out or refused.
         rewrites: Names of the passes that rewrote it.
-        refused: Whether it has no integer form; a finding says why.
-        tensors: The tensors that these layers make, and where their ranges come from.
+        refused: Whether it has no integer form. A finding has the reason.
+        tensors: The tensors that these layers make, and the origins of their ranges.
     """
 
     name: str
@@ -58,16 +58,16 @@ class CheckedLayer:
 
 @dataclasses.dataclass(frozen=True)
 class CheckReport:
-    """What `check` found.
+    """The results of `check`.
 
     Attributes:
         model: Name of the model.
         scheme: Name of the scheme.
-        layers: A row for each layer and operation of the model, those of nested models too.
-        findings: What stands in the way, the errors first, and what costs speed or accuracy.
-        rewrites: What the passes rewrite, as in the `rewrite_log` of a quantized model.
-        is_complete: Whether all stages were run, so that all errors are listed. If not, more may
-            show once these are mended, and `becomes` of the layers is not known.
+        layers: A row for each layer and operation of the model, nested models included.
+        findings: The problems: first the errors, then losses of speed or accuracy.
+        rewrites: The rewrites of the passes, as in the `rewrite_log` of a quantized model.
+        is_complete: Whether all stages ran, so that all errors are listed. If not, more errors may
+            appear after these are fixed, and `becomes` of the layers is not known.
     """
 
     model: str
@@ -79,7 +79,7 @@ class CheckReport:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings for which the model cannot be quantized as it is."""
+        """The findings that prevent quantization of the model as it is."""
         return tuple(finding for finding in self.findings if finding.level == ERROR)
 
     @property
@@ -104,7 +104,7 @@ class CheckReport:
         found = f" {' and '.join(counts)}, see above." if counts else ""
         if self.ok:
             return f"OK: {len(self.layers)} layers become {len(made)} in {self.scheme}.{found}"
-        more = "" if self.is_complete else " More may show once these are mended: check again."
+        more = "" if self.is_complete else " More may appear once these are fixed: check again."
         return f"NOT OK:{found}{more}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,16 +114,16 @@ class CheckReport:
     def plot(self) -> Any:
         """Draws the range of each tensor whose range is known as a bar, in the order of the model.
 
-        The scale is logarithmic on both sides of zero. Tensors that a finding names are red. Needs
-        matplotlib, the extra `[plots]`.
+        The scale is logarithmic on both sides of zero. Tensors that a finding names are red.
+        Matplotlib is required, which is in the extra `[plots]`.
 
         Returns:
             A `matplotlib.figure.Figure`: `figure.savefig("ranges.png")` writes it.
 
         Raises:
             MissingPackageError: If matplotlib is not installed.
-            MissingRangeError: If no range is known: `check` was given no `calibration_data`, and
-                the model is not a calibrated one.
+            MissingRangeError: If no range is known: `check` got no `calibration_data`, and the
+                model is not calibrated.
 
         Example:
         >>> import keras, keras_qat
@@ -156,7 +156,7 @@ class CheckReport:
 
 
 def _listed(heading: str, findings: Sequence[Finding]) -> Iterator[str]:
-    """The lines that list findings of a level."""
+    """Yields the lines that list findings of a level."""
     if findings:
         yield heading
     for finding in findings:
@@ -166,7 +166,7 @@ def _listed(heading: str, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _cells(row: CheckedLayer, without: str) -> tuple[str, ...]:
-    """A row of the table; `without` is said of a layer that becomes none."""
+    """Returns the cells of a row. `without` is the text for a layer that becomes no layer."""
     operators = dict.fromkeys(name for made in row.becomes for name in made.operators)
     nothing = "no integer form" if row.refused else without
     becomes = ", ".join(map(str, row.becomes)) or nothing

@@ -1,4 +1,4 @@
-"""The signal-to-noise ratio that rounding one tensor leaves at the outputs of a model."""
+"""Computes the signal-to-noise ratio at the outputs of a model after rounding one tensor."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from keras_qat.checking.linking import LinkedModel
 from keras_qat.graph import Node
 from keras_qat.layers import float_mode
 
-# Rare samples, such as outliers, are most of a signal that most samples do not have.
+# Rare samples, such as outliers, can make up most of a signal that most samples do not have.
 _MOST = 0.95
-# Of the largest value of an output: what varies by less is constant but for rounding.
+# Relative to the largest value of an output. Smaller variations are rounding errors of a constant.
 _CONSTANT = 1e-6
 
 
 class Rounding:
-    """Rounds one tensor of a model at a time, and compares the outputs with those in float.
+    """Rounds one tensor of a model at a time, and compares the outputs with the float outputs.
 
     Args:
         linked: The model, with a batch of data.
@@ -31,13 +31,13 @@ class Rounding:
         self._reference: list[np.ndarray] | None = None
 
     def signal_to_noise(self, layer: Any) -> float:
-        """Returns the ratio in decibels, of the output for which it is the smallest.
+        """Returns the smallest ratio of all outputs, in decibels.
 
         Signal and noise are measured channel by channel, as mean squares of the 95 % smallest
-        values, and each channel counts alike. Channels that are constant do not count.
+        values. All channels have the same weight, except constant ones, which are left out.
 
         Args:
-            layer: The layer whose output is rounded, to the steps of its range; nothing is clipped.
+            layer: The layer whose output is rounded to the steps of its range, without clipping.
         """
         scale = float(layer.links.output.grid().scale)
 
@@ -67,7 +67,7 @@ def _by_channel(tensor: Any) -> np.ndarray:
 
 
 def _noise(exact: np.ndarray, rounded: np.ndarray) -> float:
-    """The mean ratio of noise to signal over the channels of an output."""
+    """Returns the mean ratio of noise to signal over the channels of an output."""
     center = exact.mean(axis=0) if len(exact) > 1 else 0.0
     signal, noise = _usual_square(exact - center), _usual_square(rounded - exact)
     varies = signal > (_CONSTANT * np.abs(exact).max(initial=0.0)) ** 2

@@ -1,4 +1,4 @@
-"""The rows of the table: what each layer becomes."""
+"""The rows of the report's table, one for each layer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def rows_of(
 
     Args:
         graph: The model, nested models opened.
-        log: What was rewritten.
-        made: The layers that were made of it. Their origins are calls of `graph`.
-        ranges: Where the ranges of the tensors of these come from.
+        log: The rewrites.
+        made: The layers that were made from it. Their origins are calls of `graph`.
+        ranges: The origins of the ranges of the layers' tensors.
     """
     calls: dict[int, list[str]] = {}
     for node in graph.nodes.values():
@@ -42,7 +42,7 @@ def rows_of_quantized(model: QuantizedModel, graph: Graph, ranges: Ranges) -> li
     Args:
         model: The model.
         graph: Its graph.
-        ranges: Where the ranges of its tensors come from.
+        ranges: The origins of the ranges of its tensors.
     """
     calls: dict[int, list[Node]] = {}
     for node in graph.nodes.values():
@@ -56,7 +56,7 @@ def rows_of_quantized(model: QuantizedModel, graph: Graph, ranges: Ranges) -> li
 
 
 def _rewrites(log: Iterable[Rewrite], origins: Iterable[str]) -> dict[str, None]:
-    """The names of the passes that rewrote what some operations of the user had become."""
+    """Returns the names of the passes that rewrote some operations of the user or their results."""
     found = (each.rewrite for each in log if not set(origins).isdisjoint(each.origins))
     return dict.fromkeys(found)
 

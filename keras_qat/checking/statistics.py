@@ -1,4 +1,4 @@
-"""What is known of the values of tensors: from data, or from batch normalizations alone."""
+"""Statistics of tensors: observed on data, or estimated from batch normalizations."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from keras_qat.layers.activation_names import function_name
 from keras_qat.layers.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver
 
-# Of normally distributed values one in a billion is further away.
+# One in a billion of normally distributed values is further from the mean.
 _DEVIATIONS = 6.0
-# Values of a tensor that are drawn from each batch, for its quantiles.
+# Number of values of a tensor that are drawn from each batch for quantiles.
 _SAMPLE = 8192
-# What is left out at either end is rare enough to be clipped: more than one of 128 samples.
+# Values left out at either end are rare enough to be clipped: more than one of 128 samples.
 _TAIL = 0.01
-# Fewer say little about how wide a channel is.
+# Fewer values do not show how wide a channel is.
 _FEW_VALUES = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What is known of the values of a tensor.
+    """Statistics of the values of a tensor.
 
     Attributes:
-        is_observed: Whether they were observed on data, or are estimated.
+        is_observed: Whether the values were observed on data; False for an estimate.
         minimum: Smallest value.
         maximum: Largest value.
-        channel_maximum: float32 array, largest value of each channel, those of the last axis.
-        count: How many values of each channel were observed; 0 for an estimate.
-        typical_width: Width of the range, extended to hold 0 if 0 is among them, of 98 % of the
-            values that are not 0; for an estimate that of half of the channels.
+        channel_maximum: float32 array, largest value of each channel of the last axis.
+        count: Number of observed values of each channel; 0 for an estimate.
+        typical_width: Width of the range of 98 % of the values that are not 0, extended to hold 0
+            if 0 is among them. For an estimate, the width for half of the channels.
         channel_width: float32 array, width of the range of each channel, extended to hold 0; 0 for
-            one that had few values other than 0; None for an estimate.
+            a channel with few values other than 0; None for an estimate.
     """
 
     is_observed: bool
@@ -56,8 +56,8 @@ class Statistics:
 def estimated(graph: Graph) -> dict[RangeObserver, Statistics]:
     """Estimates the outputs of batch normalizations from their factors and offsets.
 
-    If the statistics of a batch normalization are those of its inputs, its outputs have the mean
-    `beta` and the deviation `gamma`; each channel is taken to reach six deviations from its mean.
+    If the statistics of a batch normalization match its inputs, its outputs have the mean
+    `beta` and the deviation `gamma`. Each channel is assumed to reach six deviations from its mean.
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
     Correction", 2019, https://arxiv.org/abs/1906.04721.
 
@@ -65,7 +65,7 @@ def estimated(graph: Graph) -> dict[RangeObserver, Statistics]:
         graph: A graph of built layers.
 
     Returns:
-        What is known of the outputs of layers with a batch normalization, by their observers.
+        Statistics of the outputs of layers with a batch normalization, by their observers.
     """
     heads = (node.head for node in graph.nodes.values())
     return {head.observer: _estimate(head) for head in heads if _is_normalized(head)}
@@ -97,20 +97,20 @@ def _estimate(layer: Any) -> Statistics:
 
 
 def may_be_positive(layer: Any, deviations: float) -> np.ndarray | None:
-    """Says of each channel whether its batch normalization gives values above 0.
+    """Returns whether the batch normalization of each channel gives values above 0.
 
     Args:
         layer: A built layer.
-        deviations: How many deviations from its mean a channel reaches.
+        deviations: The number of deviations from its mean that a channel reaches.
 
     Returns:
-        Array of booleans; None for a layer without a batch normalization.
+        Array of booleans, or None for a layer without a batch normalization.
     """
     return _reach(layer, deviations) > 0 if _is_normalized(layer) else None
 
 
 def _reach(layer: Any, deviations: float) -> np.ndarray:
-    """What each channel of a batch normalization is, so many deviations from its mean."""
+    """Returns the value of each channel so many deviations from its mean."""
     norm = layer.batch_normalization
     channels = norm.moving_variance.shape
     mean = ops.convert_to_numpy(norm.beta) if norm.center else np.zeros(channels, "float32")
@@ -126,7 +126,7 @@ def observed(graph: Graph, data: Iterable[Batch]) -> dict[RangeObserver, Statist
         data: Batches of its inputs.
 
     Returns:
-        What is known of each tensor that has an observer.
+        Statistics of each tensor that has an observer.
     """
     found: dict[RangeObserver, _Observed] = {}
     with float_mode():
@@ -164,7 +164,7 @@ class _Observed:
         ends = np.quantile(values, [_TAIL, 1 - _TAIL]) if values.size else np.zeros(2)
         if self._has_zeros:
             ends = np.append(ends, 0.0)
-        with np.errstate(over="ignore", invalid="ignore"):  # where values overflowed
+        with np.errstate(over="ignore", invalid="ignore"):  # values may have overflowed
             widths = np.maximum(self._highs, 0) - np.minimum(self._lows, 0)
         return Statistics(
             is_observed=True,

@@ -1,4 +1,4 @@
-"""What would not run on the target that a file is for."""
+"""Finds operators that would not run on the target of a file."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def target_findings(lowered: Model, target: Target) -> list[Finding]:
 
 
 _FIXED_BATCH = (
-    "Export with `batch_size=1`: the shape of the output is a constant then, and XNNPACK takes it."
+    "Export with `batch_size=1`. The shape of the output is constant then, and XNNPACK runs it."
 )
 _LOOKUP = (
-    "Where its time matters, choose a layer without it. A function that is looked up in a table "
-    'has it: `activations="substitute"` of `quantize_model` puts a cheaper one in its place.'
+    "If its time matters, choose a layer without it. A function that is looked up in a table "
+    'has it: `activations="substitute"` of `quantize_model` substitutes a cheaper function.'
 )
-_OTHER = "Where its time matters, choose a layer without it."
+_OTHER = "If its time matters, choose a layer without it."
 _FIXES = {"TRANSPOSE_CONV": _FIXED_BATCH, "CAST": _LOOKUP, "GATHER": _LOOKUP}
 
 
 def slow_findings(lowered: Model, kernels: Target) -> list[Finding]:
-    """Finds operators that fast kernels do not take.
+    """Finds operators that the fast kernels do not support.
 
     Args:
         lowered: The file's contents.

@@ -1,4 +1,4 @@
-"""Findings about numbers: weights, biases and sums."""
+"""Findings about the values of weights, biases and sums."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from keras_qat.layers.integer_weights import FoldedWeights, bias_pressure, scale
 from keras_qat.layers.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver, RangeParameters
 
-# Of some 256: 4 of 8 bits. What is rounded to fewer has an error of 3 % and more.
+# Of some 256 steps: 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
 _FEW_STEPS = 16
-# Half of the steps are one bit of the weights.
+# A factor of 2 halves the number of steps, which costs one bit of the weights.
 _LARGEST_FACTOR = 2.0
-# What one scale for all channels would round to 0.
+# One scale for all channels would round smaller weights to 0.
 _HARDLY_ANY = 1.0 / 256
-# Fewer values say little about a channel that is seldom active.
+# Fewer values do not show that a channel is dead: it may be active seldom.
 _ENOUGH_VALUES = 1000
 
 
@@ -32,9 +32,9 @@ class _Channels(NamedTuple):
 
     Attributes:
         folded: The weights.
-        extremes: The same, with the smallest and the largest weight of each channel only.
+        extremes: The weights, with only the smallest and the largest weight of each channel.
         low: float32 array, smallest weight of each output channel.
-        high: float32 array, largest one.
+        high: float32 array, largest weight of each output channel.
     """
 
     folded: FoldedWeights
@@ -54,7 +54,7 @@ def weight_findings(linked: LinkedModel) -> Iterator[Finding]:
         linked: The model.
 
     Yields:
-        At most one finding of a kind for each layer.
+        At most one finding of each code for each layer.
     """
     for layer in linked.layers():
         if isinstance(layer, WeightedLayer):
@@ -91,15 +91,15 @@ def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) ->
             layer.name,
             layer.name,
             f"Of {len(channels.low)} output channels some are constant: {'; '.join(reasons)}.",
-            "Remove them from the layer and from what takes them, or train the model until they "
-            "are used: they cost what others cost.",
+            "Remove them from the layer and from its consumers, or train the model until they "
+            "are used: they cost as much as other channels.",
         )
 
 
 def _silent(layer: Any, known: Statistics | None) -> tuple[Any, str]:
-    """The channels that are never above 0, and how that is known.
+    """Returns the channels that are never above 0, and the evidence for that.
 
-    The statistics of training are of more data than `check` sees, so that they have a say.
+    The statistics of training come from more data than `check` has, so they are used too.
     """
     if known is None or (known.is_observed and known.count < _ENOUGH_VALUES):
         return False, ""
@@ -113,7 +113,7 @@ def _silent(layer: Any, known: Statistics | None) -> tuple[Any, str]:
 
 
 def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
-    """One scale for all channels, which the widest one makes too large for the others."""
+    """Finds a scale for all channels that the widest channel makes too large for the others."""
     folded, scheme = channels.folded, layer.scheme
     is_single = scaled_axes(folded.kernel, folded.channel_axes, scheme) is None
     live = ~channels.is_zero
@@ -125,7 +125,7 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
     else:
         low, high = np.minimum(channels.low, 0), np.maximum(channels.high, 0)
         widths, whole = high - low, high.max() - low.min()
-    narrow = np.quantile(widths[live], 0.5, method="lower")  # no mean of two channels
+    narrow = np.quantile(widths[live], 0.5, method="lower")  # not the mean of two channels
     steps = float(narrow / whole * scheme.weight_steps)
     if steps < _FEW_STEPS:
         widest = int(widths.argmax())
@@ -143,9 +143,10 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
 
 
 def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
-    """A bias for which the scale of the weights is larger than the weights need.
+    """Finds a bias that makes the scale of the weights larger than the weights need.
 
-    Channels whose weights cannot move the output by a step, and are hardly any beside those of
+    Channels whose weights cannot move the output by a step, and are tiny beside the weights of
+    other channels, do not count, since they lose nothing.
     other channels, are not counted: nothing is lost there.
     """
     source, output = layer.links.inputs[0], layer.links.output
@@ -177,7 +178,7 @@ def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
 
 
 def sums_too_large(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds layers that an export refuses, with the ranges that were observed.
+    """Finds layers that an export refuses with the observed ranges.
 
     Args:
         linked: The model.
@@ -198,12 +199,12 @@ def sums_too_large(linked: LinkedModel) -> Iterator[Finding]:
 
 
 def steps_of(layer: Any) -> int:
-    """Returns how many steps the range of an activation has."""
+    """Returns the number of steps in the range of an activation."""
     return layer.scheme.activation_high - layer.scheme.activation_low
 
 
 def is_known(parameters: Any) -> bool:
-    """Whether the range of a tensor is at hand, measured, estimated or prescribed.
+    """Returns whether the range of a tensor is known: measured, estimated or prescribed.
 
     Args:
         parameters: Its quantization parameters; None for a tensor that is not quantized.
@@ -215,6 +216,6 @@ def is_known(parameters: Any) -> bool:
 
 
 def channel_numbers(channels: np.ndarray) -> str:
-    """Returns a list of channels in words."""
+    """Returns a list of channels as text."""
     noun = "channel" if channels.size == 1 else f"{channels.size} channels,"
     return f"{noun} {listing(channels.tolist())}"

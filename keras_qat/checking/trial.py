@@ -1,4 +1,4 @@
-"""Running the stages of `quantize_model` beyond what they refuse, to find more errors."""
+"""Runs the stages of `quantize_model` past errors, to find more errors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from keras_qat.passes.running import Pass, run_pass
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.stages import check_invariants
 
-# The type and the range of what a stand-in computes are not known, nor does it keep to invariants.
+# Stand-ins have no known type or range, and do not keep invariants.
 _NOT_OF_STAND_INS = (quantize_floats, separate_ranges, check_invariants)
-# How much longer than the way to the first error the search for more may take.
+# The most time for the search for more errors, relative to the time up to the first error.
 _PATIENCE = 2
-# Times relative to that of reading an operation: of tracing a layer, of writing another operation
-# in the place of one, and of making a quantized layer.
+# Work relative to that of reading an operation: to trace a layer, to write another operation in
+# its place, and to make a quantized layer.
 _TRACED, _WRITTEN, _MADE = 3, 5, 6
-# The least time of a conversion, in the same unit.
+# The least work of a conversion, in the same unit.
 _START = 10
 
 
@@ -38,10 +38,10 @@ class Exhausted(Exception):
 
 
 class Refused:
-    """Stands for a layer that has no integer form: an operation that no pass knows.
+    """A stand-in for a layer that has no integer form: an operation that no pass knows.
 
     Args:
-        node: The call that it stands for.
+        node: The call that the stand-in replaces.
     """
 
     scheme = fixed_parameters = None
@@ -53,24 +53,24 @@ class Refused:
         self._outputs = list(zip(node.shapes, node.dtypes, strict=True))
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the outputs of the call that it stands for."""
+        """Returns the outputs of the call that the stand-in replaces."""
         return [keras.KerasTensor(shape, dtype) for shape, dtype in self._outputs]
 
 
 class Trial:
-    """Runs passes as `quantize_model` does up to the first error, then on past it.
+    """Runs passes as `quantize_model` does up to the first error, and then past it.
 
-    The first error is that of `quantize_model`, since up to it nothing differs. After it each
-    layer that is refused is replaced by a stand-in, once, and the search takes at most
-    `_PATIENCE` times the work that was done before: it is counted in Keras operations that are
-    read or made, so that the result does not depend on the machine.
+    The first error is that of `quantize_model`, since both do the same until then. After it each
+    layer that is refused is replaced by a stand-in, once. The search takes at most `_PATIENCE`
+    times the work that was done before. Work is counted in Keras operations that are read or
+    made, so that the result does not depend on the machine.
 
     Args:
         source: The graph as it was read, nested models opened.
 
     Attributes:
-        errors: What was refused.
-        work: How much was done.
+        errors: The errors that were found.
+        work: The work that was done.
     """
 
     def __init__(self, source: Graph):
@@ -80,18 +80,18 @@ class Trial:
         self._refused: dict[int, Any] = {}  # by the `id` of operations, which are kept alive
 
     def run(self, rewrite: Pass, graph: Graph) -> Graph:
-        """Runs a pass; what it refuses is replaced before.
+        """Runs a pass. Layers that it refuses are replaced before.
 
         Args:
             rewrite: The pass.
             graph: The graph.
 
         Returns:
-            What the pass made of the graph with what was replaced.
+            The graph that the pass made, with stand-ins.
 
         Raises:
-            Exhausted: If the pass cannot be run past an error, or the work is done.
-            KerasQatError: If an argument is wrong: it is not about a layer.
+            Exhausted: If the pass cannot run past an error, or the work is used up.
+            KerasQatError: If an argument is wrong, so that the error is not about a layer.
         """
         function = getattr(rewrite, "func", rewrite)
         if self.errors and function in _NOT_OF_STAND_INS:
@@ -114,7 +114,7 @@ class Trial:
                 return _without_sources(made)
 
     def stand_ins(self, graph: Graph) -> Graph:
-        """Returns a graph of stand-ins alone: all that is known if no layers were made.
+        """Returns a graph of stand-ins alone, for when no layers were made.
 
         Args:
             graph: The last graph that was made.
@@ -127,7 +127,7 @@ class Trial:
         return dataclasses.replace(graph, nodes=kept, inputs=(), outputs=[], input_structure=[])
 
     def _patient(self, rewrite: Any) -> Pass:
-        """The pass, which goes on after each node that it refuses if it can."""
+        """Returns the pass, made to continue after each node that it refuses, if possible."""
         cost = _COSTS.get(getattr(rewrite, "func", rewrite))
         if cost is None:
             return rewrite
@@ -163,11 +163,11 @@ class Trial:
             self._refused[id(node.head)] = node.head
 
     def _past(self, error: KerasQatError, graph: Graph) -> Graph:
-        """The graph without the layer that a pass refuses."""
+        """Returns the graph without the layer that a pass refuses."""
         culprit = graph.nodes.get(error.layer or "")
         is_known = culprit is None or isinstance(culprit.head, Refused) or culprit.is_input
         if is_known and self.errors:
-            raise Exhausted  # it follows from an error before, which stands for it
+            raise Exhausted  # the error follows from an earlier error about this layer
         self._note(error, culprit)
         if culprit is None or is_known:
             raise Exhausted
@@ -181,12 +181,12 @@ def _calls(graph: Graph) -> list[Node]:
 
 
 def _making(node: Node) -> int:
-    """The work of making a layer for a node: none if no slice takes the node."""
+    """Returns the work to make a layer for a node, which is 0 if no slice takes the node."""
     is_made = isinstance(node.head, QuantizedLayer) or find_slice(node.operations) is not None
     return _MADE if is_made else 0
 
 
-# The passes that take each layer by itself, and the work for a layer.
+# The passes that take each layer by itself, and their work for a layer.
 _COSTS: dict[Any, Callable[[Node], int]] = {
     open_layers: lambda node: _TRACED * inner_layers(node.head),
     make_layers: _making,
@@ -194,13 +194,13 @@ _COSTS: dict[Any, Callable[[Node], int]] = {
 
 
 def _without_slices(graph: Graph) -> Graph:
-    """A graph of the calls alone that `make_layers` refuses, which takes no time."""
+    """Returns a graph of only the calls that `make_layers` refuses, which takes no time."""
     kept = {node.name: node for node in _calls(graph) if not _making(node)}
     return dataclasses.replace(graph, nodes=kept, inputs=(), outputs=[], input_structure=[])
 
 
 def _stand_in(node: Node) -> Node:
-    """A node that makes the same tensors of the same ones, and that no pass knows."""
+    """Returns a node with the same inputs and outputs, which no pass knows."""
     return dataclasses.replace(
         node,
         operations=(Refused(node),),
@@ -211,7 +211,7 @@ def _stand_in(node: Node) -> Node:
 
 
 def _without_culprit(graph: Graph, culprit: Node) -> Graph:
-    """The graph with stand-ins for all calls of a layer."""
+    """Returns the graph with stand-ins for all calls of a layer."""
     nodes = [
         _stand_in(node) if node.head is culprit.head else node for node in graph.nodes.values()
     ]
@@ -219,7 +219,7 @@ def _without_culprit(graph: Graph, culprit: Node) -> Graph:
 
 
 def _without_sources(graph: Graph) -> Graph:
-    """The graph in which stand-ins are no rewrite of what they stand for."""
+    """Returns the graph without sources, since stand-ins are not rewrites."""
     nodes = {
         name: dataclasses.replace(node, sources=()) if isinstance(node.head, Refused) else node
         for name, node in graph.nodes.items()

@@ -16,24 +16,24 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizeInput, Requantize
 from keras_qat.quantizers import RangeParameters
 
-# Of some 256: 4 of 8 bits. What is rounded to fewer has an error of 3 % and more.
+# Of some 256 steps: 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
 _FEW_STEPS = 16
-# Of a channel: 3 of 8 bits. What is rounded to fewer has an error of 6 % and more.
+# Steps of a channel: 3 of 8 bits. Rounding to fewer steps gives an error of 6 % or more.
 _FEW_CHANNEL_STEPS = 8
-# In decibels: noise of a tenth of the deviation of an output.
+# In decibels: the noise is a tenth of the deviation of an output.
 _LOUD = 20.0
-# Each takes a forward pass. Only data or weights that are wrong make more ranges wide.
+# Each measurement takes a forward pass. More wide ranges mean that data or weights are wrong.
 _MOST_MEASURED = 16
 
 
 class _Wide(NamedTuple):
-    """A tensor of which most values, or whole channels, take few steps of the range.
+    """A tensor whose usual values, or whole channels, take few steps of the range.
 
     Attributes:
         layer: The layer that makes it.
-        steps: How many steps they take, relative to the most that is few.
-        message: What is wrong.
-        fix: What to do about it.
+        steps: Number of steps that they take, relative to the limit.
+        message: The problem.
+        fix: A way to fix it.
     """
 
     layer: Any
@@ -45,8 +45,8 @@ class _Wide(NamedTuple):
 def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
     """Finds tensors whose range is so wide that it costs the outputs accuracy.
 
-    Few steps do no harm to values that hardly count. With data each such tensor is rounded by
-    itself, and there is a finding if that leaves the outputs a poor signal-to-noise ratio.
+    Few steps do no harm to values that hardly affect the outputs. With data each of these tensors
+    is rounded by itself, and reported only if the outputs then have a poor signal-to-noise ratio.
 
     Args:
         linked: The model.
@@ -63,7 +63,7 @@ def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
 
 
 def _loud(linked: LinkedModel, found: list[_Wide]) -> Iterator[_Wide]:
-    """Those that leave the outputs a poor signal-to-noise ratio, among the most suspect."""
+    """Yields tensors with a poor signal-to-noise ratio at the outputs, of the most suspect ones."""
     rounding = Rounding(linked)
     last = sorted(wide.steps for wide in found)[:_MOST_MEASURED]
     for wide in found:
@@ -104,7 +104,7 @@ def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
 
 
 def _joint(graph: Graph, name: str) -> Node | None:
-    """The concatenation, or other layer that joins tensors, by which one shares its range."""
+    """Returns the layer that joins a tensor with others in one range, such as a concatenation."""
     for node in graph.consumers().get(Edge(name), ()):
         if node.head.shares_range:
             is_joint = len(set(node.inputs)) > 1
@@ -133,10 +133,10 @@ def _of_values(layer: Any, known: Statistics, steps: float) -> _Wide:
 
 
 def _of_channels(graph: Graph, layer: Any, widths: np.ndarray, scale: float) -> Iterator[_Wide]:
-    """Channels that take a few steps of a range that others make wide.
+    """Finds channels that take a few steps of a range that other channels make wide.
 
     At the ends of a model each channel counts. Inside, layers have many channels that are seldom
-    active, so that half of them have to be narrow.
+    active, so at least half of them have to be narrow.
     """
     place, live = place_of(graph, layer), widths[widths > 0]
     narrow = (widths > 0) & (widths / scale < _FEW_CHANNEL_STEPS)
@@ -166,7 +166,7 @@ def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> st
 
 
 def _takers(graph: Graph, name: str) -> Iterator[str]:
-    """Names of the layers of the source model that round a tensor, or move and round it."""
+    """Yields the names of source layers that round a tensor, or move and round it."""
     for node in graph.consumers().get(Edge(name), ()):
         is_conversion = isinstance(node.head, (QuantizeInput, Requantize))
         affine = getattr(node.head, "input_affine", None)
@@ -181,7 +181,7 @@ def place_of(graph: Graph, layer: Any) -> Node:
 
     Args:
         graph: A graph of layers.
-        layer: One of them; a conversion between two ranges stands for what it converts.
+        layer: One of the layers. A conversion between two ranges counts as its input.
     """
     node = next(each for each in graph.nodes.values() if each.head is layer)
     while not node.is_input and isinstance(node.head, (QuantizeInput, Requantize)):

@@ -154,7 +154,7 @@ def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
     assert calls["trace_layer"] <= 12 and calls["_make_layer"] == 0
     report = keras_qat.check(model)
     assert [error.layer for error in report.errors] == ["cut"] and not report.is_complete
-    assert report.verdict.endswith("More may show once these are mended: check again.")
+    assert report.verdict.endswith("More may appear once these are fixed: check again.")
     assert [row.name for row in report.layers if row.refused] == ["cut"]
 
 
