@@ -199,7 +199,7 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
 def _observe(
     model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar, is_robust: bool
 ) -> tuple[list[Range], list[Outliers]]:
-    """Observes the extremes of each sample, in one pass, and leaves out those of outliers."""
+    """Observes the extremes of each sample, in one pass, and leaves out outliers."""
     found = list(_tensors(model))
     if not found:
         return [], []

@@ -1,4 +1,4 @@
-"""What a model will become, and what stands in the way, before any training."""
+"""Reports what a model will become and which problems there are, before any training."""
 
 from keras_qat.checking.checking import check
 from keras_qat.checking.findings import Finding

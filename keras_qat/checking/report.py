@@ -112,7 +112,7 @@ class CheckReport:
         return {**dataclasses.asdict(self), "ok": self.ok}
 
     def plot(self) -> Any:
-        """Draws the range of each tensor whose range is known as a bar, in the order of the model.
+        """Draws each known range of a tensor as a bar, in the order of the model.
 
         The scale is logarithmic on both sides of zero. Tensors that a finding names are red.
         Matplotlib is required, which is in the extra `[plots]`.

@@ -17,7 +17,7 @@ from keras_qat.layers.integer_weights import FoldedWeights, bias_pressure, scale
 from keras_qat.layers.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver, RangeParameters
 
-# Of some 256 steps: 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
+# 16 of 256 steps are 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
 _FEW_STEPS = 16
 # A factor of 2 halves the number of steps, which costs one bit of the weights.
 _LARGEST_FACTOR = 2.0
@@ -138,7 +138,7 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
             f"{channels.low[widest]:.4g} to {channels.high[widest]:.4g}, is so wide that half of "
             f"the channels get no more than {steps:.1f} of {scheme.weight_steps} steps.",
             f'Quantize with scheme="int8", which has a scale for each channel; or make the weights '
-            f"of channel {widest} smaller, and the factor behind it larger.",
+            f"of channel {widest} smaller, and the factor after it larger.",
         )
 
 

@@ -16,9 +16,9 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizeInput, Requantize
 from keras_qat.quantizers import RangeParameters
 
-# Of some 256 steps: 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
+# 16 of 256 steps are 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
 _FEW_STEPS = 16
-# Steps of a channel: 3 of 8 bits. Rounding to fewer steps gives an error of 6 % or more.
+# 8 steps of a channel are 3 of 8 bits. Rounding to fewer steps gives an error of 6 % or more.
 _FEW_CHANNEL_STEPS = 8
 # In decibels: the noise is a tenth of the deviation of an output.
 _LOUD = 20.0
@@ -161,7 +161,7 @@ def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> st
         floats = ", ".join(f'"{name}": None' for name in (*makers, *_takers(graph, node.name)))
         return f"Leave the layers that scale the channels in float: `overrides={{{floats}}}`."
     if len(set(node.inputs)) > 1:
-        return f"Make separate outputs of what '{node.user_name}' joins."
+        return f"Make separate outputs of the tensors that '{node.user_name}' joins."
     return "Compute channels of different size in layers of their own, as separate outputs."
 
 

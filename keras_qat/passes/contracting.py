@@ -72,7 +72,7 @@ class Contraction:
 def contraction_of(
     node: Node, shape_of: Callable[[Edge], Shape]
 ) -> tuple[Contraction, list[Any]] | None:
-    """Reads what an operation sums over.
+    """Reads the axes of the operands and of the result of an operation.
 
     Args:
         node: A call of an operation.
@@ -98,7 +98,7 @@ def _matmul(head: Any, a: int, b: int) -> Contraction | None:
     if min(a, b) == 0:
         return None
     lead = _LETTERS[3 : 1 + max(a, b)]
-    # A single matrix multiplies all; so does a vector, whose axis is then dropped.
+    # A single matrix multiplies all others. A vector does too, and its axis is then dropped.
     left, right = ("", "j") if a == 1 else (lead if a > 2 else "", "ij")
     other, last = ("", "j") if b == 1 else (lead if b > 2 else "", "jk")
     if min(a, b) > 2 and a != b:
@@ -177,7 +177,7 @@ def unfolded(y: Any, axes: str, sizes: Sequence[int | None], out: str) -> Any:
 
     Args:
         y: The tensor, with axes that may be merged.
-        axes: What it consists of, one letter for each axis, the batch first.
+        axes: Its original axes, one letter for each, the batch first.
         sizes: Their sizes.
         out: The letters in the order of the result.
     """

@@ -1,4 +1,4 @@
-"""Removes the biases of layers, for models whose file shall have no bias."""
+"""Removes the biases of layers, for models whose file must have no bias."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def drop_bias(graph: Graph) -> Graph:
 
     Matches: a built layer of Keras, or of this package, with `use_bias=True` or `bias_axes`.
     Builds: the layer with `use_bias=False` and copies of its other weights, under its name. If
-    the only consumer of a linear layer is a batch normalization, the moving mean takes up the
+    the only consumer of a linear layer is a batch normalization, the moving mean absorbs the
     bias, and the function stays the same. In all other cases the function changes: train after it.
     Why: some targets do not support biases of 32 bits. A batch normalization or a constant that
     is folded into a layer still becomes a bias in the file. To avoid that bias too, remove the

@@ -34,8 +34,8 @@ def fold_affines_forward(graph: Graph) -> Graph:
     """Folds constant arithmetic into the convolutions or dense layers after it.
 
     Matches: a `ChannelAffine` whose variables do not train, or a frozen `BatchNormalization`. No
-    layer before it took it up, and only convolutions and dense layers take its output. A layer
-    that pads takes up factors only, since its zeros would not be zeros before an offset.
+    layer before it absorbed it, and only convolutions and dense layers take its output. A layer
+    that pads absorbs factors only, since its zeros would not be zeros before an offset.
     Builds: these layers with the factor and the offset before them. The file has `kernel * factor`
     and a bias. The kernel itself trains, as before.
     Why: the `Rescaling` or `Normalization` at the start of a model then costs nothing, and the

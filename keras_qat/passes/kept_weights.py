@@ -1,4 +1,4 @@
-"""Finds the layers of a rewritten model whose weights are those of the user's layers."""
+"""Finds the layers of a rewritten model whose weights equal those of the user's layers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def check_left_out(graph: Graph, rewrites: Sequence[str], left_out: Sequence[Pas
             f"This layer has no integer form without the rewrite '{name}', which was left out.",
             layer=error.layer,
             received=f"rewrites={list(rewrites)}",
-            fix=f"Add '{name}' to `rewrites`; docs/rewrites.md says what it does.",
+            fix=f"Add '{name}' to `rewrites`; docs/rewrites.md explains it.",
         ) from error
 
 

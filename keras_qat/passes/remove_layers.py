@@ -62,5 +62,5 @@ def _unknown(name: str, found: list[str]) -> InvalidModelError:
         "There is no layer of this name to leave out.",
         layer=name,
         expected=f"the name of a layer, such as {close or found[:3]}",
-        fix="`model.summary()` lists the names; those of nested models are valid too.",
+        fix="`model.summary()` lists the names. Names of nested models are valid too.",
     )

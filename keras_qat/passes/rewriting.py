@@ -149,7 +149,7 @@ def attempt(node: Node, make: Callable[[], Replacement]) -> Replacement:
             layer=node.name,
             received=f"{type(node.head).__name__}, for which {type(error).__name__} was raised: "
             f"{first_line(error)}",
-            fix="Replace the layer by one of those in docs/supported.md. Unless a function or "
+            fix="Replace the layer by a layer of docs/supported.md. Unless a function or "
             "layer that you registered raised it, it is a defect of the package: please report it.",
         ) from error
 

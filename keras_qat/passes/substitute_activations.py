@@ -20,7 +20,7 @@ def _leaky(x: Any) -> Any:
 
 
 def _steep_sigmoid(x: Any) -> Any:
-    # This is tanh(x), except for its rounding.
+    # Equals tanh(x), except for rounding.
     return 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 

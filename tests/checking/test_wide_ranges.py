@@ -93,7 +93,7 @@ def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
     joined, apart = detector(True), detector(False)
     (found,) = wide(joined, DATA)
     assert found.layer == "scores" and "shares with 'boxes'" in found.message
-    assert found.fix == "Make separate outputs of what 'joined' joins."
+    assert found.fix == "Make separate outputs of the tensors that 'joined' joins."
     assert wide(apart, DATA) == []
 
     def scores(model):

@@ -20,7 +20,7 @@ _ARITHMETIC = operation_named("Add", "Subtract", "Multiply", "TrueDivide", "Divi
 
 
 def constant_over_reshape(pair: Pair) -> Edit | None:
-    """Moves ReLU and arithmetic with a constant before a reshape, if a `Dense` can take them up.
+    """Moves ReLU and arithmetic with a constant before a reshape, if a `Dense` can absorb them.
 
     The constant has one value for each element of the axes that the last axis is split into.
     """
