@@ -1,6 +1,5 @@
 """The command line `keras-qat`.
 
-A package of its own, beside `keras_qat`: importing anything of `keras_qat` imports Keras and
-registers its layers, and help and usage errors shall not wait for that. What a command needs is
-imported when it runs.
+This package is separate from `keras_qat`, because importing `keras_qat` imports Keras, which takes
+seconds. Help and usage errors do not need Keras. Each command imports `keras_qat` when it runs.
 """

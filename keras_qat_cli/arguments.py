@@ -55,14 +55,14 @@ def input_stats(text: str) -> tuple[str, tuple[float | str, ...]]:
     return name, (number(mean), number(std), *dtype)
 
 
-# What argparse says of a text that is none.
+# argparse uses these names in messages about invalid values.
 count.__name__, number.__name__ = "positive whole number", "number"
 part.__name__ = "number from 0 to 1"
 override.__name__, input_stats.__name__ = "layer=scheme", "input=mean,std"
 
 
 def add_conversion(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `quantize_model` and `check` that decide about the layers."""
+    """Adds the options of `quantize_model` and `check` that control the conversion."""
     group = parser.add_argument_group("conversion")
     group.add_argument(
         "--scheme",
@@ -70,7 +70,7 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         help="int8, int8_per_tensor, int4_weights or uint8 (default: int8)",
     )
     group.add_argument(
-        "--rewrites", nargs="*", metavar="NAME", help="apply these rewrites alone (default: all)"
+        "--rewrites", nargs="*", metavar="NAME", help="apply only these rewrites (default: all)"
     )
     group.add_argument(
         "--activations",
@@ -91,12 +91,12 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         type=input_stats,
         default=[],
         metavar="INPUT=MEAN,STD",
-        help="what the integers of an input mean, such as image=0,255; may be repeated",
+        help="mean and standard deviation of an input, such as image=0,255; may be repeated",
     )
 
 
 def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the arguments that `add_conversion` added, as `quantize_model` and `check` take them.
+    """Returns the options of `add_conversion` as arguments of `quantize_model` and `check`.
 
     Args:
         options: The arguments of the command.
@@ -113,13 +113,13 @@ def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
 def add_data(
     parser: argparse.ArgumentParser, help: str, *, required: bool, samples: int | None
 ) -> None:
-    """Adds `--data` and what tells how to read it.
+    """Adds `--data` and the options for reading it.
 
     Args:
         parser: Parser of a command.
-        help: What the data is for.
+        help: The purpose of the data.
         required: Whether the command needs data.
-        samples: How many samples are used by default; None for all.
+        samples: The number of samples to use by default. None for all.
     """
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="DATA", required=required, help=f"{help}: {DATA_HELP}")
@@ -128,7 +128,7 @@ def add_data(
         type=count,
         default=samples,
         metavar="N",
-        help=f"how many samples of it to use (default: {samples or 'all'})",
+        help=f"number of samples to use (default: {samples or 'all'})",
     )
     group.add_argument("--batch-size", type=count, default=32, metavar="N", help="(default: 32)")
     group.add_argument(
@@ -136,10 +136,14 @@ def add_data(
         type=number,
         default=None,
         metavar="S",
-        help="multiply images and arrays by this, such as 1/255, if the model does not itself",
+        help="multiply images and arrays by this, such as 1/255, if the model does not scale them",
     )
     group.add_argument(
-        "--offset", type=number, default=None, metavar="O", help="and then add this, such as -1"
+        "--offset",
+        type=number,
+        default=None,
+        metavar="O",
+        help="add this after scaling, such as -1",
     )
 
 

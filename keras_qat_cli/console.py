@@ -1,4 +1,4 @@
-"""What the command line writes: results, errors, progress."""
+"""Output of the command line: results, errors, progress."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _WIDTH = 100
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command found.
+    """The result of a command.
 
     Attributes:
-        text: For people.
-        data: For programs: what `--json` prints.
+        text: The result as text.
+        data: The result as values, which `--json` prints.
         code: Exit code, 0 or 1.
     """
 
@@ -31,18 +31,18 @@ class Outcome:
 
 
 def to_json(data: Any) -> str:
-    """Writes values as JSON; floats that it has no notation for become null."""
+    """Formats values as JSON. Floats that JSON cannot represent become null."""
     return json.dumps(_plain(data), indent=2, allow_nan=False)
 
 
 def error_parts(error: BaseException) -> dict[str, str]:
-    """Takes an error apart.
+    """Splits an error into its parts.
 
     Args:
-        error: One of the library's, of the command line's, or any other.
+        error: An error of the library, of the command line, or any other.
 
     Returns:
-        Its text by `what`, `layer`, `expected`, `received` and `fix`, without those it lacks.
+        The texts of `what`, `layer`, `expected`, `received` and `fix` that the error has.
     """
     what = getattr(error, "what", None) or str(error) or type(error).__name__
     path = getattr(error, "path", None)
@@ -54,7 +54,7 @@ def error_parts(error: BaseException) -> dict[str, str]:
 
 
 def error_block(error: BaseException) -> str:
-    """Writes an error as one block of lines.
+    """Formats an error as one block of lines.
 
     Args:
         error: The error.
@@ -79,22 +79,22 @@ def error_block(error: BaseException) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether what is written to stderr is seen as it is written."""
+    """Whether stderr is a terminal."""
     return sys.stderr.isatty()
 
 
 def say(line: str) -> None:
-    """Writes a line about what goes on, which is no result."""
+    """Writes a line to stderr, for messages that are not results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def tracked(items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
-    """Yields items, and shows how far it is: a bar on a terminal, plain lines elsewhere.
+    """Yields items and shows progress: a bar on a terminal, plain lines elsewhere.
 
     Args:
         items: The items.
-        label: What is done.
-        total: How many there are, if that is known.
+        label: A name for the work.
+        total: The number of items, or None if unknown.
 
     Yields:
         The items.
@@ -103,13 +103,13 @@ def tracked(items: Iterable[Any], label: str, total: int | None = None) -> Itera
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> str:
-    """Writes a table.
+    """Formats a table.
 
     Args:
-        title: What stands over it.
-        headings: One for each column.
+        title: The title above the table.
+        headings: One heading for each column.
         rows: The cells of each row.
-        texts: How many columns are texts; the others are numbers, which stand to the right.
+        texts: The number of text columns. The other columns are numbers, aligned to the right.
 
     Returns:
         The text.

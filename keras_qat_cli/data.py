@@ -1,4 +1,4 @@
-"""Data for the commands: images in folders, arrays in files, or what a function returns."""
+"""Data for the commands: images in folders, arrays in files, or results of a function."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class Data:
-    """Batches of inputs, or of pairs (inputs, targets); may be gone through any number of times.
+    """Batches of inputs, or of pairs (inputs, targets). Can be iterated over any number of times.
 
     Args:
-        batches: Makes an iterator over the batches.
+        batches: Returns an iterator over the batches.
         fit: Arguments `x` and `y` for `keras.Model.fit`.
-        count: How many batches there are, or None.
-        limit: How many samples are used at most; None for all.
+        count: The number of batches, or None if unknown.
+        limit: The largest number of samples to use. None for all.
         inputs: Name and shape of each input of the model.
 
     Attributes:
-        count: How many batches there are, or None.
-        fit: As given.
+        count: The number of batches, or None if unknown.
+        fit: Arguments `x` and `y` for `keras.Model.fit`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Data:
             raise UsageError("The data is empty.", expected="at least one batch")
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
-        """Yields inputs and targets of each batch; targets are None where there are none."""
+        """Yields inputs and targets of each batch. Targets are None if the data has no targets."""
         return map(self._split, self)
 
     def _split(self, batch: Any) -> tuple[Any, Any]:
@@ -81,7 +81,7 @@ class Data:
         return (batch[0], batch[1]) if is_pair else (batch, None)
 
     def _batched(self, batch: Any) -> Any:
-        """A batch as it is, a single sample as a batch of one."""
+        """Returns a batch as it is, and a single sample as a batch of one."""
         parts = keras.tree.flatten(self._split(batch)[0])
         ranks = sum(len(shape) - 1 for _, shape in self._inputs)
         if len(parts) != len(self._inputs) or sum(map(np.ndim, parts)) != ranks:
@@ -100,24 +100,24 @@ def _size(part: Any) -> int:
 
 
 def batch_size(options: argparse.Namespace, inputs: Inputs) -> int:
-    """Returns the size of batches: the model's own if it has one, else what was asked for."""
+    """Returns the model's batch size if it is fixed, else the requested one."""
     own = inputs[0][1][0] if inputs[0][1] else None
     return own or options.batch_size
 
 
 def open_data(options: argparse.Namespace, inputs: Inputs, source: str | None = None) -> Data:
-    """Opens what `--data` names.
+    """Opens the data that `--data` names.
 
     Args:
         options: `data`, `samples`, `batch_size`, `scale` and `offset`.
         inputs: Name and shape of each input of the model.
-        source: Another source than `options.data`, of which all samples are used.
+        source: A source to use instead of `options.data`. All its samples are used.
 
     Returns:
         The data.
 
     Raises:
-        UsageError: If there is no such data, or it is not of a known kind.
+        UsageError: If the data does not exist, or its kind is unknown.
     """
     name = options.data if source is None else source
     limit = options.samples if source is None else None
@@ -139,7 +139,7 @@ def open_data(options: argparse.Namespace, inputs: Inputs, source: str | None = 
 def _folder(name: str, options: argparse.Namespace, inputs: Inputs, limit: int | None) -> Data:
     if len(inputs) != 1 or len(inputs[0][1]) != 4:
         raise UsageError(
-            "A folder of images is for a model with one input of images.",
+            "A folder of images needs a model with one input of images.",
             received=f"a model with inputs {list(inputs)}",
             fix="Give an .npz, or module:function.",
         )
@@ -170,7 +170,7 @@ def _rescaled(values: Any, options: argparse.Namespace) -> Any:
 
 
 def _read_arrays(name: str, inputs: Inputs) -> tuple[Any, np.ndarray | None]:
-    """Inputs and targets of an `.npz` or `.npy` file."""
+    """Reads inputs and targets from an `.npz` or `.npy` file."""
     try:
         loaded = np.load(name, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -224,17 +224,17 @@ def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> D
     if isinstance(arrays, list) and len(arrays) == len(inputs) and all(map(_is_array, arrays)):
         if len(arrays) > 1:
             arrays = tuple(arrays)
-        elif is_pair:  # else it is a list of one batch
+        elif is_pair:  # otherwise a list of one batch
             (arrays,) = arrays
     if isinstance(arrays, Mapping | tuple) or _is_array(arrays):
         return _arrays(arrays, targets, size, limit, inputs)
     if not hasattr(returned, "__iter__"):
         raise UsageError(
-            "The function for the data returned what cannot be gone through.",
+            "The function for the data returned an object that cannot be iterated over.",
             received=f"a {type(returned).__name__} from {name}",
             expected="arrays, a pair (inputs, targets), or an iterable of batches",
         )
-    # A generator is used up after one pass: each pass has one of its own.
+    # A generator is used up after one pass, so each pass creates a new one.
     first = [returned]
 
     def fresh():
@@ -261,7 +261,7 @@ def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> D
 
 
 class _Listed(keras.utils.PyDataset):
-    """A list of batches, where Keras would take it for a list of inputs."""
+    """A dataset from a list of batches. Keras would treat the list itself as several inputs."""
 
     def __init__(self, batches: list[Any]):
         super().__init__()
@@ -276,7 +276,7 @@ class _Listed(keras.utils.PyDataset):
 
 @contextlib.contextmanager
 def _blamed(name: str) -> Iterator[None]:
-    """Says that it is a function of the user's that failed, and not the command."""
+    """Reports exceptions of the user's function as such, not as errors of the command."""
     try:
         yield
     except Exception as error:
@@ -294,12 +294,12 @@ def _is_array(value: Any) -> bool:
 def _imported(name: str) -> Callable[[], Any]:
     module, _, attributes = name.partition(":")
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` has it; a console script has not
+        sys.path.insert(0, os.getcwd())  # `python -m` adds it, a console script does not
     try:
         found: Any = importlib.import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except Exception as error:  # of the module, whatever it is
+    except Exception as error:  # the module can raise any type
         raise UsageError(
             "The function for the data cannot be imported.",
             received=f"{name}: {type(error).__name__}: {error}",
@@ -309,7 +309,7 @@ def _imported(name: str) -> Callable[[], Any]:
         ) from error
     if not callable(found):
         raise UsageError(
-            "What should give the data is no function.",
+            "The source of the data is not a function.",
             received=f"{name}, a {type(found).__name__}",
         )
     return found

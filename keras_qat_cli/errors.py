@@ -1,11 +1,11 @@
-"""What the command line itself refuses, before or beside the library."""
+"""Usage errors of the command line."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 
-# What TensorFlow says around the sentence that says what happened.
+# Parts of TensorFlow's messages other than the sentence that names the problem.
 _NOISE = re.compile(
     r"""^\s*File\ ".*$              # each line of the stack that made the graph
     |^Graph\ execution\ error:$
@@ -19,10 +19,10 @@ _NOISE = re.compile(
 
 
 def said_by(error: BaseException) -> str:
-    """What an error of a library says, without where in it that was.
+    """Returns the message of a library's error, without its location in the library.
 
     Args:
-        error: An error of Keras or TensorFlow, say.
+        error: An error, for example of Keras or TensorFlow.
 
     Returns:
         One line.
@@ -36,16 +36,16 @@ def said_by(error: BaseException) -> str:
 
 
 class UsageError(Exception):
-    """The command cannot be carried out as it was given.
+    """The command cannot be carried out with its arguments.
 
     Args:
-        what: One sentence that says what happened.
-        received: What was received.
-        expected: What would have been right.
-        fix: One concrete thing to do about it.
+        what: One sentence that names the problem.
+        received: The received value.
+        expected: The expected value.
+        fix: One concrete remedy.
 
     Attributes:
-        what: As given; so are `received`, `expected` and `fix`.
+        what: The argument `what`. `received`, `expected` and `fix` are attributes too.
     """
 
     def __init__(

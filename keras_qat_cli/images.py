@@ -1,4 +1,4 @@
-"""Images in a folder, with their class folders as labels, read by TensorFlow."""
+"""Images in class folders, with the folders as labels. TensorFlow reads them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _PNG = b"\x89PNG"
 
 
 class Images:
-    """Images of a folder as batches of uint8 pixels, in an order that is mixed but always the same.
+    """Images of a folder as batches of uint8 pixels, in a shuffled but fixed order.
 
     Args:
-        folder: A folder of class folders, whose names in alphabetical order are the classes; or of
-            images alone, which have no labels.
+        folder: A folder of class folders, whose names in alphabetical order are the classes; or a
+            folder of images, which have no labels.
         shape: Height, width and channels that the model takes.
         batch_size: Size of a batch.
-        limit: How many images are used at most; None for all.
+        limit: The largest number of images to use. None for all.
 
     Attributes:
-        count: How many images there are.
+        count: The number of images.
         classes: Names of the classes.
 
     Raises:
-        UsageError: If there are no images, or the model takes none.
+        UsageError: If there are no images, or the model does not take images.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Images:
     ):
         if None in shape or shape[-1] not in (1, 3, 4):
             raise UsageError(
-                "A folder of images is for a model that takes images of one size.",
+                "A folder of images needs a model that takes images of a fixed size.",
                 received=f"an input of shape {tuple(shape)}",
                 expected="height, width, and 1, 3 or 4 channels",
             )
@@ -46,7 +46,7 @@ class Images:
         self._batch_size = batch_size
         root = pathlib.Path(folder)
         folders = (path.name for path in root.iterdir() if path.is_dir())
-        # What has a dot is of a tool: .ipynb_checkpoints, or ._1.png beside 1.png.
+        # Names with a leading dot belong to tools: .ipynb_checkpoints, or ._1.png for 1.png.
         self.classes = sorted(name for name in folders if not name.startswith("."))
         places = [(root / name, i) for i, name in enumerate(self.classes)] or [(root, 0)]
         found = [
@@ -67,7 +67,7 @@ class Images:
         self.count = len(self._paths)
 
     def dataset(self, shuffle: bool = False) -> Any:
-        """Makes a `tf.data.Dataset` of batches (pixels, labels), of pixels alone without classes.
+        """Returns a `tf.data.Dataset` of batches (pixels, labels), or of pixels without classes.
 
         Args:
             shuffle: Whether each pass has another order.
@@ -92,7 +92,7 @@ class Images:
         """Yields the batches as arrays.
 
         Raises:
-            UsageError: If an image cannot be read, naming it.
+            UsageError: If an image cannot be read. The message names it.
         """
         import tensorflow as tf
 
@@ -102,7 +102,7 @@ class Images:
             raise self.unreadable() or error from error
 
     def unreadable(self) -> UsageError | None:
-        """Looks for the image that cannot be read."""
+        """Finds an image that cannot be read. Returns the error, or None."""
         import tensorflow as tf
 
         for path in self._paths:
@@ -113,7 +113,7 @@ class Images:
         return None
 
     def _read(self, path: Any) -> Any:
-        """The pixels of an image, uint8, in the size that the model takes."""
+        """Reads the uint8 pixels of an image, resized for the model."""
         import tensorflow as tf
 
         image = _decoded(tf.io.read_file(path), self._channels)
@@ -123,7 +123,7 @@ class Images:
 
 
 def _decoded(content: Any, channels: int) -> Any:
-    """Decodes an image; of PNG alone TensorFlow makes grey or transparent pixels always."""
+    """Decodes an image. TensorFlow can always make grey or transparent pixels of PNG only."""
     import tensorflow as tf
 
     def of_channels(number):

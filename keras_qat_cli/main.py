@@ -1,4 +1,4 @@
-"""Reads the command line, runs a command, and says how it ended."""
+"""Parses the command line, runs a command, and returns its exit code."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COMMANDS = {
 BAD_INPUT, UNEXPECTED, INTERRUPTED, PIPE_CLOSED = 2, 3, 130, 141  # 128 and the signal
 EXIT_CODES = """\
 exit codes:
-  0    all is well
-  1    something was found: errors of `check`, a file that is not exact, a threshold that is missed
-  2    the command, a file or the data is not as it must be; the message says what to do
+  0    success
+  1    a negative result: errors of `check`, a file that is not exact, a threshold that is missed
+  2    the command, a file or the data is invalid; the message says what to do
   3    an unexpected error; --debug shows where
   130  interrupted
 
@@ -38,16 +38,16 @@ Results go to stdout, as JSON with --json; progress, warnings and errors go to s
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what is wrong with the arguments, where argparse would end the process."""
+    """A parser that raises an error where argparse would end the process."""
 
     def error(self, message):
-        """Prints the usage, and raises the message."""
+        """Prints the usage and raises the message."""
         self.print_usage(sys.stderr)
         raise UsageError(message)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Makes the parser of the whole command line."""
+    """Returns the parser of the whole command line."""
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: The arguments; those of the process by default.
+        arguments: The arguments. By default the arguments of the process.
 
     Returns:
         The exit code.
@@ -85,19 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         options = parser().parse_args(given)
-    except SystemExit:  # help was asked for
+    except SystemExit:  # argparse printed the help
         return 0
     except UsageError as error:
         return _failed(error, argparse.Namespace(json="--json" in given, debug="--debug" in given))
     try:
-        # What Keras prints is no result.
+        # Output of Keras is not a result.
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             outcome: Outcome = COMMANDS[options.command].run(options)
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
-    except Exception as error:  # the last place where it can be told readably
+    except Exception as error:  # last chance for a readable message
         return _failed(error, options)
     print(to_json(outcome.data) if options.json else outcome.text)
     return outcome.code
@@ -108,7 +108,7 @@ def run() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = main()
-        if sys.stdout is not None:  # it may be closed
+        if sys.stdout is not None:  # stdout may be closed
             sys.stdout.flush()
     except BrokenPipeError:  # such as `| head`
         code = PIPE_CLOSED
@@ -121,7 +121,7 @@ def run() -> None:
 
 
 def _discard_output() -> None:
-    """What could not be written is tried again when Python ends, unless it goes elsewhere."""
+    """Redirects stdout to nowhere, because Python tries to write pending output when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -139,10 +139,10 @@ def _failed(error: Exception, options: argparse.Namespace) -> int:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether an error is about what was given."""
+    """Whether an error concerns the input of the command."""
     if isinstance(error, UsageError | OSError):
         return True
-    errors = sys.modules.get("keras_qat.errors")  # not imported: it is none of the library's
+    errors = sys.modules.get("keras_qat.errors")  # not imported: not an error of the library
     return errors is not None and isinstance(error, errors.KerasQatError)
 
 

@@ -1,4 +1,4 @@
-"""Models from files, quantized or not, Keras or LiteRT, behind one face."""
+"""Models from Keras and LiteRT files, quantized or not, with one interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LITERT_MARK = b"TFL3"
 
 
 def load_keras(path: str) -> Any:
-    """Loads what Keras saved; of a file that is LiteRT's it says so.
+    """Loads a model that Keras saved. Raises a clear error for a LiteRT file.
 
     Args:
         path: A `.keras` or `.h5` file.
@@ -28,8 +28,8 @@ def load_keras(path: str) -> Any:
         The model.
 
     Raises:
-        UsageError: If it is a `.tflite` file.
-        InvalidFileError: If it is damaged or no model.
+        UsageError: If the file is a `.tflite` file.
+        InvalidFileError: If the file is damaged or is not a model.
     """
     if is_litert(path):
         raise UsageError(
@@ -41,7 +41,7 @@ def load_keras(path: str) -> Any:
 
 
 def is_litert(path: str) -> bool:
-    """Whether a file says of itself that it is LiteRT's."""
+    """Whether a file has the identifier of LiteRT."""
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
@@ -49,10 +49,10 @@ def is_litert(path: str) -> bool:
 
 
 def inputs_of_keras(model: Any) -> Inputs:
-    """Name and shape of each input."""
+    """Returns the name and shape of each input."""
     if not model.inputs:
         raise UsageError(
-            "The model does not say what its inputs are.",
+            "The inputs of the model are unknown.",
             received=f"a {type(model).__name__}",
             fix="Save it after it has been called, or as a functional model.",
         )
@@ -67,14 +67,14 @@ class _End:
 
 @dataclasses.dataclass(frozen=True)
 class _Ends:
-    """The inputs of a model, where `keras_qat.data` expects the model."""
+    """The inputs of a model, in the form that `keras_qat.data` expects."""
 
     inputs: Sequence[_End]
     input: Any
 
 
 class KerasFile:
-    """A Keras model from a file, that predicts batch by batch.
+    """A Keras model from a file, which predicts batch by batch.
 
     Args:
         path: The file.
@@ -86,13 +86,13 @@ class KerasFile:
         own = inputs_of_keras(self._model)
         self._batch = own[0][1][0]
         self.inputs = [(name, (None, *shape[1:])) for name, shape in own]
-        # A Sequential that was loaded has inputs, and no input.
+        # A loaded Sequential has the attribute `inputs`, but not `input`.
         self._structure = getattr(self._model, "input", None)
         ends = [_End(*end) for end in self.inputs]
         self._ends = _Ends(ends, self._packed(ends))
 
     def predict(self, batch: Any) -> Any:
-        """Outputs for a batch of inputs, of any size even if the model's own is fixed."""
+        """Returns the outputs for a batch of any size, even if the model's batch size is fixed."""
         (arrays,) = batches([batch], self._ends)
         size = self._batch or len(arrays[0])
         count = len(arrays[0])
@@ -114,12 +114,12 @@ class KerasFile:
 
 
 class LiteRTFile:
-    """A `.tflite` file, that predicts batch by batch.
+    """A `.tflite` file, which predicts batch by batch.
 
     Args:
         path: The file.
         kernels: Name of the kernels.
-        threads: How many threads they may use.
+        threads: The number of threads.
     """
 
     def __init__(self, path: str, kernels: str, threads: int):
@@ -129,7 +129,7 @@ class LiteRTFile:
         self.inputs = [(name, (None, *tensor.shape[1:])) for name, tensor in names_and_tensors]
 
     def predict(self, batch: Any) -> Any:
-        """Outputs for a batch of inputs."""
+        """Returns the outputs for a batch of inputs."""
         return self._model.predict_on_batch(batch)
 
 
@@ -139,7 +139,7 @@ def open_model(path: str, kernels: str, threads: int) -> KerasFile | LiteRTFile:
     Args:
         path: The file.
         kernels: Kernels for a LiteRT file.
-        threads: Threads for one.
+        threads: The number of threads for a LiteRT file.
 
     Returns:
         The model.
@@ -148,7 +148,7 @@ def open_model(path: str, kernels: str, threads: int) -> KerasFile | LiteRTFile:
 
 
 def outputs_by_name(outputs: Any) -> dict[str, np.ndarray]:
-    """Outputs by name, or by number where they have none."""
+    """Returns outputs by name, or by number if they have no names."""
     if isinstance(outputs, dict):
         return {name: np.asarray(value) for name, value in outputs.items()}
     return {str(i): np.asarray(x) for i, x in enumerate(keras.tree.flatten(outputs))}

@@ -1,4 +1,4 @@
-"""What two models predict, counted over batches: accuracy or error, agreement, difference."""
+"""Statistics of two models' predictions: accuracy or error, agreement, difference."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from keras_qat_cli.models import outputs_by_name
 
 
 class Tally:
-    """What was counted over all batches.
+    """Statistics over all batches.
 
     Attributes:
-        samples: How many samples there were.
-        predictions: How many predictions, of all outputs.
-        agreeing: How many of these are the same.
-        largest_difference: Between the outputs.
+        samples: The number of samples.
+        predictions: The number of predictions of all outputs.
+        agreeing: The number of predictions that are the same.
+        largest_difference: The largest difference between the outputs.
     """
 
     def __init__(self):
@@ -31,21 +31,21 @@ class Tally:
 
     @property
     def agreement(self) -> float | None:
-        """Part of the predictions that are the same; None if they are no classes."""
+        """The share of equal predictions. None if the predictions are not classes."""
         return self.agreeing / self.predictions if self._are_classes else None
 
     def accuracies(self) -> list[float | None]:
-        """Of each model; None without targets, or if these are no classes."""
+        """The accuracy of each model. None without targets, or if targets are not classes."""
         if not self._labelled or not self._are_classes:
             return [None, None]
         return [correct / self._labelled for correct in self._correct]
 
     def errors(self) -> list[float | None]:
-        """The mean absolute error of each model; None if there are targets that are no classes."""
+        """The mean absolute error of each model. None if the targets are classes."""
         return [None, None] if self._are_classes else [part / self._values for part in self._error]
 
     def to_dict(self) -> dict[str, Any]:
-        """What is about both models."""
+        """Returns the statistics that concern both models."""
         return {
             "samples": self.samples,
             "agreement": self.agreement,
@@ -53,14 +53,14 @@ class Tally:
         }
 
     def add(self, outputs: list[Any], targets: Any) -> None:
-        """Counts a batch.
+        """Adds a batch to the statistics.
 
         Args:
             outputs: The outputs of both models.
             targets: The targets, or None.
 
         Raises:
-            UsageError: If outputs or targets do not go together.
+            UsageError: If outputs and targets do not fit together.
         """
         pairs = _paired(*outputs)
         self.samples += len(pairs[0][0])
@@ -80,7 +80,7 @@ class Tally:
         self._compare(pairs[0], _numbers(targets))
 
     def _compare(self, outputs: tuple[Any, Any], targets: Any) -> None:
-        """Counts what is right, and sums up how far off the values are."""
+        """Counts correct classes, and adds up the absolute errors of values."""
         wanted = _labels(targets, outputs[0])
         self._are_classes &= wanted is not None
         if wanted is not None:
@@ -94,7 +94,7 @@ class Tally:
 
 
 def _paired(first: Any, second: Any) -> list[tuple[Any, Any]]:
-    """The outputs of both models, by name where both have the same, else in order."""
+    """Pairs the outputs of both models, by name if the names are the same, else in order."""
     one, other = outputs_by_name(first), outputs_by_name(second)
     names = list(one) if one.keys() == other.keys() else list(other)
     pairs = list(zip(one.values(), (other[name] for name in names), strict=False))
@@ -109,7 +109,7 @@ def _paired(first: Any, second: Any) -> list[tuple[Any, Any]]:
 
 
 def _numbers(targets: Any) -> Any:
-    """Targets of one output as an array of finite numbers."""
+    """Returns the targets of one output as an array of finite numbers."""
     if isinstance(targets, Mapping) and len(targets) == 1:
         (targets,) = targets.values()
     array = np.asarray(targets)
@@ -123,7 +123,7 @@ def _numbers(targets: Any) -> Any:
 
 
 def _classes(output: Any) -> Any:
-    """What is predicted: the largest of several values; of one value whether it is above 0.5."""
+    """Returns the predicted classes: the largest of several values, or one value above 0.5."""
     output = output if output.ndim > 1 else output[:, None]
     if output.shape[-1] > 1:
         return np.argmax(output, axis=-1)
@@ -131,14 +131,14 @@ def _classes(output: Any) -> Any:
 
 
 def _labels(targets: Any, output: Any) -> Any:
-    """Targets as numbers of classes: they may be one-hot, or have a last axis of one.
+    """Returns targets as class numbers. Targets may be one-hot, or have a last axis of one.
 
     Args:
         targets: An array of numbers.
-        output: The output that they are for.
+        output: The output to which the targets belong.
 
     Returns:
-        The classes; None if the targets are values that an output should have.
+        The classes. None if the targets are values instead of classes.
     """
     shape = output.shape[:-1] if output.ndim > 1 else output.shape
     count = output.shape[-1] if output.ndim > 1 else 1
@@ -147,7 +147,7 @@ def _labels(targets: Any, output: Any) -> Any:
         return np.argmax(targets, axis=-1) if one_hot else None
     if targets.shape not in (shape, (*shape, 1)):
         raise UsageError(
-            "The targets do not go with the outputs.",
+            "The targets do not fit the outputs.",
             received=f"targets of shape {targets.shape}, outputs of {output.shape}",
             expected=f"numbers of classes of shape {shape}, or one-hot {output.shape}",
         )

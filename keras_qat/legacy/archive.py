@@ -43,7 +43,7 @@ def check_archive(source: Source) -> tuple[dict[str, Any], bool, int]:
             )
         stored = _json(archive, _CONFIG)
         if not isinstance(stored, dict):
-            raise InvalidFileError("Its configuration is not that of a model.")
+            raise InvalidFileError("Its configuration does not describe a model.")
         config = replace_code(stored, source)
         check_config(config, source)
         weights = _member(archive, _WEIGHTS)
@@ -71,7 +71,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidFileError):
             raise
-        raise InvalidFileError(f"Its {name} is no JSON.", received=str(error)) from error
+        raise InvalidFileError(f"Its {name} is not JSON.", received=str(error)) from error
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

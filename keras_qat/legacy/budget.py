@@ -96,7 +96,7 @@ def check_sizes(name: Any, tensors: Any) -> None:
         shape = tuple(getattr(tensor, "shape", ()))
         if math.prod(size for size in shape if size is not None) > _LARGEST_TENSOR:
             raise InvalidFileError(
-                "A tensor is too large to be true: the file is damaged.",
+                "The size of a tensor is impossible: the file is damaged.",
                 layer=str(name),
                 received=f"shape {shape}",
             )

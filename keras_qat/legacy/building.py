@@ -55,7 +55,7 @@ def build_old_model(config: Any, source: Source, depth: int = 0) -> keras.Model:
         model_class = source.custom(class_name)
         if model_class is None:
             raise InvalidFileError(
-                "The model is of a class that is not known here.",
+                "The class of the model is unknown.",
                 received=str(class_name)[:80],
                 fix="Pass the class in `custom_objects`, or save a functional model.",
             )
@@ -69,7 +69,7 @@ def _parts(config: Any) -> tuple[Any, Any]:
 
 
 def _no_model(received: Any) -> InvalidFileError:
-    return InvalidFileError("Its configuration is not that of a model.", received=str(received))
+    return InvalidFileError("Its configuration does not describe a model.", received=str(received))
 
 
 def _entries(layers: Any) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ class _Graph:
             left = [call for call in waiting if not self._make(*call)]
             if len(left) == len(waiting):
                 raise InvalidFileError(
-                    "Layers take what no layer makes: the file is damaged.",
+                    "The input of a layer is missing: the file is damaged.",
                     received=", ".join(sorted({name for name, *_ in left})[:5]),
                 )
             waiting = left
@@ -192,7 +192,7 @@ class _Graph:
         if not all(output in self.tensors for output in call.outputs()):
             return False
         inputs, kwargs = map_outputs((call.inputs, call.kwargs), self._tensor)
-        with about_layer(name, "This layer cannot be called with what it is given."):
+        with about_layer(name, "This layer cannot be called with its inputs."):
             if isinstance(step, keras.layers.Layer):
                 inputs, kwargs = _as_keras_3(self.entries[name], inputs, kwargs)
                 self._check_states(name, step, inputs)
@@ -223,7 +223,7 @@ class _Graph:
     def _tensor(self, output: Output) -> Any:
         if output not in self.tensors:
             raise InvalidFileError(
-                "The model has an output that no layer makes: the file is damaged.",
+                "An output of the model is missing: the file is damaged.",
                 received=str(list(output)),
             )
         return self.tensors[output]
@@ -266,7 +266,7 @@ def _name(entry: dict[str, Any]) -> str:
 def _nodes(entry: dict[str, Any], name: str) -> list[Any]:
     nodes = entry.get("inbound_nodes", [])
     if not isinstance(nodes, list):
-        raise InvalidFileError("The calls of a layer are no list.", layer=name)
+        raise InvalidFileError("The calls of a layer are not a list.", layer=name)
     return nodes
 
 

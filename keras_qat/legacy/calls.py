@@ -110,7 +110,7 @@ def _argument(value: Any, layers: Collection[str]) -> Any:
 
 def _malformed(owner: str, part: Any) -> InvalidFileError:
     return InvalidFileError(
-        "A call of this layer is not written as one: the file is damaged.",
+        "The call of this layer is malformed: the file is damaged.",
         layer=owner,
         received=repr(part)[:120],
         expected="[layer, call, output, arguments]",

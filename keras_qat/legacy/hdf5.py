@@ -57,7 +57,7 @@ def open_hdf5(path: Any) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         raise InvalidFileError(
-            "This is no HDF5 file, or it is damaged.",
+            "This is not an HDF5 file, or it is damaged.",
             received=str(error),
             fix="Copy or download it again: it may have been cut off.",
         ) from error
@@ -88,7 +88,7 @@ def json_attribute(group: h5py.Group, name: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidFileError(
-            f"Its `{name}` is no JSON: the file is damaged.", received=str(error)
+            f"Its `{name}` is not JSON: the file is damaged.", received=str(error)
         ) from error
 
 
@@ -127,7 +127,7 @@ def child(group: h5py.Group, path: str, kind: type) -> Any:
     for part in [part for part in path.split("/") if part]:
         if not isinstance(found, h5py.Group) or part not in found:
             raise InvalidFileError(
-                "It lists what it does not hold: the file is damaged.",
+                "The file lists an entry that it does not hold: it is damaged.",
                 received=f"no '{path}' in '{group.name}'",
             )
         link = found.get(part, getlink=True)
@@ -136,7 +136,7 @@ def child(group: h5py.Group, path: str, kind: type) -> Any:
         found = found[part]
     if not isinstance(found, kind):
         raise InvalidFileError(
-            "An entry is not what it should be: the file is damaged.",
+            "An entry has the wrong type: the file is damaged.",
             received=f"'{path}' in '{group.name}' is a {type(found).__name__}",
             expected=f"a {kind.__name__}",
         )
@@ -153,7 +153,7 @@ def read_array(dataset: h5py.Dataset) -> np.ndarray:
     """
     if dataset.dtype.kind not in "fiub":
         raise InvalidFileError(
-            "A weight is no array of numbers.", received=f"'{dataset.name}': {dataset.dtype}"
+            "A weight is not an array of numbers.", received=f"'{dataset.name}': {dataset.dtype}"
         )
     check_stored(dataset)
     return np.asarray(dataset[()])
@@ -209,10 +209,11 @@ def _text(value: Any) -> str:
         return value.decode("utf-8")
     if isinstance(value, str):
         return value
-    raise InvalidFileError("A name in its lists is no text.", received=repr(value)[:80])
+    raise InvalidFileError("A name in its lists is not text.", received=repr(value)[:80])
 
 
 def _leads_outside(path: str, kind: str) -> UnsafeFileError:
     return UnsafeFileError(
-        "It has a link out of itself, which is not followed.", received=f"'{path}': a {kind}"
+        "The file has a link to another file, which is not followed.",
+        received=f"'{path}': a {kind}",
     )

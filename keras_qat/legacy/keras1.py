@@ -93,7 +93,7 @@ def _refuse(class_name: str, config: Config) -> None:
         )
     if class_name in _RECURRENT and "output_dim" in config:
         raise InvalidFileError(
-            "The weights of recurrent layers of Keras 1 have another layout, which is not read.",
+            "The weights of recurrent layers of Keras 1 have another layout, which cannot be read.",
             layer=name,
             received=f"a {class_name}",
             fix="Load it with Keras 2.2 and save it again.",
@@ -183,7 +183,7 @@ def merge_layer(config: Config) -> tuple[str, Config]:
     mode, name = str(config.get("mode")), config.get("name")
     if mode not in _MERGES or config.get("layers"):
         raise InvalidFileError(
-            "Keras 3 has nothing for this `Merge`.",
+            "Keras 3 has no layer for this `Merge`.",
             layer=name,
             received=f"mode {mode!r}" + (" of branches" if config.get("layers") else ""),
             expected=f"one of {list(_MERGES)}, in a model with a graph",

@@ -143,7 +143,7 @@ def _all_or_nothing(model: keras.Model) -> Iterator[None]:
             variable.assign(value)
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InvalidFileError(
-            "The weights in the file are not those of the model.",
+            "The weights in the file do not belong to the model.",
             received=" ".join(lines[:2])[:400],
             fix=_fix(model),
         ) from error

@@ -92,7 +92,7 @@ class LayerMaker:
             return self.make_model({"class_name": class_name, "config": config})
         if not isinstance(class_name, str) or not isinstance(config, dict):
             raise InvalidFileError(
-                "A layer is not described as one: the file is damaged.",
+                "The description of a layer is malformed: the file is damaged.",
                 received=f"{str(class_name)[:80]!r} with {type(config).__name__}",
             )
         source, config = self.source, copy.deepcopy(config)
@@ -160,7 +160,7 @@ def _deserialized(layer_class: Any, class_name: str, config: dict, source: Sourc
         safe_mode=source.safe_mode,
     )
     if not isinstance(layer, keras.layers.Layer):
-        raise InvalidFileError("This is no layer.", received=type(layer).__name__)
+        raise InvalidFileError("This object is not a layer.", received=type(layer).__name__)
     return layer
 
 
@@ -190,7 +190,7 @@ def _known(value: Any, ending: str, layer: Any) -> Any:
 
 def _unknown(name: str, layer: Any) -> InvalidFileError:
     return InvalidFileError(
-        "It has a class or function that is not Keras's.",
+        "The file has a class or function that is not Keras's.",
         layer=None if layer is None else str(layer),
         received=name[:80],
         fix=f'Pass it: `load_model(path, custom_objects={{"{name}": ...}})`.',

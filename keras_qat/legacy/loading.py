@@ -75,7 +75,7 @@ def load_model(
         if zipfile.is_zipfile(source.path):
             return _load_archive(source)
         raise InvalidFileError(
-            "This is no file of Keras, or it is damaged.",
+            "This is not a Keras file, or it is damaged.",
             expected="a `.keras` archive or an HDF5 file, which is not cut off",
         )
 
@@ -147,7 +147,7 @@ def _load_with_keras(path: str, source: Source, compile: bool) -> keras.Model:
         safe_mode=source.safe_mode,
     )
     if not isinstance(model, keras.Model):
-        raise InvalidFileError("What it holds is no model.", received=type(model).__name__)
+        raise InvalidFileError("The file does not hold a model.", received=type(model).__name__)
     return model
 
 
@@ -155,7 +155,7 @@ def _check_ending(source: Source, endings: tuple[str, ...]) -> None:
     """Raises if a file name does not end as Keras requires."""
     if not source.path.endswith(endings):
         raise InvalidFileError(
-            "The name of the file does not say what it is.",
+            "The name of the file has the wrong ending.",
             expected=f"a name that ends in {' or '.join(endings)}",
             fix="Rename it.",
         )

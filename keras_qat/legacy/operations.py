@@ -285,7 +285,7 @@ def function_named(name: Any, layer: str) -> Function:
     found = FUNCTIONS.get(_ALIASES.get(short, short))
     if found is None:
         raise InvalidFileError(
-            "This function of TensorFlow is not known here as one of `keras.ops`.",
+            "This TensorFlow function is not supported.",
             layer=layer,
             received=f"tf.{name}",
             fix="Build the model anew with `keras.ops`, and load the weights by name.",

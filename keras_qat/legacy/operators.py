@@ -140,7 +140,7 @@ def operator_function(config: Mapping[str, Any]) -> Callable[..., Any]:
     node, name = config.get("node_def"), str(config.get("name"))
     if not isinstance(node, Mapping) or node.get("op") not in OPERATORS:
         raise InvalidFileError(
-            "This operator of TensorFlow is not known here as one of `keras.ops`.",
+            "This TensorFlow operator is not supported.",
             layer=name,
             received=str(node.get("op") if isinstance(node, Mapping) else type(node).__name__),
             expected="one of those in docs/loading.md",

@@ -96,7 +96,7 @@ def _check_object(value: dict[str, Any], source: Source) -> None:
     class_name, inner = value["class_name"], value.get("config")
     if not isinstance(class_name, str):
         raise InvalidFileError(
-            "A class is no name: the file is damaged.", received=repr(class_name)[:80]
+            "The name of a class is not text: the file is damaged.", received=repr(class_name)[:80]
         )
     check_class(class_name, inner if isinstance(inner, dict) else {}, source)
     module, registered = value.get("module"), value.get("registered_name")
@@ -109,7 +109,7 @@ def _check_object(value: dict[str, Any], source: Source) -> None:
         return
     if source.safe_mode or parts[0] != "keras":
         raise InvalidFileError(
-            "It has a class or function that is not Keras's.",
+            "The file has a class or function that is not Keras's.",
             received=f"{module}.{name if isinstance(name, str) else class_name}",
             fix="Pass it in `custom_objects`, or import the package that registers it.",
         )

@@ -61,7 +61,7 @@ def load_weights(
     name = os.fspath(path)
     if not isinstance(model, keras.Model) or not model.built:
         raise InvalidModelError(
-            "Weights can be loaded into a built model only.",
+            "Weights can only be loaded into a built model.",
             layer=getattr(model, "name", None),
             received=f"a {type(model).__name__}",
             fix="Give it a `keras.Input`, or call `model.build(input_shape)`.",
@@ -172,14 +172,14 @@ def _check(report: WeightsReport, by_name: bool, skip: bool) -> None:
         )
     if not report.loaded and (report.missing or report.unexpected):
         raise InvalidFileError(
-            "No weight in the file is one of the model's.",
+            "No weight in the file belongs to the model.",
             received=", ".join(report.unexpected[:4]),
             expected=", ".join(report.missing[:4]),
             fix="Load them into the model that they were saved from; quantize that if you want to.",
         )
     if (report.missing or report.unexpected) and not by_name and not skip:
         raise InvalidFileError(
-            "The weights in the file are not those of the model.",
+            "The weights in the file do not belong to the model.",
             received=f"not in the file: {', '.join(report.missing[:4]) or 'none'}; "
             f"not in the model: {', '.join(report.unexpected[:4]) or 'none'}",
             fix="Load them into the model that they were saved from, and quantize that; or pass "
@@ -198,7 +198,7 @@ def _load_with_keras(
         )
     if not path.endswith((".keras", ".weights.h5")):
         raise InvalidFileError(
-            "The name of the file does not say what it is.",
+            "The name of the file has the wrong ending.",
             expected="a name that ends in .keras or .weights.h5",
             fix="Rename it.",
         )

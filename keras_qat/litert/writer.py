@@ -100,7 +100,7 @@ def _checked(path: Any) -> Path:
     if isinstance(path, (str, os.PathLike)) and Path(path).name:
         return Path(path)
     raise ExportError(
-        "That is no path of a file.",
+        "`filepath` is not a path.",
         received=f"path={path!r}",
         expected='a str or a path, such as "model.tflite"',
         fix="Give the path of a file in a directory that exists.",

@@ -31,7 +31,7 @@ def check_batch_size(batch_size: Any, graph: Graph) -> None:
     most = _LARGEST // max(_elements(graph), default=1)
     if not is_integer or not 1 <= batch_size <= most:
         raise ExportError(
-            "`batch_size` is not the size of a batch.",
+            "`batch_size` must be a positive integer that the model supports.",
             received=f"batch_size={batch_size!r}",
             expected=f"an integer from 1 to {most}, for this model",
             fix="Pass batch_size=1, or leave it out for a dynamic batch.",
@@ -40,7 +40,7 @@ def check_batch_size(batch_size: Any, graph: Graph) -> None:
         own = graph.shape(Edge(name))[0]
         if own not in (None, batch_size):
             raise ExportError(
-                "The model has a batch size, and `batch_size` is another.",
+                "`batch_size` differs from the model's batch size.",
                 layer=name,
                 received=f"batch_size={batch_size!r}",
                 expected=f"batch_size={own}, that of the input",

@@ -87,7 +87,7 @@ def _named(wanted: Any, names: Sequence[str], argument: str) -> Mapping[str, str
         return wanted
     if not isinstance(wanted, Sequence) or len(wanted) != len(names):
         raise ExportError(
-            f"`{argument}` does not say one type for each.",
+            f"`{argument}` must have one type for each name.",
             received=repr(wanted),
             expected=f"one type, a dict by name, or a list of {len(names)} for {list(names)}",
             fix="Give a single type for all of them, or name those that are to have another.",

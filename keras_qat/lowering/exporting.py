@@ -201,7 +201,7 @@ def _scale(tensor: Tensor | None) -> float:
 def _check_softmax(name: str, logits: float, _output: float) -> None:
     if not logits * 2**26 > 1:
         raise KernelLimitError(
-            "LiteRT's SOFTMAX aborts on logits of so small a range.",
+            "The range of the logits is too small: LiteRT's SOFTMAX aborts.",
             layer=name,
             received=f"logits with a scale of {logits:g}",
             expected="a scale above 2^-26, about 1.5e-8",
@@ -212,7 +212,7 @@ def _check_softmax(name: str, logits: float, _output: float) -> None:
 def _check_sum(name: str, first: float, second: float, output: float) -> None:
     if not output * 2**19 > max(first, second):
         raise KernelLimitError(
-            "The range of the sum is too small beside those of what it adds: LiteRT's ADD aborts.",
+            "The range of the sum is too small for its inputs: LiteRT's ADD aborts.",
             layer=name,
             received=f"scales of {first:g} and {second:g} for the inputs, {output:g} for the sum",
             expected="a scale of the sum above 2^-19 of the inputs', about 1.9e-6",

@@ -1,4 +1,4 @@
-"""Says what each layer of a model will become in integers, and what stands in the way."""
+"""Reports the integer form of each layer of a model, and the problems of the conversion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_qat_cli.arguments import add_conversion, add_data, conversion_options
 from keras_qat_cli.console import Outcome
 from keras_qat_cli.errors import UsageError
 
-HELP = "what each layer of a model will become, and what stands in the way"
+HELP = "report the integer form of each layer, and the problems of the conversion"
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="a model that Keras saved: .keras or .h5; quantized or not")
     parser.add_argument(
-        "--target", help="where the file is to run: litert, tflite-micro, ethos-u or edgetpu"
+        "--target", help="the device of the file: litert, tflite-micro, ethos-u or edgetpu"
     )
     parser.add_argument(
-        "--strict", action="store_true", help="exit with 1 for warnings too, not for errors alone"
+        "--strict", action="store_true", help="exit with 1 for warnings too, not only for errors"
     )
     parser.add_argument(
         "--plot", metavar="FILE", help="draw the ranges into this .png, .svg or .pdf file"
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
     if options.plot is not None and pathlib.Path(options.plot).suffix.lower() not in PICTURES:
         raise UsageError(
-            "The name of the picture does not say its format.",
+            "The name of the picture has the wrong ending.",
             received=options.plot,
             expected=f"a name that ends with {', '.join(PICTURES)}",
         )
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
 
 def _draw(report: Any, path: pathlib.Path) -> None:
-    """Draws the ranges; a file is written when the picture is complete."""
+    """Draws the ranges. Writes the file only when the picture is complete."""
     picture = io.BytesIO()
     report.plot().savefig(picture, format=path.suffix[1:].lower(), dpi=150)
     try:

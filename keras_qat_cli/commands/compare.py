@@ -13,7 +13,7 @@ from keras_qat_cli.arguments import add_data, add_kernels, count, part
 from keras_qat_cli.console import Outcome, table, tracked
 from keras_qat_cli.errors import UsageError
 
-HELP = "two models side by side: accuracy, agreement, size, latency"
+HELP = "compare two models: accuracy, agreement, size, latency"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=20,
         metavar="N",
-        help="how often one sample is run, in turns, for the median latency (default: 20)",
+        help="number of runs of one sample, for the median latency (default: 20)",
     )
     parser.add_argument(
         "--min-agreement",
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exit with 1 if they agree on less than this part, such as 0.99",
     )
     add_data(
-        parser, "what both are run on, with targets for the accuracy", required=True, samples=None
+        parser, "data for both models, with targets for the accuracy", required=True, samples=None
     )
 
 
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> Outcome:
 def _code(agreement: float | None, least: float) -> int:
     if agreement is None and least:
         raise UsageError(
-            "There is no agreement on targets that are no classes.",
+            "The agreement is not defined for targets that are not classes.",
             received=f"--min-agreement {least:g}",
             fix="Leave it out.",
         )
@@ -88,7 +88,7 @@ def _code(agreement: float | None, least: float) -> int:
 
 
 def _real(inputs: Any) -> Any:
-    """8-bit arrays as real values: a file would take those of its own type as they are."""
+    """Converts 8-bit arrays to real values. A file would use its own integer type unchanged."""
     if isinstance(inputs, Mapping):
         return {name: _real(value) for name, value in inputs.items()}
     if isinstance(inputs, tuple | list):
@@ -100,7 +100,7 @@ def _real(inputs: Any) -> Any:
 
 
 def _latencies(models: list[Any], inputs: Any, runs: int) -> list[float]:
-    """Median milliseconds of one sample; the models take turns, so that both have the same luck."""
+    """Returns the median milliseconds of one sample. The models alternate for a fair comparison."""
     import keras
 
     sample = keras.tree.map_structure(lambda array: array[:1], inputs)
@@ -109,7 +109,7 @@ def _latencies(models: list[Any], inputs: Any, runs: int) -> list[float]:
         for model, own in zip(models, times, strict=True):
             start = time.perf_counter()
             model.predict(sample)
-            if turn:  # the first prepares
+            if turn:  # the first run is a warm-up
                 own.append(1000 * (time.perf_counter() - start))
     return [statistics.median(own) for own in times]
 

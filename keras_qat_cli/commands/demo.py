@@ -1,4 +1,4 @@
-"""Shows the other commands at work, offline: a small network for scikit-learn's digits."""
+"""Runs the other commands offline, on a small network for scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras_qat_cli.arguments import count
 from keras_qat_cli.console import Outcome, is_terminal, say
 from keras_qat_cli.errors import UsageError
 
-HELP = "the other commands at work on digits, offline (needs the extra cli)"
+HELP = "run the other commands on digits, offline (needs the extra cli)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         default="keras-qat-demo",
         metavar="FOLDER",
-        help="where the files go (default: keras-qat-demo)",
+        help="folder for the files (default: keras-qat-demo)",
     )
     parser.add_argument(
         "--epochs", type=count, default=8, metavar="N", help="in float (default: 8)"
@@ -78,7 +78,7 @@ def _write_digits(digits: Any, folder: pathlib.Path) -> tuple[str, str]:
     """Writes train and test digits, uint8 pixels of shape (n, 8, 8, 1), with their labels."""
     import numpy as np
 
-    pixels = (digits.images * 255 / 16).astype("uint8")[..., None]  # they have 17 grey levels
+    pixels = (digits.images * 255 / 16).astype("uint8")[..., None]  # the images have 17 grey levels
     order = np.random.default_rng(0).permutation(len(pixels))
     paths = str(folder / "train.npz"), str(folder / "test.npz")
     for path, part in zip(paths, (order[450:], order[:450]), strict=True):

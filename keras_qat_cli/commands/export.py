@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--target",
-        help="write nothing that does not run there: litert, tflite-micro, ethos-u or edgetpu",
+        help="check that the file runs there: litert, tflite-micro, ethos-u or edgetpu",
     )
     parser.add_argument(
         "--batch-size",

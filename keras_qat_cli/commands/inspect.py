@@ -1,4 +1,4 @@
-"""Says what is in any .tflite file: operators, tensors, costs, and whether it is fully integer."""
+"""Reports on any .tflite file: operators, tensors, costs, and whether it is fully integer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from keras_qat_cli.console import Outcome
 
-HELP = "what is in a .tflite file, whoever made it"
+HELP = "report the content of any .tflite file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Quantizes a model: rewrites it, calibrates it, and trains it if there is data for that."""
+"""Quantizes a model: rewrites it, calibrates it, and trains it if there is training data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keras_qat_cli.console import Outcome, is_terminal, say, tracked
 from keras_qat_cli.errors import UsageError, said_by
 
 HELP = "quantize a model: calibrate it and, with --train-data, train it"
-# Those that can be told that the outputs are logits.
+# Losses with the argument `from_logits`.
 _OF_LOGITS = {
     "binary_crossentropy": "BinaryCrossentropy",
     "categorical_crossentropy": "CategoricalCrossentropy",
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--loss", help="name of a Keras loss (default: the one that the model was compiled with)"
     )
     group.add_argument(
-        "--from-logits", action="store_true", help="the loss is given logits, not probabilities"
+        "--from-logits", action="store_true", help="the outputs are logits, not probabilities"
     )
     group.add_argument(
         "--metrics", nargs="*", default=["accuracy"], metavar="NAME", help="(default: accuracy)"
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
 
 def _checked_output(name: str) -> pathlib.Path:
-    """Refuses, before any work, a place that cannot be written to."""
+    """Raises, before any work, if the output cannot be written."""
     path = pathlib.Path(name)
     if path.suffix != ".keras" or not path.parent.is_dir() or path.is_dir():
         raise UsageError(
@@ -118,12 +118,12 @@ def _checked_output(name: str) -> pathlib.Path:
 
 
 def _loss(options: argparse.Namespace, model: Any) -> Any:
-    """The loss that was asked for, else the model's own."""
+    """Returns the loss of `--loss`, else the model's own loss."""
     import keras
 
     if options.loss is None and options.from_logits:
         raise UsageError(
-            "--from-logits is about the loss that --loss names.",
+            "--from-logits needs --loss.",
             fix="Name one, or leave it out: the model's own loss is taken as it was compiled.",
         )
     if options.loss is None:
@@ -149,7 +149,7 @@ def _loss(options: argparse.Namespace, model: Any) -> Any:
 
 
 def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> dict[str, Any]:
-    """Trains; returns what was measured, by epoch."""
+    """Trains the model. Returns the metrics of each epoch."""
     import keras
     import numpy as np
 
@@ -180,7 +180,7 @@ def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> d
             "Keras cannot train on this data, with this loss and these metrics.",
             received=f"{options.train_data}: {said_by(error)}",
         ) from error
-    # A loss can be finite where weights are not: rounding makes a number of NaN.
+    # A loss can be finite when weights are not, because rounding turns NaN into a number.
     has_nan = any(np.isnan(variable).any() for variable in map(np.asarray, model.variables))
     if has_nan or not all(map(math.isfinite, history["loss"])):
         raise UsageError(
@@ -192,7 +192,7 @@ def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> d
 
 
 def _save(model: Any, path: pathlib.Path) -> None:
-    """Saves a model under its name when it is complete."""
+    """Saves a model to a temporary file, and renames the file when it is complete."""
     handle, name = tempfile.mkstemp(".keras", prefix=f".{path.stem}-", dir=path.parent)
     os.close(handle)
     try:

@@ -7,7 +7,7 @@ import argparse
 from keras_qat_cli.arguments import add_data, add_kernels
 from keras_qat_cli.console import Outcome, tracked
 
-HELP = "whether a .tflite file computes what its Keras model computes"
+HELP = "check that a .tflite file computes the same as its Keras model"
 _BOTH = "both"
 
 
@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="the quantized model, as `keras-qat quantize` saves it")
     parser.add_argument("file", help="the .tflite file that was exported from it")
     add_kernels(parser, _BOTH, ("reference", "default", _BOTH))
-    add_data(parser, "what both are run on", required=True, samples=500)
+    add_data(parser, "data for both", required=True, samples=500)
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    """Runs the command; a proof needs the reference kernels."""
+    """Runs the command. A proof of exactness needs the reference kernels."""
     import keras_qat
     from keras_qat_cli.data import open_data
     from keras_qat_cli.models import inputs_of_keras, load_keras

@@ -105,7 +105,7 @@ def test_check_draws_the_ranges(files, tmp_path, ending, start):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("ranges.txt", "does not say its format"), ("none/ranges.png", "cannot be written")],
+    [("ranges.txt", "has the wrong ending"), ("none/ranges.png", "cannot be written")],
 )
 def test_check_says_why_it_cannot_draw(files, tmp_path, name, message, capsys):
     data = ["--data", files["data.npz"]]
@@ -166,7 +166,7 @@ def test_quantize_trains(source, files, tmp_path, as_json):
         (["--train-data", ARRAYS, "--loss", "mes"], "no such loss"),
         (["--train-data", ARRAYS, "--loss", "mse", "--from-logits"], "no logits"),
         (["--train-data", ARRAYS, "--loss", "categorical_crossentropy"], "cannot train"),
-        (["--train-data", ARRAYS, "--from-logits"], "the loss that --loss names"),
+        (["--train-data", ARRAYS, "--from-logits"], "needs --loss"),
         (["--validation-data", ARRAYS], "no training to validate"),
         (["--train-data", "tests.cli.sources:not_finite_later", "--batch-size", "8"], "diverged"),
     ],
@@ -338,7 +338,7 @@ def test_compare_has_the_error_of_values(shape, tmp_path, as_json, capsys):
     assert main([*map(str, pair)]) == 0
     assert "mean error" in (text := capsys.readouterr().out) and "agree" not in text
     assert main([*map(str, pair), "--min-agreement", "0.5"]) == 2
-    assert "no agreement" in capsys.readouterr().err
+    assert "agreement is not defined" in capsys.readouterr().err
 
 
 def test_compare_has_the_error_of_several_values(tmp_path, as_json):
@@ -358,7 +358,7 @@ def test_compare_has_the_error_of_several_values(tmp_path, as_json):
         (labels(20) + 0.5, "not the classes of the model"),
         (labels(20).astype(str), "not finite numbers"),
         (np.full(20, np.nan), "not finite numbers"),
-        (np.zeros((20, 2)), "do not go with the outputs"),
+        (np.zeros((20, 2)), "do not fit the outputs"),
     ],
 )
 def test_compare_refuses_targets_that_are_no_classes(targets, message, files, tmp_path, capsys):

@@ -201,8 +201,8 @@ def joined_inputs(data):
         ("no_such.npz", "cannot be read"),
         ("no_such_module:function", "cannot be imported"),
         ("tests.cli.sources:no_such", "cannot be imported"),
-        ("tests.cli.sources:NUMBER", "no function"),
-        ("tests.cli.sources:number", "cannot be gone through"),
+        ("tests.cli.sources:NUMBER", "not a function"),
+        ("tests.cli.sources:number", "cannot be iterated over"),
     ],
 )
 def test_what_there_is_not_is_refused(source, message):
@@ -251,7 +251,7 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
         [("x", (None, None, None, 3))],
         [("x", (None, 4, 4, 2))],
     ):
-        with pytest.raises(UsageError, match="is for a model"):
+        with pytest.raises(UsageError, match="needs a model"):
             opened(folder, inputs)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "broken.png").write_bytes(b"not an image")

@@ -264,7 +264,7 @@ def test_what_is_no_file_of_keras_is_named(tmp_path):
     with pytest.raises(InvalidFileError, match=f"folder.*{re.escape(str(tmp_path))}"):
         keras_qat.load_model(tmp_path)
     path.write_bytes(b"not a model" * 100)
-    with pytest.raises(InvalidFileError, match=f"no file of Keras.*{re.escape(str(path))}"):
+    with pytest.raises(InvalidFileError, match=f"not a Keras file.*{re.escape(str(path))}"):
         keras_qat.load_model(path)
 
 

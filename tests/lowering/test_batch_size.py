@@ -75,7 +75,7 @@ def test_model_with_a_batch_size_takes_a_remainder(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.0, "1", 10**9])
 def test_export_refuses_what_is_no_batch_size(dynamic, size, tmp_path):
-    with pytest.raises(ExportError, match="not the size of a batch"):
+    with pytest.raises(ExportError, match="must be a positive integer"):
         keras_qat.export_litert(dynamic, tmp_path / "model.tflite", batch_size=size)
     assert list(tmp_path.iterdir()) == []
 
