@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,6 @@ from keras_qat.backend import on_one_replica
 from keras_qat.data import Batch, batches, count_batches
 from keras_qat.errors import (
     InvalidDataError,
-    InvalidRangeRuleError,
     OutlierWarning,
     warn_user,
 )
@@ -25,10 +24,16 @@ from keras_qat.layers.finiteness import check_finite, layer_weight_errors
 from keras_qat.layers.input_stats import check_input_stats, input_holders
 from keras_qat.layers.quantized_model import named_observers
 from keras_qat.layers.wrapped import quantized_model_in
-from keras_qat.quantizers import Outliers, RangeObserver, find_outliers
+from keras_qat.quantizers import (
+    MinMax,
+    Outliers,
+    RangeObserver,
+    RangeRule,
+    find_outliers,
+    get_range_rule,
+)
 
 Range = tuple[RangeObserver, float, float]
-RANGE_RULES = ("robust", "minmax", "moving_average")
 
 
 def calibrate(
@@ -36,7 +41,7 @@ def calibrate(
     data: Any,
     steps: int | None = None,
     *,
-    range_rule: str = "robust",
+    range_rule: str | RangeRule = "robust",
     verbose: int | str = "auto",
 ) -> None:
     """Sets the range of every activation to its range on data, computed in float.
@@ -58,9 +63,11 @@ def calibrate(
             `tf.data.Dataset`, generator, or list of batches or samples. A few hundred samples
             like those of the deployment are enough.
         steps: The number of batches to use; None for all.
-        range_rule: `"robust"`: the smallest and the largest value over all samples that are not
-            set aside. `"minmax"`: over all samples. `"moving_average"`: as `"robust"`, and
-            training moves the ranges instead of holding them.
+        range_rule: A name, or an object of `keras_qat.quantizers.range_rules`. `"robust"`: the
+            smallest and the largest value over all samples that are not set aside. `"minmax"`: over
+            all samples. `"moving_average"`: as `"robust"`, and training moves the ranges instead of
+            holding them. `"percentile"`: without the largest 0.01 % of all values at either end;
+            `Percentile(99.9)` for another share.
         verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
 
     Raises:
@@ -77,19 +84,13 @@ def calibrate(
     >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     """
     model = quantized_model_in(model, "calibrated")
-    if range_rule not in RANGE_RULES:
-        raise InvalidRangeRuleError(
-            "Unknown range rule.",
-            received=f"range_rule={range_rule!r}",
-            expected=f"one of {list(RANGE_RULES)}",
-            fix='Leave it out, or pass range_rule="minmax".',
-        )
-    ranges, outliers = _observed(model, data, steps, verbose, range_rule != "minmax")
+    rule = get_range_rule(range_rule)
+    ranges, outliers = _observed(model, data, steps, verbose, rule)
+    model.set_range_rule(rule)
     for observer, _, _ in ranges:
         observer.reset()
     for observer, minimum, maximum in ranges:
-        hold = observer.keeps_calibration or range_rule != "moving_average"
-        observer.widen(minimum, maximum, hold=hold)
+        observer.widen(minimum, maximum, hold=observer.keeps_calibration or rule.holds)
     model.calibration_outliers = [each.to_dict() for each in outliers]
     for each in outliers:
         if each.is_kept:
@@ -128,7 +129,7 @@ def suggest_default_ranges(
     (-1.0, 7.0)
     """
     model = quantized_model_in(model, "calibrated")
-    observed, _ = _observed(model, data, steps, verbose, is_robust=False)
+    observed, _ = _observed(model, data, steps, verbose, MinMax())
     lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
     ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
     if not ranges:
@@ -138,14 +139,14 @@ def suggest_default_ranges(
 
 
 def _observed(
-    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, is_robust: bool
+    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, rule: RangeRule
 ) -> tuple[list[Range], list[Outliers]]:
     """Returns the range of each observer's tensor on data, and the samples that were set aside."""
     check_finite(model, layer_weight_errors)
     count = count_batches(data, model)
     target = steps if count is None else min(count, steps or count)
     bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
-    return _observe(model, batches(data, model, steps=steps), bar, is_robust)
+    return _observe(model, batches(data, model, steps=steps), bar, rule)
 
 
 class Extremes(keras.layers.Layer):
@@ -197,43 +198,79 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
 
 
 def _observe(
-    model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar, is_robust: bool
+    model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar, rule: RangeRule
 ) -> tuple[list[Range], list[Outliers]]:
-    """Observes the extremes of each sample, in one pass, and leaves out outliers."""
+    """Observes the tensors in one pass over the data, and leaves out outliers."""
     found = list(_tensors(model))
     if not found:
         return [], []
-    # A policy of half precision would round the extremes.
-    extremes_of = [Extremes(dtype="float32")(tensor) for _, _, tensor in found]
-    compute_extremes = on_one_replica(keras.Model(model.inputs, extremes_of))
-    seen: list[np.ndarray] = []
-    sizes: list[np.ndarray] = []
-    pixels = [True] * len(model.inputs)
-    with float_mode():
-        for batch in data:
-            extremes = keras.tree.flatten(compute_extremes(list(batch)))
-            seen.append(np.stack([_by_sample(each, len(batch[0])) for each in extremes]))
-            sizes.append(np.stack([_sizes(x) for x in batch]))
-            pixels = [p and x.dtype == np.uint8 for p, x in zip(pixels, batch, strict=True)]
-            bar.update(len(seen))
-    bar.update(len(seen), finalize=True)
-    inputs = read_model(model).inputs
-    are_pixels = dict(zip(inputs, pixels, strict=True))
-    all_sizes = dict(zip(inputs, np.concatenate(sizes, axis=1), strict=True))
-    outliers, kept = [], np.ones(sum(each.shape[1] for each in sizes), bool)
-    if is_robust:
-        outliers, kept = find_outliers(all_sizes, _allowed_sizes(model, are_pixels))
-    ends = np.concatenate(seen, axis=1)[:, kept]
-    low, high = ends[..., 0].min(axis=1), ends[..., 1].max(axis=1)
+    seen = _seen(model, [tensor for _, _, tensor in found], data, bar, rule)
+    outliers, kept = [], np.ones(seen.extremes.shape[1], bool)
+    if rule.sets_outliers_aside:
+        outliers, kept = find_outliers(seen.sizes, _allowed_sizes(model, seen.are_pixels))
+    ends = seen.extremes[:, kept]
     ranges = []
-    for (node, observer, _), minimum, maximum in zip(found, low, high, strict=True):
-        check_width(node.name, minimum, maximum)
-        if are_pixels.get(node.inputs[0].node):
-            minimum, maximum = 0, 255
-        ranges.append((observer, float(minimum), float(maximum)))
+    for (node, observer, _), own, sums in zip(found, ends, seen.sums, strict=True):
+        check_width(node.name, own[:, 0].min(), own[:, 1].max())
+        is_pixels = seen.are_pixels.get(node.inputs[0].node)
+        minimum, maximum = (0.0, 255.0) if is_pixels else rule.range(own, sums)
+        ranges.append((observer, minimum, maximum))
     observers = [(node.name, observer) for node, observer, _ in found]
     outliers += _kept_outliers(observers, np.abs(ends).max(axis=2))
     return ranges, outliers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What calibration data shows.
+
+    Attributes:
+        extremes: The smallest and the largest value of each sample, of shape (tensors, samples, 2).
+        sums: What the rule adds up over the batches, for each tensor.
+        sizes: The largest magnitude of each sample in each input, by name.
+        are_pixels: Whether all data of an input is uint8, by name.
+    """
+
+    extremes: np.ndarray
+    sums: list[Any]
+    sizes: dict[str, np.ndarray]
+    are_pixels: dict[str, bool]
+
+
+def _seen(
+    model: QuantizedModel,
+    tensors: Sequence[Any],
+    data: Iterable[Batch],
+    bar: keras.utils.Progbar,
+    rule: RangeRule,
+) -> _Seen:
+    # A policy of half precision would round the extremes.
+    extremes_of = [Extremes(dtype="float32")(tensor) for tensor in tensors]
+    sums_of = [rule.sums(ops.cast(tensor, "float32")) for tensor in tensors]
+    outputs = [extremes_of, [tensor for tensor in sums_of if tensor is not None]]
+    extremes: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    sums: list[Any] = [None] * len(tensors)
+    pixels = [True] * len(model.inputs)
+    with float_mode():
+        compute = on_one_replica(keras.Model(model.inputs, outputs))
+        for batch in data:
+            own, added = compute(list(batch))
+            extremes.append(np.stack([_by_sample(each, len(batch[0])) for each in own]))
+            if added:
+                added = [each.astype("float64") for each in added]
+                sums = added if sums[0] is None else list(map(np.add, sums, added))
+            sizes.append(np.stack([_sizes(x) for x in batch]))
+            pixels = [p and x.dtype == np.uint8 for p, x in zip(pixels, batch, strict=True)]
+            bar.update(len(extremes))
+    bar.update(len(extremes), finalize=True)
+    inputs = read_model(model).inputs
+    return _Seen(
+        np.concatenate(extremes, axis=1),
+        sums,
+        dict(zip(inputs, np.concatenate(sizes, axis=1), strict=True)),
+        dict(zip(inputs, pixels, strict=True)),
+    )
 
 
 def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray) -> list[Outliers]:

@@ -11,7 +11,9 @@ import pytest
 import keras_qat
 from keras_qat import scheme
 from keras_qat.layers import extremes, pooling, registry
-from tests.models import images, labels, network, quantized_network
+from keras_qat.layers.quantized_model import observed_layers
+from keras_qat.quantizers.range_rules import RANGE_RULES
+from tests.models import images, labels, linear, network, quantized_network
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -169,6 +171,27 @@ def test_an_operation_takes_two_source_files():
 
 def test_a_scheme_takes_one_source_file():
     assert files_with("int8_per_tensor") == {"scheme.py"}
+
+
+def test_a_range_rule_takes_two_source_files():
+    assert files_with("Percentile") == {"quantizers/percentile.py", "quantizers/range_rules.py"}
+
+
+def test_the_range_rule_that_contributing_writes_calibrates(monkeypatch, tmp_path):
+    code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "RangeRule" in code)
+    names: dict = {"__name__": "examples"}
+    exec(code, names)
+    rule = names["MeanMinMax"]
+    monkeypatch.setitem(RANGE_RULES, rule.name, rule)
+    qat = keras_qat.quantize_model(linear())
+    data = np.array([[-1, 2, 0, 0], [-3, 6, 0, 1]], "float32")  # rows sum to 1 and 4
+    for given, factor in (("mean_minmax", 1), (rule(factor=0.5), 0.5)):
+        keras_qat.calibrate(qat, data, range_rule=given, verbose=0)
+        limits = [layer.observer.limits for layer in observed_layers(qat)]
+        assert limits == [(-2 * factor, 4 * factor), (2.5 * factor, 2.5 * factor)]
+    qat.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.range_rule == rule(factor=0.5)
 
 
 def test_the_api_page_has_every_public_name():

@@ -28,6 +28,8 @@ from keras_qat.quantizers import (
     QuantDelay,
     RangeObserver,
     RangeParameters,
+    RangeRule,
+    Robust,
     checked_default_range,
     delayed,
     range_misfit,
@@ -54,12 +56,14 @@ class QuantizedModel(RewrittenModel):
     Attributes:
         calibration_outliers: The samples that calibration set aside, or that made the range of a
             tensor wide: a list of dicts with the attributes of `keras_qat.quantizers.Outliers`.
+        range_rule: The rule by which training moves the ranges that it does not hold.
 
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.
     """
 
     calibration_outliers: Sequence[Mapping[str, Any]] = ()
+    range_rule: RangeRule = Robust()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -127,16 +131,23 @@ class QuantizedModel(RewrittenModel):
         return history
 
     def get_config(self):
-        """Returns the functional configuration, and what calibration set aside."""
+        """Returns the functional configuration, what calibration set aside, and the range rule."""
         outliers = [dict(each) for each in self.calibration_outliers]
-        return {**super().get_config(), **({"calibration_outliers": outliers} if outliers else {})}
+        rule = keras.saving.serialize_keras_object(self.range_rule)
+        return {
+            **super().get_config(),
+            **({"calibration_outliers": outliers} if outliers else {}),
+            **({"range_rule": rule} if self.range_rule != Robust() else {}),
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model of a configuration."""
         config = dict(config)
-        outliers = config.pop("calibration_outliers", ())
+        outliers, rule = config.pop("calibration_outliers", ()), config.pop("range_rule", None)
         model = super().from_config(config, custom_objects=custom_objects)
+        if rule is not None:
+            model.set_range_rule(keras.saving.deserialize_keras_object(rule, custom_objects))
         model.calibration_outliers = outliers
         return model
 
@@ -206,6 +217,19 @@ class QuantizedModel(RewrittenModel):
         ends = checked_default_range(default_ranges_stats)
         for _, observer in named_observers(self):
             observer.assume(*ends)
+
+    def set_range_rule(self, rule: RangeRule) -> None:
+        """Sets the rule by which training moves ranges; a training step is compiled with it.
+
+        Args:
+            rule: The rule.
+        """
+        if rule == self.range_rule:
+            return
+        self.range_rule = rule
+        for _, observer in named_observers(self):
+            observer.rule = rule
+        self.train_function = None
 
     @property
     def quantized_input_stats(self) -> dict[str, tuple[float, float]]:

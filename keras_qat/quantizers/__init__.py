@@ -1,17 +1,23 @@
 """Ranges, scales and straight-through fake quantization."""
 
+from keras_qat.quantizers.default_range import checked_default_range
 from keras_qat.quantizers.delay import QuantDelay, checked_steps, delayed, unless_delayed
 from keras_qat.quantizers.fake_quantize import fake_quantize
 from keras_qat.quantizers.input_stats import InputStats
+from keras_qat.quantizers.min_max import MinMax
 from keras_qat.quantizers.misfits import MISFIT_FIX, range_misfit
-from keras_qat.quantizers.observers import RangeObserver, ValueRange, checked_default_range
+from keras_qat.quantizers.observers import RangeObserver
 from keras_qat.quantizers.outliers import Outliers, find_outliers
+from keras_qat.quantizers.range_rule import RangeRule
+from keras_qat.quantizers.range_rules import get_range_rule
+from keras_qat.quantizers.robust import Robust
 from keras_qat.quantizers.tensor_parameters import (
     FixedParameters,
     Grid,
     RangeParameters,
     grids_once,
 )
+from keras_qat.quantizers.value_range import ValueRange
 from keras_qat.quantizers.weights import (
     WeightGrid,
     fake_quantize_weights,
@@ -25,10 +31,13 @@ __all__ = [
     "FixedParameters",
     "Grid",
     "InputStats",
+    "MinMax",
     "Outliers",
     "QuantDelay",
     "RangeObserver",
     "RangeParameters",
+    "RangeRule",
+    "Robust",
     "ValueRange",
     "WeightGrid",
     "checked_default_range",
@@ -37,6 +46,7 @@ __all__ = [
     "fake_quantize",
     "fake_quantize_weights",
     "find_outliers",
+    "get_range_rule",
     "grids_once",
     "quantize_weights",
     "range_misfit",

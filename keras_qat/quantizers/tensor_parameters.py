@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_qat.backend import compiled
-from keras_qat.quantizers.observers import RangeObserver, ValueRange
+from keras_qat.quantizers.observers import RangeObserver
+from keras_qat.quantizers.value_range import ValueRange
 from keras_qat.quantizers.weights import reciprocal
 from keras_qat.scheme import Scheme
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_qat.quantizers import RangeObserver, ValueRange, checked_default_range
+from keras_qat.quantizers.range_rules import MovingAverage
 from tests.quantizers.modes import on_tensorflow
 
 
@@ -21,7 +22,7 @@ def test_a_new_observer_has_seen_nothing():
 
 
 def test_the_first_batch_sets_the_range_and_later_ones_widen_it_at_once():
-    made = observer(momentum=0.75)
+    made = observer(rule=MovingAverage(0.75))
     made.track(np.array([[2, 3], [4, 6]], "float32"))
     assert state(made) == (2, 6, 1)
     made.track(np.array([-2, 9], "float32"))
@@ -98,7 +99,7 @@ def test_a_calibrated_range_of_an_input_is_never_replaced():
 
 
 def test_the_range_that_training_sees_is_known_while_another_is_held():
-    made = observer(momentum=0.5)
+    made = observer(rule=MovingAverage(0.5))
     made.widen(-1, 4)
     made.track(np.array([[0.0, 6.0]], "float32"))
     assert state(made) == (-1, 4, 2)
@@ -106,7 +107,7 @@ def test_the_range_that_training_sees_is_known_while_another_is_held():
 
 
 def test_a_calibrated_range_moves_if_it_is_not_to_be_held():
-    made = observer(momentum=0.5)
+    made = observer(rule=MovingAverage(0.5))
     made.widen(-1, 4, hold=False)
     made.track(np.array([[0.0, 6.0]], "float32"))
     assert state(made) == (-0.5, 6, 2)
@@ -157,9 +158,9 @@ def test_variables_are_not_trained_and_say_how_replicas_join():
 
 
 def test_the_configuration_makes_the_same_observer():
-    made = observer(momentum=0.9, name="range")
+    made = observer(rule=MovingAverage(0.9), name="range")
     copy = RangeObserver.from_config(made.get_config())
-    assert (copy.momentum, copy.name) == (0.9, "range")
+    assert (copy.rule, copy.name) == (MovingAverage(0.9), "range")
     assert keras.saving.get_registered_name(RangeObserver) == "keras_qat>RangeObserver"
 
 
@@ -168,7 +169,7 @@ def test_the_configuration_makes_the_same_observer():
 def test_tracking_in_a_compiled_function(jit_compile):
     import tensorflow as tf
 
-    made = observer(momentum=0.75)
+    made = observer(rule=MovingAverage(0.75))
     track = tf.function(made.track, jit_compile=jit_compile)
     for batch in ([2.0, 6.0], [-2.0, 9.0], [2.0, 2.0]):
         track(tf.constant(batch))
@@ -180,7 +181,7 @@ STATES = [(2, 6, 1), (2, 6, 1), (-2, 9, 2), (-1.25, 8.5, 3)]
 
 
 def test_track_skips_values_that_are_not_finite():
-    made = observer(momentum=0.75)
+    made = observer(rule=MovingAverage(0.75))
     for batch, expected in zip(BATCHES, STATES, strict=True):
         made.track(np.array(batch, "float32"))
         assert state(made) == expected
@@ -191,7 +192,7 @@ def test_track_skips_values_that_are_not_finite():
 def test_track_skips_values_that_are_not_finite_when_compiled(jit_compile):
     import tensorflow as tf
 
-    made = observer(momentum=0.75)
+    made = observer(rule=MovingAverage(0.75))
     track = tf.function(made.track, jit_compile=jit_compile)
     for batch, expected in zip(BATCHES, STATES, strict=True):
         track(tf.constant(batch, "float32"))

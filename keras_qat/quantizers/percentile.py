@@ -1,0 +1,79 @@
+"""The range rule of percentiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.errors import InvalidRangeRuleError
+from keras_qat.quantizers.range_rule import RangeRule
+
+# The bins of magnitudes: so many to a factor of 2, for so many factors below and above 1.
+_BINS_PER_OCTAVE = 64
+_OCTAVES = 32
+_BINS = 2 * _OCTAVES * _BINS_PER_OCTAVE
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+@dataclasses.dataclass(frozen=True)
+class Percentile(RangeRule):
+    """The range without a small share of the values at each end.
+
+    The minimum is the percentile `100 - percentile` of all values of the tensor, and the maximum
+    the percentile `percentile`. Both are exact to 1.1 %, by which the range may be too wide: values
+    are counted in bins of that width. A range that would be 0 is that of the extremes, as for a
+    tensor that is almost always 0.
+
+    Attributes:
+        percentile: The share of values in percent, more than 50 and at most 100.
+
+    Raises:
+        InvalidRangeRuleError: If `percentile` is something else.
+
+    Example:
+    >>> Percentile(100).range(np.array([[-1.0, 2.0], [0.0, 5.0]]), None)
+    (-1.0, 5.0)
+    """
+
+    name = "percentile"
+
+    percentile: float = 99.99
+
+    def __post_init__(self):
+        if not 50 < self.percentile <= 100:
+            raise InvalidRangeRuleError(
+                "The percentile of a range rule is outside (50, 100].",
+                received=f"percentile={self.percentile!r}",
+                expected="50 < percentile <= 100",
+                fix="Say which values the range covers: Percentile(99.9) covers 99.9 % of those "
+                "below its maximum.",
+            )
+
+    def sums(self, x: Any) -> Any:
+        """Counts the values in bins: negative magnitudes downwards, 0, positive ones upwards."""
+        x = ops.nan_to_num(ops.reshape(x, (-1,)))
+        octave = ops.log2(ops.maximum(ops.abs(x), np.float32(2.0**-_OCTAVES))) + _OCTAVES
+        bins = ops.clip(ops.floor(octave * _BINS_PER_OCTAVE), 0, _BINS - 1) + 1
+        places = ops.cast(ops.sign(x) * bins, "int32") + _BINS
+        return ops.segment_sum(ops.ones_like(places), places, num_segments=2 * _BINS + 1)
+
+    def range(self, extremes: np.ndarray, sums: np.ndarray | None) -> tuple[float, float]:
+        """Returns the ends of the bins that hold the percentiles, within the extremes."""
+        least, most = super().range(extremes, None)
+        if sums is None or self.percentile == 100:
+            return least, most
+        last = int(sums.sum()) - 1
+        rank = int(np.ceil(self.percentile / 100 * last))
+        upto = np.cumsum(sums)
+        low, high = np.searchsorted(upto, [last - rank, rank], side="right") - _BINS
+        ends = max(least, _edge(low - (low > 0))), min(most, _edge(high + (high < 0)))
+        return ends if any(ends) else (least, most)
+
+
+def _edge(bins: int) -> float:
+    """Returns the end of a bin that is further from 0; bins are counted from 0 up and down."""
+    return float(np.sign(bins) * 2.0 ** (abs(bins) / _BINS_PER_OCTAVE - _OCTAVES))

@@ -1,0 +1,41 @@
+"""The range rules by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_qat.errors import InvalidRangeRuleError
+from keras_qat.quantizers.min_max import MinMax
+from keras_qat.quantizers.moving_average import MovingAverage
+from keras_qat.quantizers.percentile import Percentile
+from keras_qat.quantizers.range_rule import RangeRule
+from keras_qat.quantizers.robust import Robust
+
+__all__ = ["RANGE_RULES", "MinMax", "MovingAverage", "Percentile", "Robust", "get_range_rule"]
+
+RANGE_RULES = {rule.name: rule for rule in (Robust, MinMax, MovingAverage, Percentile)}
+
+
+def get_range_rule(value: Any) -> RangeRule:
+    """Returns a range rule.
+
+    Args:
+        value: A `RangeRule`, or the name of one.
+
+    Raises:
+        InvalidRangeRuleError: If there is no such rule.
+
+    Example:
+    >>> get_range_rule("minmax").sets_outliers_aside
+    False
+    """
+    if isinstance(value, RangeRule):
+        return value
+    if not isinstance(value, str) or value not in RANGE_RULES:
+        raise InvalidRangeRuleError(
+            "Unknown range rule.",
+            received=f"range_rule={value!r}",
+            expected=f"one of {list(RANGE_RULES)}, or a `keras_qat.quantizers.RangeRule`",
+            fix='Leave it out, or pass range_rule="minmax".',
+        )
+    return RANGE_RULES[value]()

@@ -1,0 +1,72 @@
+"""How far samples reach: what a training step tells a range."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+from keras_qat.backend import across_replicas
+
+# A range is of no use where no sample takes a sixteenth of it, so that 8 bits are 4.
+_NARROW = 1.0 / 16.0
+
+
+def sample_reach(x):
+    """Returns how far the finite values of each sample reach from 0, without a gradient.
+
+    A sum tells whether all values are finite: minima and maxima lose NaN on some backends. Leaving
+    values out takes several times as long as the extremes alone, so that it is done only if needed.
+
+    Args:
+        x: float32 tensor, samples along the first axis.
+
+    Returns:
+        float32 tensor of shape (samples, 2): minus the minimum, and the maximum; minus infinity for
+        a sample without a finite value.
+
+    Example:
+    >>> sample_reach(ops.array([[3.0, -1.0], [np.nan, 2.0]])).numpy().tolist()
+    [[1.0, 3.0], [-2.0, 2.0]]
+    """
+    x = ops.stop_gradient(ops.convert_to_tensor(x))
+    axes = tuple(range(1, len(x.shape)))
+
+    def reach(lows, highs):
+        ends = (ops.min(lows, axes), ops.max(highs, axes)) if axes else (lows, highs)
+        return ops.stack([-ends[0], ends[1]], axis=1)
+
+    def finite_values():
+        is_finite = ops.isfinite(x)
+        infinity = np.float32(np.inf)
+        return reach(ops.where(is_finite, x, infinity), ops.where(is_finite, x, -infinity))
+
+    return ops.cond(ops.isfinite(ops.sum(x)), lambda: reach(x, x), finite_values)
+
+
+def reach_width(reach):
+    """The width of a range that holds 0, as each grid does."""
+    return ops.sum(ops.maximum(reach, 0.0))
+
+
+def whole_batch(samples, limit):
+    """Sums up the samples of all replicas, each of which has a part of the batch.
+
+    Args:
+        samples: float32 tensor of shape (samples, 2), how far each sample reaches.
+        limit: float32 tensor of shape (2,), a reach.
+
+    Returns:
+        How far the batch reaches, of shape (2,); how many samples reach further than the limit on
+        either side; and how many samples there are. All are float32.
+    """
+    is_far = ops.cast(ops.any(samples > limit, axis=1), "float32")
+    counts = ops.stack([ops.sum(is_far), ops.cast(ops.shape(samples)[0], "float32")])
+    parts = across_replicas(ops.concatenate([ops.max(samples, axis=0), counts]))
+    counts = ops.sum(parts[:, 2:], axis=0)
+    return ops.max(parts[:, :2], axis=0), counts[0], counts[1]
+
+
+def is_narrow(batch, width):
+    """Whether a batch takes too small a part of a range; what is all 0 may have been dropped."""
+    own = reach_width(batch)
+    return ops.logical_and(own > 0, own < _NARROW * width)

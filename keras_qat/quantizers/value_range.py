@@ -1,0 +1,36 @@
+"""The range of a tensor that is always at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+
+class ValueRange:
+    """The range of a tensor that is always at hand, such as a table of weights.
+
+    It has what `RangeParameters` needs of a `RangeObserver`, but observes nothing: the range is
+    that of the values now.
+
+    Args:
+        values: Returns the tensor.
+
+    Example:
+    >>> float(ValueRange(lambda: ops.array([0.5, -2.0])).minimum)
+    -2.0
+    """
+
+    def __init__(self, values: Callable[[], Any]):
+        self._values = values
+
+    @property
+    def minimum(self):
+        """The smallest value, a float32 scalar tensor."""
+        return ops.stop_gradient(ops.min(self._values()))
+
+    @property
+    def maximum(self):
+        """The largest value, a float32 scalar tensor."""
+        return ops.stop_gradient(ops.max(self._values()))
