@@ -15,6 +15,7 @@ import keras_qat  # noqa: F401, all slices are registered
 from keras_qat.graph import Matcher
 from keras_qat.layers.functions import looked_up
 from keras_qat.layers.registry import layers_written_in_ops, registered_refusals, registered_slices
+from keras_qat.litert.operators import Declaration, declarations
 from keras_qat.passes.pipeline import PIPELINE
 
 FOLDER = Path(__file__).parent
@@ -50,6 +51,8 @@ def page() -> str:
             *_slices(_measured("runtimes.json")["operators"], ethos_u),
             "\n## Element-wise functions\n",
             *_functions(),
+            "\n## LiteRT operators\n",
+            *_operators(),
             "\n## Rewritten first\n",
             *_passes(),
             "\n## Refused\n",
@@ -136,6 +139,26 @@ def _functions() -> Iterable[str]:
         if name.isidentifier() and name.islower()
     ]
     yield from table(("function", "LiteRT operators"), sorted(rows))
+
+
+def _operators() -> Iterable[str]:
+    yield "An operator has the highest version whose condition holds, and older runtimes refuse the"
+    yield "file. In parentheses is the first release of TensorFlow Lite or LiteRT with it.\n"
+    written = {code for entry in registered_slices() for code in entry.layer.operators}
+    rows = [
+        (code, ", ".join(each.operands), _versions(each))
+        for code, each in declarations().items()
+        if code in written
+    ]
+    yield from table(("operator", "operands", "versions"), rows)
+
+
+def _versions(declaration: Declaration) -> str:
+    conditions = {1: "", **declaration.versions}
+    return ", ".join(
+        f"{number}{condition and f' if {condition}'} ({declaration.releases[number - 1]})"
+        for number, condition in conditions.items()
+    )
 
 
 def _operators_for(function: str, layer: Any) -> Sequence[str]:

@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 import keras_qat
 from keras_qat.graph import layer_of
 from keras_qat.layers import QuantizedLayer, registry
+from keras_qat.litert.operators import declarations
 from tests.layers.contract import (
     Case,
     Prepared,
@@ -67,6 +68,14 @@ def test_slice_without_a_case_is_found(monkeypatch):
     monkeypatch.setattr(registry, "_SLICES", list(registry.registered_slices()))
     registry.register(layer_of(keras.layers.Layer))(QUntested)
     assert "QUntested" in slices_without_a_case()
+
+
+def test_every_operator_of_a_slice_has_a_declaration():
+    """Without its roles, options and versions an operator cannot be written or checked."""
+    slices = keras_qat.layers.registered_slices()
+    written = {code for entry in slices for code in entry.layer.operators}
+    assert written <= declarations().keys()
+    assert all(declarations()[code].releases for code in written)
 
 
 def slices_without_operators():
