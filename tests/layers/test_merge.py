@@ -11,7 +11,15 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, read_model
 from keras_qat.graph.graph import Parameter
 from keras_qat.layers import QAdd, QMultiply, QSubtract
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    exported,
+    operators_of,
+    quantized_with,
+    run_litert,
+    versions_of,
+)
 
 Add, ReLU = keras.layers.Add, keras.layers.ReLU
 Multiply, Subtract = keras.layers.Multiply, keras.layers.Subtract
@@ -186,3 +194,16 @@ def test_constant_along_the_batch_is_refused():
     layer = QAdd.from_match(node_with(np.ones((5, 1, 3), "float32")), None)
     with pytest.raises(UnsupportedLayerError, match="batch axis.*shape"):
         layer.build((None, 2, 3))
+
+
+def test_product_whose_scale_is_not_smaller_has_version_3():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model([a, b], keras.layers.Multiply(name="product")([a, b]))
+    wide = (-128.0, 127.0)  # scales of 1: nothing is scaled down
+    quantized = quantized_with(model, a=wide, b=wide, product=wide)
+    x = [np.array([[3.0, -7.0, 100.0]], "float32"), np.array([[5.0, 4.0, -2.0]], "float32")]
+    assert quantized.predict(x, verbose=0).tolist() == [[15.0, -28.0, -128.0]]
+    content = exported(quantized)
+    assert versions_of(content) == [("MUL", 3)]
+    tensors, (output,) = run_litert(content, x)
+    assert tensors[output][0].tolist() == [[15, -28, -128]]
