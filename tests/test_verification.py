@@ -184,7 +184,7 @@ def test_unknown_kernels_are_refused_by_name(kernels, small_path):
 
 
 def test_a_file_of_another_model_is_refused(path):
-    with pytest.raises(InvalidDataError, match="not one of this model.* To fix it: Export"):
+    with pytest.raises(InvalidDataError, match="not exported from this model.* To fix it: Export"):
         keras_qat.verify(quantized_small_network(), path, small_images())
 
 

@@ -1,4 +1,4 @@
-"""The proof that Keras and the deployed kernels compute the same integers."""
+"""Proves that Keras and the deployed kernels compute the same integers."""
 
 from keras_qat.verification.report import LayerComparison, VerificationReport
 from keras_qat.verification.verifying import verify

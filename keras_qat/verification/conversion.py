@@ -1,4 +1,4 @@
-"""Between real values and the integers of a file's tensors."""
+"""Conversions between real values and the integers of a file's tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def to_integers(values: np.ndarray, tensor: Any) -> np.ndarray:
 
 
 def to_file_input(values: np.ndarray, tensor: Any) -> np.ndarray:
-    """Converts real values to what an input of the file takes.
+    """Converts real values to the element type of an input of the file.
 
     Args:
         values: Real values.

@@ -18,14 +18,14 @@ from keras_qat.verification.report import LayerComparison, VerificationReport
 
 
 class InnerTensors:
-    """Recomputes the tensors of a file that are no output of a layer.
+    """Recomputes the tensors of a file that are not the output of a layer.
 
-    Each is computed by the rule of its operator, of the tensors that LiteRT computed before it
-    and of the constants that the Keras model has now.
+    Each tensor is computed by the rule of its operator, from the tensors that LiteRT computed
+    before it and from the constants that the Keras model has now.
 
     Args:
         model: A quantized model.
-        filepath: The file that was exported from it.
+        filepath: The file that was exported from the model.
     """
 
     def __init__(self, model: QuantizedModel, filepath: str | os.PathLike):
@@ -35,12 +35,12 @@ class InnerTensors:
         self._constants = {x.name: x.data for x in operands if x is not None and x.data is not None}
 
     def compare(self, report: VerificationReport, kernels: str, runner: Runner) -> None:
-        """Adds what the last run of a file computed to the rows of a report.
+        """Adds the tensors that the last run of a file computed to the rows of a report.
 
         Args:
-            report: The report; it has rows for the outputs of layers.
+            report: The report, which has rows for the outputs of layers.
             kernels: Name of the kernels.
-            runner: The file, with these kernels.
+            runner: The runner of the file with these kernels.
         """
         rows = report.layers[kernels]
         for theirs in runner.pieces():
@@ -71,7 +71,7 @@ class InnerTensors:
         return self._constants.get(tensor.name, tensor.data)
 
     def _kind(self, operator: Operator) -> str:
-        """Whether floats come before the tensor, as `LayerComparison.kind`."""
+        """Returns whether floats come before the tensor, as `LayerComparison.kind`."""
         tensor = operator.outputs[0]
         layer = tensor.name.rpartition("/")[0]
         return "float" if tensor.dtype == "float32" else self._kinds.get(layer, "integer")

@@ -1,4 +1,4 @@
-"""What each LiteRT operator computes, by the integer rules of the reference kernels.
+"""The integer rules of the reference kernels, one function for each LiteRT operator.
 
 `verify` recomputes with them the tensors inside layers that are written as several operators.
 """
@@ -37,8 +37,8 @@ class Call:
 
     Attributes:
         operator: The operator.
-        values: Value of each operand; None for one that is absent.
-        shape: Shape of its output for these values.
+        values: Value of each operand; None for an absent operand.
+        shape: Shape of the output for these values.
     """
 
     operator: Operator
@@ -52,7 +52,7 @@ class Call:
 
     @property
     def output(self) -> Tensor:
-        """The tensor that is computed."""
+        """The output tensor of the operator."""
         return self.operator.outputs[0]
 
     @property
@@ -68,7 +68,7 @@ class Call:
         return _grid(tensor.quantization)
 
     def centered(self, index: int) -> Any:
-        """Returns the values of an operand less their zero point; real values as they are."""
+        """Returns the values of an operand minus its zero point; real values unchanged."""
         values, tensor = self.values[index], self.operator.inputs[index]
         if tensor is None or tensor.quantization is None:
             return values
@@ -99,7 +99,7 @@ def compute(call: Call) -> np.ndarray | None:
         call: The operator and its operands.
 
     Returns:
-        An array of the output's type; None if there is no rule for the operator.
+        An array of the output's type, or None if there is no rule for the operator.
     """
     rule = RULES.get(call.operator.code)
     if rule is None:
@@ -109,7 +109,7 @@ def compute(call: Call) -> np.ndarray | None:
 
 
 def _copied(move: Callable[..., Any], *numbers: int) -> Callable[[Call], Any]:
-    """A rule that moves values, as other operands say."""
+    """Makes a rule that moves values, as other operands say."""
     return lambda call: move(call, call.values[0], *(call.values[i] for i in numbers))
 
 
@@ -155,7 +155,7 @@ def _window(options: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _binary(real: Callable[[Any, Any], Any], integer: Callable[..., Any] | None = None) -> Any:
-    """A rule of two operands: plain numbers, or 8-bit integers with scales."""
+    """Makes a rule of two operands: plain numbers, or 8-bit integers with scales."""
 
     def rule(call: Call) -> Any:
         a, b = call.values
@@ -177,7 +177,7 @@ def _activated(call: Call, y: np.ndarray) -> np.ndarray:
 
 
 def _unary(function: Callable[[Any], Any]) -> Callable[[Call], Any]:
-    """A rule of one operand, for real values."""
+    """Makes a rule of one operand for real values."""
 
     def rule(call: Call) -> Any:
         if call.output.dtype != "float32":
@@ -189,7 +189,7 @@ def _unary(function: Callable[[Any], Any]) -> Callable[[Call], Any]:
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[[Call], Any]:
-    """A rule that reduces axes of plain numbers."""
+    """Makes a rule that reduces axes of plain numbers."""
 
     def rule(call: Call) -> Any:
         if call.is_quantized and function is not np.max:
@@ -202,10 +202,10 @@ def _reduced(function: Callable[..., Any]) -> Callable[[Call], Any]:
 
 
 def _summed(sums: Callable[[Call], Any], *, dense: bool = False) -> Any:
-    """A rule for sums of products, with a bias and an activation.
+    """Makes a rule for sums of products, with a bias and an activation.
 
     Args:
-        sums: Computes them, exact for integers.
+        sums: Function that computes the sums, exactly for integers.
         dense: Whether the kernel requantizes in double precision.
     """
 
@@ -234,7 +234,7 @@ def _dense_sums(call: Call) -> Any:
 
 
 def _products(call: Call) -> Any:
-    """BATCH_MATMUL: with an int32 output its kernels ignore zero points and scales."""
+    """Computes a BATCH_MATMUL. With an int32 output its kernels ignore zero points and scales."""
     a, b = (x.astype("float64") for x in call.values)
     a = a.swapaxes(-1, -2) if call.options["adjX"] else a
     b = b.swapaxes(-1, -2) if call.options["adjY"] else b
@@ -263,7 +263,7 @@ def _leaky(call: Call) -> Any:
 
 
 RULES: Mapping[str, Callable[[Call], Any]] = {
-    # Values that are moved.
+    # Operators that move values.
     "CONCATENATION": lambda call: np.concatenate(call.values, axis=call.options["axis"]),
     "GATHER": lambda call: np.take(*call.values, axis=call.options["axis"]),
     "MIRROR_PAD": _copied(_mirrored, 1),
@@ -280,7 +280,7 @@ RULES: Mapping[str, Callable[[Call], Any]] = {
     "CAST": lambda call: call.values[0],
     "DEQUANTIZE": _dequantized,
     "QUANTIZE": _quantized,
-    # Two operands.
+    # Operators of two operands.
     "ADD": _binary(np.add, add),
     "ATAN2": _binary(np.arctan2),
     "DIV": _binary(np.divide),

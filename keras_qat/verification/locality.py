@@ -1,7 +1,8 @@
-"""What layers compute of a file's own tensors: how float layers, and those behind, are compared.
+"""Comparison of float layers and the layers after them, from a file's own tensors.
 
 Float kernels add in another order than Keras does, and a float that differs in its last bit may be
-rounded to another integer further on. Given the same inputs, the layers behind are exact again.
+rounded to another integer later. Given the same inputs, the layers after a float layer are exact
+again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from keras_qat.graph import Edge, Graph, Node
 
 
 def behind_float(graph: Graph) -> dict[str, str]:
-    """Names the nodes that stay in float, and those behind them.
+    """Returns the names of the nodes that stay in float, and of the nodes after them.
 
     Args:
         graph: The graph of a quantized model.
 
     Returns:
-        `"float"` or `"after float"` by the name of the node; integer layers are absent.
+        `"float"` or `"after float"` by the name of the node. Integer layers are absent.
     """
     found: dict[str, str] = {}
     for node in graph.nodes.values():
@@ -43,7 +44,7 @@ def local_values(
     tensors: Mapping[str, np.ndarray],
     details: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Computes layers of the inputs that they have in a file.
+    """Computes layers from the inputs that they have in a file.
 
     Args:
         graph: The graph of a quantized model.
@@ -53,7 +54,7 @@ def local_values(
         details: `TensorDetails` of each tensor, by name.
 
     Returns:
-        Real values of what each node computes.
+        Real values of the output of each node.
     """
 
     def read(edge: Edge) -> np.ndarray:
@@ -64,7 +65,7 @@ def local_values(
 
 
 def real_values(values: np.ndarray, tensor: Any) -> np.ndarray:
-    """Returns what the integers of a tensor stand for, float32; real values and ids as they are."""
+    """Returns the real values of a tensor's integers, float32; real values and ids unchanged."""
     if not tensor.scale.size:
         return values
     centered = values.astype("int32") - np.int32(tensor.zero_point[0])

@@ -1,4 +1,4 @@
-"""What `verify` finds, as numbers, as a table and as a verdict."""
+"""The results of `verify`, as numbers, as a table and as a verdict."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ import numpy as np
 
 from keras_qat.verification.conversion import to_integers
 
-# How far a float tensor may be from LiteRT's, as a part of its largest value.
+# Largest difference of a float tensor from LiteRT's, as a fraction of its largest value.
 FLOAT_TOLERANCE = 1e-5
 KINDS = ("integer", "float", "after float")
 
 
 @dataclasses.dataclass
 class LayerComparison:
-    """How one tensor of the model compares.
+    """The comparison of one tensor of the model.
 
     Attributes:
-        name: Name of the tensor in the file: that of the output, the input, or the Keras layer.
-        kind: `"integer"`; `"float"` for what a layer that stays in float computes; `"after float"`
-            for integers behind such a layer. Of the last two what is compared is how Keras and
-            LiteRT go on from LiteRT's own tensors.
-        elements: How many elements were compared.
-        mismatches: How many integers differ between Keras and LiteRT; for a float tensor, how
-            many values by more than `FLOAT_TOLERANCE` of the largest one.
-        largest_difference: The largest difference between them, in steps; in real units for a
-            float tensor.
-        is_inner: Whether it is a tensor between the operators of a layer. It is compared with
-            what its operator makes of LiteRT's own tensors, and has no value in the float model.
+        name: Name of the tensor in the file: the name of the output, the input, or the Keras layer.
+        kind: `"integer"`; `"float"` for the output of a layer that stays in float; `"after float"`
+            for integers after such a layer. The last two kinds are computed by Keras from LiteRT's
+            own tensors before them.
+        elements: Number of elements that were compared.
+        mismatches: Number of integers that differ between Keras and LiteRT. For a float tensor, the
+            number of values that differ by more than `FLOAT_TOLERANCE` of the largest value.
+        largest_difference: The largest difference between Keras and LiteRT, in steps; in real units
+            for a float tensor.
+        is_inner: Whether the tensor is between the operators of a layer. Such a tensor is compared
+            with the output of its operator for LiteRT's own tensors, and has no value in the float
+            model.
         signal: Sum of squares of the float model's values.
-        noise: Sum of squares of the difference between LiteRT's values and those.
+        noise: Sum of squares of the difference between LiteRT's values and the float model's
+            values.
     """
 
     name: str
@@ -59,7 +61,7 @@ class LayerComparison:
 
         Args:
             ours: Real values of the quantized Keras model.
-            theirs: What LiteRT computed, integers or real values.
+            theirs: Output of LiteRT, integers or real values.
             exact: Real values of the float model.
             tensor: `TensorDetails` of the tensor in the file.
         """
@@ -76,8 +78,8 @@ class LayerComparison:
         """Counts the elements that differ.
 
         Args:
-            ours: What Keras computed, in the type of the tensor.
-            theirs: What LiteRT computed.
+            ours: Output of Keras, in the type of the tensor.
+            theirs: Output of LiteRT.
             is_float: Whether the values may differ by `FLOAT_TOLERANCE`.
         """
         difference = np.abs(ours.astype("float64") - theirs)
@@ -89,20 +91,19 @@ class LayerComparison:
 
 @dataclasses.dataclass
 class VerificationReport:
-    """What `verify` found.
+    """The results of `verify`.
 
     Attributes:
         layers: For each set of kernels, the comparison of each tensor.
         outputs: Names of the tensors in `layers` that are outputs of the file.
-        samples: How many samples were compared.
-        agreement: For each set of kernels, on how many samples all outputs have their largest
-            value at the same place as in Keras (top-1 agreement).
-        float_agreement: Likewise, against the float model.
+        samples: Number of samples that were compared.
+        agreement: For each set of kernels, the number of samples for which all outputs have their
+            largest value at the same position as in Keras (top-1 agreement).
+        float_agreement: The same number, against the float model.
         not_compared: Names of the computed tensors that no comparison covers, because a layer of
             the user's own has an operator that `verify` does not know.
-        default_ranges: The ranges (min, max) of the tensors that have a default one because they
-            lack min/max data, by name; what these cost is in the rows' `sqnr` and in
-            `float_agreement`.
+        default_ranges: The ranges (min, max) of the tensors that have a default range because they
+            lack min/max data, by name. The rows' `sqnr` and `float_agreement` show their cost.
     """
 
     layers: dict[str, dict[str, LayerComparison]]
@@ -114,7 +115,7 @@ class VerificationReport:
     default_ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def mismatches(self, kernels: str = "reference") -> int:
-        """Returns how many elements differ over all tensors; floats, by more than is allowed."""
+        """Returns the number of mismatches over all tensors; of floats, beyond the tolerance."""
         return sum(row.mismatches for row in self.layers[kernels].values())
 
     @property
@@ -124,7 +125,7 @@ class VerificationReport:
 
     @property
     def fully_integer(self) -> bool:
-        """Whether no layer stays in float."""
+        """Whether all layers are integer layers."""
         return all(row.kind == "integer" for rows in self.layers.values() for row in rows.values())
 
     @property
@@ -154,7 +155,7 @@ class VerificationReport:
         return f"{proven}: " + ". ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything as plain Python values, for programs."""
+        """Returns all results as plain Python values, for programs."""
         layers = {
             kernels: [
                 # JSON has no infinity.
@@ -191,7 +192,7 @@ class VerificationReport:
 
 
 def _difference(rows: dict[str, LayerComparison]) -> str:
-    """How many elements differ, and what that means of tensors in float."""
+    """Returns the number of elements that differ, and the meaning for tensors in float."""
     wrong, total = (
         {
             kind: sum(getattr(row, name) for row in rows.values() if row.kind == kind)
@@ -211,5 +212,5 @@ def _difference(rows: dict[str, LayerComparison]) -> str:
             f"than {FLOAT_TOLERANCE:g} of the largest in {counts['float']} float tensors"
         )
     if counts["after float"]:
-        text += f"; {counts['after float']} integer tensors behind these, given LiteRT's inputs"
+        text += f"; {counts['after float']} integer tensors after these, given LiteRT's inputs"
     return text

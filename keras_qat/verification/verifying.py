@@ -1,4 +1,4 @@
-"""verify: Keras against LiteRT's interpreter, tensor by tensor."""
+"""verify: compares Keras with LiteRT's interpreter, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from keras_qat.verification.inner import InnerTensors
 from keras_qat.verification.locality import behind_float, local_values, real_values
 from keras_qat.verification.report import LayerComparison, VerificationReport
 
-# The limit is 512; ours leaves room for the kernel's rounding.
+# LiteRT's limit is 512; this limit leaves room for the kernel's rounding.
 _SOFTMAX_LIMIT = 511.0
 
 
@@ -38,18 +38,18 @@ def verify(
 ) -> VerificationReport:
     """Compares a quantized model with its exported file, tensor by tensor, integer by integer.
 
-    A tensor inside a layer that is written as several operators is compared with what its operator
-    makes of the tensors that LiteRT computed before it. So a row is about one operator alone, and
-    together the rows are about every tensor that is computed.
+    A tensor inside a layer that is written as several operators is compared with the output of its
+    operator for the tensors that LiteRT computed before it. Each row is therefore about one
+    operator alone, and together the rows cover every tensor that is computed.
 
     Tensors of layers that stay in float are compared within `FLOAT_TOLERANCE`. These layers, and
-    the integer ones behind them, are given the inputs that they have in the file: so integers are
-    exact there too, though float kernels are not, and each row is about one layer alone.
+    the integer layers after them, get the inputs that they have in the file. Integers are therefore
+    exact there too, although float kernels are not, and each row is about one layer alone.
 
     Args:
         model: A quantized model.
-        filepath: The file that `export_litert` wrote of it.
-        data: Data for the model's inputs, of the kinds that `calibrate` takes.
+        filepath: The file that `export_litert` wrote of the model.
+        data: Data for the model's inputs, in any form that `calibrate` takes.
         kernels: `"reference"` for LiteRT's reference kernels, which Keras inference equals bit
             for bit; `"default"` for XNNPACK and the optimized kernels, which phones and PCs
             run and which round some operators differently.
@@ -104,7 +104,7 @@ def verify(
 
 
 def _file_tensors(graph: Graph, runner: Runner) -> FileTensors:
-    """Finds the tensors of a file. Raises if the file is not one of the model."""
+    """Finds the tensors of a file. Raises if the file was not exported from the model."""
     inputs, outputs = ({t.name: t.shape for t in ends} for ends in (runner.inputs, runner.outputs))
     types = ([t.dtype.name for t in ends] for ends in (runner.inputs, runner.outputs))
     received = f"a file with inputs {inputs} and outputs {outputs}"
@@ -122,7 +122,7 @@ def _file_tensors(graph: Graph, runner: Runner) -> FileTensors:
 
 def _not_of_model(received: str, expected: str) -> InvalidDataError:
     return InvalidDataError(
-        "The file is not one of this model.",
+        "The file was not exported from this model.",
         received=received,
         expected=expected,
         fix="Export the model again with `keras_qat.export_litert`.",
@@ -130,14 +130,14 @@ def _not_of_model(received: str, expected: str) -> InvalidDataError:
 
 
 def _fit(received: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Whether a file has the inputs, or the outputs, of the model."""
+    """Returns whether a file has the inputs, or the outputs, of the model."""
     return received.keys() == expected.keys() and all(
         _fits(shape, expected[name]) for name, shape in received.items()
     )
 
 
 def _fits(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> bool:
-    """Whether a file's tensor has the shape of the model's, in which the batch may be unknown."""
+    """Returns whether a file's tensor has the model's shape, in which the batch may be unknown."""
     if len(shape) != len(of_model):
         return False
     return all(want in (None, have) for have, want in zip(shape, of_model, strict=True))
@@ -146,8 +146,9 @@ def _fits(shape: tuple[int | None, ...], of_model: tuple[int | None, ...]) -> bo
 def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) -> None:
     """Raises where a reference kernel would abort the process instead of computing.
 
-    LiteRT's reference SOFTMAX shifts by more bits than an int32 has where the exponentials sum
-    to 512 times the largest or more: nearly equal logits of more than 512 classes.
+    LiteRT's reference SOFTMAX shifts by more bits than an int32 has where the sum of the
+    exponentials is 512 times the largest or more. This happens for nearly equal logits of more than
+    512 classes.
 
     Args:
         model: The model.
@@ -194,7 +195,7 @@ def _keras_values(
 
 
 def _first(values: np.ndarray, count: int, size: int) -> np.ndarray:
-    """What a tensor has of the first samples of a batch, which others fill up to its size."""
+    """Returns a tensor's values for the first samples of a batch; other samples fill it up."""
     return values[: len(values) * count // size] if len(values) % size == 0 else values
 
 
@@ -210,13 +211,13 @@ def _compare(
     rows, theirs = report.layers[kernels], runner.tensors()
     kinds = behind_float(graph)
     local = local_values(graph, kinds, places.of_nodes, theirs, runner.details)
-    # In the model's order; `InnerTensors` compares the parts of layers.
+    # In the model's order; `InnerTensors` compares the tensors inside layers.
     for name, source in places.sources.items():
         tensor, own = runner.details[name], places.of_nodes[source]
         kind = kinds.get(source, "integer")
         if kind == "float" and name != own:
             kind = "after float"  # converted at the file's end
-        # A float32 input is what it is.
+        # A float32 input needs no conversion.
         if tensor.scale.size or name in report.outputs or kind == "float":
             values = ours[source]
             if source in kinds:
@@ -234,7 +235,7 @@ def _compare(
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """The position of the largest value of each row; a sample may be a single number."""
+    """Returns the position of the largest value of each row; a sample may be a single number."""
     return np.argmax(values if values.ndim > 1 else values[:, None], axis=-1)
 
 

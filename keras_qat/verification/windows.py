@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Windows:
-    """The windows that an operator looks at: of an image, or of the image that it makes.
+    """The windows of an operator: on its input image, or on its output image if transposed.
 
     Args:
         options: Options of the operator: padding, strides, dilations.
@@ -17,7 +17,7 @@ class Windows:
         image: Height and width of the image that is divided into windows.
 
     Attributes:
-        count: How many windows there are, along height and width.
+        count: Number of windows along height and width.
     """
 
     def __init__(self, options: Mapping[str, Any], size: Sequence[int], image: Sequence[int]):
@@ -35,7 +35,7 @@ class Windows:
         self.pads = [(m // 2, m - m // 2) for m in missing]
 
     def taps(self) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
-        """Yields each place in a window, and where all windows have it in the padded image."""
+        """Yields each position in a window, and its slice of the padded image for all windows."""
         for place in np.ndindex(*self.size):
             starts = [at * gap for at, gap in zip(place, self.gaps, strict=True)]
             where = [
@@ -45,11 +45,11 @@ class Windows:
             yield (place[0], place[1]), (where[0], where[1])
 
     def padded(self, x: np.ndarray, value: float = 0.0) -> np.ndarray:
-        """Returns the image with what SAME padding adds."""
+        """Returns the image with the padding that SAME adds."""
         return np.pad(x, ((0, 0), *self.pads, (0, 0)), constant_values=value)
 
     def gathered(self, x: np.ndarray, value: float = 0.0) -> Iterator[tuple[Any, np.ndarray]]:
-        """Yields each place in a window with the values that all windows have there."""
+        """Yields each position in a window with the values of all windows there."""
         x = self.padded(x, value)
         for place, (rows, columns) in self.taps():
             yield place, x[:, rows, columns]
