@@ -1,4 +1,4 @@
-"""What the places that a file is made for can run: lists of operators, and their check."""
+"""Target profiles: the operators that a target runs, and the check of a model against them."""
 
 from keras_qat.targets.enforcing import check_runs
 from keras_qat.targets.judging import Violation, violations

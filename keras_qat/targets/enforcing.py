@@ -1,4 +1,4 @@
-"""Refuses a LiteRT model that its target would not run."""
+"""Raises an error for a LiteRT model that its target does not run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_runs(model: Model, target: Target) -> str | None:
         target: The target.
 
     Returns:
-        What runs on the CPU there, as text for a warning; None if nothing does.
+        The operators that run on the CPU, as text for a warning; None if there are none.
 
     Raises:
         TargetError: If the target does not run the model, naming all operators that it does not.
@@ -51,7 +51,7 @@ def check_runs(model: Model, target: Target) -> str | None:
 
 
 def _listed(found: Iterable[Violation]) -> str:
-    """One entry for each layer and each limit, however many operators of the layer it is about."""
+    """Returns one entry for each layer and limit, however many operators of the layer break it."""
     tensors: dict[tuple[str, ...], list[str]] = {}
     for each in found:
         key = each.layer, each.operator, each.consequence, each.target, each.expected

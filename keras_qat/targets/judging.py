@@ -22,16 +22,17 @@ class Violation:
     """An operator that a target does not run.
 
     Attributes:
-        level: `"error"`: the file does not run there. `"warning"`: the operator runs on the CPU.
-        code: `"target-operator"`: there is no such operator; `"target-version"`: not that version;
-            `"target-limit"`: it is beyond a limit.
+        level: `"error"`: the target does not run the file. `"warning"`: the operator runs on the
+            CPU.
+        code: `"target-operator"`: the target lacks the operator; `"target-version"`: the target
+            lacks that version; `"target-limit"`: the operator exceeds a limit.
         operator: Name of the LiteRT operator.
-        tensor: Name of the tensor that it makes.
+        tensor: Name of the operator's output tensor.
         target: Name of the target, or of its fallback, whose limit it is.
         expected: The limit.
-        received: What the operator has.
-        consequence: What becomes of it.
-        action: What to do about it.
+        received: The operator's value.
+        consequence: The effect on the operator or the file.
+        action: How to fix it.
     """
 
     level: str
@@ -46,12 +47,12 @@ class Violation:
 
     @property
     def layer(self) -> str:
-        """Name of the layer: tensors inside one have its name before a slash."""
+        """Name of the layer: the part of the tensor's name before a slash."""
         return self.tensor.partition("/")[0]
 
     @property
     def what(self) -> str:
-        """What is wrong, without what to do."""
+        """The problem, without the action."""
         return (
             f"{self.operator} ('{self.tensor}') {self.consequence}. {self.target} has "
             f"{self.expected}; received {self.received}."
@@ -70,7 +71,7 @@ def violations(model: Model, target: Target) -> list[Violation]:
 
     Returns:
         At most one `Violation` for each operator, in the order of the operators: an error if
-        nothing runs it there, else a warning.
+        nothing runs the operator there, else a warning.
 
     Example:
     >>> from keras_qat.litert import Operator
@@ -89,7 +90,7 @@ def violations(model: Model, target: Target) -> list[Violation]:
 
 
 def measured_operators(model: Model) -> list[Measured]:
-    """Lists the operators of a model with what their operands mean.
+    """Returns the operators of a model with the roles of their operands.
 
     Args:
         model: The model.
@@ -102,7 +103,7 @@ def measured_operators(model: Model) -> list[Measured]:
 
 
 def _judge(measured: Measured, target: Target) -> Iterator[Violation]:
-    """Yields what is wrong with an operator, the worst first."""
+    """Yields the violations of an operator, the worst first."""
     limit = broken_limit(measured, target)
     fallback = target.fallback
     if fallback is None:
@@ -123,7 +124,7 @@ _MISSING = "no such operator"
 
 
 def broken_limit(measured: Measured, target: Target) -> Limit | str | None:
-    """Returns the first limit of a target that an operator does not keep, or None.
+    """Returns the first limit of a target that an operator breaks, or None.
 
     Args:
         measured: The operator.
@@ -156,7 +157,7 @@ def _violation(
 
 
 def _action(measured: Measured, names: tuple[str, ...]) -> str:
-    """What to do: the first entry of actions.toml that is about such an operator."""
+    """Returns the first entry of actions.toml that applies to the operator."""
     for entry in _actions():
         if measured.code not in entry.get("operators", (measured.code,)):
             continue

@@ -6,19 +6,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# A value, a list of values of which one has to be met, or {"least": ..., "most": ...}.
+# A value, a list of alternative values, or {"least": ..., "most": ...}.
 Condition = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a list comes from.
+    """The source of a list.
 
     Attributes:
-        what: What was read.
-        url: Its address.
-        version: Its version or commit.
-        date: When that was made, or read.
+        what: The text or code that was read.
+        url: Address of the source.
+        version: Version or commit of the source.
+        date: Date of that version, or of reading.
     """
 
     what: str
@@ -29,12 +29,12 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """One thing that a target asks of an operator.
+    """One limit of a target for an operator.
 
     Attributes:
-        alternatives: Conditions by the name of a quantity (`keras_qat.targets.quantities`). All of
-            one mapping have to be met, of any mapping.
-        is_fatal: Whether the target refuses the whole file otherwise.
+        alternatives: Conditions by the name of a quantity (`keras_qat.targets.quantities`). All
+            conditions of at least one mapping must be met.
+        is_fatal: Whether the target refuses the whole file if the limit is broken.
 
     Example:
     >>> limit = Limit(({"pads": False}, {"stride_w": {"most": 3}}))
@@ -49,7 +49,7 @@ class Limit:
 
     @property
     def quantities(self) -> tuple[str, ...]:
-        """Names of the quantities that it is about."""
+        """Names of the quantities in the conditions."""
         names = (name for conditions in self.alternatives for name in conditions)
         return tuple(dict.fromkeys(names))
 
@@ -57,8 +57,8 @@ class Limit:
         """Returns whether an operator keeps the limit.
 
         Args:
-            measure: The value of a quantity by its name; None for one that the operator does not
-                have, which meets every condition.
+            measure: Returns the value of a quantity by its name. None, for a quantity that the
+                operator does not have, meets every condition.
         """
         return any(
             all(meets(measure(name), condition) for name, condition in conditions.items())
@@ -74,7 +74,7 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class OperatorLimits:
-    """What a target asks of one operator.
+    """The limits of a target for one operator.
 
     Attributes:
         code: Name in the schema's `BuiltinOperator`, such as `"CONV_2D"`.
@@ -86,7 +86,7 @@ class OperatorLimits:
 
 
 def meets(value: Any, condition: Condition) -> bool:
-    """Returns whether a quantity meets a condition; one that is None meets every one.
+    """Returns whether a quantity meets a condition. None meets every condition.
 
     Example:
     >>> meets(3, {"least": 1, "most": 3}), meets("int32", ["int8", "int16"]), meets(None, 7)
@@ -101,7 +101,7 @@ def meets(value: Any, condition: Condition) -> bool:
 
 
 def described(condition: Condition) -> str:
-    """Says a condition in words.
+    """Returns a condition as text.
 
     Example:
     >>> described({"least": 1, "most": 3}), described(["int8", "int16"]), described({"most": 4})

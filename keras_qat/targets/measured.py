@@ -1,4 +1,4 @@
-"""An operator as limits see it: its operands by their meaning, and sizes for one sample."""
+"""An operator with the roles of its operands, and sizes for one sample."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from keras_qat.litert import Operator, Tensor
 from keras_qat.litert.static_shapes import static_shape
 
-# Operands whose numbers say what to do.
+# Operands that are parameters of the computation, such as axes.
 _NUMBERS = ("axes", "new_shape", "order", "pads", "shape", "size", "steps")
 
 
 class Measured:
-    """An operator, and what its operands mean.
+    """An operator with the roles of its operands.
 
     Args:
         operator: The operator.
-        sizes: What `keras_qat.litert.static_shapes.unknown_sizes` returned for the model.
-        siblings: Names of all operators of its layer.
+        sizes: Result of `keras_qat.litert.static_shapes.unknown_sizes` for the model.
+        siblings: Names of all operators of the same layer.
 
     Attributes:
         code: Name of the operator.
-        version: Its version.
-        options: Its options.
-        inputs: Its operands that are there.
-        kernel: Its weights.
-        parameter: The operand that says what to do.
-        data: The tensor that it computes from.
-        output: The tensor that it makes.
+        version: Version of the operator.
+        options: Options of the operator.
+        inputs: Operands that are present.
+        kernel: Weights of the operator.
+        parameter: The operand that is a parameter of the computation, such as axes.
+        data: The input tensor.
+        output: The output tensor.
         data_shape: The shape of `data` for one sample.
         output_shape: The shape of `output` for one sample.
 
@@ -51,13 +51,13 @@ class Measured:
 
     @property
     def numbers(self) -> Any:
-        """The values of `parameter`, None if there is none, or they are computed."""
+        """The values of `parameter`; None if there is no `parameter`, or it is computed."""
         found = self.parameter
         return None if found is None or found.data is None else found.data.tolist()
 
     @property
     def axes(self) -> set[int] | None:
-        """The axes that are reduced."""
+        """The reduced axes."""
         if "keepDims" not in self.options or self.numbers is None:
             return None
         numbers = self.numbers if isinstance(self.numbers, list) else [self.numbers]

@@ -11,27 +11,27 @@ from importlib import resources
 from keras_qat.errors import InvalidTargetError
 from keras_qat.targets.limits import Limit, OperatorLimits, Source, read_limits
 
-# The names that users pass.
+# Names of the targets in the public API.
 TARGETS = ("edgetpu", "ethos-u", "litert", "tflite-micro")
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What runs on one kind of device.
+    """A kind of device, and the operators that it runs.
 
     Attributes:
-        name: What users pass, such as `"ethos-u"`.
-        title: What it is, with its version.
-        sources: Where the lists come from.
-        operators: The limits of each operator that it runs, by the operator's name.
-        every: The limits of all operators.
-        consequence: What becomes of an operator that it does not run.
-        fallback: The target that runs such an operator; None if nothing does.
-        fallback_loads_all: Whether the whole file has to be one that the fallback runs, and not
-            only what is left to it.
-        factors: How many times as long as an int8 ADD of as many elements those operators take
-            that the target does not have, by operator and type.
-        measured: Where the factors were measured, and when.
+        name: Name in the public API, such as `"ethos-u"`.
+        title: Name of the device and its software, with the version.
+        sources: Sources of the lists.
+        operators: Limits of each operator that the target runs, by the operator's name.
+        every: Limits of all operators.
+        consequence: The effect of an operator that the target does not run, as a verb phrase.
+        fallback: The target that runs such an operator, or None.
+        fallback_loads_all: Whether the fallback must run the whole file, and not only the operators
+            that the target leaves to the fallback.
+        factors: Time of operators that the target does not have, by operator and type, as a
+            multiple of an int8 ADD of as many elements.
+        measured: Place and date of the measurement of the factors.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Target:
     measured: str
 
     def limits_of(self, code: str) -> tuple[Limit, ...] | None:
-        """Returns all limits of an operator, None if the target does not have it."""
+        """Returns all limits of an operator, or None if the target does not have the operator."""
         known = self.operators.get(code)
         return None if known is None else (*self.every, *known.limits)
 
@@ -62,7 +62,7 @@ def get_target(target: str) -> Target:
         The `Target`.
 
     Raises:
-        InvalidTargetError: If there is none of that name.
+        InvalidTargetError: If no target has that name.
 
     Example:
     >>> micro = get_target("tflite-micro")
@@ -80,7 +80,7 @@ def get_target(target: str) -> Target:
 
 
 def fast_kernels(target: Target | None) -> Target | None:
-    """Returns the profile of the fast kernels of a target; None if there is no list of them.
+    """Returns the profile of the fast kernels of a target, or None if there is no list of them.
 
     Args:
         target: The target; None for LiteRT.

@@ -1,4 +1,4 @@
-"""What limits are about: quantities of an operator, by the names that profiles use."""
+"""Quantities of an operator, by the names that the limits of profiles use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _option(name: str) -> Quantity:
 
 
 def _entry(attribute: str, place: int) -> Quantity:
-    """One entry of an attribute that an operator may not have."""
+    """Makes a quantity: one entry of an attribute, None for operators without the attribute."""
 
     def measure(op: Measured) -> Any:
         pair = getattr(op, attribute)
@@ -29,22 +29,22 @@ def _entry(attribute: str, place: int) -> Quantity:
 
 
 def _side(image: int, axis: int) -> Quantity:
-    """Height or width of the input (0) or of the output (1)."""
+    """Makes a quantity: height or width of the input (0) or of the output (1)."""
     return lambda op: None if op.planes is None else op.planes[image][axis]
 
 
 def _times(axis: int) -> Quantity:
-    """How many times as large the output is along one axis of an image."""
+    """Makes a quantity: size of the output over size of the input, along one axis of an image."""
     return lambda op: None if op.planes is None else op.planes[1][axis] / op.planes[0][axis]
 
 
 def _reduces(axis: int) -> Quantity:
-    """Whether an axis is reduced."""
+    """Makes a quantity: whether an axis is reduced."""
     return lambda op: None if op.axes is None else axis % len(op.data_shape) in op.axes
 
 
 def _reduced(combine: Callable[[list[int]], int]) -> Quantity:
-    """A number made of the sizes of the reduced axes."""
+    """Makes a quantity: a number computed from the sizes of the reduced axes."""
     return lambda op: (
         None if op.axes is None else combine([op.data_shape[axis] for axis in op.axes])
     )
@@ -56,7 +56,7 @@ def _is_per_channel(op: Measured) -> bool:
 
 
 def _has_one_grid(op: Measured) -> bool | None:
-    """Whether all tensors with parameters have the same; None if the output has none."""
+    """Returns whether all quantized tensors have the same parameters; None without parameters."""
     if op.output.quantization is None:
         return None
     grids = {
@@ -68,7 +68,7 @@ def _has_one_grid(op: Measured) -> bool | None:
 
 
 def _weight_sum(op: Measured) -> int | None:
-    """The largest sum of the magnitudes of an output channel's weights."""
+    """Returns the largest sum of the magnitudes of an output channel's weights."""
     kernel = op.kernel
     if kernel is None or kernel.data is None or kernel.quantization is None:
         return None
@@ -78,7 +78,7 @@ def _weight_sum(op: Measured) -> int | None:
 
 
 def _pads(op: Measured) -> bool | None:
-    """Whether a window reaches beyond the image."""
+    """Returns whether a window reaches beyond the image."""
     if op.planes is None or op.window is None or op.strides is None or op.dilations is None:
         return None
     if op.options["padding"] == "VALID":
@@ -89,7 +89,7 @@ def _pads(op: Measured) -> bool | None:
 
 
 def _is_exact_transpose(op: Measured) -> bool | None:
-    """Whether the output of a transposed convolution has the size that strides and kernel make."""
+    """Returns whether a transposed convolution's output has the size that its strides imply."""
     if op.code != "TRANSPOSE_CONV" or op.planes is None or not op.window or not op.strides:
         return None
     same = op.options["padding"] == "SAME"
@@ -101,7 +101,7 @@ def _is_exact_transpose(op: Measured) -> bool | None:
 
 
 def _moves_batch(op: Measured) -> bool | None:
-    """Whether a TRANSPOSE takes the first of four axes elsewhere, or has more axes."""
+    """Returns whether a TRANSPOSE moves the first of four axes, or has more than four axes."""
     if op.code != "TRANSPOSE" or op.numbers is None:
         return None
     return len(op.numbers) > 4 or (len(op.numbers) == 4 and op.numbers[0] != 0)
@@ -114,22 +114,22 @@ def _pads_batch(op: Measured) -> bool | None:
 
 
 def _steps(combine: Callable[[list[int]], int]) -> Quantity:
-    """A number made of the strides of a STRIDED_SLICE."""
+    """Makes a quantity: a number computed from the strides of a STRIDED_SLICE."""
     is_slice = "STRIDED_SLICE"
     return lambda op: combine(op.numbers) if op.code == is_slice and op.numbers else None
 
 
 def _second(measure: Callable[[Any], Any]) -> Quantity:
-    """Something of the second operand."""
+    """Makes a quantity: a property of the second operand."""
     return lambda op: measure(op.inputs[1]) if len(op.inputs) > 1 else None
 
 
 def _effective_rank(shape: Sequence[int]) -> int:
-    """The number of axes from the first that has more than one element."""
+    """Returns the number of axes, counted from the first axis with more than one element."""
     return len(shape) - next((i for i, size in enumerate(shape) if size != 1), len(shape))
 
 
-# Each is None for operators that do not have it.
+# Each function returns None for operators that do not have the quantity.
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
     {
         "version": lambda op: op.version,
@@ -195,7 +195,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
 
 
 def measure(op: Measured, name: str) -> Any:
-    """Returns a quantity of an operator, None if it does not have it.
+    """Returns a quantity of an operator, or None if the operator does not have the quantity.
 
     Args:
         op: The operator.

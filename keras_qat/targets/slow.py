@@ -1,4 +1,4 @@
-"""The integer operators of a model that the fast kernels of its target do not take."""
+"""Integer operators of a model that the fast kernels of its target do not support."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from keras_qat.litert.operators import declaration_of
 from keras_qat.targets.judging import broken_limit, layer_of, measured_operators
 from keras_qat.targets.profiles import Target
 
-# Together they take microseconds.
+# So many elements take microseconds.
 _FEW_ELEMENTS = 2000
-# An operator that takes no longer than this many additions costs nothing worth a word.
+# Operators that take at most as long as this many additions are not reported.
 _LEAST_FACTOR = 1.2
 
 
 @dataclasses.dataclass(frozen=True)
 class SlowOperators:
-    """All operators of one kind that the fast kernels of a target do not take.
+    """All operators of one type that the fast kernels of a target do not support.
 
     Attributes:
         operator: Name of the operator, such as `"HARD_SWISH"`.
-        type: Type of its data.
-        layers: Names of the layers that have it.
-        tensor: Name of the first tensor that it makes.
-        elements: How many elements all of them have for one sample.
-        factor: How many times as long as an int8 ADD of as many elements it takes; None if that
-            was not measured.
+        type: Element type of the data.
+        layers: Names of the layers that have the operator.
+        tensor: Name of the first of the output tensors.
+        elements: Number of elements of all outputs together, for one sample.
+        factor: Time as a multiple of an int8 ADD of as many elements; None if it was not measured.
     """
 
     operator: str
@@ -39,9 +38,9 @@ class SlowOperators:
 
 
 def slow_operators(model: Model, kernels: Target) -> list[SlowOperators]:
-    """Lists the integer operators of a model that fast kernels do not take, by kind.
+    """Lists the integer operators of a model that fast kernels do not support, by type.
 
-    Kinds that together have few elements, or cost no more than an addition, are left out.
+    Types that together have few elements, or take no longer than an addition, are left out.
 
     Args:
         model: The model, in memory. Nothing is run.

@@ -144,10 +144,10 @@ def test_a_computed_shape_makes_the_compiler_refuse_the_file():
 def test_a_violation_says_all():
     (violation,) = found(GELU, "tflite-micro")
     assert str(violation) == (
-        "GELU ('layer') does not run there, or computes something else. tflite-micro has no such "
-        'operator; received GELU version 2. `quantize_model(..., activations="lookup")` looks it '
-        "up in a table by CAST, ADD and GATHER, if the target has these; "
-        '`activations="substitute"` puts a hard-swish in its place, train after it.'
+        "GELU ('layer') does not run there, or computes other values. tflite-micro has no such "
+        'operator; received GELU version 2. Use `quantize_model(..., activations="lookup")`, which '
+        "computes it by CAST, ADD and GATHER, if the target has these operators; or "
+        '`activations="substitute"`, which replaces it by a hard-swish, and train afterwards.'
     )
 
 
