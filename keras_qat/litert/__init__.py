@@ -1,4 +1,4 @@
-"""LiteRT files: their vocabulary, writing, reading and running them.
+"""LiteRT files: data types, operator declarations, writing, reading and running.
 
 Imports neither Keras nor TensorFlow, and `ai_edge_litert` only when a file is written, read or run.
 """

@@ -9,10 +9,10 @@ ALIGNMENT = 16
 
 
 class AlignedBuffer:
-    """Stands in for the schema's `BufferT`, whose own packing leaves data unaligned.
+    """Replaces the schema's `BufferT`, whose own packing does not align data.
 
-    Its data starts at a multiple of 16 bytes from the start of the file (the schema's
-    `force_align: 16`), which x86 does without but microcontrollers do not.
+    The data starts at a multiple of 16 bytes from the start of the file
+    (`force_align: 16` in the schema). Microcontrollers need this alignment, x86 does not.
 
     Args:
         data: The bytes, or `None` for the empty buffer that activations share.
@@ -33,7 +33,7 @@ class AlignedBuffer:
         """Appends the buffer to a file under construction.
 
         Args:
-            builder: The `flatbuffers.Builder` at work.
+            builder: The `flatbuffers.Builder` of the file.
 
         Returns:
             The offset of the `Buffer` table.
@@ -55,15 +55,15 @@ def _aligned_vector(builder: Any, data: bytes) -> int:
 
 
 def constant_bytes(data: np.ndarray) -> bytes:
-    r"""Returns an array as the file stores it: row-major and little-endian, whatever the host.
+    r"""Returns an array as the file stores it: row-major and little-endian on every host.
 
-    int4 elements are two in a byte, the first one in the lower bits.
+    Two int4 elements are packed in a byte, the first one in the lower bits.
 
     Args:
         data: Any array of a fixed-size dtype.
 
     Returns:
-        Its elements' bytes.
+        The bytes of the elements.
 
     Example:
         >>> import numpy as np
@@ -83,11 +83,11 @@ def _packed(data: np.ndarray) -> bytes:
 
 
 def unpacked(data: bytes | memoryview, count: int) -> np.ndarray:
-    r"""Returns the int4 elements that a file stores, two in a byte.
+    r"""Unpacks the int4 elements that a file stores, two in a byte.
 
     Args:
         data: The bytes.
-        count: How many elements there are.
+        count: Number of elements.
 
     Example:
         >>> from keras_qat.litert.buffers import unpacked

@@ -1,7 +1,7 @@
-"""Shapes that kernels compute, whatever shape the file states for the result.
+"""Shapes that kernels compute, whatever shape the file states for the output.
 
-A damaged constant there is an allocation of any size, and XNNPACK reads constants by the shape that
-is stated for what is computed from them.
+A damaged constant here makes a kernel allocate any amount of memory. XNNPACK reads constants by the
+stated shape of the tensors that are computed from them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from keras_qat.litert.operators import declaration_of
 from keras_qat.litert.schema_enums import name_of
 
 Shape = list[int]  # -1 for a dynamic dimension
-# From the shapes of the inputs, the values of the constant that states a shape, and the options.
+# Arguments: shapes of the inputs, values of the constant that states a shape, options.
 Rule = Callable[[Sequence[Shape], np.ndarray, Record], Shape]
 
 
@@ -60,7 +60,7 @@ def _pooled(shapes, constant, options):
 
 
 def _windows(image: Shape, kernel: Shape, options: Record) -> Shape:
-    """How many windows fit, along each axis (`ComputeOutSize` in `kernels/padding.h`)."""
+    """Returns the number of windows along each axis (`ComputeOutSize` in `kernels/padding.h`)."""
     result = []
     for axis, size, window in zip("hw", image, kernel, strict=True):
         reach = (window - 1) * options.get(f"dilation_{axis}_factor", 1)
@@ -70,7 +70,7 @@ def _windows(image: Shape, kernel: Shape, options: Record) -> Shape:
     return result
 
 
-# By the role of the constant that states a shape.
+# The key is the role of the constant that states a shape.
 _BY_ROLE: dict[str, Rule] = {
     "pads": _padded,
     "shape": _given,
@@ -92,17 +92,17 @@ def computed_shape(
     constants: Sequence[np.ndarray | None],
     options: Record | None,
 ) -> Shape | None:
-    """Returns the shape that a kernel will compute for its result.
+    """Returns the shape that a kernel computes for its output.
 
     Args:
         name: Name of the operator.
         inputs: The tables of its inputs.
-        constants: The values of those that are int32 constants.
+        constants: Values of the inputs that are int32 constants.
         options: The table of its options.
 
     Returns:
-        The shape, with -1 for a dynamic dimension, or `None` if it is not known before the
-        operator runs, or the operands do not fit each other, which the kernel will refuse.
+        The shape, with -1 for a dynamic dimension. `None` if the shape is not known before the
+        operator runs, or if the operands do not fit each other and the kernel will refuse them.
     """
     declaration = declaration_of(name)
     at = declaration.place(*_BY_ROLE)
@@ -124,14 +124,14 @@ def computed_shape(
 
 
 def contradicts(stated: Record, computed: list[int]) -> bool:
-    """Whether a shape is not the one that a tensor states, but for dynamic dimensions.
+    """Returns whether a shape differs from a tensor's stated shape, except in dynamic dimensions.
 
     Args:
         stated: The table of the tensor.
-        computed: The shape.
+        computed: The computed shape.
     """
     sizes = _sizes(stated)
-    if not sizes or not computed:  # a scalar's shape is written for one that is not known, too
+    if not sizes or not computed:  # a scalar's shape is also written for an unknown shape
         return False
     if len(sizes) != len(computed):
         return True
@@ -139,7 +139,7 @@ def contradicts(stated: Record, computed: list[int]) -> bool:
 
 
 def _sizes(tensor: Record) -> list[int]:
-    """The dimensions of a tensor, -1 for a dynamic one."""
+    """Returns the dimensions of a tensor, -1 for a dynamic dimension."""
     for name in ("shape_signature", "shape"):
         if tensor[name] is not None and tensor[name].size:
             return tensor[name].tolist()

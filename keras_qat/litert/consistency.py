@@ -1,6 +1,6 @@
-"""What must hold in a file of any origin, once its bytes are known to be tables.
+"""Checks the tables of a file of any origin against each other.
 
-Follows LiteRT's own verifier and what its interpreter assumes without looking
+Follows LiteRT's own verifier and the assumptions that its interpreter does not check
 (https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/core/tools/verifier.cc).
 """
 
@@ -16,7 +16,7 @@ from keras_qat.litert.schema_enums import name_of
 from keras_qat.litert.schema_tables import tables
 
 SCHEMA_VERSION = 3
-MOST_ELEMENTS = 2**40  # of a tensor: far more than any machine holds, and products cannot overflow
+MOST_ELEMENTS = 2**40  # more elements than any machine holds; products cannot overflow
 NO_TENSOR = -1
 
 
@@ -25,7 +25,7 @@ def builtin_number(code: Record) -> int:
 
     Args:
         code: An `OperatorCode` table. Files for runtimes before 2.4 have the number in a field of
-            one byte; later ones have both.
+            one byte; later files have both fields.
     """
     return max(code["builtin_code"], code["deprecated_builtin_code"])
 
@@ -38,7 +38,7 @@ def check_consistency(model: Record, content: bytes) -> None:
         content: The whole file.
 
     Raises:
-        Damage: at the first thing that is wrong.
+        Damage: at the first inconsistency.
     """
     if model["version"] != SCHEMA_VERSION:
         raise Damage("Model.version", f"it is {model['version']}, not {SCHEMA_VERSION}")
@@ -80,7 +80,7 @@ def _check_tensors(model: Record, subgraph: Record, content: bytes, where: str) 
         at = f"{where}.tensors[{i}] {tensor['name']!r}"
         _check_shape(tensor, at)
         _check_quantization(tensor, at)
-        # Buffer 0 stands for none, even in a file without buffers.
+        # Buffer 0 stands for no data, even in a file without buffers.
         if tensor["buffer"] or model["buffers"]:
             _check_index(tensor["buffer"], model["buffers"], f"{at}.buffer")
             data = buffer_data(model["buffers"][tensor["buffer"]], content)
@@ -132,7 +132,7 @@ def _check_operators(model: Record, subgraph: Record, content: bytes, where: str
             _check_index(index, tensors, f"{where}.{end}")
     known = set(_indices(subgraph["inputs"]))
     given = {i for i, tensor in enumerate(tensors) if _is_given(tensor, model, content)}
-    # Nothing to compute, but for a batch of samples it may be more.
+    # Empty tensors need no operator, but may not be empty for a batch of samples.
     empty = {i for i, tensor in enumerate(tensors) if is_empty(tensor)}
     for i, operator in enumerate(subgraph["operators"] or ()):
         at = f"{where}.operators[{i}]"
@@ -147,7 +147,7 @@ def _check_operators(model: Record, subgraph: Record, content: bytes, where: str
 
 
 def _is_given(tensor: Record, model: Record, content: bytes) -> bool:
-    """Whether a tensor has its value before any operator runs."""
+    """Returns whether a tensor has its value before any operator runs."""
     if tensor["is_variable"] or tensor["external_buffer"] or is_empty(tensor):
         return True
     if not tensor["buffer"]:
@@ -169,7 +169,7 @@ def _check_order(
     if name_of("BuiltinOperator", number) == "RESHAPE":
         inputs = inputs[:1]  # the shape may be in the options alone
     if name_of("BuiltinOperator", number) == "CUSTOM":
-        inputs = []  # it may take memory to work in, as Arm's `ethos-u` does
+        inputs = []  # may take working memory, as Arm's `ethos-u` does
     for index in inputs:
         if index not in known and index not in given:
             raise Damage(f"{where}.inputs", f"tensor {index} is not computed before")
@@ -180,7 +180,7 @@ def _check_order(
 
 
 def _check_calls(subgraphs: Sequence[Record]) -> None:
-    """Checks the subgraphs that operators run: they exist, and none runs itself."""
+    """Checks that the subgraphs of operators exist, and that no subgraph runs itself."""
     called = [sorted(set(_called(subgraph, i, subgraphs))) for i, subgraph in enumerate(subgraphs)]
     done: set[int] = set()
     for start in range(len(subgraphs)):

@@ -1,4 +1,4 @@
-"""The data of constants: where it is, and whether there is as much as the tensor says."""
+"""The data of constants: position in the file, and check of the size."""
 
 import math
 
@@ -11,19 +11,19 @@ _CSR = 1  # DimensionType.SPARSE_CSR
 
 
 def buffer_data(buffer: Record, content: bytes) -> memoryview | None:
-    """Returns the bytes of a `Buffer` table, in it or behind the tables; `None` if there are none.
+    """Returns the bytes of a `Buffer` table, inside it or after the tables; `None` if it is empty.
 
     Args:
-        buffer: The table.
+        buffer: The `Buffer` table.
         content: The whole file.
 
     Raises:
-        Damage: if they lie outside the file.
+        Damage: if the bytes lie outside the file.
     """
     if buffer["data"] is not None and buffer["data"].size:
         return memoryview(buffer["data"])
     start, size = buffer["offset"], buffer["size"]
-    if start <= 1 or not size:  # 1 is a placeholder that some converters write
+    if start <= 1 or not size:  # some converters write 1 as a placeholder
         return None
     if start + size > len(content):
         raise Damage("Buffer", f"bytes {start} to {start + size} of {len(content)} are asked for")
@@ -37,12 +37,12 @@ def check_constant(tensor: Record, data: memoryview, where: str) -> None:
     (https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/core/tools/verifier.cc).
 
     Args:
-        tensor: Its table; the shape has been checked.
-        data: Its bytes.
-        where: The tensor, for messages.
+        tensor: The `Tensor` table, whose shape has been checked.
+        data: Bytes of the constant.
+        where: Name of the tensor, for messages.
 
     Raises:
-        Damage: if not.
+        Damage: if the number of bytes differs.
     """
     dtype = element_type(tensor["type"])
     if dtype == "string":
@@ -86,7 +86,7 @@ def _sparse_elements(sparsity: Record, shape: list[int], where: str) -> int:
 
 
 def _expanded_sizes(sparsity: Record, order: list[int], shape: list[int], where: str) -> list[int]:
-    """Sizes of the tensor's dimensions, divided into blocks, and then those of the blocks."""
+    """Returns the sizes of the dimensions, divided into blocks, and the sizes of the blocks."""
     rank = len(shape)
     blocks = [] if sparsity["block_map"] is None else sparsity["block_map"].tolist()
     permuted = sorted(order[:rank]) + sorted(order[rank:])
@@ -118,5 +118,5 @@ def _stored_indices(level: Record, rows: int, size: int, where: str) -> int:
 
 
 def is_empty(tensor: Record) -> bool:
-    """Whether a tensor has no elements, so that it needs no data."""
+    """Returns whether a tensor has no elements, and therefore needs no data."""
     return tensor["shape"] is not None and math.prod(tensor["shape"].tolist()) == 0

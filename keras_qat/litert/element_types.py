@@ -1,11 +1,11 @@
-"""The element types of tensors, and how many bytes they take."""
+"""The element types of tensors, and their sizes in bytes."""
 
 import math
 from collections.abc import Iterable
 
 from keras_qat.litert.schema_enums import name_of
 
-# Bits of an element, by the schema's TensorType; None where the size of an element is not fixed.
+# Bits of an element, by the schema's TensorType; None where an element has no fixed size.
 BITS = {
     "float64": 64,
     "float32": 32,
@@ -37,11 +37,11 @@ def element_type(number: int) -> str:
     """Returns the name of an element type.
 
     Args:
-        number: As in the schema's `TensorType`.
+        number: Number in the schema's `TensorType`.
 
     Returns:
-        The schema's name in lower case, or `"unknown(99)"` for a number that the schema of the
-        installed `ai-edge-litert` does not have.
+        The schema's name in lower case, or `"unknown(99)"` for a number that is not in the schema
+        of the installed `ai-edge-litert`.
 
     Example:
         >>> from keras_qat.litert.element_types import element_type
@@ -52,14 +52,14 @@ def element_type(number: int) -> str:
 
 
 def dense_bytes(shape: Iterable[int], dtype: str) -> int | None:
-    """Returns how many bytes a dense tensor takes: elements of less than a byte are packed.
+    """Returns the size of a dense tensor in bytes. Elements of less than a byte are packed.
 
     Args:
-        shape: Its dimensions.
+        shape: Dimensions of the tensor.
         dtype: Name of its element type.
 
     Returns:
-        The bytes, or `None` if elements of that type have no fixed size, or none that is known.
+        The number of bytes, or `None` if elements of that type have no fixed or known size.
 
     Example:
         >>> from keras_qat.litert.element_types import dense_bytes

@@ -1,4 +1,4 @@
-"""Makes the intermediate tensors of a file readable, whatever delegate runs it."""
+"""Makes the intermediate tensors of a file readable, whatever delegate runs the file."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from keras_qat.litert.writer import finish
 def expose_tensors(content: bytes) -> bytes:
     """Returns a copy of a file in which every operator's outputs are outputs of the model.
 
-    A delegate such as XNNPACK keeps intermediate tensors to itself; as outputs it must deliver
-    them. The original outputs come first, in their order; the signatures stay as they were.
+    A delegate such as XNNPACK keeps intermediate tensors to itself, but must deliver outputs. The
+    original outputs come first, in their order. The signatures do not change.
 
     Args:
         content: A `.tflite` file with one subgraph.
@@ -23,8 +23,8 @@ def expose_tensors(content: bytes) -> bytes:
         The content of the changed file, its constants aligned to 16 bytes.
 
     Raises:
-        LiteRTFormatError: if this is not a `.tflite` file, has several subgraphs, or holds data
-            outside of its tables (files over 2 GiB).
+        LiteRTFormatError: if the content is not a `.tflite` file, has several subgraphs, or holds
+            data outside its tables (files over 2 GiB).
 
     Example:
         >>> from keras_qat.litert import Model, Operator, Tensor, expose_tensors, to_bytes
@@ -59,7 +59,7 @@ def unpack(content: bytes) -> Any:
         The `ModelT`.
 
     Raises:
-        LiteRTFormatError: if this is not a `.tflite` file, or a damaged one.
+        LiteRTFormatError: if the content is not a `.tflite` file, or is damaged.
 
     Example:
         >>> from keras_qat.litert.expose import unpack
@@ -74,16 +74,16 @@ def unpack(content: bytes) -> Any:
 
 
 def repack(table: Any) -> bytes:
-    """Packs tables that `unpack` read.
+    """Packs the tables that `unpack` read.
 
     Args:
-        table: The `ModelT`. Buffers that were added to it are `AlignedBuffer`s.
+        table: The `ModelT`. Added buffers must be `AlignedBuffer`s.
 
     Returns:
         The content of the file, its constants aligned to 16 bytes.
 
     Raises:
-        LiteRTFormatError: if it holds data outside of its tables (files over 2 GiB).
+        LiteRTFormatError: if the file holds data outside its tables (files over 2 GiB).
 
     Example:
         >>> from keras_qat.litert.expose import repack, unpack
@@ -100,7 +100,7 @@ def repack(table: Any) -> bytes:
 def _realigned(buffer: Any) -> AlignedBuffer:
     if isinstance(buffer, AlignedBuffer):
         return buffer
-    if buffer.offset > 1 or buffer.size > 1:  # 1 is a placeholder that some converters write
+    if buffer.offset > 1 or buffer.size > 1:  # some converters write 1 as a placeholder
         raise LiteRTFormatError(
             "Files that keep their constants after the tables (over 2 GiB) are not supported."
         )

@@ -1,4 +1,4 @@
-"""The operators of a file, as the objects that the writer takes."""
+"""Converts the operators of a file to the objects that the writer takes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _tensor(file: LiteRTFile, record: Record) -> Tensor:
 
 
 def _constant(record: Record, data: Any, dtype: str, sizes: np.ndarray) -> np.ndarray | None:
-    """The values of a constant, None if they are no plain array."""
+    """Returns the values of a constant, or None if they are not a plain array."""
     if record["sparsity"] is not None or dtype not in np.sctypeDict:
         return None
     if dtype == "int4":

@@ -1,4 +1,4 @@
-"""Files for one batch size: no unknown sizes, and no shape that is computed."""
+"""Files for one batch size, without unknown sizes and computed shapes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def fix_batch(model: Model, batch_size: int) -> Model:
         batch_size: The size of the batch.
 
     Returns:
-        The model for batches of exactly that size. Every shape is known, those that a RESHAPE is
-        given too, and `fold_shapes` has been applied.
+        The model for batches of exactly that size. Every shape is known, including the shape
+        operands of RESHAPEs, and `fold_shapes` has been applied.
 
     Example:
         >>> from keras_qat.litert import Model, Operator, Tensor
@@ -48,13 +48,13 @@ def fix_batch(model: Model, batch_size: int) -> Model:
 
 
 def fold_shapes(model: Model) -> Model:
-    """Computes the shapes that a model need not compute: SHAPE of a known one, and sums of these.
+    """Replaces computed shapes by constants: SHAPE of a known shape, and sums of such shapes.
 
     Args:
         model: Any model.
 
     Returns:
-        The model with a constant in the place of each such operator.
+        The model with a constant instead of each such operator.
     """
     folded: dict[Tensor, Tensor] = {}
     operators = []
@@ -70,7 +70,7 @@ def fold_shapes(model: Model) -> Model:
 
 
 def _shape_value(operator: Operator, folded: set[Tensor]) -> np.ndarray | None:
-    """The output of an operator that computes a shape, None if that is not known."""
+    """Returns the shape that an operator computes, or None if the shape is not known."""
     inputs = [x for x in operator.inputs if x is not None]
     if operator.code == "SHAPE" and None not in inputs[0].shape:
         return np.array(inputs[0].shape, operator.outputs[0].dtype)
@@ -101,7 +101,7 @@ class _ConstantShapes:
         return dataclasses.replace(operator, inputs=(x, new), options={"newShape": new.data})
 
     def _unused(self, name: str) -> str:
-        """A name for one of two shapes that were one constant, with a -1 that differs."""
+        """Returns a new name for a shape that shared a constant with another one before."""
         names = (f"{name}_{i}" for i in itertools.count(1))
         name = next(name for name in names if name not in self.names)
         self.names.add(name)

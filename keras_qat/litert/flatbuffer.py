@@ -1,8 +1,8 @@
-"""Reads FlatBuffers by a description of their tables, and checks each offset before it follows it.
+"""Reads FlatBuffers by a description of their tables, and checks each offset before following it.
 
-flatbuffers has a verifier in C++ but none in Python, and its Python accessors follow whatever a
-file says. The format, and what has to be checked, is in https://flatbuffers.dev/internals/; the
-limits are those of the verifier in C++ (`flatbuffers/verifier.h`).
+flatbuffers has a verifier in C++ but not in Python, and its Python accessors follow every offset of
+a file unchecked. https://flatbuffers.dev/internals/ describes the format and the necessary checks.
+The limits are those of the verifier in C++ (`flatbuffers/verifier.h`).
 """
 
 import struct
@@ -38,16 +38,16 @@ ELEMENTS = {
     "subgraph": "<i4",
 }
 MOST_TABLES = 1_000_000
-LARGEST = 2**31 - 1  # offsets reach no further; what lies behind is no FlatBuffer
+LARGEST = 2**31 - 1  # the largest offset; data after it is not part of a FlatBuffer
 _U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
 
 
 class Damage(Exception):
-    """Bytes that are not what they should be.
+    """Invalid bytes in a file.
 
     Args:
         where: The table and field, or the byte.
-        what: What is wrong there.
+        what: The problem.
     """
 
     def __init__(self, where: str, what: str):
@@ -56,11 +56,11 @@ class Damage(Exception):
 
 
 class Record(dict[str, Any]):
-    """The fields of one table by name, the absent ones with their defaults.
+    """The fields of one table by name; absent fields have their defaults.
 
-    Numbers are Python's, strings `str`, vectors of numbers read-only arrays on the file's bytes,
-    vectors of tables tuples of records. An absent table, string or vector is `None`; so is a
-    union without a value.
+    Numbers are Python numbers, strings are `str`, vectors of numbers are read-only arrays on the
+    file's bytes, and vectors of tables are tuples of records. An absent table, string or vector is
+    `None`, and so is a union without a value.
 
     Attributes:
         table: Name of the table in the schema.
@@ -77,21 +77,21 @@ def decode(
     unions: Mapping[str, Sequence[str]],
     root: str,
 ) -> Record:
-    r"""Reads a FlatBuffer, all of it, or refuses it.
+    r"""Reads all of a FlatBuffer, or raises.
 
     Each table is read once however often it is referred to, and all objects together cannot be
-    larger than twice the file, so that no file takes time or memory out of proportion to its size.
-    The tables must not contain themselves, so that the depth has a bound as well.
+    larger than twice the file. Therefore no file takes time or memory out of proportion to its
+    size. The tables must not contain themselves, so the depth has a bound as well.
 
     Args:
         content: The file.
         tables: The fields of each table, as `keras_qat.litert.schema_tables.tables` describes them.
-        unions: The tables that each union may hold, in the order of their type numbers; number 0
-            stands for none. A type without a description is checked as a table without fields.
-        root: Name of the root's table.
+        unions: The tables that each union may hold, in the order of their type numbers. Number 0
+            stands for no table. A type without a description is checked as a table without fields.
+        root: Name of the root table.
 
     Returns:
-        The root.
+        The root table.
 
     Raises:
         Damage: at the first offset, size or string that is not valid.

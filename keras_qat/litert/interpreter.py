@@ -1,4 +1,4 @@
-"""Running a `.tflite` file with LiteRT's own interpreter, in batches."""
+"""Runs a `.tflite` file with LiteRT's own interpreter, in batches."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,21 +13,21 @@ from keras_qat.litert.measured_tables import needs_tables, with_measured_tables
 from keras_qat.litert.reader import read
 from keras_qat.litert.runnable import check_runnable
 
-# Names of ours to members of the interpreter's OpResolverType.
+# Maps our names to members of the interpreter's OpResolverType.
 KERNELS = {"reference": "BUILTIN_REF", "default": "AUTO"}
 
 
 @dataclass(frozen=True, eq=False)
 class TensorDetails:
-    """What the interpreter says of an input or output.
+    """The interpreter's description of an input or output.
 
     Args:
         name: The tensor's name in the file.
-        shape: Dimensions; `None` is a dynamic one.
+        shape: Dimensions; `None` for a dynamic dimension.
         dtype: numpy dtype.
         scale: float32 vector; empty if the tensor is not quantized.
         zero_point: int32 vector of the same length.
-        index: The tensor's number in the file.
+        index: Number of the tensor in the file.
 
     Example:
         >>> import numpy as np
@@ -50,22 +50,22 @@ class Runner:
 
     Args:
         content_or_path: The file's content, or its path.
-        kernels: `"reference"` for the reference kernels, which TFLite Micro's follow, or
-            `"default"` for what LiteRT runs on phones and PCs: XNNPACK and optimized kernels.
-            The reference kernels lack int8 ELU: its 256 results are measured with LiteRT's own
-            kernel, see `keras_qat.litert.measured_tables`.
-        num_threads: Threads that the kernels may use.
-        expose_all: Whether `tensors()` shall have every tensor. The outputs keep their integers.
+        kernels: `"reference"` for the reference kernels, which TFLite Micro's kernels follow, or
+            `"default"` for the kernels that LiteRT runs on phones and PCs: XNNPACK and optimized
+            kernels. The reference kernels lack int8 ELU. Its 256 results are measured with LiteRT's
+            own kernel, see `keras_qat.litert.measured_tables`.
+        num_threads: Number of threads that the kernels may use.
+        expose_all: Whether `tensors()` returns every tensor. The outputs keep their integers.
 
     Attributes:
         inputs: `TensorDetails` of each input, in the file's order.
         outputs: `TensorDetails` of each output, in the file's order.
-        details: `TensorDetails` by name, of every tensor that can be read.
+        details: `TensorDetails` by name, of every readable tensor.
 
     Raises:
         LiteRTFormatError: for an unknown name of kernels, or a file that cannot be read or run. The
-            interpreter is given no bytes that were not checked first (see
-            `keras_qat.litert.reader` and `keras_qat.litert.runnable`).
+            interpreter gets only bytes that were checked before (see `keras_qat.litert.reader` and
+            `keras_qat.litert.runnable`).
 
     Example:
         >>> import numpy as np
@@ -109,14 +109,14 @@ class Runner:
         self._piecewise: list[dict[str, np.ndarray]] = []
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Runs the model once over the whole of the arrays given.
+        """Runs the model once over whole arrays.
 
-        A dynamic dimension takes the arrays' size. Where the batch (the first dimension) is fixed
-        in the file, the arrays are cut into pieces of that size and the results joined. The last
-        piece is filled up with copies of its last sample, whose results are left out.
+        A dynamic dimension takes the arrays' size. If the batch (the first dimension) is fixed in
+        the file, the arrays are split into pieces of that size and the results joined. The last
+        piece is filled up with copies of its last sample, whose results are dropped.
 
         Args:
-            arrays: One for each of `inputs`, of exactly its dtype, and of its shape but for
+            arrays: One array for each of `inputs`, with exactly its dtype, and its shape except for
                 dynamic dimensions and the batch.
 
         Returns:
@@ -147,10 +147,10 @@ class Runner:
         return results[: len(self.outputs)]
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Returns the values that every tensor but the constants had in the last `run`.
+        """Returns the values of every tensor but the constants in the last `run`.
 
         Returns:
-            Name in the file to array: the inputs, and all outputs of all operators.
+            Arrays by the tensor's name in the file: the inputs, and all outputs of all operators.
 
         Raises:
             LiteRTFormatError: without `expose_all=True`, or before the first `run`.
@@ -174,10 +174,10 @@ class Runner:
         return dict(self._tensors)
 
     def pieces(self) -> list[dict[str, np.ndarray]]:
-        """Returns what `tensors` does for each piece that the last `run` gave to the interpreter.
+        """Returns the result of `tensors` for each piece that the last `run` passed on.
 
-        Where the batch is not fixed in the file, there is one piece. A fixed batch may be filled
-        up with copies of its last sample.
+        If the batch is not fixed in the file, there is one piece. A fixed batch may be filled up
+        with copies of its last sample.
         """
         return list(self._piecewise)
 
@@ -209,12 +209,12 @@ class Runner:
                 expected=f"as many samples for all inputs: {[d.shape for d in self.inputs]}",
                 received=f"shapes {[array.shape for array in arrays]}",
             )
-        # Past the end stands the last sample again.
+        # Positions past the end hold the last sample again.
         rows = np.minimum(np.arange(total + -total % size), total - 1).reshape(-1, size)
         return [[array[piece] for array in arrays] for piece in rows]
 
     def _cut(self, result: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-        """Leaves out the results of samples that only fill up the last piece."""
+        """Drops the results of samples that only fill up the last piece."""
         size = next((d.shape[0] for d in self.inputs if d.shape and d.shape[0]), 1)
         if not arrays or not arrays[0].ndim or not len(arrays[0]) % size:
             return result
@@ -235,7 +235,7 @@ class Runner:
             raise LiteRTFormatError(f"LiteRT cannot run the file: {error}") from error
 
     def _allocate(self, shapes: list[tuple[int, ...]]) -> None:
-        self._allocated = None  # stays so if a kernel refuses the shapes
+        self._allocated = None  # remains if a kernel refuses the shapes
         for details, shape in zip(self.inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(details.index, shape)
         self._interpreter.allocate_tensors()
@@ -245,7 +245,7 @@ class Runner:
 def _fits(array: np.ndarray, details: TensorDetails) -> bool:
     if array.ndim != len(details.shape):
         return False
-    inner = zip(details.shape[1:], array.shape[1:], strict=True)  # `_pieces` judges the batch
+    inner = zip(details.shape[1:], array.shape[1:], strict=True)  # `_pieces` checks the batch
     return all(want in (None, got) for want, got in inner)
 
 

@@ -1,4 +1,4 @@
-"""When the tensors of a model are needed, and how many bytes that takes."""
+"""Lifetimes of a model's tensors, and the memory that the tensors need."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from keras_qat.litert.static_shapes import static_shape, unknown_sizes
 from keras_qat.litert.types import Model, Tensor
 from keras_qat.litert.validation import model_tensors
 
-# TensorFlow Lite Micro aligns each tensor to so many bytes.
+# TensorFlow Lite Micro aligns each tensor to this number of bytes.
 _ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
 class Step:
-    """An operator, as the memory of tensors sees it. Sets of operators are bits of an integer.
+    """An operator with the memory of its tensors. Sets of operators are bits of an integer.
 
     Attributes:
-        after: The operators whose outputs this one takes.
-        before: The operators that take outputs of this one, in ascending order.
-        made: The bytes of its outputs.
-        unused: The bytes of those outputs that nothing takes.
-        taken: For each input that is freed after its last use, its bytes and all its users.
+        after: The operators that compute inputs of this operator.
+        before: The operators that take outputs of this operator, in ascending order.
+        made: Bytes of the outputs.
+        unused: Bytes of the outputs that no operator takes.
+        taken: Bytes and users of each input that is freed after its last use.
     """
 
     after: int
@@ -33,21 +33,21 @@ class Step:
     taken: tuple[tuple[int, int], ...]
 
     def freed(self, done: int) -> int:
-        """Returns the bytes that are free when this operator ends.
+        """Returns the number of bytes that become free when this operator ends.
 
         Args:
-            done: The operators that ran, this one included.
+            done: The operators that have run, including this operator.
         """
         return self.unused + sum(size for size, users in self.taken if not users & ~done)
 
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """The operators of a model, as the memory of tensors sees them.
+    """The operators of a model with the memory of their tensors.
 
     Attributes:
-        steps: One for each operator, in the model's order.
-        inputs: The bytes of the model's inputs, which are there before the first operator.
+        steps: One step for each operator, in the model's order.
+        inputs: Bytes of the model's inputs, which exist before the first operator.
     """
 
     steps: tuple[Step, ...]
@@ -84,10 +84,10 @@ class Lifetimes:
         return cls(tuple(steps), sum(sizes[x] for x in dict.fromkeys(model.inputs.values())))
 
     def peak(self, order: Iterable[int] | None = None) -> int:
-        """Returns the most bytes that tensors take at one time.
+        """Returns the largest number of bytes that tensors need at one time.
 
         Args:
-            order: The operators in the order in which they run; the model's by default.
+            order: The operators in the order in which they run; the model's order by default.
         """
         live, done, peak = self.inputs, 0, self.inputs
         for index in range(len(self.steps)) if order is None else order:
@@ -111,7 +111,7 @@ def _makers(model: Model) -> dict[Tensor, int]:
 
 
 def _users(model: Model) -> dict[Tensor, int]:
-    """The operators that take each tensor that is not a constant."""
+    """Returns the operators that take each tensor that is not a constant."""
     users = {x: 0 for x in model_tensors(model) if x.data is None}
     for index, operator in enumerate(model.operators):
         for x in operator.inputs:

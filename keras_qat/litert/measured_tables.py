@@ -1,4 +1,4 @@
-"""Lets the reference kernels run operators that they lack, by tables of what other kernels do."""
+"""Replaces operators that the reference kernels lack by tables of the results of other kernels."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _INTEGERS = np.arange(-128, 128, dtype="int8")
 
 
 def with_measured_tables(content: bytes) -> bytes:
-    """Returns a file that the reference kernels run, whose tensors have the same integers.
+    """Returns a file that the reference kernels run, with the same integers in its tensors.
 
-    The reference kernels lack ELU. LiteRT's own kernel for it, which is no delegate's, computes all
-    256 integers once. CAST, ADD and GATHER then look them up in the place of the operator. The
-    reference kernels compute DEPTHWISE_CONV_2D with int4 weights, but register no version that has
-    them; the file then claims an older one.
+    The reference kernels lack ELU. LiteRT's own kernel for ELU, which belongs to no delegate,
+    computes all 256 integers once. CAST, ADD and GATHER then look them up instead of the operator.
+    The reference kernels compute DEPTHWISE_CONV_2D with int4 weights, but do not register its
+    version. The file then states an older version.
 
     Args:
         content: A `.tflite` file.
@@ -53,7 +53,7 @@ def with_measured_tables(content: bytes) -> bytes:
 
 
 def needs_tables(file: LiteRTFile) -> bool:
-    """Whether the reference kernels run a file only after `with_measured_tables`.
+    """Returns whether the reference kernels run a file only after `with_measured_tables`.
 
     Args:
         file: The file.
@@ -74,7 +74,7 @@ def needs_tables(file: LiteRTFile) -> bool:
 
 
 class _Lookups:
-    """Writes lookups in the place of operators of one subgraph."""
+    """Replaces operators of one subgraph by lookups."""
 
     def __init__(self, table: Any, graph: Any):
         from ai_edge_litert import schema_py_generated as schema
@@ -84,7 +84,7 @@ class _Lookups:
         self._lacking = {codes[name]: name for name in with_trait("no_reference_kernel")}
 
     def replaced(self, operator: Any) -> list[Any]:
-        """The operators in the place of one."""
+        """Returns the operators that replace one operator."""
         code = self._table.operatorCodes[operator.opcodeIndex]
         name = self._lacking.get(max(code.builtinCode, code.deprecatedBuiltinCode))
         if name is None:
@@ -145,9 +145,9 @@ def measured_table(code: str, source: Quantization, target: Quantization, versio
 
     Args:
         code: Name of the operator.
-        source: The quantization parameters of its input.
-        target: Those of its output.
-        version: The operator's version.
+        source: Quantization parameters of the input.
+        target: Quantization parameters of the output.
+        version: Version of the operator.
 
     Returns:
         int8 array of shape (256,), the results for -128 to 127.
@@ -177,7 +177,7 @@ def _quantization(tensor: Any) -> Quantization:
 
 
 def _drop_unused_codes(table: Any) -> None:
-    """Removes codes that no operator has: the interpreter looks for the kernels of all."""
+    """Removes codes without operators, since the interpreter looks for the kernels of all codes."""
     operators = [each for graph in table.subgraphs for each in graph.operators]
     used = sorted({each.opcodeIndex for each in operators})
     table.operatorCodes = [table.operatorCodes[index] for index in used]

@@ -1,10 +1,10 @@
-"""Versions of operators, and the first runtime release that has each.
+"""Versions of operators, and the first runtime release of each version.
 
-Conditions and releases stand in operators.toml. The rules are those of
-`GetBuiltinOperatorVersion` in LiteRT's `tflite/converter/tools/versioning/op_version.cc`, and the
-releases those of `runtime_version.cc` beside it. Three operators need a higher version, because the
-kernels of older releases do not run them: FULLY_CONNECTED with a scale for each channel, int8
-LEAKY_RELU, and QUANTIZE of integers. For uint8, files have the versions of int8.
+operators.toml has the conditions and releases. The rules are those of `GetBuiltinOperatorVersion`
+in LiteRT's `tflite/converter/tools/versioning/op_version.cc`, and the releases are those of
+`runtime_version.cc` in the same folder. Three operators need a higher version, because the kernels
+of older releases do not run them: FULLY_CONNECTED with a scale for each channel, int8 LEAKY_RELU,
+and QUANTIZE of integers. For uint8, files have the versions of int8.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,10 +19,10 @@ def operator_version(operator: Operator) -> int:
     """Returns the version that an operator needs for its operands and options.
 
     Args:
-        operator: The operator; its own `version` does not count.
+        operator: The operator. Its own `version` is ignored.
 
     Returns:
-        The highest version whose condition holds; 1 if none does.
+        The highest version whose condition holds; 1 if no condition holds.
 
     Example:
         >>> from keras_qat.litert import Operator, Tensor
@@ -41,7 +41,7 @@ def _holds(condition: str, operator: Operator) -> bool:
 
 
 def _type_of(role: str, *types: str) -> Callable[[Operator], bool]:
-    """A condition on the type of an operand."""
+    """Makes a condition on the type of an operand."""
 
     def holds(operator: Operator) -> bool:
         operand = operator.operand(role)
@@ -76,7 +76,7 @@ def _is_per_channel(operator: Operator) -> bool:
 
 
 def _is_rescaled_up(operator: Operator) -> bool:
-    """Whether the product of the scales of the inputs is not below that of the output."""
+    """Returns whether the product of the inputs' scales is not below the output's scale."""
     a, b, y = (_scales(x) for x in (*operator.inputs, *operator.outputs))
     return bool(a.size and b.size and y.size) and bool(a[0] * b[0] / y[0] >= 1)
 
@@ -86,7 +86,7 @@ def _scales(tensor: Tensor | None) -> np.ndarray:
     return np.zeros(0, "float32") if quantization is None else quantization.scale
 
 
-# A condition without an entry is the name of an option that has to be set.
+# A condition without an entry here is the name of an option that must be set.
 _CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
     "8_bits": _type_of("data", "int8", "uint8"),
     "8_bit_weights": _type_of("weights", "int8", "uint8"),
@@ -121,8 +121,8 @@ def minimum_runtime_version(operators: Iterable[tuple[str, int]]) -> str | None:
         operators: Pairs of operator code and version, such as `("CONV_2D", 3)`.
 
     Returns:
-        The release, such as `"1.14.0"`; `None` if there are no operators or the release of one of
-        them is not known, for then no release can be promised.
+        The release, such as `"1.14.0"`. `None` if there are no operators, or if the release of one
+        of them is not known.
 
     Example:
         >>> from keras_qat.litert.operator_versions import minimum_runtime_version

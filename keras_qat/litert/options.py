@@ -26,7 +26,7 @@ def pack_options(operator: Operator) -> tuple[int, Any]:
     """Builds the options table of an operator.
 
     Args:
-        operator: Its `options` are fields of the table that its declaration names.
+        operator: The operator. Its `options` are fields of the table that its declaration names.
 
     Returns:
         The union's type number and the object-API table; `(0, None)` for an operator without one.
@@ -70,7 +70,7 @@ def pack_options(operator: Operator) -> tuple[int, Any]:
 def _field_value(name: str, value: Any, default: Any, where: str) -> Any:
     if name in ENUM_FIELDS:
         return enum_value(ENUM_FIELDS[name], value, where)
-    if default is None:  # strings and vectors, which the packing itself checks
+    if default is None:  # strings and vectors are checked by the packing itself
         return value
     try:
         converted = type(default)(value)
@@ -93,7 +93,7 @@ def enum_value(enum: str, name: Any, where: str) -> int:
     Args:
         enum: Name of the enum, such as `"Padding"`.
         name: Name of the member, such as `"SAME"`.
-        where: What the value is for, for the message.
+        where: The option that the value is for, for the message.
 
     Returns:
         The member's number in the schema.

@@ -1,4 +1,4 @@
-"""Reading any `.tflite` file: checked before anything relies on it."""
+"""Reads any `.tflite` file, and checks all of it first."""
 
 import os
 import stat
@@ -19,11 +19,11 @@ CUSTOM = "CUSTOM"
 
 @dataclass(frozen=True, eq=False)
 class LiteRTFile:
-    """A `.tflite` file that was read and found sound.
+    """A `.tflite` file that was read and is valid.
 
     Attributes:
-        name: Its path, or what stands for it in messages.
-        content: All its bytes.
+        name: Path of the file, or a description for messages.
+        content: All bytes of the file.
         model: The schema's `Model` table.
 
     Example:
@@ -39,14 +39,14 @@ class LiteRTFile:
     model: Record
 
     def operator_name(self, operator: Record) -> str:
-        """Returns the name of an operator: the schema's, or its own if it is a custom one.
+        """Returns the name of an operator: the schema's name, or the name of a custom operator.
 
         Args:
             operator: An `Operator` table of this file.
 
         Returns:
-            Such as `"CONV_2D"`, `"CUSTOM(name)"`, or `"UNKNOWN(300)"` for a number that the
-            schema of the installed `ai-edge-litert` does not have.
+            A name such as `"CONV_2D"`, `"CUSTOM(name)"`, or `"UNKNOWN(300)"` for a number that is
+            not in the schema of the installed `ai-edge-litert`.
         """
         code = self.operator_code(operator)
         name = name_of("BuiltinOperator", builtin_number(code))
@@ -79,11 +79,11 @@ def _unions() -> dict[str, tuple[str, ...]]:
 
 
 def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
-    """Reads a `.tflite` file: all of it is checked, and nothing is run.
+    """Reads a `.tflite` file. Checks all of it, and runs nothing.
 
-    Each offset and size is checked before it is followed. Then what the file says is checked
-    against itself: numbers of tensors, buffers, operators and subgraphs, the sizes of constants,
-    quantization parameters, sparsity, the order of operators, signatures.
+    Each offset and size is checked before it is followed. Then the contents of the file are checked
+    against each other: numbers of tensors, buffers, operators and subgraphs, the sizes of
+    constants, quantization parameters, sparsity, the order of operators, signatures.
 
     Args:
         content_or_path: The file's content, or its path.
@@ -92,8 +92,8 @@ def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
         The file.
 
     Raises:
-        LiteRTFormatError: if it cannot be read, is no `.tflite` file or a damaged one. The message
-            has the file's name, the table and the field.
+        LiteRTFormatError: if the file cannot be read, is not a `.tflite` file, or is damaged. The
+            message has the file's name, the table and the field.
 
     Example:
         >>> from keras_qat.litert import read
@@ -110,8 +110,8 @@ def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
         check_consistency(file.model, content)
     except Damage as damage:
         raise LiteRTFormatError(
-            f"The .tflite file {name!r} is damaged, or is none.",
-            expected="a file that keeps to LiteRT's schema, version 3",
+            f"The .tflite file {name!r} is damaged, or is not a .tflite file.",
+            expected="a file that follows LiteRT's schema, version 3",
             received=f"at {damage.where}: {damage.what}",
         ) from None
     return file
@@ -123,10 +123,10 @@ def _content(content_or_path: bytes | str | os.PathLike[str]) -> tuple[str, byte
     name = str(os.fspath(content_or_path))
     try:
         path = Path(content_or_path)
-        if not stat.S_ISREG(path.stat().st_mode):  # a device or a pipe may never end
-            raise LiteRTFormatError("This is no regular file.", received=f"path={name!r}")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a device or a pipe may never end
+            raise LiteRTFormatError("This is not a regular file.", received=f"path={name!r}")
         return name, path.read_bytes()
-    except LiteRTFormatError:  # a ValueError too
+    except LiteRTFormatError:  # also a ValueError
         raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or error

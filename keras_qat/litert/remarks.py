@@ -1,4 +1,4 @@
-"""What is odd in a file that runs all the same."""
+"""Oddities of a file that do not prevent it from running."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from keras_qat.litert.flatbuffer import Record
 
 
 def has_axis_of_its_own(tensor: Record) -> bool:
-    """Whether a vector has a scale for each element, at an axis that it does not have.
+    """Returns whether a vector has a scale for each element, at an axis that does not exist.
 
-    Old converters gave a bias the axis of its weights. Runtimes for microcontrollers do not look
-    at the axis of a vector.
+    Old converters gave a bias the axis of its weights. Runtimes for microcontrollers ignore the
+    axis of a vector.
 
     Args:
         tensor: A `Tensor` table.
@@ -23,10 +23,10 @@ def has_axis_of_its_own(tensor: Record) -> bool:
 
 
 def remarks(model: Record) -> Iterator[str]:
-    """Yields what is odd in a model, as sentences.
+    """Yields the oddities of a model, as sentences.
 
     Args:
-        model: The `Model` table of a sound file.
+        model: The `Model` table of a valid file.
     """
     for subgraph in model["subgraphs"]:
         tensors = subgraph["tensors"]
@@ -44,8 +44,8 @@ def remarks(model: Record) -> Iterator[str]:
             ]
             if scratch and code["custom_code"]:
                 yield (
-                    f"The operator {code['custom_code']!r} takes {len(scratch)} tensor(s) that "
-                    f"nothing computes, {tensors[scratch[0]]['name']!r} first: memory to work in."
+                    f"The operator {code['custom_code']!r} takes {len(scratch)} tensor(s) that no "
+                    f"operator computes, {tensors[scratch[0]]['name']!r} first, as working memory."
                 )
             made |= {int(i) for i in _numbers(operator["outputs"])}
 

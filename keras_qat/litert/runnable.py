@@ -1,10 +1,9 @@
-"""What a sound file must keep to besides, so that LiteRT's interpreter does not stop the process.
+"""Checks of a valid file that keep LiteRT's interpreter from stopping the process.
 
-The interpreter returns an error for most of what its kernels cannot compute. But some of their
-checks abort (`TFLITE_CHECK` in
+The interpreter returns an error for most files that its kernels cannot compute. But some checks of
+the kernels abort (`TFLITE_CHECK` in
 https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/kernels), XNNPACK reads
-operands before anything has been checked, and memory that is not there is not noticed before it is
-used.
+operands before any check, and missing memory is not noticed before it is used.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from keras_qat.litert.schema_tables import tables
 
 SIZES = ("stride_", "dilation_", "filter_", "block_size")
 _LARGEST_SIZE = 2**15
-_MEMORY = 2**36  # bytes, where the system does not say
+_MEMORY = 2**36  # bytes, if the system does not report its memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +39,14 @@ class _Call:
 
 
 def check_runnable(file: LiteRTFile) -> None:
-    """Checks that the interpreter can be given a file.
+    """Checks that the interpreter can safely run a file.
 
     Args:
-        file: A file that `read` found sound.
+        file: A file that `read` found valid.
 
     Raises:
-        LiteRTFormatError: if operators lack operands or have options of others, a kernel would
-            abort on its quantization, or the tensors take more memory than the machine has.
+        LiteRTFormatError: if operators lack operands or have options of other operators, a kernel
+            would abort on its quantization, or the tensors take more memory than the machine has.
     """
     try:
         for i, subgraph in enumerate(file.model["subgraphs"]):
@@ -105,7 +104,7 @@ def _scales(tensor: Record | None) -> np.ndarray:
 def _check_quantization(tensor: Record, where: str) -> None:
     scales = _scales(tensor)
     if not (np.isfinite(scales) & (scales >= np.finfo(np.float32).tiny)).all():
-        what = "scales must be positive, finite and no denormal numbers"
+        what = "scales must be positive, finite and not denormal"
         raise Damage(f"{where}.quantization.scale", what)
     if scales.size:
         dtype = element_type(tensor["type"])
@@ -123,7 +122,7 @@ def _check_operands(call: _Call) -> None:
     if not (least <= len(call.inputs) <= most and fewest <= len(call.outputs) <= limit):
         counts = f"{len(call.inputs)} inputs and {len(call.outputs)} outputs"
         raise Damage(call.where, f"it has {counts}")
-    required = call.inputs[: max(least, 2)]  # what may be absent is a bias, the third or fourth
+    required = call.inputs[: max(least, 2)]  # only a bias may be absent, the third or fourth input
     if None in required:
         raise Damage(call.where, f"input {required.index(None)} is absent")
     if call.options is not None and call.options.table != wanted.options:
@@ -133,7 +132,7 @@ def _check_operands(call: _Call) -> None:
 
 
 def _check_sizes(call: _Call, table: str | None) -> None:
-    """Strides, windows and blocks are divided by, and multiplied without a look at the product."""
+    """Checks strides, windows and blocks, by which kernels divide and multiply unchecked."""
     for field in tables().get(table or "", ()):
         if field is not None and field.name.startswith(SIZES):
             value = field.default if call.options is None else call.options[field.name]
@@ -157,7 +156,7 @@ def _int32_values(file: LiteRTFile, tensor: Record | None) -> np.ndarray | None:
 
 
 def _check_sum(call: _Call) -> None:
-    """ADD and SUB abort unless each rescaling is by less than one (`add.cc`, `sub.cc`)."""
+    """Checks ADD and SUB, which abort unless each rescaling is below one (`add.cc`, `sub.cc`)."""
     dtype = element_type(call.outputs[0]["type"])
     scales = [_scales(tensor) for tensor in (*call.inputs, *call.outputs)]
     if dtype not in ("int8", "uint8", "int16") or any(scale.size != 1 for scale in scales):
@@ -169,7 +168,7 @@ def _check_sum(call: _Call) -> None:
 
 
 def _check_softmax(call: _Call) -> None:
-    """SOFTMAX aborts unless logits are rescaled by more than one (`softmax_quantized_common`)."""
+    """Checks SOFTMAX, which aborts unless logits are rescaled by more than one."""
     beta = 1.0 if call.options is None or call.name != "SOFTMAX" else call.options["beta"]
     for scale in _scales(call.inputs[0]):
         if not beta * float(scale) * 2**26 > 1:
@@ -177,7 +176,7 @@ def _check_softmax(call: _Call) -> None:
 
 
 def _check_types(call: _Call) -> None:
-    """RESHAPE copies as many bytes as its result has (`reshape.cc`); no such kernel converts."""
+    """Checks types: RESHAPE copies as many bytes as its output has, and does not convert."""
     if "keeps_type" not in declaration_of(call.name).traits:
         return
     types = {tensor["type"] for tensor in (*call.inputs[:1], *call.outputs) if tensor is not None}
@@ -185,7 +184,7 @@ def _check_types(call: _Call) -> None:
         raise Damage(call.where, f"its tensors are of types {sorted(map(element_type, types))}")
 
 
-# Run after `_check_operands`, so that what the operators need is there.
+# These checks run after `_check_operands`, so all necessary operands exist.
 KERNEL_CHECKS: dict[str, Callable[[_Call], None]] = {
     "ADD": _check_sum,
     "SUB": _check_sum,

@@ -1,4 +1,4 @@
-"""Orders operators so that the tensors of a model need little memory."""
+"""Orders operators to lower the memory that the tensors of a model need."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import NamedTuple
 from keras_qat.litert.lifetimes import Lifetimes
 from keras_qat.litert.types import Model
 
-# Operators that are tried before the search gives up, in about a second.
+# Number of operators that the search tries before it gives up, in about a second.
 _MOST_STEPS = 200_000
 
 
 def schedule(model: Model) -> Model:
     """Reorders operators to lower the peak of live tensors.
 
-    Runtimes place the tensors of a file in one arena. Its size follows from the tensors that are
-    needed at one time, and these follow from the order of the operators where a model branches.
+    Runtimes place the tensors of a file in one arena. The size of the arena follows from the
+    tensors that are needed at one time. Where a model branches, these depend on the order of the
+    operators.
 
     Args:
         model: A valid model.
 
     Returns:
-        The model with the order of the lowest peak. It is the model itself if no order has a lower
-        peak than its own, or if none was found in bounded time.
+        The model with the order of the lowest peak. The model is returned unchanged if no order has
+        a lower peak, or if the search found none in bounded time.
 
     Example:
         >>> from keras_qat.litert import Model, Operator, Tensor
@@ -43,22 +44,23 @@ def schedule(model: Model) -> Model:
 def lowest_peak_order(lifetimes: Lifetimes, most_steps: int = _MOST_STEPS) -> list[int] | None:
     """Finds the order of operators with the lowest peak.
 
-    Looks at partial orders, that with the lowest peak first. The first complete one is the best.
+    The search extends the partial order with the lowest peak first. The first complete order is the
+    best.
 
     Args:
         lifetimes: The operators.
-        most_steps: How many operators to try as the next one.
+        most_steps: Number of operators to try as the next operator.
 
     Returns:
-        The indices of the operators; None if no order is better than the present one, or if none
-        was found.
+        The indices of the operators; None if no order is better than the present one, or if the
+        search found none.
     """
     search = _Search(lifetimes, most_steps)
     return search.run() if search.present > search.floor else None
 
 
 class _State(NamedTuple):
-    """The operators that ran, those that can run next, and the order, as a linked list."""
+    """The operators that have run, the operators that can run next, and the order (linked list)."""
 
     done: int
     ready: tuple[int, ...]
@@ -73,7 +75,7 @@ class _Search:
         self.present = lifetimes.peak()
         ready = tuple(i for i, step in enumerate(self.steps) if not step.after)
         self.start = _State(0, ready, lifetimes.inputs, lifetimes.inputs, None)
-        # No order has a lower peak than one operator with its inputs and outputs.
+        # The peak of every order is at least one operator with its inputs and outputs.
         self.floor = max((s.made + sum(n for n, _ in s.taken) for s in self.steps), default=0)
 
     def run(self) -> list[int] | None:
@@ -97,7 +99,7 @@ class _Search:
         return max(state.peak, self.floor), -state.done.bit_count()
 
     def _settled(self, state: _State) -> _State:
-        """Runs the operators that no order does better to run later."""
+        """Runs the operators that do not raise the peak of any order by running now."""
         while True:
             index = next((i for i in state.ready if self._is_free(state, i)), None)
             if index is None:
@@ -105,7 +107,7 @@ class _Search:
             state = self._after(state, index)
 
     def _is_free(self, state: _State, index: int) -> bool:
-        """Whether an operator takes no more than it frees, and does not raise the peak."""
+        """Returns whether an operator takes no more than it frees, and does not raise the peak."""
         self.left -= 1
         step = self.steps[index]
         if state.live + step.made > max(state.peak, self.floor):

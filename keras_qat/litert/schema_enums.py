@@ -1,14 +1,14 @@
-"""The names of numbers in the schema, from the classes that `ai-edge-litert` generates from it."""
+"""Names of numbers in the schema, from the classes that `ai-edge-litert` generates from it."""
 
 from functools import cache
 
 
 @cache
 def names(enum: str) -> dict[int, str]:
-    """Returns the members of one of the schema's enums or unions, by number, in their order.
+    """Returns the members of one of the schema's enums or unions by number, in their order.
 
     Args:
-        enum: Its name, such as `"TensorType"`.
+        enum: Name of the enum, such as `"TensorType"`.
 
     Example:
         >>> from keras_qat.litert.schema_enums import names
@@ -29,7 +29,7 @@ def name_of(enum: str, number: int) -> str:
         number: The number; that of a newer schema has no name here.
 
     Example:
-        >>> from keras_qat.litert.schema_enums import name_of
+        number: The number. Numbers of a newer schema have no name here.
         >>> name_of("BuiltinOperator", 3), name_of("BuiltinOperator", 999)
         ('CONV_2D', 'UNKNOWN(999)')
     """

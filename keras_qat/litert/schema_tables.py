@@ -1,8 +1,8 @@
 """The tables of LiteRT's FlatBuffers schema: their fields, in the order of their slots.
 
 They come from the classes that `ai-edge-litert` generates from the schema. Each accessor of these
-classes is called with a probe in place of a file. The probe notes the slot and the type that the
-accessor asks for. So the description is that of the installed release.
+classes is called with a probe instead of a file. The probe notes the slot and the type that the
+accessor asks for. The description is therefore that of the installed release.
 """
 
 import inspect
@@ -24,7 +24,7 @@ KINDS = {
     "Uint64Flags": "u64",
     "Float32Flags": "f32",
 }
-# The classes do not say which union a field holds, nor which numbers are those of subgraphs.
+# The classes do not have the union of a field, nor the fields that number subgraphs.
 _UNIONS = {
     "builtin_options": "BuiltinOptions",
     "builtin_options2": "BuiltinOptions2",
@@ -42,11 +42,11 @@ class Field:
     """One field of a table.
 
     Attributes:
-        name: As in the schema.
-        kind: A number (`"bool"`, `"i8"` to `"f32"`), `"string"`, the name of a table or of a
-            union, or `"subgraph"` for an i32 that is the number of a subgraph.
-        default: Its value where a file leaves it out.
-        is_vector: Whether it holds many of that kind.
+        name: Name in the schema.
+        kind: A number (`"bool"`, `"i8"` to `"f32"`), `"string"`, the name of a table or of a union,
+            or `"subgraph"` for an i32 that is the number of a subgraph.
+        default: Value where a file leaves the field out.
+        is_vector: Whether the field holds a vector of that kind.
         is_union: Whether `kind` is the name of a union. The field before it holds the type.
     """
 
@@ -59,7 +59,7 @@ class Field:
 
 @cache
 def tables() -> dict[str, tuple[Field | None, ...]]:
-    """Returns the fields of each table by the table's name; `None` for those out of use.
+    """Returns the fields of each table by the table's name; `None` for deprecated fields.
 
     Example:
         >>> from keras_qat.litert.schema_tables import tables
@@ -97,10 +97,10 @@ def _accessors(generated: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _field(table: str, accessor_name: str, accessor: Any) -> tuple[int, Field]:
-    """Returns the slot and the description of a field: what its accessor does with a probe."""
+    """Returns the slot and the description of a field: the reads of its accessor from a probe."""
     name, probe = snake_case(accessor_name), _Probe()
     holder = SimpleNamespace(_tab=probe)
-    index = (0,) * (accessor.__code__.co_argcount - 1)  # accessors of vectors take one
+    index = (0,) * (accessor.__code__.co_argcount - 1)  # accessors of vectors take an index
     default = accessor(holder, *index)
     probe.offset = 1
     value = accessor(holder, *index)
@@ -113,7 +113,7 @@ def _field(table: str, accessor_name: str, accessor: Any) -> tuple[int, Field]:
 
 
 class _Probe:
-    """Stands for `flatbuffers.table.Table`: a table without fields, or with those asked for."""
+    """Replaces `flatbuffers.table.Table`: a table without fields, or with the requested fields."""
 
     Bytes, Pos = b"", 0
 

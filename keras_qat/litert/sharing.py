@@ -1,4 +1,4 @@
-"""Equal parts of a file are stored once: a FlatBuffer may refer to one object from many places."""
+"""Stores equal parts of a file once. A FlatBuffer may refer to one object from many places."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from flatbuffers.builder import Builder
 class SharingBuilder(Builder):
     """A FlatBuffers builder that stores equal numpy vectors once.
 
-    Quantization per channel repeats itself: all zero points are vectors of zeros.
+    Per-channel quantization has many equal vectors: all zero points are vectors of zeros.
 
     Example:
         >>> import numpy as np
@@ -25,7 +25,7 @@ class SharingBuilder(Builder):
         self._vectors: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 (the name in flatbuffers)
-        """Stores a vector, or finds an equal one.
+        """Stores a vector, or finds an equal vector.
 
         Args:
             x: A vector of numbers.
@@ -40,7 +40,7 @@ class SharingBuilder(Builder):
 
 
 class SharedTable:
-    """Stands in for an object-API table to which several others refer, and stores it once.
+    """Stands for an object-API table to which several others refer, and stores the table once.
 
     Args:
         table: The table.
@@ -54,7 +54,7 @@ class SharedTable:
         """Stores the table if this builder has not stored it yet.
 
         Args:
-            builder: The builder at work.
+            builder: The builder of the file.
 
         Returns:
             The offset of the table.

@@ -1,4 +1,4 @@
-"""The shapes that a file states for readers that know no unknown sizes."""
+"""Shapes that a file states for readers without unknown sizes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from keras_qat.litert.types import Model, Tensor
 
 
 def unknown_sizes(model: Model, batch_size: int = 1) -> dict[Tensor, int]:
-    """Returns how large the unknown size of each tensor is when the model runs for one batch.
+    """Returns the unknown size of each tensor when the model runs for one batch.
 
-    It is the size of the batch, but after a RESHAPE that merges the batch with other axes.
+    The size is the size of the batch, except after a RESHAPE that merges the batch with other axes.
     Compilers for accelerators plan with these shapes.
 
     Args:
@@ -19,7 +19,7 @@ def unknown_sizes(model: Model, batch_size: int = 1) -> dict[Tensor, int]:
         batch_size: The size of the batch.
 
     Returns:
-        The size for each tensor that is computed or fed and whose shape has an unknown one.
+        The size for each computed tensor or input whose shape has an unknown size.
     """
     sizes = {tensor: batch_size for tensor in model.inputs.values() if None in tensor.shape}
     for operator in model.operators:
@@ -40,6 +40,6 @@ def static_shape(tensor: Tensor, sizes: Mapping[Tensor, int]) -> list[int]:
 
     Args:
         tensor: The tensor.
-        sizes: What `unknown_sizes` returned; 1 for tensors that are not in it.
+        sizes: Result of `unknown_sizes`; 1 for tensors that are not in it.
     """
     return [sizes.get(tensor, 1) if size is None else size for size in tensor.shape]

@@ -1,6 +1,7 @@
-"""The vocabulary of a LiteRT model: frozen, inert dataclasses that the writer turns into a file.
+"""Data types of a LiteRT model: frozen dataclasses that the writer turns into a file.
 
-Nothing here touches the file format; `keras_qat.litert.writer` does, and checks what it is given.
+This module does not depend on the file format. `keras_qat.litert.writer` checks a model and writes
+it.
 """
 
 from collections.abc import Mapping
@@ -22,8 +23,8 @@ class Quantization:
     Args:
         scale: float32 array of shape `(1,)` (per tensor) or `(channels,)` (per channel).
         zero_point: int64 array of the same shape as `scale`.
-        axis: The channels' dimension in the tensor (`quantizedDimension` in the schema); 0 and
-            without meaning when quantized per tensor.
+        axis: The channels' dimension in the tensor (`quantizedDimension` in the schema). For
+            per-tensor quantization it is 0 and has no meaning.
 
     Example:
         >>> import numpy as np
@@ -40,14 +41,15 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor of a model. Its identity is the object: used twice, it is one tensor in the file.
+    """One tensor of a model. An object that is used twice is one tensor in the file.
 
     Args:
-        name: Unique in the model.
-        shape: Dimensions; `None` is a dynamic one (written as 1, with -1 in `shape_signature`).
+        name: Name that is unique in the model.
+        shape: Dimensions; `None` for a dynamic dimension (written as 1, with -1 in
+            `shape_signature`).
         dtype: `"int8"`, `"uint8"`, `"int16"`, `"int32"`, `"int64"`, `"float32"` or `"bool"`.
         quantization: Scales and zero points, or `None` for a tensor that is not quantized.
-        data: The value of a constant, of exactly `shape` and `dtype`; `None` for an activation.
+        data: Value of a constant, of exactly `shape` and `dtype`; `None` for an activation.
 
     Example:
         >>> import numpy as np
@@ -71,7 +73,7 @@ class Operator:
 
     Args:
         code: Name in the schema's `BuiltinOperator`, such as `"CONV_2D"`.
-        inputs: The operands, in the kernel's order; `None` is an optional one that is absent.
+        inputs: The operands, in the kernel's order; `None` for an absent optional operand.
         outputs: The tensors that the operator defines.
         version: Operator version, from 1.
         options: Fields of the operator's options table by their object-API names; fields left out
@@ -92,7 +94,7 @@ class Operator:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def operand(self, *roles: str) -> Tensor | None:
-        """Returns the first operand that has one of the roles, None if there is none.
+        """Returns the first operand that has one of the roles, or None.
 
         Args:
             *roles: Roles, as in `keras_qat.litert.operators.Declaration`.

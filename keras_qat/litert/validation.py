@@ -1,4 +1,4 @@
-"""What must hold in a `Model` before it is written."""
+"""Checks a `Model` before it is written."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def model_tensors(model: Model) -> list[Tensor]:
         model: The model.
 
     Returns:
-        The inputs first, then operator by operator its operands and its results.
+        The inputs first, then the operands and outputs of each operator in turn.
 
     Example:
         >>> from keras_qat.litert import Model, Operator, Tensor
@@ -140,7 +140,7 @@ def _check_order(model: Model) -> None:
     for name, tensor in model.outputs.items():
         if tensor not in defined:
             raise LiteRTFormatError(
-                f"Model output {name!r} is defined nowhere.",
+                f"Model output {name!r} is not defined.",
                 expected="a model input or the output of an operator",
                 received=f"tensor {tensor.name!r}",
             )

@@ -1,4 +1,4 @@
-"""From a `Model` to a `.tflite` file, with the schema classes of `ai-edge-litert`.
+"""Converts a `Model` to a `.tflite` file, with the schema classes of `ai-edge-litert`.
 
 The format is LiteRT's FlatBuffers schema, version 3
 (https://github.com/google-ai-edge/LiteRT/blob/main/tflite/converter/schema/schema.fbs).
@@ -31,11 +31,11 @@ def to_bytes(model: Model) -> bytes:
     """Turns a model into the content of a `.tflite` file.
 
     The same model gives the same bytes. Constant data is aligned to 16 bytes. The file states its
-    `min_runtime_version` when that of every operator is known
-    (see `keras_qat.litert.operator_versions`), and leaves it out otherwise.
+    `min_runtime_version` if that of every operator is known (see
+    `keras_qat.litert.operator_versions`), and omits it otherwise.
 
     Args:
-        model: The model; it is checked first (see `keras_qat.litert.validation.validate`).
+        model: The model. It is checked first (see `keras_qat.litert.validation.validate`).
 
     Returns:
         The content of the file.
@@ -56,15 +56,15 @@ def to_bytes(model: Model) -> bytes:
 
 
 def write(model: Model, path: str | os.PathLike[str]) -> None:
-    """Writes a model to a `.tflite` file: all of it, or nothing.
+    """Writes a whole model to a `.tflite` file, or nothing if an error occurs.
 
     Args:
-        model: The model; it is checked first.
-        path: Where to write; an existing file is replaced in one step.
+        model: The model. It is checked first.
+        path: Path of the file. An existing file is replaced in one step.
 
     Raises:
-        LiteRTFormatError: as `to_bytes` does.
-        ExportError: if the file cannot be written; an existing one is then left as it was.
+        LiteRTFormatError: for the same reasons as in `to_bytes`.
+        ExportError: if the file cannot be written. An existing file is then not changed.
 
     Example:
         >>> import pathlib, tempfile
@@ -87,7 +87,7 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # of a name with a null byte
+    except (OSError, ValueError) as error:  # for a name with a null byte
         raise ExportError(
             f"The model cannot be written: {getattr(error, 'strerror', None) or error}.",
             received=f"path={str(target)!r}",
@@ -96,7 +96,7 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def _checked(path: Any) -> Path:
-    """Returns a path to a file, which may not exist."""
+    """Returns a path to a file, which need not exist."""
     if isinstance(path, (str, os.PathLike)) and Path(path).name:
         return Path(path)
     raise ExportError(
@@ -111,7 +111,7 @@ def finish(table: Any) -> bytes:
     """Packs a complete `ModelT` into the content of a file.
 
     Args:
-        table: The schema's object-API model; its buffers must be `AlignedBuffer`s.
+        table: The schema's object-API model, whose buffers must be `AlignedBuffer`s.
 
     Returns:
         The content of the file.
@@ -138,7 +138,7 @@ def finish(table: Any) -> bytes:
 
 
 class _Assembly:
-    """The tables of one file, with the numbers that tensors and operator codes get in it."""
+    """The tables of one file, with the numbers of tensors and operator codes."""
 
     def __init__(self, model: Model):
         self.model = model
@@ -193,7 +193,7 @@ class _Assembly:
         return table
 
     def _quantization(self, quantization: Quantization) -> Any:
-        """The table of a tensor's parameters, one for all tensors that have the same."""
+        """Returns the table of a tensor's parameters, shared by tensors with equal parameters."""
         from ai_edge_litert import schema_py_generated as schema
 
         from keras_qat.litert.sharing import SharedTable
@@ -243,7 +243,7 @@ class _Assembly:
         return [schema.MetadataT("min_runtime_version", self._buffer(content))]
 
     def _buffer(self, content: bytes) -> int:
-        """The number of the buffer with these bytes: equal constants share one."""
+        """Returns the number of the buffer with these bytes. Equal constants share a buffer."""
         if content not in self.buffer_index:
             self.buffer_index[content] = len(self.buffers)
             self.buffers.append(AlignedBuffer(content))

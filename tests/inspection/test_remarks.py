@@ -36,7 +36,7 @@ def test_inspect_litert_shows_what_vela_writes():
     report = keras_qat.inspect_litert(compiled_by_vela(to_bytes(model)))
     assert [operator.name for operator in report.operators] == ["CUSTOM(ethos-u)"]
     (remark,) = report.remarks
-    assert "'ethos-u' takes" in remark and "nothing computes" in remark
+    assert "'ethos-u' takes" in remark and "no operator computes" in remark
     assert remark in str(report).replace("\n", " ") and report.to_dict()["remarks"] == [remark]
 
 
@@ -63,7 +63,7 @@ def test_inspect_litert_shows_a_bias_with_the_axis_of_its_weights(content):
 
 
 def no_operator(model):
-    """The first operator takes a tensor that nothing computes, and is no custom one."""
+    """The first operator takes a tensor that no operator computes, and is not a custom operator."""
     operators = model.subgraphs[0].operators
     operators[0].inputs = [operators[-1].outputs[0], *operators[0].inputs[1:]]
 

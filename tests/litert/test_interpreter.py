@@ -192,9 +192,9 @@ def test_tensors_without_exposing_or_running(conv_model, conv_case):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(LiteRTFormatError, match="missing.tflite"):
         Runner(tmp_path / "missing.tflite")
-    with pytest.raises(LiteRTFormatError, match="'<18 bytes>' is damaged, or is none.*TFL3"):
+    with pytest.raises(LiteRTFormatError, match="'<18 bytes>' is damaged, or is not.*TFL3"):
         Runner(b"not a model at all")
-    with pytest.raises(LiteRTFormatError, match="damaged, or is none"):
+    with pytest.raises(LiteRTFormatError, match="damaged, or is not"):
         expose_tensors(b"not a model at all")
     with pytest.raises(LiteRTFormatError, match="damaged"):
         expose_tensors(b"\xff\xff\xff\x7fTFL3")

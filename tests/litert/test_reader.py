@@ -291,7 +291,7 @@ def test_what_is_no_regular_file(tmp_path):
         with pytest.raises(LiteRTFormatError, match="path="):
             read(path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(LiteRTFormatError, match="^This is no regular file"):
+    with pytest.raises(LiteRTFormatError, match="^This is not a regular file"):
         read(tmp_path / "pipe")
 
 
@@ -299,5 +299,5 @@ def test_the_message_has_the_name_of_the_file(tmp_path):
     path = tmp_path / "model.tflite"
     write(build_conv(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(LiteRTFormatError, match=r"model\.tflite' is damaged, or is none.*at Model"):
+    with pytest.raises(LiteRTFormatError, match=r"model\.tflite' is damaged, or is not.*at Model"):
         read(path)
