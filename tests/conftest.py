@@ -1,5 +1,6 @@
 """What every test has: a chosen backend, a quiet TensorFlow, fixed seeds, no clock."""
 
+import gc
 import os
 
 # Both are read once, when Keras and TensorFlow are imported.
@@ -18,6 +19,14 @@ hypothesis.settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def fixed_seeds():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freed_memory():
+    """Frees what Keras and TensorFlow keep of a module's models, such as eager kernels."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter):
