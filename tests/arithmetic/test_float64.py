@@ -18,6 +18,11 @@ LOSSY = "maximum minimum floor ceil floor_divide prod average cumsum matmul dot 
 HARMLESS = {
     "ops.minimum(multiplier, 2 ** 31 - 1 - 2 ** 15)": "of integers",
     "ops.minimum(rounded, _INT16_MAX)": "of integers",
+    "ops.minimum(_doubling_high_mul(a, b), _as_int64(INT32_MAX))": "of integers",
+    "ops.minimum(n, _as_int64(1))": "of integers",
+    "ops.maximum(-shift, 0)": "of integers",
+    "ops.maximum(ops.cast(x, 'float32'), np.float32(2.0 ** (-_LIMIT)))": "of float32",
+    "ops.floor(logarithm)": "of float32",
     "ops.floor(steps)": "off by 1 only next to a whole number, where no tie is",
 }
 TREES = [
