@@ -1,4 +1,4 @@
-"""Quantized layers, one file for each LiteRT operator family. Importing it registers them all."""
+"""Quantized layers, one file for each LiteRT operator family, all registered by the import."""
 
 from keras_qat.layers import composed, preprocessing, refusals, repeating, statistics
 from keras_qat.layers.activations import QReLU, QSoftmax

@@ -1,4 +1,4 @@
-"""Canonical names of activations, however they are written in Keras."""
+"""Canonical names of activations, for all ways of writing them in Keras."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def function_name(function: Any) -> str:
         function: A function of `keras.activations`, a callable, or None.
 
     Returns:
-        Its name; `"linear"` for None; `"custom"` for a callable that is not Keras's.
+        The name; `"linear"` for None; `"custom"` for a callable that is not a Keras activation.
 
     Example:
     >>> function_name(keras.activations.get("relu6"))
@@ -43,8 +43,8 @@ def activation_name(operation: Any) -> str | None:
         operation: A Keras layer or `keras.ops` operation.
 
     Returns:
-        `"relu"`, `"relu6"`, `"softmax"`, `"linear"`, ..., or None where it is no activation, or
-        one with parameters that no canonical name stands for.
+        `"relu"`, `"relu6"`, `"softmax"`, `"linear"`, ..., or None if the operation is not an
+        activation, or has parameters that no canonical name stands for.
     """
     if type(operation) is keras.layers.Activation:
         return function_name(operation.activation)
@@ -61,7 +61,7 @@ def activation_name(operation: Any) -> str | None:
 
 
 def is_relu(operation: Any) -> bool:
-    """Whether an operation is `keras.layers.ReLU`, or what `keras.activations.relu` makes."""
+    """Returns whether an operation is a `ReLU` of `keras.layers` or `keras.activations.relu`."""
     cls = type(operation)
     return cls.__name__ == "ReLU" and cls.__module__.startswith("keras.src.")
 
@@ -82,6 +82,6 @@ def activation_of(*names: str) -> Matcher:
     return Matcher(" or ".join(names), lambda operation: activation_name(operation) in names)
 
 
-# What LiteRT's operators can do after their own computation, at no cost.
+# Activations that LiteRT's operators can fuse at no cost.
 FUSED = activation_of("relu", "relu6")
 FUSED_CODES = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}

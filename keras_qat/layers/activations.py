@@ -1,4 +1,4 @@
-"""Activations on their own: SOFTMAX, and ADD with a fused RELU or RELU6."""
+"""Standalone activations: SOFTMAX, and ADD with a fused RELU or RELU6."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from keras_qat.litert import Quantization
 from keras_qat.quantizers import FixedParameters, Grid
 from keras_qat.scheme import Scheme
 
-# Of an input's scale to the output's: from here on XNNPACK leaves an ADD alone, and from 2**19 on
-# LiteRT refuses it.
+# Ratio of an input's scale to the output's scale. XNNPACK does not take an ADD from this ratio on,
+# and LiteRT refuses the ADD from 2**19 on.
 _MOST_RATIO = np.float32(256.0)
 
 
 class Elementwise(QuantizedLayer):
-    """What layers with the shape of their only input have in common."""
+    """Base class of layers whose output has the shape of their only input."""
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the input."""
@@ -52,7 +52,7 @@ class QSoftmax(Elementwise):
     operators = ("SOFTMAX",)
     keras_class = keras.layers.Softmax
     fixed_parameters = FixedParameters(1 / 256, -128)
-    # The kernel aborts at 2^-26; logits that near to one another have equal probabilities.
+    # The kernel aborts at 2^-26. Logits within this scale have equal probabilities.
     least_input_scale = 2.0**-25
 
     def float_forward(self, inputs, training=None):
@@ -75,7 +75,7 @@ class QSoftmax(Elementwise):
         return builder.operator("SOFTMAX", inputs, options={"beta": 1.0})
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the layer that it was, or a `Softmax`."""
+        """Returns the layer that was converted, or a `Softmax`."""
         if self.keras_layer is not None:
             return super().to_keras()
         return [keras.layers.Softmax(name=self.name, dtype=self.dtype_policy)]
@@ -96,10 +96,10 @@ class QSoftmax(Elementwise):
 @register(FUSED)
 @keras.saving.register_keras_serializable("keras_qat")
 class QReLU(Elementwise):
-    """A ReLU or ReLU6 that no layer before it can take up: ADD of zero, which fuses it.
+    """A ReLU or ReLU6 that cannot be fused into the layer before it: ADD of zero, which fuses it.
 
-    XNNPACK takes no RELU and no RELU6 of integers, and so ADD is several times as fast. RELU and
-    RELU6 remain where the scale of the output is less than a 256th of the input's.
+    XNNPACK has no RELU and RELU6 of integers, so ADD is several times as fast. RELU and RELU6
+    remain where the scale of the output is less than a 256th of the input's scale.
 
     Args:
         activation: `"relu"` or `"relu6"`.
@@ -126,7 +126,7 @@ class QReLU(Elementwise):
         return _relu_centered(values, grid.scale, *output, **options)
 
     def lower(self, builder, *inputs):
-        """Adds one ADD of zero; in float, and at distant scales, one RELU or RELU6."""
+        """Adds one ADD of zero, or one RELU or RELU6 in float and at distant scales."""
         if self.scheme is None or not _are_near(*self._scales()):
             return builder.operator(self.activation.upper(), inputs)
         scheme, (scale, _) = self._scheme(), self._scales()
@@ -139,7 +139,7 @@ class QReLU(Elementwise):
         )
 
     def _scales(self) -> tuple[np.ndarray, np.ndarray]:
-        """The scale of the input, which zero has too, and that of the output."""
+        """Returns the scale of the input, which zero has too, and the scale of the output."""
         links = self._linked()
         return _scale_of(links.inputs[0].grid()), _scale_of(links.output.grid())
 
@@ -149,7 +149,7 @@ class QReLU(Elementwise):
         return cls(activation_name(node.head) or "relu", name=node.name, scheme=scheme)
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the layer that it was, or an `Activation`."""
+        """Returns the layer that was converted, or an `Activation`."""
         if self.keras_layer is not None:
             return super().to_keras()
         return [keras.layers.Activation(self.activation, name=self.name, dtype=self.dtype_policy)]
@@ -168,7 +168,7 @@ class QReLU(Elementwise):
 
 @compiled
 def _softmax_centered(x, scale):
-    # Only differences matter, so centered integers serve as well as the integers themselves.
+    # Only differences matter, so centered integers give the same result as the integers themselves.
     return ops.cast(softmax(ops.cast(x, "int32"), scale) + 128, "float32")
 
 
@@ -182,7 +182,7 @@ def _are_near(input_scale, output_scale):
 
 @compiled
 def _relu_centered(x, input_scale, output_scale, zero_point, *, activation, scheme):
-    """Computes what the reference ADD of zero, or RELU, does."""
+    """Computes ADD of zero, or RELU, as the reference kernel does."""
     limits = activation_limits(activation, output_scale, zero_point, scheme)
     q, output = ops.cast(x, "int32"), (output_scale, zero_point, *limits)
 

@@ -20,13 +20,13 @@ from keras_qat.scheme import Scheme
 
 
 class AxisWindows(NamedTuple):
-    """How one axis is pooled.
+    """The pooling along one axis.
 
     Attributes:
-        sizes: The sizes of windows that occur.
-        stride: How far apart windows are pooled.
-        positions: Which of the pooled windows are wanted, those of each size behind the others;
-            None if all are, in order.
+        sizes: The distinct sizes of the windows.
+        stride: Distance between pooled windows.
+        positions: Positions of the required windows among the pooled windows, which are ordered by
+            size; None if all are required in order.
     """
 
     sizes: tuple[int, ...]
@@ -35,9 +35,9 @@ class AxisWindows(NamedTuple):
 
 
 class AdaptivePooling(MovesValues):
-    """What pools each axis of `n` to `m` values, from `i * n // m` to `ceil((i + 1) * n / m)`.
+    """Base class of poolings from `n` to `m` values: `i * n // m` to `ceil((i + 1) * n / m)`.
 
-    Where windows have several sizes, all windows of each size are pooled, and those wanted are
+    If windows have several sizes, all windows of each size are pooled, and the required windows are
     gathered.
 
     Args:
@@ -73,7 +73,7 @@ class AdaptivePooling(MovesValues):
         return (input_shape[0], *self.output_size, input_shape[-1])
 
     def lower(self, builder, *inputs):
-        """Adds one pooling if windows are regular; else one for each size of them, and GATHERs."""
+        """Adds one pooling if windows are regular; else one for each size, and GATHERs."""
 
         def add(x, **output):
             pooled_shape = image_shape(builder.output_shape)
@@ -106,7 +106,7 @@ class AdaptivePooling(MovesValues):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer, for an operation too."""
+        """Makes the layer, also for an operation."""
         head = node.head
         return cls(head.output_size, head.data_format, name=node.name, scheme=scheme)
 
@@ -194,13 +194,13 @@ class QAdaptiveAveragePooling(AdaptivePooling):
 
 
 def _limits(size: int, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where each window starts and stops."""
+    """Returns the start and the stop of each window."""
     starts = tuple(i * size // count for i in range(count))
     return starts, tuple(-(-(i + 1) * size // count) for i in range(count))
 
 
 def _axis_windows(size: int, count: int) -> AxisWindows:
-    """How an axis is pooled: in one go if its windows have one size and are evenly apart."""
+    """Returns the pooling of an axis: one operator if windows have equal sizes and distances."""
     starts, stops = np.array(_limits(size, count))
     sizes = stops - starts
     steps = set(np.diff(starts).tolist()) or {1}
@@ -214,7 +214,7 @@ def _axis_windows(size: int, count: int) -> AxisWindows:
 
 
 def _select(builder, parts, positions, axis: int, output: dict):
-    """Adds what joins tensors along an axis and takes positions of it."""
+    """Adds the operators that join tensors along an axis and take positions of it."""
     x = parts[0]
     if positions is None:
         return x

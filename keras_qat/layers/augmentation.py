@@ -1,4 +1,4 @@
-"""Random augmentation of images, which acts at training only and makes no operator."""
+"""Random augmentation of images, which is applied at training only and makes no operator."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _AUGMENTATIONS = tuple(
         "RandomTranslation",
         "RandomZoom",
     )
-    if hasattr(keras.layers, name)  # newer ones, that an older Keras lacks
+    if hasattr(keras.layers, name)  # newer layers, which an older Keras lacks
 )
 _AUGMENTATION = Matcher(
-    "keras.layers.RandomFlip, RandomRotation, RandomZoom and the like",
+    "keras.layers.RandomFlip, RandomRotation, RandomZoom and similar layers",
     lambda operation: type(operation) in _AUGMENTATIONS,
 )
 
@@ -45,7 +45,7 @@ _AUGMENTATION = Matcher(
 @register(_AUGMENTATION)
 @keras.saving.register_keras_serializable("keras_qat")
 class QAugmentation(TrainingOnly):
-    """Random augmentation, kept for training; `RandomCrop` is none, since it always crops.
+    """Random augmentation, kept for training. `RandomCrop` is excluded, since it always crops.
 
     Args:
         layer: The Keras layer, or its serialized form.

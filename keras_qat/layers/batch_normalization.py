@@ -1,4 +1,4 @@
-"""Batch normalization that no layer before it can take up: a 1x1 DEPTHWISE_CONV_2D."""
+"""Batch normalization that cannot be folded into the layer before it: a 1x1 DEPTHWISE_CONV_2D."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ BATCH_NORM = Matcher("keras.layers.BatchNormalization", _normalizes_last_axis)
 @register(BATCH_NORM, maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
 class QBatchNormalization(WeightedLayer):
-    """A batch normalization on its own: one factor and one int32 bias for each channel.
+    """A standalone batch normalization: one factor and one int32 bias for each channel.
 
-    Where it follows an activation, a pooling or an input there is no convolution before it to
-    fold it into. As a depthwise convolution with a 1x1 kernel it is one operator, and each
-    channel has a weight scale of its own, which a MUL and an ADD would not have.
+    After an activation, a pooling or an input there is no convolution to fold the batch
+    normalization into. A depthwise convolution with a 1x1 kernel is one operator, and each channel
+    has a weight scale of its own, unlike in a MUL and an ADD.
 
     Args:
-        activation: Activation behind it: None, `"relu"` or `"relu6"`.
+        activation: Activation after the batch normalization: None, `"relu"` or `"relu6"`.
         batch_norm: Configuration of the `keras.layers.BatchNormalization`; True for defaults.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -74,7 +74,7 @@ class QBatchNormalization(WeightedLayer):
 
     @property
     def kernel(self):
-        """float32 tensor of ones, of shape (1, 1, channels, 1)."""
+        """A float32 tensor of ones, of shape (1, 1, channels, 1)."""
         return ops.ones((1, 1, self.channels, 1), "float32")
 
     def compute_output_shape(self, input_shape):
@@ -95,7 +95,7 @@ class QBatchNormalization(WeightedLayer):
         )
 
     def lower(self, builder, *inputs):
-        """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs where the input has not rank 4."""
+        """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs if the rank of the input is not 4."""
         kernel, grid, bias = self.lower_weights()
         x, shape = inputs[0], inputs[0].shape
         if len(shape) != 4:
@@ -164,13 +164,13 @@ class QBatchNormalization(WeightedLayer):
 
 
 def batch_norm_of(layer: Any) -> Any:
-    """Returns the batch normalization of a quantized layer; the layer itself if it is one.
+    """Returns the batch normalization of a quantized layer, or the layer if it is one itself.
 
     Args:
         layer: Any layer.
 
     Returns:
-        None for a layer without batch normalization, or that is not a quantized one.
+        None for a layer without batch normalization, or a layer that is not quantized.
     """
     if not isinstance(layer, QuantizedLayer):
         return None

@@ -1,4 +1,4 @@
-"""Operators of two operands, of which one may be a constant: what they have in common."""
+"""Base class of operators of two operands, of which one may be a constant."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from keras_qat.scheme import Scheme
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """An operand that is no tensor of the model, and becomes a weight of the layer.
+    """A constant operand, which becomes a weight of the layer.
 
     Attributes:
-        shape: Its shape.
+        shape: Shape of the constant.
         position: 0 for the first operand, 1 for the second.
-        trainable: Whether training changes it.
+        trainable: Whether training changes the constant.
         name: Name of the weight.
     """
 
@@ -46,12 +46,12 @@ class Binary(QuantizedLayer):
     """Base class of operators that combine two operands element by element.
 
     Args:
-        constant: The arguments of a `Constant`, if one operand is one; None for two tensors.
+        constant: The arguments of a `Constant`, if one operand is constant; None for two tensors.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Attributes:
-        takes_follower: Whether it has an `activation`.
+        takes_follower: Whether the operator has an `activation`.
     """
 
     takes_follower = False
@@ -84,7 +84,7 @@ class Binary(QuantizedLayer):
 
         Args:
             inputs: The tensors: two, or the only one.
-            constant: What stands for the constant, if there is one.
+            constant: The value to use for the constant, if there is one.
         """
         operands = list(inputs)
         if self.constant is not None:
@@ -104,12 +104,12 @@ class Binary(QuantizedLayer):
 
     @classmethod
     def operands_of(cls, node: Node) -> list[Any]:
-        """Returns the two operands: an `Edge` for a tensor, and whatever stands for a constant."""
+        """Returns the two operands: an `Edge` for a tensor, else the constant."""
         return operands_of(node)
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
-        """Returns the configuration for a merging layer, and an activation if this takes one."""
+        """Returns the configuration for a merging layer and, if supported, an activation."""
         config = {"name": head.name}
         for follower in followers:
             if "activation" in config or not cls.takes_follower:
@@ -130,8 +130,8 @@ class Binary(QuantizedLayer):
         Args:
             builder: A `keras_qat.lowering.Builder`.
             x: LiteRT tensor of the other operand.
-            values: Its values as the file has them, its own by default.
-            quantization: Their parameters.
+            values: Values of the constant in the file, by default the variable's values.
+            quantization: Quantization parameters of the values.
         """
         if self.constant is None:
             return None
@@ -156,7 +156,7 @@ class Binary(QuantizedLayer):
         return self._with_constant(tuple(input_shape))
 
     def _with_constant(self, shape) -> list[tuple[int | None, ...]]:
-        """Both shapes, the constant's with as many dimensions as the tensor's."""
+        """Returns both shapes, the constant's with as many dimensions as the tensor's."""
         assert self.constant is not None
         own = tuple(self.constant.shape)
         shapes = [shape, (1,) * (len(shape) - len(own)) + own]
@@ -177,7 +177,7 @@ class Binary(QuantizedLayer):
 
 
 def operands_of(node: Node) -> list[Any]:
-    """Returns the operands of a node: an `Edge` for a tensor, and whatever stands for a constant.
+    """Returns the operands of a node: an `Edge` for a tensor, else the constant.
 
     Args:
         node: A call of a merging layer, or of an operation of two arguments.
@@ -198,7 +198,7 @@ def constant_of(node: Node, operands: Sequence[Any]) -> dict[str, Any] | None:
         The fields of a `Constant`.
 
     Raises:
-        UnsupportedLayerError: If there are not two operands, or no tensor.
+        UnsupportedLayerError: If there are not two operands, or neither is a tensor.
     """
     constants = [i for i, operand in enumerate(operands) if not isinstance(operand, Edge)]
     if len(operands) != 2 or len(constants) == 2:
@@ -222,7 +222,7 @@ def constant_of(node: Node, operands: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def value_of(operand: Any) -> np.ndarray:
-    """Returns the value of an operand that is no tensor of the graph.
+    """Returns the value of an operand that is not a tensor of the graph.
 
     Args:
         operand: A `Parameter`, a variable, an array or a number.

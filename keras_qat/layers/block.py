@@ -1,4 +1,4 @@
-"""Layers with a kernel, a batch normalization behind it and an activation, in float."""
+"""Layers with a kernel, an optional batch normalization and an activation, in float."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _NORM_NAME = "batch_normalization"
 
 
 class Block(DropIn):
-    """A layer with a kernel, the batch normalization behind it and the activation, as one.
+    """A layer with a kernel, its batch normalization and its activation in one layer.
 
-    With a batch normalization it has no bias, unless `use_bias=True` asks for one: the
-    normalization subtracts it.
+    With a batch normalization the layer has no bias, since the normalization subtracts it.
+    `use_bias=True` adds one.
 
     Args:
         *args: Arguments of the Keras layer; `activation` is applied last.
         batch_norm: Whether a batch normalization follows the kernel, or the arguments of one.
-        activation_name: Name of the activation where it was a layer of its own, such as in a model
-            that was cloned.
-        trainable_kernel: Whether training changes kernel and bias; if not, the batch
-            normalization may still be trained.
+        activation_name: Name of the activation if it was a layer of its own, such as in a cloned
+            model.
+        trainable_kernel: Whether training changes kernel and bias. If not, the batch normalization
+            may still be trained.
         **kwargs: Keyword arguments of the Keras layer.
     """
 
@@ -77,16 +77,16 @@ class Block(DropIn):
         }
         try:
             return kind.from_config({**defaults, **config})
-        except (TypeError, ValueError) as error:  # as Keras refuses arguments
+        except (TypeError, ValueError) as error:  # as Keras raises for unknown arguments
             raise self._bad_batch_norm(str(error)) from error
 
     def _bad_batch_norm(self, received: str) -> InvalidModelError:
         return InvalidModelError(
-            "No batch normalization can be made of this.",
+            "`batch_norm` does not describe a batch normalization.",
             layer=self.name,
             received=received,
             expected="True, False, or a dict of arguments of keras.layers.BatchNormalization",
-            fix='Write `batch_norm=True`, or such as `batch_norm={"momentum": 0.9}`.',
+            fix='Write `batch_norm=True`, or for example `batch_norm={"momentum": 0.9}`.',
         )
 
     def build(self, input_shape):
@@ -102,7 +102,7 @@ class Block(DropIn):
         """Applies bias, batch normalization and activation in float.
 
         Args:
-            y: What the kernel computed.
+            y: Output of the kernel.
             training: Whether the batch normalization normalizes with the batch.
 
         Returns:
@@ -115,7 +115,7 @@ class Block(DropIn):
         return self.activation(y)
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the Keras layers that compute in float what this layer does, with its weights."""
+        """Returns the Keras layers that compute the same in float, with this layer's weights."""
         norm, config = self.batch_normalization, quiet_config(self, self.keras_class)
         is_apart = norm is not None or self.activation_name is not None
         if is_apart:
@@ -137,14 +137,14 @@ class Block(DropIn):
         return layers
 
     def _with_kernel(self, config: dict[str, Any]) -> keras.layers.Layer:
-        """The Keras layer with the kernel."""
+        """Returns the Keras layer with the kernel."""
         is_trained = self.trainable and self.trainable_kernel
         function, config = config["activation"], {**config, "activation": None}
         if function is not None and isinstance(self.activation, keras.layers.Layer):
-            config["activation"] = function  # a new one, with weights of its own
+            config["activation"] = function  # a new activation, with its own weights
         layer = self.keras_class.from_config({**config, "trainable": is_trained})
         if function is not None and config["activation"] is None:
-            layer.activation = self.activation  # Keras makes no lambda of a configuration
+            layer.activation = self.activation  # Keras does not load lambdas from a configuration
         if self.built:
             build_like(layer, self)
             copy_by_path(self, layer)
@@ -156,10 +156,10 @@ class Block(DropIn):
         config = quiet_config(head)
         if followers and head.activity_regularizer is not None:
             raise InvalidModelError(
-                "The penalty on what the kernel computes cannot be one on what the block returns.",
+                "The regularizer of the kernel's output cannot be applied to the block's output.",
                 layer=head.name,
                 received="an activity_regularizer",
-                fix="Give it to the block itself.",
+                fix="Pass the regularizer to the block itself.",
             )
         for follower in followers:
             is_last = function_name(keras.activations.get(config["activation"])) != "linear"
@@ -192,18 +192,18 @@ class Block(DropIn):
         return getattr(self, "data_format", None) == "channels_first"
 
     def _spread(self, vector):
-        """A value for each channel, in the shape that broadcasts against the output."""
+        """Reshapes a value for each channel to broadcast against the output."""
         if not self._is_channels_first():
             return vector
         return ops.reshape(vector, (-1, *(1,) * len(self.kernel_size)))
 
 
 def with_trainable(config: dict[str, Any]) -> dict[str, Any]:
-    """Says of a layer whose kernel is frozen whether its batch normalization is trained.
+    """Completes a configuration: whether the batch normalization of a frozen layer is trained.
 
     Args:
-        config: Configuration of the kernel's Keras layer, and under `"batch_norm"` that of the
-            batch normalization behind it, if there is one.
+        config: Configuration of the kernel's Keras layer, and under `"batch_norm"` that of its
+            batch normalization, if there is one.
 
     Returns:
         The configuration of the block.

@@ -13,7 +13,7 @@ from keras import ops
 class ChannelAffine(keras.layers.BatchNormalization):
     """Multiplies each channel and adds to it: `x * gamma + beta` over the last axis.
 
-    To whatever folds batch normalization it is one with mean 0 and variance 1, at training too.
+    Rewrites fold the layer as a batch normalization with mean 0 and variance 1, at training too.
 
     Args:
         trainable_scale: Whether training changes the factors.
@@ -59,7 +59,7 @@ class ChannelAffine(keras.layers.BatchNormalization):
         return inputs * self.gamma + self.beta
 
     def to_keras(self, name: str) -> keras.layers.Layer:
-        """Returns the Keras layer that computes the same: one that trains if this does.
+        """Returns the Keras layer that computes the same, and is trained if this layer is trained.
 
         Args:
             name: Name of the layer.

@@ -1,4 +1,4 @@
-"""Keras layers that consist of operations, though their own `call` cannot be traced as it is."""
+"""Keras layers that consist of operations, but whose own `call` cannot be traced directly."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from keras_qat.layers.registry import register
 
 
 def softmax_over(x: Any, axes: Sequence[int]) -> Any:
-    """Computes a softmax over any axes as one over the last axis, which is what LiteRT has.
+    """Computes a softmax over any axes as a softmax over the last axis, which LiteRT supports.
 
     Args:
         x: Symbolic tensor; only the size of its first axis may be unknown.
-        axes: Which axes, the first one, the batch, not among them; distinct, counted from 0.
+        axes: Axes of the softmax, without the first axis (the batch); distinct, counted from 0.
 
     Returns:
         A tensor of the shape of `x`.
@@ -45,7 +45,7 @@ def softmax_over(x: Any, axes: Sequence[int]) -> Any:
 @register(keras.layers.Softmax)
 def _softmax(layer: Any, inputs: Any, mask: Any = None) -> Any:
     if mask is not None:
-        raise UnsupportedLayerError("A softmax has no mask here.", layer=layer.name)
+        raise UnsupportedLayerError("A softmax with a mask is not supported.", layer=layer.name)
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     axes = [axis % len(inputs.shape) for axis in axes]
     if 0 in axes:
@@ -89,7 +89,7 @@ def _einsum_dense(layer: Any, inputs: Any) -> Any:
 
 
 def _is_channelwise(equation: str) -> bool:
-    """Whether nothing is contracted: each channel has a factor, such as in `abc,c->abc`."""
+    """Returns whether nothing is contracted: each channel has a factor, as in `abc,c->abc`."""
     operands, output = equation.split("->")
     values, kernel = operands.split(",")
     return values == output and len(kernel) == 1 and values.endswith(kernel)
@@ -97,19 +97,19 @@ def _is_channelwise(equation: str) -> bool:
 
 @register(keras.layers.Lambda)
 def _lambda(layer: Any, inputs: Any, mask: Any = None) -> Any:
-    del mask  # a function that does not ask for it is not given it
+    del mask  # functions without the argument `mask` do not get it
     if {"training", "mask"} & set(inspect.signature(layer.function).parameters):
         raise UnsupportedLayerError(
             "A function that takes `training` or `mask` cannot be traced.",
             layer=layer.name,
-            fix="Give this layer alone a function of its input: "
+            fix="Give this layer a function of its input only: "
             f"`model.get_layer('{layer.name}').function = lambda x: ...`.",
         )
     return layer.function(inputs, **(layer.arguments or {}))
 
 
 def _multi_head_attention(layer: Any, *args: Any, **kwargs: Any) -> Any:
-    # Dropout is a layer inside it, and still one in the graph.
+    # The dropout is a layer inside the attention, and remains a layer of the graph.
     return layer.call(*args, **kwargs)
 
 

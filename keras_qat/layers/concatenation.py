@@ -15,7 +15,7 @@ from keras_qat.scheme import Scheme
 
 
 class _Joins(MovesValues):
-    """What the two operators have in common: several tensors of one range become one."""
+    """Base class of both operators: several tensors of one range become one."""
 
     axis: int
 
@@ -25,7 +25,7 @@ class _Joins(MovesValues):
         return self.float_forward([x.values for x in inputs], training=False)
 
     def _position(self, rank: int) -> int:
-        """The axis, counted from the front in a tensor of so many axes."""
+        """Returns the axis, counted from the front, in a tensor of the given rank."""
         axis = self.axis + rank if self.axis < 0 else self.axis
         if axis == 0:
             raise batch_moved(self.name, f"axis={self.axis}")
@@ -33,7 +33,7 @@ class _Joins(MovesValues):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer, of tensors only."""
+        """Makes the layer, if all inputs are tensors."""
         leaves = tree.flatten(node.arguments)
         if not all(isinstance(leaf, Edge) for leaf in leaves) or len(leaves) < 2:
             raise UnsupportedLayerError(
@@ -48,7 +48,7 @@ class _Joins(MovesValues):
 @register(any_of(layer_of(keras.layers.Concatenate), operation_named("Concatenate")))
 @keras.saving.register_keras_serializable("keras_qat")
 class QConcatenate(_Joins, keras.layers.Concatenate):
-    """Concatenates tensors: one CONCATENATION, all its tensors with one range.
+    """Concatenates tensors: one CONCATENATION, with one range for all its tensors.
 
     Args:
         *args: Arguments of `keras.layers.Concatenate`.
@@ -75,10 +75,10 @@ class QConcatenate(_Joins, keras.layers.Concatenate):
 @register(operation_named("Stack"))
 @keras.saving.register_keras_serializable("keras_qat")
 class QStack(_Joins):
-    """Stacks tensors along a new axis: one PACK, all its tensors with one range.
+    """Stacks tensors along a new axis: one PACK, with one range for all its tensors.
 
     Args:
-        axis: Where the new axis is in the output.
+        axis: Position of the new axis in the output.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
     """

@@ -7,7 +7,7 @@ from keras import ops
 
 
 class ConstantPower(keras.layers.Layer):
-    """Raises a tensor to a constant power; `ops.power` has two operands, and is no function of one.
+    """Raises a tensor to a constant power. `ops.power` has two operands; this layer has one.
 
     Args:
         exponent: The power.

@@ -22,11 +22,11 @@ from keras_qat.scheme import Scheme
 
 
 class WindowedLayer(WeightedLayer):
-    """What layers with a kernel that slides over steps or an image have in common."""
+    """Base class of layers with a kernel that slides over steps or an image."""
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer; raises for `channels_first`, and for windows beyond exact sums."""
+        """Makes the layer. Raises for `channels_first`, and for windows beyond exact sums."""
         check_channels_last(node.name, node.head.data_format)
         most = math.inf if scheme is None else accumulate.most_taps(scheme.largest_product)
         if math.prod(node.head.kernel_size) > most:
@@ -40,7 +40,7 @@ class WindowedLayer(WeightedLayer):
         return super().from_match(node, scheme)
 
     def lower(self, builder, *inputs):
-        """Adds the operator, between two RESHAPEs where the input is a sequence."""
+        """Adds the operator, between two RESHAPEs if the input is a sequence."""
 
         def add(x, **output):
             return self.add_operator(builder, x, **output)
@@ -53,7 +53,7 @@ class WindowedLayer(WeightedLayer):
         Args:
             builder: A `keras_qat.lowering.Builder`.
             x: LiteRT tensor of rank 4.
-            **output: What the builder has to be told about the operator's output.
+            **output: Arguments of the builder about the operator's output.
 
         Returns:
             The LiteRT tensor of the output, of rank 4.
@@ -61,7 +61,7 @@ class WindowedLayer(WeightedLayer):
         raise NotImplementedError
 
     def window_options(self) -> dict:
-        """Returns the options that all operators with a sliding kernel have."""
+        """Returns the options of all operators with a sliding kernel."""
         vertical, horizontal = planar(self.strides)
         return {
             "padding": "SAME" if self.padding == "same" else "VALID",
@@ -71,13 +71,13 @@ class WindowedLayer(WeightedLayer):
         }
 
     def dilation_options(self) -> dict:
-        """Returns the options that say how far apart the taps are."""
+        """Returns the options for the distance of the taps."""
         vertical, horizontal = planar(self.dilation_rate)
         return {"dilationHFactor": vertical, "dilationWFactor": horizontal}
 
 
 class Convolution(WindowedLayer):
-    """What becomes a CONV_2D; the kernel is (*window, in / groups, out)."""
+    """Base class of layers that are a CONV_2D; the kernel is (*window, in / groups, out)."""
 
     operators = ("CONV_2D",)
 
@@ -108,7 +108,7 @@ class Convolution(WindowedLayer):
 
 
 class DepthwiseConvolution(WindowedLayer):
-    """What becomes a DEPTHWISE_CONV_2D; the kernel is (*window, channels, multiplier)."""
+    """Base class of layers that are a DEPTHWISE_CONV_2D; kernel (*window, channels, multiplier)."""
 
     operators = ("DEPTHWISE_CONV_2D",)
     channel_axes = (-2, -1)

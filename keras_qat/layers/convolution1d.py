@@ -16,7 +16,7 @@ from keras_qat.layers.registry import register
 @register(layer_of(keras.layers.Conv1D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
 class QConv1D(Convolution, keras.layers.Conv1D):
-    """1D convolution: one CONV_2D between two RESHAPEs, behind a PAD if it is causal.
+    """1D convolution: one CONV_2D between two RESHAPEs, after a PAD if it is causal.
 
     Args:
         *args: Arguments of `keras.layers.Conv1D`.
@@ -46,7 +46,7 @@ class QConv1D(Convolution, keras.layers.Conv1D):
         )
 
     def add_operator(self, builder, x, **output):
-        """Adds one CONV_2D; zeros in front of a causal one are a PAD."""
+        """Adds one CONV_2D. Zeros before a causal convolution are a PAD."""
         before = self._steps_before() if self.padding == "causal" else 0
         if before:
             pads = np.array([(0, 0), (0, 0), (before, 0), (0, 0)], "int32")

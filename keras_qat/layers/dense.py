@@ -20,8 +20,8 @@ from keras_qat.quantizers import Grid
 class QDense(WeightedLayer, keras.layers.Dense):
     """Dense layer with folded batch normalization and fused activation: one FULLY_CONNECTED.
 
-    Weights are quantized per output channel, or as the scheme says. Inputs may have any rank;
-    the last axis is contracted.
+    Weights are quantized per output channel, or as the scheme defines. Inputs may have any rank.
+    The last axis is contracted.
 
     Args:
         *args: Arguments of `keras.layers.Dense`.
@@ -53,7 +53,7 @@ class QDense(WeightedLayer, keras.layers.Dense):
         return requantize_dense(*tensors, **limits)
 
     def lower(self, builder, *inputs):
-        """Adds one FULLY_CONNECTED; the kernel is stored as (out, in), the bias if there is one."""
+        """Adds one FULLY_CONNECTED. The kernel is stored as (out, in). A bias is optional."""
         kernel, grid, bias = self.lower_weights()
         keeps_rank = len(inputs[0].shape) != 2
         return builder.operator(

@@ -1,4 +1,4 @@
-"""Layers that stand for Keras layers: named as these, made of them, and turned back into them."""
+"""Layers that replace Keras layers, have their names, and are converted from and to them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from keras_qat.layers.activation_names import activation_name, function_name
 
 
 class DropIn(keras.layers.Layer):
-    """What is used in a model's definition in place of a Keras layer, or of a few in a row.
+    """Base class of layers that replace a Keras layer, or a chain of them, in a model's definition.
 
-    Without a name of its own it gets the one that the Keras layer would get, such as `conv2d`.
+    Without a name the layer gets the name of the Keras layer, such as `conv2d`.
 
     Args:
         *args: Arguments of the Keras layer.
-        keras_layer: The Keras layer that it was made of, serialized, where that has no weights
-            and its class is none that this one inherits from.
-        output_name: What the output of a model that it makes is called, if not like the layer.
+        keras_layer: The serialized Keras layer that was converted, if it has no weights and this
+            class does not inherit from its class.
+        output_name: Name of the output of a model that this layer computes, if not the layer's
+            name.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
-        keras_class: The Keras layer that it stands for; None where it is one of `keras.ops`.
-        is_opened: Whether a rewrite replaces it by the Keras layers that it stands for.
+        keras_class: The Keras layer that the class replaces; None if it replaces an operation of
+            `keras.ops`.
+        is_opened: Whether a rewrite replaces the layer by the Keras layers that it stands for.
     """
 
     keras_class: Any = None
     is_opened = True
 
     def __init_subclass__(cls, **kwargs):
-        """Finds the Keras layer that a class inherits from, unless it says it."""
+        """Sets the Keras layer that a class inherits from, unless the class defines it."""
         super().__init_subclass__(**kwargs)
         inherited = next(base for base in cls.__mro__ if not issubclass(base, DropIn))
         is_own = inherited is keras.layers.Layer or not inherited.__module__.startswith("keras.")
@@ -55,7 +57,7 @@ class DropIn(keras.layers.Layer):
         self.keras_layer, self.output_name = keras_layer, output_name
 
     def __call__(self, *args, **kwargs):
-        """Calls the layer as Keras does. An error has its parts, not only its text."""
+        """Calls the layer as Keras does. Raised errors keep their parts, not only their text."""
         try:
             return super().__call__(*args, **kwargs)
         except KerasQatError as error:
@@ -63,11 +65,11 @@ class DropIn(keras.layers.Layer):
         raise found
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the Keras layers that compute in float what this layer does, with its weights.
+        """Returns the Keras layers that compute the same in float, with this layer's weights.
 
         Returns:
-            New layers, to be called one after the other, built if this layer is; None if no
-            Keras layer computes it.
+            New layers, to be called one after the other, built if this layer is; None if no Keras
+            layer computes the same.
 
         Example:
         >>> from keras_qat.layers import QConv2D
@@ -88,17 +90,18 @@ class DropIn(keras.layers.Layer):
 
     @classmethod
     def from_keras(cls, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Self:
-        """Makes the layer that computes what Keras layers in a row compute, with their weights.
+        """Makes the layer that computes a chain of Keras layers, with their weights.
 
         Args:
-            layers: The Keras layer that this class stands for, or a list of it and those behind
-                it that it can take up.
+            layers: The Keras layer that this class replaces, or a list of that layer and the
+                following layers that this class can fuse.
 
         Returns:
-            A layer that computes in float, with the name of the first one, built if that is.
+            A layer that computes in float, with the name of the first layer, built if that layer
+            is.
 
         Raises:
-            InvalidModelError: If this class does not stand for these layers.
+            InvalidModelError: If this class does not replace these layers.
 
         Example:
         >>> from keras_qat.layers import QDense
@@ -129,55 +132,55 @@ class DropIn(keras.layers.Layer):
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
-        """Returns the configuration of the layer that stands for Keras layers in a row.
+        """Returns the configuration of the layer that replaces a chain of Keras layers.
 
         Args:
-            head: The Keras layer that this class stands for.
-            followers: Those behind it.
+            head: The Keras layer that this class replaces.
+            followers: The Keras layers after it.
 
         Raises:
-            InvalidModelError: If it cannot take up a follower.
+            InvalidModelError: If this class cannot fuse a follower.
         """
         for follower in followers:
             raise cannot_take_up(cls, follower)
         return head.get_config()
 
     def copy_from_keras(self, chain: Sequence[Any]) -> None:
-        """Copies the weights of the Keras layers in a row that this layer stands for."""
+        """Copies the weights of the chain of Keras layers that this layer replaces."""
         copy_by_path(chain[0], self)
 
 
 def cannot_take_up(cls: type, follower: Any) -> InvalidModelError:
-    """The error for a Keras layer that cannot be part of a layer."""
+    """Returns the error for a Keras layer that cannot be part of a layer."""
     return InvalidModelError(
-        f"{cls.__name__} cannot take up this layer.",
+        f"{cls.__name__} cannot absorb this layer.",
         layer=getattr(follower, "name", None),
         received=f"a {type(follower).__name__}",
-        fix="Leave it out of the list, and call it behind the layer.",
+        fix="Remove it from the list, and call it after the layer.",
     )
 
 
 def activation_config(cls: type, follower: Any) -> dict[str, Any]:
-    """Returns the arguments of a layer that takes up the activation behind it.
+    """Returns the arguments of a layer that fuses the activation after it.
 
     Args:
         cls: Class of the layer.
         follower: A Keras layer or operation.
 
     Raises:
-        InvalidModelError: If it is none that an `activation` argument can say.
+        InvalidModelError: If the follower cannot be written as an `activation` argument.
     """
     name = activation_name(follower)
     function = getattr(follower, "activation", None) if name == "custom" else name
     if function is None:
         raise cannot_take_up(cls, follower)
-    # The names of operations count over the whole process.
+    # Names of operations contain a counter of the whole process.
     own = follower.name if isinstance(follower, keras.layers.Layer) else None
     return {"activation": function, "activation_name": own}
 
 
 def activation_behind(layer: Any) -> list[keras.layers.Layer]:
-    """Returns the activation of a layer as a layer of its own, none if it is linear.
+    """Returns the activation of a layer as a separate layer, or no layer if it is linear.
 
     Args:
         layer: A layer with an `activation`, and an `activation_name` or None.
@@ -190,13 +193,13 @@ def activation_behind(layer: Any) -> list[keras.layers.Layer]:
 
 
 def quiet_config(layer: Any, kind: Any = None) -> dict[str, Any]:
-    """Returns the configuration of a layer, with the initializers of the layer themselves.
+    """Returns the configuration of a layer, with the layer's own initializer objects.
 
-    A new initializer without a seed would draw one from Python's `random`, which is the user's.
+    A new initializer without a seed would draw a seed from Python's `random`, which is the user's.
 
     Args:
         layer: The layer.
-        kind: The Keras class of the configuration; that of the layer by default.
+        kind: The Keras class of the configuration, by default the class of the layer.
     """
     config = (kind or type(layer)).get_config(layer)
     names = [name for name in config if name.endswith("_initializer")]
@@ -204,12 +207,12 @@ def quiet_config(layer: Any, kind: Any = None) -> dict[str, Any]:
 
 
 def remade(kind: Any, source: Any, **changes: Any) -> Any:
-    """Makes a layer of the configuration of another one, without drawing random numbers.
+    """Makes a layer from the configuration of another layer, without drawing random numbers.
 
     Args:
         kind: The class to make. If `source` is a layer of this package, its Keras class.
         source: The layer. A seed that it has drawn becomes the seed of the new layer too.
-        **changes: Arguments that are different.
+        **changes: Arguments to change.
 
     Example:
     >>> remade(keras.layers.Dropout, keras.layers.Dropout(0.5), name="drop").get_config()["seed"]
@@ -221,26 +224,26 @@ def remade(kind: Any, source: Any, **changes: Any) -> Any:
         config["seed"] = _drawn_seed(source)
     layer = kind.from_config(config)
     if is_drawn:
-        layer.seed = None  # as configured, so that it is saved like that
+        layer.seed = None  # keeps `seed` as configured when the layer is saved
     return layer
 
 
 def _drawn_seed(layer: Any) -> int:
-    """The seed in the state of a layer's random numbers; 0 if the layer has no such state."""
+    """Returns the seed in the state of a layer's random numbers, or 0 without such a state."""
     weights = {id(weight) for weight in layer.weights}
     states = [variable for variable in layer.variables if id(variable) not in weights]
     return int(ops.convert_to_numpy(states[0])[0]) if states else 0
 
 
 def build_like(layer: keras.layers.Layer, source: keras.layers.Layer) -> None:
-    """Builds a layer for the input shapes that another one was built for."""
+    """Builds a layer for the input shapes of another layer."""
     config = source.get_build_config()
     if config:
         layer.build_from_config(config)
 
 
 def copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Copies the variables that two layers have under the same path behind the layer's name."""
+    """Copies the variables that two layers have under the same path after the layer's name."""
 
     def tail(layer, variable):
         return variable.path.rpartition(f"{layer.name}/")[2]
@@ -254,14 +257,14 @@ def copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None
 def assign_copy(target, source) -> None:
     """Copies one variable's value.
 
-    On JAX two variables must never have the same buffer; TensorFlow copies what is shared when it
-    is written. Through numpy it would be two copies.
+    On JAX two variables must never have the same buffer. TensorFlow copies a shared buffer when it
+    is written. A copy through numpy would be two copies.
     """
     target.assign(ops.copy(source))
 
 
 def _default_name(cls: type) -> str:
-    """The name that Keras would give to a layer of this class, counted as Keras counts."""
+    """Returns the name that Keras would give to a layer of this class, with Keras's counter."""
     words = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", cls.__name__))
     count = keras.backend.get_uid(words.lower())
     return words.lower() if count == 1 else f"{words.lower()}_{count - 1}"

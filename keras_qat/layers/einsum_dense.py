@@ -1,4 +1,4 @@
-"""EinsumDense as a block. What it multiplies becomes a FULLY_CONNECTED or a BATCH_MATMUL."""
+"""EinsumDense as a block. Its product becomes a FULLY_CONNECTED or a BATCH_MATMUL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras_qat.layers.block import Block
 class QEinsumDense(Block, keras.layers.EinsumDense):
     """Dense layer over any axes with batch normalization and activation, for a model's definition.
 
-    It computes in float; rewrites make operators of it. Its bias is what `bias_axes` says.
+    The block computes in float, and rewrites replace it by operators. `bias_axes` defines the bias.
 
     Args:
         *args: Arguments of `keras.layers.EinsumDense`.

@@ -18,10 +18,10 @@ from keras_qat.scheme import Scheme
 @register(function_named("elu", "celu"))
 @keras.saving.register_keras_serializable("keras_qat")
 class QElu(Tabulated):
-    """Exponential linear unit, or celu, with an alpha of 1: one ELU. Other alphas are looked up.
+    """Exponential linear unit, or celu, with an alpha of 1: one ELU. Other alphas use a lookup.
 
     LiteRT's reference kernels lack ELU. Inference equals the kernel of LiteRT's default runtime,
-    which makes the same table as that of microcontrollers.
+    which makes the same table as the kernel of microcontrollers.
 
     Args:
         scheme: A scheme, its name, or None for a layer that computes in float.
@@ -48,7 +48,7 @@ class QElu(Tabulated):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer, or a lookup for another alpha or where the type has no ELU."""
+        """Makes the layer, or a lookup for another alpha or if the type has no ELU."""
         function = function_of(node.head)
         if scheme is None or dict(function.options if function else ()).get("alpha", 1.0) != 1.0:
             return QLookup.from_match(node, scheme)

@@ -21,10 +21,10 @@ from keras_qat.scheme import Scheme
 class QEmbedding(QuantizedLayer, keras.layers.Embedding):
     """Looks up vectors by integer ids: one GATHER from an int8 table.
 
-    The table has the grid of the output, whose range is that of the whole table as it is now:
-    neither calibration nor training has to see every id. The ids are an input of the model, and
-    stay int32 in the file. An id must lie in `[0, input_dim)`; LiteRT refuses to run on any
-    other, and what Keras does then depends on the backend.
+    The table has the grid of the output. The range is that of the current whole table, so neither
+    calibration nor training must contain every id. The ids are an input of the model, and stay
+    int32 in the file. An id must lie in `[0, input_dim)`. LiteRT refuses other ids, and the result
+    of Keras then depends on the backend.
 
     Args:
         *args: Arguments of `keras.layers.Embedding`.
@@ -45,7 +45,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
 
     @property
     def range_source(self):
-        """The range of the table."""
+        """Returns the range of the table."""
         return ValueRange(lambda: self.embeddings)
 
     def float_forward(self, inputs, training=None):
@@ -84,17 +84,17 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
         """
         if node.head.mask_zero:
             raise UnsupportedLayerError(
-                "A mask has no counterpart in LiteRT: where Keras leaves the padding out, a file "
+                "A mask has no counterpart in LiteRT: Keras leaves the padding out, but a file "
                 "would compute with it.",
                 layer=node.name,
                 received="mask_zero=True",
                 expected="mask_zero=False",
-                fix="If no layer uses the mask, as Keras warns where one drops it, set "
-                f"`model.get_layer('{node.head.name}').mask_zero = False`: the outputs stay as "
-                "they are. Else train without a mask, so that the padding has a vector of its "
+                fix="If no layer uses the mask (Keras warns where a layer drops it), set "
+                f"`model.get_layer('{node.head.name}').mask_zero = False`. The outputs do not "
+                "change. Otherwise train without a mask, so that the padding has a vector of its "
                 "own, or cut the sequences to one length.",
             )
-        # What was trained at low rank is in the table that `carry_weights` copies.
+        # `carry_weights` copies the table with its low-rank updates merged.
         config = {**quiet_config(node.head), "lora_rank": None, "lora_alpha": None}
         return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
 

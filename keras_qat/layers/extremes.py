@@ -1,4 +1,4 @@
-"""MAXIMUM, MINIMUM and SELECT_V2: each element is one of two operands'."""
+"""MAXIMUM, MINIMUM and SELECT_V2: each element is an element of one of the two operands."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from keras_qat.scheme import Scheme
 
 
 class Extreme(Binary):
-    """What the operators have in common: operands and output have one range.
+    """Base class of the operators, whose operands and output have one range.
 
-    A constant is rounded to the grid of the output. Its values may lie far beyond those of the
-    tensor, so the range is then that of the outputs seen, and not that of the constant.
+    A constant is rounded to the grid of the output. Its values may lie far beyond the values of the
+    tensor. The range is therefore the range of the observed outputs, not of the constant.
 
     Args:
         scheme: A scheme, its name, or None for a layer that computes in float.
@@ -50,7 +50,7 @@ class Extreme(Binary):
         return functools.reduce(self.function, operands)
 
     def training_forward(self, inputs):
-        """Selects; where some values are those of a constant, they are rounded to the grid."""
+        """Selects; if some values are from a constant, they are rounded to the grid."""
         y = self.float_forward(inputs, training=True)
         return y if self.constant is None else self.quantize_output(y)
 
@@ -71,12 +71,12 @@ class Extreme(Binary):
         return builder.operator(self.operator_code, operands)
 
     def leading_operands(self, builder) -> Sequence[Any]:
-        """Returns the LiteRT tensors that the operator takes before the two operands."""
+        """Returns the LiteRT tensors of the operator before the two operands."""
         del builder
         return ()
 
     def _integers(self, grid: Grid):
-        """The constant in integers, zero point included."""
+        """Returns the constant in integers, zero point included."""
         scheme = self._scheme()
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
         return quantize(ops.convert_to_tensor(self.operand), *grid, *limits)
@@ -85,10 +85,10 @@ class Extreme(Binary):
 @register(any_of(layer_of(keras.layers.Maximum), operation_named("Maximum")))
 @keras.saving.register_keras_serializable("keras_qat")
 class QMaximum(Extreme):
-    """The larger one of two operands, element by element: one MAXIMUM.
+    """The larger of two operands, element by element: one MAXIMUM.
 
     Args:
-        constant: The arguments of a `Constant`, if one operand is one.
+        constant: The arguments of a `Constant`, if one operand is constant.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
@@ -106,10 +106,10 @@ class QMaximum(Extreme):
 @register(any_of(layer_of(keras.layers.Minimum), operation_named("Minimum")))
 @keras.saving.register_keras_serializable("keras_qat")
 class QMinimum(Extreme):
-    """The smaller one of two operands, element by element: one MINIMUM.
+    """The smaller of two operands, element by element: one MINIMUM.
 
     Args:
-        constant: The arguments of a `Constant`, if one operand is one.
+        constant: The arguments of a `Constant`, if one operand is constant.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
@@ -127,11 +127,11 @@ class QMinimum(Extreme):
 @register(operation_named("Where"))
 @keras.saving.register_keras_serializable("keras_qat")
 class QWhere(Extreme):
-    """One of two operands, element by element, as a constant condition says: one SELECT_V2.
+    """One of two operands, element by element, selected by a constant condition: one SELECT_V2.
 
     Args:
         condition_shape: Shape of the condition, a weight that training does not change.
-        constant: The arguments of a `Constant`, if one operand is one.
+        constant: The arguments of a `Constant`, if one operand is constant.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 

@@ -32,7 +32,8 @@ def float_term(function: Function, x: Any) -> Term:
     return _TERMS[function.name](x, **dict(function.options))
 
 
-# Those that LiteRT has an operator for. CEIL, ELU and ROUND are not among its reference kernels.
+# Functions that LiteRT has an operator for, except CEIL, ELU and ROUND, which reference kernels
+# lack.
 _OPERATORS = {
     "abs": "ABS",
     "cos": "COS",
@@ -84,14 +85,14 @@ def _elu(x, alpha=1.0, width=1.0):
 
 
 def _where(code: str, x, limit):
-    """1 where a comparison holds, else 0."""
+    """Returns 1 where a comparison holds, else 0."""
     found = Term(code, (x, limit), dtype="bool")
     types = {"inDataType": "BOOL", "outDataType": "FLOAT32"}
     return Term("CAST", (found,), types)
 
 
 def _softplus(x):
-    # The exponential of what is not positive cannot overflow.
+    # The exponential of a number that is not positive cannot overflow.
     return _relu(x) + _log(_exp(-_of("ABS", x)) + 1.0)
 
 
@@ -100,14 +101,14 @@ def _gelu(x, approximate=True):
 
 
 def _erf(x):
-    # LiteRT has none; this is `2 * gelu(z) / z - 1`, of a z that is not 0.
+    # LiteRT has no erf; this is `2 * gelu(z) / z - 1`, of a z that is not 0.
     z = _times(x, math.sqrt(2.0))
     z = z + 2e-12 * _where("LESS", _of("ABS", z), 1e-12)
     return 2.0 * (_gelu(z, approximate=False) / z) - 1.0
 
 
 def _signed(x, size: Term):
-    """A size of the absolute value, with the sign of `x`."""
+    """Returns a size, a function of the absolute value, with the sign of `x`."""
     return _of("SIGN", x) * size
 
 
@@ -133,7 +134,7 @@ def _parametrized_relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
 
 
 def _round(x, decimals=0):
-    # Halves go to the even number.
+    # Halves are rounded to the even number.
     if decimals:
         return _round(_times(x, 10.0**decimals)) * 10.0**-decimals
     floor = _of("FLOOR", x)

@@ -35,11 +35,11 @@ def writer_of(name: Any, input_signature: Any) -> Callable[..., None]:
         input_signature: The argument of `keras.Model.export`, which no format takes.
 
     Raises:
-        ExportError: If there is none, or a signature is given.
+        ExportError: If there is no such format, or a signature is given.
     """
     if name not in _WRITERS or input_signature is not None:
         raise ExportError(
-            "A quantized model cannot be exported like this.",
+            "`export` does not support this format or signature.",
             received=f"format={name!r}, input_signature={input_signature!r}",
             expected='"litert" or "tf_saved_model", the first without a signature',
             fix='`model.export(path, format="litert")`, or `keras_qat.export_litert(model, path)`',

@@ -1,4 +1,4 @@
-"""Element-wise functions of one variable: what they are called, and what they compute."""
+"""Element-wise functions of one variable: their names, and their computation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Threshold": ("threshold", ("threshold", "default_value")),
     "Trunc": ("trunc", ()),
 }
-# Functions of `keras.activations`, by name; those of several values are not among them.
+# Functions of `keras.activations`, by name, without functions of several values.
 _ACTIVATIONS = {
     "celu",
     "elu",
@@ -93,7 +93,7 @@ _ACTIVATIONS = {
     "tanh",
     "tanh_shrink",
 }
-# Where `keras.activations` and `keras.ops` have other defaults, the former's.
+# Defaults of `keras.activations`, where those of `keras.ops` differ.
 _DEFAULTS = {
     "gelu": (("approximate", False),),
     "leaky_relu": (("negative_slope", 0.2),),
@@ -106,7 +106,7 @@ class Function:
 
     Attributes:
         name: Name in `keras.activations` or `keras.ops`.
-        options: Its keyword arguments, as pairs.
+        options: Keyword arguments of the function, as pairs.
 
     Example:
     >>> float(Function("leaky_relu", (("negative_slope", 0.5),))(ops.array(-4.0)))
@@ -122,7 +122,7 @@ class Function:
         return computed(x, **dict(self.options))
 
 
-# Those that `keras.ops` lacks, or computes in float32 whatever it is given.
+# Functions that `keras.ops` lacks, or always computes in float32.
 _OWN = {
     "exp2": lambda x: ops.exp(x * math.log(2.0)),
     "exponential": ops.exp,
@@ -138,7 +138,7 @@ def function_of(operation: Any) -> Function | None:
         operation: A Keras layer or `keras.ops` operation.
 
     Returns:
-        The `Function`, or None where it computes something else.
+        The `Function`, or None for any other computation.
 
     Example:
     >>> function_of(keras.layers.Activation("swish")).name
@@ -182,7 +182,7 @@ _LAYERS = {
     ),
 }
 
-# Those that LiteRT has an integer operator for.
+# Functions that LiteRT has an integer operator for.
 _WITH_OPERATOR = {
     "celu",
     "elu",

@@ -10,7 +10,7 @@ from keras_qat.layers.activation_names import FUSED_CODES
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
-# Far beyond 8 bits, and well inside 32.
+# Far beyond 8 bits, and well inside 32 bits.
 _MOST_STEPS = 1e6
 
 
@@ -36,7 +36,7 @@ def fused_code(name: str, output: Grid | None) -> str:
 
     Returns:
         `"NONE"`, `"RELU"` or `"RELU6"`; `"RELU"` for a ReLU6 whose 6 is out of reach, because
-        LiteRT refuses one of more than 2**31 steps.
+        LiteRT refuses a ReLU6 of more than 2**31 steps.
 
     Example:
     >>> fused_code("relu6", Grid(np.float32(0.1), np.int32(0)))
@@ -47,7 +47,7 @@ def fused_code(name: str, output: Grid | None) -> str:
 
 
 def activation_limits(name: str, scale, zero_point, scheme: Scheme):
-    """Returns the smallest and largest integer that a fused activation lets through.
+    """Returns the smallest and largest integer of the output of a fused activation.
 
     The rule of `CalculateActivationRangeQuantized` in TensorFlow Lite's `kernel_util.cc`.
 

@@ -1,4 +1,4 @@
-"""GATHER: the same values more than once, or in another order."""
+"""GATHER: repeated or reordered values."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from keras_qat.scheme import Scheme
 class QGather(MovesValues):
     """Takes constant positions of one axis, in any order and number: one GATHER.
 
-    It stands for `ops.repeat`, for `ops.roll` along one axis, and for `ops.take` of constant
-    indices.
+    The layer replaces `ops.repeat`, `ops.roll` along one axis, and `ops.take` of constant indices.
 
     Args:
-        indices: The positions, nested as deep as the axes that they become; an integer drops
-            the axis. Negative ones count from the end.
+        indices: The positions, nested as deep as the axes that they become. An integer drops the
+            axis. Negative positions count from the end.
         axis: The axis of the input, at least 1.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -51,7 +50,7 @@ class QGather(MovesValues):
         size = input_shape[self.axis]
         if size is None or self.indices.min() < -size or self.indices.max() >= size:
             raise UnsupportedLayerError(
-                "What stands behind the end of an axis depends on the backend.",
+                "Values beyond the end of an axis depend on the backend.",
                 layer=self.name,
                 received=f"positions {self.indices.min()} to {self.indices.max()}",
                 expected=f"positions on axis {self.axis} of an input of shape {input_shape}",
@@ -60,7 +59,7 @@ class QGather(MovesValues):
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape):
-        """Returns the shape with the axis replaced by those of the indices."""
+        """Returns the shape with the axis replaced by the axes of the indices."""
         before, after = input_shape[: self.axis], input_shape[self.axis + 1 :]
         return (*before, *self.indices.shape, *after)
 
@@ -85,7 +84,7 @@ class QGather(MovesValues):
         """Makes the layer from the positions that the operation takes.
 
         Raises:
-            UnsupportedLayerError: If they are not constant, or lie on several axes.
+            UnsupportedLayerError: If the positions are not constant, or lie on several axes.
         """
         indices, axis = _INDICES[type(node.head).__name__](node)
         return cls(indices, axis, name=node.name, scheme=scheme)
@@ -100,8 +99,9 @@ class QGather(MovesValues):
 class QTile(MovesValues):
     """Repeats a tensor along its axes until it has a given shape: a GATHER for each axis.
 
-    It stands for `ops.tile`, and for `ops.broadcast_to` of the same rank. LiteRT's TILE would be
-    one operator, but int8 is its version 3, which came late and which the reference kernels lack.
+    The layer replaces `ops.tile`, and `ops.broadcast_to` of the same rank. LiteRT's TILE would be
+    one operator, but int8 needs its version 3, which is recent and which the reference kernels
+    lack.
 
     Args:
         sizes: Shape of the output, without the batch; multiples of the input's.
@@ -120,7 +120,7 @@ class QTile(MovesValues):
         self.sizes = tuple(sizes)
 
     def build(self, input_shape):
-        """Checks that the rank stays, and with it the batch."""
+        """Checks that the rank, and with it the batch axis, does not change."""
         if len(input_shape) != len(self.sizes) + 1:
             raise batch_moved(self.name, f"an input of shape {input_shape} tiled to {self.sizes}")
         super().build(input_shape)
@@ -135,7 +135,7 @@ class QTile(MovesValues):
         return ops.tile(inputs, self._multiples(inputs.shape))
 
     def lower(self, builder, *inputs):
-        """Adds a GATHER for each axis that grows, or a RESHAPE if none does."""
+        """Adds a GATHER for each axis that grows, or a RESHAPE if no axis grows."""
         x = inputs[0]
         counts = self._multiples(x.shape)
         grown = [axis for axis, count in enumerate(counts) if count > 1]
@@ -168,7 +168,7 @@ class QTile(MovesValues):
 
 
 def constant_integers(name: str, value: Any) -> np.ndarray:
-    """Returns an operand that says which values are meant as an array.
+    """Returns an operand that contains positions or counts as an array.
 
     Args:
         name: Name of the operation.
@@ -185,7 +185,7 @@ def constant_integers(name: str, value: Any) -> np.ndarray:
     leaves = keras.tree.flatten(value)
     if any(isinstance(leaf, Edge | Parameter | keras.Variable) for leaf in leaves):
         raise UnsupportedLayerError(
-            "An operator here selects values by their positions, not by other values.",
+            "The operator selects values by constant positions, not by computed positions.",
             layer=name,
             received="positions that the model computes",
             expected="constant integers",
@@ -209,7 +209,7 @@ def _single_axis(node: Node, rank: int) -> int:
 
 
 def _axis_of_output(node: Node) -> tuple[int, int]:
-    """The axis of an operation that keeps the rank, and its size behind it."""
+    """Returns the axis of an operation that keeps the rank, and its size in the output."""
     axis = _single_axis(node, len(node.shapes[0]))
     if axis == 0:
         raise batch_moved(node.name, f"axis={node.head.axis}")
@@ -235,7 +235,7 @@ def _taken(node: Node) -> tuple[np.ndarray, int]:
     return indices, _single_axis(node, len(node.shapes[0]) - indices.ndim + 1)
 
 
-# How each operation says what it takes.
+# The function that returns indices and axis of each operation.
 _INDICES: dict[str, Callable[[Node], tuple[np.ndarray, int]]] = {
     "Repeat": _repeated,
     "Roll": _rolled,

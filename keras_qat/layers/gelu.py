@@ -21,7 +21,7 @@ class QGelu(Tabulated):
     """Gaussian error linear unit: one GELU, which microcontrollers lack.
 
     Args:
-        approximate: Whether it is the approximation by a hyperbolic tangent.
+        approximate: Whether to use the approximation by a hyperbolic tangent.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
@@ -42,7 +42,7 @@ class QGelu(Tabulated):
 
     @property
     def function(self):
-        """The function of a float64 tensor."""
+        """Returns the function of a float64 tensor."""
         return tanh_gelu if self.approximate else erf_gelu
 
     def float_forward(self, inputs, training=None):

@@ -15,7 +15,7 @@ from keras_qat.scheme import Scheme
 
 
 class GlobalPooling(QuantizedLayer):
-    """What the poolings of all steps, or of a whole image, have in common."""
+    """Base class of poolings of all steps, or of a whole image."""
 
     def build(self, input_shape):
         """Checks the layout and that the sizes are known."""
@@ -24,7 +24,7 @@ class GlobalPooling(QuantizedLayer):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer; a mask is refused."""
+        """Makes the layer. Raises for a mask."""
         if len(node.inputs) != 1:
             raise UnsupportedLayerError(
                 "A mask has no counterpart in LiteRT.",
@@ -37,7 +37,7 @@ class GlobalPooling(QuantizedLayer):
 
 
 class GlobalAverage(GlobalPooling, Averaging):
-    """What becomes a MEAN over all axes between the batch and the channels."""
+    """Base class of layers that are a MEAN over all axes between the batch and the channels."""
 
     def reduced_axes(self):
         """Returns the axes between the batch and the channels."""
@@ -45,7 +45,7 @@ class GlobalAverage(GlobalPooling, Averaging):
 
 
 class GlobalMaximum(GlobalPooling, MovesValues):
-    """What becomes a MAX_POOL_2D with one window, between RESHAPEs where the rank changes."""
+    """Base class of layers that are a MAX_POOL_2D with one window, between optional RESHAPEs."""
 
     operators = ("MAX_POOL_2D", "RESHAPE")
 
@@ -66,7 +66,7 @@ class GlobalMaximum(GlobalPooling, MovesValues):
 @register(layer_of(keras.layers.GlobalMaxPooling1D))
 @keras.saving.register_keras_serializable("keras_qat")
 class QGlobalMaxPooling1D(GlobalMaximum, keras.layers.GlobalMaxPooling1D):
-    """Maximum over all steps: one MAX_POOL_2D between two RESHAPEs, all of one range.
+    """Maximum over all steps: one MAX_POOL_2D between two RESHAPEs, with one range for all.
 
     Args:
         *args: Arguments of `keras.layers.GlobalMaxPooling1D`.

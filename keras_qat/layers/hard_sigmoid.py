@@ -18,9 +18,9 @@ from keras_qat.layers.tabulated import Tabulated
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid
 
-# Of the sum, clipped at 6: so that 3 is a whole number of steps, and the result for 0 is exact.
+# The step of the sum, clipped at 6: 3 is a whole number of steps, and the result for 0 is exact.
 _STEP = np.float32(6.0 / 254.0)
-# Of an input's scale to the sum's: beyond 256 XNNPACK leaves the addition alone.
+# Ratio of an input's scale to the sum's scale. XNNPACK does not take an addition beyond 256.
 _MOST_RATIO = np.float32(128.0)
 
 
@@ -47,13 +47,13 @@ class QHardSigmoid(Tabulated):
         return ops.hard_sigmoid(inputs)
 
     def table(self, grid: Grid, output: Grid):
-        """Computes what the two kernels make of each integer."""
+        """Computes the output of the two kernels for each integer."""
         shifted = self._shifted(grid)
         low, high = activation_limits("relu6", *shifted, self._scheme())
         return _table(*grid, *shifted, low, high, *output, **self.limits())
 
     def lower(self, builder, *inputs):
-        """Adds an ADD and a MUL; in float the operators of the function."""
+        """Adds an ADD and a MUL, or in float the operators of the function."""
         if self.scheme is None:
             return lower_term(builder, float_term(Function("hard_sigmoid"), inputs[0]))
         shifted = self._shifted(self._linked().inputs[0].grid())
@@ -71,12 +71,12 @@ class QHardSigmoid(Tabulated):
         )
 
     def _shifted(self, grid: Grid) -> Grid:
-        """The grid of `relu6(x + 3)`."""
+        """Returns the grid of `relu6(x + 3)`."""
         scale = ops.maximum(_STEP, grid.scale * (1 / _MOST_RATIO))
         return Grid(scale, ops.convert_to_tensor(np.int32(self._scheme().activation_low)))
 
     def _constant(self, builder, role: str, value: float):
-        """A number as the largest integer of the type."""
+        """Returns a constant that stores a number as the largest integer of the type."""
         scheme = self._scheme()
         largest = np.array(scheme.activation_high, scheme.dtype)
         scale = _scale_of(value, scheme.activation_high)
@@ -106,7 +106,7 @@ def _table(
     low,
     high,
 ):
-    """What ADD and MUL make of each integer."""
+    """Returns the output of ADD and MUL for each integer."""
     q, largest = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32")), np.int32(high)
     three, sixth = _scale_of(3.0, high), _scale_of(1.0 / 6.0, high)
     inner = inner_scale, inner_zero_point

@@ -14,7 +14,7 @@ from keras_qat.layers.registry import register
 from keras_qat.layers.tabulated import Tabulated
 from keras_qat.quantizers import Grid
 
-# A little less than the kernel's limit, so that rounding cannot cross it.
+# A little less than the kernel's limit, so that rounding cannot cross the limit.
 _SCALE_RATIO = LARGEST_SCALE_RATIO - 2.0
 
 
@@ -23,8 +23,8 @@ _SCALE_RATIO = LARGEST_SCALE_RATIO - 2.0
 class QHardSwish(Tabulated):
     """`x * relu6(x + 3) / 6`: one HARD_SWISH.
 
-    The kernel refuses an output whose scale is less than 1/128 of the input's. Only an input
-    that lies almost everywhere below -3 would ask for one, and gets a larger range.
+    The kernel refuses an output whose scale is less than 1/128 of the input's scale. Only an input
+    that is almost always below -3 has such an output, and the output then gets a larger range.
 
     Args:
         scheme: A scheme, its name, or None for a layer that computes in float.
@@ -39,7 +39,7 @@ class QHardSwish(Tabulated):
 
     @property
     def range_source(self) -> Any:
-        """The observed range, not too small for the kernel."""
+        """Returns the observed range, extended if it is too small for the kernel."""
         return None if self.observer is None else _WideEnough(self)
 
     def float_forward(self, inputs, training=None):
@@ -48,7 +48,7 @@ class QHardSwish(Tabulated):
         return ops.hard_silu(inputs)
 
     def table(self, grid: Grid, output: Grid):
-        """Computes what the kernel makes of each integer."""
+        """Computes the output of the kernel for each integer."""
         return hard_swish_table(*grid, *output, **self.limits())
 
     def lower(self, builder, *inputs):
@@ -57,19 +57,19 @@ class QHardSwish(Tabulated):
 
 
 class _WideEnough:
-    """The range of the output; its maximum is large enough for the scale of the input."""
+    """The range of the output. Its maximum is large enough for the scale of the input."""
 
     def __init__(self, layer: QHardSwish):
         self._layer = layer
 
     @property
     def minimum(self):
-        """The smallest value observed."""
+        """The smallest observed value."""
         return self._layer.observer.minimum
 
     @property
     def maximum(self):
-        """The largest value observed, or one that makes the scale large enough."""
+        """The largest observed value, or a value that makes the scale large enough."""
         links, largest = self._layer.links, ops.convert_to_tensor(self._layer.observer.maximum)
         source = links.inputs[0]
         if source is None or source is links.output:

@@ -12,15 +12,15 @@ from keras_qat.backend import float64
 
 
 class InputAffine:
-    """Computes what a layer with a kernel computes of `x * factor + offset`, from `x` itself.
+    """Applies a layer with a kernel to `x * factor + offset`, computed from `x` itself.
 
-    The kernel of the layer stays what it was, so that its gradients do too: with the factor
-    1 / 255 in the kernel, one and the same learning rate would be 65,000 times larger.
+    The variable of the kernel does not change, and neither do its gradients. With the factor 1 /
+    255 in the kernel, the same learning rate would be 65,000 times larger.
 
     Args:
         factor: One number for each channel of the input.
-        offset: Likewise.
-        name: Name of the Keras layer that it was.
+        offset: One number for each channel of the input.
+        name: Name of the Keras layer that was converted.
 
     Example:
     >>> affine = InputAffine([2.0, 3.0], [0.0, 1.0], "rescaling")
@@ -35,7 +35,7 @@ class InputAffine:
 
     @property
     def has_offset(self) -> bool:
-        """Whether anything is added."""
+        """Whether the offset is not zero."""
         return bool(np.any(self.offset))
 
     def scaled(self, kernel):
@@ -44,29 +44,29 @@ class InputAffine:
         Args:
             kernel: float32 tensor `(*window, in, out)`, or `(*window, in, multiplier)`.
         """
-        # In double, which is exact: TensorFlow would multiply a single factor with the scale of a
-        # folded batch normalization first, in a graph but not in eager mode.
+        # Float64 makes the product exact. In float32 TensorFlow would multiply a single factor with
+        # the scale of a folded batch normalization first, in a graph but not in eager mode.
         with float64():
             scaled = ops.cast(kernel, "float64") * ops.cast(self.factor[:, None], "float64")
             return ops.cast(scaled, "float32")
 
     def shift(self, kernel, axes: tuple[int, ...]):
-        """Returns what the offset adds to each output channel.
+        """Returns the contribution of the offset to each output channel.
 
         Args:
             kernel: As for `scaled`.
-            axes: The dimensions of the kernel that one output channel has weights along.
+            axes: The dimensions of the kernel over which one output channel is summed.
 
         Returns:
-            float32 tensor `(channels,)`. It is summed in double, so that no compiler's order of
-            summing shows.
+            float32 tensor `(channels,)`. The sum is computed in float64, so that it does not depend
+            on a compiler's order of summing.
         """
         with float64():
             added = ops.cast(kernel, "float64") * ops.cast(self.offset[:, None], "float64")
             return ops.cast(ops.reshape(ops.sum(added, axis=axes), (-1,)), "float32")
 
     def to_keras(self) -> keras.layers.Layer:
-        """Returns the Keras layer that it was, or is like."""
+        """Returns the Keras layer that was converted, or one like it."""
         return keras.layers.Rescaling(
             self.factor.tolist(), self.offset.tolist(), name=self.name, dtype="float32"
         )

@@ -236,7 +236,7 @@ def check_accumulators(
         layer=layer,
         received=f"sums in steps of up to 2^{int(np.max(shift))} of the output's steps",
         expected="weights and biases of about the size of the output",
-        fix="Calibrate on data like that in use, or train on: `bias_pressure` shows large biases.",
+        fix="Calibrate on representative data, or train more. `bias_pressure` shows large biases.",
     )
 
 

@@ -63,7 +63,7 @@ class QLogSoftmax(Elementwise):
                 layer=self.name,
                 received=f"{input_shape[-1]} classes",
                 expected=f"at most {MOST_CLASSES}",
-                fix="Leave it out: the order of the classes is that of the logits.",
+                fix="Remove the log-softmax: the order of the classes is that of the logits.",
             )
         super().build(input_shape)
         self._rule = LogSoftmax(input_shape[-1])

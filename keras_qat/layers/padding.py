@@ -69,7 +69,7 @@ class QPad(MovesValues):
     def _check(self):
         if self.mode != "constant" and self.mode not in _MIRRORS:
             raise UnsupportedLayerError(
-                "LiteRT has no such padding.",
+                "LiteRT does not support this padding.",
                 layer=self.name,
                 received=f"mode='{self.mode}'",
                 expected="'constant', 'reflect' or 'symmetric'",

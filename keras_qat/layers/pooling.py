@@ -155,7 +155,7 @@ refuse(
         keras.layers.AveragePooling3D,
         keras.layers.MaxPooling3D,
     ),
-    reason="LiteRT pools volumes in no integer operator.",
+    reason="LiteRT has no integer operator that pools volumes.",
     fix="Use 2D poolings, over slices of the volume or with its depth among the channels.",
 )
 

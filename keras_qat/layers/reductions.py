@@ -34,7 +34,7 @@ class Averaging(QuantizedLayer):
 
     def build(self, input_shape):
         """Checks that the sizes are known."""
-        why = "The integer average depends on how many values it is of, which is not known."
+        why = "The integer average depends on the number of values, which is not known."
         check_sizes_known(self.name, input_shape, why)
         super().build(input_shape)
 

@@ -19,8 +19,8 @@ refuse(
 )
 refuse(
     layer_of(keras.layers.Masking),
-    reason="A mask has no counterpart in LiteRT: where Keras leaves the padding out, a file would "
-    "compute with it.",
-    fix="Leave the layer out, `keras_qat.clone_model(model, skip_layers=[...])` with its name, and "
-    "cut the sequences to one length or train again.",
+    reason="A mask has no counterpart in LiteRT: Keras leaves the padding out, but a file "
+    "would compute with it.",
+    fix="Remove the layer with `keras_qat.clone_model(model, skip_layers=[...])`, and cut the "
+    "sequences to one length or train again.",
 )

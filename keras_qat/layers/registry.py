@@ -83,7 +83,7 @@ def register(*pattern: Matcher | type):
     """
     if not pattern:
         raise InvalidRegistrationError(
-            "Nothing was said to be registered for.",
+            "`register` got no layer class or matcher.",
             expected="at least one layer class or matcher",
             fix="Write `@keras_qat.register(YourLayer)`.",
         )

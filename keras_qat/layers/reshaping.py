@@ -111,7 +111,7 @@ def batch_moved(name: str, received: str) -> UnsupportedLayerError:
         received: What it does to the axis.
     """
     return UnsupportedLayerError(
-        "The operation moves, cuts or merges the batch axis, whose size a file does not know.",
+        "The operation moves, cuts or merges the batch axis, whose size is unknown in a file.",
         layer=name,
         received=received,
         expected="the first axis as it is",
@@ -131,7 +131,7 @@ def check_channels_last(name: str, data_format: str | None) -> None:
     """
     if data_format != "channels_last":
         raise UnsupportedLayerError(
-            "A model for LiteRT has channels last.",
+            "Models for LiteRT must have channels last.",
             layer=name,
             received=f"data_format='{data_format}'",
             expected="data_format='channels_last'",

@@ -69,11 +69,11 @@ class QResize(MovesValues):
         self.size, self.interpolation = tuple(size), interpolation
         if interpolation not in _OPERATORS:
             raise UnsupportedLayerError(
-                "LiteRT has no such interpolation.",
+                "LiteRT does not support this interpolation.",
                 layer=self.name,
                 received=f"interpolation='{interpolation}'",
                 expected=f"one of {tuple(_OPERATORS)}",
-                fix="Resize with another one, or before the model.",
+                fix="Use another interpolation, or resize before the model.",
             )
         self.operators = (_OPERATORS[interpolation][0],)
 
@@ -168,7 +168,7 @@ class QResize(MovesValues):
         asked = [name for name in _OPTIONS if getattr(node.head, name, False)]
         if asked:
             raise UnsupportedLayerError(
-                "Only plain resizing has an integer form here.",
+                "Only resizing alone has an integer form.",
                 layer=node.name,
                 received=f"{asked[0]}=True",
                 expected=f"{asked[0]}=False",

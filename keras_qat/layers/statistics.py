@@ -102,8 +102,8 @@ def _normalize(
             "The sums of this normalization do not fit LiteRT's int32 operators.",
             layer=name,
             received=f"axes {axes} of shape {tuple(grouped)}: {count} values, viewed as {view}",
-            expected=f"at most {LARGEST_GROUP} values, if they are more than 32768 a number that "
-            f"one up to 64 divides into such parts, and {_HIGHEST_RANK} axes after merging",
+            expected=f"at most {LARGEST_GROUP} values, and {_HIGHEST_RANK} axes after merging; more "
+            "than 32768 values must be divisible into 2 to 64 equal parts of at most 32768",
             fix="Normalize over fewer or adjacent axes.",
         )
     return Normalize(view, reduced, kind, epsilon, name="normalized", dtype="float32")

@@ -70,7 +70,7 @@ class TransposedConvolution(WindowedLayer):
                 layer=node.name,
                 received=f"dilation_rate={tuple(node.head.dilation_rate)}",
                 expected="dilation_rate=1",
-                fix="Use a larger kernel, or a dilated convolution of the other kind.",
+                fix="Use a larger kernel, or a dilated convolution that is not transposed.",
             )
         layer = super().from_match(node, scheme)
         _check_output(node)
@@ -86,8 +86,8 @@ def _check_output(node: Node) -> None:
         taps = 1 if head.padding == "same" else window
         if before != (after - taps) // stride + 1:
             raise UnsupportedLayerError(
-                "LiteRT transposes convolutions only, and none makes the input's size of this "
-                "output's.",
+                "LiteRT's TRANSPOSE_CONV needs an output size from which a convolution computes "
+                "the input size.",
                 layer=node.name,
                 received=f"output_padding={head.output_padding}: {before} become {after}",
                 expected=f"an output that a stride of {stride} takes back to {before}",

@@ -197,11 +197,11 @@ def test_names_survive_the_way_there_and_back():
     [
         ([L.Conv1D(3, 1)], "does not stand"),
         ([], "does not stand"),
-        ([L.Conv2D(3, 1), L.MaxPooling2D()], "cannot take up"),
-        ([L.Conv2D(3, 1), L.ReLU(), L.BatchNormalization()], "cannot take up"),
-        ([L.Conv2D(3, 1, activation="relu"), L.BatchNormalization()], "cannot take up"),
-        ([L.Conv2D(3, 1), L.BatchNormalization(), L.BatchNormalization()], "cannot take up"),
-        ([L.Conv2D(3, 1), L.LeakyReLU()], "cannot take up"),
+        ([L.Conv2D(3, 1), L.MaxPooling2D()], "cannot absorb"),
+        ([L.Conv2D(3, 1), L.ReLU(), L.BatchNormalization()], "cannot absorb"),
+        ([L.Conv2D(3, 1, activation="relu"), L.BatchNormalization()], "cannot absorb"),
+        ([L.Conv2D(3, 1), L.BatchNormalization(), L.BatchNormalization()], "cannot absorb"),
+        ([L.Conv2D(3, 1), L.LeakyReLU()], "cannot absorb"),
         ([L.Conv2D(3, 1, activity_regularizer="l2"), L.ReLU()], "penalty"),
     ],
 )

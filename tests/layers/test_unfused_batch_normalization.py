@@ -120,7 +120,7 @@ def test_to_and_from_keras():
     assert [type(each) for each in back] == [type(norm), keras.layers.Activation]
     assert [each.name for each in back] == ["norm", "relu"]
     np.testing.assert_array_equal(np.array(back[0].gamma), [1.0, 2.0, 3.0])
-    with pytest.raises(InvalidModelError, match="cannot take up"):
+    with pytest.raises(InvalidModelError, match="cannot absorb"):
         UnfusedBatchNormalization.from_keras([norm, ReLU(), ReLU()])
 
 
