@@ -14,8 +14,8 @@ from keras_qat.backend import float64
 class InputAffine:
     """Applies a layer with a kernel to `x * factor + offset`, computed from `x` itself.
 
-    The variable of the kernel does not change, and neither do its gradients. With the factor 1 /
-    255 in the kernel, the same learning rate would be 65,000 times larger.
+    The variable of the kernel does not change, and neither do its gradients. With the factor
+    1 / 255 in the kernel, the same learning rate would be 65,000 times larger.
 
     Args:
         factor: One number for each channel of the input.

@@ -13,10 +13,10 @@ from keras_qat.litert import Quantization
 
 
 class IntegerOperators:
-    """Adds int32 operators to a LiteRT model, each a part of one layer.
+    """Adds int32 operators to a LiteRT model, each as a part of one layer.
 
-    Their kernels do not scale anything: they wrap around as C's int32 does, and the reference
-    kernels and those for phones and PCs agree.
+    The kernels do not scale. They wrap around as C's int32 does, and the reference kernels and the
+    kernels for phones and PCs agree.
 
     Args:
         builder: A `keras_qat.lowering.Builder`.
@@ -26,7 +26,7 @@ class IntegerOperators:
         self._builder = builder
 
     def widen(self, x: Any, part: str) -> Any:
-        """Casts an 8-bit tensor to int32; the integers stay what they are."""
+        """Casts an 8-bit tensor to int32. The integers do not change."""
         options = {"inDataType": x.dtype.upper(), "outDataType": "INT32"}
         return self._add("CAST", (x,), part, x.shape, options)
 
@@ -42,7 +42,7 @@ class IntegerOperators:
         )
 
     def quantize(self, x: Any, quantization: Quantization, part: str, dtype: str = "int8") -> Any:
-        """Adds a QUANTIZE: takes integers with a scale to another scale, or to another type."""
+        """Adds a QUANTIZE: converts integers with a scale to another scale or type."""
         return self._builder.operator(
             "QUANTIZE",
             (x,),
@@ -55,13 +55,13 @@ class IntegerOperators:
     def multiply_rows(self, a: Any, b: Any, quantization: Quantization, part: str) -> Any:
         """Adds a BATCH_MATMUL: the sums of products of two int8 tensors, row by row.
 
-        With an int32 output its kernels multiply the integers as they are, whatever their zero
-        points, and scale nothing.
+        With an int32 output the kernels multiply the integers directly, ignore zero points, and do
+        not scale.
 
         Args:
             a: int8 tensor `(rows, 1, size)`.
             b: int8 tensor `(rows or 1, 1, size)`.
-            quantization: What the sums are to mean.
+            quantization: Quantization parameters of the sums.
             part: Name of the output, int32 `(rows, 1, 1)`.
         """
         options = {"adjX": False, "adjY": True}
@@ -78,7 +78,7 @@ class IntegerOperators:
             a: int32 tensor.
             b: int32 tensor, or integers that become a constant.
             part: Name of the output within the layer.
-            quantization: What the integers mean to a QUANTIZE of them.
+            quantization: Quantization parameters of the integers, for a QUANTIZE of them.
         """
         shape = a.shape
         if isinstance(b, int | tuple):
@@ -109,7 +109,7 @@ class IntegerOperators:
         Args:
             x: int32 tensor `(rows, 1)`.
             segments: The segments.
-            part: What it is the index of.
+            part: Name of the tensor whose index is computed.
         """
         steps = self.combine("FLOOR_DIV", x, segments.steps, f"{part}_steps")
         capped = self.combine("MINIMUM", steps, segments.caps, f"{part}_capped")

@@ -15,9 +15,9 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.quantizers import quantize_weights, reciprocal, weight_grid
 from keras_qat.scheme import Scheme
 
-# XNNPACK refuses a multiplier of 2^8 and more.
+# XNNPACK refuses multipliers of 2^8 and more.
 _LARGEST_SHIFT = 8
-# XNNPACK refuses a multiplier below 2^-32; only a channel without weights would have one.
+# XNNPACK refuses multipliers below 2^-32. Only a channel without weights would have one.
 _SMALLEST_MULTIPLIER = 2.0**-31
 
 
@@ -26,7 +26,7 @@ class IntegerWeights(NamedTuple):
 
     Attributes:
         kernel: float32 whole numbers, the zero point subtracted, in the shape of the Keras kernel.
-        kernel_scale: float32, one for each output channel, or a single one.
+        kernel_scale: float32, one scale for each output channel, or a single scale.
         kernel_zero_point: The integer that stands for 0.0, int32 or a number.
         bias: int32, one for each output channel, at `input_scale * kernel_scale`.
         multiplier: int32, as many as scales.
@@ -42,12 +42,12 @@ class IntegerWeights(NamedTuple):
 
 
 class FoldedWeights(NamedTuple):
-    """Kernel and bias as they are deployed, in float: a batch normalization is folded into them.
+    """The deployed kernel and bias in float, into which a batch normalization is folded.
 
     Attributes:
         kernel: float32 tensor in the shape of the Keras kernel.
         offset: float32 tensor, the first term of the bias, one for each output channel.
-        shifted: float32 tensor, the second term: their sum would depend on the compiler.
+        shifted: float32 tensor, the second term. The sum of both would depend on the compiler.
         channel_axes: The dimensions of the kernel that number its output channels, negative.
     """
 
@@ -58,11 +58,11 @@ class FoldedWeights(NamedTuple):
 
 
 class BiasPressure(NamedTuple):
-    """How far biases make the steps of weights larger than the weights need.
+    """The factor by which biases enlarge the scales of weights.
 
     Attributes:
-        needed: float32 array, the scale that each channel's weights need by themselves.
-        given: float32 array, the scale that they get, at which their bias fits in 32 bits.
+        needed: float32 array, the scale that each channel's weights need without the bias.
+        given: float32 array, the scale in use, at which the channel's bias fits in 32 bits.
     """
 
     needed: Any
@@ -70,7 +70,7 @@ class BiasPressure(NamedTuple):
 
     @property
     def factor(self):
-        """float32 array, not less than 1: how many times fewer steps are left for the weights."""
+        """float32 array, not less than 1: the factor by which the weights have fewer steps."""
         return self.given / self.needed
 
 
@@ -79,14 +79,14 @@ def integer_weights(
 ) -> IntegerWeights:
     """Computes the integers of a layer with a kernel.
 
-    Inference and export call this same function, and it is written so that no compiler can change
-    its result: no sum of products, no division by a constant.
+    Inference and export call this function. It contains no sum of products and no division by a
+    constant, so that no compiler can change its result.
 
     Args:
         folded: The weights in float.
         input_scale: float32 scalar tensor.
         output_scale: float32 scalar tensor.
-        scheme: Gives the integer limits, and whether each channel has a scale of its own.
+        scheme: The scheme, for the integer limits and the number of scales.
 
     Returns:
         The `IntegerWeights`.
@@ -123,17 +123,17 @@ def _integer_weights(
 def bias_pressure(
     folded: FoldedWeights, input_scale: Any, output_scale: Any, scheme: Scheme
 ) -> BiasPressure:
-    """Returns by how much biases make the scales of weights larger.
+    """Returns the factor by which biases enlarge the scales of weights.
 
     Args:
         folded: The weights in float.
         input_scale: float32 scalar tensor.
         output_scale: float32 scalar tensor.
-        scheme: Gives the integer limits, and whether each channel has a scale of its own.
+        scheme: The scheme, for the integer limits and the number of scales.
 
     Returns:
-        numpy arrays of as many scales as the kernel has: one for each output channel, or one. A
-        channel of which all weights are 0 needs no more than it gets.
+        numpy arrays with one value for each scale of the kernel: one for each output channel, or
+        one. For a channel with only zero weights, both scales are equal.
 
     Example:
     >>> from keras_qat.scheme import get_scheme
@@ -156,9 +156,9 @@ def bias_pressure(
 def _least_scale(
     folded: FoldedWeights, input_scale, output_scale, scheme: Scheme, for_sums: Any = None
 ):
-    """The scale of each channel at which its bias, and its sum of products, fit in 32 bits."""
+    """Returns each channel's scale at which its bias and its sum of products fit in 32 bits."""
     size = ops.maximum(ops.abs(folded.offset), ops.abs(folded.shifted))
-    with float64():  # where a scale is a constant, TensorFlow multiplies in another order
+    with float64():  # TensorFlow multiplies in another order if a scale is a constant
         # A bias is the sum of two terms.
         for_bias = ops.cast(size, "float64") * (2 / scheme.largest_sum)
         for_kernels = ops.cast(output_scale, "float64") * _SMALLEST_MULTIPLIER
@@ -172,16 +172,16 @@ def _least_scale(
 
 
 def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Scheme) -> Any:
-    """Returns the scale of weights at which no sum of products passes the scheme's bound.
+    """Returns the scale of weights at which no sum of products exceeds the scheme's bound.
 
     Args:
         kernel: float32 tensor, the folded kernel.
-        channel_axes: The dimensions of it that number its output channels.
-        scheme: Gives the largest integer, and whether each channel has a scale of its own.
+        channel_axes: The dimensions of the kernel that number its output channels.
+        scheme: The scheme, for the largest integer and the number of scales.
 
     Returns:
-        float32 tensor that broadcasts with the scales; None where a kernel of this shape is small
-        enough whatever its weights: up to 33,154 products a sum for int8, 16,577 for uint8.
+        float32 tensor that broadcasts with the scales. None for kernel shapes that are small enough
+        for all weights: up to 33,154 products a sum for int8, 16,577 for uint8.
 
     Example:
     >>> from keras_qat.scheme import get_scheme
@@ -196,11 +196,11 @@ def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Sch
     products = math.prod(kernel.shape[axis] for axis in axes)
     if products * scheme.largest_product < scheme.largest_sum:
         return None
-    with float64():  # no compiler's order of summing shows
+    with float64():  # makes the sum independent of the compiler's order of summing
         sums = ops.sum(ops.abs(ops.cast(kernel, "float64")), axis=axes, keepdims=True)
         sums = ops.cast(sums, "float32")
     sums = sums if scheme.weight_per_channel else ops.max(sums)
-    # Each weight is rounded by half a step at most, and to twice its size at most.
+    # Rounding changes each weight by at most half a step, and to at most twice its size.
     most = scheme.largest_sum / scheme.largest_activation
     steps = max(most - products / 2, most / 2)
     return sums * np.float32(1.000001 / steps)
@@ -211,17 +211,17 @@ def check_accumulators(
 ) -> None:
     """Raises if kernels would overflow, or refuse the file.
 
-    `MultiplyByQuantizedMultiplier` shifts an accumulator to the left before it multiplies, where
-    the multiplier is above 1, and XNNPACK takes multipliers below 2^8 only.
+    `MultiplyByQuantizedMultiplier` shifts an accumulator to the left before it multiplies if the
+    multiplier is above 1. XNNPACK takes only multipliers below 2^8.
 
     Args:
         weights: The integers.
         channel_axes: The dimensions of the kernel that number its output channels.
-        scheme: Gives the largest input, and the width of an accumulator.
+        scheme: The scheme, for the largest input and the width of an accumulator.
         layer: Name of the layer.
 
     Raises:
-        UnsupportedLayerError: If an accumulator may pass 32 bits, or a scale is not finite.
+        UnsupportedLayerError: If an accumulator may exceed 32 bits, or a scale is not finite.
     """
     kernel, scale, _, bias, _, shift = (ops.convert_to_numpy(each) for each in weights)
     sums = np.sum(np.abs(kernel.astype("float64")), summed_axes(kernel, channel_axes)).reshape(-1)
@@ -241,19 +241,19 @@ def check_accumulators(
 
 
 def channel_shape(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in which one value for each output channel broadcasts against a kernel."""
+    """Returns the shape in which one value for each output channel broadcasts against a kernel."""
     summed = summed_axes(kernel, channel_axes)
     return tuple(1 if axis in summed else size for axis, size in enumerate(ops.shape(kernel)))
 
 
 def summed_axes(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The dimensions of a kernel that one output channel has weights along."""
+    """Returns the dimensions of a kernel over which one output channel is summed."""
     rank = len(kernel.shape)
     return tuple(axis for axis in range(rank) if axis - rank not in channel_axes)
 
 
 def scaled_axes(kernel, channel_axes: tuple[int, ...], scheme: Scheme) -> tuple[int, ...] | None:
-    """The dimensions of a kernel that one weight scale spans, None for all."""
+    """Returns the dimensions of a kernel that one weight scale spans, or None for all."""
     return summed_axes(kernel, channel_axes) if scheme.weight_per_channel else None
 
 

@@ -25,7 +25,8 @@ class QLeakyReLU(Sloped):
     """ReLU with one given slope for negative values: one LEAKY_RELU, or a PRELU.
 
     LEAKY_RELU is many times faster, but its kernels for phones and PCs differ from the reference
-    by a step in up to a sixth of all values; those of PRELU agree, and take negative slopes.
+    kernel by a step in up to a sixth of all values. The kernels of PRELU agree, and take negative
+    slopes.
 
     Args:
         negative_slope: The slope, any finite number.
@@ -59,7 +60,7 @@ class QLeakyReLU(Sloped):
 
     @property
     def most_axes(self) -> int | None:
-        """Number of axes that the kernel takes at most; None for any number."""
+        """Largest number of axes that the kernel supports; None for any number."""
         return super().most_axes if self.operator == "PRELU" else None
 
     def slopes(self):
@@ -103,7 +104,7 @@ class QLeakyReLU(Sloped):
 
     @classmethod
     def from_config(cls, config):
-        """Makes the layer; one that was saved before there was `operator` is a PRELU."""
+        """Makes the layer. A layer that was saved without `operator` is a PRELU."""
         return super().from_config({"operator": "PRELU", **config})
 
     def get_config(self):
@@ -120,6 +121,6 @@ def _options_of(node: Node) -> dict[str, Any]:
 
 @compiled
 def _leaky_centered(x, scale, slope, output_scale, zero_point, low, high):
-    # The kernel multiplies by the slope as PRELU by an alpha of 1 with that scale.
+    # The kernel multiplies by the slope like PRELU by an alpha of 1 with that scale.
     grids = scale, 0, 1, slope, output_scale, zero_point
     return ops.cast(prelu(ops.cast(x, "int32"), *grids, low, high) - zero_point, "float32")

@@ -30,8 +30,8 @@ from keras_qat.scheme import Scheme
 class QLogSoftmax(Elementwise):
     """Logarithm of a softmax over the last axis: two tables, a sum, and a table of its logarithm.
 
-    The kernels of LOG_SOFTMAX for int8 fix the output to 16/256, too coarse for a loss; int32
-    operators let it have a range of its own, and all kernels agree.
+    The int8 kernels of LOG_SOFTMAX fix the output scale to 16/256, which is too coarse for a loss.
+    With int32 operators the output has a range of its own, and all kernels agree.
 
     Args:
         scheme: A scheme, its name, or None for a layer that computes in float.
@@ -74,7 +74,7 @@ class QLogSoftmax(Elementwise):
         return ops.log_softmax(inputs, axis=-1)
 
     def integer(self, *inputs: Centered, output: Grid):
-        """Computes in int32; only differences of the input matter."""
+        """Computes in int32. Only differences of the input matter."""
         ((values, grid),), scheme = inputs, self._scheme()
         tables = log_softmax_tables(grid.scale, output.scale, rule=self._rule)
         limits = {"low": scheme.activation_low, "high": scheme.activation_high}

@@ -24,7 +24,7 @@ class QSigmoid(Tabulated):
     """Sigmoid: one LOGISTIC, whose output LiteRT fixes to 1/256 and -128.
 
     Args:
-        avoids_ties: Whether the scale of the input is widened, by 0.8 % at most, until each C
+        avoids_ties: Whether the scale of the input is widened, by 0.8 % at most, until every C
             library makes the same table of the kernel.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -64,7 +64,7 @@ class QSigmoid(Tabulated):
 
     @classmethod
     def from_config(cls, config):
-        """Makes the layer; one that was saved before there was `avoids_ties` computes the same."""
+        """Makes the layer. A layer that was saved without `avoids_ties` computes the same."""
         return super().from_config({"avoids_ties": False, **config})
 
     def get_config(self):

@@ -26,11 +26,11 @@ class QLookup(Elementwise):
     """An element-wise function of one tensor: CAST, ADD and GATHER from a table of 256 integers.
 
     An 8-bit input has 256 values, so the table holds the function exactly: softplus, swish, mish
-    and all others that LiteRT has no integer operator for. Both runtimes agree on every element.
+    and all others without an integer operator in LiteRT. Both runtimes agree on every element.
 
     Args:
         function: Name of the function in `keras.activations` or `keras.ops`.
-        options: Its keyword arguments.
+        options: Keyword arguments of the function.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
@@ -65,7 +65,7 @@ class QLookup(Elementwise):
         return ops.take(table, index, axis=0)
 
     def lower(self, builder, *inputs):
-        """Adds CAST, ADD (if signed) and GATHER; in float the operators of the function."""
+        """Adds CAST, ADD (if signed) and GATHER, or in float the operators of the function."""
         if self.scheme is None:
             return lower_term(builder, float_term(self.function, inputs[0]))
         links, scheme = self._linked(), self._scheme()

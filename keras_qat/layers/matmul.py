@@ -26,8 +26,8 @@ _RANKS = (3, 4, 5)
 class QMatmul(QuantizedLayer):
     """Product of two batches of matrices: one BATCH_MATMUL.
 
-    Both tensors have the same rank, 3 to 5, and the batch as their first axis; other axes but the
-    last two may broadcast.
+    Both tensors have the same rank, 3 to 5, and the batch as their first axis. All axes between the
+    batch and the last two may broadcast.
 
     Args:
         scheme: A scheme, its name, or None for a layer that computes in float.

@@ -22,18 +22,19 @@ from keras_qat.layers.stored import centered_constant, stored
 from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
 from keras_qat.scheme import Scheme
 
-# XNNPACK leaves operators alone whose inputs have a scale less than this times the output's.
+# XNNPACK does not take operators if an input's scale is less than this times the output's scale.
 _LEAST_RATIO = np.float32(2.0**-10)
 
 
 class Arithmetic(Binary):
-    """What the three operators have in common: an output range of their own, an activation.
+    """Base class of the three operators, with an output range of their own and an activation.
 
     A constant becomes an operand with one scale, quantized like weights.
 
     Args:
-        activation: An activation behind it; quantized `None`, `"relu"` or `"relu6"`.
-        activation_name: Name of the activation where it was a layer of its own.
+        activation: Activation after the operator; in a quantized layer `None`, `"relu"` or
+            `"relu6"`.
+        activation_name: Name of the activation if it was a layer of its own.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `Binary`.
     """
@@ -58,7 +59,7 @@ class Arithmetic(Binary):
         self.activation_name = activation_name
 
     def float_forward(self, inputs, training=None):
-        """Combines the operands in float, and activates."""
+        """Combines the operands in float, and applies the activation."""
         del training
         return self._combined(inputs, self.operand)
 
@@ -123,8 +124,8 @@ class QAdd(Arithmetic):
     With `activation="relu"` it is the end of a residual block, `Add` and `Activation` in one.
 
     Args:
-        activation: An activation behind it; in a model that is quantized any, in one that is
-            one `None`, `"relu"` or `"relu6"`.
+        activation: Activation after the addition. In a float layer any activation, in a quantized
+            layer `None`, `"relu"` or `"relu6"`.
         constant: The arguments of a `Constant`, such as a learned embedding of positions.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -148,9 +149,9 @@ class QSubtract(Arithmetic):
     """Difference of two operands with a fused activation: one SUB.
 
     Args:
-        activation: An activation behind it; in a model that is quantized any, in one that is
-            one `None`, `"relu"` or `"relu6"`.
-        constant: The arguments of a `Constant`, if one operand is one.
+        activation: Activation after the subtraction. In a float layer any activation, in a
+            quantized layer `None`, `"relu"` or `"relu6"`.
+        constant: The arguments of a `Constant`, if one operand is constant.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
@@ -173,9 +174,9 @@ class QMultiply(Arithmetic):
     """Product of two operands, which may broadcast, with a fused activation: one MUL.
 
     Args:
-        activation: An activation behind it; in a model that is quantized any, in one that is
-            one `None`, `"relu"` or `"relu6"`.
-        constant: The arguments of a `Constant`, if one operand is one.
+        activation: Activation after the product. In a float layer any activation, in a quantized
+            layer `None`, `"relu"` or `"relu6"`.
+        constant: The arguments of a `Constant`, if one operand is constant.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 

@@ -30,16 +30,16 @@ from keras_qat.quantizers import Grid, RangeObserver, RangeParameters, fake_quan
 
 @keras.saving.register_keras_serializable("keras_qat")
 class Normalize(keras.layers.Layer):
-    """Divides groups of values by a statistic of theirs; it has no weights.
+    """Divides groups of values by a statistic of the group, without weights.
 
-    Layer, group, RMS and unit normalization are all this, followed by a factor and an offset.
+    Layer, group, RMS and unit normalization are this layer, followed by a factor and an offset.
 
     Args:
-        view: The shape that the input is viewed in, -1 for the first axis, at most 4 axes.
+        view: The shape in which the input is viewed, -1 for the first axis, at most 4 axes.
         axis: The axes of the view that a group extends over.
         kind: `"layer"` for `(x - mean) / sqrt(variance + epsilon)`, `"rms"` for
             `x / sqrt(mean(x**2) + epsilon)`, `"unit"` for `x / max(norm, epsilon)`.
-        epsilon: As above.
+        epsilon: The constant in these formulas.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Example:
@@ -70,10 +70,10 @@ class Normalize(keras.layers.Layer):
         return x
 
     def reciprocal(self, x):
-        """Returns what each group is multiplied with, for the values of `centered`."""
+        """Returns the factor of each group, for the values of `centered`."""
         squares = ops.sum(ops.square(x), axis=self.axis, keepdims=True)
         if self.rule.kind == "unit":
-            # The limit inside: the root of 0 has no gradient.
+            # The limit is inside the root, because the root of 0 has no gradient.
             return ops.rsqrt(ops.maximum(squares, self.rule.epsilon**2))
         return ops.rsqrt(squares / self.rule.count + self.rule.epsilon)
 
@@ -89,10 +89,10 @@ class Normalize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_qat")
 class InnerRange(RangeObserver):
-    """The range of a tensor inside a layer, which models saved without it do without."""
+    """The observer of a tensor inside a layer. Models that were saved without it can be loaded."""
 
     def load_own_variables(self, store):
-        """Loads the range; takes one that stands for all values where there is none."""
+        """Loads the range. If there is none, takes a range that stands for all values."""
         if store.keys():
             super().load_own_variables(store)
         else:
@@ -104,10 +104,10 @@ class InnerRange(RangeObserver):
 class QNormalize(QuantizedLayer, Normalize):
     """`Normalize` in integers: exact sums, one table for the reciprocal root, and a product.
 
-    Sums of integers and of their squares lose nothing. The rounded mean is subtracted, the
-    difference is multiplied with the reciprocal of the deviation, and what rounding the mean left
-    is subtracted last. Of a deviation of less than 1.5 steps of the input the reciprocal is that
-    of 1.5 steps: it has 8 bits, and such values are little more than noise.
+    Sums of integers and of their squares are exact. The rounded mean is subtracted, the difference
+    is multiplied by the reciprocal of the deviation, and the rounding error of the mean is
+    subtracted last. For a deviation of less than 1.5 steps of the input, the reciprocal is the
+    reciprocal of 1.5 steps: it has 8 bits, and such values are little more than noise.
 
     Args:
         *args: Arguments of `Normalize`.
@@ -152,7 +152,7 @@ class QNormalize(QuantizedLayer, Normalize):
                 observer.build()
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns Keras's normalization over the last axes; None for groups of channels."""
+        """Returns Keras's normalization over the last axes, or None for groups of channels."""
         shape = self.get_build_config()["input_shape"]
         axes = [
             axis for axis in range(-len(shape) + 1, 0) if math.prod(shape[axis:]) == self.rule.count
@@ -166,7 +166,7 @@ class QNormalize(QuantizedLayer, Normalize):
             return [keras.layers.UnitNormalization(last, **common)]
         if self.rule.kind == "rms":
             layer: Any = keras.layers.RMSNormalization(last, epsilon, **common)
-            layer.trainable = False  # its factors are in the layer behind it
+            layer.trainable = False  # its factors are in the next layer
         else:
             layer = keras.layers.LayerNormalization(
                 last, epsilon, center=False, scale=False, **common
@@ -180,7 +180,7 @@ class QNormalize(QuantizedLayer, Normalize):
         return Normalize.call(self, inputs)
 
     def training_forward(self, inputs):
-        """Normalizes in float, the reciprocal and the output rounded to their grids."""
+        """Normalizes in float, with the reciprocal and the output rounded to their grids."""
         x = self.centered(inputs)
         factor = self.reciprocal(x)
         if self.centered_observer is not None:
@@ -209,7 +209,7 @@ class QNormalize(QuantizedLayer, Normalize):
         return ops.reshape(y, (-1, *values.shape[1:]))
 
     def lower(self, builder, *inputs):
-        """Adds about 25 operators, of which 6 take all values: the others one for each group."""
+        """Adds about 25 operators: 6 take all values, the others one value for each group."""
         if self.scheme is None:
             return lower_term(builder, self._real_term(inputs[0], builder.output_shape))
         grid = self._linked().inputs[0].grid()
@@ -224,7 +224,7 @@ class QNormalize(QuantizedLayer, Normalize):
         return add.group_back(y, view, self.axis, shape)
 
     def _middle_grid(self, grid: Grid) -> Grid:
-        """The grid of differences from the mean: at best the input's steps, which lose nothing."""
+        """Returns the grid of differences from the mean; the finest steps are the input's."""
         scheme, observer = self._scheme(), self.centered_observer
         if observer is None:
             return grid
@@ -235,7 +235,7 @@ class QNormalize(QuantizedLayer, Normalize):
         return Grid(ops.maximum(scale, grid.scale), zero_point)
 
     def _reciprocal_scale(self, grid: Grid) -> Any:
-        """The step of the reciprocals: of those observed, as far as the input can tell them."""
+        """Returns the step of the observed reciprocals, limited to what the input can represent."""
         observer, rule = self.reciprocal_observer, self.rule
         roots = math.sqrt(rule.count) if rule.kind == "unit" else 1.0
         most = reciprocal(grid.scale) * np.float32(1 / (LEAST_DEVIATION * roots))
@@ -245,7 +245,7 @@ class QNormalize(QuantizedLayer, Normalize):
         return ops.minimum(seen, most) * np.float32(1 / STEPS)
 
     def _real_term(self, x: Any, shape: Sequence[int | None]) -> Term:
-        """What `float_forward` computes."""
+        """Returns the computation of `float_forward` as a term."""
         view = (None, *self.view[1:])
         viewed = reshaped(x, view)
         if self.rule.centered:

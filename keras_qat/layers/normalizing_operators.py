@@ -1,7 +1,7 @@
 """Normalization in LiteRT: exact sums, a table for each group, and three int8 operators.
 
-Operators on whole tensors are int8 ones that XNNPACK takes, and two BATCH_MATMUL that sum the
-integers and their squares. All else is done once for each group.
+Operators on whole tensors are int8 operators that XNNPACK takes, and two BATCH_MATMUL that sum the
+integers and their squares. All other operators run once for each group.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras_qat.layers.integer_operators import IntegerOperators
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid
 
-_INT8 = 128  # the zero point of uint8 less that of int8
+_INT8 = 128  # zero point of uint8 minus that of int8
 
 
 class NormalizingOperators:
@@ -26,8 +26,8 @@ class NormalizingOperators:
 
     Args:
         builder: A `keras_qat.lowering.Builder`.
-        rule: What is computed.
-        scales: Scales of the tensors inside.
+        rule: The normalization to compute.
+        scales: Scales of the tensors inside the layer.
     """
 
     def __init__(self, builder: Any, rule: Normalization, scales: Scales):
@@ -35,11 +35,11 @@ class NormalizingOperators:
         self._add = IntegerOperators(builder)
 
     def group_last(self, x: Any, view: Sequence[int | None], axes: Sequence[int]) -> Any:
-        """Adds a RESHAPE and a TRANSPOSE, as far as needed: each group becomes a row.
+        """Adds a RESHAPE and a TRANSPOSE, if necessary, after which each group is a row.
 
         Args:
             x: Tensor of the type of the layer.
-            view: The shape that it is viewed in.
+            view: The shape in which the tensor is viewed.
             axes: The axes of the view that a group extends over.
 
         Returns:
@@ -51,7 +51,7 @@ class NormalizingOperators:
         return self._reshape(x, (None, self._rule.parts, self._rule.part_count), "rows")
 
     def group_back(self, y: Any, view: Sequence[int | None], axes: Sequence[int], shape) -> Any:
-        """Adds what undoes `group_last`; its last operator makes the node's output."""
+        """Adds operators that undo `group_last`. The last operator makes the node's output."""
         order = _order(view, axes)
         if order != sorted(order):
             y = self._reshape(y, [view[axis] for axis in order], "unmoved")
@@ -60,11 +60,11 @@ class NormalizingOperators:
         return y if tuple(y.shape) == tuple(shape) else self._builder.reshape(y, shape)
 
     def normalize(self, x: Any, table: Any, middle: Grid, part: str | None) -> Any:
-        """Adds the sums, the lookup, and what is done with all values.
+        """Adds the sums, the lookup, and the operators on all values.
 
         Args:
             x: Tensor of the type of the layer, `(groups, parts, values)`.
-            table: Integers from 0 to 255 that values are multiplied with.
+            table: Integers from 0 to 255 that are factors of values.
             middle: Parameters of the differences from the mean.
             part: Name of the output; None for the node's own.
         """
@@ -84,7 +84,7 @@ class NormalizingOperators:
         return self._big("SUB", y, self._from_int8(correction), part, grid)
 
     def _sums(self, x: Any) -> tuple[Any, Any]:
-        """Sums each part's integers, and their squares: int32 `(groups, parts, 1)`."""
+        """Returns the sums of each part's integers and their squares, `(groups, parts, 1)`."""
         rule, zero = self._rule, int(x.quantization.zero_point[0])
         ones = np.ones((1, 1, rule.part_count), "int8")
         ones = self._builder.constant("ones", ones, _grid(1.0))
@@ -97,14 +97,14 @@ class NormalizingOperators:
         return total, self._add.reshape(squares, shape, "squares_of_parts")
 
     def _around(self, total: Any, squares: Any, zero: int) -> Any:
-        """Returns the sums of the squares of values, of those of integers with a zero point."""
+        """Returns the sums of the squares of values, from sums of integers with a zero point."""
         add, count = self._add, self._rule.part_count
         twice = add.combine("MUL", total, 2 * zero, "sums_twice")
         squares = add.combine("SUB", squares, twice, "squares_less")
         return add.combine("ADD", squares, count * zero**2, "squares_around", _grid(1.0))
 
     def _subtract_mean(self, total: Any, squares: Any, grid: Quantization) -> tuple[Any, Any, Any]:
-        """Returns the rounded mean, what rounding it left, and the sums of squares around it.
+        """Returns the rounded mean, its rounding error, and the sums of squares around the mean.
 
         With `m` the rounded mean of `n` values, `sum((x - m)**2) = sum(x**2) - m * (2 * sum(x) -
         n * m)`.
@@ -188,7 +188,7 @@ class NormalizingOperators:
 
 
 def _order(view: Sequence[Any], axes: Sequence[int]) -> list[int]:
-    """The axes of a view, those of a group last."""
+    """Returns the axes of a view, with the axes of a group last."""
     return [axis for axis in range(len(view)) if axis not in axes] + list(axes)
 
 

@@ -33,13 +33,13 @@ _MOST_AXES = 5
 class QPad(MovesValues):
     """Pads all axes but the first: one PAD, PADV2 or MIRROR_PAD.
 
-    PAD pads with the zero point. PADV2 pads with another constant; the range of the tensor is
-    then observed behind the padding too, so that the constant lies in it.
+    PAD pads with the zero point. PADV2 pads with another constant. For PADV2 the range of the
+    tensor is also observed after the padding, so that it contains the constant.
 
     Args:
-        pad_width: How many values to put before and behind each axis but the first.
+        pad_width: Number of values to add before and after each axis but the first.
         mode: `"constant"`, `"reflect"` or `"symmetric"`, as in `keras.ops.pad`.
-        value: What to pad with if the mode is `"constant"`, a finite number.
+        value: The padding value if the mode is `"constant"`, a finite number.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -107,7 +107,7 @@ class QPad(MovesValues):
         return self._padded(inputs, self.value)
 
     def training_forward(self, inputs):
-        """Pads; a constant is rounded to the grid."""
+        """Pads. A constant is rounded to the grid."""
         y = self.float_forward(inputs, training=True)
         return self.quantize_output(y) if self.value else y
 
@@ -122,11 +122,11 @@ class QPad(MovesValues):
         padded = ops.pad(x, pads)
         if not self.value:
             return padded
-        # Not every backend pads with a tensor.
+        # Some backends do not pad with a tensor.
         return ops.where(ops.pad(ops.ones_like(x), pads) > 0, padded, value)
 
     def _integer_value(self, grid: Grid):
-        """The constant as a centered integer."""
+        """Returns the constant as a centered integer."""
         scheme = self._scheme()
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
         return ops.cast(quantize(np.float32(self.value), *grid, *limits), "float32") - ops.cast(
@@ -172,7 +172,7 @@ class QPad(MovesValues):
 
 
 def pads_of(node: Node) -> list[list[int]]:
-    """Returns how many values a padding with channels last puts before and after each axis.
+    """Returns the numbers of values that a padding (channels last) adds before and after each axis.
 
     Args:
         node: A node of an operation that `PADDING` matches.
@@ -184,13 +184,13 @@ def pads_of(node: Node) -> list[list[int]]:
 
 
 def padding_value(node: Node) -> float:
-    """Returns the constant that a padding pads with.
+    """Returns the constant value of a padding.
 
     Args:
         node: A node of an operation that `PADDING` matches.
 
     Raises:
-        UnsupportedLayerError: If it is not one number.
+        UnsupportedLayerError: If the value is not one number.
     """
     (_, *rest), keywords = node.arguments
     value = rest[0] if rest else keywords.get("constant_values")

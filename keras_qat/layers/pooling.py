@@ -21,7 +21,7 @@ from keras_qat.scheme import Scheme
 
 
 class WindowPooling(MovesValues):
-    """What the pooling operators over windows of a sequence or an image have in common.
+    """Base class of the pooling operators over windows of a sequence or an image.
 
     Attributes:
         operator_code: The LiteRT operator.
@@ -37,7 +37,7 @@ class WindowPooling(MovesValues):
         super().build(input_shape)
 
     def lower(self, builder, *inputs):
-        """Adds one pooling operator, between two RESHAPEs where the input is a sequence."""
+        """Adds one pooling operator, between two RESHAPEs if the input is a sequence."""
         windows, strides = planar(self.pool_size), planar(self.strides)
 
         def add(x, **output):
@@ -48,7 +48,7 @@ class WindowPooling(MovesValues):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer; an operation has the arguments of a layer of the rank of its input."""
+        """Makes the layer. An operation has the arguments of a layer of its input's rank."""
         head = node.head
         if isinstance(head, keras.layers.Layer):
             return super().from_match(node, scheme)
@@ -59,7 +59,7 @@ class WindowPooling(MovesValues):
 
 
 class AverageWindows(WindowPooling):
-    """What the average poolings over windows have in common: they share a range, and round."""
+    """Base class of average poolings over windows, which share a range and round."""
 
     operator_code = "AVERAGE_POOL_2D"
 
@@ -74,7 +74,7 @@ class AverageWindows(WindowPooling):
         return _average_centered(self.float_forward(values), counts, output.zero_point)
 
     def _window_sizes(self, shape) -> np.ndarray:
-        """How many values each output averages, less than a window at a padded border."""
+        """Returns the number of values that each output averages, fewer at a padded border."""
         sizes = []
         arguments = zip(shape[1:-1], self.pool_size, self.strides, strict=True)
         for size, window, stride in arguments:
@@ -91,7 +91,7 @@ class AverageWindows(WindowPooling):
 @register(layer_of(keras.layers.MaxPooling1D))
 @keras.saving.register_keras_serializable("keras_qat")
 class QMaxPooling1D(WindowPooling, keras.layers.MaxPooling1D):
-    """Max pooling of a sequence: one MAX_POOL_2D between two RESHAPEs, all of one range.
+    """Max pooling of a sequence: one MAX_POOL_2D between two RESHAPEs, with one range for all.
 
     Args:
         *args: Arguments of `keras.layers.MaxPooling1D`.
@@ -122,7 +122,7 @@ class QMaxPooling2D(WindowPooling, keras.layers.MaxPooling2D):
 @register(layer_of(keras.layers.AveragePooling1D))
 @keras.saving.register_keras_serializable("keras_qat")
 class QAveragePooling1D(AverageWindows, keras.layers.AveragePooling1D):
-    """Average pooling of a sequence: one AVERAGE_POOL_2D between two RESHAPEs, all of one range.
+    """Average pooling of a sequence: AVERAGE_POOL_2D between two RESHAPEs, with one range for all.
 
     Args:
         *args: Arguments of `keras.layers.AveragePooling1D`.
@@ -183,9 +183,9 @@ def add_pooling(
         code: `"MAX_POOL_2D"` or `"AVERAGE_POOL_2D"`.
         x: LiteRT tensor of rank 4.
         windows: Height and width of a window.
-        strides: How far apart the windows are.
+        strides: Distances between windows.
         padding: `"VALID"` or `"SAME"`.
-        **output: What the builder has to be told about the output.
+        **output: Arguments of the builder about the output.
 
     Returns:
         The LiteRT tensor of the output.
@@ -206,7 +206,7 @@ def add_pooling(
 
 
 def window_counts(sizes: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns how many values each window has.
+    """Returns the number of values in each window.
 
     Args:
         sizes: The sizes of the windows along each axis between the batch and the channels.
@@ -236,7 +236,7 @@ def average_centered(sums, counts, zero_point):
 
     Args:
         sums: int32 tensor.
-        counts: int32 tensor: of how many.
+        counts: int32 tensor, the numbers of values.
         zero_point: int32 scalar.
 
     Returns:

@@ -23,7 +23,7 @@ _HIGHEST_RANK = 4
 
 
 class Sloped(Elementwise):
-    """What activations have in common that are linear on either side of 0.
+    """Base class of activations that are linear on either side of 0.
 
     The slopes are a constant with one scale for all of them, quantized like weights.
     """
@@ -32,7 +32,7 @@ class Sloped(Elementwise):
 
     @property
     def most_axes(self) -> int | None:
-        """Number of axes that the kernel takes at most; None for any number."""
+        """Largest number of axes that the kernel supports; None for any number."""
         return _HIGHEST_RANK
 
     def slopes(self) -> Any:
@@ -80,7 +80,7 @@ class Sloped(Elementwise):
         return builder.operator("PRELU", (inputs[0], alpha))
 
     def _integer_slopes(self) -> Centered:
-        """The slopes in integers, with an axis for the batch."""
+        """Returns the slopes in integers, with an axis for the batch."""
         return centered_constant(ops.convert_to_tensor(self.slopes())[None], self._scheme())
 
 

@@ -1,7 +1,7 @@
 """Rescaling and Normalization, written as a product and a sum with constants.
 
-`write_affines` makes one factor and one offset for each channel of them, which the layer behind
-takes up where that is exact.
+`write_affines` combines them into one factor and one offset for each channel. The next layer
+absorbs these if this is exact.
 """
 
 from __future__ import annotations

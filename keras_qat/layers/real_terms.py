@@ -1,4 +1,4 @@
-"""Float32 expressions that become LiteRT operators: what several of them compute together."""
+"""Float32 expressions that become LiteRT operators."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from keras_qat.litert import Tensor
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Term:
-    """A tensor to be computed: an operator and what it is applied to.
+    """An expression: an operator and its operands.
 
-    Terms are added, multiplied and so on like numbers. A term that is used more than once is
-    computed once.
+    Terms support addition, multiplication and so on like numbers. A term that is used more than
+    once is computed once.
 
     Attributes:
         code: Name of the operator.
         operands: Terms, LiteRT tensors, numbers, and int32 arrays.
-        options: Fields of its options.
-        shape: Shape of the result; by default what the operands broadcast to.
+        options: Fields of the operator's options.
+        shape: Shape of the result, by default the shape to which the operands broadcast.
         dtype: Type of the result.
     """
 
@@ -81,13 +81,13 @@ def reduced(code: str, x: Any, axes: Sequence[int], shape: Sequence[int | None])
 
 
 def reshaped(x: Any, shape: Sequence[int | None]) -> Term:
-    """Returns a RESHAPE; an unknown size stays unknown."""
+    """Returns a RESHAPE. An unknown size stays unknown."""
     sizes = np.array([-1 if size is None else size for size in shape], "int32")
     return Term("RESHAPE", (x, sizes), {"newShape": sizes}, shape)
 
 
 def lower_term(builder: Any, term: Term) -> Any:
-    """Adds the operators of a term to a LiteRT model; the last one has the node's name.
+    """Adds the operators of a term to a LiteRT model. The last operator has the node's name.
 
     Args:
         builder: A `keras_qat.lowering.Builder`.

@@ -23,7 +23,7 @@ from keras_qat.scheme import Scheme
 
 
 class Averaging(QuantizedLayer):
-    """What becomes a MEAN with a range of its own."""
+    """Base class of layers that are a MEAN with a range of its own."""
 
     operators = ("MEAN",)
     keepdims: bool
@@ -58,11 +58,11 @@ class Averaging(QuantizedLayer):
 
 
 class ReducesAxes(QuantizedLayer):
-    """What operations that reduce given axes have in common.
+    """Base class of operations that reduce given axes.
 
     Args:
-        axis: The axes to reduce, counted from the first, which cannot be among them.
-        keepdims: Whether they stay, with a size of 1.
+        axis: The axes to reduce, counted from the first axis, which is not allowed.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
@@ -79,7 +79,7 @@ class ReducesAxes(QuantizedLayer):
         self.axis, self.keepdims = tuple(axis), bool(keepdims)
 
     def compute_output_shape(self, input_shape):
-        """Returns the shape of what is left."""
+        """Returns the shape without the reduced axes, or with a size of 1 for each."""
         left = enumerate(input_shape)
         if self.keepdims:
             return tuple(1 if axis in self.axis else size for axis, size in left)
@@ -121,8 +121,8 @@ class QMean(ReducesAxes, Averaging):
     """Mean over any axes but the batch's, `ops.mean`: one MEAN, with a range of its own.
 
     Args:
-        axis: The axes to reduce, counted from the first, which cannot be among them.
-        keepdims: Whether they stay, with a size of 1.
+        axis: The axes to reduce, counted from the first axis, which is not allowed.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -137,11 +137,11 @@ class QMean(ReducesAxes, Averaging):
 
 
 class Extremum(ReducesAxes, MovesValues):
-    """What selects one value of each row along the axes, with the range of its input.
+    """Base class of operators that select one value of each row, with the range of their input.
 
     Attributes:
         operator_code: The LiteRT operator.
-        function: What it computes, a function of `keras.ops`.
+        function: The selection, a function of `keras.ops`.
     """
 
     operator_code: str
@@ -163,8 +163,8 @@ class QReduceMax(Extremum):
     """Maximum over any axes but the batch's, `ops.max`: one REDUCE_MAX.
 
     Args:
-        axis: The axes to reduce, counted from the first, which cannot be among them.
-        keepdims: Whether they stay, with a size of 1.
+        axis: The axes to reduce, counted from the first axis, which is not allowed.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -184,8 +184,8 @@ class QReduceMin(Extremum):
     """Minimum over any axes but the batch's, `ops.min`: one REDUCE_MIN.
 
     Args:
-        axis: The axes to reduce, counted from the first, which cannot be among them.
-        keepdims: Whether they stay, with a size of 1.
+        axis: The axes to reduce, counted from the first axis, which is not allowed.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -200,14 +200,14 @@ class QReduceMin(Extremum):
 
 
 def add_reduction(builder, code: str, x, axes: Sequence[int], keepdims: bool):
-    """Adds one reduction, the node's own output.
+    """Adds one reduction, which makes the node's own output.
 
     Args:
         builder: A `keras_qat.lowering.Builder`.
         code: Name of the operator.
         x: LiteRT tensor.
         axes: The axes to reduce.
-        keepdims: Whether they stay, with a size of 1.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
 
     Returns:
         The LiteRT tensor of the output.

@@ -1,4 +1,4 @@
-"""Keras layers that have no integer form here, and are not opened."""
+"""Keras layers without an integer form, which are not opened into operations."""
 
 import keras
 

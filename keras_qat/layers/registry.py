@@ -1,4 +1,4 @@
-"""The registry of slices: which chain of Keras operations becomes which quantized layer."""
+"""The registry of slices: maps chains of Keras operations to quantized layers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Slice:
     """One entry of the registry.
 
     Attributes:
-        pattern: The chain that is taken, the first operation first.
-        layer: Class of the quantized layer that it becomes.
+        pattern: The chain of operations, the first operation first.
+        layer: Class of the quantized layer for the chain.
     """
 
     pattern: tuple[Matcher, ...]
@@ -32,9 +32,9 @@ class Refusal:
     """Operations that are known to have no integer form.
 
     Attributes:
-        matcher: Which operations.
-        reason: Why not, a sentence.
-        fix: What to use instead, a sentence.
+        matcher: Matches the operations.
+        reason: The reason, a sentence.
+        fix: The replacement to use, a sentence.
     """
 
     matcher: Matcher
@@ -48,25 +48,25 @@ _CALLS: dict[type, Callable[..., Any]] = {}
 
 
 def register(*pattern: Matcher | type):
-    """Registers what Keras layers become, or what they compute.
+    """Registers a quantized layer for Keras layers, or a function that computes them.
 
-    Above a `QuantizedLayer`, the pattern is the chain of operations that it stands for. Above a
-    function, it is one or more layer classes, and the function computes with `keras.ops` what
-    their `call` computes, for layers whose own `call` cannot be traced. What a chain becomes is
-    decided by the first slice that takes it. Nothing has to be registered to reload a quantized
-    model.
+    Above a `QuantizedLayer`, the pattern is the chain of operations that it replaces. Above a
+    function, the pattern is one or more layer classes. The function computes with `keras.ops` the
+    same as the `call` of these layers, for layers whose own `call` cannot be traced. The first
+    slice that matches a chain determines its quantized layer. Reloading a quantized model needs no
+    registration.
 
     Args:
         *pattern: For a class, one layer class or `keras_qat.graph` matcher for each operation of
-            the chain; the first one must be required, the others are followers that the layer
+            the chain. The first one must be required, and the others are followers that the layer
             can absorb. For a function, layer classes.
 
     Returns:
-        A decorator of the class or of a function `(layer, *tensors)` that returns what the layer
-        computes of symbolic tensors.
+        A decorator of the class or of a function `(layer, *tensors)` that returns the layer's
+        output for symbolic tensors.
 
     Raises:
-        InvalidRegistrationError: If the pattern does not fit what is decorated.
+        InvalidRegistrationError: If the pattern does not fit the decorated object.
 
     Example:
     >>> import keras, keras_qat, tensorflow as tf
@@ -109,18 +109,18 @@ def register(*pattern: Matcher | type):
 def refuse(matcher: Matcher, *, reason: str, fix: str) -> None:
     """Registers operations that LiteRT cannot compute in integers.
 
-    No pass may rewrite them into others, and the error for them says why and what to do.
+    Passes do not rewrite these operations, and the error for them has the reason and the fix.
 
     Args:
-        matcher: Which operations.
-        reason: Why they have no integer form, a sentence.
-        fix: What to use instead, a sentence.
+        matcher: Matches the operations.
+        reason: The reason why they have no integer form, a sentence.
+        fix: The replacement to use, a sentence.
     """
     _REFUSALS.append(Refusal(matcher, reason, fix))
 
 
 def refusal(operation: Any) -> Refusal | None:
-    """Returns why an operation has no integer form, or None if that is not known.
+    """Returns the reason why an operation has no integer form, or None if it is not known.
 
     Example:
     >>> import keras
@@ -131,12 +131,12 @@ def refusal(operation: Any) -> Refusal | None:
 
 
 def is_written_in_ops(layer: Any) -> bool:
-    """Whether a function stands for the `call` of a layer, see `register`."""
+    """Returns whether a function replaces the `call` of a layer, see `register`."""
     return type(layer) in _CALLS
 
 
 def users_function(layer: Any) -> Callable[..., Any] | None:
-    """Returns the function that a user registered for a layer; None if there is none."""
+    """Returns the function that a user registered for a layer, or None."""
     written = _CALLS.get(type(layer))
     module = "" if written is None else written.__module__
     return None if module.partition(".")[0] == "keras_qat" else written
@@ -148,7 +148,7 @@ def layers_written_in_ops() -> tuple[type, ...]:
 
 
 def call_of(layer: Any) -> Callable[..., Any]:
-    """Returns the function to trace: the `call` of a layer, or the one registered for its class.
+    """Returns the function to trace: the `call` of a layer, or its registered function.
 
     The function's first argument is the layer, or a copy of the layer.
     """
@@ -157,7 +157,7 @@ def call_of(layer: Any) -> Callable[..., Any]:
         return own_call
 
     def call(layer, *args, **kwargs):
-        # Such as the `mask=None` that Keras adds, which the function need not know.
+        # For example `mask=None`, which Keras adds and which the function need not accept.
         given = {name: value for name, value in kwargs.items() if value is not None}
         return written(layer, *args, **given)
 
@@ -170,7 +170,7 @@ def registered_slices() -> tuple[Slice, ...]:
 
 
 def registered_refusals() -> tuple[Refusal, ...]:
-    """Returns all that is known to have no integer form, in the order of registration."""
+    """Returns all operations without an integer form, in the order of registration."""
     return tuple(_REFUSALS)
 
 

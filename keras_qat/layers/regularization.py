@@ -1,4 +1,4 @@
-"""Layers that act at training only. They stay in the model, and make no operator."""
+"""Layers that are active at training only. They stay in the model, and make no operator."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keras_qat.layers.registry import register
 class TrainingOnly(MovesValues):
     """Base class of layers that return their input at inference.
 
-    Unlike Keras's own they save the state of their random numbers, so that a training that is
-    resumed drops what it would have dropped.
+    Unlike Keras's layers they save the state of their random numbers, so that a resumed training
+    drops the same elements as an uninterrupted training.
     """
 
     operators = ()
@@ -37,11 +37,11 @@ class TrainingOnly(MovesValues):
     def load_own_variables(self, store):
         """Loads the state of the random numbers, if the file has it."""
         for name, state in self._random_states():
-            if name in set(store.keys()):  # the store of a file has no `in` of its own
+            if name in set(store.keys()):  # the store of a file does not support `in`
                 state.assign(store[name])
 
     def _random_states(self) -> Iterator[tuple[str, keras.Variable]]:
-        """What Keras counts among the variables, and not among the weights."""
+        """Yields the states that Keras counts as variables, but not as weights."""
         weights = {id(weight) for weight in self.weights}
         states = [each for each in self.variables if id(each) not in weights]
         for position, state in enumerate(states):

@@ -9,13 +9,13 @@ from keras import ops
 
 from keras_qat.layers.registry import register
 
-# These take any number of axes before the last one.
+# These layers take any number of axes before the last axis.
 _ANY_RANK = (keras.layers.Activation, keras.layers.Dense, keras.layers.Dropout, keras.layers.ReLU)
 
 
 @register(keras.layers.TimeDistributed)
 def distributed(layer: Any, inputs):
-    """Calls the wrapped layer once for all steps if it can take them, else once for each."""
+    """Calls the wrapped layer once for all steps if it supports that, else once for each step."""
     if isinstance(layer.layer, _ANY_RANK):
         return layer.layer(inputs)
     steps = [layer.layer(inputs[:, step]) for step in range(inputs.shape[1])]

@@ -1,4 +1,4 @@
-"""From accumulators to centered outputs, each rule as one compiled function."""
+"""Requantization of accumulators to centered outputs, each rule as one compiled function."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def requantize_centered(
     """Adds the bias and requantizes by the double rounding of most kernels.
 
     Args:
-        accumulators: What `arithmetic.accumulate` returns, channels last.
+        accumulators: Output of `arithmetic.accumulate`, channels last.
         bias: int32, one for each channel.
         multiplier: int32 fixed-point multiplier, one for each channel.
-        shift: int32, its exponent.
+        shift: int32, the exponent of the multiplier.
         scale: float32 scalar, scale of the output.
         zero_point: int32 scalar, zero point of the output.
         activation: Name of the fused activation.
@@ -41,7 +41,7 @@ def requantize_dense(
     """Adds the bias and requantizes in double precision, as FULLY_CONNECTED does.
 
     Args:
-        accumulators: What `arithmetic.accumulate` returns, channels last.
+        accumulators: Output of `arithmetic.accumulate`, channels last.
         bias: int32, one for each channel.
         input_scale: float32 scalar.
         weight_scale: float32, one for each channel.

@@ -13,7 +13,7 @@ from keras_qat.quantizers import Grid
 
 @keras.saving.register_keras_serializable("keras_qat")
 class Requantize(QuantizedLayer):
-    """Takes a tensor from a prescribed range to one that it can share with others: one QUANTIZE.
+    """Converts a tensor from a prescribed range to a range that others can share: one QUANTIZE.
 
     Args:
         scheme: The scheme.
@@ -32,7 +32,7 @@ class Requantize(QuantizedLayer):
         return inputs
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns no layer: in float it does nothing."""
+        """Returns no layer, since the layer does nothing in float."""
         return []
 
     def integer(self, *inputs: Centered, output: Grid):

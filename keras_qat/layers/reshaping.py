@@ -43,8 +43,8 @@ class QFlatten(MovesValues, keras.layers.Flatten):
 class QReshape(MovesValues, keras.layers.Reshape):
     """Reshapes all axes but the first: one RESHAPE.
 
-    It stands for `ops.reshape`, `ops.squeeze` and `ops.expand_dims` too, where they leave the
-    batch alone.
+    The layer also replaces `ops.reshape`, `ops.squeeze` and `ops.expand_dims`, if they do not
+    change the batch axis.
 
     Args:
         *args: Arguments of `keras.layers.Reshape`.
@@ -55,7 +55,7 @@ class QReshape(MovesValues, keras.layers.Reshape):
     operators = ("RESHAPE",)
 
     def compute_output_shape(self, input_shape):
-        """Returns the shape; a sample must have as many values after as before."""
+        """Returns the shape. The number of values in a sample must not change."""
         before, after = math.prod(input_shape[1:]), math.prod(self.target_shape)
         if -1 not in self.target_shape and before != after:
             raise batch_moved(self.name, f"{before} values of a sample become {after}")
@@ -85,7 +85,7 @@ def sample_sizes(node: Node) -> tuple[int, ...]:
         The sizes of all axes but the first.
 
     Raises:
-        UnsupportedLayerError: If one is not known, or the batch is no longer the first axis.
+        UnsupportedLayerError: If a size is not known, or the batch is no longer the first axis.
     """
     shape = node.shapes[0]
     sizes = tuple(size for size in shape[1:] if size is not None)
@@ -104,11 +104,11 @@ def sample_sizes(node: Node) -> tuple[int, ...]:
 
 
 def batch_moved(name: str, received: str) -> UnsupportedLayerError:
-    """Returns the error for an operation that does not leave the first axis where it is.
+    """Returns the error for an operation that moves or changes the first axis.
 
     Args:
         name: Name of the layer.
-        received: What it does to the axis.
+        received: The change of the axis.
     """
     return UnsupportedLayerError(
         "The operation moves, cuts or merges the batch axis, whose size is unknown in a file.",
@@ -124,10 +124,10 @@ def check_channels_last(name: str, data_format: str | None) -> None:
 
     Args:
         name: Name of the layer.
-        data_format: Its layout.
+        data_format: Layout of the layer.
 
     Raises:
-        UnsupportedLayerError: If it is another than `"channels_last"`.
+        UnsupportedLayerError: If the layout is not `"channels_last"`.
     """
     if data_format != "channels_last":
         raise UnsupportedLayerError(

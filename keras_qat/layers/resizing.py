@@ -37,11 +37,10 @@ _OPTIONS = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
 class QResize(MovesValues):
     """Resizes images: one RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR, with the input's range.
 
-    The positions are those of half-pixel centers, as in Keras. The bilinear kernel knows them in
-    1024ths of a pixel, that of uint8 in float32; the training forward uses the kernel's positions
-    too. LiteRT's default
-    kernels weigh the neighbours otherwise than its reference kernels, and may differ from them by
-    several integers where an image is resized by an odd factor.
+    The positions are those of half-pixel centers, as in Keras. The bilinear kernel represents them
+    in 1024ths of a pixel, the kernel of uint8 in float32. The training forward uses the kernel's
+    positions too. LiteRT's default kernels use other weights of the neighbours than its reference
+    kernels, and may differ from them by several integers if an image is resized by an odd factor.
 
     Args:
         size: Height and width of the output.
@@ -78,7 +77,7 @@ class QResize(MovesValues):
         self.operators = (_OPERATORS[interpolation][0],)
 
     def build(self, input_shape):
-        """Checks the input, and that the kernel stays inside it."""
+        """Checks the input, and that the kernel's positions are inside the image."""
         if len(input_shape) != 4 or None in input_shape[1:3]:
             raise UnsupportedLayerError(
                 "Only a batch of images of known size can be resized.",
@@ -112,7 +111,7 @@ class QResize(MovesValues):
         return _interpolated(inputs, [_exact_taps(*pair) for pair in sizes])
 
     def training_forward(self, inputs):
-        """Resizes with the kernel's positions; what is interpolated is rounded to the grid."""
+        """Resizes with the kernel's positions. Interpolated values are rounded to the grid."""
         if self.interpolation == "nearest":
             return self._nearest(inputs)
         sizes = zip(inputs.shape[1:3], self.size, strict=True)
@@ -120,7 +119,7 @@ class QResize(MovesValues):
         return self.quantize_output(_interpolated(inputs, taps))
 
     def integer(self, *inputs: Centered, output: Grid):
-        """Selects integers, or interpolates as the kernel of their type does."""
+        """Selects integers, or interpolates as the kernel of the type does."""
         values = inputs[0].values
         if self.interpolation == "nearest":
             return self._nearest(values)
@@ -138,7 +137,7 @@ class QResize(MovesValues):
 
     @property
     def _in_float(self) -> bool:
-        """Whether the kernel computes in float32."""
+        """Returns whether the kernel computes in float32."""
         return self.scheme is not None and not self.scheme.is_signed
 
     def _taps(self, size_in: int, size_out: int) -> Taps:
@@ -146,7 +145,7 @@ class QResize(MovesValues):
         return rule(size_in, size_out)
 
     def _training_taps(self, size_in: int, size_out: int) -> Taps:
-        """The kernel's neighbours, as real weights; the exact ones during the delay."""
+        """Returns the kernel's neighbours as real weights; the exact ones during the delay."""
         lower, upper, weights = self._taps(size_in, size_out)
         step = np.float32(1 if self._in_float else 1 / 1024)
         kernels = lower, upper, weights.astype("float32") * step
@@ -162,13 +161,13 @@ class QResize(MovesValues):
         """Makes the layer.
 
         Raises:
-            UnsupportedLayerError: If it does something else than to resize.
+            UnsupportedLayerError: If it does not only resize.
         """
         check_channels_last(node.name, node.head.data_format)
         asked = [name for name in _OPTIONS if getattr(node.head, name, False)]
         if asked:
             raise UnsupportedLayerError(
-                "Only resizing alone has an integer form.",
+                "Resizing with cropping, padding or antialiasing has no integer form.",
                 layer=node.name,
                 received=f"{asked[0]}=True",
                 expected=f"{asked[0]}=False",

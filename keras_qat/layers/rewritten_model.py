@@ -1,4 +1,4 @@
-"""A functional model whose outputs are called as those of the model that it was made of."""
+"""A functional model whose outputs have the names of the outputs of the source model."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from keras_qat.version import __version__
 class RewrittenModel(keras.Model):
     """A functional model, as `keras_qat.clone_model` returns it.
 
-    Keras names outputs after the layers that make them, and rewriting changes these: a sigmoid
-    becomes an operator behind its dense layer. The old names stay, so that
-    `compile(loss={"name": ...})` is written as it was.
+    Keras names outputs after the layers that make them, and rewriting changes these layers: for
+    example, a sigmoid becomes an operator after its dense layer. The old names are kept, so that
+    `compile(loss={"name": ...})` does not change.
 
     Args:
         *args: `inputs` and `outputs` of `keras.Model`.
         **kwargs: Keyword arguments of `keras.Model`.
 
     Attributes:
-        rewrite_log: What was rewritten; empty for a model that was loaded.
-        origins: The layers of the user's model that a layer computes, by its name; empty for a
-            model that was loaded.
-        kept_weights: Names of the layers whose weights are those of the user's layers of the same
+        rewrite_log: The rewrites that were applied; empty for a model that was loaded.
+        origins: The layers of the user's model that each layer computes, by the layer's name; empty
+            for a model that was loaded.
+        kept_weights: Names of the layers that have the weights of the user's layers of the same
             names; None for a model that was loaded.
     """
 
@@ -39,14 +39,14 @@ class RewrittenModel(keras.Model):
     # Keras recognizes a functional constructor by exactly these two names.
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.dtype_policy = "float32"  # as its layers: no loss is scaled
+        self.dtype_policy = "float32"  # like the layers: no loss is scaled
         graph = read_model(self)
-        # Layers say it, for they are kept whoever saves or clones the model.
+        # Layers store the names, since Keras keeps layers when it saves or clones a model.
         makers = (graph.nodes[edge.node].head for edge in graph.output_edges)
         self.output_names = [getattr(each, "output_name", None) or each.name for each in makers]
 
     def __call__(self, *args, **kwargs):
-        """Calls the model as Keras does. An error has its parts, not only its text."""
+        """Calls the model as Keras does. Raised errors keep their parts, not only their text."""
         try:
             return super().__call__(*args, **kwargs)
         except KerasQatError as error:
@@ -59,10 +59,10 @@ class RewrittenModel(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Makes the model of a configuration.
+        """Makes the model from a configuration.
 
         Raises:
-            NewerVersionError: If a later major version of the package wrote it.
+            NewerVersionError: If a later major version of the package wrote the configuration.
         """
         config = dict(config)
         written = str(config.pop("keras_qat_version", __version__))
@@ -77,7 +77,7 @@ class RewrittenModel(keras.Model):
         return super().from_config(config, custom_objects=custom_objects)
 
 
-# Keras writes the bare name of the class into `.h5`.
+# Keras writes the class name without its package into `.h5`.
 keras.saving.get_custom_objects()["RewrittenModel"] = RewrittenModel
 
 

@@ -1,4 +1,4 @@
-"""Separable convolutions as blocks. They are two operators, so each becomes two layers."""
+"""Separable convolutions as blocks. They are two operators, and each becomes two layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_qat.layers.block import Block
 
 
 class SeparableConvolution(Block):
-    """What separable convolutions over sequences and images have in common."""
+    """Base class of separable convolutions over sequences and images."""
 
     def call(self, inputs, training=None):
         """Convolves in float, then applies batch normalization and activation."""
@@ -29,7 +29,7 @@ class SeparableConvolution(Block):
 class QSeparableConv2D(SeparableConvolution, keras.layers.SeparableConv2D):
     """Separable convolution with batch normalization and activation, for a model's definition.
 
-    It computes in float; a rewrite makes a depthwise and a pointwise convolution of it.
+    The block computes in float. A rewrite replaces it by a depthwise and a pointwise convolution.
 
     Args:
         *args: Arguments of `keras.layers.SeparableConv2D`.
@@ -45,7 +45,7 @@ class QSeparableConv2D(SeparableConvolution, keras.layers.SeparableConv2D):
 
 @keras.saving.register_keras_serializable("keras_qat")
 class QSeparableConv1D(SeparableConvolution, keras.layers.SeparableConv1D):
-    """Separable 1D convolution with batch normalization and activation, likewise.
+    """Separable 1D convolution with batch normalization and activation, for a model's definition.
 
     Args:
         *args: Arguments of `keras.layers.SeparableConv1D`.

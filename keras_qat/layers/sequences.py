@@ -1,4 +1,4 @@
-"""Operators for images that work on sequences, `(batch, steps, channels)`."""
+"""Operators for images, applied to sequences, `(batch, steps, channels)`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from keras_qat.errors import UnsupportedLayerError
 def lower_on_image(builder, x, add: Callable):
     """Adds an operator for images, between two RESHAPEs if the input is a sequence.
 
-    A sequence becomes an image of one row: LiteRT's convolutions and poolings have two
+    A sequence becomes an image of one row, since LiteRT's convolutions and poolings have two
     dimensions.
 
     Args:
         builder: A `keras_qat.lowering.Builder`.
         x: LiteRT tensor of rank 3 or 4.
-        add: `(x, **output) -> tensor`: adds the operator to an image; `output` is what
-            `Builder.operator` has to be told about its result, nothing for an image.
+        add: `(x, **output) -> tensor`: adds the operator to an image. `output` has the arguments of
+            `Builder.operator` for the result, and is empty for an image.
 
     Returns:
         The LiteRT tensor of the node's output.
@@ -31,7 +31,7 @@ def lower_on_image(builder, x, add: Callable):
 
 
 def image_shape(shape: Sequence[Any]) -> tuple[Any, ...]:
-    """Returns the shape of a sequence as an image of one row; that of an image as it is.
+    """Returns the shape of a sequence as an image of one row; the shape of an image unchanged.
 
     Example:
     >>> image_shape((None, 7, 4))
@@ -41,7 +41,7 @@ def image_shape(shape: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def planar(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Returns what applies to height and width, of what applies to steps or to an image.
+    """Returns the values for height and width, from the values for steps or for an image.
 
     Example:
     >>> planar((3,)), planar((3, 2))
@@ -56,10 +56,10 @@ def check_sizes_known(name: str, input_shape: Sequence[int | None], why: str) ->
     Args:
         name: Name of the layer.
         input_shape: Shape of its input.
-        why: What needs the size, as a sentence.
+        why: The computation that needs the size, as a sentence.
 
     Raises:
-        UnsupportedLayerError: If there is one.
+        UnsupportedLayerError: If a size is unknown.
     """
     if None in input_shape[1:]:
         raise UnsupportedLayerError(

@@ -1,4 +1,4 @@
-"""Shapes of what operators compute."""
+"""Shapes of the outputs of operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def broadcast_shape(*shapes: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Returns the shape that shapes of one rank broadcast to.
+    """Returns the shape to which shapes of one rank broadcast.
 
     Example:
     >>> broadcast_shape((None, 1, 3), (1, 4, 3))

@@ -17,7 +17,7 @@ from keras_qat.layers.registry import register
 from keras_qat.layers.reshaping import batch_moved, check_channels_last
 from keras_qat.scheme import Scheme
 
-# An entry of a key that can be saved: an index, [start, stop, step], None for a new axis.
+# An entry of a key, in a serializable form: an index, [start, stop, step], None for a new axis.
 Entry = int | Sequence[int | None] | None
 
 
@@ -25,7 +25,7 @@ class Slicing(MovesValues):
     """Base class of layers that are one STRIDED_SLICE, and a RESHAPE if the rank changes.
 
     Attributes:
-        ranges: Which positions of each axis but the first are kept, in order.
+        ranges: Positions of each axis but the first that are kept, in order.
         sizes: Shape of a sample of the output.
     """
 
@@ -42,11 +42,11 @@ class Slicing(MovesValues):
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape):
-        """Returns the shape of what is kept."""
+        """Returns the shape of the selected values."""
         return (input_shape[0], *self._resolved(tuple(input_shape))[1])
 
     def float_forward(self, inputs, training=None):
-        """Slices; what goes backwards is flipped, since not all backends have negative steps."""
+        """Slices. Negative steps are flips, since not all backends support negative steps."""
         del training
         forward = [kept if kept.step > 0 else kept[::-1] for kept in self.ranges]
         key = [slice(kept.start, kept.stop, kept.step) for kept in forward]
@@ -61,13 +61,13 @@ class Slicing(MovesValues):
         if not self._changes_rank():
             return self._sliced(builder, inputs[0], shape, part=None)
         x = inputs[0]
-        # The shape alone does not tell: what is flipped keeps it.
+        # The shape alone is not enough, since a flip keeps it.
         if self.ranges != tuple(range(size) for size in x.shape[1:]):
             x = self._sliced(builder, x, shape, part="sliced")
         return builder.reshape(x, builder.output_shape)
 
     def _sliced(self, builder, x, shape, *, part):
-        # In the kernel a stop below 0 counts from the end, so what runs past 0 counts twice.
+        # In the kernel a stop below 0 counts from the end, so the size is subtracted from it.
         stops = [
             kept.stop if kept.stop >= 0 else kept.stop - size
             for kept, size in zip(self.ranges, x.shape[1:], strict=True)
@@ -85,14 +85,14 @@ class Slicing(MovesValues):
             (x, *constants),
             part=part,
             shape=shape,
-            options={"beginMask": 1, "endMask": 1},  # the batch, whatever its size
+            options={"beginMask": 1, "endMask": 1},  # any size of the batch
         )
 
     def _changes_rank(self) -> bool:
         return self.sizes != tuple(len(kept) for kept in self.ranges)
 
     def _resolved(self, shape) -> tuple[tuple[range, ...], tuple[int, ...]]:
-        """The positions that are kept of each axis, and the shape of a sample of the output."""
+        """Returns the kept positions of each axis, and the shape of a sample of the output."""
         ranges, sizes = [], []
         left = list(shape[1:])
         for entry in self.entries(shape):
@@ -124,8 +124,8 @@ class QStridedSlice(Slicing):
     """Indexing `x[:, key]` by integers, slices and new axes: one STRIDED_SLICE.
 
     Args:
-        key: One entry for each axis but the first: an integer, `[start, stop, step]` with None
-            for what is left out, or None for a new axis.
+        key: One entry for each axis but the first: an integer, `[start, stop, step]` with None for
+            omitted parts, or None for a new axis.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -168,7 +168,7 @@ class QCenterCrop(Slicing):
 
     Args:
         height: Height of the output, at most that of the input.
-        width: Width of the output, likewise.
+        width: Width of the output, at most that of the input.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
@@ -180,7 +180,7 @@ class QCenterCrop(Slicing):
         self.height, self.width = height, width
 
     def entries(self, input_shape):
-        """Returns the window in the middle."""
+        """Returns the ranges of the window in the middle."""
         sizes = self.height, self.width
         starts = [(old - new) // 2 for old, new in zip(input_shape[1:3], sizes, strict=True)]
         if len(input_shape) != 4 or min(starts) < 0:
@@ -205,12 +205,12 @@ class QCenterCrop(Slicing):
 
 
 def _kept(entry: int | Sequence[int | None], size: int) -> range:
-    """The positions that an entry selects of an axis, none if it lies outside."""
+    """Returns the positions of an axis that an entry selects, none if it lies outside."""
     if isinstance(entry, int):
         position = entry + size if entry < 0 else entry
         return range(position, position + 1) if 0 <= position < size else range(0)
     kept = range(*slice(*entry).indices(size))
-    # Each selection has several ranges; this one ends just behind the last position.
+    # Several ranges give the same selection. This range ends directly after the last position.
     return range(kept.start, kept[-1] + (1 if kept.step > 0 else -1), kept.step) if kept else kept
 
 
@@ -235,7 +235,7 @@ def _flipped(node: Node) -> tuple[Any, ...]:
     return tuple(slice(None, None, -1 if i in axes else None) for i in range(rank))
 
 
-# How each operation says what it selects.
+# The function that returns the key of each operation.
 _KEYS: dict[str, Callable[[Node], tuple[Any, ...]]] = {
     "GetItem": _indexed,
     "Slice": _windowed,
@@ -244,7 +244,7 @@ _KEYS: dict[str, Callable[[Node], tuple[Any, ...]]] = {
 
 
 def _entry(name: str, part: Any) -> Entry:
-    """One part of a key as something that can be saved."""
+    """Returns one part of a key in a serializable form."""
     if part is None:
         return None
     if isinstance(part, slice):
@@ -266,7 +266,7 @@ def _index(name: str, value: Any) -> int:
 
 
 def _without_batch(node: Node, key: tuple[Any, ...]) -> list[Entry]:
-    """The entries of a key, all written out, behind the one that takes the whole batch."""
+    """Returns all entries of a key after the entry of the whole batch, with `...` expanded."""
     parts = [part if part is Ellipsis else (_entry(node.name, part),) for part in key]
     entries = [part[0] for part in parts if part is not Ellipsis]
     given = len(entries) - entries.count(None)

@@ -1,6 +1,6 @@
 """Layer, group, RMS and unit normalization, written as `Normalize` and arithmetic with weights.
 
-`write_affines` makes one factor and one offset for each channel of the arithmetic, where the
+`write_affines` combines the arithmetic into one factor and one offset for each channel, if the
 weights have such a shape.
 """
 
@@ -53,7 +53,7 @@ def unit_normalized(layer: Any, inputs):
 
 @register(keras.layers.GroupNormalization)
 def group_normalized(layer: Any, inputs):
-    """Computes what layer normalization does, over everything but the batch and the groups."""
+    """Applies layer normalization over all axes but the batch and the groups."""
     rank = len(inputs.shape)
     channels = layer.axis % rank
     grouped = list(inputs.shape)
@@ -68,7 +68,7 @@ def normalized(name: str, x: Any, axis: int | Sequence[int], kind: str, epsilon:
     """Applies `Normalize` over axes of a tensor.
 
     Args:
-        name: Name of the layer that does it, for errors.
+        name: Name of the calling layer, for errors.
         x: Symbolic tensor.
         axis: The axes of `x` that a group extends over.
         kind: As in `Normalize`.
@@ -102,15 +102,15 @@ def _normalize(
             "The sums of this normalization do not fit LiteRT's int32 operators.",
             layer=name,
             received=f"axes {axes} of shape {tuple(grouped)}: {count} values, viewed as {view}",
-            expected=f"at most {LARGEST_GROUP} values, and {_HIGHEST_RANK} axes after merging; more "
-            "than 32768 values must be divisible into 2 to 64 equal parts of at most 32768",
+            expected=f"at most {LARGEST_GROUP} values, and {_HIGHEST_RANK} axes after merging; "
+            "more than 32768 values must be divisible into 2 to 64 equal parts of at most 32768",
             fix="Normalize over fewer or adjacent axes.",
         )
     return Normalize(view, reduced, kind, epsilon, name="normalized", dtype="float32")
 
 
 def _view(shape: Sequence[int | None], axes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Merges neighbouring axes that are both reduced or both kept; drops those of size 1."""
+    """Merges neighbouring axes that are both reduced or both kept. Drops axes of size 1."""
     view, reduced, before = [-1], [], False
     for axis, size in enumerate(shape[1:], start=1):
         assert size is not None  # inputs of models have fixed sizes
@@ -128,7 +128,7 @@ def _view(shape: Sequence[int | None], axes: Sequence[int]) -> tuple[list[int], 
 
 
 def _along(weight: Any, x: Any, axis: int | Sequence[int]):
-    """A weight with as many axes as a tensor, or None; Keras sorts the axes first."""
+    """Returns a weight with as many axes as a tensor, or None. Keras sorts the axes first."""
     if weight is None:
         return None
     shape = [1] * len(x.shape)

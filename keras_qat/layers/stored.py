@@ -1,4 +1,4 @@
-"""Weights as the file has them."""
+"""Weights in the form in which the file stores them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> C
 
     Args:
         values: float32 tensor.
-        scheme: Gives the integer limits.
-        least_scale: float32 scalar tensor, which the scale is not less than; None for no limit.
+        scheme: The scheme, for the integer limits.
+        least_scale: float32 scalar tensor, the lower limit of the scale; None for no limit.
 
     Returns:
         The centered integers and their grid.
@@ -36,12 +36,12 @@ def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> C
 
 
 def stored(centered: Any, grid: Grid, scheme: Scheme) -> tuple[np.ndarray, Quantization]:
-    """Turns centered weights into the integers and the parameters of a constant.
+    """Converts centered weights to the integers and the quantization parameters of a constant.
 
     Args:
         centered: float32 whole numbers, the zero point subtracted.
-        grid: One scale for each channel or for all, and one zero point for all channels.
-        scheme: Gives the type.
+        grid: One scale for each channel or for all channels, and one zero point for all channels.
+        scheme: The scheme, for the type.
 
     Returns:
         The integers, and their scales and zero points without an axis.

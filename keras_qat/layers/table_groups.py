@@ -1,4 +1,4 @@
-"""Which tensors may change their scale for the tables that kernels make."""
+"""Groups of tensors whose scale may change for the tables that kernels make."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from keras_qat.graph import Edge, Graph, RangeGroup
 def scale_adjustments(
     graph: Graph, groups: Mapping[Edge, RangeGroup]
 ) -> Mapping[RangeGroup, Callable[[Any, Any], Any]]:
-    """Finds the groups of tensors whose scale has to fit the tables that kernels make.
+    """Finds the groups of tensors whose scale must fit the tables that kernels make.
 
-    The scale of the output is the one to change, for it has no other consequence; that of the
-    input only where the kernel prescribes the output's.
+    The scale of the output is changed, since this has no other consequence. The scale of the input
+    is changed only if the kernel prescribes the scale of the output.
 
     Args:
         graph: A graph of quantized layers.
         groups: The group of each tensor.
 
     Returns:
-        Functions of the parameters and the scale of a group, which return a scale that fits.
+        Functions of the parameters and the scale of a group that return a fitting scale.
     """
     tables: dict[RangeGroup, dict[int, Any]] = {}
     depends: dict[RangeGroup, set[RangeGroup]] = {}
@@ -38,7 +38,7 @@ def scale_adjustments(
             target = source
         elif source is not target:
             if target in _reached(source, depends):
-                continue  # each scale would follow from the other
+                continue  # the two scales would depend on each other
             depends.setdefault(target, set()).add(source)
         tables.setdefault(target, {})[id(layer)] = layer
     return {
@@ -48,14 +48,14 @@ def scale_adjustments(
 
 
 def _adjusted(parameters: Any, scale: Any, layers: Sequence[Any]) -> Any:
-    """The scale, widened a little until no table depends on the C library."""
+    """Returns the scale, widened a little until no table depends on the C library."""
     tables, grids = zip(*(layer.free_table(parameters) for layer in layers), strict=True)
     others = (value for grid in grids for value in grid)
     return away_from_ties(ops.stop_gradient(scale), *others, tables=tables)
 
 
 def _reached(group: RangeGroup, depends: Mapping[RangeGroup, set[RangeGroup]]) -> set[RangeGroup]:
-    """A group, and all groups whose scales its own follows from."""
+    """Returns a group, and all groups whose scales determine its scale."""
     found, left = {group}, [group]
     while left:
         new = depends.get(left.pop(), set()) - found

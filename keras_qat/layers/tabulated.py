@@ -1,4 +1,4 @@
-"""Functions that LiteRT has an operator for, and whose 256 results inference looks up."""
+"""Functions with a LiteRT operator, whose 256 results inference looks up."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Tabulated(Elementwise):
     """Base class of element-wise operators without weights: a table of all 256 results.
 
     Attributes:
-        function: What the kernel makes its table with, of a float64 tensor: one and the same for
-            equal layers. None where `table` does without.
-        avoids_ties: Whether a scale is widened until each C library makes the same table: that of
-            the output, or of the input if the kernel prescribes the output's.
-        has_lookup: Whether a lookup computes the same where a target or a type lacks the operator.
+        function: The function from which the kernel makes its table, of a float64 tensor. Equal
+            layers have the same function object. None if `table` does not use it.
+        avoids_ties: Whether a scale is widened until every C library makes the same table. This is
+            the scale of the output, or of the input if the kernel prescribes the output's scale.
+        has_lookup: Whether a lookup computes the same if a target or a type lacks the operator.
     """
 
     function: Any = None
@@ -31,7 +31,7 @@ class Tabulated(Elementwise):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer, or a lookup if the operator does not take the type of the scheme."""
+        """Makes the layer, or a lookup if the operator does not support the type of the scheme."""
         missing = scheme is not None and scheme.missing_operators.intersection(cls.operators)
         if missing and cls.has_lookup:
             return QLookup.from_match(node, scheme)
@@ -49,14 +49,14 @@ class Tabulated(Elementwise):
         return {}
 
     def table(self, grid: Grid, output: Grid) -> Any:
-        """Computes what the kernel makes of each integer.
+        """Computes the output of the kernel for each integer.
 
         Args:
             grid: The grid of the input.
             output: The grid of the output.
 
         Returns:
-            int32 tensor of shape (256,), the outputs for the least integer to the greatest.
+            int32 tensor of shape (256,), the outputs for the smallest to the largest integer.
         """
         return operator_table(*grid, *output, function=self.function, **self.limits())
 
@@ -73,7 +73,7 @@ class Tabulated(Elementwise):
         return {"low": scheme.activation_low, "high": scheme.activation_high}
 
     def free_table(self, parameters: Any) -> tuple[Table, Grid]:
-        """Returns the table, and the grid of its other end.
+        """Returns the table, and the grid of the end whose scale does not change.
 
         Args:
             parameters: The parameters whose scale may change: those of the layer's input, of its

@@ -19,7 +19,7 @@ from keras_qat.scheme import Scheme
 
 
 class TransposedConvolution(WindowedLayer):
-    """What becomes a TRANSPOSE_CONV; the kernel is (*window, out, in)."""
+    """Base class of layers that are a TRANSPOSE_CONV; the kernel is (*window, out, in)."""
 
     channel_axes = (-2,)
 
@@ -46,9 +46,9 @@ class TransposedConvolution(WindowedLayer):
         )
 
     def add_operator(self, builder, x, **output):
-        """Adds one TRANSPOSE_CONV; the kernel is stored as (out, height, width, in).
+        """Adds one TRANSPOSE_CONV. The kernel is stored as (out, height, width, in).
 
-        The operator may go without a bias.
+        The bias of the operator is optional.
         """
         kernel, grid, bias = self.lower_weights()
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
@@ -63,7 +63,7 @@ class TransposedConvolution(WindowedLayer):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer; a dilated kernel is refused."""
+        """Makes the layer. Raises for a dilated kernel."""
         if max(node.head.dilation_rate) > 1:
             raise UnsupportedLayerError(
                 "LiteRT's TRANSPOSE_CONV has no dilation.",
@@ -78,7 +78,7 @@ class TransposedConvolution(WindowedLayer):
 
 
 def _check_output(node: Node) -> None:
-    """The operator has the geometry of the convolution that it transposes."""
+    """Checks that the output size is one from which the convolution computes the input size."""
     head = node.head
     shape = head.get_build_config()["input_shape"]
     sizes = [[int(size or 0) for size in each[1:-1]] for each in (shape, node.shapes[0])]
@@ -96,7 +96,7 @@ def _check_output(node: Node) -> None:
 
 
 def _output_shape(builder, x, shape):
-    """The operator takes its output's shape as a tensor; it is a constant if the batch is fixed."""
+    """Returns the shape of the output as an operand, which is a constant for a fixed batch size."""
     known = builder.operator(
         "SHAPE",
         (x,),
@@ -120,7 +120,7 @@ def _output_shape(builder, x, shape):
 class QConv2DTranspose(TransposedConvolution, keras.layers.Conv2DTranspose):
     """Transposed convolution with folded batch normalization: one TRANSPOSE_CONV.
 
-    A SHAPE and an ADD of int32 compute the shape of its output, unless the batch is fixed.
+    A SHAPE and an ADD of int32 compute the shape of the output, unless the batch size is fixed.
 
     Args:
         *args: Arguments of `keras.layers.Conv2DTranspose`.

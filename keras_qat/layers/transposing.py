@@ -15,7 +15,7 @@ from keras_qat.layers.registry import register
 from keras_qat.layers.reshaping import batch_moved
 from keras_qat.scheme import Scheme
 
-_MOST_AXES = 8  # that the kernel takes
+_MOST_AXES = 8  # limit of the kernel
 
 TRANSPOSE = any_of(
     layer_of(keras.layers.Permute), operation_named("Transpose", "Swapaxes", "Moveaxis")
@@ -23,12 +23,12 @@ TRANSPOSE = any_of(
 
 
 def axes_of(node: Node) -> tuple[int, ...]:
-    """Returns which axis of its input each axis of the output of a transposition is.
+    """Returns the input axis of each output axis of a transposition.
 
     Args:
         node: A node of an operation that `TRANSPOSE` matches.
     """
-    # Of a tensor whose axes have the sizes 0, 1, 2 and so on, the shape is the permutation.
+    # The input's axes have the sizes 0, 1, 2 and so on, so the output's shape is the permutation.
     sizes = keras.KerasTensor(range(len(node.shapes[0])))
     return tuple(node.head.compute_output_spec(sizes).shape)
 
@@ -39,7 +39,7 @@ class QTranspose(MovesValues):
     """Permutes the axes but the first: one TRANSPOSE.
 
     Args:
-        axes: Which axis of the input each axis of the output is; 0 comes first.
+        axes: The input axis of each output axis; 0 comes first.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 

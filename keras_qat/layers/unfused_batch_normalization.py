@@ -1,4 +1,4 @@
-"""Batch normalization as a MUL and an ADD, each quantized by itself."""
+"""Batch normalization as a MUL and an ADD, each with its own quantization."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from keras_qat.quantizers import (
 )
 from keras_qat.scheme import Scheme
 
-# XNNPACK leaves an ADD alone whose inputs have a scale less than this times the output's.
+# XNNPACK does not take an ADD if an input's scale is less than this times the output's scale.
 _LEAST_RATIO = np.float32(2.0**-10)
-# No finite product is below it, but a compiler must not know that.
+# No finite product is below this limit, but a compiler must not know that.
 _LOWEST = np.float32(-3.4e38)
 
 
 class _Affine(NamedTuple):
-    """What each channel is multiplied with and what is added, in the shape of the variables."""
+    """The factor and the offset of each channel, in the shape of the variables."""
 
     factor: Any
     offset: Any
@@ -44,18 +44,18 @@ class _Affine(NamedTuple):
 
 @keras.saving.register_keras_serializable("keras_qat")
 class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization):
-    """Batch normalization that stays a multiplication and an addition: one MUL and one ADD.
+    """Batch normalization that is not folded: one MUL and one ADD.
 
-    In float it is a `keras.layers.BatchNormalization`. Quantized it is not folded into the layer
-    before it, and the product between its two operators has a range of its own. This is what
-    `BatchNormalization(fused=False)` was for TensorFlow 1's quantization-aware training. Factors
-    and offsets have one scale for all channels, so that a folded batch normalization is nearly
-    always the better choice: it has a scale for each channel, and costs nothing.
+    In float the layer is a `keras.layers.BatchNormalization`. A quantized layer is not folded into
+    the layer before it, and the product between its two operators has a range of its own.
+    `BatchNormalization(fused=False)` had this form in TensorFlow 1's quantization-aware training.
+    Factors and offsets have one scale for all channels. A folded batch normalization is therefore
+    nearly always the better choice: it has a scale for each channel, and costs nothing.
 
     Args:
         *args: Arguments of `keras.layers.BatchNormalization`.
-        activation: An activation behind it; in a quantized model `None`, `"relu"` or `"relu6"`.
-        activation_name: Name of the activation where it was a layer of its own.
+        activation: Activation after it; in a quantized model `None`, `"relu"` or `"relu6"`.
+        activation_name: Name of the activation if it was a layer of its own.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.BatchNormalization`.
 
@@ -96,7 +96,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return self.activation(y)
 
     def training_forward(self, inputs):
-        """Multiplies and adds what the batch's statistics give, rounding after each."""
+        """Multiplies and adds with the batch's statistics, rounding after each operation."""
         affine = self._affine(*self._statistics(inputs))
         product = self._spread(inputs, self._rounded(affine.factor)) * inputs
         self.product_observer.track(product)
@@ -189,7 +189,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         )
 
     def _statistics(self, x):
-        """Mean and variance of the batch, which move those kept; the kept ones if frozen."""
+        """Returns the batch's statistics and updates the moving ones; if frozen, the latter."""
         if not self.trainable:
             return self.moving_mean, self.moving_variance
         axis = self.axis % len(x.shape)
@@ -200,10 +200,10 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return mean, variance
 
     def _affine(self, mean, variance) -> _Affine:
-        # As for folded weights: no compiler may make a reciprocal square root of it.
+        # As for folded weights, a compiler must not make a reciprocal square root of the division.
         deviation = ops.maximum(ops.sqrt(variance + self.epsilon), 1e-12)
         factor = (self.gamma if self.scale else ops.ones_like(deviation)) / deviation
-        shift = ops.maximum(mean * factor, _LOWEST)  # keeps the product from being contracted
+        shift = ops.maximum(mean * factor, _LOWEST)  # keeps a compiler from contracting the product
         return _Affine(factor, self.beta - shift if self.center else -shift)
 
     def _rounded(self, values):
@@ -211,7 +211,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return fake_quantize_weights(values, grid)
 
     def _constants(self, output_scale) -> tuple[Centered, Centered]:
-        """Factors and offsets in integers."""
+        """Returns the factors and offsets in integers."""
         affine = self._affine(self.moving_mean, self.moving_variance)
         factor = centered_constant(affine.factor, self._scheme())
         return factor, centered_constant(affine.offset, self._scheme(), output_scale * _LEAST_RATIO)
@@ -220,7 +220,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return RangeParameters(self._scheme(), [self.product_observer]).grid()
 
     def _spread(self, x, vector):
-        """A value for each channel, in a shape that broadcasts against the input."""
+        """Reshapes a value for each channel to broadcast against the input."""
         sizes = [1] * len(x.shape)
         sizes[self.axis] = -1
         return ops.reshape(vector, sizes)

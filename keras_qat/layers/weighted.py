@@ -39,10 +39,11 @@ from keras_qat.scheme import Scheme
 class WeightedLayer(QuantizedLayer, Block):
     """Base class of layers with a kernel, a bias, a batch normalization and an activation.
 
-    The batch normalization belongs to the layer: at training it normalizes with the batch's
-    statistics, at inference it is folded into the kernel and the bias. Weights are quantized in
-    the folded domain: training computes `BN(conv(x, fq(kernel * s) / s))` with `s = gamma /
-    sqrt(moving_variance + epsilon)`, so that they get the same grid as in the exported file.
+    The batch normalization belongs to the layer. At training it normalizes with the batch's
+    statistics, and at inference it is folded into the kernel and the bias. Weights are quantized
+    after folding: training computes `BN(conv(x, fq(kernel * s) / s))` with
+    `s = gamma / sqrt(moving_variance + epsilon)`. Their grid is therefore the
+    grid in the exported file.
 
     Args:
         *args: Arguments of the Keras layer.
@@ -82,7 +83,8 @@ class WeightedLayer(QuantizedLayer, Block):
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
         fold = self._channel_scale()
-        # A channel with gamma = 0 has no folded weights: its own ones keep the gradient alive.
+        # The folded weights of a channel with gamma = 0 are 0. Its own weights keep the gradient
+        # alive.
         fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
         fold = ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
         kernel = self._input_kernel() * fold
@@ -104,7 +106,7 @@ class WeightedLayer(QuantizedLayer, Block):
         """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
 
         Args:
-            accumulators: What `accumulate` returned.
+            accumulators: Output of `accumulate`.
             weights: The layer's integers.
             input_scale: float32 scalar tensor.
             output: The grid of the output.
@@ -130,19 +132,21 @@ class WeightedLayer(QuantizedLayer, Block):
         return integer_weights(self.folded_weights(), input_scale, output_scale, self._scheme())
 
     def bias_pressure(self, input_scale, output_scale) -> BiasPressure:
-        """Says what the biases cost the weights: a bias of 32 bits needs large enough steps.
+        """Returns the cost of biases for weights: a bias of 32 bits needs large enough steps.
 
-        A bias is stored at `input_scale * kernel_scale` and must stay below 2^30. A channel whose
-        bias is larger gets a larger weight scale, and fewer of the 8 bits of its weights are used;
-        so does one whose weights are smaller than 2^-31 of what the output's steps need.
+        A bias is stored at `input_scale * kernel_scale` and must stay below 2^30. A channel with a
+        larger bias gets a larger weight scale, and uses fewer of the 8 bits of its weights. The
+        same holds for a channel whose weights are smaller than 2^-31 of the size that the output's
+        steps need.
 
         Args:
             input_scale: float32 scalar, the scale of the layer's input.
-            output_scale: float32 scalar, that of its output.
+            output_scale: float32 scalar, the scale of the layer's output.
 
         Returns:
-            A `BiasPressure`: for each weight scale what the weights need, what they get, and the
-            factor between the two. That of a layer without large biases is 1 everywhere.
+            A `BiasPressure`: for each weight scale the scale that the weights need, the scale in
+            use, and the factor between the two. The factor is 1 everywhere for a layer without
+            large biases.
 
         Example:
         >>> from keras_qat.layers import QDense
@@ -156,27 +160,27 @@ class WeightedLayer(QuantizedLayer, Block):
         return bias_pressure(self.folded_weights(), input_scale, output_scale, self._scheme())
 
     def folded_weights(self) -> FoldedWeights:
-        """Returns the weights that are deployed, in float."""
+        """Returns the deployed weights in float."""
         factor, kernel = self._channel_scale(), self._input_kernel()
         scaled = kernel * ops.reshape(factor, channel_shape(kernel, self.channel_axes))
         return FoldedWeights(scaled, *self._bias_terms(factor), self.channel_axes)
 
     @property
     def adds_bias(self) -> bool:
-        """Whether the kernel's sums get a bias: a layer's own, or of what is folded into it."""
+        """Returns whether the sums get a bias: the layer's own, or that of a folded operation."""
         return self.use_bias or self.batch_normalization is not None or self._shift() is not None
 
     def lower_weights(self):
         """Returns the weights as numpy arrays for `lower`.
 
         Returns:
-            Integer kernel, its `Quantization`, int32 bias; float32 kernel, None, float32 bias for a
-            float layer. The bias is 0 where the layer `adds_bias` not: CONV_2D and
-            DEPTHWISE_CONV_2D must have one all the same.
+            Integer kernel, its `Quantization`, int32 bias; for a float layer float32 kernel, None,
+            float32 bias. If not `adds_bias`, the bias is 0: CONV_2D and DEPTHWISE_CONV_2D must have
+            a bias.
 
         Raises:
-            UnsupportedLayerError: If bias or sums are so large against the output's range that no
-                kernel can scale them in 32 bits.
+            UnsupportedLayerError: If bias or sums are so large relative to the output's range that
+                no kernel can scale them in 32 bits.
         """
         if self.scheme is None:
             folded = self.folded_weights()
@@ -198,8 +202,8 @@ class WeightedLayer(QuantizedLayer, Block):
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
         config = {**quiet_config(node.head), "name": node.name, "dtype": "float32"}
-        config.pop("activity_regularizer", None)  # has become a layer of its own
-        # What was trained at low rank is in the kernel that `carry_weights` copies.
+        config.pop("activity_regularizer", None)  # is a layer of its own
+        # `carry_weights` copies the kernel with its low-rank updates merged.
         config |= dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
         if node.activation_split:
             config["activation"] = "linear"
@@ -220,7 +224,7 @@ class WeightedLayer(QuantizedLayer, Block):
         return super().finish(y if self._shift() is None else y + self._shift(), training)
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the Keras layers that compute in float what this layer does, with its weights."""
+        """Returns the Keras layers that compute the same in float, with this layer's weights."""
         layers = super().to_keras()
         if self.input_affine is None or layers is None:
             return layers
@@ -238,7 +242,7 @@ class WeightedLayer(QuantizedLayer, Block):
             copy_values(theirs, mine)
 
     def _channel_scale(self):
-        """What the folded batch normalization multiplies each channel with."""
+        """Returns the factor of each channel in the folded batch normalization."""
         norm = self.batch_normalization
         if norm is None:
             return ops.ones((self._channels(),), "float32")
@@ -246,7 +250,7 @@ class WeightedLayer(QuantizedLayer, Block):
         return _normalizing_factor(norm.moving_variance, *gamma, epsilon=norm.epsilon)
 
     def _bias_terms(self, factor):
-        """The folded bias as two terms: their sum in float would depend on the compiler."""
+        """Returns the folded bias as two terms. Their sum in float would depend on the compiler."""
         zeros = ops.zeros((self._channels(),), "float32")
         bias = self.bias if self.use_bias else zeros
         shift = self._shift()
@@ -258,12 +262,12 @@ class WeightedLayer(QuantizedLayer, Block):
         return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * factor
 
     def _input_kernel(self):
-        """The kernel to apply to the input as it is."""
+        """Returns the kernel to apply to the original input."""
         kernel = ops.convert_to_tensor(self.kernel)
         return kernel if self.input_affine is None else self.input_affine.scaled(kernel)
 
     def _shift(self):
-        """What the input's offset adds to each output channel, None for nothing."""
+        """Returns the contribution of the input's offset to each output channel, or None."""
         if self.input_affine is None or not self.input_affine.has_offset:
             return None
         axes = summed_axes(self.kernel, self.channel_axes)
@@ -275,8 +279,8 @@ class WeightedLayer(QuantizedLayer, Block):
 
 @compiled
 def _normalizing_factor(variance, *gamma, epsilon: float):
-    """Returns what a folded batch normalization multiplies each channel with."""
-    # In doubles: float32 roots and quotients of GPUs are wrong in their last bits.
+    """Returns the factor of each channel in a folded batch normalization."""
+    # Float64 is used because float32 roots and quotients of GPUs are wrong in their last bits.
     with float64():
         deviation = maximum(ops.sqrt(ops.cast(variance, "float64") + epsilon), 1e-12)
         numerator = ops.cast(gamma[0], "float64") if gamma else 1.0
@@ -284,7 +288,7 @@ def _normalizing_factor(variance, *gamma, epsilon: float):
 
 
 def copy_variables(source, target) -> None:
-    """Copies the variables of a layer, and whether it is trained."""
+    """Copies the variables of a layer, and its `trainable`."""
     copy_values(source, target)
     target.trainable = source.trainable
 

@@ -14,17 +14,17 @@ from keras_qat.layers.quantized_model import QuantizedModel
 
 
 def quantized_model_in(model: Any, purpose: str) -> QuantizedModel:
-    """Returns the quantized model that a model is, or only wraps.
+    """Returns the quantized model that a model is, or that it only wraps.
 
     A wrapper is a functional or sequential model that calls another model on its inputs and returns
     that model's outputs, in the same order: `keras.Model(x, qat(x))`.
 
     Args:
         model: A model.
-        purpose: What only quantized models can be, for the message, such as "exported".
+        purpose: The purpose that needs a quantized model, for the message, such as "exported".
 
     Raises:
-        NotQuantizedError: If it is no such model. A quantized model inside it is named.
+        NotQuantizedError: If it is not such a model. The message names a quantized model inside it.
 
     Example:
     >>> import keras_qat
@@ -43,14 +43,14 @@ def quantized_model_in(model: Any, purpose: str) -> QuantizedModel:
 
 
 def find_quantized_model(model: Any) -> QuantizedModel | None:
-    """Returns the quantized model that a model is, or only wraps; None if there is none."""
+    """Returns the quantized model that a model is, or that it only wraps, or None."""
     while model is not None and not isinstance(model, QuantizedModel):
         model = _wrapped(model)
     return model
 
 
 def _wrapped(model: Any) -> Any:
-    """The model that a model calls on its inputs, and does nothing else; None for no such model."""
+    """Returns the model that a model only calls on its inputs, or None."""
     if isinstance(model, keras.Sequential):  # which need not be built
         return model.layers[0] if len(model.layers) == 1 else None
     if not is_model(model):
