@@ -96,7 +96,7 @@ def _check_output(node: Node) -> None:
 
 
 def _output_shape(builder, x, shape):
-    """Returns the shape of the output as an operand, which is a constant for a fixed batch size."""
+    """Adds the output shape as an operand, which becomes a constant for a fixed batch size."""
     known = builder.operator(
         "SHAPE",
         (x,),

@@ -202,7 +202,7 @@ def test_names_survive_the_way_there_and_back():
         ([L.Conv2D(3, 1, activation="relu"), L.BatchNormalization()], "cannot absorb"),
         ([L.Conv2D(3, 1), L.BatchNormalization(), L.BatchNormalization()], "cannot absorb"),
         ([L.Conv2D(3, 1), L.LeakyReLU()], "cannot absorb"),
-        ([L.Conv2D(3, 1, activity_regularizer="l2"), L.ReLU()], "penalty"),
+        ([L.Conv2D(3, 1, activity_regularizer="l2"), L.ReLU()], "regularizer of the kernel"),
     ],
 )
 def test_what_a_block_does_not_stand_for(chain, message):
