@@ -92,7 +92,7 @@ class InnerRange(RangeObserver):
     """The observer of a tensor inside a layer. Models that were saved without it can be loaded."""
 
     def load_own_variables(self, store):
-        """Loads the range. If there is none, takes a range that stands for all values."""
+        """Loads the range. Without a saved range, takes a range that stands for all values."""
         if store.keys():
             super().load_own_variables(store)
         else:

@@ -16,8 +16,8 @@ from keras_qat.quantizers import FixedParameters
 class QTanh(Tabulated):
     """Hyperbolic tangent: one TANH, whose output the quantization specification fixes to 1/128.
 
-    LiteRT's kernels take any output scale. Those of microcontrollers take only 1/128 and zero point
-    0.
+    LiteRT's kernels take any output scale. The kernels of microcontrollers take only 1/128 and
+    zero point 0.
 
     Args:
         scheme: A scheme, its name, or None for a layer that computes in float.

@@ -73,5 +73,5 @@ def _fix(model: Any) -> str:
     layers = model.layers if isinstance(model, keras.Model) else ()
     name = next((each.name for each in layers if isinstance(each, QuantizedModel)), None)
     if name is None:
-        return "Pass what `keras_qat.quantize_model` returned."
+        return "Pass the model that `keras_qat.quantize_model` returned."
     return f"Pass the quantized model inside it: `model.get_layer({name!r})`."

@@ -145,7 +145,7 @@ def _check_computed_shape(file: LiteRTFile, call: _Call) -> None:
     computed = computed_shape(call.name, call.inputs, constants, call.options)
     if computed is not None and contradicts(call.outputs[0], computed):
         stated = call.outputs[0]["shape"].tolist()
-        raise Damage(call.where, f"its result has shape {computed}, but the file says {stated}")
+        raise Damage(call.where, f"its result has shape {computed}, but the file states {stated}")
 
 
 def _int32_values(file: LiteRTFile, tensor: Record | None) -> np.ndarray | None:

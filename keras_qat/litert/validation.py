@@ -98,7 +98,7 @@ def _check_data(tensor: Tensor) -> None:
         return
     if data.shape != tuple(tensor.shape) or data.dtype != np.dtype(tensor.dtype):
         raise LiteRTFormatError(
-            f"The data of constant {tensor.name!r} is not what the tensor declares.",
+            f"The data of constant {tensor.name!r} does not have its shape and dtype.",
             expected=f"shape={tensor.shape}, dtype={tensor.dtype}",
             received=f"shape={data.shape}, dtype={data.dtype}",
         )

@@ -109,7 +109,7 @@ def compute(call: Call) -> np.ndarray | None:
 
 
 def _copied(move: Callable[..., Any], *numbers: int) -> Callable[[Call], Any]:
-    """Makes a rule that moves values, as other operands say."""
+    """Makes a rule that moves values, with the values of other operands as arguments."""
     return lambda call: move(call, call.values[0], *(call.values[i] for i in numbers))
 
 

@@ -255,7 +255,7 @@ UNRUNNABLE = {
     ),
     "result": (
         tensor_change(3, shape=[1, 2, 2, 2], shapeSignature=[-1, 2, 2, 2]),
-        r"has shape \[-1, 1, 1, 2\], but the file says \[1, 2, 2, 2\]",
+        r"has shape \[-1, 1, 1, 2\], but the file states \[1, 2, 2, 2\]",
     ),
     "memory": (
         tensor_change(0, shape=[1, 2**19, 2**20, 1], shapeSignature=[-1, 2**19, 2**20, 1]),
