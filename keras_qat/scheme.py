@@ -65,7 +65,8 @@ class Scheme:
 
         It is the scheme of layers whose LiteRT kernels take no other weights.
         """
-        return dataclasses.replace(self, weight_bits=self.activation_bits)
+        is_wide = self.weight_bits == self.activation_bits
+        return self if is_wide else dataclasses.replace(self, weight_bits=self.activation_bits)
 
     @property
     def activation_low(self) -> int:

@@ -80,7 +80,7 @@ def test_operations_have_names_and_classes_too():
         ({"Dence": None}, "such as .'Dense'"),
         ({"head(": None}, r"not a regular expression: .*Received: 'head\('"),
         ({3: None}, "A key of .*Received: 3"),
-        ({"head": "int7"}, r"overrides\['head'\]. is not a scheme.*one of .'int8'"),
+        ({"head": "int7"}, r"overrides\['head'\]. is not a scheme.*one of .*'int8'"),
         ({"head": False}, "is not a scheme.*Received: False"),
         (["head"], r"Expected: a dict\. Received: \['head'\]"),
     ],
