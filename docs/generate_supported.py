@@ -1,4 +1,4 @@
-"""Writes docs/supported.md from the registry of slices, the passes and what was measured.
+"""Writes docs/supported.md from the registry of rules, the passes and what was measured.
 
 Run it with `make docs-supported`. The measurements are docs/runtimes.json and docs/ethos_u.json.
 """
@@ -11,11 +11,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras_qat  # noqa: F401, all slices are registered
+import keras_qat  # noqa: F401, all rules are registered
 from keras_qat.graph import Matcher
-from keras_qat.layers.functions import looked_up
-from keras_qat.layers.registry import layers_written_in_ops, registered_refusals, registered_slices
-from keras_qat.litert.operators import Declaration, declarations
+from keras_qat.layers.core.registry import (
+    layers_written_in_ops,
+    registered_refusals,
+    registered_rules,
+)
+from keras_qat.layers.elementwise.functions import looked_up
+from keras_qat.litert.format.operators import Declaration, declarations
 from keras_qat.passes.pipeline import PIPELINE
 
 FOLDER = Path(__file__).parent
@@ -24,16 +28,16 @@ PAGE = FOLDER / "supported.md"
 INTRODUCTION = """\
 # What is supported
 
-Written by `make docs-supported` from the registry of slices, the passes and the measurements: do
+Written by `make docs-supported` from the registry of rules, the passes and the measurements: do
 not edit.
 
 A model is first rewritten ([below](#rewritten-first)) until it consists of the layers and
-operations of this table. Each row is a slice: what it takes, what it absorbs, and the LiteRT
+operations of this table. Each row is a rule: what it takes, what it absorbs, and the LiteRT
 operators that it becomes, or some of them, depending on its arguments. A layer that is not listed,
 one of your own included, is opened: what counts is what its `call` consists of. `ops` is
 `keras.ops`; a function without a prefix is taken as an activation, as a layer and as an operation.
 
-Every slice is exact to the *reference* kernels: all integers are equal. "Default kernels" says how
+Every rule is exact to the *reference* kernels: all integers are equal. "Default kernels" says how
 many elements of its operators differ between those and XNNPACK with LiteRT's optimized kernels,
 each operator by itself, over all contract cases ([how, and why](runtimes.md)); "exact" is none.
 "Ethos-U55" says which operators vela {vela} leaves to the CPU in the files of the contract cases;
@@ -75,7 +79,7 @@ def _slices(differences: list[dict], placed: dict[str, Any]) -> Iterable[str]:
             _ethos_u(entry.layer, placed) if entry.layer.operators else "",
             summary(entry.layer),
         )
-        for entry in registered_slices()
+        for entry in registered_rules()
     ]
     headings = ("takes", "absorbs", "LiteRT operators", "default kernels", "Ethos-U55", "notes")
     return table(headings, sorted(rows))
@@ -134,7 +138,7 @@ def _functions() -> Iterable[str]:
     yield "These become operators of their own:\n"
     rows = [
         (f"`{name}`", ", ".join(_operators_for(name, entry.layer)))
-        for entry in registered_slices()
+        for entry in registered_rules()
         for name in entry.pattern[0].label.split(" or ")
         if name.isidentifier() and name.islower()
     ]
@@ -144,7 +148,7 @@ def _functions() -> Iterable[str]:
 def _operators() -> Iterable[str]:
     yield "An operator has the highest version whose condition holds, and older runtimes refuse the"
     yield "file. In parentheses is the first release of TensorFlow Lite or LiteRT with it.\n"
-    written = {code for entry in registered_slices() for code in entry.layer.operators}
+    written = {code for entry in registered_rules() for code in entry.layer.operators}
     rows = [
         (code, ", ".join(each.operands), _versions(each))
         for code, each in declarations().items()

@@ -7,8 +7,8 @@ from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.deployed import LiteRTModel
 from keras_qat.freezing import freeze_batch_norm, unfreeze_batch_norm
 from keras_qat.inspection import inspect_litert
-from keras_qat.layers.registry import register
-from keras_qat.legacy import load_model, load_weights
+from keras_qat.layers.core.registry import register
+from keras_qat.loading import load_model, load_weights
 from keras_qat.lowering import export_litert
 from keras_qat.passes import DEFAULT_REWRITES
 from keras_qat.stripping import strip_quantization

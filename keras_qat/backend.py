@@ -155,7 +155,8 @@ def on_one_replica(model: keras.Model) -> Callable[[Sequence[Any]], Any]:
         A function from a list of inputs to the outputs as arrays, in the structure of the model's.
 
     Example:
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    >>> x = keras.Input((2,))
+    >>> model = keras.Model([x], keras.layers.ReLU()(x))
     >>> on_one_replica(model)([keras.ops.array([[-1.0, 2.0]])]).tolist()
     [[0.0, 2.0]]
     """

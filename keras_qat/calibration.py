@@ -19,11 +19,12 @@ from keras_qat.errors import (
 )
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
-from keras_qat.layers import QuantizedLayer, QuantizedModel, float_mode
-from keras_qat.layers.finiteness import check_finite, layer_weight_errors
-from keras_qat.layers.input_stats import check_input_stats, input_holders
-from keras_qat.layers.quantized_model import named_observers
-from keras_qat.layers.wrapped import quantized_model_in
+from keras_qat.layers import QuantizedLayer, QuantizedModel
+from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
+from keras_qat.layers.models.input_stats import check_input_stats, input_holders
+from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.quantizers import (
     MinMax,
     Outliers,

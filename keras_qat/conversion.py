@@ -20,9 +20,9 @@ from keras_qat.graph.soundness import (
 )
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.batch_normalization import batch_norm_of
-from keras_qat.layers.drop_in import copy_by_path
-from keras_qat.layers.finiteness import check_finite
+from keras_qat.layers.core.drop_in import copy_by_path
+from keras_qat.layers.kernels.batch_normalization import batch_norm_of
+from keras_qat.layers.models.finiteness import check_finite
 from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, select_rewrites
 from keras_qat.passes.inference_calls import batch_norm_calls

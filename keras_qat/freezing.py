@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_qat.errors import NotQuantizedError
-from keras_qat.layers.batch_normalization import batch_norm_of
+from keras_qat.layers.kernels.batch_normalization import batch_norm_of
 
 
 def freeze_batch_norm(model: keras.Model) -> None:

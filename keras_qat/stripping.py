@@ -12,7 +12,7 @@ from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, build_model, read_model
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.core.activation_names import function_name
 from keras_qat.passes.recognize_functions import recognize_functions
 from keras_qat.passes.rewriting import (
     Replacement,

@@ -59,7 +59,7 @@ MODELS = {
         None,
         "size that is not known",
     ),
-    "layer with no slice": (
+    "layer with no rule": (
         lambda: sequence(OwnLayer(name="own")),
         errors.UnsupportedLayerError,
         "own",

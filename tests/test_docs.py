@@ -9,7 +9,8 @@ import re
 import keras
 import pytest
 
-from keras_qat.layers import registered_slices, registry
+from keras_qat.layers.core import registry
+from keras_qat.layers.core.registry import registered_rules
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -42,7 +43,7 @@ def test_page_of_what_is_supported_is_up_to_date(generator):
 def test_page_names_every_slice_and_pass(generator):
     page = generator.page()
     assert "| `keras.layers.Conv2D` | `keras.layers.BatchNormalization`, `relu`, `relu6` |" in page
-    for entry in registered_slices():
+    for entry in registered_rules():
         assert generator.summary(entry.layer) in page
     for rewrite in generator.PIPELINE:
         assert generator.summary(rewrite) in page, rewrite.__name__
@@ -60,7 +61,7 @@ def test_page_of_the_rewrites_is_up_to_date():
 
 
 def labels():
-    matchers = [matcher for entry in registered_slices() for matcher in entry.pattern]
+    matchers = [matcher for entry in registered_rules() for matcher in entry.pattern]
     return sorted({name for matcher in matchers for name in matcher.label.split(" or ")})
 
 

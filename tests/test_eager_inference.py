@@ -7,8 +7,8 @@ from keras import layers
 
 import keras_qat
 from keras_qat import backend
-from keras_qat.layers import base
-from keras_qat.layers.base import Centered, center, inference, real_values
+from keras_qat.layers.core import base
+from keras_qat.layers.core.base import Centered, center, inference, real_values
 from keras_qat.quantizers import FixedParameters, RangeParameters
 
 pytestmark = pytest.mark.skipif(

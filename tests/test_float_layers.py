@@ -1,4 +1,4 @@
-"""Every slice's float form, over the cases of all families: the file computes what Keras does."""
+"""Every rule's float form, over the cases of all families: the file computes what Keras does."""
 
 import numpy as np
 import pytest

@@ -10,8 +10,10 @@ import pytest
 
 import keras_qat
 from keras_qat import scheme
-from keras_qat.layers import extremes, pooling, registry
-from keras_qat.layers.quantized_model import observed_layers
+from keras_qat.layers.core import registry
+from keras_qat.layers.elementwise import maximum as extremes
+from keras_qat.layers.models.quantized_model import observed_layers
+from keras_qat.layers.pooling import windows as pooling
 from keras_qat.quantizers.range_rules import RANGE_RULES
 from tests.models import images, labels, linear, network, quantized_network
 
@@ -97,14 +99,14 @@ def test_no_page_with_code_is_forgotten():
 
 def test_the_slice_that_contributing_writes_is_exact(monkeypatch, tmp_path):
     (code, _), *_ = blocks(ROOT / "CONTRIBUTING.md")
-    existing = registry.registered_slices()
-    monkeypatch.setattr(registry, "_SLICES", [])
+    existing = registry.registered_rules()
+    monkeypatch.setattr(registry, "_RULES", [])
     names = {"__name__": "examples", **vars(pooling), **vars(registry)}
     objects = keras.saving.get_custom_objects()
     name = "keras_qat>QGlobalMaxPooling2D"
     monkeypatch.setitem(objects, name, objects[name])  # the code registers another one
     exec(code, names)
-    monkeypatch.setattr(registry, "_SLICES", [*registry.registered_slices(), *existing])
+    monkeypatch.setattr(registry, "_RULES", [*registry.registered_rules(), *existing])
     x = keras.Input((6, 5, 3), name="x")
     model = keras.Model(x, keras.layers.GlobalMaxPooling2D(name="largest")(x))
     qat = keras_qat.quantize_model(model)
@@ -117,13 +119,13 @@ def test_the_slice_that_contributing_writes_is_exact(monkeypatch, tmp_path):
 
 def test_the_operation_that_contributing_writes_is_exact(monkeypatch, tmp_path):
     code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "SELECT_V2" in code)
-    existing = registry.registered_slices()
-    monkeypatch.setattr(registry, "_SLICES", [])
+    existing = registry.registered_rules()
+    monkeypatch.setattr(registry, "_RULES", [])
     names = {**vars(extremes), "__name__": "examples"}
     objects = keras.saving.get_custom_objects()
     monkeypatch.setitem(objects, "keras_qat>QWhere", objects["keras_qat>QWhere"])
     exec(code, names)
-    monkeypatch.setattr(registry, "_SLICES", [*registry.registered_slices(), *existing])
+    monkeypatch.setattr(registry, "_RULES", [*registry.registered_rules(), *existing])
     x = keras.Input((6, 3), name="x")
     mask = np.random.default_rng(1).random((6, 3)) > 0.5
     qat = keras_qat.quantize_model(keras.Model(x, keras.ops.where(mask, x, 0.5)))
@@ -165,7 +167,7 @@ def files_with(*words):
 def test_an_operation_takes_two_source_files():
     assert files_with("QWhere", "SELECT_V2", "'Where'") == {
         "layers/__init__.py",
-        "layers/extremes.py",
+        "layers/elementwise/maximum.py",
     }
 
 

@@ -8,7 +8,7 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import RewriteError
 from keras_qat.graph import read_model
-from keras_qat.layers import registry
+from keras_qat.layers.core import registry
 from keras_qat.proof import check_ends
 from tests.models import randomized, small_network
 

@@ -8,6 +8,7 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import MissingRangeError
+from keras_qat.layers.core.base import float_mode
 from tests.layers.contract import Case, Prepared, assert_equals_litert, exported
 from tests.models import labels, quantized, small_images, small_network
 from tests.processes import run_python
@@ -230,7 +231,7 @@ def test_calibration_and_other_calls_leave_the_delay_as_it_is():
     keras_qat.calibrate(model, data, verbose=0)
     model.predict(data, verbose=0)
     assert exported(model) == exported(quantized(small_network(), data))
-    with keras_qat.layers.float_mode():
+    with float_mode():
         model(data, training=True)
     assert left(model) == 2
 

@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
 from keras_qat.errors import MissingRangeError
-from keras_qat.layers.quantized_model import observed_layers
+from keras_qat.layers.models.quantized_model import observed_layers
 from tests.models import (
     images,
     labels,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keras_qat.checking.findings import WARNING, Finding
 from keras_qat.layers import QuantizedModel
-from keras_qat.layers.quantized_model import named_observers
+from keras_qat.layers.models.quantized_model import named_observers
 from keras_qat.quantizers import MISFIT_FIX, Outliers, range_misfit
 
 

@@ -37,8 +37,8 @@ from keras_qat.errors import (
 )
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
-from keras_qat.layers.finiteness import finiteness_errors
-from keras_qat.layers.wrapped import find_quantized_model
+from keras_qat.layers.models.finiteness import finiteness_errors
+from keras_qat.layers.models.wrapped import find_quantized_model
 from keras_qat.litert import Model
 from keras_qat.lowering import check_kernel_limits, lower_graph
 from keras_qat.passes.inline_models import inline_models

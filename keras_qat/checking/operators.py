@@ -20,12 +20,12 @@ from keras_qat.layers import (
     QResize,
     Requantize,
     UnfusedBatchNormalization,
-    registered_slices,
 )
-from keras_qat.layers.activation_names import function_name
-from keras_qat.layers.channel_affine import ChannelAffine
-from keras_qat.layers.reductions import Averaging
-from keras_qat.litert.operators import with_trait
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.channel_affine import ChannelAffine
+from keras_qat.layers.core.registry import registered_rules
+from keras_qat.layers.pooling.reductions import Averaging
+from keras_qat.litert.format.operators import with_trait
 from keras_qat.passes.substitute_activations import STAND_INS
 
 # A relu cannot replace these functions.
@@ -95,8 +95,8 @@ def _activation(layer: Any) -> str | None:
 def _fusing() -> set[type]:
     """Returns the classes of layers that can fuse a ReLU after them."""
     relu = keras.layers.ReLU()
-    slices = registered_slices()
-    return {each.layer for each in slices if any(follows(relu) for follows in each.pattern[1:])}
+    rules = registered_rules()
+    return {each.layer for each in rules if any(follows(relu) for follows in each.pattern[1:])}
 
 
 def _could_fuse(

@@ -13,9 +13,9 @@ from keras import ops
 from keras_qat.checking.computing import computed
 from keras_qat.data import Batch
 from keras_qat.graph import Graph
-from keras_qat.layers import float_mode
-from keras_qat.layers.activation_names import function_name
-from keras_qat.layers.weighted import WeightedLayer
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver
 
 # One in a billion of normally distributed values is further from the mean.

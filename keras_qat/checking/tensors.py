@@ -12,9 +12,14 @@ from keras_qat.checking.findings import WARNING, Finding, error_finding, listing
 from keras_qat.checking.linking import LinkedModel
 from keras_qat.checking.statistics import Statistics, may_be_positive
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.layers.activation_names import function_name
-from keras_qat.layers.integer_weights import FoldedWeights, bias_pressure, scaled_axes, summed_axes
-from keras_qat.layers.weighted import WeightedLayer
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.kernels.integer_weights import (
+    FoldedWeights,
+    bias_pressure,
+    scaled_axes,
+    summed_axes,
+)
+from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver, RangeParameters
 
 # 16 of 256 steps are 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.

@@ -12,7 +12,8 @@ import keras
 from keras_qat.errors import InvalidGraphError, KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node
 from keras_qat.graph.reading import inner_layers
-from keras_qat.layers import QuantizedLayer, find_slice
+from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.open_layers import open_layers
@@ -181,8 +182,8 @@ def _calls(graph: Graph) -> list[Node]:
 
 
 def _making(node: Node) -> int:
-    """Returns the work to make a layer for a node, which is 0 if no slice takes the node."""
-    is_made = isinstance(node.head, QuantizedLayer) or find_slice(node.operations) is not None
+    """Returns the work to make a layer for a node, which is 0 if no rule takes the node."""
+    is_made = isinstance(node.head, QuantizedLayer) or find_rule(node.operations) is not None
     return _MADE if is_made else 0
 
 

@@ -1,4 +1,4 @@
-"""Matchers: which Keras layers and `keras.ops` operations a slice takes."""
+"""Matchers: which Keras layers and `keras.ops` operations a rule takes."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ from keras_qat.inspection.report import (
 )
 from keras_qat.inspection.verdicts import fully_integer
 from keras_qat.litert import LiteRTFile, Record, read
-from keras_qat.litert.element_types import dense_bytes, element_type
-from keras_qat.litert.options import ENUM_FIELDS
-from keras_qat.litert.remarks import remarks
-from keras_qat.litert.schema_enums import name_of
-from keras_qat.litert.schema_tables import snake_case
+from keras_qat.litert.format.element_types import dense_bytes, element_type
+from keras_qat.litert.format.schema_enums import name_of
+from keras_qat.litert.format.schema_tables import snake_case
+from keras_qat.litert.reading.remarks import remarks
+from keras_qat.litert.writing.options import ENUM_FIELDS
 
 
 def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:

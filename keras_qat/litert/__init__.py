@@ -3,12 +3,12 @@
 Imports neither Keras nor TensorFlow, and `ai_edge_litert` only when a file is written, read or run.
 """
 
-from keras_qat.litert.expose import expose_tensors
-from keras_qat.litert.flatbuffer import Record
-from keras_qat.litert.interpreter import Runner, TensorDetails
-from keras_qat.litert.reader import LiteRTFile, read
-from keras_qat.litert.types import Model, Operator, Quantization, Tensor
-from keras_qat.litert.writer import to_bytes, write
+from keras_qat.litert.format.flatbuffer import Record
+from keras_qat.litert.format.types import Model, Operator, Quantization, Tensor
+from keras_qat.litert.reading.reader import LiteRTFile, read
+from keras_qat.litert.running.expose import expose_tensors
+from keras_qat.litert.running.interpreter import Runner, TensorDetails
+from keras_qat.litert.writing.writer import to_bytes, write
 
 __all__ = [
     "LiteRTFile",

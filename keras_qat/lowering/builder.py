@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_qat.graph import Node
 from keras_qat.litert import Operator, Quantization, Tensor
-from keras_qat.litert.operator_versions import operator_version
+from keras_qat.litert.format.operator_versions import operator_version
 
 
 class Builder:

@@ -6,7 +6,7 @@ import dataclasses
 
 from keras_qat.graph.graph import unique_name
 from keras_qat.litert import Model, Operator, Tensor
-from keras_qat.litert.validation import model_tensors
+from keras_qat.litert.writing.validation import model_tensors
 
 
 def tensor_names(model: Model) -> dict[Tensor, str]:

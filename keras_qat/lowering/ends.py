@@ -8,7 +8,7 @@ from typing import Any
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange
-from keras_qat.layers.input import RangeHolder
+from keras_qat.layers.boundary.quantize import RangeHolder
 from keras_qat.litert import Tensor
 from keras_qat.lowering.builder import Builder, quantization_of
 from keras_qat.lowering.end_types import EndTypes, end_types

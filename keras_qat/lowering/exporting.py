@@ -16,14 +16,14 @@ from keras_qat.errors import (
 )
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedModel
-from keras_qat.layers.finiteness import check_finite
-from keras_qat.layers.formats import writes
-from keras_qat.layers.input_stats import check_input_stats, set_input_stats
-from keras_qat.layers.quantized_model import missing_ranges
-from keras_qat.layers.wrapped import quantized_model_in
+from keras_qat.layers.models.finiteness import check_finite
+from keras_qat.layers.models.formats import writes
+from keras_qat.layers.models.input_stats import check_input_stats, set_input_stats
+from keras_qat.layers.models.quantized_model import missing_ranges
+from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Model, Tensor, write
-from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
-from keras_qat.litert.scheduling import schedule
+from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes
+from keras_qat.litert.writing.scheduling import schedule
 from keras_qat.lowering.batch_size import check_batch_size
 from keras_qat.lowering.builder import Builder
 from keras_qat.lowering.end_names import name_tensors

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_qat.graph import Edge, Node
 from keras_qat.graph.graph import Shape
-from keras_qat.layers.binary import value_of
+from keras_qat.layers.elementwise.binary import value_of
 
 _LETTERS = string.ascii_letters
 

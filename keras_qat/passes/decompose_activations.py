@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from keras_qat.graph import Graph, Node
-from keras_qat.layers.functions import function_of
+from keras_qat.layers.elementwise.functions import function_of
 from keras_qat.passes.rewriting import rewrite_nodes
 
 

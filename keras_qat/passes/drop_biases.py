@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers.activation_names import function_name
-from keras_qat.layers.batch_normalization import BATCH_NORM
-from keras_qat.layers.drop_in import build_like, copy_by_path, quiet_config, remade
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.drop_in import build_like, copy_by_path, quiet_config, remade
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
-from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.passes.rewriting import absorb_nodes
 
 _KERNEL = layer_of(
@@ -102,6 +102,6 @@ def _takes_up(node: Node, affine: Affine) -> bool:
 
 
 def _arguments(node: Node, affine: Affine) -> dict[str, Any]:
-    """The factor and the offset in the order of `keras_qat.layers.input_affine.InputAffine`."""
+    """The factor and the offset in the order of `InputAffine`."""
     factor, offset = (value.astype("float32").tolist() for value in affine)
     return {"factor": factor, "offset": offset, "name": node.head.name}

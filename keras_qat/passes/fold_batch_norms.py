@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_qat.graph import Graph
-from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.passes.fusing import fuse_followers
 
 

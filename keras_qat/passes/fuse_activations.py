@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_qat.graph import Graph
-from keras_qat.layers.activation_names import FUSED
+from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.passes.fusing import fuse_followers
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers import find_slice
+from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.rewriting import absorb_nodes
 
 
@@ -52,7 +52,7 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
         if not len(follower.operations) == len(follower.inputs) == 1 or not follower.is_like(node):
             continue
         chain = node.operations + follower.operations
-        if is_follower(follower.head) and find_slice(chain) is not None:
+        if is_follower(follower.head) and find_rule(chain) is not None:
             pairs[node.name] = follower
     return pairs
 

@@ -8,8 +8,9 @@ import keras
 
 from keras_qat.graph import Graph, Node
 from keras_qat.graph.reading import is_model
-from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput, find_slice
-from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput
+from keras_qat.layers.core.registry import find_rule
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.passes.split_activations import has_activation
 from keras_qat.passes.split_merges import is_merge_of_many
 from keras_qat.passes.split_outputs import IS_SPLIT
@@ -39,7 +40,7 @@ def _has_moved_axis(node: Node) -> bool:
 
 
 def _is_fused_without_slice(node: Node) -> bool:
-    return len(node.operations) > 1 and find_slice(node.operations) is None
+    return len(node.operations) > 1 and find_rule(node.operations) is None
 
 
 def _is_no_layer(node: Node) -> bool:

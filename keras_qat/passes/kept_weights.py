@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import Graph
-from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.core.channel_affine import ChannelAffine
 from keras_qat.passes.provenance import Rewrite
 
 

@@ -10,7 +10,7 @@ from keras import tree
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Parameter
-from keras_qat.layers.binary import value_of
+from keras_qat.layers.elementwise.binary import value_of
 
 
 class KernelLayers:

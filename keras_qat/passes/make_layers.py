@@ -10,14 +10,15 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers import QuantizedLayer, find_slice, refusal
-from keras_qat.layers.activation_names import FUSED_CODES, function_name
-from keras_qat.layers.drop_in import remade
+from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.core.activation_names import FUSED_CODES, function_name
+from keras_qat.layers.core.drop_in import remade
+from keras_qat.layers.core.registry import find_rule, refusal
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
 
 
 def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) -> Graph:
-    """Replaces each chain of Keras operations by the layer that its slice makes of it.
+    """Replaces each chain of Keras operations by the layer that its rule makes of it.
 
     Matches: every node. Calls of the same operations become calls of the same layer. Operations
     without weights share a layer if their calls have the same arguments.
@@ -34,7 +35,7 @@ def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) 
         A graph of `QuantizedLayer`s, with the nodes' names.
 
     Raises:
-        UnsupportedLayerError: If no slice takes an operation, with the reason if it is known.
+        UnsupportedLayerError: If no rule takes an operation, with the reason if it is known.
     """
     made: dict[Hashable, QuantizedLayer] = {}
     nodes = {}
@@ -80,7 +81,7 @@ def _make(
 
 
 def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
-    entry = find_slice(node.operations)
+    entry = find_rule(node.operations)
     kind = type(node.head) if entry is None else entry.layer
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
         raise _without_slice(node)

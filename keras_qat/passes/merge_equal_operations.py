@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 import keras
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
-from keras_qat.layers.activation_names import FUSED, activation_name
-from keras_qat.layers.functions import function_of
+from keras_qat.layers.core.activation_names import FUSED, activation_name
+from keras_qat.layers.elementwise.functions import function_of
 from keras_qat.passes.rewriting import absorb_nodes
 
 _POOLING = layer_of(

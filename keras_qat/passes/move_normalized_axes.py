@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from keras_qat.graph import Graph, Node
-from keras_qat.layers.batch_normalization import BATCH_NORM
-from keras_qat.layers.drop_in import remade
-from keras_qat.layers.weighted import copy_variables
+from keras_qat.layers.core.drop_in import remade
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.weighted import copy_variables
 from keras_qat.passes.rewriting import rewrite_nodes
 
 

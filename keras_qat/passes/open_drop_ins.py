@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from keras_qat.graph import Graph, Node
-from keras_qat.layers.channel_affine import ChannelAffine
-from keras_qat.layers.drop_in import DropIn
+from keras_qat.layers.core.channel_affine import ChannelAffine
+from keras_qat.layers.core.drop_in import DropIn
 from keras_qat.passes.rewriting import Replacement, Rewriting, calls_in_a_row, replace_nodes
 
 

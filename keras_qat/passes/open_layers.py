@@ -1,4 +1,4 @@
-"""Opens layers that no slice takes."""
+"""Opens layers that no rule takes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
 from keras_qat.graph.soundness import training_errors
 from keras_qat.graph.tracing import trace_layer
-from keras_qat.layers import QuantizedLayer, find_slice, refusal
-from keras_qat.layers.activation_names import activation_name
-from keras_qat.layers.registry import call_of, is_written_in_ops
+from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.core.activation_names import activation_name
+from keras_qat.layers.core.registry import call_of, find_rule, is_written_in_ops, refusal
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.rewriting import (
@@ -42,9 +42,9 @@ INSIDE: tuple[Pass, ...] = (
 
 
 def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass] = INSIDE) -> Graph:
-    """Replaces each layer that no slice takes by the operations of its `call`.
+    """Replaces each layer that no rule takes by the operations of its `call`.
 
-    Matches: a layer that no slice takes, including custom layers and subclassed models, unless it
+    Matches: a layer that no rule takes, including custom layers and subclassed models, unless it
     is not supported for a known reason; also a layer whose `call` was registered with `register`.
     Builds: the `keras.ops` operations and Keras layers that it calls, with its weights as their
     parameters. The last one has the layer's name.
@@ -57,7 +57,7 @@ def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass]
         inside: The passes to run on the operations of a layer, before the layers in it are opened.
 
     Returns:
-        A graph whose layers all have a slice; the graph itself if none had to be opened.
+        A graph whose layers all have a rule; the graph itself if none had to be opened.
 
     Raises:
         UnsupportedLayerError: If a layer cannot be traced.
@@ -96,7 +96,7 @@ def _opened(
             layer=node.name,
             received=f"a {type(node.head).__name__}, here with tensors of shape "
             f"{[graph.shape(edge) for edge in node.inputs]}",
-            fix="Call it with one shape and the same arguments, or register a slice for it "
+            fix="Call it with one shape and the same arguments, or register a rule for it "
             "(`keras_qat.register`).",
         )
     known[call] = inner
@@ -118,10 +118,10 @@ def _is_opened(node: Node) -> bool:
     if not is_layer or isinstance(node.head, QuantizedLayer):
         return False
     if is_written_in_ops(node.head):
-        return find_slice(node.operations) is None
+        return find_rule(node.operations) is None
     if _has_training_mode(node.head) or activation_name(node.head) == "linear":
         return False
-    return find_slice(node.operations) is None and refusal(node.head) is None
+    return find_rule(node.operations) is None and refusal(node.head) is None
 
 
 def _has_training_mode(layer: keras.layers.Layer) -> bool:

@@ -122,7 +122,7 @@ REWRITING: tuple[Stage, ...] = (
             *OPENING,
             Step(
                 open_layers,
-                "After the splits: it opens only layers that no slice takes, and runs the passes "
+                "After the splits: it opens only layers that no rule takes, and runs the passes "
                 "above inside.",
                 arguments=_inside,
             ),

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers import find_slice
+from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.fold_affines_forward import Affine, constant_affine
 
 _WHITE = 255.0
@@ -43,7 +43,7 @@ def pixel_inputs(graph: Graph) -> frozenset[str]:
 
 
 def _keeps_range(node: Node) -> bool:
-    found = find_slice(node.operations)
+    found = find_rule(node.operations)
     return found is not None and found.layer.shares_range
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from keras_qat.errors import InvalidGraphError
 from keras_qat.graph import Graph, Node, label_of
 from keras_qat.graph.reading import is_model
-from keras_qat.layers.functions import function_of
+from keras_qat.layers.elementwise.functions import function_of
 
 _CHANGING = frozenset({"drop_bias", "remove_layers", "substitute_activations"})
 

@@ -10,7 +10,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput
-from keras_qat.layers.input_stats import checked_input_stats
+from keras_qat.layers.models.input_stats import checked_input_stats
 from keras_qat.scheme import Scheme
 
 

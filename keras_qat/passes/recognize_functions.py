@@ -13,8 +13,8 @@ from keras import ops, tree
 
 from keras_qat.graph import Edge, Graph, Node, Parameter, any_of, layer_of, operation_named
 from keras_qat.graph.reading import read_function
-from keras_qat.layers.activation_names import FUSED
-from keras_qat.layers.functions import function_of
+from keras_qat.layers.core.activation_names import FUSED
+from keras_qat.layers.elementwise.functions import function_of
 from keras_qat.passes.rewriting import absorb_nodes
 
 _ARITHMETIC = any_of(

@@ -6,7 +6,7 @@ import keras
 from keras import tree
 
 from keras_qat.graph import Edge, Graph, Node, any_of, layer_of, operation_named
-from keras_qat.layers.activation_names import activation_name
+from keras_qat.layers.core.activation_names import activation_name
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 # Exactly these layers: a custom layer may have a `rate` that means something else.

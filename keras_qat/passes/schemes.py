@@ -9,9 +9,9 @@ from typing import Any
 
 from keras_qat.errors import InvalidOverrideError
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers import find_slice
-from keras_qat.layers.activation_names import FUSED
-from keras_qat.layers.batch_normalization import BATCH_NORM
+from keras_qat.layers.core.activation_names import FUSED
+from keras_qat.layers.core.registry import find_rule
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.scheme import Scheme
 
@@ -109,7 +109,7 @@ def _taken_up(
         can_follow = len(follower.inputs) == 1 and (
             BATCH_NORM(follower.head) or FUSED(follower.head)
         )
-        if can_follow and not is_named and find_slice(chain) is not None:
+        if can_follow and not is_named and find_rule(chain) is not None:
             found[follower.name] = chain
     calls = collections.Counter(id(node.head) for node in graph.nodes.values())
     moves = collections.Counter(id(graph.nodes[name].head) for name in found)
@@ -152,6 +152,6 @@ def settle_without_operator(graph: Graph, default: Scheme) -> Graph:
 
 
 def _makes_operator(node: Node) -> bool:
-    entry = find_slice(node.operations)
+    entry = find_rule(node.operations)
     layer = node.head if entry is None else entry.layer
     return getattr(layer, "makes_operator", True)

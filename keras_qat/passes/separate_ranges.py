@@ -8,7 +8,7 @@ import dataclasses
 from keras_qat.graph import Edge, Graph, Node, range_groups
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import Requantize
-from keras_qat.layers.quantized_model import is_contradictory
+from keras_qat.layers.models.quantized_model import is_contradictory
 from keras_qat.scheme import Scheme
 
 

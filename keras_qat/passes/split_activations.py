@@ -7,8 +7,8 @@ import dataclasses
 import keras
 
 from keras_qat.graph import Graph, Node
-from keras_qat.layers import find_slice
-from keras_qat.layers.activation_names import function_name
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.rewriting import Replacement, Rewriting, followed_by, replace_nodes
 
 
@@ -47,7 +47,7 @@ def has_activation(node: Node) -> bool:
     """Returns whether a layer with a kernel has an activation of its own."""
     if node.activation_split:
         return False
-    entry = find_slice(node.operations)
+    entry = find_rule(node.operations)
     if entry is None or not entry.layer.takes_activation:
         return False
     return function_name(node.head.activation) != "linear"

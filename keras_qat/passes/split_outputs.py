@@ -9,7 +9,7 @@ from typing import Any
 from keras_qat.graph import Edge, Graph, Node, operation_named
 from keras_qat.graph.graph import Shape
 from keras_qat.layers import QStridedSlice
-from keras_qat.layers.reshaping import batch_moved
+from keras_qat.layers.moving.reshape import batch_moved
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 IS_SPLIT = operation_named("Split", "ArraySplit", "Unstack")

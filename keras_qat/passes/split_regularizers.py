@@ -6,7 +6,7 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
-from keras_qat.layers import find_slice
+from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.rewriting import Replacement, Rewriting, followed_by, replace_nodes
 
 _PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
@@ -44,7 +44,7 @@ def split_regularizers(graph: Graph) -> Graph:
 def _is_penalized(node: Node) -> bool:
     if getattr(node.head, "activity_regularizer", None) is None:
         return False
-    entry = find_slice(node.operations)
+    entry = find_rule(node.operations)
     return entry is not None and entry.layer.takes_activation
 
 

@@ -8,7 +8,7 @@ import keras
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import Shape
-from keras_qat.layers.drop_in import assign_copy
+from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 # The two parts that a separable convolution consists of.

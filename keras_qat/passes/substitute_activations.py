@@ -9,8 +9,9 @@ from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
-from keras_qat.layers import QLookup, QuantizedLayer, find_slice
-from keras_qat.layers.functions import Function, function_of
+from keras_qat.layers import QLookup, QuantizedLayer
+from keras_qat.layers.core.registry import find_rule
+from keras_qat.layers.elementwise.functions import Function, function_of
 from keras_qat.passes.rewriting import rewrite_nodes
 from keras_qat.scheme import Scheme
 
@@ -98,7 +99,7 @@ def check_no_lookups(graph: Graph, scheme: Scheme | None) -> None:
 
 def _layer_of_function(node: Node) -> QuantizedLayer | None:
     """Returns the layer that an element-wise function becomes, or None for other operations."""
-    entry = find_slice(node.operations)
+    entry = find_rule(node.operations)
     is_function = len(node.operations) == 1 and function_of(node.head) is not None
     return entry.layer.from_match(node, node.scheme) if entry and is_function else None
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node, Parameter, operation_named
-from keras_qat.layers.channel_affine import ChannelAffine
+from keras_qat.layers.core.channel_affine import ChannelAffine
 from keras_qat.passes.rewriting import absorb_nodes
 
 _ARITHMETIC = operation_named("Add", "Subtract", "Multiply", "TrueDivide", "Divide", "Negative")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node
-from keras_qat.layers.binary import value_of
+from keras_qat.layers.elementwise.binary import value_of
 from keras_qat.passes.contracting import (
     Contraction,
     arranged,

@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node, Parameter, operation_named
-from keras_qat.layers.binary import value_of
-from keras_qat.layers.channel_affine import ChannelAffine
-from keras_qat.layers.statistics import normalized
+from keras_qat.layers.core.channel_affine import ChannelAffine
+from keras_qat.layers.decompositions.normalizations import normalized
+from keras_qat.layers.elementwise.binary import value_of
 from keras_qat.passes.rewriting import rewrite_nodes
 
 _NORM = operation_named("LayerNorm", "RMSNorm", "Normalize")

@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, operation_named
-from keras_qat.layers.binary import value_of
-from keras_qat.layers.constant_power import ConstantPower
+from keras_qat.layers.elementwise.binary import value_of
+from keras_qat.layers.elementwise.constant_power import ConstantPower
 from keras_qat.passes.rewriting import rewrite_nodes
 
 _QUOTIENT = operation_named("Divide", "TrueDivide")

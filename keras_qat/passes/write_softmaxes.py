@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_qat.graph import Graph, Node, operation_named
-from keras_qat.layers.composed import softmax_over
+from keras_qat.layers.decompositions.composed import softmax_over
 from keras_qat.passes.rewriting import rewrite_nodes
 
 _SOFTMAX = operation_named("Softmax")

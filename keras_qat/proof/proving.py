@@ -12,8 +12,8 @@ from keras import ops
 from keras_qat.backend import without_gradients
 from keras_qat.errors import RewriteError
 from keras_qat.graph import Edge, Graph, Node, read_model
-from keras_qat.layers import float_mode
-from keras_qat.layers.registry import users_function
+from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.registry import users_function
 from keras_qat.passes import Rewrite
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.proof.running import FIX, as_inputs, checked_run, is_float, run, samples_for

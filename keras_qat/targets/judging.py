@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from keras_qat.litert import Model, Tensor
-from keras_qat.litert.static_shapes import unknown_sizes
+from keras_qat.litert.writing.static_shapes import unknown_sizes
 from keras_qat.targets.limits import Limit, meets
 from keras_qat.targets.measured import Measured
 from keras_qat.targets.profiles import Target

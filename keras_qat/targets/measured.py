@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_qat.litert import Operator, Tensor
-from keras_qat.litert.static_shapes import static_shape
+from keras_qat.litert.writing.static_shapes import static_shape
 
 # Operands that are parameters of the computation, such as axes.
 _NUMBERS = ("axes", "new_shape", "order", "pads", "shape", "size", "steps")
@@ -17,7 +17,7 @@ class Measured:
 
     Args:
         operator: The operator.
-        sizes: Result of `keras_qat.litert.static_shapes.unknown_sizes` for the model.
+        sizes: Result of `keras_qat.litert.writing.static_shapes.unknown_sizes` for the model.
         siblings: Names of all operators of the same layer.
 
     Attributes:

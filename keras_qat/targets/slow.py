@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from keras_qat.litert import Model
-from keras_qat.litert.operators import declaration_of
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.targets.judging import broken_limit, layer_of, measured_operators
 from keras_qat.targets.profiles import Target
 

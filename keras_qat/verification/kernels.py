@@ -22,9 +22,9 @@ from keras_qat.arithmetic.requantize import (
     requantize_float64,
     rescale,
 )
-from keras_qat.layers.fused import activation_limits
+from keras_qat.layers.core.fused import activation_limits
 from keras_qat.litert import Operator, Quantization, Tensor
-from keras_qat.litert.operators import declaration_of
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.scheme import SCHEMES
 from keras_qat.verification.windows import Windows, convolve, convolve_back, convolve_channels
 

@@ -1,4 +1,4 @@
-"""What every slice must satisfy: cases, and the steps that the contract's checks share."""
+"""What every rule must satisfy: cases, and the steps that the contract's checks share."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
-from keras_qat.layers.weighted import WeightedLayer
-from keras_qat.litert.measured_tables import with_measured_tables
+from keras_qat.layers.kernels.weighted import WeightedLayer
+from keras_qat.litert.running.measured_tables import with_measured_tables
 
 
 def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> list[np.ndarray]:
@@ -47,7 +47,7 @@ def randomize(model: keras.Model, rng: np.random.Generator) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A small Keras model that exercises one slice.
+    """A small Keras model that exercises one rule.
 
     Attributes:
         name: Name, for pytest.
@@ -286,7 +286,7 @@ def run_litert(
 ) -> tuple[dict[str, tuple[np.ndarray, dict]], list[str]]:
     """Runs a file with int8 inputs, quantized by hand, in LiteRT's own interpreter.
 
-    The reference kernels lack ELU, see `keras_qat.litert.measured_tables`.
+    The reference kernels lack ELU, see `keras_qat.litert.running.measured_tables`.
 
     Returns:
         The integers and the details of every tensor, by name, and the names of the outputs.

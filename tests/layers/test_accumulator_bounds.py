@@ -8,14 +8,9 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.layers import (
-    QConv2D,
-    QConv2DTranspose,
-    QDense,
-    QDepthwiseConv2D,
-    registered_slices,
-)
-from keras_qat.layers.integer_weights import least_scale_for_sums
+from keras_qat.layers import QConv2D, QConv2DTranspose, QDense, QDepthwiseConv2D
+from keras_qat.layers.core.registry import registered_rules
+from keras_qat.layers.kernels.integer_weights import least_scale_for_sums
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import SCHEMES, Scheme
 
@@ -85,7 +80,7 @@ def test_weight_scale_bounds_sums_of_16_bit_activations():
     assert least_scale_for_sums(kernel, (-1,), SCHEMES["int8"]) is None
 
 
-KINDS: dict[str, Any] = {entry.layer.__name__: entry.layer for entry in registered_slices()}
+KINDS: dict[str, Any] = {entry.layer.__name__: entry.layer for entry in registered_rules()}
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in sorted(KINDS)])

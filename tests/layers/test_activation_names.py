@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_qat.graph import read_model
-from keras_qat.layers.activation_names import activation_name, function_name
+from keras_qat.layers.core.activation_names import activation_name, function_name
 
 layers = keras.layers
 

@@ -1,4 +1,4 @@
-"""The contract that every slice is held to, over the cases that the tests of its family declare."""
+"""The contract that every rule is held to, over the cases that the tests of its family declare."""
 
 import importlib
 import itertools
@@ -16,8 +16,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
 from keras_qat.graph import layer_of
-from keras_qat.layers import QuantizedLayer, registry
-from keras_qat.litert.operators import declarations
+from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.core import registry
+from keras_qat.layers.core.registry import registered_rules
+from keras_qat.litert.format.operators import declarations
 from tests.layers.contract import (
     Case,
     Prepared,
@@ -51,7 +53,7 @@ def prepared(request):
 
 
 def slices_without_a_case():
-    registered = {entry.layer for entry in keras_qat.layers.registered_slices()}
+    registered = {entry.layer for entry in registered_rules()}
     covered = {cls for case in CASES for cls in case.covers}
     return sorted(cls.__name__ for cls in registered - covered)
 
@@ -65,21 +67,21 @@ def test_slice_without_a_case_is_found(monkeypatch):
     class QUntested(keras_qat.layers.QuantizedLayer):
         pass
 
-    monkeypatch.setattr(registry, "_SLICES", list(registry.registered_slices()))
+    monkeypatch.setattr(registry, "_RULES", list(registry.registered_rules()))
     registry.register(layer_of(keras.layers.Layer))(QUntested)
     assert "QUntested" in slices_without_a_case()
 
 
 def test_every_operator_of_a_slice_has_a_declaration():
     """Without its roles, options and versions an operator cannot be written or checked."""
-    slices = keras_qat.layers.registered_slices()
+    slices = registered_rules()
     written = {code for entry in slices for code in entry.layer.operators}
     assert written <= declarations().keys()
     assert all(declarations()[code].releases for code in written)
 
 
 def slices_without_operators():
-    registered = {entry.layer for entry in keras_qat.layers.registered_slices()}
+    registered = {entry.layer for entry in registered_rules()}
     return sorted(cls.__name__ for cls in registered if not hasattr(cls, "operators"))
 
 
@@ -92,7 +94,7 @@ def test_slice_without_operators_is_found(monkeypatch):
     class QUndeclared(keras_qat.layers.QuantizedLayer):
         pass
 
-    monkeypatch.setattr(registry, "_SLICES", list(registry.registered_slices()))
+    monkeypatch.setattr(registry, "_RULES", list(registry.registered_rules()))
     registry.register(layer_of(keras.layers.Layer))(QUndeclared)
     assert "QUndeclared" in slices_without_operators()
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import InvalidModelError, NonFiniteWarning
-from keras_qat.layers.finiteness import all_finite
+from keras_qat.layers.models.finiteness import all_finite
 from tests.models import quantized, small_images, small_network
 from tests.processes import run_python
 from tests.quantizers.modes import on_tensorflow

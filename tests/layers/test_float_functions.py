@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.layers import QLookup
-from keras_qat.layers.functions import Function, looked_up
+from keras_qat.layers.elementwise.functions import Function, looked_up
 from tests.layers.contract import exported, run_litert
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}

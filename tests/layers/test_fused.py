@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_qat.layers.fused import activation_limits, apply_activation, fused_code
+from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import get_scheme
 

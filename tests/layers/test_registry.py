@@ -6,7 +6,8 @@ import pytest
 import keras_qat
 from keras_qat.errors import InvalidRegistrationError, UnsupportedLayerError
 from keras_qat.graph import layer_of, maybe
-from keras_qat.layers import find_slice, register, registered_slices, registry
+from keras_qat.layers.core import registry
+from keras_qat.layers.core.registry import find_rule, register, registered_rules
 
 layers = keras.layers
 
@@ -44,21 +45,21 @@ def norm():
     ],
 )
 def test_chains(chain, expected):
-    entry = find_slice(chain)
+    entry = find_rule(chain)
     assert (None if entry is None else entry.layer.__name__) == expected
 
 
 def test_registering_a_slice(monkeypatch):
-    monkeypatch.setattr(registry, "_SLICES", list(registered_slices()))
-    before = registered_slices()
+    monkeypatch.setattr(registry, "_RULES", list(registered_rules()))
+    before = registered_rules()
 
     @register(layer_of(MyConv2D), maybe(layer_of(layers.ReLU)))
     class QMine(keras_qat.layers.QuantizedLayer):
         pass
 
-    assert registered_slices()[:-1] == before
-    assert find_slice([MyConv2D(2, 1), layers.ReLU()]) == registered_slices()[-1]
-    assert registered_slices()[-1].layer is QMine
+    assert registered_rules()[:-1] == before
+    assert find_rule([MyConv2D(2, 1), layers.ReLU()]) == registered_rules()[-1]
+    assert registered_rules()[-1].layer is QMine
 
 
 class Sorted(layers.Layer):
@@ -87,11 +88,11 @@ def test_registrations_that_make_no_sense(pattern, target):
 
 
 def test_a_class_is_registered_for_a_class(monkeypatch):
-    monkeypatch.setattr(registry, "_SLICES", list(registered_slices()))
+    monkeypatch.setattr(registry, "_RULES", list(registered_rules()))
 
     @keras_qat.register(MyConv2D, maybe(layer_of(layers.ReLU)))
     class QMine(keras_qat.layers.QuantizedLayer):
         pass
 
-    entry = find_slice([MyConv2D(2, 1), layers.ReLU()])
+    entry = find_rule([MyConv2D(2, 1), layers.ReLU()])
     assert entry is not None and entry.layer is QMine

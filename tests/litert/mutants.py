@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_qat.errors import KerasQatError, LiteRTFormatError
 from keras_qat.litert import Runner, read
-from keras_qat.litert.runnable import check_runnable
+from keras_qat.litert.reading.runnable import check_runnable
 from tests.litert.foreign import packed, unpacked
 
 SECONDS = 120  # of native code for one file; the process ends after that, which counts as a hang

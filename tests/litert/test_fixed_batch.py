@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
-from keras_qat.litert.fixed_batch import fix_batch, fold_shapes
+from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes
 
 
 def constant(name, values):

@@ -5,7 +5,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_qat.litert import Model, Operator, Quantization, Runner, Tensor, to_bytes
-from keras_qat.litert.measured_tables import with_measured_tables
+from keras_qat.litert.running.measured_tables import with_measured_tables
 
 X = np.random.default_rng(0).integers(-128, 128, (3, 5, 7)).astype("int8")
 

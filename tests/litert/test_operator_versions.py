@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from keras_qat.litert import Operator, Quantization, Tensor
-from keras_qat.litert.operator_versions import minimum_runtime_version, operator_version
-from keras_qat.litert.operators import declarations
-from keras_qat.litert.options import ENUM_FIELDS
-from keras_qat.litert.schema_enums import name_of
+from keras_qat.litert.format.operator_versions import minimum_runtime_version, operator_version
+from keras_qat.litert.format.operators import declarations
+from keras_qat.litert.format.schema_enums import name_of
+from keras_qat.litert.writing.options import ENUM_FIELDS
 from tests.litert import foreign
 
 # Ours and the converter's. Ours are those of the releases whose kernels came to take int8: per

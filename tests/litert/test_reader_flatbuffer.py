@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_qat.litert import flatbuffer
-from keras_qat.litert.flatbuffer import Damage, decode
-from keras_qat.litert.schema_tables import Field
+from keras_qat.litert.format import flatbuffer
+from keras_qat.litert.format.flatbuffer import Damage, decode
+from keras_qat.litert.format.schema_tables import Field
 
 TABLES = {
     "Root": (Field("leaves", "Leaf", None, True, False),),

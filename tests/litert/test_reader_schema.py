@@ -3,11 +3,11 @@
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_qat.litert.flatbuffer import ELEMENTS, SCALARS
-from keras_qat.litert.operator_versions import _CONDITIONS
-from keras_qat.litert.operators import declarations
-from keras_qat.litert.schema_enums import names
-from keras_qat.litert.schema_tables import UNIONS, snake_case, tables
+from keras_qat.litert.format.flatbuffer import ELEMENTS, SCALARS
+from keras_qat.litert.format.operator_versions import _CONDITIONS
+from keras_qat.litert.format.operators import declarations
+from keras_qat.litert.format.schema_enums import names
+from keras_qat.litert.format.schema_tables import UNIONS, snake_case, tables
 
 GENERATED = {name: c for name, c in vars(schema).items() if hasattr(c, "GetRootAs")}
 

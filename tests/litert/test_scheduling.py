@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from keras_qat.litert import Model, Operator, Tensor, to_bytes
-from keras_qat.litert.lifetimes import Lifetimes
-from keras_qat.litert.scheduling import lowest_peak_order, schedule
-from keras_qat.litert.validation import validate
+from keras_qat.litert.writing.lifetimes import Lifetimes
+from keras_qat.litert.writing.scheduling import lowest_peak_order, schedule
+from keras_qat.litert.writing.validation import validate
 
 
 def tensor(name, size, data=None):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_qat.litert import Model, Operator, Tensor
-from keras_qat.litert.static_shapes import static_shape, unknown_sizes
+from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
 
 
 def test_a_reshape_that_merges_the_batch():

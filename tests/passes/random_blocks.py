@@ -5,14 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_qat.layers import (
-    QAdd,
-    QConcatenate,
-    QConv2D,
-    QDense,
-    QDepthwiseConv2D,
-    QSeparableConv2D,
-)
+from keras_qat.layers import QAdd, QConcatenate, QConv2D, QDense, QDepthwiseConv2D, QSeparableConv2D
 from tests.passes.random_steps import ARGUMENTS
 
 

@@ -1,4 +1,4 @@
-"""Layers without a slice are traced: what they compute stays, their weights train."""
+"""Layers without a rule are traced: what they compute stays, their weights train."""
 
 import textwrap
 
@@ -11,7 +11,7 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Parameter, read_model
-from keras_qat.layers import registry
+from keras_qat.layers.core import registry
 from keras_qat.passes.open_layers import open_layers
 
 layers = keras.layers

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat.graph import read_model
-from keras_qat.layers.functions import function_of
+from keras_qat.layers.elementwise.functions import function_of
 from keras_qat.passes.recognize_functions import recognize_functions
 from tests.layers.contract import exported, operators_of
 from tests.passes.graphs import applied, maximum_difference

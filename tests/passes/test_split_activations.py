@@ -39,7 +39,7 @@ def test_the_activation_becomes_a_node_of_its_own(layer):
         layers.Conv2D(2, 3, activation="linear", name="layer"),
         layers.Activation("relu", name="layer"),
         layers.ReLU(name="layer"),
-        # No slice takes it, so there is nothing it could be fused into.
+        # No rule takes it, so there is nothing it could be fused into.
         layers.ConvLSTM1D(2, 3, name="layer"),
     ],
 )

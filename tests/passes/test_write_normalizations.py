@@ -77,7 +77,7 @@ def test_the_last_operation_keeps_the_name():
 )
 def test_other_factors_are_refused(expression, received):
     x = keras.Input((5, 3))
-    with pytest.raises(UnsupportedLayerError, match=f"one for each channel.*{received}"):
+    with pytest.raises(UnsupportedLayerError, match=f"one offset for each channel.*{received}"):
         applied(write_normalizations, keras.Model(x, expression(x)))
 
 

@@ -1,4 +1,4 @@
-"""Delayed quantization: what every slice computes meanwhile is what the float layers compute."""
+"""Delayed quantization: what every rule computes meanwhile is what the float layers compute."""
 
 import keras
 import numpy as np

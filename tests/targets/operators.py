@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_qat.litert import Model, Operator, Quantization, Tensor
-from keras_qat.litert.static_shapes import unknown_sizes
+from keras_qat.litert.writing.static_shapes import unknown_sizes
 from keras_qat.targets.measured import Measured
 
 

@@ -8,8 +8,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_qat.litert import Model, to_bytes
-from keras_qat.litert.measured_tables import with_measured_tables
-from keras_qat.litert.static_shapes import static_shape, unknown_sizes
+from keras_qat.litert.running.measured_tables import with_measured_tables
+from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
 from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
 from tests.layers.contract import Prepared, half_away

@@ -11,8 +11,8 @@ from keras import tree
 
 from keras_qat.graph import Edge, Node, Parameter, operation_named
 from keras_qat.graph.graph import Shape
-from keras_qat.layers.activation_names import FUSED
-from keras_qat.layers.binary import value_of
+from keras_qat.layers.core.activation_names import FUSED
+from keras_qat.layers.elementwise.binary import value_of
 from keras_qat.passes.canonical.edits import Edit, Pair
 from keras_qat.passes.canonical.reshapes import RESHAPE_OPERATION
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_qat.graph import Edge, Node
 from keras_qat.graph.graph import map_edges
-from keras_qat.layers.padding import PADDING, ZERO_PADDING, padding_value, pads_of
+from keras_qat.layers.moving.pad import PADDING, ZERO_PADDING, padding_value, pads_of
 from keras_qat.passes.canonical.edits import Edit, Pair
 
 # Padding layers by the rank of the padded tensor.

@@ -7,10 +7,10 @@ import math
 import keras
 
 from keras_qat.graph import Node, any_of, layer_of, operation_named
-from keras_qat.layers import find_slice
-from keras_qat.layers.activation_names import FUSED, activation_name
-from keras_qat.layers.padding import PADDING, padding_value
-from keras_qat.layers.transposing import TRANSPOSE
+from keras_qat.layers.core.activation_names import FUSED, activation_name
+from keras_qat.layers.core.registry import find_rule
+from keras_qat.layers.moving.pad import PADDING, padding_value
+from keras_qat.layers.moving.transpose import TRANSPOSE
 from keras_qat.passes.canonical.edits import Edit, Pair, View
 from keras_qat.passes.canonical.reshapes import RESHAPE
 
@@ -71,7 +71,7 @@ def _takes_up(view: View, node: Node, relu: Node) -> bool:
     """Returns whether the ReLU will be fused into a node. A shared layer's calls would differ."""
     is_called_once = view.calls[id(node.head)] == view.calls[id(relu.head)] == 1
     chain = (*node.operations, *relu.operations)
-    return not node.is_input and is_called_once and find_slice(chain) is not None
+    return not node.is_input and is_called_once and find_rule(chain) is not None
 
 
 def _limit(node: Node) -> float:

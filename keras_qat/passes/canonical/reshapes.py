@@ -9,9 +9,9 @@ import keras
 
 from keras_qat.graph import Matcher, any_of, layer_of
 from keras_qat.graph.graph import Shape
-from keras_qat.layers.activation_names import FUSED
-from keras_qat.layers.functions import function_of
-from keras_qat.layers.reshaping import RESHAPE_OPERATION
+from keras_qat.layers.core.activation_names import FUSED
+from keras_qat.layers.elementwise.functions import function_of
+from keras_qat.layers.moving.reshape import RESHAPE_OPERATION
 from keras_qat.passes.canonical.edits import Edit, Pair
 
 

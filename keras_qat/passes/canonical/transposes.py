@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 
 from keras_qat.graph import Node
-from keras_qat.layers.activation_names import activation_of
-from keras_qat.layers.batch_normalization import BATCH_NORM
-from keras_qat.layers.transposing import TRANSPOSE, axes_of
+from keras_qat.layers.core.activation_names import activation_of
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.moving.transpose import TRANSPOSE, axes_of
 from keras_qat.passes.canonical.edits import Edit, Pair
 from keras_qat.passes.recognize_functions import is_elementwise
 

@@ -1,0 +1,1 @@
+"""Where tensors change their type or scale: QUANTIZE and DEQUANTIZE."""

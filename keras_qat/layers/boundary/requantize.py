@@ -1,0 +1,48 @@
+"""QUANTIZE from int8 to int8."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.requantize import rescale
+from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.quantizers import Grid
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class Requantize(QuantizedLayer):
+    """Converts a tensor from a prescribed range to a range that others can share: one QUANTIZE.
+
+    Args:
+        scheme: The scheme.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    operators = ("QUANTIZE",)
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the input."""
+        return input_shape
+
+    def float_forward(self, inputs, training=None):
+        """Returns the input."""
+        del training
+        return inputs
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns no layer, since the layer does nothing in float."""
+        return []
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Rescales the integers by the double rounding of QUANTIZE."""
+        ((values, grid),) = inputs
+        scheme = self._scheme()
+        limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
+        q = rescale(ops.cast(values, "int32"), grid.scale, np.int32(0), *output, *limits)
+        return ops.cast(q - output.zero_point, "float32")
+
+    def lower(self, builder, *inputs):
+        """Adds one QUANTIZE."""
+        return builder.operator("QUANTIZE", inputs)

@@ -1,0 +1,1 @@
+"""What all layers are made of: their base, their registry, and what several families share."""

@@ -1,0 +1,130 @@
+"""Keras layers that consist of operations, but whose own `call` cannot be traced directly."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.layers.core.registry import register
+
+
+def softmax_over(x: Any, axes: Sequence[int]) -> Any:
+    """Computes a softmax over any axes as a softmax over the last axis, which LiteRT supports.
+
+    Args:
+        x: Symbolic tensor; only the size of its first axis may be unknown.
+        axes: Axes of the softmax, without the first axis (the batch); distinct, counted from 0.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Example:
+    >>> softmax_over(ops.zeros((1, 4, 3)), [1])[0, :, 0].numpy().tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    rank = len(x.shape)
+    order = [axis for axis in range(rank) if axis not in axes] + sorted(axes)
+    moves = order != list(range(rank))
+    moved = ops.transpose(x, order) if moves else x
+    y = moved
+    if len(axes) > 1:
+        y = ops.reshape(y, (-1, *y.shape[1 : rank - len(axes)], math.prod(y.shape[-len(axes) :])))
+    y = ops.softmax(y, axis=-1)
+    if len(axes) > 1:
+        y = ops.reshape(y, (-1, *moved.shape[1:]))
+    return ops.transpose(y, [order.index(axis) for axis in range(rank)]) if moves else y
+
+
+@register(keras.layers.Softmax)
+def _softmax(layer: Any, inputs: Any, mask: Any = None) -> Any:
+    if mask is not None:
+        raise UnsupportedLayerError("A softmax with a mask is not supported.", layer=layer.name)
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    axes = [axis % len(inputs.shape) for axis in axes]
+    if 0 in axes:
+        raise UnsupportedLayerError(
+            "A softmax over the batch has no integer form.",
+            layer=layer.name,
+            received=f"axis={layer.axis}",
+        )
+    return softmax_over(inputs, axes)
+
+
+@register(keras.layers.Dot)
+def _dot(layer: Any, inputs: Sequence[Any]) -> Any:
+    ranks = [len(x.shape) for x in inputs]
+    axes = layer.axes if isinstance(layer.axes, list | tuple) else [layer.axes] * 2
+    axes = [axis % rank for axis, rank in zip(axes, ranks, strict=True)]
+    if layer.normalize:
+        unit = keras.layers.UnitNormalization
+        inputs = [
+            unit(axis, name=f"unit_{i}")(x)
+            for i, (x, axis) in enumerate(zip(inputs, axes, strict=True))
+        ]
+    letters = string.ascii_letters
+    a = letters[: ranks[0]]
+    b = [a[0], *letters[ranks[0] : sum(ranks) - 1]]
+    b[axes[1]] = summed = a[axes[0]]
+    out = "".join(axis for axis in (*a, *b[1:]) if axis != summed)
+    y = ops.einsum(f"{a},{''.join(b)}->{out}", *inputs)
+    return ops.expand_dims(y, -1) if len(out) == 1 else y
+
+
+@register(keras.layers.EinsumDense)
+def _einsum_dense(layer: Any, inputs: Any) -> Any:
+    if _is_channelwise(layer.equation):
+        y = inputs * layer.kernel
+    else:
+        y = ops.einsum(layer.equation, inputs, layer.kernel)
+    if layer.bias is not None:
+        y = y + layer.bias
+    return layer.activation(y)
+
+
+def _is_channelwise(equation: str) -> bool:
+    """Returns whether nothing is contracted: each channel has a factor, as in `abc,c->abc`."""
+    operands, output = equation.split("->")
+    values, kernel = operands.split(",")
+    return values == output and len(kernel) == 1 and values.endswith(kernel)
+
+
+@register(keras.layers.Lambda)
+def _lambda(layer: Any, inputs: Any, mask: Any = None) -> Any:
+    del mask  # functions without the argument `mask` do not get it
+    if {"training", "mask"} & set(inspect.signature(layer.function).parameters):
+        raise UnsupportedLayerError(
+            "A function that takes `training` or `mask` cannot be traced.",
+            layer=layer.name,
+            fix="Give this layer a function of its input only: "
+            f"`model.get_layer('{layer.name}').function = lambda x: ...`.",
+        )
+    return layer.function(inputs, **(layer.arguments or {}))
+
+
+def _multi_head_attention(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    # The dropout is a layer inside the attention, and remains a layer of the graph.
+    return layer.call(*args, **kwargs)
+
+
+def _attention(layer: Any, inputs: Any, mask: Any = None, **kwargs: Any) -> Any:
+    if layer.dropout:
+        raise UnsupportedLayerError(
+            "The dropout inside an attention layer cannot be traced.",
+            layer=layer.name,
+            received=f"dropout={layer.dropout}",
+            fix="Use `keras.layers.MultiHeadAttention`, or `dropout=0`.",
+        )
+    return layer.call(inputs, mask=mask, **{**kwargs, "training": False})
+
+
+register(keras.layers.GroupQueryAttention)(_multi_head_attention)
+register(keras.layers.MultiHeadAttention)(_multi_head_attention)
+register(keras.layers.Attention)(_attention)
+register(keras.layers.AdditiveAttention)(_attention)

@@ -1,0 +1,1 @@
+"""Activations, functions and arithmetic, element by element."""

@@ -1,0 +1,204 @@
+"""Standalone activations: SOFTMAX, and ADD with a fused RELU or RELU6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.elementwise import add
+from keras_qat.arithmetic.fixed_point import conv_multiplier
+from keras_qat.arithmetic.requantize import requantize
+from keras_qat.arithmetic.softmax import softmax
+from keras_qat.backend import compiled
+from keras_qat.graph import Node
+from keras_qat.layers.core.activation_names import FUSED, activation_name, activation_of
+from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.drop_in import cannot_take_up
+from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
+from keras_qat.layers.core.registry import refuse, register
+from keras_qat.litert import Quantization
+from keras_qat.quantizers import FixedParameters, Grid
+from keras_qat.scheme import Scheme
+
+# Ratio of an input's scale to the output's scale. XNNPACK does not take an ADD from this ratio on,
+# and LiteRT refuses the ADD from 2**19 on.
+_MOST_RATIO = np.float32(256.0)
+
+
+class Elementwise(QuantizedLayer):
+    """Base class of layers whose output has the shape of their only input."""
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the input."""
+        return input_shape
+
+
+@register(activation_of("softmax"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QSoftmax(Elementwise):
+    """Softmax over the last axis: one SOFTMAX, whose output LiteRT fixes to 1/256 and -128.
+
+    At training the output is not rounded: a probability rounded to 0 has an infinite loss.
+
+    Args:
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+    """
+
+    operators = ("SOFTMAX",)
+    keras_class = keras.layers.Softmax
+    fixed_parameters = FixedParameters(1 / 256, -128)
+    # The kernel aborts at 2^-26. Logits within this scale have equal probabilities.
+    least_input_scale = 2.0**-25
+
+    def float_forward(self, inputs, training=None):
+        """Computes the softmax in float."""
+        del training
+        return keras.activations.softmax(inputs)
+
+    def training_forward(self, inputs):
+        """Computes the softmax in float, and does not round it."""
+        return self.float_forward(inputs, training=True)
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Computes in fixed point, as the reference SOFTMAX does."""
+        del output
+        ((values, grid),) = inputs
+        return _softmax_centered(values, grid.scale)
+
+    def lower(self, builder, *inputs):
+        """Adds one SOFTMAX."""
+        return builder.operator("SOFTMAX", inputs, options={"beta": 1.0})
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the layer that was converted, or a `Softmax`."""
+        if self.keras_layer is not None:
+            return super().to_keras()
+        return [keras.layers.Softmax(name=self.name, dtype=self.dtype_policy)]
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a `keras.layers.Softmax`."""
+        if followers or activation_name(head) != "softmax":
+            raise cannot_take_up(cls, followers[0] if followers else head)
+        return {"name": head.name}
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer."""
+        return cls(name=node.name, scheme=scheme)
+
+
+@register(FUSED)
+@keras.saving.register_keras_serializable("keras_qat")
+class QReLU(Elementwise):
+    """A ReLU or ReLU6 that cannot be fused into the layer before it: ADD of zero, which fuses it.
+
+    XNNPACK has no RELU and RELU6 of integers, so ADD is several times as fast. RELU and RELU6
+    remain where the scale of the output is less than a 256th of the input's scale.
+
+    Args:
+        activation: `"relu"` or `"relu6"`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+    """
+
+    operators = ("ADD", "RELU", "RELU6")
+    keras_class = keras.layers.ReLU
+
+    def __init__(self, activation="relu", *, scheme: str | Scheme | None = None, **kwargs):
+        super().__init__(scheme=scheme, **kwargs)
+        self.activation = activation
+
+    def float_forward(self, inputs, training=None):
+        """Computes the activation in float."""
+        del training
+        return apply_activation(self.activation, inputs)
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Rescales and clips."""
+        ((values, grid),) = inputs
+        options = {"activation": self.activation, "scheme": self._scheme()}
+        return _relu_centered(values, grid.scale, *output, **options)
+
+    def lower(self, builder, *inputs):
+        """Adds one ADD of zero, or one RELU or RELU6 in float and at distant scales."""
+        if self.scheme is None or not _are_near(*self._scales()):
+            return builder.operator(self.activation.upper(), inputs)
+        scheme, (scale, _) = self._scheme(), self._scales()
+        quantization = Quantization(scale[None], np.zeros(1, "int64"))
+        zero = builder.constant("zero", np.zeros((), scheme.dtype), quantization)
+        return builder.operator(
+            "ADD",
+            (inputs[0], zero),
+            options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
+        )
+
+    def _scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the scale of the input, which zero has too, and the scale of the output."""
+        links = self._linked()
+        return _scale_of(links.inputs[0].grid()), _scale_of(links.output.grid())
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer."""
+        return cls(activation_name(node.head) or "relu", name=node.name, scheme=scheme)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the layer that was converted, or an `Activation`."""
+        if self.keras_layer is not None:
+            return super().to_keras()
+        return [keras.layers.Activation(self.activation, name=self.name, dtype=self.dtype_policy)]
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a `keras.layers.ReLU`."""
+        if followers or activation_name(head) is None:
+            raise cannot_take_up(cls, followers[0] if followers else head)
+        return {"name": head.name, "activation": activation_name(head)}
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "activation": self.activation}
+
+
+@compiled
+def _softmax_centered(x, scale):
+    # Only differences matter, so centered integers give the same result as the integers themselves.
+    return ops.cast(softmax(ops.cast(x, "int32"), scale) + 128, "float32")
+
+
+def _scale_of(grid: Grid) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(grid.scale), "float32")
+
+
+def _are_near(input_scale, output_scale):
+    return input_scale < output_scale * _MOST_RATIO
+
+
+@compiled
+def _relu_centered(x, input_scale, output_scale, zero_point, *, activation, scheme):
+    """Computes ADD of zero, or RELU, as the reference kernel does."""
+    limits = activation_limits(activation, output_scale, zero_point, scheme)
+    q, output = ops.cast(x, "int32"), (output_scale, zero_point, *limits)
+
+    def by_add():
+        return add(q, input_scale, 0, 0, input_scale, 0, *output)
+
+    def by_relu():
+        multiplier, shift = conv_multiplier(input_scale, ops.ones_like(input_scale), output_scale)
+        return requantize(q, multiplier, shift, *output[1:])
+
+    q = ops.cond(_are_near(input_scale, output_scale), by_add, by_relu)
+    return ops.cast(q - zero_point, "float32")
+
+
+refuse(
+    activation_of("sparsemax"),
+    reason="Sparsemax sorts its input, which LiteRT cannot do in integers.",
+    fix="Use softmax.",
+)

@@ -1,0 +1,205 @@
+"""MAXIMUM, MINIMUM and SELECT_V2: each element is an element of one of the two operands."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_qat.arithmetic.requantize import quantize
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
+from keras_qat.layers.core.base import Centered
+from keras_qat.layers.core.drop_in import assign_copy
+from keras_qat.layers.core.registry import register
+from keras_qat.layers.core.shapes import broadcast_shape
+from keras_qat.layers.elementwise.binary import Binary, operands_of, value_of
+from keras_qat.layers.moving.reshape import batch_moved
+from keras_qat.quantizers import Grid, RangeObserver
+from keras_qat.scheme import Scheme
+
+
+class Extreme(Binary):
+    """Base class of the operators, whose operands and output have one range.
+
+    A constant is rounded to the grid of the output. Its values may lie far beyond the values of the
+    tensor. The range is therefore the range of the observed outputs, not of the constant.
+
+    Args:
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `Binary`.
+    """
+
+    shares_range = True
+    operator_code: str
+    function: Any  # of two tensors
+
+    def __init__(self, *, scheme: str | Scheme | None = None, **kwargs):
+        super().__init__(scheme=scheme, **kwargs)
+        if self.scheme is not None and self.constant is not None:
+            self.observer = RangeObserver(name="range")
+
+    def float_forward(self, inputs, training=None):
+        """Selects in float."""
+        del training
+        operands = self.in_order(tree.flatten(inputs), self.operand)
+        return functools.reduce(self.function, operands)
+
+    def training_forward(self, inputs):
+        """Selects; if some values are from a constant, they are rounded to the grid."""
+        y = self.float_forward(inputs, training=True)
+        return y if self.constant is None else self.quantize_output(y)
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Selects among the integers."""
+        constant = None
+        if self.constant is not None:
+            constant = ops.cast(self._integers(output) - output.zero_point, "float32")
+        return self.function(*self.in_order([x.values for x in inputs], constant))
+
+    def lower(self, builder, *inputs):
+        """Adds one operator."""
+        values, grid = None, self.output_grid()
+        if self.constant is not None and grid is not None:
+            values = ops.convert_to_numpy(self._integers(grid)).astype(self._scheme().dtype)
+        constant = self.lowered_operand(builder, inputs[0], values, builder.output_quantization)
+        operands = *self.leading_operands(builder), *self.in_order(inputs, constant)
+        return builder.operator(self.operator_code, operands)
+
+    def leading_operands(self, builder) -> Sequence[Any]:
+        """Returns the LiteRT tensors of the operator before the two operands."""
+        del builder
+        return ()
+
+    def _integers(self, grid: Grid):
+        """Returns the constant in integers, zero point included."""
+        scheme = self._scheme()
+        limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
+        return quantize(ops.convert_to_tensor(self.operand), *grid, *limits)
+
+
+@register(any_of(layer_of(keras.layers.Maximum), operation_named("Maximum")))
+@keras.saving.register_keras_serializable("keras_qat")
+class QMaximum(Extreme):
+    """The larger of two operands, element by element: one MAXIMUM.
+
+    Args:
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QMaximum()([np.array([[1.0, -3.0]]), np.array([[0.0, 1.0]])]).numpy().tolist()
+    [[1.0, 1.0]]
+    """
+
+    keras_class = keras.layers.Maximum
+    operators = ("MAXIMUM",)
+    operator_code = "MAXIMUM"
+    function = staticmethod(ops.maximum)
+
+
+@register(any_of(layer_of(keras.layers.Minimum), operation_named("Minimum")))
+@keras.saving.register_keras_serializable("keras_qat")
+class QMinimum(Extreme):
+    """The smaller of two operands, element by element: one MINIMUM.
+
+    Args:
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QMinimum()([np.array([[1.0, -3.0]]), np.array([[0.0, 1.0]])]).numpy().tolist()
+    [[0.0, -3.0]]
+    """
+
+    keras_class = keras.layers.Minimum
+    operators = ("MINIMUM",)
+    operator_code = "MINIMUM"
+    function = staticmethod(ops.minimum)
+
+
+@register(operation_named("Where"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QWhere(Extreme):
+    """One of two operands, element by element, selected by a constant condition: one SELECT_V2.
+
+    Args:
+        condition_shape: Shape of the condition, a weight that training does not change.
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> layer = QWhere(condition_shape=(1, 2))
+    >>> layer.build([(None, 2), (None, 2)])
+    >>> layer.condition.assign([[1.0, 0.0]]) is not None
+    True
+    >>> layer([np.array([[1.0, -3.0]]), np.array([[0.0, 5.0]])]).numpy().tolist()
+    [[1.0, 5.0]]
+    """
+
+    operators = ("SELECT_V2",)
+    operator_code = "SELECT_V2"
+
+    def __init__(self, *, condition_shape: Sequence[int], **kwargs):
+        super().__init__(**kwargs)
+        self.condition_shape = tuple(condition_shape)
+        self.condition: Any = None
+
+    def function(self, a, b):
+        """Selects from the first operand where the condition holds, from the second elsewhere."""
+        return ops.where(ops.cast(self.condition, "bool"), a, b)
+
+    def build(self, input_shape):
+        """Creates the condition and the constant."""
+        options = {"initializer": "ones", "trainable": False}
+        self.condition = self.add_weight(name="condition", shape=self.condition_shape, **options)
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape that condition and operands broadcast to."""
+        shape = super().compute_output_shape(input_shape)
+        wider = (1,) * (len(shape) - len(self.condition_shape)) + self.condition_shape
+        if len(wider) > len(shape) or wider[0] != 1:
+            raise batch_moved(self.name, f"a condition of shape {self.condition_shape}")
+        return broadcast_shape(shape, wider)
+
+    def leading_operands(self, builder) -> Sequence[Any]:
+        """Returns the condition, with the rank of the operands."""
+        values = ops.convert_to_numpy(self.condition).astype(bool)
+        ones = (1,) * (len(builder.output_shape) - values.ndim)
+        return (builder.constant("condition", values.reshape(ones + values.shape)),)
+
+    @classmethod
+    def config_of_match(cls, node: Node) -> dict[str, Any]:
+        """Returns the configuration for `ops.where` with a constant condition."""
+        condition = operands_of(node)[0]
+        if isinstance(condition, Edge):
+            raise UnsupportedLayerError(
+                "Only a constant condition has an integer form.",
+                layer=node.name,
+                received="a condition that the model computes",
+                expected="an array of booleans",
+                fix="Multiply by a mask of zeros and ones instead.",
+            )
+        return {**super().config_of_match(node), "condition_shape": value_of(condition).shape}
+
+    @classmethod
+    def operands_of(cls, node: Node) -> list[Any]:
+        """Returns the two operands, without the condition."""
+        return operands_of(node)[1:]
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies the condition and the constant."""
+        super().carry_weights(node)
+        assign_copy(self.condition, value_of(operands_of(node)[0]).astype("float32"))
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "condition_shape": self.condition_shape}

@@ -1,0 +1,1 @@
+"""Layers with a kernel: convolutions, dense, embedding, matrix products, batch normalization."""

@@ -1,0 +1,104 @@
+"""GATHER from a table of integers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.requantize import quantize
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Node, layer_of
+from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.drop_in import assign_copy, quiet_config
+from keras_qat.layers.core.registry import register
+from keras_qat.quantizers import Grid, ValueRange
+from keras_qat.scheme import Scheme
+
+
+@register(layer_of(keras.layers.Embedding))
+@keras.saving.register_keras_serializable("keras_qat")
+class QEmbedding(QuantizedLayer, keras.layers.Embedding):
+    """Looks up vectors by integer ids: one GATHER from an int8 table.
+
+    The table has the grid of the output. The range is that of the current whole table, so neither
+    calibration nor training must contain every id. The ids are an input of the model, and stay
+    int32 in the file. An id must lie in `[0, input_dim)`. LiteRT refuses other ids, and the result
+    of Keras then depends on the backend.
+
+    Args:
+        *args: Arguments of `keras.layers.Embedding`.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Embedding`.
+
+    Example:
+    >>> QEmbedding(4, 2, embeddings_initializer="ones")(np.array([[3, 0]])).numpy().tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
+
+    operators = ("GATHER",)
+    takes_indices = True
+
+    def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):
+        super().__init__(*args, scheme=scheme, **kwargs)
+        self.observer = None
+
+    @property
+    def range_source(self):
+        """Returns the range of the table."""
+        return ValueRange(lambda: self.embeddings)
+
+    def float_forward(self, inputs, training=None):
+        """Looks up the vectors."""
+        del training
+        return super(QuantizedLayer, self).call(inputs)
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Looks up the vectors and rounds them, as the table in the file is rounded."""
+        vectors = self.float_forward(inputs[0].values)
+        return ops.cast(self._quantized(vectors, output) - output.zero_point, "float32")
+
+    def lower(self, builder, *inputs):
+        """Adds one GATHER from the table."""
+        table, grid = ops.convert_to_tensor(self.embeddings), self.output_grid()
+        if grid is not None:
+            table = ops.cast(self._quantized(table, grid), self._scheme().dtype)
+        table = ops.convert_to_numpy(table)
+        return builder.operator(
+            "GATHER",
+            (builder.constant("embeddings", table, builder.output_quantization), inputs[0]),
+            options={"axis": 0},
+        )
+
+    def _quantized(self, values, grid: Grid):
+        scheme = self._scheme()
+        limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
+        return quantize(values, *grid, *limits)
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer.
+
+        Raises:
+            UnsupportedLayerError: If the layer masks.
+        """
+        if node.head.mask_zero:
+            raise UnsupportedLayerError(
+                "A mask has no counterpart in LiteRT: Keras leaves the padding out, but a file "
+                "would compute with it.",
+                layer=node.name,
+                received="mask_zero=True",
+                expected="mask_zero=False",
+                fix="If no layer uses the mask (Keras warns where a layer drops it), set "
+                f"`model.get_layer('{node.head.name}').mask_zero = False`. The outputs do not "
+                "change. Otherwise train without a mask, so that the padding has a vector of its "
+                "own, or cut the sequences to one length.",
+            )
+        # `carry_weights` copies the table with its low-rank updates merged.
+        config = {**quiet_config(node.head), "lora_rank": None, "lora_alpha": None}
+        return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies the table."""
+        assign_copy(self.embeddings, node.head.embeddings)
+        self.trainable = node.head.trainable

@@ -1,0 +1,302 @@
+"""Layers with a kernel, a batch normalization folded into it, and a fused activation."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.backend import compiled, float64, maximum
+from keras_qat.graph import Node
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.constants import stored
+from keras_qat.layers.core.drop_in import activation_config, assign_copy, quiet_config
+from keras_qat.layers.core.fused import fused_code
+from keras_qat.layers.kernels.accumulators import requantize_centered
+from keras_qat.layers.kernels.block import Block, with_trainable
+from keras_qat.layers.kernels.input_affine import InputAffine
+from keras_qat.layers.kernels.integer_weights import (
+    BiasPressure,
+    FoldedWeights,
+    IntegerWeights,
+    bias_pressure,
+    channel_shape,
+    check_accumulators,
+    integer_weights,
+    least_scale_for_sums,
+    scaled_axes,
+    summed_axes,
+)
+from keras_qat.quantizers import (
+    Grid,
+    fake_quantize_weights,
+    weight_grid,
+)
+from keras_qat.scheme import Scheme
+
+
+class WeightedLayer(QuantizedLayer, Block):
+    """Base class of layers with a kernel, a bias, a batch normalization and an activation.
+
+    The batch normalization belongs to the layer. At training it normalizes with the batch's
+    statistics, and at inference it is folded into the kernel and the bias. Weights are quantized
+    after folding: training computes `BN(conv(x, fq(kernel * s) / s))` with
+    `s = gamma / sqrt(moving_variance + epsilon)`. Their grid is therefore the
+    grid in the exported file.
+
+    Args:
+        *args: Arguments of the Keras layer.
+        input_affine: Arguments of an `InputAffine`, which the layer applies first.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of the Keras layer and of `Block`.
+    """
+
+    takes_activation = True
+    # The dimensions of the kernel that number its output channels.
+    channel_axes: tuple[int, ...] = (-1,)
+
+    def __init__(self, *args, input_affine: dict | None = None, scheme=None, **kwargs):
+        super().__init__(*args, scheme=scheme, **kwargs)
+        self.input_affine = None if input_affine is None else InputAffine(**input_affine)
+
+    def apply_kernel(self, x, kernel):
+        """Computes the linear part: float32 tensors in, float32 tensor out."""
+        raise NotImplementedError
+
+    def accumulate(self, centered, kernel):
+        """Computes the linear part exactly.
+
+        Args:
+            centered: float32 whole numbers `q - zero_point`.
+            kernel: float32 whole numbers, the quantized kernel.
+
+        Returns:
+            The accumulators, for `arithmetic.accumulate.whole`.
+        """
+        raise NotImplementedError
+
+    def float_forward(self, inputs, training=None):
+        """Applies kernel, bias, batch normalization and activation in float."""
+        return self.finish(self.apply_kernel(inputs, self._input_kernel()), training)
+
+    def training_forward(self, inputs):
+        """Applies the fake-quantized folded kernel, then the rest in float."""
+        fold = self._channel_scale()
+        # The folded weights of a channel with gamma = 0 are 0. Its own weights keep the gradient
+        # alive.
+        fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
+        fold = ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
+        kernel = self._input_kernel() * fold
+        axes = scaled_axes(kernel, self.channel_axes, self._scheme())
+        fixed = ops.stop_gradient(kernel)
+        least = least_scale_for_sums(fixed, self.channel_axes, self._scheme())
+        grid = weight_grid(fixed, axes, self._scheme(), least)
+        kernel = fake_quantize_weights(kernel, grid) / fold
+        return self.quantize_output(self.finish(self.apply_kernel(inputs, kernel), True))
+
+    def integer(self, *inputs: Centered, output: Grid):
+        """Accumulates in int32 and requantizes as the reference kernel does."""
+        ((values, grid),) = inputs
+        weights = self.integer_weights(grid.scale, output.scale)
+        accumulators = self.accumulate(values, weights.kernel)
+        return self.requantize(accumulators, weights, grid.scale, output)
+
+    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid):
+        """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
+
+        Args:
+            accumulators: Output of `accumulate`.
+            weights: The layer's integers.
+            input_scale: float32 scalar tensor.
+            output: The grid of the output.
+
+        Returns:
+            float32 whole numbers `q - zero_point`.
+        """
+        del input_scale
+        scaling = weights.bias, weights.multiplier, weights.shift
+        limits = {"activation": function_name(self.activation), "scheme": self._scheme()}
+        return requantize_centered(accumulators, *scaling, *output, **limits)
+
+    def integer_weights(self, input_scale, output_scale) -> IntegerWeights:
+        """Computes the integer kernel, bias and multipliers from the current variables.
+
+        Args:
+            input_scale: float32 scalar tensor.
+            output_scale: float32 scalar tensor.
+
+        Returns:
+            The `IntegerWeights`.
+        """
+        return integer_weights(self.folded_weights(), input_scale, output_scale, self._scheme())
+
+    def bias_pressure(self, input_scale, output_scale) -> BiasPressure:
+        """Returns the cost of biases for weights: a bias of 32 bits needs large enough steps.
+
+        A bias is stored at `input_scale * kernel_scale` and must stay below 2^30. A channel with a
+        larger bias gets a larger weight scale, and uses fewer of the 8 bits of its weights. The
+        same holds for a channel whose weights are smaller than 2^-31 of the size that the output's
+        steps need.
+
+        Args:
+            input_scale: float32 scalar, the scale of the layer's input.
+            output_scale: float32 scalar, the scale of the layer's output.
+
+        Returns:
+            A `BiasPressure`: for each weight scale the scale that the weights need, the scale in
+            use, and the factor between the two. The factor is 1 everywhere for a layer without
+            large biases.
+
+        Example:
+        >>> from keras_qat.layers import QDense
+        >>> layer = QDense(2, scheme="int8", bias_initializer=keras.initializers.Constant(2.0**31))
+        >>> layer.build((None, 4))
+        >>> layer.kernel.assign(np.full((4, 2), 1.27)) is not None
+        True
+        >>> layer.bias_pressure(1.0, 2.0**24).factor.round().tolist()
+        [400.0, 400.0]
+        """
+        return bias_pressure(self.folded_weights(), input_scale, output_scale, self._scheme())
+
+    def folded_weights(self) -> FoldedWeights:
+        """Returns the deployed weights in float."""
+        factor, kernel = self._channel_scale(), self._input_kernel()
+        scaled = kernel * ops.reshape(factor, channel_shape(kernel, self.channel_axes))
+        return FoldedWeights(scaled, *self._bias_terms(factor), self.channel_axes)
+
+    @property
+    def adds_bias(self) -> bool:
+        """Returns whether the sums get a bias: the layer's own, or that of a folded operation."""
+        return self.use_bias or self.batch_normalization is not None or self._shift() is not None
+
+    def lower_weights(self):
+        """Returns the weights as numpy arrays for `lower`.
+
+        Returns:
+            Integer kernel, its `Quantization`, int32 bias; for a float layer float32 kernel, None,
+            float32 bias. If not `adds_bias`, the bias is 0: CONV_2D and DEPTHWISE_CONV_2D must have
+            a bias.
+
+        Raises:
+            UnsupportedLayerError: If bias or sums are so large relative to the output's range that
+                no kernel can scale them in 32 bits.
+        """
+        if self.scheme is None:
+            folded = self.folded_weights()
+            bias = ops.convert_to_numpy(folded.offset + folded.shifted)
+            return ops.convert_to_numpy(folded.kernel), None, bias
+        links = self._linked()
+        scales = links.inputs[0].grid().scale, links.output.grid().scale
+        weights = self.integer_weights(*scales)
+        check_accumulators(weights, self.channel_axes, self._scheme(), self.name)
+        grid = Grid(weights.kernel_scale, weights.kernel_zero_point)
+        kernel, quantization = stored(weights.kernel, grid, self._scheme())
+        return kernel, quantization, ops.convert_to_numpy(weights.bias)
+
+    def fused_code(self) -> str:
+        """Returns LiteRT's name of the activation."""
+        return fused_code(function_name(self.activation), self.output_grid())
+
+    @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
+        config = {**quiet_config(node.head), "name": node.name, "dtype": "float32"}
+        config.pop("activity_regularizer", None)  # is a layer of its own
+        # `carry_weights` copies the kernel with its low-rank updates merged.
+        config |= dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
+        if node.activation_split:
+            config["activation"] = "linear"
+        for operation in node.operations[1:]:
+            if isinstance(operation, keras.layers.BatchNormalization):
+                config["batch_norm"] = {**quiet_config(operation), "dtype": "float32"}
+                continue
+            config |= activation_config(cls, operation)
+        if node.activation_split:
+            config["activation_name"] = None
+        config = {**with_trainable(config), "scheme": scheme}
+        if node.input_affine is not None:
+            config["input_affine"] = dict(node.input_affine)
+        return cls.from_config(config)
+
+    def finish(self, y, training=None):
+        """Applies the input's offset, bias, batch normalization and activation in float."""
+        return super().finish(y if self._shift() is None else y + self._shift(), training)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the Keras layers that compute the same in float, with this layer's weights."""
+        layers = super().to_keras()
+        if self.input_affine is None or layers is None:
+            return layers
+        return [self.input_affine.to_keras(), *layers]
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        affine = {} if self.input_affine is None else {"input_affine": self.input_affine.config()}
+        return {**super().get_config(), **affine}
+
+    def carry_weights(self, node: Node) -> None:
+        """Copies kernel, bias and batch normalization."""
+        sources = [op for op in node.operations if getattr(op, "weights", None)]
+        for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
+            copy_values(theirs, mine)
+
+    def _channel_scale(self):
+        """Returns the factor of each channel in the folded batch normalization."""
+        norm = self.batch_normalization
+        if norm is None:
+            return ops.ones((self._channels(),), "float32")
+        gamma = [ops.stop_gradient(norm.gamma)] if norm.scale else []
+        return _normalizing_factor(norm.moving_variance, *gamma, epsilon=norm.epsilon)
+
+    def _bias_terms(self, factor):
+        """Returns the folded bias as two terms. Their sum in float would depend on the compiler."""
+        zeros = ops.zeros((self._channels(),), "float32")
+        bias = self.bias if self.use_bias else zeros
+        shift = self._shift()
+        bias = bias if shift is None else bias + shift
+        norm = self.batch_normalization
+        if norm is None:
+            return ops.convert_to_tensor(bias), zeros
+        beta = norm.beta if norm.center else zeros
+        return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * factor
+
+    def _input_kernel(self):
+        """Returns the kernel to apply to the original input."""
+        kernel = ops.convert_to_tensor(self.kernel)
+        return kernel if self.input_affine is None else self.input_affine.scaled(kernel)
+
+    def _shift(self):
+        """Returns the contribution of the input's offset to each output channel, or None."""
+        if self.input_affine is None or not self.input_affine.has_offset:
+            return None
+        axes = summed_axes(self.kernel, self.channel_axes)
+        return self.input_affine.shift(ops.convert_to_tensor(self.kernel), axes)
+
+    def _channels(self) -> int:
+        return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
+
+
+@compiled
+def _normalizing_factor(variance, *gamma, epsilon: float):
+    """Returns the factor of each channel in a folded batch normalization."""
+    # Float64 is used because float32 roots and quotients of GPUs are wrong in their last bits.
+    with float64():
+        deviation = maximum(ops.sqrt(ops.cast(variance, "float64") + epsilon), 1e-12)
+        numerator = ops.cast(gamma[0], "float64") if gamma else 1.0
+        return ops.cast(numerator / deviation, "float32")
+
+
+def copy_variables(source, target) -> None:
+    """Copies the variables of a layer, and its `trainable`."""
+    copy_values(source, target)
+    target.trainable = source.trainable
+
+
+def copy_values(source, target) -> None:
+    """Copies the variables that both layers have under the same attribute names."""
+    names = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+    for name in names:
+        value = getattr(source, name, None)
+        if value is not None:
+            assign_copy(getattr(target, name), value)

@@ -1,0 +1,1 @@
+"""Models of quantized layers, and what concerns all their layers together."""

@@ -1,0 +1,146 @@
+"""quantized_input_stats: what the integers of a quantized model's inputs mean."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+
+from keras_qat.errors import InputStatsWarning, InvalidGraphError, InvalidInputStatsError, warn_user
+from keras_qat.graph import Edge, read_model
+from keras_qat.layers.boundary.quantize import RangeHolder
+from keras_qat.layers.models.quantized_model import link_layers
+from keras_qat.quantizers import InputStats
+
+
+def checked_input_stats(
+    quantized_input_stats: Any, names: list[str], ids: set[str]
+) -> dict[str, InputStats]:
+    """Returns what the user says of each input.
+
+    Args:
+        quantized_input_stats: What should be a dict from names to `(mean, std)`.
+        names: The names of the model's inputs.
+        ids: Those that hold ids.
+
+    Raises:
+        InvalidInputStatsError: If it is something else, or about an input that there is not.
+    """
+    if not isinstance(quantized_input_stats, Mapping):
+        raise InvalidInputStatsError(
+            "Statistics of inputs go by the names of the inputs.",
+            received=f"quantized_input_stats={quantized_input_stats!r}",
+            expected=f"a dict from names among {names} to (mean, std)",
+            fix=f"Say quantized_input_stats={{'{names[0]}': (mean, std)}}.",
+        )
+    for name in quantized_input_stats:
+        if name not in names or name in ids:
+            problem = "holds ids, which are integers already" if name in ids else "is not there"
+            raise InvalidInputStatsError(
+                f"`quantized_input_stats` is about an input that {problem}.",
+                layer=str(name),
+                expected=f"names among {[n for n in names if n not in ids]}",
+                fix="Use the names of the model's `keras.Input`s.",
+            )
+    checked = {name: InputStats.of(value, name) for name, value in quantized_input_stats.items()}
+    for name, stats in checked.items():
+        if stats.mean != stats.zero:
+            warn_user(
+                f"The mean of the input '{name}', {stats.mean:g}, is no integer: {stats.zero} "
+                f"stands for 0, and each value is {abs(stats.zero - stats.mean) / stats.std:.2g} "
+                "off. A Rescaling layer at the head of the model is exact.",
+                InputStatsWarning,
+            )
+    return checked
+
+
+def input_holders(model: keras.Model) -> Iterator[tuple[str, RangeHolder | None]]:
+    """Yields each input of a quantized model, and the layer that knows its range; None for ids."""
+    graph = read_model(model)
+    consumers = graph.consumers()
+    for name in graph.inputs:
+        heads = (node.head for node in consumers.get(Edge(name), ()))
+        yield name, next((head for head in heads if isinstance(head, RangeHolder)), None)
+
+
+def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
+    """Says what the integers of a quantized model's inputs mean.
+
+    Args:
+        model: A quantized model.
+        quantized_input_stats: A dict from names of inputs to `(mean, std)`.
+
+    Raises:
+        InvalidInputStatsError: If it is not understood, or the integers of an input have to mean
+            what those of another tensor do. The model is not changed then.
+    """
+    holders = dict(input_holders(model))
+    ids = {name for name, holder in holders.items() if holder is None}
+    wanted = checked_input_stats(quantized_input_stats, list(holders), ids)
+    try:
+        _assign(model, holders, wanted)
+    except InvalidGraphError as error:
+        raise InvalidInputStatsError(
+            "The integers of an input have to mean what those of other tensors do.",
+            layer=next(iter(wanted)),
+            received=error.what,
+            fix="Pass `quantized_input_stats` to `quantize_model`, which makes room for it.",
+        ) from error
+
+
+def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
+    """Sets statistics and links the layers again; if they cannot be linked, all is as it was."""
+    old = {name: holders[name].stats for name in stats}
+    for name, own in stats.items():
+        holders[name].set_stats(own)
+    try:
+        link_layers(read_model(model))
+    except InvalidGraphError:
+        for name, own in old.items():
+            holders[name].set_stats(own)
+        link_layers(read_model(model))
+        raise
+    _forget_compiled(model)
+
+
+def _forget_compiled(model: keras.Model) -> None:
+    """Makes the functions of the training loop anew: those compiled have the old grids in them."""
+    model.make_train_function(force=True)
+    model.make_test_function(force=True)
+    model.make_predict_function(force=True)
+
+
+def check_input_stats(model: keras.Model) -> None:
+    """Warns of inputs whose observed data is not what their statistics are for.
+
+    Where the user did not say which type the statistics are about, the data decides.
+    """
+    holders: dict[str, Any] = {
+        name: holder
+        for name, holder in input_holders(model)
+        if holder is not None and holder.stats is not None and holder.observer.is_observed
+    }
+    ends = {name: holder.observer.limits for name, holder in holders.items()}
+    settled = {name: holder.stats.settled(*ends[name]) for name, holder in holders.items()}
+    changed = {name: own for name, own in settled.items() if own != holders[name].stats}
+    if changed:
+        # Inputs that share their integers keep what they had, and warn.
+        with contextlib.suppress(InvalidGraphError):
+            _assign(model, holders, changed)
+    for name, holder in holders.items():
+        if not holder.stats.fits(*ends[name]):
+            _warn(name, holder.stats, ends[name])
+
+
+def _warn(name: str, stats: InputStats, ends: tuple[float, float]) -> None:
+    low, high = stats.range
+    other = "int8" if stats.dtype == "uint8" else "uint8"
+    warn_user(
+        f"The input '{name}' has {stats.dtype} integers for {low:.6g} to {high:.6g}, by "
+        f"quantized_input_stats=({stats.mean:g}, {stats.std:g}), but its data was {ends[0]:.6g} to "
+        f"{ends[1]:.6g}. Give the mean and std that are right, with '{other}' as the third if they "
+        f"are about {other}, or scale the data as the model was trained on it.",
+        InputStatsWarning,
+    )

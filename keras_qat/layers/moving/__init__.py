@@ -1,0 +1,1 @@
+"""Layers that move values and compute none: reshape, transpose, slice, gather, pad, resize."""

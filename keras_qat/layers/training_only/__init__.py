@@ -1,0 +1,1 @@
+"""Layers that act at training only, and make no operator."""

@@ -1,0 +1,1 @@
+"""The vocabulary of LiteRT files: models, operators, tensors, types and the schema."""

@@ -1,0 +1,117 @@
+"""What is known of each LiteRT operator: the table in operators.toml, read once.
+
+Everything that needs a fact about an operator reads this table: the writer, the checks of files,
+`verify`, targets and the versions of operators.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from keras_qat.litert.format.schema_enums import names
+
+ANY = 2**31
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is known of one LiteRT operator.
+
+    Attributes:
+        operands: The role of each operand, in the kernel's order: `"data"`, `"weights"`, `"bias"`,
+            `"ids"`, or what the numbers of a constant say, such as `"axes"`. In the table `?` marks
+            an operand that may be absent, and `*` any number of operands.
+        inputs: The least and the most inputs; those up to the least must not be absent.
+        outputs: The least and the most outputs; `results` in the table, where 1 is left out.
+        options: Name of the table of its options in the schema, or `None`. The name follows from
+            the operator's; operators.toml has those that do not.
+        traits: `"elementwise"`: the output has the shape of the input. `"keeps_type"`: the kernel
+            copies values, and needs one type for input and output. `"commutes"`: an element-wise
+            function that preserves order may be applied before it instead of after it.
+            `"reads_more"`: its time grows with its input, not with its output.
+            `"narrow_weights"`: its kernels take weights of 4 bits. `"no_reference_kernel"`: only
+            LiteRT's default kernels have it.
+        versions: The condition under which each version is needed, by its name in
+            `keras_qat.litert.format.operator_versions` or that of an option which has to be set.
+        reference_version: The highest version that LiteRT's reference resolver registers, if its
+            kernel runs files of a higher one too.
+        releases: The first runtime releases that have versions 1, 2, 3, ...; empty if not known.
+    """
+
+    operands: tuple[str, ...]
+    inputs: tuple[int, int] = (0, ANY)
+    outputs: tuple[int, int] = (0, ANY)
+    options: str | None = None
+    traits: frozenset[str] = frozenset()
+    versions: Mapping[int, str] = field(default_factory=dict)
+    reference_version: int = ANY
+    releases: tuple[str, ...] = ()
+
+    def place(self, *roles: str) -> int | None:
+        """Returns the place of the first operand that has one of the roles, or None.
+
+        Example:
+            >>> declaration_of("TRANSPOSE_CONV").place("data")
+            2
+        """
+        return next((i for i, role in enumerate(self.operands) if role in roles), None)
+
+
+_UNKNOWN = Declaration(("data",))
+
+
+@cache
+def declarations() -> Mapping[str, Declaration]:
+    """Returns the declarations of all operators, by name.
+
+    Example:
+        >>> declarations()["CONV_2D"].options, declarations()["CONV_2D"].operands
+        ('Conv2DOptions', ('data', 'weights', 'bias'))
+    """
+    content = (resources.files("keras_qat.litert.format") / "operators.toml").read_text()
+    tables = {name.lower(): name for name in names("BuiltinOptions").values()}
+    return {
+        code: _declaration(code, entry, tables) for code, entry in tomllib.loads(content).items()
+    }
+
+
+def declaration_of(code: str) -> Declaration:
+    """Returns the declaration of an operator, without facts if the operator is not known.
+
+    Example:
+        >>> declaration_of("RELU").inputs, declaration_of("IF").options
+        ((1, 1), None)
+    """
+    return declarations().get(code, _UNKNOWN)
+
+
+def with_trait(trait: str) -> frozenset[str]:
+    """Returns the names of the operators that have a trait.
+
+    Example:
+        >>> sorted(with_trait("no_reference_kernel"))
+        ['CEIL', 'ELU', 'ROUND']
+    """
+    return frozenset(code for code, each in declarations().items() if trait in each.traits)
+
+
+def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str]) -> Declaration:
+    operands = entry["operands"].split()
+    least = sum(role[-1] not in "?*" for role in operands)
+    counts = [ANY if count == "*" else int(count) for count in entry.get("results", "1 1").split()]
+    usual = tables.get(f"{code.replace('_', '')}options".lower())
+    return Declaration(
+        operands=tuple(role.rstrip("?*") for role in operands),
+        inputs=(least, ANY if operands[-1].endswith("*") else len(operands)),
+        outputs=(counts[0], counts[1]),
+        options=entry.get("options", usual),
+        traits=frozenset(entry.get("traits", "").split()),
+        versions={int(number): name for number, name in entry.get("versions", {}).items()},
+        reference_version=entry.get("reference_version", ANY),
+        releases=tuple(entry.get("releases", "").split()),
+    )

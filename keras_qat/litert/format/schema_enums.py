@@ -1,0 +1,36 @@
+"""Names of numbers in the schema, from the classes that `ai-edge-litert` generates from it."""
+
+from functools import cache
+
+
+@cache
+def names(enum: str) -> dict[int, str]:
+    """Returns the members of one of the schema's enums or unions by number, in their order.
+
+    Args:
+        enum: Name of the enum, such as `"TensorType"`.
+
+    Example:
+        >>> from keras_qat.litert.format.schema_enums import names
+        >>> names("Padding")
+        {0: 'SAME', 1: 'VALID'}
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    members = vars(getattr(schema, enum)).items()
+    return dict(sorted((number, name) for name, number in members if not name.startswith("_")))
+
+
+def name_of(enum: str, number: int) -> str:
+    """Returns the name of a number.
+
+    Args:
+        enum: Name of the enum.
+        number: The number; that of a newer schema has no name here.
+
+    Example:
+        number: The number. Numbers of a newer schema have no name here.
+        >>> name_of("BuiltinOperator", 3), name_of("BuiltinOperator", 999)
+        ('CONV_2D', 'UNKNOWN(999)')
+    """
+    return names(enum).get(number, f"UNKNOWN({number})")

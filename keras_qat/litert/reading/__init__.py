@@ -1,0 +1,1 @@
+"""Reading any file, checked before anything relies on it."""

@@ -1,0 +1,135 @@
+"""Reads any `.tflite` file, and checks all of it first."""
+
+import os
+import stat
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from keras_qat.errors import LiteRTFormatError
+from keras_qat.litert.format.constants import buffer_data
+from keras_qat.litert.format.flatbuffer import Damage, Record, decode
+from keras_qat.litert.format.schema_enums import name_of, names
+from keras_qat.litert.format.schema_tables import UNIONS, tables
+from keras_qat.litert.reading.consistency import builtin_number, check_consistency
+from keras_qat.litert.writing.writer import FILE_IDENTIFIER
+
+CUSTOM = "CUSTOM"
+
+
+@dataclass(frozen=True, eq=False)
+class LiteRTFile:
+    """A `.tflite` file that was read and is valid.
+
+    Attributes:
+        name: Path of the file, or a description for messages.
+        content: All bytes of the file.
+        model: The schema's `Model` table.
+
+    Example:
+        >>> from keras_qat.litert import Model, Operator, Tensor, read, to_bytes
+        >>> x, y = Tensor("x", (1, 8), "float32"), Tensor("y", (1, 8), "float32")
+        >>> file = read(to_bytes(Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),))))
+        >>> [file.operator_name(operator) for operator in file.model["subgraphs"][0]["operators"]]
+        ['RELU']
+    """
+
+    name: str
+    content: bytes
+    model: Record
+
+    def operator_name(self, operator: Record) -> str:
+        """Returns the name of an operator: the schema's name, or the name of a custom operator.
+
+        Args:
+            operator: An `Operator` table of this file.
+
+        Returns:
+            A name such as `"CONV_2D"`, `"CUSTOM(name)"`, or `"UNKNOWN(300)"` for a number that is
+            not in the schema of the installed `ai-edge-litert`.
+        """
+        code = self.operator_code(operator)
+        name = name_of("BuiltinOperator", builtin_number(code))
+        return f"{CUSTOM}({code['custom_code']})" if name == CUSTOM else name
+
+    def operator_code(self, operator: Record) -> Record:
+        """Returns the `OperatorCode` table of an operator of this file."""
+        return self.model["operator_codes"][operator["opcode_index"]]
+
+    def data(self, tensor: Record) -> memoryview | None:
+        """Returns the bytes of a constant, wherever in the file they are.
+
+        Args:
+            tensor: A `Tensor` table of this file.
+
+        Returns:
+            The bytes, or `None` if the tensor is computed, or its data is in another file.
+        """
+        return self.buffer_data(tensor["buffer"])
+
+    def buffer_data(self, index: int) -> memoryview | None:
+        """Returns the bytes of a buffer, or `None` if it is empty."""
+        buffers = self.model["buffers"] or ()
+        return buffer_data(buffers[index], self.content) if index < len(buffers) else None
+
+
+@cache
+def _unions() -> dict[str, tuple[str, ...]]:
+    return {union: tuple(names(union).values()) for union in UNIONS}
+
+
+def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
+    """Reads a `.tflite` file. Checks all of it, and runs nothing.
+
+    Each offset and size is checked before it is followed. Then the contents of the file are checked
+    against each other: numbers of tensors, buffers, operators and subgraphs, the sizes of
+    constants, quantization parameters, sparsity, the order of operators, signatures.
+
+    Args:
+        content_or_path: The file's content, or its path.
+
+    Returns:
+        The file.
+
+    Raises:
+        LiteRTFormatError: if the file cannot be read, is not a `.tflite` file, or is damaged. The
+            message has the file's name, the table and the field.
+
+    Example:
+        >>> from keras_qat.litert import read
+        >>> read(b"not a model")
+        Traceback (most recent call last):
+        ...
+        keras_qat.errors.LiteRTFormatError: The .tflite file '<11 bytes>' is damaged, ...
+    """
+    name, content = _content(content_or_path)
+    try:
+        if content[4:8] != FILE_IDENTIFIER:
+            raise Damage("byte 4", f"TFL3 is expected here, not {bytes(content[4:8])!r}")
+        file = LiteRTFile(name, content, decode(content, tables(), _unions(), "Model"))
+        check_consistency(file.model, content)
+    except Damage as damage:
+        raise LiteRTFormatError(
+            f"The .tflite file {name!r} is damaged, or is not a .tflite file.",
+            expected="a file that follows LiteRT's schema, version 3",
+            received=f"at {damage.where}: {damage.what}",
+        ) from None
+    return file
+
+
+def _content(content_or_path: bytes | str | os.PathLike[str]) -> tuple[str, bytes]:
+    if isinstance(content_or_path, bytes):
+        return f"<{len(content_or_path)} bytes>", content_or_path
+    name = str(os.fspath(content_or_path))
+    try:
+        path = Path(content_or_path)
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a device or a pipe may never end
+            raise LiteRTFormatError("This is not a regular file.", received=f"path={name!r}")
+        return name, path.read_bytes()
+    except LiteRTFormatError:  # also a ValueError
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise LiteRTFormatError(
+            f"The file cannot be read: {reason}.", received=f"path={name!r}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Running files with LiteRT's own interpreter."""

@@ -1,0 +1,1 @@
+"""From a model of operators to the bytes of a file."""

@@ -1,0 +1,99 @@
+"""Constant data in the file, aligned as microcontroller runtimes need it."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+ALIGNMENT = 16
+
+
+class AlignedBuffer:
+    """Replaces the schema's `BufferT`, whose own packing does not align data.
+
+    The data starts at a multiple of 16 bytes from the start of the file
+    (`force_align: 16` in the schema). Microcontrollers need this alignment, x86 does not.
+
+    Args:
+        data: The bytes, or `None` for the empty buffer that activations share.
+
+    Example:
+        >>> import flatbuffers
+        >>> from keras_qat.litert.writing.buffers import AlignedBuffer
+        >>> builder = flatbuffers.Builder()
+        >>> _ = builder.Finish(AlignedBuffer(b"keras_qat").Pack(builder))
+        >>> bytes(builder.Output()).index(b"keras_qat") % 16
+        0
+    """
+
+    def __init__(self, data: bytes | None = None):
+        self.data = data
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's object API calls it so)
+        """Appends the buffer to a file under construction.
+
+        Args:
+            builder: The `flatbuffers.Builder` of the file.
+
+        Returns:
+            The offset of the `Buffer` table.
+        """
+        from ai_edge_litert import schema_py_generated as schema
+
+        vector = None if self.data is None else _aligned_vector(builder, self.data)
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+def _aligned_vector(builder: Any, data: bytes) -> int:
+    builder.StartVector(1, len(data), ALIGNMENT)
+    builder.head = builder.Head() - len(data)
+    builder.Bytes[builder.head : builder.head + len(data)] = data
+    return builder.EndVector()
+
+
+def constant_bytes(data: np.ndarray) -> bytes:
+    r"""Returns an array as the file stores it: row-major and little-endian on every host.
+
+    Two int4 elements are packed in a byte, the first one in the lower bits.
+
+    Args:
+        data: Any array of a fixed-size dtype.
+
+    Returns:
+        The bytes of the elements.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_qat.litert.writing.buffers import constant_bytes
+        >>> constant_bytes(np.int16([1, -2]))
+        b'\x01\x00\xfe\xff'
+    """
+    if data.dtype == ml_dtypes.int4:
+        return _packed(data)
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
+
+
+def _packed(data: np.ndarray) -> bytes:
+    nibbles = np.ravel(data).astype("int8").view("uint8") & 15
+    pairs = np.append(nibbles, np.zeros(nibbles.size % 2, "uint8")).reshape(-1, 2)
+    return (pairs[:, 0] | pairs[:, 1] << 4).astype("uint8").tobytes()
+
+
+def unpacked(data: bytes | memoryview, count: int) -> np.ndarray:
+    r"""Unpacks the int4 elements that a file stores, two in a byte.
+
+    Args:
+        data: The bytes.
+        count: Number of elements.
+
+    Example:
+        >>> from keras_qat.litert.writing.buffers import unpacked
+        >>> unpacked(b"\x7f\x01", 3).astype("int8").tolist()
+        [-1, 7, 1]
+    """
+    content = np.frombuffer(data, "uint8")
+    nibbles = np.stack([content & 15, content >> 4], axis=1).ravel()[:count]
+    return ((nibbles.astype("int8") ^ 8) - 8).astype(ml_dtypes.int4)

@@ -1,0 +1,119 @@
+"""Operator options by name: from `Operator.options` to the schema's option tables."""
+
+from typing import Any
+
+from keras_qat.errors import LiteRTFormatError
+from keras_qat.litert.format.operators import declaration_of
+from keras_qat.litert.format.types import Operator
+
+# The schema's generated classes do not say which integer fields are enums.
+ENUM_FIELDS = {
+    "padding": "Padding",
+    "fusedActivationFunction": "ActivationFunctionType",
+    "weightsFormat": "FullyConnectedOptionsWeightsFormat",
+    "quantizedBiasType": "TensorType",
+    "inDataType": "TensorType",
+    "outDataType": "TensorType",
+    "outputType": "TensorType",
+    "outType": "TensorType",
+    "idxOutType": "TensorType",
+    "mode": "MirrorPadMode",
+    "kernelType": "LSTMKernelType",
+}
+
+
+def pack_options(operator: Operator) -> tuple[int, Any]:
+    """Builds the options table of an operator.
+
+    Args:
+        operator: The operator. Its `options` are fields of the table that its declaration names.
+
+    Returns:
+        The union's type number and the object-API table; `(0, None)` for an operator without one.
+
+    Raises:
+        LiteRTFormatError: for an unknown field or enum name, and for a value that the field cannot
+            hold.
+
+    Example:
+        >>> from keras_qat.litert import Operator
+        >>> from keras_qat.litert.writing.options import pack_options
+        >>> number, table = pack_options(
+        ...     Operator("ADD", (), (), 2, {"fusedActivationFunction": "RELU6"})
+        ... )
+        >>> number, table.fusedActivationFunction
+        (11, 3)
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    kind = declaration_of(operator.code).options
+    if kind is None:
+        if operator.options:
+            raise LiteRTFormatError(
+                f"{operator.code} has no options.", received=f"options={dict(operator.options)}"
+            )
+        return schema.BuiltinOptions.NONE, None
+    number = enum_value("BuiltinOptions", kind, operator.code)
+    table = getattr(schema, f"{kind}T")()
+    for name, value in operator.options.items():
+        if name not in vars(table):
+            raise LiteRTFormatError(
+                f"{kind} of {operator.code} has no such field.",
+                expected=f"one of {sorted(vars(table))}",
+                received=f"{name}={value!r}",
+            )
+        where = f"{operator.code}, {kind}.{name}"
+        setattr(table, name, _field_value(name, value, getattr(table, name), where))
+    return number, table
+
+
+def _field_value(name: str, value: Any, default: Any, where: str) -> Any:
+    if name in ENUM_FIELDS:
+        return enum_value(ENUM_FIELDS[name], value, where)
+    if default is None:  # strings and vectors are checked by the packing itself
+        return value
+    try:
+        converted = type(default)(value)
+    except (TypeError, ValueError) as error:
+        raise _wrong_value(where, default, value) from error
+    if converted != value:  # 2.5 must not become 2
+        raise _wrong_value(where, default, value)
+    return converted
+
+
+def _wrong_value(where: str, default: Any, value: Any) -> LiteRTFormatError:
+    return LiteRTFormatError(
+        f"{where} cannot hold that value.", expected=type(default).__name__, received=repr(value)
+    )
+
+
+def enum_value(enum: str, name: Any, where: str) -> int:
+    """Looks up a member of one of the schema's enums.
+
+    Args:
+        enum: Name of the enum, such as `"Padding"`.
+        name: Name of the member, such as `"SAME"`.
+        where: The option that the value is for, for the message.
+
+    Returns:
+        The member's number in the schema.
+
+    Raises:
+        LiteRTFormatError: if the enum has no such member.
+
+    Example:
+        >>> from keras_qat.litert.writing.options import enum_value
+        >>> enum_value("BuiltinOperator", "CONV_2D", "doc")
+        3
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    members = {k: v for k, v in vars(getattr(schema, enum)).items() if not k.startswith("_")}
+    if str(name) not in members:  # str(): a list, say, is not hashable
+        known = (
+            f"one of {list(members)}" if len(members) <= 30 else f"a name in the schema's {enum}"
+        )
+        raise LiteRTFormatError(
+            f"{where}: {enum} has no such member.", expected=known, received=repr(name)
+        )
+    return members[name]

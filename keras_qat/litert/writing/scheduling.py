@@ -1,0 +1,131 @@
+"""Orders operators to lower the memory that the tensors of a model need."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from typing import NamedTuple
+
+from keras_qat.litert.format.types import Model
+from keras_qat.litert.writing.lifetimes import Lifetimes
+
+# Number of operators that the search tries before it gives up, in about a second.
+_MOST_STEPS = 200_000
+
+
+def schedule(model: Model) -> Model:
+    """Reorders operators to lower the peak of live tensors.
+
+    Runtimes place the tensors of a file in one arena. The size of the arena follows from the
+    tensors that are needed at one time. Where a model branches, these depend on the order of the
+    operators.
+
+    Args:
+        model: A valid model.
+
+    Returns:
+        The model with the order of the lowest peak. The model is returned unchanged if no order has
+        a lower peak, or if the search found none in bounded time.
+
+    Example:
+        >>> from keras_qat.litert import Model, Operator, Tensor
+        >>> from keras_qat.litert.writing.scheduling import schedule
+        >>> x, y = Tensor("x", (1, 8), "int8"), Tensor("y", (1, 8), "int8")
+        >>> model = Model({"x": x}, {"y": y}, (Operator("RELU", (x,), (y,)),))
+        >>> schedule(model) is model
+        True
+    """
+    order = lowest_peak_order(Lifetimes.of(model))
+    if order is None:
+        return model
+    return dataclasses.replace(model, operators=tuple(model.operators[i] for i in order))
+
+
+def lowest_peak_order(lifetimes: Lifetimes, most_steps: int = _MOST_STEPS) -> list[int] | None:
+    """Finds the order of operators with the lowest peak.
+
+    The search extends the partial order with the lowest peak first. The first complete order is the
+    best.
+
+    Args:
+        lifetimes: The operators.
+        most_steps: Number of operators to try as the next operator.
+
+    Returns:
+        The indices of the operators; None if no order is better than the present one, or if the
+        search found none.
+    """
+    search = _Search(lifetimes, most_steps)
+    return search.run() if search.present > search.floor else None
+
+
+class _State(NamedTuple):
+    """The operators that have run, the operators that can run next, and the order (linked list)."""
+
+    done: int
+    ready: tuple[int, ...]
+    live: int
+    peak: int
+    order: tuple | None
+
+
+class _Search:
+    def __init__(self, lifetimes: Lifetimes, most_steps: int):
+        self.steps, self.left = lifetimes.steps, most_steps
+        self.present = lifetimes.peak()
+        ready = tuple(i for i, step in enumerate(self.steps) if not step.after)
+        self.start = _State(0, ready, lifetimes.inputs, lifetimes.inputs, None)
+        # The peak of every order is at least one operator with its inputs and outputs.
+        self.floor = max((s.made + sum(n for n, _ in s.taken) for s in self.steps), default=0)
+
+    def run(self) -> list[int] | None:
+        first = self._settled(self.start)
+        queue, seen, pushed = [(self._rank(first), 0, first)], set(), 0
+        while queue and self.left > 0:
+            *_, state = heapq.heappop(queue)
+            if not state.ready:
+                return _listed(state.order)
+            if state.done in seen:
+                continue
+            seen.add(state.done)
+            for index in state.ready:
+                following = self._settled(self._after(state, index))
+                if following.peak < self.present and following.done not in seen:
+                    pushed += 1
+                    heapq.heappush(queue, (self._rank(following), pushed, following))
+        return None
+
+    def _rank(self, state: _State) -> tuple[int, int]:
+        return max(state.peak, self.floor), -state.done.bit_count()
+
+    def _settled(self, state: _State) -> _State:
+        """Runs the operators that do not raise the peak of any order by running now."""
+        while True:
+            index = next((i for i in state.ready if self._is_free(state, i)), None)
+            if index is None:
+                return state
+            state = self._after(state, index)
+
+    def _is_free(self, state: _State, index: int) -> bool:
+        """Returns whether an operator takes no more than it frees, and does not raise the peak."""
+        self.left -= 1
+        step = self.steps[index]
+        if state.live + step.made > max(state.peak, self.floor):
+            return len(state.ready) == 1
+        return step.made <= step.freed(state.done | 1 << index) or len(state.ready) == 1
+
+    def _after(self, state: _State, index: int) -> _State:
+        step, done = self.steps[index], state.done | 1 << index
+        most = state.live + step.made
+        follow = [i for i in step.before if not self.steps[i].after & ~done]
+        ready = tuple(sorted([*(i for i in state.ready if i != index), *follow]))
+        live, peak = most - step.freed(done), max(state.peak, most)
+        return _State(done, ready, live, peak, (state.order, index))
+
+
+def _listed(order: tuple | None) -> list[int]:
+    indices = []
+    while order is not None:
+        order, index = order
+        indices.append(index)
+    return indices[::-1]

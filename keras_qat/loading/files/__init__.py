@@ -1,0 +1,1 @@
+"""The files that Keras saves, which may be damaged or made to do damage."""

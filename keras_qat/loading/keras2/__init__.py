@@ -1,0 +1,1 @@
+"""Models of Keras 1 and 2, as models of Keras 3."""

@@ -1,0 +1,1 @@
+"""Functions and operators of TensorFlow, as `keras.ops` computes them."""

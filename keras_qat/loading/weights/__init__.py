@@ -1,0 +1,1 @@
+"""Saved arrays, and the variables that they belong to."""
