@@ -1,4 +1,4 @@
-"""Subclassed models that cannot be traced: what is marked is what an error has to name."""
+"""Subclassed models that cannot be traced. `# here` marks the statement that the error names."""
 
 import keras
 import numpy as np
@@ -62,7 +62,7 @@ class CountsTheBatch(Base):
 
 
 class Inside(keras.Model):
-    """A model whose inner model is the one that cannot be traced."""
+    """A model with an inner model that cannot be traced."""
 
     def __init__(self, inner, **kwargs):
         super().__init__(**kwargs)

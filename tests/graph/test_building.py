@@ -1,4 +1,4 @@
-"""build_model: what is done to each layer while the model is built."""
+"""build_model: the function that it calls for each layer while it builds the model."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from keras import layers
 from keras_qat.graph import build_model, read_model
 
 
-def test_each_layer_can_be_given_its_weights_before_the_next_one_is_built():
+def test_build_model_lets_a_layer_get_weights_before_it_builds_the_next():
     x = keras.Input((4,), name="x")
     first, second = layers.Dense(3, name="first"), layers.Dense(2, name="second")
     graph = read_model(keras.Model(x, second(first(x))))

@@ -22,13 +22,13 @@ def with_node(graph, key, **changes):
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def test_a_graph_as_read_is_consistent(graph):
+def test_check_accepts_a_graph_as_read(graph):
     assert graph.check() is graph
     assert list(graph.nodes) == ["x", "a", "b"]
     assert graph.output_edges == tuple(flatten_edges({"sum": Edge("b"), "a": Edge("a")}))
 
 
-def test_graphs_and_nodes_cannot_be_changed(graph):
+def test_graph_and_node_are_immutable(graph):
     with pytest.raises(TypeError):
         graph.nodes["c"] = graph.nodes["a"]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -94,26 +94,26 @@ INCONSISTENT = {
 
 
 @pytest.mark.parametrize("name", INCONSISTENT)
-def test_each_inconsistency_is_found_and_the_pass_is_named(graph, name):
+def test_check_finds_each_inconsistency_and_names_the_pass(graph, name):
     plant, message = INCONSISTENT[name]
     with pytest.raises(InvalidGraphError, match=f"After 'some_pass'.*{message}"):
         plant(graph).check(after="some_pass")
 
 
-def test_consumers_counts_each_time_a_tensor_is_taken():
+def test_consumers_lists_each_use_of_a_tensor():
     x = keras.Input((4,), name="x")
     graph = read_model(keras.Model(x, keras.layers.Add(name="twice")([x, x])))
     assert [node.name for node in graph.consumers()[Edge("x")]] == ["twice", "twice"]
 
 
-def test_rewired_replaces_edges_in_inputs_and_arguments(graph):
+def test_node_rewired_replaces_edges_in_inputs_and_arguments(graph):
     node = graph.nodes["b"].rewired({Edge("a"): Edge("new", 1)})
     assert node.inputs == (Edge("x"), Edge("new", 1))
     assert node.arguments == (([Edge("x"), Edge("new", 1)],), {})
     assert graph.nodes["b"].rewired({Edge("z"): Edge("new")}) is graph.nodes["b"]
 
 
-def test_replace_redirects_all_but_the_named_nodes(graph):
+def test_graph_replace_redirects_all_but_the_unchanged_nodes(graph):
     mapping = {Edge("a"): Edge("x")}
     changed = graph.replace(graph.nodes.values(), mapping)
     assert changed.nodes["b"].inputs == (Edge("x"), Edge("x"))
@@ -122,12 +122,12 @@ def test_replace_redirects_all_but_the_named_nodes(graph):
     assert kept.nodes["b"].inputs == (Edge("x"), Edge("a"))
 
 
-def test_shape_and_text_of_an_edge(graph):
+def test_edge_has_a_shape_and_a_text(graph):
     assert graph.shape(Edge("a")) == (None, 4)
     assert [str(Edge("a")), str(Edge("a", 2))] == ["a", "a[2]"]
 
 
-def test_edges_in_nested_structures():
+def test_flatten_edges_and_map_edges_handle_nested_structures():
     structure = {"k": [Edge("a"), 3, None], "l": (Edge("b"),)}
     assert flatten_edges(structure) == [Edge("a"), Edge("b")]
     mapped = map_edges(lambda edge: edge.node, structure)

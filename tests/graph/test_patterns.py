@@ -31,15 +31,15 @@ PATTERN = (equal_to(CONV), maybe(equal_to(NORM)), maybe(equal_to(RELU)))
         (["other", CONV], False),
     ],
 )
-def test_chains(chain, matched):
+def test_matches_chain(chain, matched):
     assert matches_chain(PATTERN, chain) is matched
 
 
-def test_a_required_follower_may_not_be_lacking():
+def test_matches_chain_needs_each_required_follower():
     assert not matches_chain((equal_to(CONV), equal_to(NORM)), [CONV])
 
 
-def test_layers_match_by_their_exact_class():
+def test_layer_of_matches_the_exact_class():
     class Special(layers.Dense):
         pass
 
@@ -50,7 +50,7 @@ def test_layers_match_by_their_exact_class():
     assert layer_of(Special).label == "Special"
 
 
-def test_operations_match_by_name_but_layers_of_that_name_do_not():
+def test_operation_named_matches_operations_and_no_layers():
     x = keras.Input((2,))
     operation = list(read_model(keras.Model(x, x + x)).nodes.values())[1].head
     matcher = operation_named("Add", "Subtract")
@@ -60,7 +60,7 @@ def test_operations_match_by_name_but_layers_of_that_name_do_not():
     assert operation_named("GetItem", "ExpandDims").label == "x[...] or ops.expand_dims"
 
 
-def test_alternatives_and_options():
+def test_any_of_and_maybe():
     either = any_of(equal_to(CONV), equal_to(RELU))
     assert either(CONV) and either(RELU) and not either(NORM)
     assert either.label == "conv or relu"

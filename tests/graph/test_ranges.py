@@ -1,4 +1,4 @@
-"""Groups of tensors that share quantization parameters; the oracle is a list by hand."""
+"""Groups of tensors that share quantization parameters. The oracle is a list written by hand."""
 
 import keras
 from keras import layers
@@ -23,24 +23,24 @@ class MovesInFloat(Moves):
 
 
 def groups(inputs, outputs):
-    """The groups of more than one tensor, as sets of names."""
+    """Returns the groups of more than one tensor as sets of names."""
     found = range_groups(read_model(keras.Model(inputs, outputs)))
     assert all(edge in found[edge].edges for edge in found)
     return {frozenset(map(str, group.edges)) for group in found.values() if len(group.edges) > 1}
 
 
-def test_tensors_that_are_computed_stand_alone():
+def test_range_groups_of_computed_tensors_are_single():
     x = keras.Input((4,), name="x")
     assert groups(x, Computes(name="b")(Computes(name="a")(x))) == set()
 
 
-def test_a_chain_of_moves_shares_one_range():
+def test_range_groups_join_a_chain_of_moves():
     x = keras.Input((4,), name="x")
     y = Moves(name="m2")(Moves(name="m1")(Computes(name="a")(x)))
     assert groups(x, Computes(name="b")(y)) == {frozenset({"a", "m1", "m2"})}
 
 
-def test_branches_behind_one_tensor_share_its_range():
+def test_range_groups_join_the_branches_of_one_tensor():
     x = keras.Input((4,), name="x")
     a = Computes(name="a")(x)
     assert groups(x, [Moves(name="m1")(a), Moves(name="m2")(a), Computes(name="b")(a)]) == {
@@ -48,13 +48,13 @@ def test_branches_behind_one_tensor_share_its_range():
     }
 
 
-def test_moving_several_tensors_together_joins_their_ranges():
+def test_range_groups_join_tensors_that_one_layer_moves():
     x = keras.Input((4,), name="x")
     a, b = Computes(name="a")(x), Computes(name="b")(x)
     assert groups(x, Moves(name="m")([Moves(name="n")(a), b])) == {frozenset("abmn")}
 
 
-def test_calls_of_a_shared_layer_share_input_and_output_ranges():
+def test_range_groups_join_inputs_and_outputs_of_a_shared_layer():
     x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
     a, b, shared = Computes(name="a"), Computes(name="b"), Computes(name="s")
     assert groups([x, y], [shared(a(x)), shared(b(y))]) == {
@@ -63,7 +63,7 @@ def test_calls_of_a_shared_layer_share_input_and_output_ranges():
     }
 
 
-def test_each_input_of_a_shared_layer_has_a_range_of_its_own():
+def test_range_groups_separate_the_inputs_of_a_shared_layer():
     x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
     a, b, shared = Computes(name="a")(x), Computes(name="b")(y), Computes(name="s")
     assert groups([x, y], [shared([x, a]), shared([y, b])]) == {
@@ -73,12 +73,12 @@ def test_each_input_of_a_shared_layer_has_a_range_of_its_own():
     }
 
 
-def test_a_shared_layer_behind_itself_has_one_range_all_through():
+def test_range_groups_join_all_tensors_of_a_layer_called_in_a_row():
     x, shared = keras.Input((4,), name="x"), Computes(name="s")
     assert groups(x, shared(shared(x))) == {frozenset({"x", "s", "s_1"})}
 
 
-def test_sharing_goes_through_moves_and_shared_layers_alike():
+def test_range_groups_go_through_moves_and_shared_layers():
     x = keras.Input((4,), name="x")
     shared = Computes(name="s")
     y = shared(Moves(name="m")(Computes(name="a")(x)))
@@ -89,7 +89,7 @@ def test_sharing_goes_through_moves_and_shared_layers_alike():
     }
 
 
-def test_a_group_lists_its_tensors_in_order():
+def test_range_groups_list_their_tensors_in_order():
     x = keras.Input((4,), name="x")
     y = Moves(name="m")(Computes(name="a")(x))
     found = range_groups(read_model(keras.Model(x, y)))
@@ -97,7 +97,7 @@ def test_a_group_lists_its_tensors_in_order():
     assert found[Edge("m")].edges == (Edge("a"), Edge("m"))
 
 
-def test_layers_in_float_tie_nothing():
+def test_range_groups_ignore_layers_in_float():
     x = keras.Input((4,), name="x")
     a, b, shared = Computes(name="a")(x), Computes(name="b")(x), MovesInFloat(name="s")
     assert groups(x, [shared(a), shared(b)]) == set()

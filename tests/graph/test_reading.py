@@ -1,4 +1,4 @@
-"""Reading and building; what Keras itself computes is the oracle."""
+"""read_model and build_model. The oracle is the output of the Keras model."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def several_results():
 
 
 def block(name, inner=None):
-    """A nested model with a convolution; with another model in it, if given."""
+    """Makes a nested model with a convolution, and with another model in it if one is given."""
     x = keras.Input((4, 4, 2), name=f"{name}_x")
     y = layers.Conv2D(2, 1, name=f"{name}_conv")(x)
     return keras.Model(x, y if inner is None else layers.Add()([inner(y), y]), name=name)
@@ -104,7 +104,7 @@ def random_inputs(graph, count=3):
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_building_what_was_read_gives_equal_outputs_in_the_same_structure(make):
+def test_build_model_of_a_read_graph_gives_equal_outputs(make):
     model = make()
     graph = read_model(model)
     built, inputs = build_model(graph), random_inputs(graph)
@@ -116,7 +116,7 @@ def test_building_what_was_read_gives_equal_outputs_in_the_same_structure(make):
     assert {id(v) for v in built.variables} == {id(v) for v in model.variables}
 
 
-def test_a_built_model_can_have_another_class_and_name():
+def test_build_model_takes_a_class_and_a_name():
     class Special(keras.Model):
         pass
 
@@ -124,7 +124,7 @@ def test_a_built_model_can_have_another_class_and_name():
     assert type(built) is Special and built.name == "other"
 
 
-def test_nodes_have_shapes_dtypes_and_arguments():
+def test_read_model_gives_nodes_shapes_dtypes_and_arguments():
     graph = read_model(several())
     assert graph.inputs == ("a", "b")
     assert graph.nodes["sum"].inputs == (Edge("a"), Edge("b"))
@@ -134,27 +134,27 @@ def test_nodes_have_shapes_dtypes_and_arguments():
     assert [graph.nodes[name].is_input for name in ("a", "sum")] == [True, False]
 
 
-def test_dictionaries_of_inputs_and_outputs_are_kept():
+def test_read_model_keeps_dictionaries_of_inputs_and_outputs():
     graph = read_model(dictionaries())
     assert graph.input_structure == {"a": Edge("a"), "b": Edge("b")}
     assert set(graph.outputs) == {"y", "z"} and graph.outputs["y"][0] == Edge("b")
 
 
-def test_keyword_arguments_are_kept():
+def test_read_model_keeps_keyword_arguments():
     node = read_model(keywords()).nodes["attention"]
     assert node.inputs == (Edge("x"), Edge("drop"), Edge("x"))  # key, query, value
     args, kwargs = node.arguments
     assert args == () and kwargs["query"] == Edge("drop") and kwargs["value"] == Edge("x")
 
 
-def test_operators_become_nodes_with_their_constants():
+def test_read_model_makes_nodes_of_operators_and_their_constants():
     nodes = list(read_model(operators()).nodes.values())[2:]
     kinds = [type(node.head).__name__ for node in nodes]
     assert kinds == ["Add", "Multiply", "Subtract", "Relu"]
     assert 2.0 in keras.tree.flatten(nodes[1].arguments)
 
 
-def test_calls_of_a_shared_layer_are_nodes_of_their_own():
+def test_read_model_makes_one_node_per_call_of_a_shared_layer():
     graph = read_model(shared_layer())
     calls = [node for node in graph.nodes.values() if node.head.name == "d"]
     assert sorted(node.name for node in calls) == ["d", "d_1", "d_2"]
@@ -162,7 +162,7 @@ def test_calls_of_a_shared_layer_are_nodes_of_their_own():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_further_call_does_not_take_the_name_of_another_layer(first):
+def test_read_model_gives_a_second_call_an_unused_name(first):
     x = keras.Input((4,), name="x")
     shared, other = layers.Dense(4, name="d"), layers.Dense(4, name="d_1")
     y = other(shared(shared(x))) if first else shared(shared(other(x)))
@@ -171,14 +171,14 @@ def test_a_further_call_does_not_take_the_name_of_another_layer(first):
     assert sorted(graph.nodes) == ["d", "d_1", "d_2", "x"]
 
 
-def test_several_results_of_one_operation_have_numbers():
+def test_read_model_numbers_the_results_of_an_operation():
     graph = read_model(several_results())
     split = next(n for n in graph.nodes.values() if type(n.head).__name__ == "Split")
     assert split.shapes == ((None, 2), (None, 2))
     assert graph.outputs == [Edge(split.name, 1), Edge("d")]
 
 
-def test_nested_models_stay_nodes():
+def test_read_model_keeps_nested_models_as_nodes():
     graph = read_model(nested_twice_and_shared())
     assert [name for name, node in graph.nodes.items() if is_model(node.head)] == [
         "outer",
@@ -187,7 +187,7 @@ def test_nested_models_stay_nodes():
 
 
 @pytest.mark.parametrize("make", [shared_layer, several_results, nested])
-def test_symbolic_tensors_by_edge(make):
+def test_tensors_by_edge(make):
     model = make()
     tensors, graph = tensors_by_edge(model), read_model(model)
     assert {edge: tensor.shape for edge, tensor in tensors.items()} == {
@@ -198,7 +198,7 @@ def test_symbolic_tensors_by_edge(make):
     assert [tensors[edge] for edge in graph.output_edges] == model.outputs
 
 
-def test_part_of_another_model_is_read_alone():
+def test_read_model_reads_only_its_part_of_a_larger_model():
     x = keras.Input((4,), name="x")
     h = layers.Dense(3, name="h")(x)
     layers.Dense(2, name="head")(h)
@@ -225,7 +225,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_graph_is_refused(name):
+def test_read_model_refuses_models_without_a_graph(name):
     make, message = REFUSED[name]
     with pytest.raises(InvalidModelError, match=message):
         read_model(make())

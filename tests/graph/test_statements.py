@@ -1,4 +1,4 @@
-"""The statement that an error names is found by the comment behind it."""
+"""Errors name the statement that cannot be traced. A comment after the statement marks it."""
 
 import inspect
 import re
@@ -16,14 +16,14 @@ ONES = np.ones((2, 4), "float32")
 
 
 def marked(cls):
-    """File, line and source of the statement that cannot be traced."""
+    """Returns the file, the line and the source of the statement that cannot be traced."""
     lines, start = inspect.getsourcelines(cls)
     index = next(i for i, line in enumerate(lines) if "# here" in line)
     return f"subclassed_models.py, line {start + index}: `{lines[index].strip()}`"
 
 
 def built(model):
-    """A model that knows its input shape, which Keras only records where it could trace."""
+    """Builds a model with its input shape, which Keras records only if it can trace the model."""
     model(ONES)
     if model.get_build_config() is None:
         model.build((None, 4))
@@ -37,7 +37,7 @@ def refusal(model):
 
 
 @pytest.mark.parametrize("cls", UNTRACEABLE)
-def test_the_statement_is_named(cls):
+def test_refusal_names_the_failing_statement(cls):
     error = refusal(built(cls(name="bad")))
     assert error.layer == "bad"
     assert f"a {cls.__name__}, whose `call` raised" in str(error)
@@ -45,18 +45,18 @@ def test_the_statement_is_named(cls):
 
 
 @pytest.mark.parametrize("cls", UNTRACEABLE)
-def test_the_statement_of_an_inner_model_is_named(cls):
+def test_refusal_names_the_statement_of_an_inner_model(cls):
     error = refusal(built(Inside(Inside(cls(name="bad")), name="outer")))
     assert f" in {marked(cls)}" in str(error)
 
 
-def test_the_statement_of_a_model_in_a_functional_one_is_named():
+def test_refusal_names_the_statement_of_a_model_in_a_functional_model():
     x = keras.Input((4,))
     error = refusal(keras.Model(x, Inside(UsesTensorFlow(name="bad"), name="outer")(x)))
     assert error.layer == "bad" and marked(UsesTensorFlow) in str(error)
 
 
-def test_a_model_that_only_ran_eagerly_has_no_shapes():
+def test_refusal_of_a_model_that_ran_only_eagerly_asks_for_build():
     model = UNTRACEABLE[0](name="bad")
     model(ONES)
     with pytest.raises(
@@ -66,7 +66,7 @@ def test_a_model_that_only_ran_eagerly_has_no_shapes():
     assert caught.value.layer == "bad"
 
 
-def test_an_error_of_a_library_alone_has_no_statement():
+def test_failing_statement_of_a_library_error_is_none():
     try:
         keras.layers.Dense(0)
     except ValueError as error:
@@ -75,7 +75,7 @@ def test_an_error_of_a_library_alone_has_no_statement():
         assert first_line(inner)
 
 
-def test_source_that_is_nowhere_is_left_out():
+def test_failing_statement_without_source_has_file_and_line():
     names: dict = {"__name__": "typed"}
     exec(compile("def fail():\n    raise ValueError('no')", "<typed>", "exec"), names)
     with pytest.raises(ValueError, match="no") as caught:
@@ -84,13 +84,13 @@ def test_source_that_is_nowhere_is_left_out():
     assert statement is not None and re.fullmatch("<typed>, line 2", statement)
 
 
-def test_what_keras_adds_to_a_message_is_left_out():
+def test_first_line_leaves_out_the_text_that_keras_adds():
     text = "Exception encountered when calling X.call().\n\n\x1b[1mthe reason\nmore\x1b[0m\n\nArgs"
     assert first_line(ValueError(text)) == "the reason"
     assert first_line(ValueError("short\nlong")) == "short"
 
 
-def test_a_long_line_ends_with_a_sentence_or_a_word():
+def test_first_line_ends_after_a_sentence_or_a_word():
     sentences = "The first one. " + 8 * "Another sentence. " + 20 * "and so on "
     assert first_line(ValueError(sentences)) == "The first one. " + 7 * "Another sentence. " + (
         "Another sentence"

@@ -1,4 +1,4 @@
-"""Subclassed models; what the model itself computes is the oracle."""
+"""Subclassed models. The oracle is the output of the subclassed model."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ class Block(keras.Model):
 
 
 class Classifier(keras.Model):
-    """Subclassed in subclassed in subclassed, with a functional one beside."""
+    """Subclassed models nested three deep, beside a functional model."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -54,7 +54,7 @@ class Pair(keras.Model):
 
 
 class Structured(keras.Model):
-    """A dictionary of a tensor and a list in, a dictionary of a list out; one layer is shared."""
+    """Takes a dictionary of a tensor and a list, returns a dictionary of a list. Shares a layer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -68,7 +68,7 @@ class Structured(keras.Model):
 
 
 class Several(keras.Model):
-    """Several arguments, whose shapes `build` takes."""
+    """Takes several arguments. `build` takes their shapes."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -83,7 +83,7 @@ class Several(keras.Model):
 
 
 class Own(keras.Model):
-    """A model with a weight of its own."""
+    """A model with its own weight."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -95,7 +95,7 @@ class Own(keras.Model):
 
 
 class Words(keras.Model):
-    """Ids in, which Keras does not record the dtype of."""
+    """Takes ids. Keras does not record their dtype."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -106,7 +106,7 @@ class Words(keras.Model):
 
 
 class NoBuild(keras.Model):
-    """Several arguments, of which Keras records the first."""
+    """Takes several arguments. Keras records the shape of the first one only."""
 
     def call(self, a, b):
         return ops.relu(a) + b
@@ -135,7 +135,7 @@ def same(ours, theirs):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
-def test_a_deep_one_goes_all_the_way(tmp_path):
+def test_subclassed_models_three_deep_become_an_exact_file(tmp_path):
     model, data = classifier(), images()
     clone = keras_qat.clone_model(model)
     same(clone(data), model(data))
@@ -156,7 +156,7 @@ def test_a_deep_one_goes_all_the_way(tmp_path):
     assert report.exact, report
 
 
-def test_batch_norms_train_as_in_the_model():
+def test_clone_of_a_subclassed_model_trains_batch_norms_alike():
     model, data = classifier(), images()
     model.drop.rate = 0.0
     clone = keras_qat.clone_model(model)
@@ -166,7 +166,7 @@ def test_batch_norms_train_as_in_the_model():
     same([np.array(v) for v in ours], [np.array(v) for v in theirs])
 
 
-def test_structures_and_shared_layers_are_kept():
+def test_clone_of_a_subclassed_model_keeps_structures_and_shared_layers():
     model, data = structured()
     for made in (keras_qat.clone_model(model), keras_qat.clone_model(model, rewrites=[])):
         same(made(data), model(data))
@@ -174,7 +174,7 @@ def test_structures_and_shared_layers_are_kept():
         assert len(made.weights) == len(model.weights) == 4
 
 
-def test_several_arguments_become_a_list():
+def test_clone_of_a_subclassed_model_takes_several_arguments_as_a_list():
     model, data = Several(name="several"), [random(4), random(5)]
     expected = model(*data)
     clone = keras_qat.clone_model(model)
@@ -183,7 +183,7 @@ def test_several_arguments_become_a_list():
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_its_own_weights_and_what_is_frozen_are_kept(trainable):
+def test_clone_of_a_subclassed_model_keeps_its_own_and_frozen_weights(trainable):
     model, data = Own(name="own"), random(4)
     model(data)
     model.head.trainable = trainable
@@ -194,7 +194,7 @@ def test_its_own_weights_and_what_is_frozen_are_kept(trainable):
     assert not keras_qat.clone_model(model).trainable_weights
 
 
-def test_ids_become_integers(tmp_path):
+def test_clone_of_a_subclassed_model_takes_ids_as_integers(tmp_path):
     model, ids = Words(name="words"), np.random.default_rng(0).integers(0, 9, (16, 3), "int32")
     model(ids)
     qat = keras_qat.quantize_model(model)
@@ -205,7 +205,7 @@ def test_ids_become_integers(tmp_path):
     assert keras_qat.verify(qat, tmp_path / "model.tflite", ids, verbose=0).exact
 
 
-def test_a_loaded_model_knows_its_shapes(tmp_path):
+def test_subclassed_model_knows_its_shapes_after_loading(tmp_path):
     model, data = structured()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(
@@ -214,17 +214,17 @@ def test_a_loaded_model_knows_its_shapes(tmp_path):
     same(keras_qat.clone_model(loaded)(data), model(data))
 
 
-def test_functional_models_are_read_as_ever():
+def test_read_any_model_reads_functional_models():
     x = keras.Input((4,), name="x")
     assert list(read_any_model(keras.Model(x, layers.Dense(2, name="d")(x))).nodes) == ["x", "d"]
 
 
-def test_a_model_that_is_not_built_is_refused():
+def test_subclassed_model_that_is_not_built_is_refused():
     with pytest.raises(InvalidModelError, match="not built.* Layer: 'own'.* Call it once"):
         keras_qat.clone_model(Own(name="own"))
 
 
-def test_arguments_of_unknown_shape_are_refused():
+def test_subclassed_model_with_arguments_of_unknown_shape_is_refused():
     model = NoBuild(name="two")
     model(random(4), random(4))
     with pytest.raises(InvalidModelError, match=r"first argument.* Layer: 'two'.*\['b'\]"):

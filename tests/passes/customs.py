@@ -1,4 +1,4 @@
-"""Layers of one's own, and what a model with them has to go through."""
+"""Custom layers, and the check of a clone and an exported file of a model that has them."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ class MyConv(layers.Conv2D):
 
 
 class Upsampled(layers.Conv2DTranspose):
-    """A transposed convolution of one's own."""
+    """A custom transposed convolution."""
 
     def call(self, inputs):
         strides = list(self.strides)
@@ -83,5 +83,5 @@ def assert_file_exact(quantized, data, folder):
 
 
 def names(model):
-    """The classes of the layers but the inputs'."""
+    """Returns the classes of the layers, inputs left out."""
     return [type(layer).__name__ for layer in model.layers[2:]]

@@ -6,12 +6,12 @@ from keras_qat.graph import build_model, read_model
 
 
 def applied(rewrite, model):
-    """The checked graph that a pass makes of a model."""
+    """Returns the checked graph that a pass makes of a model."""
     return rewrite(read_model(model)).check(after=rewrite.__name__)
 
 
 def chains(graph):
-    """Each node but the inputs, with the names of the operations it stands for."""
+    """Returns the names of the operations of each node, inputs left out."""
     return {
         node.name: [operation.name for operation in node.operations]
         for node in graph.nodes.values()
@@ -20,7 +20,7 @@ def chains(graph):
 
 
 def maximum_difference(graph, model, data):
-    """Between a model and what is built from a graph, over all outputs."""
+    """Returns the largest difference between a model and the model built from a graph."""
     ours = keras.tree.flatten(build_model(graph)(data))
     theirs = keras.tree.flatten(model(data))
     return max(

@@ -1,4 +1,4 @@
-"""What the steps of random models build of parts: nested models, subclasses, drop-in layers."""
+"""Steps of random models that build parts: nested models, subclasses, drop-in layers."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.passes.random_steps import ARGUMENTS
 
 
 class Residual(layers.Layer):
-    """A layer of one's own that is made of layers."""
+    """A custom layer that consists of layers."""
 
     def __init__(self, conv, norm, **kwargs):
         super().__init__(**kwargs)
@@ -38,7 +38,7 @@ class Branches(keras.Model):
 
 
 class BlockSteps:
-    """Steps of several layers."""
+    """Steps that add several layers."""
 
     name: Any
     conv: Any

@@ -1,4 +1,4 @@
-"""Random models: the programs that hypothesis draws, and the models that they build."""
+"""Random models: programs drawn by hypothesis, and the models that they build."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from tests.models import randomized
 from tests.passes.random_blocks import BlockSteps
 from tests.passes.random_steps import ImageSteps, MergeSteps, SequenceSteps
 
-# Names stand for layers of the float model, so each has to be there after the rewrite.
+# Names stand for layers of the float model, so each name has to exist after the rewrite.
 NAMED = (
     layers.Conv2D,
     layers.DepthwiseConv2D,
@@ -23,12 +23,12 @@ NAMED = (
     layers.Concatenate,
     layers.MaxPooling2D,
 )
-# Of the outputs; the inputs are a dict where these are.
+# Structures of the outputs. The inputs are a dict if the outputs are a dict.
 STRUCTURES = ("list", "dict", "nested")
 
 
 class Choices:
-    """A number, read as one choice after the other."""
+    """A number that encodes a series of choices."""
 
     def __init__(self, number: int):
         self.rest = number
@@ -40,7 +40,7 @@ class Choices:
 
 @dataclasses.dataclass
 class Builder(ImageSteps, SequenceSteps, MergeSteps, BlockSteps):
-    """Builds a model step by step; each step picks its tensors among those there are."""
+    """Builds a model step by step. Each step takes some of the tensors that exist."""
 
     tensors: list
     shared: dict = dataclasses.field(default_factory=dict)
@@ -59,16 +59,16 @@ class Builder(ImageSteps, SequenceSteps, MergeSteps, BlockSteps):
         self.tensors.append(getattr(self, f"{kind}_step")(x, Choices(number)))
 
     def like(self, x, choices):
-        """A tensor of the shape of `x`, which may be `x`."""
+        """Returns a tensor of the shape of `x`. It may be `x`."""
         return choices.among(*(y for y in self.tensors if y.shape == x.shape))
 
     def flat(self, x):
-        """An image as a sequence of its pixels."""
+        """Returns an image as a sequence of its pixels."""
         return layers.Reshape((x.shape[1] * x.shape[2], x.shape[3]))(x)
 
 
 STEPS = tuple(name.removesuffix("_step") for name in sorted(dir(Builder)) if name.endswith("_step"))
-# What takes images and sequences alike.
+# Steps that take images and sequences.
 ANY_RANK = frozenset(
     {
         *(name.removesuffix("_step") for name in dir(MergeSteps) if name.endswith("_step")),
@@ -91,9 +91,9 @@ programs = st.tuples(
 
 
 def build(program):
-    """The model of a program: (steps, inputs, outputs, structure of the outputs)."""
+    """Returns the model of a program: (steps, inputs, outputs, structure of the outputs)."""
     instructions, inputs, outputs, structure = program
-    keras.utils.set_random_seed(0)  # the same weights each time an example is tried
+    keras.utils.set_random_seed(0)  # equal weights each time that an example is tried
     tensors = [keras.Input((6, 6, 2), name=f"image{i}") for i in range(inputs)]
     builder = Builder(list(tensors))
     for instruction in instructions:
@@ -102,7 +102,7 @@ def build(program):
     pool = layers.GlobalAveragePooling2D if len(last.shape) == 4 else layers.GlobalMaxPooling1D
     results = [layers.Dense(3, activation="softmax", name="head")(pool(name="mean")(last))]
     results += builder.tensors[inputs:][-outputs:] if outputs > 1 else []
-    # An input that no output depends on would be refused.
+    # Inputs that no output depends on are an error.
     used = [x for x in tensors if _reaches(x, results)]
     entries = used if structure == "list" else {x.name: x for x in reversed(used)}
     return randomized(keras.Model(entries, _arranged(results, structure)))
@@ -116,7 +116,7 @@ def _arranged(tensors, structure):
 
 
 def _reaches(tensor, results):
-    """Whether a result depends on a tensor."""
+    """Returns whether a result depends on a tensor."""
     pending, seen = list(results), set()
     while pending:
         current = pending.pop()
@@ -130,7 +130,7 @@ def _reaches(tensor, results):
 
 
 def data_for(model):
-    """Random data in the structure of the model's inputs."""
+    """Returns random data in the structure of the model's inputs."""
     rng = np.random.default_rng(0)
 
     def normal(x):
@@ -141,7 +141,7 @@ def data_for(model):
 
 
 def named_layers(model):
-    """Names of the layers that must be found in the clone, of nested models too."""
+    """Returns the names of the layers that the clone must have, also those of nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model) and hasattr(layer, "_nodes"):
             yield from named_layers(layer)
@@ -150,7 +150,7 @@ def named_layers(model):
 
 
 def relative_error(clone, model, data):
-    """The largest difference of an output, against its largest value; over all outputs."""
+    """Returns the largest quotient of an output's difference and its largest value."""
     data = list(data) if isinstance(data, tuple) else data
     pairs = zip(keras.tree.flatten(clone(data)), keras.tree.flatten(model(data)), strict=True)
     errors = []

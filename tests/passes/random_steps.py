@@ -1,4 +1,4 @@
-"""What the steps of random models build of Keras layers and `keras.ops`."""
+"""Steps of random models that build Keras layers and `keras.ops`."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ ARGUMENTS = (None, "relu", *FUNCTIONS)
 
 
 class ImageSteps:
-    """Steps on images; most return one of the same size."""
+    """Steps on images. Most return an image of the same size."""
 
     name: Any
     shared: dict
@@ -126,7 +126,7 @@ class ImageSteps:
         return layers.ZeroPadding2D(((0, choices.among(0, 1)), (1, 0)))(x)
 
     def shared_step(self, x, choices):
-        """Calls a layer that is called already, if it takes as many channels."""
+        """Calls an existing layer a second time if its number of input channels fits."""
         key = x.shape[-1], choices.among(0, 1)
         if key not in self.shared:
             self.shared[key] = self.conv(x, choices)

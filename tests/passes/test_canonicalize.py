@@ -1,4 +1,4 @@
-"""Canonical forms: adjacent transpositions, reshapes, paddings and ReLUs join or cancel."""
+"""canonicalize: adjacent transpositions, reshapes, paddings and ReLUs join or cancel."""
 
 import functools
 
@@ -21,7 +21,7 @@ OTHERS = [rewrite.__name__ for rewrite in PIPELINE if rewrite is not canonicaliz
 
 
 def model_of(*sequence, shape=IMAGE):
-    """A model of layers and functions one after the other, with random weights."""
+    """Makes a model of a sequence of layers and functions, with random weights."""
     x = keras.Input(shape, name="x")
     y = x
     for each in sequence:
@@ -37,7 +37,7 @@ def data_for(model, batch=4):
 
 
 def names(model):
-    """The classes of the layers but the input."""
+    """Returns the classes of the layers, the input left out."""
     return [type(layer).__name__ for layer in model.layers[1:]]
 
 
@@ -160,7 +160,7 @@ def test_canonicalize_leaves_these_operators(name):
 
 
 @pytest.mark.parametrize("name", ["norms_of_channels_first", "relu6_of_several_moves"])
-def test_canonicalized_models_stay_exact(name, tmp_path):
+def test_canonicalize_keeps_models_exact(name, tmp_path):
     model = model_of(*CASES[name][0])
     qat = quantized(model)
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
@@ -188,7 +188,7 @@ def test_canonicalize_returns_no_input_as_output():
     assert len(chains(applied(canonicalize, model))) == 2
 
 
-def test_canonicalize_keeps_what_another_layer_takes():
+def test_canonicalize_keeps_tensors_that_another_layer_takes():
     x = keras.Input(IMAGE, name="x")
     y = layers.Permute((2, 1, 3), name="turned")(x)
     ends = [layers.Permute((2, 1, 3), name="back")(y), layers.Flatten(name="flat")(y)]
@@ -227,7 +227,7 @@ def test_canonicalize_joins_nothing_across_float_and_integers():
     assert {"a", "b"} <= {layer.name for layer in qat.layers}
 
 
-def test_log_names_both_nodes_of_a_move():
+def test_canonicalize_logs_both_nodes_of_a_move():
     model = model_of(
         layers.Conv2D(2, 1, name="conv"), layers.MaxPooling2D(name="pool"), layers.ReLU(name="relu")
     )
@@ -245,7 +245,7 @@ def test_canonicalize_can_be_left_out():
 
 
 def reshaped(x, choice):
-    """One of four shapes of rank 4 for an image."""
+    """Reshapes an image to one of four shapes of rank 4."""
     height, width, channels = x.shape[1:]
     shapes = [
         (channels, width, height),
@@ -257,14 +257,14 @@ def reshaped(x, choice):
 
 
 def softmax(x, choice):
-    """A softmax over one of the axes, unless Keras warns that the axis has one element."""
+    """Adds a softmax over one of the axes. Skips axes of one element: Keras warns of them."""
     return x if x.shape[AXES[choice]] == 1 else ops.softmax(x, axis=AXES[choice])
 
 
 AXES = (1, 2, 3, -1)
 FUNCTIONS = (layers.ReLU(), layers.ReLU(6.0), layers.ReLU(), layers.Activation("tanh"))
 ORDERS = ((1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2))
-# Steps of an image, each with four choices.
+# Steps on an image, each with four choices.
 STEPS = {
     "conv": lambda x, choice: layers.Conv2D(1 + choice, 1)(x),
     "function": lambda x, choice: FUNCTIONS[choice](x),

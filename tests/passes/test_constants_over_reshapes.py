@@ -1,4 +1,4 @@
-"""Constant arithmetic and ReLU move before reshapes, where a dense layer takes them up."""
+"""canonicalize moves constant arithmetic and ReLU before a reshape, to be fused there."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def kinds(graph):
         keras.layers.ReLU(6.0),
     ],
 )
-def test_reshape_comes_last(follow):
+def test_canonicalize_moves_constants_before_a_reshape(follow):
     x = keras.Input((5, 6))
     model = keras.Model(x, follow(ops.reshape(x, (-1, 5, 3, 2))))
     graph = applied(canonicalize, model)
@@ -46,17 +46,17 @@ def test_reshape_comes_last(follow):
 @pytest.mark.parametrize(
     "model",
     [
-        lambda x: ops.reshape(x, (-1, 6, 5)) + bias(5),  # other axes than those of the channels
+        lambda x: ops.reshape(x, (-1, 6, 5)) + bias(5),  # not the axes of the channels
         lambda x: ops.reshape(x, (-1, 5, 3, 2)) + bias(5, 3, 2),  # differs along another axis
-        lambda x: ops.sigmoid(ops.reshape(x, (-1, 5, 3, 2))),  # nothing takes it up
+        lambda x: ops.sigmoid(ops.reshape(x, (-1, 5, 3, 2))),  # no layer absorbs it
     ],
 )
-def test_others_stay(model):
+def test_canonicalize_leaves_other_operations_after_a_reshape(model):
     x = keras.Input((5, 6))
     assert kinds(applied(canonicalize, keras.Model(x, model(x))))[0] == "Reshape"
 
 
-def test_reshape_that_others_see_stays():
+def test_canonicalize_leaves_a_reshape_with_other_consumers():
     x = keras.Input((5, 6))
     y = ops.reshape(x, (-1, 5, 3, 2))
     for outputs in ([y + 1.0, y], [y + 1.0, y * 2.0]):
@@ -66,7 +66,7 @@ def test_reshape_that_others_see_stays():
         assert maximum_difference(graph, model, normal((5, 6))) == 0
 
 
-def test_the_function_is_kept():
+def test_canonicalize_over_a_reshape_keeps_the_function():
     x = keras.Input((5, 6))
     y = ops.relu(ops.reshape(keras.layers.Dense(6)(x), (-1, 5, 3, 2)) + bias(3, 2))
     model = keras.Model(x, y)

@@ -12,7 +12,7 @@ ALL = [*keras_qat.DEFAULT_REWRITES, "drop_bias"]
 
 
 def chain(*sequence, shape=(6, 6, 3)):
-    """A model of layers in a row, with random weights."""
+    """Makes a model of a sequence of layers, with random weights."""
     model = keras.Sequential([keras.Input(shape), *sequence])
     randomize(model, np.random.default_rng(0))
     return model
@@ -23,7 +23,7 @@ def data(model):
 
 
 def without_biases(model, x):
-    """What the model computes with biases of 0."""
+    """Returns the outputs of the model with biases of 0."""
     saved = model.get_weights()
     for weight in model.weights:
         if weight.path.endswith("/bias"):
@@ -34,7 +34,7 @@ def without_biases(model, x):
 
 
 def doubled(x):
-    """An activation of one's own, not registered."""
+    """A custom activation that is not registered."""
     return ops.relu(x) * 2.0
 
 
@@ -51,7 +51,7 @@ KERNELS = {
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("rewrites", [["drop_bias"], ALL], ids=["alone", "all"])
-def test_layers_lose_their_bias_and_nothing_else(name, rewrites):
+def test_drop_bias_removes_biases_and_nothing_else(name, rewrites):
     make, shape = KERNELS[name]
     model = chain(make(), shape=shape)
     if rewrites == ["drop_bias"] and name not in ("Conv1D", "Conv2D", "DepthwiseConv2D"):
@@ -65,7 +65,7 @@ def test_layers_lose_their_bias_and_nothing_else(name, rewrites):
     assert "drop_bias" in {rewrite.rewrite for rewrite in clone.rewrite_log}
 
 
-def test_every_layer_is_in_the_log():
+def test_drop_bias_logs_every_layer():
     model = chain(layers.Conv2D(4, 3, name="conv"), layers.Flatten(), layers.Dense(2, name="head"))
     log = keras_qat.clone_model(model, rewrites=["drop_bias"]).rewrite_log
     assert [str(rewrite) for rewrite in log] == [
@@ -74,8 +74,8 @@ def test_every_layer_is_in_the_log():
     ]
 
 
-def test_a_batch_normalization_takes_up_the_bias():
-    """It would have subtracted it anyway: the function stays, and the user's model too."""
+def test_drop_bias_before_a_batch_norm_keeps_the_function():
+    """The moving mean cancels the bias, so the clone keeps the function. The model is unchanged."""
     model = chain(layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="norm"))
     before = model.get_weights()
     clone = keras_qat.clone_model(model, rewrites=ALL)
@@ -98,13 +98,13 @@ def test_a_batch_normalization_takes_up_the_bias():
     ],
     ids=["activation", "relu between", "another axis"],
 )
-def test_one_that_does_not_subtract_it_does_not_take_it_up(sequence):
+def test_drop_bias_before_other_batch_norms_changes_the_function(sequence):
     model = chain(*sequence)
     clone = keras_qat.clone_model(model, rewrites=ALL)
     np.testing.assert_allclose(clone(data(model)), without_biases(model, data(model)), atol=1e-4)
 
 
-def test_one_that_is_shared_by_two_layers_takes_up_neither_bias():
+def test_drop_bias_before_a_shared_batch_norm_changes_the_function():
     image, norm = keras.Input((6, 6, 3)), layers.BatchNormalization()
     y = [norm(layers.Conv2D(4, 3)(image)) for _ in range(2)]
     model = keras.Model(image, y)
@@ -114,7 +114,7 @@ def test_one_that_is_shared_by_two_layers_takes_up_neither_bias():
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
 
 
-def test_a_clone_can_lose_its_biases_too():
+def test_drop_bias_of_a_clone():
     block = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()]
     model = chain(*block, layers.Conv2D(2, 3))
     clone = keras_qat.clone_model(model)
@@ -126,14 +126,14 @@ def test_a_clone_can_lose_its_biases_too():
         np.testing.assert_allclose(again(data(model)), expected(data(model)), atol=1e-4)
 
 
-def test_quantized_without_biases(tmp_path):
+def test_drop_bias_leaves_no_bias_in_the_file(tmp_path):
     model = chain(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3, name="head"))
     qat = keras_qat.quantize_model(model, rewrites=ALL, calibration_data=data(model))
     constants = constants_of(exported(qat))
     assert not any(np.any(values) for name, (values, _) in constants.items() if "bias" in name)
 
 
-def test_it_runs_only_by_name():
+def test_drop_bias_runs_only_by_name():
     assert not {*OPTIONAL} & {*PIPELINE}
     assert [rewrite.__name__ for rewrite in PIPELINE] == list(DEFAULT_REWRITES)
     names = [rewrite.__name__ for rewrite in select_rewrites(["fuse_activations", "drop_bias"])]
@@ -142,13 +142,13 @@ def test_it_runs_only_by_name():
     assert keras_qat.clone_model(model).get_layer("head").use_bias
 
 
-def test_unknown_names_are_refused_with_both_kinds():
+def test_select_rewrites_refuses_unknown_names_with_both_lists():
     message = r"'inline_models', .*that change the function, \['drop_bias'\].*'drop_biases'"
     with pytest.raises(InvalidRewriteError, match=message):
         select_rewrites(["drop_biases"])
 
 
 @pytest.mark.parametrize("rewrites", ["drop_bias", 5, [5], [["drop_bias"]]])
-def test_what_is_no_list_of_names_is_refused(rewrites):
+def test_clone_model_refuses_rewrites_that_are_not_a_list_of_names(rewrites):
     with pytest.raises(InvalidRewriteError, match="a list of names"):
         keras_qat.clone_model(chain(layers.Dense(3), shape=(4,)), rewrites=rewrites)

@@ -1,4 +1,4 @@
-"""Constant arithmetic before a convolution or dense layer goes into its kernel and bias."""
+"""Constant arithmetic before a convolution or a dense layer is folded into its kernel and bias."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ FOLDED = [
 
 
 @pytest.mark.parametrize(("arithmetic", "convolution"), FOLDED)
-def test_goes_into_the_layer_behind(arithmetic, convolution):
+def test_fold_affines_forward_folds_into_the_next_layer(arithmetic, convolution):
     model = model_of(arithmetic(), convolution())
     clone = keras_qat.clone_model(model)
     assert len(clone.layers) == 2  # the input and one layer
@@ -49,16 +49,16 @@ def test_goes_into_the_layer_behind(arithmetic, convolution):
 @pytest.mark.parametrize(
     "convolution",
     [
-        layer(layers.Conv2D, 4, 3, padding="same"),  # zeros are padded, not what stands for zero
+        layer(layers.Conv2D, 4, 3, padding="same"),  # pads with 0, not with the value mapped to 0
         layer(layers.Conv2D, 6, 3, groups=3),
     ],
 )
-def test_stays_where_that_would_not_be_the_same(convolution):
+def test_fold_affines_forward_leaves_affines_before_padding(convolution):
     clone = keras_qat.clone_model(model_of(standardized(), convolution()))
     assert len(clone.layers) == 3
 
 
-def test_a_frozen_batch_norm_goes_too_and_a_training_one_stays():
+def test_fold_affines_forward_folds_only_frozen_batch_norms():
     norm = layers.BatchNormalization(name="norm")
     model = model_of(norm, layers.Conv2D(4, 3, name="conv"))
     assert [x.name for x in keras_qat.clone_model(model).layers[1:]] == ["norm", "conv"]
@@ -68,7 +68,7 @@ def test_a_frozen_batch_norm_goes_too_and_a_training_one_stays():
     np.testing.assert_allclose(clone(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-2)
 
 
-def test_all_takers_or_none():
+def test_fold_affines_forward_needs_all_consumers():
     x = keras.Input((9, 9, 3))
     y = standardized()(x)
     branch = layers.Conv2D(2, 1)(y)
@@ -78,7 +78,7 @@ def test_all_takers_or_none():
     assert len(keras_qat.clone_model(mixed).layers) == 4
 
 
-def test_a_shared_convolution_keeps_its_weights():
+def test_fold_affines_forward_leaves_shared_convolutions():
     x, other = keras.Input((9, 9, 3)), keras.Input((9, 9, 3))
     shared = layers.Conv2D(2, 1)
     model = keras.Model([x, other], [shared(standardized()(x)), shared(other)])
@@ -86,8 +86,8 @@ def test_a_shared_convolution_keeps_its_weights():
 
 
 @pytest.mark.parametrize(("arithmetic", "convolution"), FOLDED)
-def test_training_is_what_it_was(arithmetic, convolution):
-    """The kernel has the same numbers and the same gradients, so that it takes the same steps."""
+def test_fold_affines_forward_keeps_training(arithmetic, convolution):
+    """The kernel keeps its values and its gradients, so training takes the same steps."""
     model = model_of(arithmetic(), convolution())
     clone = keras_qat.clone_model(model)
     assert len(clone.layers) == 2
@@ -101,8 +101,8 @@ def test_training_is_what_it_was(arithmetic, convolution):
         np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-4)
 
 
-def test_pixels_train_a_quantized_model_as_if_they_were_rescaled():
-    """With 1 / 127.5 in the kernel itself the first steps would leave it for good."""
+def test_fold_affines_forward_trains_on_pixels_as_on_rescaled_ones():
+    """If 1 / 127.5 were in the kernel itself, the first training steps would destroy the kernel."""
     rng = np.random.default_rng(0)
     classes = np.arange(64) % 2
     data = rng.integers(0, 100, (64, 6, 6, 3)) + 100 * classes[:, None, None, None]
@@ -124,8 +124,8 @@ def test_pixels_train_a_quantized_model_as_if_they_were_rescaled():
     np.testing.assert_allclose(*losses, rtol=0.02)
 
 
-def test_one_factor_gives_the_same_weights_in_a_graph_as_in_eager_mode():
-    """TensorFlow multiplies a single constant with the smaller of two other factors first."""
+def test_fold_affines_forward_gives_equal_weights_in_graph_and_eager_mode():
+    """TensorFlow's graph mode multiplies a scalar by the smaller of two other factors first."""
     tensorflow = pytest.importorskip("tensorflow")
     conv, norm = layers.Conv2D(64, 3, name="conv"), layers.BatchNormalization()
     model = model_of(layers.Rescaling(1 / 255), conv, norm, shape=(9, 9, 1))

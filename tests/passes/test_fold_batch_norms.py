@@ -22,7 +22,7 @@ def sequence(*sequence_layers, shape=(4, 4, 3)):
     ],
 )
 @pytest.mark.parametrize("axis", [-1, 3])
-def test_a_normalization_becomes_part_of_the_layer_before_it(head, axis):
+def test_fold_batch_norms_folds_into_the_previous_layer(head, axis):
     model = sequence(head, layers.BatchNormalization(axis=axis, name="norm"))
     graph = applied(fold_batch_norms, model)
     assert chains(graph) == {"head": ["head", "norm"]}
@@ -47,14 +47,14 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("name", UNTOUCHED)
-def test_what_must_not_be_folded(name):
+def test_fold_batch_norms_leaves_other_layers(name):
     model = UNTOUCHED[name]()
     assert chains(applied(fold_batch_norms, model)) == {
         layer.name: [layer.name] for layer in model.layers
     }
 
 
-def test_a_subclass_may_compute_something_else():
+def test_fold_batch_norms_leaves_subclasses():
     class Special(layers.BatchNormalization):
         pass
 
@@ -62,7 +62,7 @@ def test_a_subclass_may_compute_something_else():
     assert set(chains(applied(fold_batch_norms, model))) == {"head", "norm"}
 
 
-def test_not_where_an_activation_stands_between():
+def test_fold_batch_norms_leaves_norms_after_an_activation():
     model = sequence(
         layers.Conv2D(4, 3, activation="relu", name="head"), layers.BatchNormalization(name="norm")
     )
@@ -70,7 +70,7 @@ def test_not_where_an_activation_stands_between():
     assert set(chains(graph)) == {"head", "head_relu", "norm"}
 
 
-def test_not_where_the_unnormalized_tensor_is_used_too():
+def test_fold_batch_norms_leaves_norms_of_a_tensor_with_other_uses():
     image = keras.Input((4, 4, 3), name="image")
     head = layers.Conv2D(3, 1, name="head")(image)
     norm = layers.BatchNormalization(name="norm")(head)
@@ -80,31 +80,31 @@ def test_not_where_the_unnormalized_tensor_is_used_too():
         )
 
 
-def test_two_normalizations_only_the_first_is_folded():
+def test_fold_batch_norms_folds_the_first_of_two():
     norms = layers.BatchNormalization(name="one"), layers.BatchNormalization(name="two")
     graph = applied(fold_batch_norms, sequence(layers.Conv2D(2, 3, name="head"), *norms))
     assert chains(graph) == {"head": ["head", "one"], "two": ["two"]}
 
 
 def shared(second_norm):
-    """A convolution called twice, with a normalization behind each call."""
+    """Makes a convolution that is called twice, with a normalization after each call."""
     image = keras.Input((4, 4, 3), name="image")
     conv, norm = layers.Conv2D(3, 1, name="conv"), layers.BatchNormalization(name="norm")
     first = norm(conv(image))
     return keras.Model(image, [first, (second_norm or norm)(conv(first))])
 
 
-def test_a_shared_layer_is_folded_where_all_calls_have_the_same_follower():
+def test_fold_batch_norms_folds_into_a_shared_layer_with_equal_followers():
     graph = applied(fold_batch_norms, shared(None))
     assert chains(graph) == {"conv": ["conv", "norm"], "conv_1": ["conv", "norm"]}
 
 
-def test_a_shared_layer_with_different_followers_is_not_folded():
+def test_fold_batch_norms_leaves_a_shared_layer_with_different_followers():
     graph = applied(fold_batch_norms, shared(layers.BatchNormalization(name="other")))
     assert set(chains(graph)) == {"conv", "norm", "conv_1", "other"}
 
 
-def test_a_shared_normalization_behind_different_layers_is_not_folded():
+def test_fold_batch_norms_leaves_a_norm_shared_by_two_layers():
     image = keras.Input((4, 4, 3), name="image")
     norm = layers.BatchNormalization(name="norm")
     y = norm(layers.Conv2D(3, 1, name="a")(image))
@@ -113,7 +113,7 @@ def test_a_shared_normalization_behind_different_layers_is_not_folded():
     assert set(chains(graph)) == {"a", "norm", "b", "norm_1"}
 
 
-def test_folding_then_fusing_takes_both_followers():
+def test_fold_batch_norms_then_fuse_activations_joins_both_followers():
     model = sequence(
         layers.Conv2D(2, 3, name="head"), layers.BatchNormalization(name="norm"), layers.ReLU(6.0)
     )

@@ -13,7 +13,7 @@ Conv2D, DepthwiseConv2D = layers.Conv2D, layers.DepthwiseConv2D
 
 
 def padded(size, pads, convolution, channels=3):
-    """A padding and a convolution behind it."""
+    """Makes a padding and a convolution after it."""
     rank = len(size)
     padding = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D}[rank]
     model = keras.Sequential(
@@ -38,7 +38,7 @@ def padded(size, pads, convolution, channels=3):
         ((8,), (1, 2), layer(layers.DepthwiseConv1D, 4)),
     ],
 )
-def test_the_amount_of_same_is_folded(size, pads, convolution):
+def test_fold_padding_folds_the_amount_of_same(size, pads, convolution):
     model = padded(size, pads, convolution)
     graph = applied(fold_padding, model)
     assert chains(graph) == {"conv": ["conv"]}
@@ -52,7 +52,7 @@ def test_the_amount_of_same_is_folded(size, pads, convolution):
 @pytest.mark.parametrize(
     ("size", "pads", "convolution"),
     [
-        # Keras's ResNet: SAME would put the one zero behind the image.
+        # Keras's ResNet: SAME would put the one zero at the end of the image.
         ((8, 8), 1, layer(Conv2D, 4, 3, strides=2)),
         ((8, 8), ((1, 0), (1, 0)), layer(Conv2D, 4, 3, strides=2)),
         ((8, 8), 2, layer(Conv2D, 4, 3)),
@@ -63,12 +63,12 @@ def test_the_amount_of_same_is_folded(size, pads, convolution):
         ((8,), (1, 1), layer(layers.Conv1D, 4, 3, padding="causal")),
     ],
 )
-def test_other_amounts_and_layers_stay(size, pads, convolution):
+def test_fold_padding_leaves_other_amounts_and_layers(size, pads, convolution):
     graph = applied(fold_padding, padded(size, pads, convolution))
     assert chains(graph) == {"pad": ["pad"], "conv": ["conv"]}
 
 
-def test_a_padding_that_others_take_stays():
+def test_fold_padding_leaves_a_padding_with_other_consumers():
     x = keras.Input((6, 6, 3), name="x")
     pad = layers.ZeroPadding2D(1, name="pad")(x)
     conv = Conv2D(2, 3, name="conv")(pad)
@@ -78,19 +78,19 @@ def test_a_padding_that_others_take_stays():
         assert graph.nodes["conv"].inputs == (Edge("pad"),)
 
 
-def test_a_shared_convolution_keeps_its_padding():
+def test_fold_padding_leaves_a_shared_convolution():
     x = keras.Input((6, 6, 3), name="x")
     conv = Conv2D(3, 3, name="conv")
     graph = applied(fold_padding, keras.Model(x, conv(conv(layers.ZeroPadding2D(1)(x)))))
     assert graph.nodes["conv"].head is graph.nodes["conv_1"].head is conv
 
 
-def test_a_frozen_convolution_stays_frozen():
+def test_fold_padding_keeps_a_convolution_frozen():
     model = padded((6, 6), 1, layer(Conv2D, 2, 3, trainable=False))
     assert not applied(fold_padding, model).nodes["conv"].head.trainable
 
 
-def test_padding_batch_normalization_and_activation_are_one_operator():
+def test_fold_padding_makes_one_operator_of_a_mobilenet_block():
     """The first block of MobileNet."""
     model = keras.Sequential(
         [

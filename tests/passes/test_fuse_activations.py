@@ -38,20 +38,20 @@ def model_of(head, follower):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("follower", FUSED)
-def test_what_is_fused(head, follower):
+def test_fuse_activations_fuses_into_the_previous_layer(head, follower):
     graph = applied(fuse_activations, model_of(head, FUSED[follower](name="behind")))
     assert chains(graph) == {"head": ["head", "behind"]}
     assert graph.outputs == Edge("head")
 
 
 @pytest.mark.parametrize("follower", NOT_FUSED)
-def test_activations_that_no_operator_fuses_stay(follower):
+def test_fuse_activations_leaves_activations_that_no_operator_fuses(follower):
     graph = applied(fuse_activations, model_of("convolution", NOT_FUSED[follower](name="behind")))
     assert chains(graph) == {"head": ["head"], "behind": ["behind"]}
 
 
 @pytest.mark.parametrize("function", [ops.relu, ops.relu6])
-def test_operations_are_fused_like_layers(function):
+def test_fuse_activations_fuses_operations(function):
     image = keras.Input(SHAPE, name="image")
     total = layers.Conv2D(3, 1, name="conv")(image) + image
     graph = applied(fuse_activations, keras.Model(image, function(total)))
@@ -61,13 +61,13 @@ def test_operations_are_fused_like_layers(function):
 @pytest.mark.parametrize(
     "layer", [layers.MaxPooling2D(name="head"), layers.Flatten(name="head"), layers.Softmax()]
 )
-def test_layers_that_cannot_activate_stay(layer):
+def test_fuse_activations_leaves_layers_without_fused_activation(layer):
     image = keras.Input(SHAPE, name="image")
     graph = applied(fuse_activations, keras.Model(image, layers.ReLU(name="relu")(layer(image))))
     assert chains(graph) == {layer.name: [layer.name], "relu": ["relu"]}
 
 
-def test_not_where_the_tensor_before_the_activation_is_used_too():
+def test_fuse_activations_leaves_a_tensor_with_other_uses():
     image = keras.Input(SHAPE, name="image")
     head = HEADS["convolution"](image)
     relu = layers.ReLU(name="relu")(head)
@@ -76,7 +76,7 @@ def test_not_where_the_tensor_before_the_activation_is_used_too():
         assert {"head", "relu"} <= set(chains(graph))
 
 
-def test_consumers_and_outputs_behind_the_activation_take_the_fused_layer():
+def test_fuse_activations_redirects_consumers_and_outputs():
     image = keras.Input(SHAPE, name="image")
     relu = layers.ReLU(name="relu")(HEADS["convolution"](image))
     total = layers.Add(name="sum")([relu, image])
@@ -85,7 +85,7 @@ def test_consumers_and_outputs_behind_the_activation_take_the_fused_layer():
     assert graph.outputs == {"a": Edge("head"), "b": Edge("sum")}
 
 
-def test_only_one_of_two_activations_is_fused():
+def test_fuse_activations_fuses_one_of_two_activations():
     image = keras.Input(SHAPE, name="image")
     y = layers.ReLU(6.0, name="six")(layers.ReLU(name="relu")(HEADS["convolution"](image)))
     graph = applied(fuse_activations, keras.Model(image, y))
@@ -98,13 +98,13 @@ def shared_layer(first, second):
     return keras.Model(image, second(conv(first(conv(image)))))
 
 
-def test_a_shared_layer_is_fused_where_all_calls_have_the_same_follower():
+def test_fuse_activations_fuses_a_shared_layer_with_equal_followers():
     relu = layers.ReLU(name="relu")
     graph = applied(fuse_activations, shared_layer(relu, relu))
     assert chains(graph) == {"conv": ["conv", "relu"], "conv_1": ["conv", "relu"]}
 
 
-def test_a_shared_layer_with_different_followers_is_not_fused():
+def test_fuse_activations_leaves_a_shared_layer_with_different_followers():
     model = shared_layer(layers.ReLU(name="relu"), layers.ReLU(6.0, name="six"))
     assert set(chains(applied(fuse_activations, model))) == {"conv", "relu", "conv_1", "six"}
     model = shared_layer(layers.ReLU(name="relu"), layers.Flatten(name="flat"))

@@ -13,12 +13,12 @@ def dense_model(name, units=3, inner=None):
     return keras.Model(x, y if inner is None else inner(y), name=name)
 
 
-def test_a_graph_without_nested_models_stays_as_it_is():
+def test_inline_models_returns_a_flat_graph_unchanged():
     graph = read_model(dense_model("m"))
     assert inline_models(graph) is graph
 
 
-def test_models_in_models_are_opened_at_any_depth():
+def test_inline_models_inlines_at_any_depth():
     x = keras.Input((3,), name="x")
     sequence = keras.Sequential(
         [keras.Input((3,)), layers.ReLU(name="relu"), dense_model("a")], name="sequence"
@@ -30,7 +30,7 @@ def test_models_in_models_are_opened_at_any_depth():
     assert maximum_difference(graph, model, np.eye(3, dtype="float32")) == 0
 
 
-def test_a_model_called_twice_shares_its_layers():
+def test_inline_models_shares_the_layers_of_a_model_called_twice():
     x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
     inner = dense_model("inner", inner=dense_model("innermost"))
     model = keras.Model([x, y], layers.Add(name="sum")([inner(x), inner(y)]))
@@ -48,7 +48,7 @@ def test_a_model_called_twice_shares_its_layers():
     assert maximum_difference(graph, model, [eye, 2 * eye]) == 0
 
 
-def test_a_name_that_the_outer_model_has_already_is_changed():
+def test_inline_models_renames_a_layer_whose_name_is_taken():
     x = keras.Input((3,), name="x")
     inner = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="dense")], name="inner")
     model = keras.Model(x, layers.Dense(2, name="dense")(inner(x)))
@@ -57,7 +57,7 @@ def test_a_name_that_the_outer_model_has_already_is_changed():
     assert graph.nodes["dense_1"].head.units == 3
 
 
-def test_several_inputs_and_outputs_of_a_nested_model_are_bound():
+def test_inline_models_binds_several_inputs_and_outputs():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     difference = layers.Subtract(name="minus")([a, b])
     inner = keras.Model({"b": b, "a": a}, {"d": difference, "same": a}, name="inner")
@@ -71,13 +71,13 @@ def test_several_inputs_and_outputs_of_a_nested_model_are_bound():
     assert maximum_difference(graph, model, [eye, 2 * eye]) == 0
 
 
-def test_a_nested_model_may_be_the_output():
+def test_inline_models_inlines_a_model_that_is_the_output():
     x = keras.Input((3,), name="x")
     model = keras.Model(x, {"y": dense_model("inner")(x)})
     assert applied(inline_models, model).outputs == {"y": Edge("inner_dense")}
 
 
-def test_the_models_own_layers_are_not_copied():
+def test_inline_models_does_not_copy_layers():
     x = keras.Input((3,), name="x")
     inner = dense_model("inner")
     graph = applied(inline_models, keras.Model(x, inner(x)))

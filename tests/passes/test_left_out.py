@@ -1,4 +1,4 @@
-"""Each rewrite is left out once: the function stays, or the error names the rewrite."""
+"""Leaves out each rewrite once. The function stays, or the error names the rewrite."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from keras_qat.passes import PIPELINE, run_pipeline, select_rewrites
 from keras_qat.passes.left_out import check_left_out
 
 NAMES = [rewrite.__name__ for rewrite in PIPELINE]
-# LiteRT has no operator for what these write.
+# LiteRT has no operator for the operations that these passes rewrite.
 NEEDED = {
     *("inline_models", "open_drop_ins", "split_activations", "open_layers"),
     *("move_normalized_axes", "write_compositions", "split_outputs", "write_normalizations"),
@@ -36,7 +36,7 @@ def assert_same_function(clone, model):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_single_one(name):
+def test_clone_model_without_one_rewrite(name):
     model = EXAMPLES[name]()
     if name in NEEDED:
         message = f"without the rewrite '{name}'.*left out.* Layer: '.*Add '{name}'"
@@ -47,18 +47,18 @@ def test_a_single_one(name):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_random_choice_of_those_that_are_not_needed(seed):
+def test_clone_model_with_random_rewrites_keeps_the_function(seed):
     rng = np.random.default_rng(seed)
     chosen = {name for name in NAMES if name in NEEDED or rng.random() < 0.5}
     if "recognize_functions" not in chosen:
-        chosen.add("write_affines")  # either of them takes the division of a hard-swish
+        chosen.add("write_affines")  # either of the two rewrites the division of a hard-swish
     names = [name for name in NAMES if name in chosen]
     for example in EXAMPLES.values():
         model = example()
         assert_same_function(keras_qat.clone_model(model, rewrites=names), model)
 
 
-def test_a_choice_is_kept_by_quantize_model(tmp_path):
+def test_quantize_model_obeys_rewrites(tmp_path):
     model, data = EXAMPLES["fold_batch_norms"](), np.ones((4, 8, 8, 3), "float32")
     qat = keras_qat.quantize_model(model, rewrites=["inline_models"])
     names = [type(layer).__name__ for layer in qat.layers[2:]]
@@ -72,27 +72,27 @@ def test_a_choice_is_kept_by_quantize_model(tmp_path):
     assert report.exact
 
 
-def test_the_order_of_the_names_does_not_matter():
+def test_select_rewrites_ignores_the_order_of_names():
     chosen = select_rewrites(["fuse_activations", "inline_models"])
     assert [rewrite.__name__ for rewrite in chosen] == ["inline_models", "fuse_activations"]
     assert select_rewrites([]) == () and select_rewrites(None) is PIPELINE
 
 
 @pytest.mark.parametrize("rewrites", [["fold_batchnorms"], "fold_batch_norms"])
-def test_an_unknown_one_is_refused(rewrites):
+def test_clone_model_refuses_an_unknown_rewrite(rewrites):
     with pytest.raises(InvalidRewriteError, match="Unknown rewrite.*fold_batch_norms.*fold_") as e:
         keras_qat.clone_model(EXAMPLES["fold_batch_norms"](), rewrites=rewrites)
     assert "docs/rewrites.md" in str(e.value)
 
 
-def test_what_no_rewrite_takes_is_refused_as_ever():
+def test_check_left_out_refuses_layers_that_no_rewrite_takes():
     model = keras.Sequential([keras.Input((2, 2, 2, 3)), layers.Conv3D(2, 1, name="volumes")])
     graph, _ = run_pipeline(read_model(model), ())
     with pytest.raises(UnsupportedLayerError, match="in float only.* Layer: 'volumes'"):
         check_left_out(graph, [], PIPELINE)
 
 
-def test_activations_that_are_fused_need_no_split():
+def test_clone_model_without_rewrites_keeps_fused_activations():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, activation="relu", name="d")])
     clone = keras_qat.clone_model(model, rewrites=[])
     assert [layer.name for layer in clone.layers[1:]] == ["d"]

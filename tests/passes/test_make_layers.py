@@ -25,7 +25,7 @@ def made(model, scheme=None):
     return make_layers(annotate_schemes(graph, {}, scheme)).check(after="make_layers")
 
 
-def test_each_node_becomes_one_layer_of_the_nodes_name():
+def test_make_layers_makes_one_layer_per_node():
     image = keras.Input((4, 4, 3), name="image")
     conv = layers.Conv2D(3, 1, name="conv")(image)
     y = layers.ReLU(name="relu")(layers.Add(name="add")(inputs=[conv, image]))
@@ -37,7 +37,7 @@ def test_each_node_becomes_one_layer_of_the_nodes_name():
     assert graph.nodes["add"].head.activation == "relu"
 
 
-def test_calls_of_a_shared_layer_become_calls_of_one_layer():
+def test_make_layers_shares_the_layer_of_several_calls():
     x = keras.Input((3,), name="x")
     dense = layers.Dense(3, activation="relu", name="d")
     graph = made(keras.Model(x, dense(dense(x))))
@@ -46,12 +46,12 @@ def test_calls_of_a_shared_layer_become_calls_of_one_layer():
 
 
 @pytest.mark.parametrize("scheme", [None, get_scheme("int8")])
-def test_the_scheme_decides_between_float_and_quantized_layers(scheme):
+def test_make_layers_gives_layers_the_scheme(scheme):
     graph = made(keras.Sequential([keras.Input((3,)), layers.Dense(2, name="d")]), scheme)
     assert graph.nodes["d"].head.scheme is scheme
 
 
-def test_float_layers_are_made_anew_with_the_scheme():
+def test_make_layers_makes_drop_in_layers_anew_with_the_scheme():
     source = QDense(2, name="d", activation="relu", batch_norm=True)
     graph = made(keras.Sequential([keras.Input((3,)), source]), get_scheme("int8"))
     layer = graph.nodes["d"].head
@@ -69,11 +69,11 @@ def test_float_layers_are_made_anew_with_the_scheme():
         (lambda x: layers.Dense(2, ordered, name="own")(x), "own_custom", "Sort("),
     ],
 )
-def test_what_has_no_slice_is_refused_by_name(build, name, received):
+def test_make_layers_names_layers_that_no_rule_takes(build, name, received):
     image = keras.Input((4, 4, 3), name="image")
     with pytest.raises(UnsupportedLayerError) as caught:
         made(keras.Model(image, build(image)))
-    # Names of operations count over the whole process.
+    # Keras numbers the names of operations over the whole process.
     assert re.fullmatch(rf"{name}(_\d+)?", caught.value.layer or "")
     text = str(caught.value)
     assert f"Received: {received}" in text
@@ -88,7 +88,7 @@ def test_what_has_no_slice_is_refused_by_name(build, name, received):
         (layers.ConvLSTM2D(2, 1), (4, 4, 4, 3), "no convolutional LSTM"),
     ],
 )
-def test_what_litert_lacks_is_refused_with_the_reason(layer, shape, reason):
+def test_make_layers_gives_the_reason_for_layers_that_litert_lacks(layer, shape, reason):
     with pytest.raises(UnsupportedLayerError, match=reason) as caught:
         made(keras.Sequential([keras.Input(shape), layer]))
     assert caught.value.layer == layer.name
@@ -96,14 +96,14 @@ def test_what_litert_lacks_is_refused_with_the_reason(layer, shape, reason):
     assert "To fix it: Use" in str(caught.value)
 
 
-def test_inputs_become_float32_except_ids():
+def test_make_layers_makes_inputs_float32_except_ids():
     ids, pixels = keras.Input((3,), dtype="int32"), keras.Input((3,), dtype="uint8")
     model = keras.Model([ids, pixels], [layers.Embedding(4, 2)(ids), layers.Rescaling(2)(pixels)])
     graph = made(model)
     assert [graph.nodes[name].dtypes for name in graph.inputs] == [("int32",), ("float32",)]
 
 
-def test_model_of_pixels_goes_all_the_way(tmp_path):
+def test_make_layers_of_a_uint8_model_become_an_exact_file(tmp_path):
     pixels = keras.Input((4, 4, 3), dtype="uint8")
     x = layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(pixels))
     model = keras.Model(pixels, x)

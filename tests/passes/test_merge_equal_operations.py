@@ -12,7 +12,7 @@ DATA = np.random.default_rng(0).normal(size=(16, 6, 6, 3)).astype("float32")
 
 
 def branches(*activations):
-    """A tensor that several activations take, each before a convolution of its own."""
+    """Makes a tensor that several activations take. Each activation has its own convolution."""
     x = keras.Input((6, 6, 3), name="x")
     source = layers.Conv2D(4, 3, name="source")(x)
     ends = [layers.Conv2D(2, 1)(activation(source)) for activation in activations]
@@ -39,7 +39,7 @@ def test_merge_equal_operations_keeps_the_first(make):
     assert maximum_difference(graph, model, DATA) == 0
 
 
-def test_merge_equal_operations_leaves_other_arguments():
+def test_merge_equal_operations_leaves_unequal_arguments():
     model = branches(
         layers.ReLU(),
         layers.ReLU(6.0),
@@ -61,7 +61,7 @@ def test_merge_equal_operations_leaves_outputs():
     assert {edge.node for edge in graph.output_edges} == {"a", "b"}
 
 
-def test_a_merged_relu_is_fused_and_exact(tmp_path):
+def test_merge_equal_operations_lets_a_relu_be_fused(tmp_path):
     model = branches(*(layers.ReLU() for _ in range(3)))
     quantized = keras_qat.quantize_model(model, calibration_data=DATA)
     path = tmp_path / "model.tflite"

@@ -1,4 +1,4 @@
-"""Batch normalization over another axis than the last one."""
+"""move_normalized_axes: batch normalization over an axis that is not the last one."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def model_of(axis, shape=(5, 6, 4)):
 
 
 @pytest.mark.parametrize("axis", [1, 2, -2, -3])
-def test_function_weights_and_exactness(axis):
+def test_move_normalized_axes_keeps_function_weights_and_exactness(axis):
     model = model_of(axis)
     x = np.random.default_rng(1).normal(size=(4, 5, 6, 4)).astype("float32")
     clone = keras_qat.clone_model(model)
@@ -26,7 +26,7 @@ def test_function_weights_and_exactness(axis):
     assert_equals_litert(Prepared(Case("other_axis", (), lambda: model_of(axis))))
 
 
-def test_a_training_step_updates_the_same_statistics():
+def test_move_normalized_axes_trains_the_same_statistics():
     model = model_of(1)
     clone = keras_qat.clone_model(model)
     x = np.random.default_rng(1).normal(size=(4, 5, 6, 4)).astype("float32")
@@ -41,5 +41,5 @@ def test_a_training_step_updates_the_same_statistics():
         np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_one_over_the_last_axis_stays():
+def test_move_normalized_axes_leaves_the_last_axis():
     assert len(keras_qat.clone_model(model_of(3)).layers) == 2

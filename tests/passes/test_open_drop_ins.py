@@ -1,4 +1,4 @@
-"""A model of drop-in layers becomes the file that the same model of Keras layers becomes."""
+"""open_drop_ins: a model of drop-in layers becomes the same file as its model of Keras layers."""
 
 import keras
 import numpy as np
@@ -57,7 +57,7 @@ def apart_plain(x):
 
 
 def apart_ours(x):
-    """Blocks that leave the activation to a layer behind them."""
+    """Builds blocks without an activation. A layer after them has it."""
     return QReLU(name="end")(QConv2D(4, 3, batch_norm=True, use_bias=True, name="a")(x))
 
 
@@ -87,7 +87,7 @@ PAIRS = [
 
 
 def models_of(plain, ours):
-    """Both models, made from one seed."""
+    """Makes both models from one seed."""
     made = []
     for write in (plain, ours):
         keras.utils.set_random_seed(11)
@@ -103,7 +103,7 @@ def file_of(model, data):
 
 
 @pytest.mark.parametrize(("plain", "ours"), PAIRS)
-def test_trained_from_scratch_it_is_the_same_file(plain, ours):
+def test_open_drop_ins_gives_the_file_of_the_keras_model_after_training(plain, ours):
     rng = np.random.default_rng(0)
     data = rng.normal(size=(32, *IMAGE)).astype("float32")
     models = models_of(plain, ours)
@@ -113,7 +113,7 @@ def test_trained_from_scratch_it_is_the_same_file(plain, ours):
         keras.utils.set_random_seed(12)
         model.fit(data, target, batch_size=16, epochs=2, shuffle=False, verbose=0)
     theirs, mine = models
-    # Keras numbers unlike itself from run to run no more than it does from model to model.
+    # Training is not bit-exact from run to run, so both models get the same weights.
     theirs.set_weights(mine.get_weights())
     expected = file_of(keras_qat.clone_model(theirs), data)
     assert file_of(mine, data) == expected
@@ -121,7 +121,7 @@ def test_trained_from_scratch_it_is_the_same_file(plain, ours):
     assert file_of(keras_qat.clone_model(mine), data) == expected
 
 
-def test_training_is_that_of_keras():
+def test_drop_in_model_trains_like_the_keras_model():
     rng = np.random.default_rng(0)
     data, target = rng.normal(size=(32, *IMAGE)).astype("float32"), rng.integers(0, 3, 32)
     models = models_of(residual_plain, residual_ours)
@@ -133,7 +133,7 @@ def test_training_is_that_of_keras():
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_names_are_those_that_keras_would_give():
+def test_drop_in_layers_have_the_names_that_keras_gives():
     keras.utils.clear_session()
     x = keras.Input(IMAGE)
     y = QAdd()([QConv2D(3, 1)(x), QConv2D(3, 1)(x)])
@@ -148,7 +148,7 @@ def test_the_names_are_those_that_keras_would_give():
     ]
 
 
-def test_a_shared_block_stays_shared():
+def test_open_drop_ins_keeps_a_block_shared():
     x, y = keras.Input(IMAGE), keras.Input(IMAGE)
     block = QConv2D(3, 3, batch_norm=True, activation="swish", name="block")
     clone = keras_qat.clone_model(keras.Model([x, y], [block(x), block(y)]))
@@ -157,7 +157,7 @@ def test_a_shared_block_stays_shared():
 
 
 class Custom(layers.Layer):
-    """A layer of one's own with a drop-in inside."""
+    """A custom layer with a drop-in layer inside."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -167,7 +167,7 @@ class Custom(layers.Layer):
         return self.inner(x) + 1.0
 
 
-def test_inside_a_layer_of_ones_own():
+def test_open_drop_ins_reaches_into_custom_layers():
     x = keras.Input(IMAGE)
     model = keras.Model(x, Custom(name="custom")(x))
     clone = keras_qat.clone_model(model)
@@ -176,7 +176,7 @@ def test_inside_a_layer_of_ones_own():
     assert len(clone.trainable_weights) == len(model.trainable_weights)
 
 
-def test_a_sequence():
+def test_open_drop_ins_of_a_sequence_model():
     x = keras.Input((9, 3), name="x")
     ours = keras.Model(x, QConv1D(4, 3, padding="causal", activation="selu", name="a")(x))
     plain = keras.Model(x, layers.Conv1D(4, 3, padding="causal", activation="selu", name="a")(x))
@@ -187,13 +187,13 @@ def test_a_sequence():
 
 @keras.saving.register_keras_serializable("tests")
 class Doubled(QConv2D):
-    """A subclass that computes something else."""
+    """A subclass that computes a different function."""
 
     def float_forward(self, inputs, training=None):
         return 2.0 * super().float_forward(inputs, training=training)
 
 
-def test_a_subclass_is_not_opened():
+def test_open_drop_ins_leaves_subclasses():
     x = keras.Input(IMAGE)
     model = keras.Model(x, Doubled(3, 3, name="doubled")(x))
     clone = keras_qat.clone_model(model)
@@ -202,7 +202,7 @@ def test_a_subclass_is_not_opened():
     np.testing.assert_array_equal(np.asarray(clone(data)), np.asarray(model(data)))
 
 
-def test_the_log_says_it():
+def test_open_drop_ins_is_logged():
     image = keras.Input(IMAGE, name="image")
     clone = keras_qat.clone_model(keras.Model(image, apart_ours(image)))
     assert [str(rewrite) for rewrite in clone.rewrite_log] == [
@@ -213,7 +213,7 @@ def test_the_log_says_it():
     ]
 
 
-def test_a_clone_that_took_up_a_factor_becomes_the_same_file():
+def test_open_drop_ins_of_a_clone_with_folded_factors_gives_the_same_file():
     x = keras.Input(IMAGE, name="image")
     y = layers.Conv2D(4, 3, activation="relu", name="first")(layers.Rescaling(0.1, -1.0)(x))
     y = layers.Conv2D(4, 3, strides=2, name="second")(layers.Rescaling(2.0, 1.0)(y))

@@ -1,4 +1,4 @@
-"""Layers without a rule are traced: what they compute stays, their weights train."""
+"""open_layers traces layers without a rule. Their function stays, and their weights train."""
 
 import textwrap
 
@@ -18,7 +18,7 @@ layers = keras.layers
 
 
 class Mixed(layers.Layer):
-    """A layer of a layer and operations."""
+    """A layer that consists of a layer and operations."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -33,7 +33,7 @@ class Mixed(layers.Layer):
 
 
 class Scaled(layers.Layer):
-    """A layer with weights of its own."""
+    """A layer with its own weights."""
 
     def build(self, input_shape):
         self.gamma = self.add_weight(shape=input_shape[-1:], name="gamma")
@@ -45,14 +45,14 @@ class Scaled(layers.Layer):
 
 
 class Hidden(Scaled):
-    """A layer that computes on a weight where tracing cannot see it."""
+    """A layer that computes on a weight outside of the trace."""
 
     def call(self, inputs):
         return inputs + ops.square(self.rest[0])
 
 
 class Renamed(Scaled):
-    """The same, where another weight that does train has the hidden one's name."""
+    """Like `Hidden`, with a second weight that trains and has the name of the hidden weight."""
 
     def build(self, input_shape):
         self.gamma = self.add_weight(shape=input_shape[-1:], name="twin")
@@ -63,7 +63,7 @@ class Renamed(Scaled):
 
 
 class Subclassed(keras.Model):
-    """A subclassed model, with layers that it makes itself."""
+    """A subclassed model that makes its own layers."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -86,7 +86,7 @@ class BeyondTheBatch(layers.Layer):
 
 
 class Foreign(layers.Layer):
-    """A layer that leaves `keras.ops`."""
+    """A layer that uses functions outside of `keras.ops`."""
 
     def call(self, inputs):
         return tf.nn.relu(inputs)
@@ -96,7 +96,7 @@ def around(*chain, shape=(6, 3)):
     return keras.Sequential([keras.Input(shape), *chain])
 
 
-def test_custom_layer_goes_all_the_way(tmp_path):
+def test_open_layers_of_a_custom_layer_gives_an_exact_file(tmp_path):
     model = around(Mixed(name="mixed"), layers.Cropping1D(1), layers.Permute((2, 1)))
     x = np.random.default_rng(0).normal(size=(8, 6, 3)).astype("float32")
     np.testing.assert_array_equal(keras_qat.clone_model(model)(x), model(x))
@@ -113,7 +113,7 @@ def test_custom_layer_goes_all_the_way(tmp_path):
     assert keras_qat.verify(quantized, tmp_path / "model.tflite", x, verbose=0).exact
 
 
-def test_weights_become_parameters():
+def test_open_layers_makes_parameters_of_weights():
     model = around(Scaled(name="scaled"), shape=(3,))
     graph = open_layers(read_model(model)).check("open_layers")
     leaves = [
@@ -127,7 +127,7 @@ def test_weights_become_parameters():
     assert list(graph.nodes)[-1] == "scaled"
 
 
-def test_the_model_is_not_changed():
+def test_open_layers_leaves_the_model_unchanged():
     layer = Scaled(name="scaled")
     model = around(layer, shape=(3,))
     gamma = layer.gamma
@@ -136,12 +136,12 @@ def test_the_model_is_not_changed():
     assert len(model.trainable_weights) == 2
 
 
-def test_untraceable_layer_is_refused():
+def test_quantize_model_refuses_an_untraceable_layer():
     with pytest.raises(UnsupportedLayerError, match="(?s)cannot be traced.*bad.*register"):
         keras_qat.quantize_model(around(Foreign(name="bad")))
 
 
-def test_the_example_in_the_refusal_works(monkeypatch):
+def test_refusal_of_an_untraceable_layer_has_an_example_that_runs(monkeypatch):
     monkeypatch.setattr(registry, "_CALLS", dict(registry._CALLS))
     model = around(layers.Dense(3), Foreign(name="bad"))
     with pytest.raises(UnsupportedLayerError) as caught:
@@ -155,25 +155,25 @@ def test_the_example_in_the_refusal_works(monkeypatch):
     np.testing.assert_allclose(clone(x), model(x), atol=1e-6)
 
 
-def test_layer_that_trains_in_another_way_stays_closed():
-    """Opened, it would lose what it does at training."""
+def test_open_layers_leaves_layers_that_train_differently():
+    """An opened LSTM would lose its behaviour at training."""
     layer = layers.LSTM(2, name="bad")
     with pytest.raises(UnsupportedLayerError, match="bad"):
         keras_qat.quantize_model(around(layer))
 
 
 @pytest.mark.parametrize("kind", [Hidden, Renamed])
-def test_weight_that_would_not_train_is_refused(kind):
+def test_open_layers_refuses_a_weight_that_would_not_train(kind):
     with pytest.raises(UnsupportedLayerError, match="(?s)would not train.*hidden"):
         keras_qat.quantize_model(around(kind(name="hidden"), shape=(3,)))
 
 
-def test_weight_that_depends_on_the_batch_is_refused():
+def test_open_layers_refuses_a_weight_that_depends_on_the_batch():
     with pytest.raises(UnsupportedLayerError, match="(?s)cannot be traced.*'bad'"):
         keras_qat.clone_model(around(BeyondTheBatch(name="bad")))
 
 
-def test_subclassed_model_is_opened_where_it_is_called():
+def test_open_layers_opens_a_nested_subclassed_model():
     model = around(Subclassed(), shape=(6, 3))
     clone = keras_qat.clone_model(model)
     assert [type(layer).__name__ for layer in clone.layers] == ["InputLayer", "QConv1D"]

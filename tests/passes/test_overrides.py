@@ -1,4 +1,4 @@
-"""Keys of `overrides`: what they match, which one wins, and what is refused."""
+"""Keys of `overrides`: the layers that they match, their precedence, and refused keys."""
 
 import keras
 import pytest
@@ -22,7 +22,7 @@ def model():
 
 
 def schemes(overrides):
-    """Scheme by the name of the operation: "int8", or None for float."""
+    """Returns the scheme by the name of the operation: "int8", or None for float."""
     network = model()
     found = Overrides(overrides).schemes(read_model(network))
     inside = [*network.layers, *network.get_layer("inner").layers]
@@ -48,25 +48,25 @@ def schemes(overrides):
     ],
     ids=str,
 )
-def test_what_a_key_matches(overrides, expected):
+def test_overrides_keys_match(overrides, expected):
     found = schemes(overrides)
     assert {name: found[name] for name in expected} == expected
     assert len(found) == len(expected) + ("Dense" in overrides and "inner" in overrides)
 
 
-def test_a_regular_expression_matches_whole_names_only():
+def test_overrides_regular_expression_matches_whole_names_only():
     with pytest.raises(InvalidOverrideError, match="'block_1'"):
         schemes({"block_1": None})
 
 
-def test_a_name_wins_and_otherwise_the_first_that_matches():
+def test_overrides_prefer_a_name_and_then_the_first_match():
     assert schemes({"hea.": "int8", "he.d": None})["head"] == "int8"
     assert schemes({"he.d": None, layers.Dense: "int8"})["head"] is None
     assert schemes({layers.Dense: "int8", "he.d": None})["head"] == "int8"
     assert schemes({".*": None, layers.Dense: None, "head": "int8"})["head"] == "int8"
 
 
-def test_operations_have_names_and_classes_too():
+def test_overrides_keys_match_operations():
     x = keras.Input((4,))
     graph = read_model(keras.Model(x, keras.ops.exp(x) + x))
     assert len(Overrides({"Exp": None, "Add": None}).schemes(graph)) == 2
@@ -86,6 +86,6 @@ def test_operations_have_names_and_classes_too():
     ],
     ids=str,
 )
-def test_what_is_no_override_is_refused(overrides, message):
+def test_overrides_refuses_invalid_keys_and_values(overrides, message):
     with pytest.raises(InvalidOverrideError, match=message):
         schemes(overrides)

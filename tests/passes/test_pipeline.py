@@ -13,7 +13,7 @@ def log_of(model):
     return [str(rewrite) for rewrite in run_pipeline(read_model(model), PIPELINE)[1]]
 
 
-def test_every_rewrite_is_in_the_log():
+def test_run_pipeline_logs_every_rewrite():
     image = keras.Input((8, 8, 3), name="image")
     block = keras.Sequential(
         [
@@ -37,7 +37,7 @@ def test_every_rewrite_is_in_the_log():
     ]
 
 
-def test_the_seeds_residual_block():
+def test_run_pipeline_logs_a_residual_block():
     image = keras.Input((8, 8, 3), name="image")
     y = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")(image)
     y = layers.Activation("relu", name="end")(layers.Add(name="add")([y, image]))
@@ -48,14 +48,14 @@ def test_the_seeds_residual_block():
     ]
 
 
-def test_nothing_to_do_is_nothing_in_the_log():
+def test_run_pipeline_logs_nothing_if_nothing_changes():
     x = keras.Input((3,), name="x")
     graph = read_model(keras.Model(x, layers.Dense(2)(x)))
     rewritten, log = run_pipeline(graph, PIPELINE)
     assert log == () and list(rewritten.nodes) == list(graph.nodes)
 
 
-def test_all_partial_sums_are_logged_with_their_sum():
+def test_run_pipeline_logs_partial_sums_with_their_sum():
     x = [keras.Input((3,), name=f"x{i}") for i in range(4)]
     first = layers.Add(name="sum")(x[:3])
     assert log_of(keras.Model(x, layers.Add(name="total")([*x, first]))) == [
@@ -64,7 +64,7 @@ def test_all_partial_sums_are_logged_with_their_sum():
     ]
 
 
-def test_shared_layers_are_logged_for_each_call():
+def test_run_pipeline_logs_each_call_of_a_shared_layer():
     x = keras.Input((3,), name="x")
     dense = layers.Dense(3, activation="relu", name="d")
     assert log_of(keras.Model(x, dense(dense(x)))) == [
@@ -75,7 +75,7 @@ def test_shared_layers_are_logged_for_each_call():
     ]
 
 
-def test_a_pass_that_breaks_the_graph_is_named():
+def test_run_pipeline_names_a_pass_that_breaks_the_graph():
     def breaking(graph):
         return dataclasses.replace(graph, nodes={})
 

@@ -23,7 +23,7 @@ def pooled(**arguments):
         {"pool_size": 12, "padding": "same"},
     ],
 )
-def test_a_window_over_the_whole_image_becomes_a_global_pooling(arguments):
+def test_pool_whole_images_makes_a_window_over_the_image_global(arguments):
     model = pooled(**arguments)
     graph = applied(pool_whole_images, model)
     head = graph.nodes["pool"].head
@@ -43,7 +43,7 @@ def test_a_window_over_the_whole_image_becomes_a_global_pooling(arguments):
         {"pool_size": (3, 5), "strides": (6, 5), "padding": "same"},
     ],
 )
-def test_a_smaller_window_stays(arguments):
+def test_pool_whole_images_leaves_smaller_windows(arguments):
     model = pooled(**arguments)
     assert applied(pool_whole_images, model).nodes["pool"].head is model.get_layer("pool")
 
@@ -59,7 +59,7 @@ def test_a_smaller_window_stays(arguments):
         ((6, 5, 3), lambda x: keras.ops.average_pool(x, (6, 5))),
     ],
 )
-def test_other_poolings_of_everything_become_global_ones(shape, pool):
+def test_pool_whole_images_makes_other_poolings_global(shape, pool):
     x = keras.Input(shape, name="x")
     graph = applied(pool_whole_images, keras.Model(x, pool(x)))
     (node,) = (each for each in graph.nodes.values() if not each.is_input)
@@ -79,12 +79,12 @@ def test_other_poolings_of_everything_become_global_ones(shape, pool):
         ((6, 5, 3), layers.MaxPooling2D((6, 5), name="pool")),
     ],
 )
-def test_other_poolings_of_a_part_stay(shape, pool):
+def test_pool_whole_images_leaves_poolings_of_a_part(shape, pool):
     x = keras.Input(shape, name="x")
     assert applied(pool_whole_images, keras.Model(x, pool(x))).nodes["pool"].head is pool
 
 
-def test_the_average_has_a_range_of_its_own():
+def test_pool_whole_images_gives_the_average_its_own_range():
     data = np.zeros((8, 4, 4, 1), "float32")
     data[:, 0, 0] = 16.0
     x = keras.Input((4, 4, 1))

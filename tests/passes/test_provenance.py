@@ -1,4 +1,4 @@
-"""Origins and sources: what each node was made of, and what the log and `check` say of it."""
+"""Origins and sources of nodes, and their use in the log and in the rows of `check`."""
 
 import dataclasses
 
@@ -56,38 +56,38 @@ def dropping(graph):
     return replace_nodes(graph, write)
 
 
-def test_reading_makes_each_call_its_own_origin():
+def test_read_model_makes_each_call_its_own_origin():
     x, dense = keras.Input((3,), name="x"), layers.Dense(3, name="d")
     graph = read_model(keras.Model(x, dense(dense(x))))
     assert origins_of(graph) == {"x": ("x",), "d": ("d",), "d_1": ("d_1",)}
 
 
-def test_an_absorbing_node_has_the_origins_of_both():
+def test_absorb_nodes_merges_origins():
     graph = chain()
     assert log_of(absorbing, graph) == [(("a", "b"), ("a",))]
     assert origins_of(run_pass(absorbing, graph)) == {"x": ("x",), "a": ("a", "b"), "c": ("c",)}
 
 
-def test_all_nodes_of_a_replacement_have_its_origins():
+def test_replace_nodes_gives_all_new_nodes_the_origins():
     graph = chain()
     assert log_of(doubling, graph) == [(("b",), ("b", "b_multiply"))]
     made = origins_of(run_pass(doubling, graph))
     assert made["b"] == made["b_multiply"] == ("b",)
 
 
-def test_a_dropped_node_is_logged_with_nothing_in_its_place():
+def test_log_of_a_dropped_node_has_no_replacement():
     graph = chain()
     assert log_of(dropping, graph) == [(("b",), ())]
     assert log_of(lambda same: same, graph) == []
 
 
-def test_rewrites_follow_one_another():
+def test_origins_survive_two_passes():
     graph, log = run_pipeline(chain(), (doubling, absorbing))
     assert graph.nodes["a"].origins == ("a", "b")
     assert log[1] == Rewrite("absorbing", ("a", "b"), ("a",), "", ("a", "b"))
 
 
-def test_operations_of_nested_models_are_origins_of_their_own():
+def test_inlined_operations_are_their_own_origins():
     x = keras.Input((3,), name="x")
     block = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="a")], name="block")
     graph, log = run_pipeline(read_model(keras.Model(x, block(block(x)))), PIPELINE)
@@ -98,7 +98,7 @@ def test_operations_of_nested_models_are_origins_of_their_own():
 @pytest.mark.parametrize(
     ("sources", "origins"), [((), ("b",)), (("nobody",), ("b",)), (("b",), ("nobody",))]
 )
-def test_a_pass_must_say_what_it_made_a_node_of(sources, origins):
+def test_run_pass_refuses_a_node_without_sources(sources, origins):
     def rewriting(graph):
         made = {"operations": (layers.ReLU(6.0),), "sources": sources, "origins": origins}
         node = dataclasses.replace(graph.nodes["b"], **made)
@@ -110,7 +110,7 @@ def test_a_pass_must_say_what_it_made_a_node_of(sources, origins):
         run_pass(rewriting, chain())
 
 
-def test_a_node_without_origins_is_refused():
+def test_graph_check_refuses_a_node_without_origins():
     graph = chain()
     nodes = [dataclasses.replace(node, origins=()) for node in graph.nodes.values()]
     with pytest.raises(InvalidGraphError, match="stands for no operation of the model"):
@@ -118,7 +118,7 @@ def test_a_node_without_origins_is_refused():
 
 
 def moved():
-    """A bias and an activation after a reshape, which the layer before it takes up."""
+    """Makes a bias and an activation after a reshape. The dense layer before it absorbs them."""
     x = keras.Input((6,), name="x")
     y = layers.Dense(8, use_bias=False, name="head")(x)
     y = named(ops.reshape(y, (-1, 2, 4)), "reshape")
@@ -127,7 +127,7 @@ def moved():
     return keras.Model(x, named(ops.transpose(y, (0, 2, 1)), "turn"))
 
 
-def test_rows_name_the_layer_that_computes_an_operation_wherever_it_moved():
+def test_check_rows_name_the_layer_of_an_operation_that_moved():
     rows = {
         row.name: [made.name for made in row.becomes] for row in keras_qat.check(moved()).layers
     }
@@ -141,7 +141,7 @@ def test_rows_name_the_layer_that_computes_an_operation_wherever_it_moved():
     }
 
 
-def test_layers_of_a_quantized_model_know_their_origins():
+def test_quantized_model_has_the_origins_of_its_layers():
     model = keras_qat.quantize_model(moved())
     assert dict(model.origins) == {
         "x": ("x",),
@@ -152,7 +152,7 @@ def test_layers_of_a_quantized_model_know_their_origins():
     }
 
 
-def test_merged_operations_become_the_one_that_is_left():
+def test_check_rows_of_merged_operations_name_the_same_layer():
     x = keras.Input((8, 8, 3), name="x")
     y = layers.Conv2D(4, 3, name="conv")(x)
     ends = [layers.Conv2D(2, 1, name=f"end{i}")(layers.ReLU(name=f"relu{i}")(y)) for i in range(2)]

@@ -9,7 +9,7 @@ from keras_qat.scheme import get_scheme
 INT8 = get_scheme("int8")
 
 
-def test_each_input_is_taken_by_its_quantizer_alone():
+def test_quantize_inputs_puts_one_quantizer_after_each_input():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b", dtype="uint8")
     y = layers.Add(name="sum")([a, layers.Flatten(name="flat")(b)])
     graph = quantize_inputs(read_model(keras.Model({"a": a, "b": b}, [y, a])), INT8).check()
@@ -29,14 +29,14 @@ def test_each_input_is_taken_by_its_quantizer_alone():
     assert graph.nodes["b_quantize"].dtypes == ("float32",)
 
 
-def test_a_layer_of_that_name_keeps_it():
+def test_quantize_inputs_keeps_the_name_of_an_existing_layer():
     x = keras.Input((3,), name="x")
     model = keras.Model(x, layers.Dense(2, name="x_quantize")(x))
     graph = quantize_inputs(read_model(model), INT8).check()
     assert list(graph.nodes) == ["x", "x_quantize_1", "x_quantize"]
 
 
-def test_ids_are_not_quantized():
+def test_quantize_inputs_leaves_ids():
     ids, numbers = keras.Input((3,), name="ids"), keras.Input((3, 2), name="numbers")
     y = layers.Add(name="sum")([QEmbedding(4, 2, name="table")(ids), numbers])
     graph = quantize_inputs(read_model(keras.Model([ids, numbers], y)), INT8).check()
@@ -53,7 +53,7 @@ def taken(graph):
     return {node.name: " ".join(map(str, node.inputs)) for node in graph.nodes.values()}
 
 
-def test_an_input_for_float_layers_alone_is_observed_and_not_rounded():
+def test_quantize_inputs_only_observes_an_input_of_float_layers():
     x = keras.Input((3,), name="x")
     model = keras.Model(x, [dense("a", None)(x), dense("b", None)(x)])
     graph = quantize_inputs(read_model(model), INT8).check()
@@ -61,7 +61,7 @@ def test_an_input_for_float_layers_alone_is_observed_and_not_rounded():
     assert type(graph.nodes["x_quantize"].head) is ObserveRange
 
 
-def test_an_input_for_both_kinds_is_rounded_for_the_quantized_ones():
+def test_quantize_inputs_rounds_an_input_for_quantized_layers_only():
     x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
     both = layers.Add(name="sum")([dense("a", None)(x), dense("b", INT8)(x)])
     model = keras.Model([x, y], [both, dense("c", None)(y)])
@@ -72,7 +72,7 @@ def test_an_input_for_both_kinds_is_rounded_for_the_quantized_ones():
     assert kinds == [QuantizeInput, ObserveRange]
 
 
-def test_what_a_float_layer_computes_is_quantized_once_for_all_that_are():
+def test_quantize_floats_quantizes_a_float_tensor_once():
     x = keras.Input((3,), name="x")
     a = dense("a", None)(x)
     outputs = [dense("b", INT8)(a), dense("c", INT8)(a), dense("d", None)(a), a]
@@ -81,12 +81,12 @@ def test_what_a_float_layer_computes_is_quantized_once_for_all_that_are():
     assert (found["a_quantize"], found["b"], found["c"]) == ("a", "a_quantize", "a_quantize")
     assert found["d"] == "a"
     assert type(graph.nodes["a_quantize"].head) is Quantize
-    # As an output it is what the layer computes; what nothing quantized takes is observed.
+    # An output is the layer's float tensor. A tensor without quantized consumers is observed.
     assert list(map(str, graph.outputs)) == ["b", "c", "d_range", "a"]
     assert type(graph.nodes["d_range"].head) is ObserveRange
 
 
-def test_a_graph_without_float_layers_has_nothing_to_quantize():
+def test_quantize_floats_leaves_a_graph_without_float_layers():
     x = keras.Input((3,), name="x")
     graph = read_model(keras.Model(x, dense("b", INT8)(dense("a", INT8)(x))))
     assert taken(quantize_floats(graph, INT8)) == taken(graph)
