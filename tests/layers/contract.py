@@ -1,4 +1,4 @@
-"""What every rule must satisfy: cases, and the steps that the contract's checks share."""
+"""The contract that every rule must satisfy: its cases, and helpers that its tests share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keras_qat.litert.running.measured_tables import with_measured_tables
 
 
 def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> list[np.ndarray]:
-    """One array for each input, of different spread and offset."""
+    """Returns one array for each input, each with its own spread and offset."""
     shapes = [(batch, *tensor.shape[1:]) for tensor in model.inputs]
     return [
         (rng.normal(0.3 * i, 1 + 2 * i, shape)).astype("float32") for i, shape in enumerate(shapes)
@@ -30,7 +30,7 @@ def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> lis
 
 
 def randomize(model: keras.Model, rng: np.random.Generator) -> None:
-    """Sets all weights: channels of different size, a zero and negative gammas, any statistics."""
+    """Sets all weights: channels of different size, zero and negative gammas, random statistics."""
     for weight in model.weights:
         shape, kind = weight.shape, weight.path.rpartition("/")[2]
         value = rng.normal(size=shape)
@@ -50,19 +50,19 @@ class Case:
     """A small Keras model that exercises one rule.
 
     Attributes:
-        name: Name, for pytest.
-        covers: The quantized layers that it is about; each must occur in the quantized model.
-        build: Makes the Keras model. Branches side by side are cheaper than models.
-        steps: How far the training forward may be from the integers, in steps of the tensor;
-            None where training draws random numbers.
-        default_steps: How far the default kernels may be from the reference, in steps: more than
-            one where a difference goes through a further operator to a finer grid.
-        no_gradient: Endings of the paths of weights whose gradient is rightly zero.
+        name: The name of the case in pytest.
+        covers: The quantized layers under test. Each must occur in the quantized model.
+        build: Makes the Keras model. Several branches in one model are cheaper than several models.
+        steps: The largest difference between the training forward and the integers, in steps
+            of the tensor. None if training draws random numbers.
+        default_steps: The largest difference between the default kernels and the reference, in
+            steps. It is more than one if a later operator has a finer grid.
+        no_gradient: Suffixes of the paths of weights whose gradient is correctly zero.
         prepare: Sets the weights.
-        data: Makes the inputs at scale 1.
-        least_scale: The smallest factor of the data that the kernels can take.
-        greatest_scale: The largest one that the function itself can take.
-        activations: The policy for activations.
+        data: Makes the inputs at a scale of 1.
+        least_scale: The smallest factor of the data that the kernels accept.
+        greatest_scale: The largest factor of the data that the function accepts.
+        activations: The argument `activations` of `quantize_model`.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Case:
 def branches(
     shape: Sequence[int], *chains: Sequence[Any], prefix: str = "b"
 ) -> Callable[[], keras.Model]:
-    """Makes a builder of a model with one input and each chain of layers behind it.
+    """Makes a builder of a model with one input and several chains of layers on it.
 
     Args:
         shape: Shape of the input, without the batch.
-        *chains: Functions that return a layer, one after the other; layers are named b0_0, b0_1
+        *chains: Sequences of functions that return a layer. The layers are named b0_0, b0_1
             and so on.
-        prefix: What to name them with instead of b.
+        prefix: The first letters of the names, instead of b.
     """
 
     def build():
@@ -104,7 +104,7 @@ def branches(
 
 
 def together(*builders: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
-    """Makes a builder of one model with the inputs and outputs of several."""
+    """Makes a builder of one model with the inputs and outputs of several models."""
 
     def build():
         models = [build() for build in builders]
@@ -115,12 +115,12 @@ def together(*builders: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
 
 
 def layer(cls: Any, *args: Any, **kwargs: Any) -> Callable[[], Any]:
-    """A function that makes a fresh layer each time."""
+    """Returns a function that makes a new layer at each call."""
     return functools.partial(cls, *args, **kwargs)
 
 
 def operation(function: Callable[[Any], Any]) -> Callable[..., Any]:
-    """A function of a tensor, made of `keras.ops`, as an element of a chain of `branches`."""
+    """Makes an element of a chain of `branches` from a function of `keras.ops`."""
 
     def make(name):
         del name
@@ -130,18 +130,18 @@ def operation(function: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 class Prepared:
-    """A case with weights, data and a calibrated quantized model. Checks must not change it.
+    """A case with weights, data and a calibrated quantized model. Tests must not change it.
 
     Args:
         case: The case.
-        seed: Seed of weights and data; all but 0 have loosened ranges.
-        scale: Factor of the data.
-        batch: How many samples.
+        seed: The seed of weights and data. With a seed other than 0 the ranges are loosened.
+        scale: The factor of the data.
+        batch: The number of samples.
 
     Attributes:
-        keras_model: The model as a user would have it.
-        arrays: Its inputs, one array each.
-        x: What it is called with: the arrays, or the only one.
+        keras_model: The float model.
+        arrays: The inputs, one array each.
+        x: The argument of a call of the model: the arrays, or the only array.
     """
 
     def __init__(self, case: Case, seed: int = 0, scale: float = 1.0, batch: int = 16):
@@ -152,20 +152,20 @@ class Prepared:
         case.prepare(self.keras_model, rng)
         data = case.data(self.keras_model, rng, batch)
         scale = min(max(scale, case.least_scale), case.greatest_scale)
-        # Ids are not real values, and have no scale.
+        # Ids are no real values, so they are not scaled.
         self.arrays = [x if x.dtype == np.int32 else np.float32(scale) * x for x in data]
         self.x = self.arrays if len(data) > 1 else self.arrays[0]
 
     @functools.cached_property
     def quantized(self) -> Any:
-        """The quantized model, calibrated on the data."""
+        """Returns the quantized model, calibrated on the data."""
         model = self.quantize()
         if self.seed:
             loosen(model, np.random.default_rng(self.seed))
         return model
 
     def quantize(self) -> Any:
-        """Makes another quantized model, to be changed at will."""
+        """Makes another quantized model, which a test may change."""
         policy = self.case.activations
         model = keras_qat.quantize_model(self.keras_model, activations=policy)
         keras_qat.calibrate(model, tuple(self.arrays), verbose=0)
@@ -173,22 +173,22 @@ class Prepared:
 
     @functools.cached_property
     def content(self) -> bytes:
-        """The exported file, int8 at both ends."""
+        """Returns the exported file with int8 inputs and outputs."""
         return exported(self.quantized)
 
     @functools.cached_property
     def predicted(self) -> list[np.ndarray]:
-        """What `predict`, a compiled graph, returns."""
+        """Returns the outputs of `predict`, which runs a compiled graph."""
         return as_arrays(self.quantized.predict(self.x, verbose=0))
 
     @functools.cached_property
     def tensors(self) -> dict[str, np.ndarray]:
-        """The output of each layer, by its name, computed eagerly."""
+        """Returns the output of each layer by its name, computed eagerly."""
         return layer_outputs(self.quantized, self.arrays, training=False)
 
 
 def quantized_with(model: keras.Model, activations: Any = "exact", **ranges: Any) -> Any:
-    """Quantizes a model with given ranges, pairs by the names of its inputs and layers."""
+    """Quantizes a model with given ranges: pairs by the names of inputs and layers."""
     quantized = keras_qat.quantize_model(model, activations=activations)
     for each in quantized.layers:
         if getattr(each, "observer", None) is not None:
@@ -201,7 +201,7 @@ HALVES = (-64.0, 63.5)
 
 
 def constants_of(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The values and the scales of each constant in a file, by name."""
+    """Returns the values and the scales of each constant in a file, by name."""
     interpreter = Interpreter(
         model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
     )
@@ -217,12 +217,12 @@ def constants_of(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def operators_of(content: bytes) -> list[str]:
-    """The names of the file's operators, in order."""
+    """Returns the names of the file's operators in order."""
     return [name for name, _ in versions_of(content)]
 
 
 def versions_of(content: bytes) -> list[tuple[str, int]]:
-    """The name and the version of each of the file's operators, in order."""
+    """Returns the name and the version of each operator of the file in order."""
     model = schema.ModelT.InitFromPackedBuf(content)
     names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
     codes = [(names[code.builtinCode], code.version) for code in model.operatorCodes]
@@ -230,9 +230,9 @@ def versions_of(content: bytes) -> list[tuple[str, int]]:
 
 
 def loosen(model: Any, rng: np.random.Generator) -> None:
-    """Makes each range narrower or wider than the data's, so that integers saturate.
+    """Makes each range narrower or wider than the range of the data, so that integers saturate.
 
-    Fused activations and zero points inside the range matter only then.
+    Only then do fused activations and zero points inside the range change results.
     """
     for each in model.layers:
         if getattr(each, "observer", None) is not None:
@@ -245,12 +245,12 @@ def loosen(model: Any, rng: np.random.Generator) -> None:
 
 
 def as_arrays(values: Any) -> list[np.ndarray]:
-    """Flattens what a model returns to numpy arrays."""
+    """Flattens the outputs of a model to numpy arrays."""
     return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(values)]
 
 
 def layer_outputs(model: Any, arrays: list[np.ndarray], *, training: bool) -> dict[str, np.ndarray]:
-    """The output of each layer that is called once, by its name."""
+    """Returns the output of each layer that is called once, by its name."""
     layers = [each for each in model.layers if len(each._inbound_nodes) == 1]
     taps = keras.Model(model.inputs, [each.output for each in layers])
     values = as_arrays(taps(arrays, training=training))
@@ -258,7 +258,7 @@ def layer_outputs(model: Any, arrays: list[np.ndarray], *, training: bool) -> di
 
 
 def exported(model: Any, **types: Any) -> bytes:
-    """The bytes of the exported file."""
+    """Returns the bytes of the exported file."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.tflite")
         keras_qat.export_litert(model, path, **types)
@@ -266,7 +266,7 @@ def exported(model: Any, **types: Any) -> bytes:
 
 
 def first_of_each(cases: Sequence[Case], kind: type = WeightedLayer) -> list[Any]:
-    """The cases as parameters; those that are not the first of a layer of a kind are slow."""
+    """Returns the cases as parameters. All cases of a layer class but the first are slow."""
     seen, found = set(), []
     for case in cases:
         new = {cls for cls in case.covers if issubclass(cls, kind)} - seen
@@ -276,7 +276,7 @@ def first_of_each(cases: Sequence[Case], kind: type = WeightedLayer) -> list[Any
 
 
 def half_away(steps: np.ndarray) -> np.ndarray:
-    """Rounds to nearest, ties away from zero; exact for float32 values."""
+    """Rounds to nearest, ties away from zero. Exact for float32 values."""
     wide = steps.astype("float64")
     return np.sign(wide) * np.floor(np.abs(wide) + 0.5)
 
@@ -296,7 +296,7 @@ def run_litert(
     interpreter = Interpreter(
         model_content=content,
         experimental_op_resolver_type=OpResolverType[kernels],
-        # The delegate of the default kernels computes only what it is asked for.
+        # The delegate of the default kernels computes only the tensors that are requested.
         experimental_preserve_all_tensors=kernels == "BUILTIN_REF",
     )
     inputs = interpreter.get_input_details()
@@ -315,7 +315,7 @@ def run_litert(
 
 
 def _as_input(array: np.ndarray, details: dict) -> np.ndarray:
-    """Quantizes an input by hand; ids and real values stay what they are."""
+    """Quantizes an input by hand. Ids and real values stay unchanged."""
     if details["dtype"] != np.int8:
         return array.astype(details["dtype"])
     scale, zero_point = details["quantization"]
@@ -324,7 +324,7 @@ def _as_input(array: np.ndarray, details: dict) -> np.ndarray:
 
 
 def integers_of(values: np.ndarray, details: dict) -> np.ndarray:
-    """The integers that real values stand for, which must lie on the grid to the last bit."""
+    """Returns the integers of real values. The values must lie on the grid to the last bit."""
     scale, zero_point = np.float32(details["quantization"][0]), details["quantization"][1]
     centered = np.rint(values.astype("float64") / np.float64(scale))
     np.testing.assert_array_equal(centered.astype("float32") * scale, values)
@@ -332,16 +332,16 @@ def integers_of(values: np.ndarray, details: dict) -> np.ndarray:
 
 
 def computed_tensors(content: bytes) -> list[str]:
-    """The names of the tensors that the file's operators compute."""
+    """Returns the names of the tensors that the file's operators compute."""
     graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
     return [graph.tensors[i].name.decode() for op in graph.operators for i in op.outputs]
 
 
 def counterparts_of(content: bytes, model: Any) -> dict[str, str]:
-    """The layer for each tensor of the file that is computed, or is an input.
+    """Returns the layer of each input and each computed tensor of the file.
 
-    Outputs have the names of the model's outputs. A layer with such a name that makes another
-    tensor has its type appended there.
+    Outputs have the names of the model's outputs. If a layer with such a name makes another
+    tensor, the name of that tensor ends with its type.
     """
     graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
@@ -355,7 +355,7 @@ def counterparts_of(content: bytes, model: Any) -> dict[str, str]:
 
 
 def assert_equals_litert(prepared: Prepared) -> int:
-    """Compares every tensor, integer by integer, and returns how many integers there were."""
+    """Compares every tensor, integer by integer, and returns the number of integers."""
     theirs, _ = run_litert(prepared.content, prepared.arrays)
     compared = 0
     for name, layer_name in counterparts_of(prepared.content, prepared.quantized).items():

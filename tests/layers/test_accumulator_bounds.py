@@ -1,4 +1,4 @@
-"""Sums of products beyond 8-bit activations: exact, or refused with the layer's name."""
+"""Sums of products with 16-bit activations are exact, or an error names the layer."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ ACTIVATION, WEIGHT = 65535, 127
 
 @pytest.fixture
 def wide(monkeypatch):
-    """A scheme of 16-bit activations, as if the package had it."""
+    """Registers a scheme of 16-bit activations for a test."""
     monkeypatch.setitem(SCHEMES, WIDE.name, WIDE)
     return WIDE
 
 
 def accumulated(layer, shape):
-    """The accumulators of a layer on the largest integers of the scheme."""
+    """Returns the accumulators of a layer for the largest integers of the scheme."""
     layer.build((None, *shape))
     layer.scheme = WIDE
     x = np.full((1, *shape), ACTIVATION, "float32")
@@ -46,7 +46,7 @@ def accumulated(layer, shape):
     ids=["dense", "conv 1x1", "conv 1x2", "depthwise", "conv transpose"],
 )
 def test_accumulate_is_exact_for_16_bit_activations(layer, shape, products):
-    """Odd sums beyond 2**24, which float32 does not hold."""
+    """The sums are odd and beyond 2**24, so float32 cannot represent them."""
     assert (accumulated(layer, shape) == ACTIVATION * WEIGHT * products).all()
 
 
@@ -85,7 +85,7 @@ KINDS: dict[str, Any] = {entry.layer.__name__: entry.layer for entry in register
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in sorted(KINDS)])
 def test_layer_refuses_16_bit_activations(wide, kind):
-    """No layer has kernels for them: each says so, whatever its other arguments are."""
+    """No layer has kernels for them. Each layer raises the error, whatever its arguments are."""
     with pytest.raises(UnsupportedLayerError, match="16-bit activations") as caught:
         kind.checked_scheme(wide, "mine")
     assert caught.value.layer == "mine"

@@ -1,4 +1,4 @@
-"""No bias and no sum of products overflows: extreme layers against LiteRT and float64."""
+"""Biases and sums of products never overflow: extreme layers against LiteRT and float64."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ MAKE = {
 
 
 def quantized(make, shape, scheme, kernel, bias, spread, reach):
-    """One layer, its input from -spread to spread, its output over a given range."""
+    """Quantizes one layer with an input from -spread to spread and a given output range."""
     layer = make()
     model = keras.Sequential([keras.Input(shape, name="x"), layer])
     layer.kernel.assign(np.broadcast_to(kernel, layer.kernel.shape))
@@ -31,7 +31,7 @@ def quantized(make, shape, scheme, kernel, bias, spread, reach):
 
 
 def assert_no_overflow(model):
-    """By int64: what the layer's integers can add up to."""
+    """Checks in int64 that the layer's integers cannot sum to more than int32 holds."""
     layer = model.get_layer("it")
     scales = (each.grid().scale for each in (layer.links.inputs[0], layer.links.output))
     integers = layer.integer_weights(*scales)
@@ -42,7 +42,7 @@ def assert_no_overflow(model):
 
 
 def compare(model, x):
-    """Returns the integers, the same in Keras and LiteRT, what was fed, and the output."""
+    """Checks that Keras equals LiteRT. Returns the integers, the inputs and the output tensor."""
     content = exported(model)
     results = []
     for kernels in ("reference", "default"):
@@ -55,7 +55,7 @@ def compare(model, x):
     steps = model.predict(real, verbose=0).astype("float64") / output.scale
     mine = np.rint(steps) + output.zero_point
     np.testing.assert_array_equal(mine, results[0])
-    assert np.abs(results[0] - results[1]).max() <= 1  # as ever: they round otherwise
+    assert np.abs(results[0] - results[1]).max() <= 1  # they round differently
     return mine, real.astype("float64"), output
 
 
@@ -63,14 +63,14 @@ def compare(model, x):
 @pytest.mark.parametrize("spread", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("bias", [-1e30, 1e9])
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "conv"])
-def test_biases_of_any_size(kind, bias, spread, scheme):
+def test_accumulators_with_biases_of_any_size(kind, bias, spread, scheme):
     rng = np.random.default_rng(0)
     make, shape = MAKE[kind]
     reach = min(bias, -2e9), max(bias, 2e9)
     model = quantized(make, shape, scheme, 0.01, bias, spread, reach)
     assert_no_overflow(model)
     q, _, output = compare(model, rng.uniform(-spread, spread, (2, *shape)).astype("float32"))
-    # The bias, and what up to 27 weights of 0.01 may add.
+    # The bias, and the sum of up to 27 weights of 0.01.
     away = np.abs(q - output.zero_point - bias / float(output.scale[0]))
     assert away.max() <= 1 + 27 * 0.01 * spread / output.scale[0]
 
@@ -78,8 +78,8 @@ def test_biases_of_any_size(kind, bias, spread, scheme):
 @pytest.mark.parametrize("scheme", ["int8", "uint8"])
 @pytest.mark.parametrize("bias", [0.0, 5e4])
 @pytest.mark.parametrize("kernel", [1.0, "normal"])
-def test_sums_of_100_000_products(kernel, bias, scheme):
-    """Integers of 127 and 255 each would add up to 3.2e9, and go round to a negative sum."""
+def test_accumulators_of_100_000_products(kernel, bias, scheme):
+    """With integers of 127 and 255 the sum would be 3.2e9, which overflows to a negative number."""
     make, shape = MAKE["long"]
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(*shape, 2)).astype("float32") if kernel == "normal" else kernel
@@ -97,8 +97,10 @@ def test_sums_of_100_000_products(kernel, bias, scheme):
     [(0.01, 1e9, 1.0), (0.01, 1e30, 1.0), (1e6, 0.0, 1.0), (0.01, 3e38, 1e-9)],
 )
 @pytest.mark.parametrize("kind", ["dense", "depthwise"])
-def test_what_no_kernel_can_scale_is_refused(kind, kernel, bias, spread, scheme, tmp_path):
-    """Reference kernels would go round, and XNNPACK refuse the file."""
+def test_export_refuses_accumulators_that_no_kernel_can_scale(
+    kind, kernel, bias, spread, scheme, tmp_path
+):
+    """The reference kernels would overflow, and XNNPACK would refuse the file."""
     make, shape = MAKE[kind]
     model = quantized(make, shape, scheme, kernel, bias, spread, (-1.0, 1.0))
     with pytest.raises(UnsupportedLayerError, match="too large for the range.*'it'"):
@@ -106,7 +108,7 @@ def test_what_no_kernel_can_scale_is_refused(kind, kernel, bias, spread, scheme,
     assert not list(tmp_path.iterdir())
 
 
-def test_training_has_the_steps_of_the_file():
+def test_training_of_long_sums_equals_inference():
     make, shape = MAKE["long"]
     model = quantized(make, shape, "int8", 1.0, 0.0, 1.0, (-2e5, 2e5))
     x = np.full((1, *shape), 0.5, "float32")

@@ -1,4 +1,4 @@
-"""One name for each activation, however it is written."""
+"""Each activation has one name in all spellings."""
 
 import keras
 import pytest
@@ -26,11 +26,11 @@ def relu(x):
         (keras.activations.get("relu6"), "relu6"),
         (keras.activations.softmax, "softmax"),
         (mine, "custom"),
-        (relu, "custom"),  # not Keras's, whatever it is called
+        (relu, "custom"),  # a function of the user with the name of one of Keras's
         (layers.ReLU(), "custom"),
     ],
 )
-def test_functions(function, expected):
+def test_function_name(function, expected):
     assert function_name(function) == expected
 
 
@@ -53,7 +53,7 @@ def test_functions(function, expected):
         (layers.Flatten(), None),
     ],
 )
-def test_layers(operation, expected):
+def test_activation_name_of_layers(operation, expected):
     assert activation_name(operation) == expected
 
 
@@ -67,7 +67,7 @@ def test_layers(operation, expected):
         (keras.ops.abs, None),
     ],
 )
-def test_operations(call, expected):
+def test_activation_name_of_operations(call, expected):
     x = keras.Input((3, 4))
     operation = list(read_model(keras.Model(x, call(x))).nodes.values())[-1].head
     assert activation_name(operation) == expected

@@ -35,7 +35,7 @@ CASES = [
         "softmax_of_1000_classes",
         (QSoftmax,),
         branches((1000,), [Softmax]),
-        # The reference kernel stops the process where the exponentials sum to 512 times the
+        # The reference kernel stops the process if the exponentials sum to 512 times the
         # largest or more.
         least_scale=2.0,
     ),
@@ -78,7 +78,7 @@ def test_relu_by_hand(most, expected):
 
 @pytest.mark.parametrize("most", [None, 6.0])
 def test_relu_of_distant_scales_is_the_reference_kernel(most):
-    """Below a 256th of the input's scale ADD would be slow, and then refused."""
+    """Below a 256th of the input's scale, ADD is slow first, and then refused by the kernel."""
     model = keras.Sequential([keras.Input((4,), name="input"), ReLU(most, name="relu")])
     x = np.array([[-1000.0, -3.0, 4.0, 1000.0]], "float32")
     for largest, operator in ((1e-4, "RELU6" if most else "RELU"), (8.0, "ADD")):
@@ -91,7 +91,7 @@ def test_relu_of_distant_scales_is_the_reference_kernel(most):
 
 
 def test_relu_that_is_an_output_before_it_stays_an_operator():
-    """What two layers need before the activation cannot be fused into the layer that makes it."""
+    """The tensor before the activation is an output, so the activation cannot be fused."""
     x = keras.Input((3,))
     y = keras.layers.Dense(2)(x)
     model = keras.Model(x, [y, ReLU()(y)])

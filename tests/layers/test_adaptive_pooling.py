@@ -1,4 +1,4 @@
-"""Pooling to a given size: cases of the contract, hand-computed numbers, errors."""
+"""Adaptive pooling: cases of the contract, hand-computed numbers, errors."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ AdaptiveMaxPooling2D = keras.layers.AdaptiveMaxPooling2D
 
 
 def sizes(steps, image, function):
-    """Outputs that divide the input, overlap evenly or not, and are larger than it."""
+    """Output sizes that divide the input, that overlap, and that are larger than the input."""
     images = [(3, 2), (7, 6), (3, 4), (4, 3), (4, 4), (9, 2)]
     return together(
         branches((11, 3), *[[layer(steps, size)] for size in (4, 10, 3, 11, 14)]),
@@ -51,7 +51,7 @@ CASES = [
 ]
 
 
-def test_by_hand():
+def test_adaptive_pooling_by_hand():
     inputs = keras.Input((4, 1), name="input")
     outputs = [AdaptiveAveragePooling1D(3)(inputs), AdaptiveMaxPooling1D(3)(inputs)]
     quantized = quantized_with(keras.Model(inputs, outputs), input=HALVES)
@@ -70,13 +70,13 @@ def test_by_hand():
         ((4, 4), ["AVERAGE_POOL_2D", "GATHER", "GATHER"]),
     ],
 )
-def test_windows_of_one_size_are_one_pooling(size, operators):
+def test_adaptive_pooling_with_equal_windows_is_one_operator(size, operators):
     model = keras.Sequential([keras.Input((6, 6, 1), name="x"), AdaptiveAveragePooling2D(size)])
     assert operators_of(exported(quantized_with(model, x=HALVES))) == operators
 
 
 @pytest.mark.parametrize("cls", [AdaptiveAveragePooling2D, AdaptiveMaxPooling2D])
-def test_channels_first_is_refused(cls):
+def test_adaptive_pooling_refuses_channels_first(cls):
     pool = cls(2, data_format="channels_first", name="nchw")
     model = keras.Sequential([keras.Input((2, 4, 4)), pool])
     with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):

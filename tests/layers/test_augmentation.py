@@ -1,4 +1,4 @@
-"""Random augmentation: cases of the contract, no operator, active at training."""
+"""Random augmentation: no operator in the file, active at training."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ CASES = [
 ]
 
 
-def test_transfer_learning_head_has_no_operator_for_it():
+def test_augmentation_has_no_operator_in_the_file():
     model = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
@@ -41,7 +41,7 @@ def test_transfer_learning_head_has_no_operator_for_it():
     assert float(keras.ops.max(keras.ops.abs(same - augmented))) > 0.1
 
 
-def test_random_crop_is_refused():
+def test_quantize_model_refuses_random_crop():
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.RandomCrop(4, 4, name="crop")])
     with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="crop.*CenterCrop"):
         keras_qat.quantize_model(model)

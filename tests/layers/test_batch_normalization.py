@@ -1,4 +1,4 @@
-"""Batch normalization on its own: cases of the contract, hand-computed numbers."""
+"""Batch normalization that is not folded: cases of the contract, hand-computed numbers."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ CASES = [
 ]
 
 
-def test_integers_by_hand():
+def test_batch_normalization_by_hand():
     norm = BatchNormalization(epsilon=0.0, name="norm")
     model = keras.Sequential([keras.Input((1,), name="input"), norm])
     norm.set_weights([np.array([value], "float32") for value in (3.0, -3.0, 0.0, 4.0)])
@@ -51,7 +51,7 @@ def test_integers_by_hand():
     assert quantized.predict(x, verbose=0).tolist() == [[0.0], [3.0], [-4.5]]
 
 
-def test_training_moves_the_statistics_by_the_momentum():
+def test_batch_normalization_moves_statistics_by_the_momentum():
     model = keras.Sequential([keras.Input((1,)), BatchNormalization(momentum=0.9, name="norm")])
     x = np.array([[1.0], [3.0]], "float32")
     quantized = keras_qat.quantize_model(model)

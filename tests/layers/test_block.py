@@ -1,4 +1,4 @@
-"""Drop-in blocks compute, train and save as the Keras layers that they stand for."""
+"""Drop-in blocks compute, train and save like the Keras layers that they replace."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ SEPARABLE = {
     "depth_multiplier": 2,
 }
 
-# The drop-in, the Keras layer, the input's shape and the arguments of both.
+# The drop-in layer, the Keras layer, the shape of the input, and the arguments of both.
 LAYERS = [
     (QConv2D, L.Conv2D, IMAGE, (6, 3), {}),
     (QConv2D, L.Conv2D, IMAGE, (6, 3), {"strides": (2, 1), "padding": "same", "groups": 2}),
@@ -77,7 +77,7 @@ def skip_where_keras_cannot(theirs, shape, args, kwargs):
 
 
 def pair(kind, theirs, shape, args, kwargs, norm, activation):
-    """A model of the drop-in, and one of the Keras layers in a row, made from one seed."""
+    """Makes a model of the drop-in layer and a model of the Keras layers from one seed."""
     skip_where_keras_cannot(theirs, shape, args, kwargs)
     norm_arguments = {"momentum": 0.9, "epsilon": 0.01} if norm else {}
     keras.utils.set_random_seed(7)
@@ -92,7 +92,7 @@ def pair(kind, theirs, shape, args, kwargs, norm, activation):
         given["use_bias"] = block.use_bias
     if not norm:
         return ours, keras.Sequential([keras.Input(shape), theirs.from_config(given)])
-    # The penalty is on what the block returns.
+    # The penalty is on the output of the block.
     penalty = given.pop("activity_regularizer", None)
     head = theirs.from_config({**given, "activation": None})
     behind = L.Activation(last, activity_regularizer=penalty)
@@ -102,7 +102,7 @@ def pair(kind, theirs, shape, args, kwargs, norm, activation):
 
 @pytest.mark.parametrize("norm", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
-def test_a_block_is_the_keras_layers_in_a_row(kind, theirs, shape, args, kwargs, norm):
+def test_block_equals_the_keras_layers_in_sequence(kind, theirs, shape, args, kwargs, norm):
     activation = None if len(args) > 7 or "tanh" in args else "swish"
     ours, plain = pair(kind, theirs, shape, args, kwargs, norm, activation)
     assert [w.shape for w in ours.weights] == [w.shape for w in plain.weights]
@@ -118,7 +118,7 @@ def test_a_block_is_the_keras_layers_in_a_row(kind, theirs, shape, args, kwargs,
 
 
 def assert_same_step(ours, plain, x, training):
-    """Outputs, losses and gradients agree."""
+    """Checks that outputs, losses and gradients agree."""
     found = []
     for model in (ours, plain):
         with tf.GradientTape() as tape:
@@ -138,7 +138,7 @@ def train_both(ours, plain, x, steps):
 
 
 @pytest.mark.parametrize("kind", [QConv2D, QConv1D, QDense, QSeparableConv2D, QDepthwiseConv2D])
-def test_bias_less_with_a_batch_norm_unless_asked(kind):
+def test_block_with_a_batch_norm_has_a_bias_only_on_request(kind):
     arguments = {QDense: (3,), QDepthwiseConv2D: (3,)}.get(kind, (3, 3))
     assert kind(*arguments).use_bias
     assert not kind(*arguments, batch_norm=True).use_bias
@@ -149,17 +149,17 @@ def test_bias_less_with_a_batch_norm_unless_asked(kind):
 
 
 @pytest.mark.parametrize("value", ["yes", L.BatchNormalization(), {"momentums": 0.9}])
-def test_what_no_batch_norm_can_be_made_of(value):
+def test_block_refuses_an_invalid_batch_norm(value):
     with pytest.raises(InvalidModelError, match="Layer: 'conv'.*arguments of keras.layers"):
         QConv2D(3, 1, batch_norm=value, name="conv")
 
 
-def test_a_bias_that_is_given_by_position():
+def test_block_takes_use_bias_by_position():
     assert QDense(3, "relu", True, batch_norm=True).use_bias
 
 
 @pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
-def test_configuration(kind, theirs, shape, args, kwargs):
+def test_block_configuration_makes_an_equal_block(kind, theirs, shape, args, kwargs):
     del theirs
     layer = kind(*args, **kwargs, batch_norm={"momentum": 0.5})
     again = kind.from_config(layer.get_config())
@@ -172,7 +172,7 @@ def test_configuration(kind, theirs, shape, args, kwargs):
 
 @pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
 @pytest.mark.parametrize("norm", [False, True])
-def test_weights_carry_over_both_ways(kind, theirs, shape, args, kwargs, norm):
+def test_block_copies_weights_from_and_to_keras(kind, theirs, shape, args, kwargs, norm):
     _, plain = pair(kind, theirs, shape, args, {**kwargs, **UNPENALIZED}, norm, None)
     for weight in plain.weights:
         weight.assign(np.abs(np.random.default_rng(2).normal(size=weight.shape)) + 0.1)
@@ -185,7 +185,7 @@ def test_weights_carry_over_both_ways(kind, theirs, shape, args, kwargs, norm):
     np.testing.assert_allclose(back(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-def test_names_survive_the_way_there_and_back():
+def test_block_keeps_names_from_and_to_keras():
     chain = [L.Conv2D(3, 1, name="conv"), L.BatchNormalization(name="bn"), L.ReLU(name="act")]
     block = QConv2D.from_keras(chain)
     assert not block.built
@@ -205,12 +205,12 @@ def test_names_survive_the_way_there_and_back():
         ([L.Conv2D(3, 1, activity_regularizer="l2"), L.ReLU()], "regularizer of the kernel"),
     ],
 )
-def test_what_a_block_does_not_stand_for(chain, message):
+def test_from_keras_refuses_chains_that_are_not_a_block(chain, message):
     with pytest.raises(InvalidModelError, match=message):
         QConv2D.from_keras(chain)
 
 
-def test_a_frozen_kernel_under_a_batch_norm_that_trains():
+def test_block_with_a_frozen_kernel_and_a_trainable_batch_norm():
     chain = [L.Conv2D(3, 1, trainable=False), L.BatchNormalization()]
     plain = keras.Sequential([keras.Input(IMAGE), *chain])
     block = QConv2D.from_keras(plain.layers)
@@ -224,7 +224,7 @@ def test_a_frozen_kernel_under_a_batch_norm_that_trains():
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
-def test_a_frozen_batch_norm(is_trained):
+def test_block_with_a_frozen_batch_norm(is_trained):
     chain = [L.Conv2D(3, 1, trainable=is_trained), L.BatchNormalization(trainable=False)]
     block = QConv2D.from_keras(keras.Sequential([keras.Input(IMAGE), *chain]).layers)
     again = QConv2D.from_config(block.get_config())
@@ -234,7 +234,7 @@ def test_a_frozen_batch_norm(is_trained):
     assert not again.batch_normalization.trainable
 
 
-def test_freezing_later_is_saved():
+def test_block_saves_what_was_frozen_later():
     block = QConv2D(3, 1, batch_norm=True)
     block.build((None, *IMAGE))
     block.batch_normalization.trainable = False
@@ -243,14 +243,14 @@ def test_freezing_later_is_saved():
     assert not QConv2D.from_config(block.get_config()).trainable
 
 
-def test_channels_first():
+def test_block_with_channels_first():
     block = QConv2D(3, 1, data_format="channels_first", batch_norm=True, use_bias=True)
     assert block.batch_normalization.axis == 1
     assert block.compute_output_shape((None, 4, 9, 8)) == (None, 3, 9, 8)
     np.testing.assert_array_equal(block._spread(np.arange(3.0)).shape, (3, 1, 1))
 
 
-def test_mixed_precision_is_that_of_keras():
+def test_block_with_mixed_precision_has_the_dtypes_of_keras():
     x = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype("float32")
     block = QConv2D(3, 1, batch_norm=True, dtype="mixed_float16")
     plain = keras.Sequential([keras.Input(IMAGE), *(block.to_keras() or [])])
@@ -259,7 +259,7 @@ def test_mixed_precision_is_that_of_keras():
 
 
 class Subclassed(keras.Model):
-    """A model of drop-in layers that is no graph."""
+    """A subclassed model of drop-in layers."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -272,7 +272,7 @@ class Subclassed(keras.Model):
         return self.head(keras.ops.mean(y, axis=(1, 2)))
 
 
-def test_in_a_subclassed_model():
+def test_block_trains_in_a_subclassed_model():
     model = Subclassed()
     x = np.random.default_rng(0).normal(size=(8, *IMAGE)).astype("float32")
     model.compile("sgd", "mse")
@@ -280,7 +280,7 @@ def test_in_a_subclassed_model():
     assert model.fit(x, np.ones((8, 2)), epochs=9, verbose=0).history["loss"][-1] < first
 
 
-def test_an_activation_that_is_a_lambda_comes_back():
+def test_block_returns_an_activation_that_is_a_lambda():
     block = QDense(3, activation=lambda x: x * 0.5, name="head")
     x = np.ones((2, 4), "float32")
     expected = np.array(block(x))
@@ -289,6 +289,6 @@ def test_an_activation_that_is_a_lambda_comes_back():
     np.testing.assert_array_equal(np.array(layer(x)), expected)
 
 
-def test_an_activation_with_a_policy_has_that_of_its_block():
+def test_block_gives_its_activation_its_dtype_policy():
     block = QDense(3, batch_norm=True, activation="relu", dtype="mixed_bfloat16")
     assert {layer.compute_dtype for layer in block.to_keras() or []} == {"bfloat16"}

@@ -15,7 +15,7 @@ Concatenate = layers.Concatenate
 
 
 def joined(*joins):
-    """Convolutions of an image, the image itself and a pooling of it, joined in each way."""
+    """Joins an image, its convolutions and its pooling, along each axis and by each function."""
 
     def build():
         image = keras.Input((4, 5, 3))
@@ -56,7 +56,7 @@ def two_inputs(join):
     return keras.Model(inputs, join(inputs))
 
 
-def test_all_tensors_have_the_wider_range():
+def test_concatenate_gives_all_tensors_the_wider_range():
     model = two_inputs(Concatenate(name="joined"))
     quantized = quantized_with(model, a=(-1.0, 1.0), b=(-64.0, 63.5))
     y = quantized.predict(
@@ -66,7 +66,7 @@ def test_all_tensors_have_the_wider_range():
     assert operators_of(exported(quantized)) == ["CONCATENATION"]
 
 
-def test_stacking_makes_an_axis():
+def test_stack_adds_an_axis():
     quantized = quantized_with(
         two_inputs(lambda tensors: ops.stack(tensors, axis=2)), a=(-64.0, 63.5), b=(-64.0, 63.5)
     )
@@ -85,12 +85,12 @@ def test_stacking_makes_an_axis():
         ops.stack,
     ],
 )
-def test_samples_are_not_joined(join):
+def test_concatenate_and_stack_refuse_the_batch_axis(join):
     with pytest.raises(UnsupportedLayerError, match="batch axis"):
         keras_qat.quantize_model(two_inputs(join))
 
 
-def test_a_constant_is_not_joined():
+def test_concatenate_refuses_a_constant():
     inputs = keras.Input(batch_shape=(1, 2))
     model = keras.Model(inputs, ops.concatenate([inputs, np.ones((1, 2), "float32")], axis=1))
     with pytest.raises(UnsupportedLayerError, match="1 such tensor"):

@@ -1,4 +1,4 @@
-"""The contract that every rule is held to, over the cases that the tests of its family declare."""
+"""The contract of every rule, run on the cases that the tests of each family declare."""
 
 import importlib
 import itertools
@@ -58,12 +58,12 @@ def slices_without_a_case():
     return sorted(cls.__name__ for cls in registered - covered)
 
 
-def test_every_slice_has_a_case():
+def test_every_rule_has_a_case():
     lacking = slices_without_a_case()
     assert not lacking, f"registered, but in no CASES of tests/layers: {lacking}"
 
 
-def test_slice_without_a_case_is_found(monkeypatch):
+def test_rule_without_a_case_is_found(monkeypatch):
     class QUntested(keras_qat.layers.QuantizedLayer):
         pass
 
@@ -72,8 +72,8 @@ def test_slice_without_a_case_is_found(monkeypatch):
     assert "QUntested" in slices_without_a_case()
 
 
-def test_every_operator_of_a_slice_has_a_declaration():
-    """Without its roles, options and versions an operator cannot be written or checked."""
+def test_every_operator_of_a_rule_has_a_declaration():
+    """An operator without roles, options and versions cannot be written or checked."""
     slices = registered_rules()
     written = {code for entry in slices for code in entry.layer.operators}
     assert written <= declarations().keys()
@@ -85,12 +85,12 @@ def slices_without_operators():
     return sorted(cls.__name__ for cls in registered if not hasattr(cls, "operators"))
 
 
-def test_every_slice_declares_its_operators():
+def test_every_rule_declares_its_operators():
     lacking = slices_without_operators()
     assert not lacking, f"set the class attribute `operators`, what `lower` adds: {lacking}"
 
 
-def test_slice_without_operators_is_found(monkeypatch):
+def test_rule_without_operators_is_found(monkeypatch):
     class QUndeclared(keras_qat.layers.QuantizedLayer):
         pass
 
@@ -112,7 +112,7 @@ def test_float_clone_equals_keras(prepared):
 
 
 def test_float_clone_trains_like_keras(prepared):
-    """One training step's forward, and the moving statistics it leaves behind."""
+    """Compares the forward of one training step, and the moving statistics after it."""
     if prepared.case.steps is None:
         pytest.skip("training draws random numbers")
     model = keras.models.clone_model(prepared.keras_model)
@@ -122,14 +122,14 @@ def test_float_clone_trains_like_keras(prepared):
     for ours, exact in zip(as_arrays(clone(prepared.x, training=True)), expected, strict=True):
         assert np.max(np.abs(ours - exact)) <= 1e-5 * max(np.max(np.abs(exact)), 1e-30)
     statistics, carried = moving_statistics(model), moving_statistics(clone)
-    # A factor and an offset have constants in the place of statistics.
+    # A factor and an offset have constants instead of statistics.
     assert set(statistics) <= set(carried)
     for name, values in statistics.items():
         np.testing.assert_allclose(carried[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def moving_statistics(model):
-    """By branch and kind: a clone names a chain of layers after its first."""
+    """Returns statistics by branch and kind. A clone names a chain after its first layer."""
     return {
         (w.path.partition("_")[0], w.path.rpartition("/")[2]): w.numpy()
         for w in model.weights
@@ -156,7 +156,7 @@ def test_predict_equals_litert(prepared):
 
 
 def verified(prepared, folder, count, **options):
-    """What `verify` reports on the first samples."""
+    """Returns the report of `verify` on the first samples."""
     path = folder / "model.tflite"
     path.write_bytes(prepared.content)
     data = tuple(x[:count] for x in prepared.arrays)
@@ -171,7 +171,7 @@ def test_verify_finds_no_difference(prepared, tmp_path):
 
 
 def test_verify_compares_every_computed_tensor(prepared, tmp_path):
-    """Files without tensors inside layers are left to the slow test."""
+    """The slow test covers files without tensors inside layers."""
     computed = computed_tensors(prepared.content)
     if set(computed) <= prepared.tensors.keys():
         return
@@ -191,7 +191,7 @@ def test_file_is_all_integers_and_builtin(prepared):
 
 
 def test_file_states_the_shapes_of_one_sample(prepared):
-    """Compilers for accelerators plan with them, and know no unknown sizes."""
+    """Compilers for accelerators need known sizes."""
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(
         model_content=prepared.content, experimental_op_resolver_type=resolver
@@ -207,7 +207,7 @@ def test_file_runs_with_default_kernels(prepared):
     tensors, outputs = run_litert(prepared.content, prepared.arrays, "AUTO")
     for values, name in zip(prepared.predicted, outputs, strict=True):
         q, details = tensors[name]
-        # LiteRT's own two sets of kernels differ by a step where they round differently.
+        # LiteRT's two sets of kernels differ by a step if they round differently.
         assert np.max(np.abs(integers_of(values, details) - q)) <= prepared.case.default_steps
 
 
@@ -239,7 +239,7 @@ def test_saving_and_loading_keeps_everything(prepared, tmp_path):
 
 
 def gradients(model, x):
-    """The gradient of a random projection of the outputs: no sum that softmax makes constant."""
+    """Returns the gradient of a random projection: the sum of a softmax is constant."""
     rng = np.random.default_rng(0)
     weights = model.trainable_weights
     with tf.GradientTape() as tape:
@@ -249,16 +249,16 @@ def gradients(model, x):
     found = tape.gradient(loss, [weight.value for weight in weights])
     missing = [w.path for w, g in zip(weights, found, strict=True) if g is None]
     assert not missing, f"without a gradient: {missing}"
-    # That of a table is sparse.
+    # The gradient of a table is sparse.
     dense = [tf.convert_to_tensor(gradient).numpy() for gradient in found]
     return {w.path: g for w, g in zip(weights, dense, strict=True)}
 
 
 def test_gradients_reach_every_weight(prepared):
-    """None is missing or zero, and all have the direction and size of the float model's."""
-    # Of few values the largest, which rounding the zero point may cut off, would count too much.
+    """No gradient is missing or zero. Each has the direction and size of the float model's."""
+    # Rounding the zero point may clip the largest value. Many samples make its share small.
     many = Prepared(prepared.case, batch=128)
-    # Not calibrated: the batch sets the ranges, so that hardly another value lies outside.
+    # Without calibration the batch sets the ranges, so few other values are clipped.
     quantized = gradients(keras_qat.quantize_model(many.keras_model), many.x)
     exact = gradients(keras_qat.clone_model(many.keras_model), many.x)
     assert set(quantized) == set(exact)
@@ -267,7 +267,7 @@ def test_gradients_reach_every_weight(prepared):
             continue
         assert np.any(gradient), path
         if prepared.case.steps is None:
-            continue  # another draw of random numbers, another gradient
+            continue  # the gradient depends on the random numbers
         ours, theirs = gradient.ravel(), exact[path].ravel()
         sizes = np.linalg.norm(ours), np.linalg.norm(theirs)
         cosine = ours @ theirs / np.prod(sizes)
@@ -286,9 +286,9 @@ def test_training_forward_is_near_the_integers(prepared):
             layer if hasattr(layer, "moving_mean") else getattr(layer, "batch_normalization", None)
         )
         if norm is not None:
-            norm.trainable = False  # not the batch's statistics
+            norm.trainable = False  # use the moving statistics, not those of the batch
     trained = layer_outputs(model, prepared.arrays, training=True)
-    # After, since training moves the ranges before it uses them.
+    # Inference comes second, since training moves the ranges before it uses them.
     inferred = layer_outputs(model, prepared.arrays, training=False)
     content, scales = exported(model), {}
     for name, (_, details) in run_litert(content, prepared.arrays)[0].items():
@@ -302,7 +302,7 @@ def test_training_forward_is_near_the_integers(prepared):
 
 @pytest.mark.slow
 def test_compilers_change_no_bit(prepared):
-    quantized = prepared.quantized  # made outside of the function
+    quantized = prepared.quantized  # make the model outside of the function
     compiled = tf.function(lambda x: quantized(x), jit_compile=True)
     xla = as_arrays(compiled(keras.tree.map_structure(tf.constant, prepared.x)))
     eager = as_arrays(prepared.quantized(prepared.x))
@@ -356,7 +356,7 @@ SWEEP = list(itertools.product(range(10, 14), (1e-5, 1e-2, 1.0, 30.0, 1e5)))
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_sweep_equals_litert(case):
-    """At least 1e5 integers of each case, over seeds and scales of the data."""
+    """Compares at least 1e5 integers of each case over seeds and scales of the data."""
     per_sample = sum(int(np.prod(y.shape[1:])) for y in case.build().outputs)
     batch = max(8, -(-100_000 // (per_sample * len(SWEEP))))
     compared = 0
@@ -369,7 +369,7 @@ def test_sweep_equals_litert(case):
 def test_every_declared_operator_occurs():
     found = {}
     for case in CASES:
-        # With float32 ends there is what converts them, too.
+        # With float32 inputs and outputs the file has their conversions, too.
         content = exported(Prepared(case).quantized, inference_input_type="float32")
         occurring = set(operators_of(content))
         for cls in case.covers:

@@ -25,7 +25,7 @@ BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU
 
 
 def extreme(model, rng):
-    """Weights and data of the largest size and one sign: accumulators far above 2**24."""
+    """Sets weights of the largest size and one sign: accumulators far above 2**24."""
     randomize(model, rng)
     for each in model.layers:
         if each.weights:
@@ -34,13 +34,13 @@ def extreme(model, rng):
 
 
 def all_alike(model, rng, batch):
-    """Data at the upper end of its range almost everywhere, the lower end is near 0."""
+    """Returns data from near 0 to its maximum. Almost all of it is at the maximum."""
     shape = (batch, *model.inputs[0].shape[1:])
     return [np.where(rng.random(shape) < 0.95, 1.0, rng.random(shape)).astype("float32")]
 
 
 def odd_channels(model, rng):
-    """Channels without weights, with tiny ones beside a huge bias, and with huge ones."""
+    """Sets channels of zeros, of tiny weights with a huge bias, and of huge weights."""
     for each in model.layers:
         if each.weights:
             channels = each.bias.shape[0]
@@ -51,7 +51,7 @@ def odd_channels(model, rng):
             each.bias.assign(np.resize([0.0, 40.0, -90.0, 0.1, 3.0, 25.0], channels))
 
 
-# One size for most layers: each shape of an output is compiled once for all tests.
+# Most layers have one size, so that each output shape is compiled once for all tests.
 IMAGE = (7, 6, 4)
 
 CASES = [
@@ -82,7 +82,7 @@ CASES = [
             [layer(Conv2D, 4, 1), layer(BatchNormalization, center=False, epsilon=0.1)],
             [layer(Conv2D, 8, 3, groups=4, padding="same"), BatchNormalization],
         ),
-        # The batch's mean takes a bias away again, whatever it is.
+        # The mean of the batch cancels the bias.
         no_gradient=("/bias",),
     ),
     Case(
@@ -133,7 +133,7 @@ CASES = [
 
 
 def pointwise(channels, kernel, *followers, **arguments):
-    """A 1x1 convolution of one pixel with a given kernel."""
+    """Makes a 1x1 convolution of one pixel with a given kernel."""
     conv = Conv2D(np.shape(kernel)[-1], 1, name="conv", **arguments)
     model = keras.Sequential([keras.Input((1, 1, channels), name="input"), conv, *followers])
     conv.kernel.assign(np.reshape(kernel, conv.kernel.shape))
@@ -146,7 +146,7 @@ def run(model, *pixel):
     )
 
 
-def test_integers_by_hand():
+def test_conv2d_by_hand():
     model, conv = pointwise(2, [[1.27], [-0.5]])
     conv.bias.assign([0.25])
     quantized = quantized_with(model, input=HALVES, conv=HALVES)
@@ -160,7 +160,7 @@ def test_integers_by_hand():
     assert run(quantized, -2.0, -3.0) == [-1.0]  # -158 * 0.01 = -1.58 steps
 
 
-def test_folded_batch_normalization_by_hand():
+def test_conv2d_with_batch_normalization_by_hand():
     norm = BatchNormalization(epsilon=0.0)
     model, conv = pointwise(1, [[2.0]], norm)
     conv.bias.assign([1.0])
@@ -177,14 +177,14 @@ def test_folded_batch_normalization_by_hand():
     assert run(quantized, 2.0) == [-10.5]
 
 
-def test_channel_without_weights_is_its_bias():
+def test_conv2d_channel_of_zeros_is_its_bias():
     model, conv = pointwise(1, [[0.0, 1.0, 0.0]], activation="relu")
     conv.bias.assign([10.0, 0.0, -3.0])
     quantized = quantized_with(model, input=HALVES, conv=HALVES)
     assert run(quantized, 63.5) == [10.0, 63.5, 0.0]
 
 
-def test_depthwise_by_hand():
+def test_depthwise_conv2d_by_hand():
     conv = DepthwiseConv2D(1, depth_multiplier=2, name="conv")
     model = keras.Sequential([keras.Input((1, 1, 2), name="input"), conv])
     conv.kernel.assign(np.array([[1.0, 2.0], [-1.0, 0.5]], "float32").reshape(1, 1, 2, 2))
@@ -196,8 +196,8 @@ def test_depthwise_by_hand():
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_long_sum_is_exact_to_one_unit(groups):
-    """1151 products of 255 * 127 and one of 255 * 1: float32 could not tell the last ones."""
+def test_conv2d_long_sum_is_exact_to_one_unit(groups):
+    """1151 products of 255 * 127 and one of 255 * 1: float32 cannot represent the last units."""
     conv = Conv2D(groups, 3, groups=groups, name="conv")
     model = keras.Sequential([keras.Input((3, 3, 128 * groups), name="input"), conv])
     kernel = np.ones(conv.kernel.shape)
@@ -212,12 +212,12 @@ def test_long_sum_is_exact_to_one_unit(groups):
     x[1, 0, 0, ::128] = 127.0  # one unit less in each group
     x[2, 0, 0, ::128] = 121.5
     q = np.rint(quantized.predict(x, verbose=0).reshape(3, groups) / step)
-    assert np.all(np.abs(total + bias) < 10)  # what float32 leaves of the bias
+    assert np.all(np.abs(total + bias) < 10)  # the rounding error of the bias in float32
     assert (q - (total + bias)).tolist() == [[0] * groups, [-1] * groups, [-12] * groups]
 
 
 @pytest.mark.parametrize("make", [layer(Conv2D, 2, 1), layer(DepthwiseConv2D, 1)])
-def test_channels_first_is_refused(make):
+def test_convolution_refuses_channels_first(make):
     conv = make(data_format="channels_first", name="nchw")
     model = keras.Sequential([keras.Input((2, 4, 4)), conv])
     with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
@@ -225,14 +225,14 @@ def test_channels_first_is_refused(make):
 
 
 @pytest.mark.parametrize("make", [layer(Conv2D, 2), layer(DepthwiseConv2D)])
-def test_window_beyond_exact_sums_is_refused(make):
+def test_convolution_refuses_a_window_beyond_exact_sums(make):
     model = keras.Sequential([keras.Input((23, 23, 1)), make(kernel_size=23, name="huge")])
     with pytest.raises(UnsupportedLayerError, match="'huge'.*518 taps"):
         keras_qat.quantize_model(model)
 
 
 def random_chain(rng):
-    """A convolution of random arguments that LiteRT and TensorFlow both compute."""
+    """Makes a convolution with random arguments that LiteRT and TensorFlow both support."""
     dilated = rng.random() < 0.3
     common = {
         "kernel_size": tuple(int(k) for k in rng.integers(1, 5, 2)),
@@ -258,7 +258,7 @@ def random_chain(rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
-def test_random_convolutions_equal_litert(seed):
+def test_convolution_with_random_arguments_equals_litert(seed):
     rng = np.random.default_rng(seed)
     shape = (*(int(n) for n in rng.integers(4, 12, 2)), 4)
     case = Case(f"random{seed}", (), branches(shape, *[random_chain(rng) for _ in range(8)]))

@@ -75,19 +75,19 @@ CASES = [
 ]
 
 
-def test_causal_by_hand():
+def test_conv1d_causal_by_hand():
     conv = Conv1D(1, 2, padding="causal", dilation_rate=2, use_bias=False, name="conv")
     model = keras.Sequential([keras.Input((4, 1), name="input"), conv])
     conv.kernel.assign(np.array([1.0, 0.5], "float32").reshape(2, 1, 1))
     quantized = quantized_with(model, input=HALVES, conv=HALVES)
     x = np.array([2.0, 4.0, 6.0, 8.0], "float32").reshape(1, 4, 1)
-    # Half of each value, and the whole value of two steps before.
+    # Half of each value, plus the value two steps earlier.
     assert quantized.predict(x, verbose=0).ravel().tolist() == [1.0, 2.0, 5.0, 8.0]
     assert operators_of(exported(quantized)) == ["RESHAPE", "PAD", "CONV_2D", "RESHAPE"]
 
 
 @pytest.mark.parametrize("make", [layer(Conv1D, 2, 1), layer(DepthwiseConv1D, 1)])
-def test_channels_first_is_refused(make):
+def test_conv1d_refuses_channels_first(make):
     conv = make(data_format="channels_first", name="ncw")
     model = keras.Sequential([keras.Input((2, 4)), conv])
     with pytest.raises(UnsupportedLayerError, match="ncw.*channels_last"):
@@ -95,7 +95,7 @@ def test_channels_first_is_refused(make):
 
 
 @pytest.mark.parametrize("make", [layer(Conv1D, 2), layer(DepthwiseConv1D)])
-def test_window_beyond_exact_sums_is_refused(make):
+def test_conv1d_refuses_a_window_beyond_exact_sums(make):
     model = keras.Sequential([keras.Input((600, 1)), make(kernel_size=519, name="huge")])
     with pytest.raises(UnsupportedLayerError, match="'huge'.*518 taps"):
         keras_qat.quantize_model(model)

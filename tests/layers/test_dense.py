@@ -26,7 +26,7 @@ Dense, BatchNormalization, ReLU = (
 
 
 def constant_outputs(model, rng):
-    """Kernels of zeros: outputs that are the same on all data, all zero behind a ReLU."""
+    """Sets kernels to zero: outputs are equal on all data, and all zero after a ReLU."""
     del rng
     for name, bias in (("b0_0", 3.0), ("b1_0", -2.0), ("b2_0", 0.0)):
         kernel, biases = model.get_layer(name).weights
@@ -63,7 +63,7 @@ CASES = [
                 (4, 6), [layer(Dense, 4), layer(BatchNormalization, scale=False), ReLU], prefix="c"
             ),
         ),
-        # The batch's mean takes a bias away again, whatever it is.
+        # The mean of the batch cancels the bias.
         no_gradient=("/bias",),
     ),
     Case(
@@ -71,7 +71,7 @@ CASES = [
         (QDense,),
         branches((5,), [layer(Dense, 3)], [layer(Dense, 3, activation="relu")], [layer(Dense, 2)]),
         prepare=constant_outputs,
-        # Behind a ReLU that lets nothing through.
+        # These weights are before a ReLU whose inputs are all negative.
         no_gradient=("b1_0/kernel", "b1_0/bias"),
     ),
     Case(
@@ -85,7 +85,7 @@ CASES = [
 
 
 def dense_of(kernel, bias):
-    """A dense layer with given weights, quantized in steps of 0.5."""
+    """Makes a dense layer with given weights."""
     kernel = np.array(kernel, "float32")
     dense = Dense(kernel.shape[1], name="dense")
     model = keras.Sequential([keras.Input((kernel.shape[0],), name="input"), dense])
@@ -93,7 +93,7 @@ def dense_of(kernel, bias):
     return model
 
 
-def test_integers_by_hand():
+def test_dense_by_hand():
     model = dense_of([[1.27, 0.0], [-0.5, 1.27]], [0.25, 0.0])
     quantized = quantized_with(model, input=HALVES, dense=HALVES)
     constants = constants_of(exported(quantized))
@@ -105,8 +105,8 @@ def test_integers_by_hand():
     assert quantized.predict(np.array([[2.0, 3.0]], "float32"), verbose=0).tolist() == [[1.5, 4.0]]
 
 
-def test_long_sum_is_exact_to_one_unit():
-    """1999 products of 255 * 127 and one of 255 * 1: float32 could not tell the last ones."""
+def test_dense_long_sum_is_exact_to_one_unit():
+    """1999 products of 255 * 127 and one of 255 * 1: float32 cannot represent the last units."""
     kernel = np.ones((2000, 1))
     kernel[0] = 1 / 127
     total = 1999 * 255 * 127 + 255
@@ -119,11 +119,11 @@ def test_long_sum_is_exact_to_one_unit():
     x[1, 0] = 127.0  # one unit less
     x[2, 0] = 121.5
     q = np.rint(quantized.predict(x, verbose=0).ravel() / step).tolist()
-    assert abs(total + bias) < 10  # what float32 leaves of the bias
+    assert abs(total + bias) < 10  # the rounding error of the bias in float32
     assert q == [total + bias, total + bias - 1, total + bias - 12]
 
 
-def test_activation_that_cannot_be_fused_stays_behind():
+def test_dense_activation_that_cannot_be_fused_is_an_operator():
     model = keras.Sequential([keras.Input((3,)), Dense(2, activation="softmax", name="head")])
     quantized = keras_qat.quantize_model(model, calibration_data=np.eye(3, dtype="float32"))
     assert operators_of(exported(quantized)) == ["FULLY_CONNECTED", "SOFTMAX"]

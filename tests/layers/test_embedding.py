@@ -14,7 +14,7 @@ Embedding = layers.Embedding
 
 
 def ids(model, rng, batch):
-    """Ids for the integer inputs, which no scale changes, and real values for the others."""
+    """Returns ids for integer inputs, which are not scaled, and real values for others."""
     arrays = []
     for tensor in model.inputs:
         shape = (batch, *tensor.shape[1:])
@@ -32,7 +32,7 @@ def text():
 
 
 def text_and_numbers():
-    """One table for two inputs, one of them float32 as `keras.Input` is by default."""
+    """Makes one table for two inputs. One is float32, the default of `keras.Input`."""
     first, second = keras.Input((3,), name="ids_a"), keras.Input((3,), name="ids_b", dtype="int64")
     numbers = keras.Input((3, 4), name="numbers")
     shared = Embedding(11, 4, name="shared")
@@ -54,9 +54,9 @@ def table_model(table):
     return model
 
 
-def test_range_is_that_of_the_whole_table():
+def test_embedding_has_the_range_of_the_whole_table():
     quantized = keras_qat.quantize_model(table_model([[-64.0, 0.3], [63.5, -0.2], [7.25, 1.0]]))
-    # No calibration, and id 0 and 1 are never looked up.
+    # Without calibration, and before ids 0 and 1 were ever looked up.
     assert quantized.predict(np.array([[2, 2]], "int32"), verbose=0).tolist() == [[[7.5, 1.0]] * 2]
     assert quantized.predict(np.array([[0, 1]], "int32"), verbose=0).tolist() == [
         [[-64, 0.5], [63.5, 0]]
@@ -64,14 +64,14 @@ def test_range_is_that_of_the_whole_table():
     assert operators_of(exported(quantized)) == ["GATHER"]
 
 
-def test_range_follows_training():
+def test_embedding_range_follows_the_weights():
     quantized = keras_qat.quantize_model(table_model([[-1.0], [1.0]]))
     quantized.set_weights([np.array([[-64.0], [63.5]], "float32")])
     assert quantized.predict(np.array([[1, 0]], "int32"), verbose=0).tolist() == [[[63.5], [-64.0]]]
 
 
 @pytest.mark.parametrize("input_type", ["int8", "uint8", "float32"])
-def test_the_whole_way(tmp_path, input_type):
+def test_embedding_calibrates_trains_and_exports_exactly(tmp_path, input_type):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 11, (64, 6)), rng.integers(0, 3, 64)
     model = keras_qat.quantize_model(text())
@@ -91,7 +91,7 @@ def test_the_whole_way(tmp_path, input_type):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-def test_low_rank_weights_are_merged():
+def test_embedding_merges_low_rank_weights():
     model = table_model([[-64.0, 1.0], [63.5, 2.0]])
     model.get_layer("words").enable_lora(1)
     model.get_layer("words").lora_embeddings_b.assign([[1.0, 0.0]])
@@ -104,14 +104,14 @@ def embedded(words, **kwargs):
     return Embedding(4, 2, name="words", **kwargs)(words)
 
 
-def test_a_mask_is_refused():
+def test_embedding_refuses_mask_zero():
     words = keras.Input((3,), dtype="int32")
     model = keras.Model(words, embedded(words, mask_zero=True))
     with pytest.raises(UnsupportedLayerError, match="words.*mask_zero=True"):
         keras_qat.quantize_model(model)
 
 
-def test_integer_weights_of_keras_are_refused():
+def test_embedding_quantized_by_keras_is_refused():
     words = keras.Input((3,), dtype="int32")
     model = keras.Model(words, embedded(words))
     model.get_layer("words").quantize("int8")
@@ -127,14 +127,14 @@ def test_integer_weights_of_keras_are_refused():
         (lambda x: [embedded(x), x], "'ids', which is used as real values too"),
     ],
 )
-def test_ids_are_inputs_of_their_own(function, message):
+def test_embedding_refuses_computed_or_shared_ids(function, message):
     inputs = keras.Input((3,), name="ids")
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=message):
         keras_qat.quantize_model(model)
 
 
-def test_ids_may_pass_what_changes_nothing():
+def test_embedding_takes_ids_through_a_reshape():
     inputs = keras.Input((3,), name="ids")
     model = keras.Model(inputs, embedded(layers.Flatten()(inputs)))
     ids = np.array([[0, 1, 3]], "int32")
@@ -143,7 +143,7 @@ def test_ids_may_pass_what_changes_nothing():
     np.testing.assert_array_equal(clone(ids), model(ids))
 
 
-def test_an_integer_input_of_real_values_is_quantized():
+def test_quantize_model_quantizes_an_integer_input_of_real_values():
     inputs = keras.Input((2,), name="pixels", dtype="uint8")
     model = keras.Model(inputs, layers.Flatten()(inputs))
     quantized = quantized_with(model, pixels=(0.0, 255.0))

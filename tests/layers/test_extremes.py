@@ -31,7 +31,7 @@ def many_inputs():
 
 
 def with_constants():
-    """Each on a tensor of its own, since operands and output have one range."""
+    """Adds each constant to a separate tensor, since operands and output share one range."""
     rng = np.random.default_rng(3)
     full, rows, wide = (rng.normal(size=s).astype("float32") for s in [(4, 3), (4, 1), (1, 5, 3)])
     inputs = [keras.Input((4, 3)) for _ in range(6)] + [keras.Input((1, 3))]
@@ -42,7 +42,7 @@ def with_constants():
 
 
 def selections():
-    """A mask for each of two tensors, a tensor and a constant, and those that broadcast."""
+    """Selects by masks: of two tensors, of a tensor and a constant, and with broadcasting."""
     rng = np.random.default_rng(5)
     mask, row = rng.random((1, 4, 3)) > 0.5, np.array([True, False, True])
     full, lone = rng.normal(size=(4, 3)).astype("float32"), np.float32(0.25)
@@ -62,7 +62,7 @@ CASES = [
 ]
 
 
-def test_operands_and_output_have_one_range():
+def test_maximum_and_minimum_share_one_range():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     outputs = [Maximum()([a, b]), Minimum()([a, b])]
     model = quantized_with(keras.Model([a, b], outputs), a=HALVES, b=(-1.0, 1.0))
@@ -75,7 +75,7 @@ def test_operands_and_output_have_one_range():
     assert sorted(operators_of(exported(model))) == ["MAXIMUM", "MINIMUM"]
 
 
-def test_constant_far_away_does_not_widen_the_range():
+def test_minimum_with_a_far_constant_keeps_the_range():
     x = keras.Input((3,), name="x")
     model = keras.Model(x, minimum(x, np.array([[1.0, 1e9, 1e9]], "float32")))
     data = np.array([[1.5, -2.0, 2.0]], "float32")
@@ -83,7 +83,7 @@ def test_constant_far_away_does_not_widen_the_range():
     np.testing.assert_allclose(quantized.predict(data, verbose=0), [[1.0, -2.0, 2.0]], atol=0.01)
 
 
-def test_constant_that_shows_widens_the_range():
+def test_maximum_with_a_visible_constant_widens_the_range():
     x = keras.Input((2,), name="x")
     model = keras.Model(x, maximum(x, np.array([[10.0, -10.0]], "float32")))
     name = list(read_model(model).nodes)[1]
@@ -91,7 +91,7 @@ def test_constant_that_shows_widens_the_range():
     assert quantized.predict(np.array([[0.5, 0.5]]), verbose=0).tolist() == [[10.0, 0.5]]
 
 
-def test_different_ranks_are_refused():
+def test_maximum_refuses_different_ranks():
     a, b = keras.Input((2, 3)), keras.Input((3,))
     model = keras.Model([a, b], Maximum(name="ranks")([a, b]))
     with pytest.raises(UnsupportedLayerError, match="ranks.*same rank"):

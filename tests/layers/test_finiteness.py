@@ -1,4 +1,4 @@
-"""Weights, ranges and inputs that are not finite; the float model says where outputs are NaN."""
+"""Weights, ranges and inputs that are not finite. The oracle for NaN outputs is the float model."""
 
 import importlib.util
 
@@ -14,7 +14,7 @@ from tests.processes import run_python
 from tests.quantizers.modes import on_tensorflow
 
 DATA = small_images()
-# A variable, the layer that has it, and what the error says of it.
+# A variable, its layer, and the text of the error.
 BROKEN = {
     "conv/kernel": ("conv", "A weight"),
     "conv/bn/gamma": ("conv", "A weight"),
@@ -33,7 +33,7 @@ def intact():
 
 @pytest.fixture
 def model(intact):
-    """One model for all tests, with its weights as they were."""
+    """Returns one model for all tests, and restores its weights after each test."""
     weights = intact.get_weights()
     yield intact
     intact.set_weights(weights)
@@ -74,7 +74,7 @@ def test_check_calibrate_and_export_name_a_variable_that_is_not_finite(
     with pytest.raises(InvalidModelError, match=f"{what} .*not finite.*{path}: ") as caught:
         keras_qat.export_litert(model, tmp_path / "model.tflite")
     assert caught.value.layer == layer and not list(tmp_path.iterdir())
-    if what == "A range":  # calibration sets it anew
+    if what == "A range":  # calibration replaces the range
         keras_qat.calibrate(model, DATA, verbose=0)
         assert bool(all_finite(model))
     else:
@@ -104,7 +104,7 @@ def test_verify_names_a_weight_that_is_not_finite(model, tmp_path):
 
 
 @pytest.mark.parametrize(("variance", "gamma"), [(-1.0, 1.0), (1e-30, 3e38)], ids=str)
-def test_weights_that_folding_makes_infinite_are_named(variance, gamma):
+def test_folded_weights_that_are_not_finite_are_named(variance, gamma):
     model = small_network()
     norm = model.get_layer("bn")
     norm.epsilon = 0.0
@@ -116,7 +116,7 @@ def test_weights_that_folding_makes_infinite_are_named(variance, gamma):
     assert {(each.code, each.layer) for each in findings} == {("invalid-model", "conv")}
 
 
-def test_a_sample_with_nan_has_nan_outputs_as_in_float(model):
+def test_predict_gives_nan_for_samples_with_nan(model):
     data = DATA.copy()
     data[3, 0, 0, 0] = np.nan
     outputs, expected = model.predict(data, verbose=0), small_network().predict(data, verbose=0)
@@ -125,7 +125,7 @@ def test_a_sample_with_nan_has_nan_outputs_as_in_float(model):
     np.testing.assert_array_equal(outputs[rest], model.predict(DATA, verbose=0)[rest])
 
 
-def test_infinite_inputs_are_clipped_to_the_range(model):
+def test_predict_clips_infinite_inputs_to_the_range(model):
     data = DATA.copy()
     data[0, 0, 0, 0], data[1, 0, 0, 0] = np.inf, -np.inf
     large = np.clip(data, -9, 9)
@@ -134,12 +134,14 @@ def test_infinite_inputs_are_clipped_to_the_range(model):
 
 @on_tensorflow
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_training_on_nan_gives_a_nan_loss_and_keeps_the_ranges(jit_compile):
+def test_fit_on_nan_gives_a_nan_loss_and_keeps_the_ranges(jit_compile):
     model, data, labels = quantized(small_network(), DATA), DATA.copy(), np.arange(len(DATA)) % 5
     data[0, 0, 0, 0], data[1, 1, 1, 1] = np.nan, np.inf
     sgd = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     model.compile(sgd, "sparse_categorical_crossentropy", jit_compile=jit_compile)
-    model.get_layer("conv").batch_normalization.trainable = False  # its statistics become NaN
+    model.get_layer(
+        "conv"
+    ).batch_normalization.trainable = False  # the statistics of the batch normalization become NaN
     losses = [model.train_on_batch(each, labels) for each in (data, DATA)]
     assert np.isnan(losses[0])
     assert bool(all_finite(model))
@@ -177,7 +179,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_non_finite_numbers_on_other_backends(backend):
+def test_finiteness_on_other_backends(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     assert run_python(SCRIPT, backend=backend) == {

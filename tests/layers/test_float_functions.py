@@ -1,4 +1,4 @@
-"""Functions in float32 operators, also far from 0; the oracle is double precision."""
+"""Functions in float32 operators, also far from 0. The oracle is double precision."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ WITHIN = np.array([[-0.99, -0.5, -1e-3, 0.0, 1e-3, 0.5, 0.99]], "float32")
 
 
 def in_file(function, x):
-    """What LiteRT's reference kernels compute, the only layer in float."""
+    """Returns the outputs of LiteRT's reference kernels for a model of one float layer."""
     inputs = keras.Input(x.shape[1:])
     model = keras.Model(inputs, function(inputs))
     quantized = keras_qat.quantize_model(model, overrides={".*": None})
@@ -64,12 +64,12 @@ def softplus(x):
         (keras.ops.tan, WITHIN, np.tan),
     ],
 )
-def test_function(function, x, exact):
+def test_float_function_is_near_double(function, x, exact):
     found, expected = in_file(function, x), exact(x.astype("float64"))
     assert np.max(np.abs(found - expected)) <= 1e-6 * np.max(np.abs(expected))
 
 
-def test_the_error_function_has_no_hole_at_zero():
+def test_float_erf_is_continuous_at_zero():
     expected = [-1.0, -0.8427007929, -0.0011283788, 0.0, 0.0011283788, 0.8427007929, 1.0]
     x = np.array([[-6.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 6.0]], "float32")
     np.testing.assert_allclose(in_file(keras.ops.erf, x)[0], expected, rtol=0, atol=1e-6)
@@ -82,8 +82,8 @@ OPTIONS = {
 }
 
 
-def test_every_function_has_a_float_form():
-    """All in one file, on values from 1.1 to 1.9 or 0.1 to 0.9, where each is defined."""
+def test_every_lookup_function_has_a_float_form():
+    """All functions in one file, on 1.1 to 1.9 or 0.1 to 0.9, where each function is defined."""
     names = [name for name in looked_up() if name != "power"]
     inputs = keras.Input((9,))
     beyond_one = keras.ops.add(inputs, 1.0)

@@ -67,7 +67,7 @@ def outcome(function, x):
     return quantized.predict(x, verbose=0).tolist(), operators_of(exported(quantized))
 
 
-def test_values_are_repeated_in_order():
+def test_repeat_tile_and_take_keep_the_order():
     x = np.array([[1.0, 2.0, 3.0]], "float32")
     assert outcome(lambda t: ops.repeat(t, 2, axis=1), x) == ([[1, 1, 2, 2, 3, 3]], ["GATHER"])
     assert outcome(lambda t: ops.tile(t, 2), x) == ([[1, 2, 3, 1, 2, 3]], ["GATHER"])
@@ -75,14 +75,14 @@ def test_values_are_repeated_in_order():
     assert outcome(lambda t: ops.roll(t, 1, axis=1), x) == ([[3, 1, 2]], ["GATHER"])
 
 
-def test_broadcasting_a_fixed_batch():
+def test_broadcast_to_of_a_fixed_batch():
     x = np.array([[[1.0], [2.0]]], "float32")
     y, operators = outcome(lambda t: ops.broadcast_to(t, (1, 2, 3)), x)
     assert y == [[[1, 1, 1], [2, 2, 2]]]
     assert operators == ["GATHER"]
 
 
-def test_tiling_gathers_along_each_axis_that_grows():
+def test_tile_gathers_along_each_axis_that_grows():
     x = np.array([[[1.0, 2.0]]], "float32")
     y, operators = outcome(lambda t: ops.tile(t, (1, 2, 2)), x)
     assert y == [[[1, 2, 1, 2], [1, 2, 1, 2]]]
@@ -103,14 +103,14 @@ def test_tiling_gathers_along_each_axis_that_grows():
         (lambda x: ops.take(x, [0, 3], axis=1), "positions 0 to 3"),
     ],
 )
-def test_what_is_refused(function, message):
+def test_gather_refuses_these_operations(function, message):
     inputs = keras.Input((3, 2))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=message):
         keras_qat.quantize_model(model)
 
 
-def test_computed_positions_are_refused():
+def test_take_refuses_computed_positions():
     inputs = keras.Input((3, 2)), keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, ops.take(*inputs, axis=1))
     with pytest.raises(UnsupportedLayerError, match="constant integers"):

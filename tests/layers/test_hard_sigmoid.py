@@ -1,4 +1,4 @@
-"""Hard sigmoid and hard-swish of ADD and MUL: cases of the contract, hand-computed numbers."""
+"""Hard sigmoid and hard-swish as ADD and MUL: cases of the contract, hand-computed numbers."""
 
 import keras
 import numpy as np
@@ -57,7 +57,7 @@ def test_hard_sigmoid_by_hand():
         lambda x: x * ops.hard_sigmoid(x),
     ],
 )
-def test_all_spellings_of_hard_swish_are_one_form(function):
+def test_hard_swish_has_one_form_for_all_spellings(function):
     x = keras.Input((4, 4, 2))
     model = keras.Model(x, function(keras.layers.Conv2D(3, 1)(x)))
     content = Prepared(Case("spelling", (), lambda: model)).content

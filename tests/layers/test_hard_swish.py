@@ -23,7 +23,7 @@ Activation = keras.layers.Activation
 
 
 def far_below(model, rng, batch):
-    """Inputs of which only the largest are above -3, by little."""
+    """Returns inputs of which only the largest are slightly above -3."""
     return [rng.uniform(-40, -2.99, (batch, *x.shape[1:])).astype("float32") for x in model.inputs]
 
 
@@ -63,7 +63,7 @@ def test_hard_swish_by_hand():
 
 
 @pytest.mark.parametrize("largest", [-2.999999, -3.0, 1e-6])
-def test_a_file_that_the_kernel_refuses_is_never_written(largest, tmp_path):
+def test_hard_swish_file_that_the_kernel_refuses_is_not_written(largest, tmp_path):
     x = keras.Input((3,), name="x")
     model = keras.Model(x, Activation("hard_swish", name="y")(x))
     model = keras_qat.quantize_model(model, activations="lookup")
@@ -76,7 +76,7 @@ def test_a_file_that_the_kernel_refuses_is_never_written(largest, tmp_path):
     assert keras_qat.verify(model, tmp_path / "model.tflite", values, verbose=0).exact
 
 
-def test_a_range_shared_with_the_input():
+def test_hard_swish_that_shares_its_input_range_equals_litert():
     x = keras.Input((3,), name="x")
     y = keras.layers.Concatenate()([x, Activation("hard_swish")(x)])
     prepared = Prepared(

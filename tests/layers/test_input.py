@@ -14,7 +14,7 @@ def straight_through():
 
 
 def odd_ranges(model, rng, batch):
-    """All positive, all negative, and always zero."""
+    """Returns data that is all positive, all negative, and always zero."""
     a, b, c = (np.ones((batch, *tensor.shape[1:]), "float32") for tensor in model.inputs)
     return [a * 3 + rng.random(a.shape, "float32"), -b, c * 0]
 
@@ -30,13 +30,13 @@ def identity(size):
     return keras.Model(x, x)
 
 
-def test_rounds_half_away_from_zero_and_saturates():
+def test_quantize_input_rounds_half_away_and_saturates():
     quantized = quantized_with(identity(6), input=HALVES)
     x = np.array([[0.25, -0.25, 0.2, -0.75, 99.0, -99.0]], "float32")
     assert quantized.predict(x, verbose=0).tolist() == [[0.5, -0.5, 0.0, -1.0, 63.5, -64.0]]
 
 
-def test_pixels_have_the_range_of_their_type():
+def test_quantize_input_gives_pixels_the_range_of_their_type():
     pixels = np.array([[3, 4], [5, 7]], "uint8")
     quantized = keras_qat.quantize_model(identity(2), calibration_data=pixels)
     (details,) = [d for _, d in run_litert(exported(quantized), [pixels])[0].values()][:1]
@@ -44,7 +44,7 @@ def test_pixels_have_the_range_of_their_type():
     assert quantized.predict(pixels, verbose=0).tolist() == pixels.tolist()
 
 
-def test_training_keeps_a_calibrated_range_of_an_input():
+def test_quantize_input_keeps_a_calibrated_range_at_training():
     quantized = keras_qat.quantize_model(identity(2))
     keras_qat.calibrate(quantized, np.array([[-1.0, 2.0]], "float32"), verbose=0)
     observer = quantized.layers[1].observer

@@ -1,4 +1,4 @@
-"""The integers of layers with a kernel: what biases cost, and where there are none."""
+"""The integers of layers with a kernel: the cost of large biases, and files without biases."""
 
 import keras
 import numpy as np
@@ -22,25 +22,25 @@ def dense(kernel, bias, scheme="int8"):
 
 
 def test_bias_pressure_by_hand():
-    """In steps of 2: a bias of 2^33 is 2^32 of them, eight times what fits at a scale of 1."""
+    """In steps of 2, a bias of 2^33 is 2^32 steps: eight times the limit at a scale of 1."""
     layer = dense([[1.27, 1.27, 0.0], [-1.27, 0.5, 0.0]], [5.0, -(2.0**33), 2.0**33])
     pressure = layer.bias_pressure(2.0, 2.0**24)
     np.testing.assert_allclose(pressure.needed, [0.01, 0.01, 8.0], rtol=1e-6)
     np.testing.assert_allclose(pressure.given, [0.01, 8.0, 8.0], rtol=1e-6)
-    # A channel without weights has none that could lose steps.
+    # A channel of zeros has no weights that could lose steps.
     np.testing.assert_allclose(pressure.factor, [1.0, 800.0, 1.0], rtol=1e-6)
     scales = layer.integer_weights(np.float32(2.0), np.float32(2.0**24)).kernel_scale
     np.testing.assert_array_equal(scales, pressure.given)
 
 
 @pytest.mark.parametrize("bias", [[5.0, 2.0**33], [2.0**33, 5.0]])
-def test_one_large_bias_presses_on_all_channels_of_a_tensor(bias):
+def test_bias_pressure_per_tensor_affects_all_channels(bias):
     pressure = dense([[1.27, 1.27], [-1.27, 0.5]], bias, "uint8").bias_pressure(2.0, 2.0**24)
     np.testing.assert_allclose(pressure.needed, [0.01], rtol=1e-6)
     np.testing.assert_allclose(pressure.factor, [800.0], rtol=1e-6)
 
 
-def test_usual_biases_press_on_nothing():
+def test_bias_pressure_of_usual_biases_is_one():
     layer = dense(np.random.default_rng(0).normal(size=(30, 9)), np.linspace(-9, 9, 9))
     assert layer.bias_pressure(0.02, 0.1).factor.tolist() == [1.0] * 9
 
@@ -56,7 +56,7 @@ MAY_LACK_A_BIAS = ("TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 
 def file_of(make, scheme, x, *behind, **arguments):
-    """The file of a layer, in float if the scheme is None."""
+    """Returns the file of a layer. The layer is in float if the scheme is None."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(SHAPE), make(name="it", **arguments), *behind])
     overrides: dict = {"it": None} if scheme is None else {}
@@ -66,7 +66,7 @@ def file_of(make, scheme, x, *behind, **arguments):
 
 
 def operands_of(content, code):
-    """Those of the first operator of a kind that are not absent."""
+    """Returns the operands that the first operator of a kind has."""
     model = schema.ModelT.InitFromPackedBuf(content)
     number = getattr(schema.BuiltinOperator, code)
     for operator in model.subgraphs[0].operators:
@@ -78,8 +78,8 @@ def operands_of(content, code):
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("scheme", ["int8", "uint8", None])
 @pytest.mark.parametrize("code", KERNELS)
-def test_a_layer_without_a_bias_has_none_where_the_operator_allows_it(code, scheme, activation):
-    """In both runtimes the file computes what it computes with a bias of zeros."""
+def test_export_writes_no_bias_of_zeros_where_the_operator_allows_it(code, scheme, activation):
+    """With both sets of kernels the file gives the results of a file with a bias of zeros."""
     x = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype("float32")
     with_zeros = file_of(KERNELS[code], scheme, x, activation=activation)
     without = file_of(KERNELS[code], scheme, x, activation=activation, use_bias=False)
@@ -88,7 +88,7 @@ def test_a_layer_without_a_bias_has_none_where_the_operator_allows_it(code, sche
     for kernels in ("reference", "default"):
         one, other = (Runner(each, kernels=kernels) for each in (with_zeros, without))
         (fed,) = one.inputs
-        # Steps of a hundredth, whatever the zero point.
+        # Integers with a deviation of 40, near the middle of their type.
         q = x if fed.dtype == np.float32 else (x * 40 + 100 * (fed.dtype == np.uint8))
         y = [runner.run([q.astype(fed.dtype)])[0] for runner in (one, other)]
         assert len(np.unique(y[0])) > 20
@@ -97,14 +97,14 @@ def test_a_layer_without_a_bias_has_none_where_the_operator_allows_it(code, sche
 
 @pytest.mark.parametrize("code", MAY_LACK_A_BIAS)
 @pytest.mark.parametrize("scheme", ["int8", None])
-def test_what_is_folded_into_a_layer_is_its_bias(code, scheme):
+def test_export_writes_a_folded_batch_norm_as_a_bias(code, scheme):
     x = np.random.default_rng(0).normal(size=(8, *SHAPE)).astype("float32")
     norm = layers.BatchNormalization(beta_initializer="ones")
     file = file_of(KERNELS[code], scheme, x, norm, use_bias=False)
     assert len(operands_of(file, code)) == (3 if code == "FULLY_CONNECTED" else 4)
 
 
-def test_an_offset_before_a_layer_is_its_bias():
+def test_export_writes_a_folded_offset_as_a_bias():
     x = np.random.default_rng(0).random((8, 4), "float32")
     rescaling = layers.Rescaling(2.0, offset=-1.0)
     dense = layers.Dense(3, use_bias=False, name="it")

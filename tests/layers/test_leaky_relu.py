@@ -48,7 +48,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("slope", "expected"),
     [
-        # -1.5 and -0.5 steps of 0.5: the kernel rounds ties up, where it shifts no bits
+        # -1.5 and -0.5 steps of 0.5: the kernel rounds ties up if it does not shift
         (0.5, [3.0, -0.5, 0.0, -32.0, 63.5]),
         (0.0, [3.0, 0.0, 0.0, 0.0, 63.5]),
         (2.0, [3.0, -3.0, -1.0, -64.0, 63.5]),

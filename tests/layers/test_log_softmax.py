@@ -1,4 +1,4 @@
-"""Log-softmax: cases of the contract, numbers by hand, errors."""
+"""Log-softmax: cases of the contract, hand-computed numbers, errors."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ CASES = [
 ]
 
 
-def test_by_hand():
+def test_log_softmax_by_hand():
     x = keras.Input((4,), name="input")
     model = keras.Model(x, Activation("log_softmax", name="y")(x))
     quantized = quantized_with(model, input=(-64.0, 63.5), y=(-255 / 64, 0.0))
@@ -37,7 +37,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_noise_is_that_of_int8_tensors(classes):
+def test_log_softmax_noise_is_that_of_int8_tensors(classes):
     x = keras.Input((classes,))
     model = keras.Model(x, Activation("log_softmax")(x))
     data = np.random.default_rng(0).normal(0, 1, (256, classes)).astype("float32")
@@ -51,7 +51,7 @@ def test_noise_is_that_of_int8_tensors(classes):
     assert integers > 30 and integers > rounded - 0.3, (integers, rounded)
 
 
-def test_too_many_classes_are_refused():
+def test_log_softmax_refuses_too_many_classes():
     x = keras.Input((2**16 + 1,))
     with pytest.raises(UnsupportedLayerError, match=r"exponentials.*'logs'.*65537 classes"):
         keras_qat.clone_model(keras.Model(x, Activation("log_softmax", name="logs")(x)))

@@ -50,7 +50,7 @@ CASES = [
         "lookup_activations",
         (QLookup,),
         branches((5, 3), *([layer(Activation, name)] for name in ACTIVATIONS)),
-        # Exponentials of large numbers have no finite range.
+        # Exponentials of large numbers overflow, so they have no finite range.
         greatest_scale=5.0,
         activations="lookup",
     ),
@@ -71,13 +71,13 @@ CASES = [
             [operation(lambda x: keras.ops.gelu(x, approximate=True))],
             [operation(keras.ops.abs), operation(keras.ops.sqrt)],
         ),
-        # At a pole of the derivative a step of the input is many of the output.
+        # At a pole of the derivative, one step of the input is many steps of the output.
         steps=None,
     ),
 ]
 
 
-def test_table_by_hand():
+def test_lookup_table_by_hand():
     model = keras.Sequential([keras.Input((3,), name="input"), Activation("silu", name="silu")])
     quantized = quantized_with(model, "lookup", input=HALVES, silu=HALVES)
     # silu(1) = 0.731, silu(-1) = -0.269, silu(4) = 3.93, in steps of 0.5
@@ -85,7 +85,7 @@ def test_table_by_hand():
 
 
 @pytest.mark.parametrize("name", ["softplus", "softsign", "mish"])
-def test_becomes_three_operators(name):
+def test_lookup_is_three_operators(name):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=name)])
     x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
     quantized = keras_qat.quantize_model(model, calibration_data=x)

@@ -12,7 +12,7 @@ from tests.layers.contract import HALVES, Case, exported, operators_of, quantize
 
 
 def products():
-    """Of three to five axes, of two tensors and of one with itself."""
+    """Makes products of three to five axes, of two tensors and of a tensor with itself."""
     a, b = keras.Input((5, 4)), keras.Input((4, 3))
     c, d = keras.Input((2, 5, 4)), keras.Input((2, 3, 4, 5))
     outputs = [ops.matmul(a, b), c @ ops.transpose(c, (0, 1, 3, 2))]
@@ -26,7 +26,7 @@ def broadcasting():
 
 
 def long_sums():
-    """More products than a float32 sum holds exactly."""
+    """Makes sums of so many products that float32 does not hold them exactly."""
     a, b = keras.Input((3, 1500)), keras.Input((1500, 2))
     return keras.Model([a, b], a @ b)
 
@@ -38,7 +38,7 @@ CASES = [
 ]
 
 
-def test_integers_by_hand():
+def test_matmul_by_hand():
     a, b = keras.Input((1, 2), name="a"), keras.Input((2, 2), name="b")
     product = QMatmul(name="product")([a, b])
     model = quantized_with(keras.Model([a, b], product), a=HALVES, b=HALVES, product=HALVES)
@@ -54,12 +54,12 @@ def test_integers_by_hand():
 @pytest.mark.parametrize(
     ("first", "second"), [((2, 5), (5,)), ((5, 2, 5), (2, 5)), ((1, 1, 1, 2, 5), (1, 1, 1, 5, 2))]
 )
-def test_other_ranks_are_refused(first, second):
+def test_matmul_refuses_other_ranks(first, second):
     with pytest.raises(UnsupportedLayerError, match="(?s)same number of axes.*product.*one rank"):
         QMatmul(name="product").build([(None, *first), (None, *second)])
 
 
-def test_constant_matrices_are_refused():
+def test_matmul_refuses_constant_matrices():
     x = keras.Input((2, 5, 4))
     model = keras.Model(x, ops.matmul(x, np.ones((2, 4, 3), "float32")))
     with pytest.raises(UnsupportedLayerError, match="(?s)constant matrices.*matmul"):

@@ -61,14 +61,14 @@ def products():
 
 
 def excitation():
-    """Products with one factor for each channel, row or sample."""
+    """Makes products with one factor for each channel, row or sample."""
     a, b, c, d = (keras.Input(s) for s in [(3, 4, 2), (1, 1, 2), (3, 1, 1), (1, 1, 1)])
     outputs = [Multiply()([a, b]), Multiply()([c, a]), ReLU()(b * c), a * d, a - b, c - a]
     return keras.Model([a, b, c, d], outputs)
 
 
 def with_constants():
-    """Positions, masks and tables: arrays of any shape that broadcasts, on either side."""
+    """Adds and multiplies constant arrays of each shape that broadcasts, on either side."""
     rng = np.random.default_rng(3)
     full, rows, wide = (rng.normal(size=s).astype("float32") for s in [(4, 3), (4, 1), (1, 5, 3)])
     x, y = keras.Input((4, 3)), keras.Input((1, 3))
@@ -82,7 +82,7 @@ def with_constants():
 CASES = [
     Case("add", (QAdd,), two_inputs),
     Case("add_broadcasting", (QAdd,), broadcasting),
-    # Each partial sum is rounded, at training as in integers, so that a tie may fall twice.
+    # Each partial sum is rounded, at training and in integers, so two ties may differ.
     Case("add_of_many", (QAdd,), many_inputs, steps=2),
     Case("subtract", (QSubtract,), differences),
     Case("multiply", (QMultiply,), products),
@@ -100,7 +100,7 @@ CASES = [
         ([ReLU(6.0)], [1.5, 0.0, 6.0, 6.0]),
     ],
 )
-def test_integers_by_hand(followers, expected):
+def test_add_by_hand(followers, expected):
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     y = Add(name="sum")([a, b])
     for follower in followers:
@@ -115,7 +115,7 @@ def test_integers_by_hand(followers, expected):
     assert operators_of(exported(model)) == ["ADD"]
 
 
-def test_same_tensor_twice_is_its_double():
+def test_add_of_a_tensor_to_itself_is_its_double():
     a = keras.Input((3,), name="a")
     model = quantized_with(keras.Model(a, Add(name="sum")([a, a])), a=HALVES, sum=(-128.0, 127.0))
     assert model.predict(np.array([[0.5, -3.0, 63.5]], "float32"), verbose=0).tolist() == [
@@ -123,20 +123,20 @@ def test_same_tensor_twice_is_its_double():
     ]
 
 
-def test_sum_of_many_is_a_chain():
+def test_add_of_four_tensors_is_three_additions():
     inputs = [keras.Input((2,)) for _ in range(4)]
     model = keras_qat.quantize_model(keras.Model(inputs, Add()(inputs)))
     assert sum(isinstance(each, QAdd) for each in model.layers) == 3
 
 
-def test_different_ranks_are_refused():
+def test_add_refuses_different_ranks():
     a, b = keras.Input((2, 3)), keras.Input((3,))
     model = keras.Model([a, b], Add(name="ranks")([a, b]))
     with pytest.raises(UnsupportedLayerError, match="ranks.*same rank"):
         keras_qat.quantize_model(model)
 
 
-def test_products_and_differences_by_hand():
+def test_multiply_and_subtract_by_hand():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     outputs = [Multiply(name="product")([a, b]), Subtract(name="difference")([a, b])]
     ranges = dict.fromkeys(("a", "b", "product", "difference"), HALVES)
@@ -150,14 +150,14 @@ def test_products_and_differences_by_hand():
     assert sorted(operators_of(exported(model))) == ["MUL", "SUB"]
 
 
-def test_constant_by_hand():
+def test_add_of_a_constant_by_hand():
     x = keras.Input((2, 3), name="x")
     constant = np.array([[[1.27, -1.27, 0.004]] * 2], "float32")
     constant[0, 1] = 0.0
     model = keras.Model(x, keras.ops.add(x, constant))
     ranges = {"x": HALVES, list(read_model(model).nodes)[1]: (-1.28, 1.27)}
     model = quantized_with(model, **ranges)
-    # the constant has steps of 0.01, and 0.004 is none of them
+    # the constant has steps of 0.01, so 0.004 becomes 0
     expected = [[[1.27, -0.77, 0.5], [0.0, 0.5, 0.5]]]
     actual = model.predict(np.array([[[0.0, 0.5, 0.5]] * 2], "float32"), verbose=0)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
@@ -165,7 +165,7 @@ def test_constant_by_hand():
 
 
 def node_with(operand):
-    """An addition of a tensor of shape (2, 3) and what is no tensor."""
+    """Makes an addition of a tensor of shape (2, 3) and a constant or a parameter."""
     x = keras.Input((2, 3), name="x")
     node = list(read_model(keras.Model(x, x + x)).nodes.values())[1]
     edge = Edge("x")
@@ -173,7 +173,7 @@ def node_with(operand):
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_variable_becomes_a_weight_of_its_name(trainable):
+def test_add_of_a_variable_has_a_weight_of_its_name(trainable):
     value = np.arange(6, dtype="float32").reshape(2, 3)
     node = node_with(Parameter(value, trainable, "positions"))
     layer = QAdd.from_match(node, None)
@@ -184,22 +184,22 @@ def test_variable_becomes_a_weight_of_its_name(trainable):
     assert layer(np.ones((1, 2, 3), "float32")).numpy().tolist() == (value + 1)[None].tolist()
 
 
-def test_one_operand_is_refused():
+def test_add_refuses_one_operand():
     x = keras.Input((3,))
     with pytest.raises(UnsupportedLayerError, match="two operands"):
         keras_qat.quantize_model(keras.Model(x, Add()([x])))
 
 
-def test_constant_along_the_batch_is_refused():
+def test_add_refuses_a_constant_along_the_batch():
     layer = QAdd.from_match(node_with(np.ones((5, 1, 3), "float32")), None)
     with pytest.raises(UnsupportedLayerError, match="batch axis.*shape"):
         layer.build((None, 2, 3))
 
 
-def test_product_whose_scale_is_not_smaller_has_version_3():
+def test_multiply_with_an_output_scale_that_is_not_larger_has_version_3():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     model = keras.Model([a, b], keras.layers.Multiply(name="product")([a, b]))
-    wide = (-128.0, 127.0)  # scales of 1: nothing is scaled down
+    wide = (-128.0, 127.0)  # scales of 1: the product is not scaled down
     quantized = quantized_with(model, a=wide, b=wide, product=wide)
     x = [np.array([[3.0, -7.0, 100.0]], "float32"), np.array([[5.0, 4.0, -2.0]], "float32")]
     assert quantized.predict(x, verbose=0).tolist() == [[15.0, -28.0, -128.0]]

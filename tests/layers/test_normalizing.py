@@ -1,4 +1,4 @@
-"""Normalization by a sample's own statistics: cases of the contract, numbers by hand, errors."""
+"""Normalization by the statistics of each sample: contract cases, hand-computed numbers, errors."""
 
 import zipfile
 
@@ -50,7 +50,7 @@ CASES = [
             ),
             branches((16,), [layer(LayerNormalization, axis=1, center=False)], prefix="vector"),
         ),
-        steps=2,  # one of the normalized tensor, and one of its product with gamma
+        steps=2,  # one step of the normalized tensor, and one of its product with gamma
         default_steps=2,
     ),
     Case(
@@ -89,7 +89,7 @@ CASES = [
 ]
 
 
-def test_by_hand():
+def test_layer_normalization_by_hand():
     x = keras.Input((4,), name="input")
     model = keras.Model(x, LayerNormalization(epsilon=0.0, center=False, scale=False, name="n")(x))
     quantized = quantized_with(model, input=(-64.0, 63.5), n=(-2.0, 1.984375))
@@ -103,13 +103,13 @@ def test_by_hand():
 
 
 def signal_to_noise(make, shape, spread):
-    """In decibels, of the quantized model's output against the float model's."""
+    """Returns decibels of the quantized model's output, compared to the float model's."""
     rng, inputs = np.random.default_rng(0), keras.Input(shape)
     model = keras.Model(inputs, make()(inputs))
     for weight in model.weights:
         weight.assign(rng.normal(float(weight.name != "beta"), 0.3, weight.shape))
     data = rng.normal(size=(16, *shape)).astype("float32")
-    if spread > 1:  # of the variance, from position to position
+    if spread > 1:  # the variance differs between positions
         data *= spread ** rng.uniform(-0.5, 0, (16, *shape[:-1], 1)).astype("float32")
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, data, verbose=0)
@@ -129,8 +129,8 @@ def signal_to_noise(make, shape, spread):
         (layer(GroupNormalization, 8), (16, 16, 32)),
     ],
 )
-def test_noise_is_that_of_int8_tensors(make, shape):
-    """The integers between input and output add little to what rounding these two costs."""
+def test_normalization_noise_is_that_of_int8_tensors(make, shape):
+    """The integers between input and output add little noise to the rounding of these two."""
     integers, rounded = signal_to_noise(make, shape, 1)
     assert integers > 31
     assert integers > rounded - 1.3
@@ -139,8 +139,8 @@ def test_noise_is_that_of_int8_tensors(make, shape):
     assert integers > rounded - 1.0
 
 
-def test_noise_of_most_groups_is_small_beside_a_few_flat_ones():
-    """One group of a hundred has a hundredth of the deviation of the others."""
+def test_normalization_noise_is_small_beside_a_few_flat_groups():
+    """One of a hundred groups has a hundredth of the deviation of the others."""
     rng, inputs = np.random.default_rng(0), keras.Input((64, 96))
     model = keras.Model(inputs, LayerNormalization(epsilon=1e-6)(inputs))
     data = rng.normal(size=(16, 64, 96)).astype("float32")
@@ -151,8 +151,8 @@ def test_noise_of_most_groups_is_small_beside_a_few_flat_ones():
     assert 10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) > 30
 
 
-def test_large_groups_are_summed_in_parts():
-    """Their sums of squares do not fit an int32."""
+def test_normalization_sums_large_groups_in_parts():
+    """The sums of squares of the whole group do not fit an int32."""
     x = keras.Input((64, 64, 40))
     model = keras.Model(x, LayerNormalization(axis=[1, 2, 3], center=False, scale=False)(x))
     data = np.random.default_rng(0).normal(1, 1, (2, 64, 64, 40)).astype("float32")
@@ -167,7 +167,7 @@ def test_large_groups_are_summed_in_parts():
     assert np.abs(y - model(data)).max() < 2 * scale
 
 
-def test_weights_train_under_their_names():
+def test_normalization_weights_keep_their_names():
     x = keras.Input((4, 6))
     y = LayerNormalization(axis=[1, 2], name="both")(LayerNormalization(name="last")(x))
     clone = keras_qat.clone_model(keras.Model(x, y))
@@ -184,8 +184,8 @@ def test_weights_train_under_their_names():
     ("make", "transposed"),
     [(LayerNormalization, 0), (layer(GroupNormalization, 1), 0), (layer(GroupNormalization, 2), 2)],
 )
-def test_operators_on_all_values_are_few(make, transposed):
-    """Those that take 12 x 12 x 8 values, or return as many: the rest take one for each group."""
+def test_normalization_has_few_operators_on_all_values(make, transposed):
+    """Counts operators on 12 x 12 x 8 values. The others take one value per group."""
     x = keras.Input((12, 12, 8))
     data = np.random.default_rng(0).normal(size=(4, 12, 12, 8)).astype("float32")
     model = keras.Model(x, make(center=False, scale=False)(x))
@@ -202,8 +202,8 @@ def test_operators_on_all_values_are_few(make, transposed):
     assert others == ["BATCH_MATMUL", "BATCH_MATMUL", "SUB", "MUL", "SUB"]
 
 
-def test_a_model_saved_without_inner_ranges_loads(tmp_path):
-    """As those were that earlier versions saved: it takes the widest ranges that make sense."""
+def test_normalization_saved_without_inner_ranges_loads(tmp_path):
+    """Earlier versions saved no inner ranges. The loaded model takes the widest useful ranges."""
     x = keras.Input((16, 64))
     data = np.random.default_rng(0).normal(size=(16, 16, 64)).astype("float32")
     model = keras.Model(x, LayerNormalization(name="norm")(x))
@@ -244,14 +244,14 @@ def test_a_model_saved_without_inner_ranges_loads(tmp_path):
         (layer(LayerNormalization, rms_scaling=True), (4,), "RMSNormalization"),
     ],
 )
-def test_what_is_refused(make, shape, message):
+def test_normalization_refuses_these_arguments(make, shape, message):
     x = keras.Input(shape, batch_size=2)
     with pytest.raises(UnsupportedLayerError, match=f"(?s){message}.*norm|norm.*{message}"):
         keras_qat.clone_model(keras.Model(x, make(name="norm")(x)))
 
 
 @pytest.mark.parametrize(("kind", "epsilon"), [("layer", 1e-3), ("rms", 1e-6), ("unit", 1e-12)])
-def test_gradient_of_a_group_of_zeros_is_finite(kind, epsilon):
+def test_normalize_gradient_of_a_group_of_zeros_is_finite(kind, epsilon):
     layer, x = QNormalize((-1, 4), (1,), kind, epsilon), tf.zeros((2, 4))
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -269,7 +269,7 @@ def test_gradient_of_a_group_of_zeros_is_finite(kind, epsilon):
         lambda: keras.layers.GroupNormalization(2),
     ],
 )
-def test_a_clone_is_quantized_like_the_model(make):
+def test_normalization_clone_is_quantized_like_the_model(make):
     model = keras.Sequential([keras.Input((6, 4)), make(), keras.layers.Dense(3)])
     x = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
     clone = keras_qat.clone_model(model)

@@ -69,7 +69,7 @@ CASES = [
 ]
 
 
-def test_padding_is_zero_wherever_the_zero_point_lies():
+def test_zero_padding_is_zero_for_any_zero_point():
     model = keras.Sequential(
         [keras.Input((1, 2, 1), name="input"), ZeroPadding2D(((1, 0), (0, 2)))]
     )
@@ -79,7 +79,7 @@ def test_padding_is_zero_wherever_the_zero_point_lies():
     assert operators_of(exported(quantized)) == ["PAD"]
 
 
-def test_range_covers_the_constant():
+def test_pad_range_covers_the_constant():
     inputs = keras.Input((2,), name="input")
     model = keras.Model(inputs, ops.pad(inputs, ((0, 0), (1, 0)), constant_values=127.0))
     quantized = keras_qat.quantize_model(model)
@@ -91,7 +91,7 @@ def test_range_covers_the_constant():
 
 @pytest.mark.parametrize(("value", "code"), [(0.0, "PAD"), (5.0, "PADV2")])
 @pytest.mark.parametrize(("rank", "version"), [(2, 2), (4, 2), (5, 4)])
-def test_the_version_depends_on_the_number_of_axes(rank, version, value, code):
+def test_pad_version_depends_on_the_number_of_axes(rank, version, value, code):
     inputs = keras.Input((2,) * (rank - 1), name="input")
     widths = [(0, 0)] * (rank - 1) + [(1, 0)]
     model = keras.Model(inputs, ops.pad(inputs, widths, constant_values=value))
@@ -102,14 +102,14 @@ def test_the_version_depends_on_the_number_of_axes(rank, version, value, code):
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
-def test_six_axes_are_too_many(mode):
+def test_pad_refuses_six_axes(mode):
     inputs = keras.Input((2,) * 5)
     model = keras.Model(inputs, ops.pad(inputs, [(0, 0)] * 5 + [(1, 0)], mode))
     with pytest.raises(UnsupportedLayerError, match="no more than five axes"):
         keras_qat.quantize_model(model)
 
 
-def test_mirrored_values():
+def test_pad_mirrors_values():
     inputs = keras.Input((3,), name="input")
     outputs = [ops.pad(inputs, ((0, 0), (2, 1)), mode) for mode in ("reflect", "symmetric")]
     quantized = quantized_with(keras.Model(inputs, outputs), input=(-64.0, 63.5))
@@ -129,14 +129,14 @@ def test_mirrored_values():
         (lambda x: ops.pad(x, ((0, 0), (0, 1)), constant_values=x), "expected: a number"),
     ],
 )
-def test_what_is_refused(function, message):
+def test_pad_refuses_these_arguments(function, message):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=f"(?i){message}"):
         keras_qat.quantize_model(model)
 
 
-def test_channels_first_is_refused():
+def test_zero_padding_refuses_channels_first():
     model = keras.Sequential(
         [keras.Input((1, 4, 4)), ZeroPadding2D(1, data_format="channels_first", name="nchw")]
     )

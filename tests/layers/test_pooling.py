@@ -1,4 +1,4 @@
-"""Pooling over windows, and over everything: cases of the contract, hand-computed numbers."""
+"""Pooling over windows and global pooling: cases of the contract, hand-computed numbers."""
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ def windows_of_steps(cls, function):
 
 
 def whole(steps, image):
-    """A pooling of everything, of sequences and images of several sizes."""
+    """Makes global poolings of sequences and images of several sizes."""
     return together(
         branches((7, 4), [steps], [layer(steps, keepdims=True)]),
         branches((1, 3), [steps], [layer(steps, keepdims=True)], prefix="c"),
@@ -106,7 +106,7 @@ CASES = [
 
 
 def pooled(cls, image, *args, output=HALVES, **kwargs):
-    """Pools one image of one channel, in steps of 0.5."""
+    """Pools one image of one channel in steps of 0.5."""
     x = np.array(image, "float32")[None, ..., None]
     pool = cls(*args, name="pool", **kwargs)
     model = keras.Sequential([keras.Input(x.shape[1:], name="input"), pool])
@@ -114,13 +114,13 @@ def pooled(cls, image, *args, output=HALVES, **kwargs):
     return np.squeeze(quantized.predict(x, verbose=0)).tolist()
 
 
-def test_average_rounds_half_away_from_zero():
+def test_average_pooling_rounds_half_away_from_zero():
     # (1 + 1 + 2 + 2) / 4 = 1.5 steps
     assert pooled(AveragePooling2D, [[0.5, 0.5], [1.0, 1.0]], 2) == 1.0
     assert pooled(AveragePooling2D, [[-0.5, -0.5], [-1.0, -1.0]], 2) == -1.0
 
 
-def test_average_at_a_border_counts_only_what_is_there():
+def test_average_pooling_at_a_border_ignores_the_padding():
     image = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 63.5]]
     # 2 / 4, 2 / 6 and 129 / 9 steps; 127 / 6, 127 / 4
     expected = [[0.5, 0.5 * 0, 0.0], [0.0, 7.0, 10.5], [0.0, 10.5, 16.0]]
@@ -129,26 +129,26 @@ def test_average_at_a_border_counts_only_what_is_there():
     assert pooled(AveragePooling2D, constant, 3, strides=1, padding="same") == constant.tolist()
 
 
-def test_maximum_ignores_the_padding():
+def test_max_pooling_ignores_the_padding():
     image = np.full((3, 3), -5.0)
     assert pooled(MaxPooling2D, image, 2, padding="same") == [[-5.0, -5.0], [-5.0, -5.0]]
 
 
-def test_mean_has_a_range_of_its_own():
-    # 0.75 is 1.5 steps of 0.5, and 3 steps of 0.25; this kernel rounds ties up
+def test_global_average_pooling_has_its_own_range():
+    # 0.75 is 1.5 steps of 0.5, and 3 steps of 0.25. This kernel rounds ties up.
     assert pooled(GlobalAveragePooling2D, [[0.5, 1.0]]) == 1.0
     assert pooled(GlobalAveragePooling2D, [[-0.5, -1.0]]) == -0.5
     assert pooled(GlobalAveragePooling2D, [[0.5, 1.0]], output=(-32.0, 31.75)) == 0.75
 
 
-def test_steps_by_hand():
+def test_pooling1d_by_hand():
     x = np.array([0.5, 1.0, -0.5, -1.0, 63.5], "float32").reshape(1, 5, 1)
     inputs = keras.Input((5, 1), name="input")
     average = AveragePooling1D(2, strides=2, padding="same")(inputs)
     model = keras.Model(inputs, [average, MaxPooling1D(3, strides=2)(inputs)])
     quantized = quantized_with(model, input=HALVES)
     averages, maxima = quantized.predict(x, verbose=0)
-    # 3 / 2 steps of 0.5, -3 / 2, and the last one alone
+    # 3 / 2 steps of 0.5, -3 / 2 steps, and the last value alone
     assert averages.ravel().tolist() == [1.0, -1.0, 63.5]
     assert maxima.ravel().tolist() == [1.0, 63.5]
     found = operators_of(exported(quantized))
@@ -168,14 +168,14 @@ def test_steps_by_hand():
         (GlobalMaxPooling2D, 2),
     ],
 )
-def test_channels_first_is_refused(make, rank):
+def test_pooling_refuses_channels_first(make, rank):
     pool = make(data_format="channels_first", name="nchw")
     model = keras.Sequential([keras.Input((2, *(4,) * rank)), pool])
     with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
         keras_qat.quantize_model(model)
 
 
-def test_a_mask_is_refused():
+def test_global_average_pooling_refuses_a_mask():
     x, mask = keras.Input((4, 2), name="x"), keras.Input((4,), name="mask")
     model = keras.Model([x, mask], GlobalAveragePooling1D(name="pool")(x, mask=mask))
     with pytest.raises(UnsupportedLayerError, match="'pool'.*mask"):

@@ -43,12 +43,12 @@ def test_prelu_by_hand():
     model.get_layer("y").alpha.assign([1.0, -0.5, 0.0])
     model = quantized_with(model, x=HALVES, y=HALVES)
     values = np.array([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]], "float32")
-    # -0.5 is 64 of 127 steps, so that 1.0079 becomes 2 steps of 0.5.
+    # -0.5 is 64 of 127 steps, so the result is 1.0079, which is 2 steps of 0.5.
     assert model.predict(values, verbose=0).tolist() == [[-2.0, 1.0, 0.0], [2.0, 2.0, 2.0]]
     assert operators_of(exported(model)) == ["PRELU"]
 
 
-def test_five_dimensions_are_refused():
+def test_prelu_refuses_five_dimensions():
     x = keras.Input((2, 2, 2, 2))
     model = keras.Model(x, PReLU(name="volume")(x))
     with pytest.raises(UnsupportedLayerError, match="volume.*at most 4 dimensions"):

@@ -1,4 +1,4 @@
-"""Linking layers to the quantization parameters around them."""
+"""QuantizedModel: it gives layers the quantization parameters of their inputs and outputs."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ layers = keras.layers
 
 
 def shared_layer():
-    """One dense layer on two tensors: one kernel, one scale for both inputs."""
+    """Makes one dense layer on two tensors: one kernel, one scale for both inputs."""
     a, b = keras.Input((2, 3)), keras.Input((6,))
     dense = layers.Dense(4, activation="relu")
     x, y = dense(layers.Flatten()(a)), dense(b)
@@ -45,7 +45,7 @@ def model():
     ],
     ids=["predict", "evaluate", "call", "export_litert", "verify"],
 )
-def test_tensors_without_a_range_are_named(model, x, tmp_path, use):
+def test_quantized_model_names_tensors_without_a_range(model, x, tmp_path, use):
     quantized = keras_qat.quantize_model(model)
     quantized.compile(loss="mse")
     path = tmp_path / "model.tflite"
@@ -54,14 +54,14 @@ def test_tensors_without_a_range_are_named(model, x, tmp_path, use):
     assert not path.exists()
 
 
-def test_training_step_gives_every_tensor_a_range(model, x):
+def test_quantized_model_has_all_ranges_after_a_training_step(model, x):
     quantized = keras_qat.quantize_model(model)
     quantized(x, training=True)
     quantized.check_ranges()
     assert np.all(np.isfinite(quantized(x)))
 
 
-def test_cloned_model_links_its_own_layers(model, x):
+def test_quantized_model_cloned_by_keras_has_its_own_parameters(model, x):
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     clone = keras.models.clone_model(quantized)
     assert type(clone) is QuantizedModel
@@ -71,7 +71,7 @@ def test_cloned_model_links_its_own_layers(model, x):
     assert np.any(clone(x).numpy() != quantized(x).numpy())
 
 
-def test_layers_that_move_values_share_the_range_of_their_inputs():
+def test_quantized_model_shares_ranges_through_layers_that_move_values():
     inputs = keras.Input((4, 4, 2), name="input")
     x = layers.MaxPooling2D(name="pool")(layers.ZeroPadding2D(name="pad")(inputs))
     model = keras.Model(inputs, layers.Flatten(name="flat")(x))
@@ -82,7 +82,7 @@ def test_layers_that_move_values_share_the_range_of_their_inputs():
     assert len(grids) == 1
 
 
-def test_shared_layer_has_one_kernel_and_one_grid():
+def test_quantized_model_has_one_kernel_and_one_grid_per_shared_layer():
     data = [np.ones((4, 2, 3), "float32"), np.full((4, 6), -9.0, "float32")]
     quantized = keras_qat.quantize_model(shared_layer(), calibration_data=tuple(data))
     content = exported(quantized)
@@ -91,7 +91,7 @@ def test_shared_layer_has_one_kernel_and_one_grid():
     assert len({details["quantization"] for details in inputs}) == 1
 
 
-def test_layer_on_a_softmax_and_another_tensor_is_refused():
+def test_quantized_model_refuses_a_layer_on_a_softmax_and_another_tensor():
     x = keras.Input((4,))
     y = QuantizeInput(scheme="int8")(x)
     flatten = QFlatten(scheme="int8")
@@ -100,7 +100,7 @@ def test_layer_on_a_softmax_and_another_tensor_is_refused():
         QuantizedModel(x, outputs)
 
 
-def test_layer_that_is_not_quantized_is_refused():
+def test_quantized_model_refuses_a_layer_that_is_not_quantized():
     x = keras.Input((3,))
     with pytest.raises(InvalidGraphError, match="'plain'.*quantize_model"):
         QuantizedModel(x, layers.Dense(2, name="plain")(x))

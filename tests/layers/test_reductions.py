@@ -12,7 +12,7 @@ from tests.layers.contract import HALVES, Case, branches, operation, quantized_w
 
 
 def reduced(*functions):
-    """A reduction over one, several and all axes but the first, of tensors of all ranks."""
+    """Makes reductions over one, several and all axes but the batch, of tensors of all ranks."""
 
     def chains(*axes):
         arguments = [(axis, keepdims) for axis in axes for keepdims in (False, True)]
@@ -36,7 +36,7 @@ CASES = [
 ]
 
 
-def test_by_hand():
+def test_reductions_by_hand():
     x = keras.Input((2, 2), name="input")
     mean = QMean([2], name="mean")(x)
     model = keras.Model(x, [mean, ops.max(x, axis=1), ops.min(x, axis=1, keepdims=True)])
@@ -48,20 +48,20 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("axis", [None, 0, (0, 1), -3])
-def test_a_reduction_of_the_batch_is_refused(axis):
+def test_max_over_the_batch_is_refused(axis):
     x = keras.Input((2, 2), name="input")
     model = keras.Model(x, ops.max(x, axis=axis))
     with pytest.raises(UnsupportedLayerError, match="batch.*'max"):
         keras_qat.quantize_model(model)
 
 
-def test_an_initial_value_is_refused():
+def test_max_with_an_initial_value_is_refused():
     x = keras.Input((2, 2), name="input")
     model = keras.Model(x, ops.max(x, axis=1, initial=0.0))
     with pytest.raises(UnsupportedLayerError, match="initial"):
         keras_qat.quantize_model(model)
 
 
-def test_unknown_sizes_are_refused():
+def test_mean_over_an_unknown_size_is_refused():
     with pytest.raises(UnsupportedLayerError, match="not known.*'mean'"):
         QMean([1], name="mean").build((None, None, 4))

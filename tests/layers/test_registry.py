@@ -1,4 +1,4 @@
-"""Which chain of operations becomes which layer."""
+"""The registry: the layer of each chain of operations."""
 
 import keras
 import pytest
@@ -13,7 +13,7 @@ layers = keras.layers
 
 
 class MyConv2D(layers.Conv2D):
-    """May compute something else than its base class."""
+    """A subclass that may compute a different function."""
 
 
 def norm():
@@ -44,12 +44,12 @@ def norm():
         ([], None),
     ],
 )
-def test_chains(chain, expected):
+def test_find_rule_of_a_chain(chain, expected):
     entry = find_rule(chain)
     assert (None if entry is None else entry.layer.__name__) == expected
 
 
-def test_registering_a_slice(monkeypatch):
+def test_register_adds_a_rule(monkeypatch):
     monkeypatch.setattr(registry, "_RULES", list(registered_rules()))
     before = registered_rules()
 
@@ -63,13 +63,13 @@ def test_registering_a_slice(monkeypatch):
 
 
 class Sorted(layers.Layer):
-    """Something that LiteRT has no integer operator for."""
+    """A layer without an integer operator in LiteRT."""
 
     def call(self, x):
         return keras.ops.sort(x)
 
 
-def test_unsupported_layer_is_named_with_its_reason():
+def test_quantize_model_names_an_unsupported_layer_with_the_reason():
     model = keras.Sequential([keras.Input((4, 4, 2)), Sorted(name="mine")])
     with pytest.raises(UnsupportedLayerError, match="'mine'.*supported.*Sort.*register"):
         keras_qat.quantize_model(model)
@@ -82,12 +82,12 @@ def test_unsupported_layer_is_named_with_its_reason():
     [((), MyConv2D), ((layer_of(MyConv2D),), lambda layer, x: x)],
     ids=["nothing", "a function for a matcher"],
 )
-def test_registrations_that_make_no_sense(pattern, target):
+def test_register_refuses_invalid_arguments(pattern, target):
     with pytest.raises(InvalidRegistrationError, match="layer class"):
         register(*pattern)(target)
 
 
-def test_a_class_is_registered_for_a_class(monkeypatch):
+def test_register_takes_a_layer_class(monkeypatch):
     monkeypatch.setattr(registry, "_RULES", list(registered_rules()))
 
     @keras_qat.register(MyConv2D, maybe(layer_of(layers.ReLU)))

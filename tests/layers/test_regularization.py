@@ -1,4 +1,4 @@
-"""Layers that act at training only: cases of the contract, and what they do at training."""
+"""Layers that act at training only: cases of the contract, and their effect at training."""
 
 import keras
 import numpy as np
@@ -55,7 +55,7 @@ ONES = np.ones((4, 50, 3), "float32")
         layers.GaussianNoise,
     ],
 )
-def test_draws_what_keras_draws_at_training_and_nothing_at_inference(cls):
+def test_random_layers_draw_the_numbers_of_keras_at_training_only(cls):
     model = keras.Sequential([keras.Input((50, 3)), cls(0.5, seed=3)])
     quantized = keras_qat.quantize_model(model, calibration_data=ONES)
     expected = model(ONES, training=True).numpy()

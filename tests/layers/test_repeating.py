@@ -1,4 +1,4 @@
-"""TimeDistributed is written as calls of what it wraps."""
+"""TimeDistributed becomes calls of the wrapped layer."""
 
 import keras
 import numpy as np
@@ -25,12 +25,12 @@ WRAPPED = [
 
 
 @pytest.mark.parametrize(("make", "shape", "operators"), WRAPPED)
-def test_function_weights_and_exactness(make, shape, operators):
+def test_time_distributed_keeps_function_weights_and_exactness(make, shape, operators):
     model = model_of(make(), shape)
     x = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
     clone = keras_qat.clone_model(model)
     np.testing.assert_allclose(clone(x), model(x), atol=1e-5)
-    assert len(clone.trainable_weights) == 2  # one set for all steps
+    assert len(clone.trainable_weights) == 2  # one set of weights for all steps
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     assert sorted(operators_of(exported(quantized))) == sorted(operators)
     assert_equals_litert(Prepared(Case("distributed", (), lambda: model_of(make(), shape))))

@@ -9,7 +9,7 @@ from tests.layers.contract import HALVES, Case, exported, operators_of, quantize
 
 
 def detection_head():
-    """Sizes beside probabilities, as in object detection, and the probabilities alone."""
+    """Joins sizes and probabilities, as in object detection. Returns probabilities, too."""
     x = keras.Input((3, 6))
     probability = layers.Activation("sigmoid", name="probability")(x[..., :4])
     joined = layers.Concatenate(name="joined")([x[..., 4:], probability])
@@ -17,7 +17,7 @@ def detection_head():
 
 
 def shared():
-    """One layer on a softmax and on another tensor."""
+    """Makes one layer on a softmax and on another tensor."""
     a, b = keras.Input((2, 4)), keras.Input((2, 4))
     dense = layers.Dense(3, name="dense")
     return keras.Model([a, b], [dense(layers.Softmax(name="softmax")(a)), dense(b)])
@@ -35,7 +35,7 @@ def softmax_beside_its_input():
     return keras.Model(x, layers.Concatenate(name="joined")([y, x]))
 
 
-def test_rounds_to_the_range_of_the_neighbours():
+def test_requantize_rounds_to_the_range_of_the_neighbours():
     """Steps of 1/256 become steps of 1/2."""
     quantized = quantized_with(
         softmax_beside_its_input(), input=HALVES, softmax_requantize=(0.0, 1.0)
@@ -46,6 +46,6 @@ def test_rounds_to_the_range_of_the_neighbours():
     assert operators_of(exported(quantized)) == ["SOFTMAX", "QUANTIZE", "CONCATENATION"]
 
 
-def test_float_forward_is_the_identity():
+def test_requantize_in_float_is_the_identity():
     x = np.array([[0.5, -1.0]], "float32")
     assert ops.convert_to_numpy(Requantize()(x)).tolist() == x.tolist()

@@ -45,7 +45,7 @@ CASES = [
 ]
 
 
-def test_reshaping_keeps_the_order():
+def test_reshape_keeps_the_order():
     model = keras.Sequential([keras.Input((2, 3), name="input"), Reshape((3, 2))])
     quantized = quantized_with(model, input=(-64.0, 63.5))
     x = np.arange(6, dtype="float32").reshape(1, 2, 3)
@@ -62,21 +62,21 @@ def test_reshaping_keeps_the_order():
         lambda x: ops.reshape(x, (2, -1, 4)),
     ],
 )
-def test_the_batch_is_not_reshaped(function):
+def test_reshape_refuses_the_batch_axis(function):
     inputs = keras.Input((6, 4))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match="batch axis"):
         keras_qat.quantize_model(model)
 
 
-def test_the_batch_is_not_squeezed():
+def test_squeeze_refuses_the_batch_axis():
     inputs = keras.Input(batch_shape=(1, 4))
     model = keras.Model(inputs, ops.squeeze(inputs, 0))
     with pytest.raises(UnsupportedLayerError, match="batch axis"):
         keras_qat.quantize_model(model)
 
 
-def test_channels_first_is_refused():
+def test_flatten_refuses_channels_first():
     flatten = Flatten(data_format="channels_first", name="nchw")
     model = keras.Sequential([keras.Input((3, 4, 4)), flatten])
     with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):

@@ -54,13 +54,13 @@ def enlarged(values, width, interpolation):
     return quantized.predict(x, verbose=0).ravel().tolist(), operators_of(exported(quantized))
 
 
-def test_interpolated_values():
-    # 0, 2.5, 7.5 and 10 steps; those between round away from zero
+def test_resize_bilinear_by_hand():
+    # 0, 2.5, 7.5 and 10 steps. The middle ones round away from zero.
     assert enlarged([0.0, 5.0], 4, "bilinear") == ([0.0, 1.5, 4.0, 5.0], ["RESIZE_BILINEAR"])
     assert enlarged([0.0, -5.0], 4, "bilinear")[0] == [0.0, -1.5, -4.0, -5.0]
 
 
-def test_nearest_values():
+def test_resize_nearest_by_hand():
     expected = ([1.0, 1.0, 2.0, 3.0, 3.0], ["RESIZE_NEAREST_NEIGHBOR"])
     assert enlarged([1.0, 2.0, 3.0], 5, "nearest") == expected
     assert enlarged([1.0, 2.0, 3.0], 2, "nearest")[0] == [1.0, 3.0]
@@ -77,14 +77,14 @@ def test_nearest_values():
         (Resizing(2000, 3, name="huge"), "huge.*a size of 3 resized to 2000"),
     ],
 )
-def test_what_is_refused(function, message):
+def test_resize_refuses_these_arguments(function, message):
     inputs = keras.Input((3, 4, 2))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=message):
         keras_qat.quantize_model(model)
 
 
-def test_a_single_image_is_refused():
+def test_resize_refuses_a_single_image():
     inputs = keras.Input((4, 2))
     model = keras.Model(inputs, ops.image.resize(inputs, (8, 8)))
     with pytest.raises(UnsupportedLayerError, match="a batch of images"):

@@ -1,4 +1,4 @@
-"""Outputs keep their names, whatever layer makes them after rewriting."""
+"""Outputs keep their names, also if another layer makes them after rewriting."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ TARGETS = {"steer": RNG.normal(size=(16, 1)), "brake": RNG.random((16, 1)) > 0.5
 
 
 def driver(as_dict=False):
-    """A model whose outputs are made by other layers after rewriting."""
+    """Makes a model. After rewriting, other layers make its outputs."""
     image = keras.Input((8, 8, 3), name="image")
     y = layers.Flatten(name="flat")(layers.Conv2D(4, 3, name="conv")(image))
     steer = layers.ReLU(name="steer")(layers.Dense(1, name="hidden")(y))
@@ -25,7 +25,7 @@ def driver(as_dict=False):
 
 
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_losses_by_name(rewrite, tmp_path):
+def test_rewritten_model_takes_losses_by_name(rewrite, tmp_path):
     model = rewrite(driver())
     assert list(model.output_names) == ["steer", "brake"]
     model.compile("sgd", loss={"steer": "mse", "brake": "binary_crossentropy"})
@@ -36,19 +36,19 @@ def test_losses_by_name(rewrite, tmp_path):
     again.fit(IMAGES, TARGETS, epochs=1, verbose=0)
 
 
-def test_a_clone_of_a_clone():
+def test_rewritten_model_keeps_output_names_when_cloned():
     clone = keras_qat.clone_model(driver())
     assert type(clone) is RewrittenModel
     assert list(keras_qat.quantize_model(clone).output_names) == ["steer", "brake"]
     assert list(keras.models.clone_model(clone).output_names) == ["steer", "brake"]
 
 
-def test_the_way_back_has_layers_of_these_names():
+def test_stripped_model_has_the_output_names():
     plain = keras_qat.strip_quantization(keras_qat.quantize_model(driver()))
     assert list(plain.output_names) == ["steer", "brake"]
 
 
-def test_a_shared_layer_that_makes_two_outputs():
+def test_rewritten_model_names_two_outputs_of_a_shared_layer():
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
     dense = layers.Dense(2, name="dense")
     outputs = [layers.ReLU(name="x")(dense(a)), layers.ReLU(name="y")(dense(b))]
@@ -57,7 +57,7 @@ def test_a_shared_layer_that_makes_two_outputs():
 
 
 @pytest.mark.parametrize(("as_dict", "names"), [(False, {"steer", "brake"}), (True, {"a", "b"})])
-def test_the_files_signature(as_dict, names, tmp_path):
+def test_file_signature_has_the_output_names(as_dict, names, tmp_path):
     quantized = keras_qat.quantize_model(driver(as_dict), calibration_data=IMAGES)
     keras_qat.export_litert(quantized, tmp_path / "model.tflite", inference_output_type="float32")
     runner = Interpreter(str(tmp_path / "model.tflite")).get_signature_runner("serving_default")

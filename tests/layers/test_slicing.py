@@ -82,14 +82,14 @@ def sliced(function, x):
     return quantized.predict(x, verbose=0).tolist(), operators_of(exported(quantized))
 
 
-def test_selected_values():
+def test_strided_slice_by_hand():
     x = np.arange(12, dtype="float32").reshape(1, 3, 4)
     assert sliced(lambda t: t[:, 1:, ::-2], x) == ([[[7, 5], [11, 9]]], ["STRIDED_SLICE"])
     assert sliced(lambda t: t[..., 1], x) == ([[1, 5, 9]], ["STRIDED_SLICE", "RESHAPE"])
     assert sliced(lambda t: t[:, None, :, :], x)[1] == ["RESHAPE"]
 
 
-def test_slice_of_a_fixed_batch():
+def test_ops_slice_of_a_fixed_batch():
     x = np.arange(12, dtype="float32").reshape(1, 3, 4)
     assert sliced(lambda t: ops.slice(t, (0, 1, 1), (1, 2, 2)), x)[0] == [[[5, 6], [9, 10]]]
 
@@ -106,7 +106,7 @@ def test_slice_of_a_fixed_batch():
         (lambda x: x[:, True], "known when the model is made.*ops.take"),
     ],
 )
-def test_what_is_refused(function, message):
+def test_strided_slice_refuses_these_operations(function, message):
     inputs = keras.Input((4, 4, 2))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=message):
@@ -120,13 +120,13 @@ def test_what_is_refused(function, message):
         (CenterCrop(2, 2, data_format="channels_first", name="crop"), "crop.*channels_last"),
     ],
 )
-def test_what_cannot_be_cropped(crop, message):
+def test_cropping_refuses_these_arguments(crop, message):
     model = keras.Sequential([keras.Input((4, 4, 4)), crop])
     with pytest.raises(UnsupportedLayerError, match=message):
         keras_qat.quantize_model(model)
 
 
 @pytest.mark.parametrize("position", [4, -5])
-def test_a_position_outside_is_refused(position):
+def test_strided_slice_refuses_a_position_outside(position):
     with pytest.raises(UnsupportedLayerError, match="must select something"):
         QStridedSlice([position])(np.zeros((1, 4), "float32"))

@@ -27,7 +27,7 @@ IMAGE = (5, 4, 4)
 
 
 def extreme(model, rng):
-    """Weights of the largest size and one sign for each output channel."""
+    """Sets weights of the largest size, with one sign for each output channel."""
     randomize(model, rng)
     for each in model.layers:
         if each.weights:
@@ -36,7 +36,7 @@ def extreme(model, rng):
 
 
 def all_alike(model, rng, batch):
-    """Data at the upper end of its range almost everywhere."""
+    """Returns data almost all of which is at its maximum."""
     shape = (batch, *model.inputs[0].shape[1:])
     return [np.where(rng.random(shape) < 0.95, 1.0, rng.random(shape)).astype("float32")]
 
@@ -103,7 +103,7 @@ def by_hand(**ranges):
     return quantized_with(model, input=HALVES, conv=HALVES)
 
 
-def test_by_hand():
+def test_conv2d_transpose_by_hand():
     quantized = by_hand()
     y = quantized.predict(np.full((1, 1, 1, 1), 4.0, "float32"), verbose=0)
     assert y[..., 0].ravel().tolist() == [5.0, -3.0, 1.0, 3.0]
@@ -115,7 +115,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("kernels", ["BUILTIN_REF", "AUTO"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_file_takes_any_batch(kernels, batch):
+def test_conv2d_transpose_file_takes_any_batch(kernels, batch):
     content = exported(by_hand())
     assert operators_of(content) == ["SHAPE", "ADD", "TRANSPOSE_CONV"]
     tensors, (name,) = run_litert(content, [np.full((batch, 1, 1, 1), 4.0, "float32")], kernels)
@@ -135,13 +135,13 @@ def test_file_takes_any_batch(kernels, batch):
 @pytest.mark.parametrize(
     ("cls", "shape"), [(Conv1DTranspose, (3, 3)), (Conv2DTranspose, (3, 3, 3))]
 )
-def test_what_the_operator_lacks_is_refused(cls, shape, arguments, message):
+def test_conv_transpose_refuses_unsupported_arguments(cls, shape, arguments, message):
     up = cls(2, **{"kernel_size": 3, "name": "up", **arguments})
     with pytest.raises(UnsupportedLayerError, match=message):
         keras_qat.quantize_model(keras.Sequential([keras.Input(shape), up]))
 
 
-def test_size_that_no_convolution_takes_back_is_refused():
+def test_conv1d_transpose_refuses_a_size_that_is_not_invertible():
     up = keras.layers.Conv1DTranspose(2, 4, strides=2, padding="same", output_padding=0, name="up")
     model = keras.Sequential([keras.Input((4, 3)), up])
     with pytest.raises(UnsupportedLayerError, match="'up'.*output_padding=.0,.: 4 become 6"):

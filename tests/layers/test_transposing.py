@@ -51,7 +51,7 @@ CASES = [
 ]
 
 
-def test_rows_become_columns():
+def test_transpose_by_hand():
     model = keras.Sequential([keras.Input((2, 3), name="input"), Permute((2, 1))])
     quantized = quantized_with(model, input=(-64.0, 63.5))
     x = np.arange(6, dtype="float32").reshape(1, 2, 3)
@@ -60,7 +60,7 @@ def test_rows_become_columns():
 
 
 @pytest.mark.parametrize(("rank", "version"), [(3, 2), (4, 2), (5, 4), (6, 6), (7, 8), (8, 8)])
-def test_the_version_depends_on_the_number_of_axes(rank, version):
+def test_transpose_version_depends_on_the_number_of_axes(rank, version):
     axes = (0, *range(rank - 1, 0, -1))
     inputs = keras.Input((2,) * (rank - 1), batch_size=1, name="input")
     quantized = quantized_with(
@@ -76,7 +76,7 @@ def test_the_version_depends_on_the_number_of_axes(rank, version):
         np.testing.assert_array_equal(values[name][0], np.transpose(x, axes))
 
 
-def test_nine_axes_are_too_many():
+def test_transpose_refuses_nine_axes():
     inputs = keras.Input((2,) * 8)
     model = keras.Model(inputs, ops.swapaxes(inputs, 1, 2))
     with pytest.raises(UnsupportedLayerError, match="no more than eight axes"):
@@ -92,7 +92,7 @@ def test_nine_axes_are_too_many():
         lambda x: ops.moveaxis(x, 0, -1),
     ],
 )
-def test_the_batch_is_not_moved(function):
+def test_transpose_refuses_the_batch_axis(function):
     inputs = keras.Input((2, 3))
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match="batch axis"):

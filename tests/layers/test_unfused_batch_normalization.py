@@ -34,8 +34,8 @@ CASES = [
             ),
             branches((5,), [UnfusedBatchNormalization], prefix="c"),
         ),
-        # The product and the offset are rounded at training as well, but not where a sum of both
-        # leaves the range.
+        # Training rounds the product and the offset as the file does, except where their sum
+        # is out of range.
         steps=2,
         default_steps=4,
     ),
@@ -44,7 +44,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def model():
-    """A batch normalization with chosen numbers, on two channels."""
+    """Makes a batch normalization of two channels with chosen weights."""
     model = keras.Sequential([keras.Input((2,)), UnfusedBatchNormalization(epsilon=0.0)])
     gamma, beta, mean, variance = model.layers[0].weights
     gamma.assign([2.0, -1.0])
@@ -54,7 +54,7 @@ def model():
     return model
 
 
-def test_the_file_multiplies_and_adds(model):
+def test_unfused_batch_norm_is_a_mul_and_an_add(model):
     x = np.array([[4.0, -2.0], [-4.0, 2.0]], "float32")
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     buffer = exported(quantized)
@@ -70,7 +70,7 @@ def test_the_file_multiplies_and_adds(model):
     np.testing.assert_allclose(scale, 2 / 127, rtol=1e-6)
 
 
-def test_the_product_has_a_range_of_its_own(model):
+def test_unfused_batch_norm_product_has_its_own_range(model):
     x = np.array([[4.0, -2.0], [-4.0, 2.0]], "float32")
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     observer = quantized.layers[-1].product_observer
@@ -79,7 +79,7 @@ def test_the_product_has_a_range_of_its_own(model):
     assert (float(observer.minimum), float(observer.maximum)) == (-6.0, 3.5)
 
 
-def test_it_is_not_folded():
+def test_unfused_batch_norm_is_not_folded():
     x = keras.Input((4, 4, 3))
     y = UnfusedBatchNormalization(name="norm")(Conv2D(2, 3, name="conv")(x))
     clone = keras_qat.clone_model(keras.Model(x, ReLU(name="relu")(y)))
@@ -87,7 +87,7 @@ def test_it_is_not_folded():
     assert [str(each) for each in clone.rewrite_log] == ["fuse_activations: norm + relu -> norm"]
 
 
-def test_training_moves_the_statistics_as_keras_does():
+def test_unfused_batch_norm_moves_statistics_as_keras_does():
     rng = np.random.default_rng(0)
     x = rng.normal(2.0, 3.0, (64, 5)).astype("float32")
     ours = keras.Sequential([keras.Input((5,)), UnfusedBatchNormalization()])
@@ -102,7 +102,7 @@ def test_training_moves_the_statistics_as_keras_does():
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
 
 
-def test_a_frozen_one_keeps_its_statistics():
+def test_unfused_batch_norm_keeps_its_statistics_if_frozen():
     model = keras.Sequential([keras.Input((3,)), UnfusedBatchNormalization(trainable=False)])
     quantized = keras_qat.quantize_model(model)
     assert quantized.trainable_variables == []
@@ -110,7 +110,7 @@ def test_a_frozen_one_keeps_its_statistics():
     np.testing.assert_array_equal(np.array(quantized.layers[-1].moving_mean), 0.0)
 
 
-def test_to_and_from_keras():
+def test_unfused_batch_norm_from_and_to_keras():
     norm = keras.layers.BatchNormalization(name="norm", epsilon=0.1)
     norm.build((None, 3))
     norm.gamma.assign([1.0, 2.0, 3.0])
@@ -124,7 +124,7 @@ def test_to_and_from_keras():
         UnfusedBatchNormalization.from_keras([norm, ReLU(), ReLU()])
 
 
-def test_renormalization_is_refused():
+def test_unfused_batch_norm_refuses_renormalization():
     model = keras.Sequential([keras.Input((3,)), UnfusedBatchNormalization()])
     model.layers[0].renorm = True  # an argument of newer versions of Keras
     config = {**model.layers[0].get_config(), "scheme": "int8"}

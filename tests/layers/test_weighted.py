@@ -1,4 +1,4 @@
-"""What layers with a kernel have in common: folding, training, configuration."""
+"""Layers with a kernel: folding, training, configuration."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def model():
-    """A convolution with batch normalization, both named, with random weights."""
+    """Makes a convolution with batch normalization and random weights."""
     model = keras.Sequential(
         [
             keras.Input((5, 5, 3)),
@@ -32,7 +32,7 @@ def model():
     return model
 
 
-def test_file_has_the_folded_weights(model, x):
+def test_exported_kernel_is_folded(model, x):
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     constants = constants_of(exported(quantized))
     conv, norm = model.get_layer("conv"), model.get_layer("norm")
@@ -47,11 +47,11 @@ def test_file_has_the_folded_weights(model, x):
     expected = np.rint(folded[..., used] / scale[used])
     np.testing.assert_array_equal(np.moveaxis(q, 0, -1)[..., used], expected)
     q, scale = constants["conv/bias"]
-    # Two terms, each rounded.
+    # The bias has two terms. Each is rounded.
     assert np.all(np.abs(q - shifted / scale) <= 1.01)
 
 
-def test_channel_with_gamma_zero_can_come_back(model, x):
+def test_folded_kernel_with_a_gamma_of_zero_has_a_gradient(model, x):
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     gamma = quantized.get_layer("conv").batch_normalization.gamma
     assert float(gamma[0]) == 0.0
@@ -61,7 +61,7 @@ def test_channel_with_gamma_zero_can_come_back(model, x):
     assert tape.gradient(loss, gamma.value)[0] != 0.0
 
 
-def test_training_normalizes_with_the_batch(model, x):
+def test_folded_conv_normalizes_with_the_batch_at_training(model, x):
     quantized = keras_qat.quantize_model(model)
     y = quantized(x, training=True).numpy()
     norm = model.get_layer("norm")
@@ -70,7 +70,7 @@ def test_training_normalizes_with_the_batch(model, x):
     assert np.all(np.abs(y.std((0, 1, 2)) - np.abs(norm.gamma.numpy())) < step)
 
 
-def test_frozen_layer_stays_frozen(x):
+def test_quantized_conv_stays_frozen(x):
     model = keras.Sequential(
         [keras.Input((5, 5, 3)), layers.Conv2D(2, 1, name="conv", trainable=False)]
     )
@@ -78,7 +78,7 @@ def test_frozen_layer_stays_frozen(x):
     assert quantized.trainable_weights == []
 
 
-def test_regularizers_and_constraints_are_kept():
+def test_quantized_conv_keeps_regularizers_and_constraints():
     conv = layers.Conv2D(
         2, 1, kernel_regularizer="l2", kernel_constraint="non_neg", name="conv", padding="same"
     )
@@ -97,7 +97,7 @@ def test_regularizers_and_constraints_are_kept():
         lambda: QDense(3, activation="relu"),
     ],
 )
-def test_configuration_makes_an_equal_layer(make):
+def test_layer_configuration_makes_an_equal_layer(make):
     made = make()
     again = type(made).from_config(made.get_config())
     assert again.get_config() == made.get_config()
@@ -113,7 +113,7 @@ def test_configuration_makes_an_equal_layer(make):
         (QMaxPooling2D(scheme="int8"), [(1, 4, 4, 2)]),
     ],
 )
-def test_quantized_layer_outside_a_quantized_model_is_refused(layer, shapes):
+def test_quantized_layer_refuses_a_call_outside_a_quantized_model(layer, shapes):
     arrays = [np.ones(shape, "float32") for shape in shapes]
     with pytest.raises(NotQuantizedError, match="quantize_model"):
         layer(arrays if len(arrays) > 1 else arrays[0])
@@ -130,8 +130,8 @@ def test_layer_without_scheme_is_the_keras_layer():
 
 @pytest.mark.parametrize("scale", [True, False], ids=["gamma", "no gamma"])
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
-def test_no_compiler_changes_an_integer(scale, xla):
-    """Of many channels: one scale in a hundred whose last bit differs would be found."""
+def test_integer_weights_are_equal_for_all_compilers(scale, xla):
+    """There are many channels, to find a last bit that differs in one scale of a hundred."""
     layer = QDense(5000, batch_norm={"scale": scale}, scheme="int8")
     layer.build((None, 3))
     rng = np.random.default_rng(0)
@@ -154,7 +154,7 @@ def test_no_compiler_changes_an_integer(scale, xla):
         lambda: layers.Conv2D(4, 3, name="adapted"),
     ],
 )
-def test_low_rank_weights_are_merged_into_the_kernel(x, layer):
+def test_kernel_has_low_rank_weights_merged(x, layer):
     model = keras.Sequential([keras.Input((5, 5, 3)), layer(), layers.BatchNormalization()])
     model.get_layer("adapted").enable_lora(2)
     randomize(model, np.random.default_rng(4))

@@ -1,4 +1,4 @@
-"""Quantized models inside other models: exported as they are, and NaN without ranges."""
+"""Quantized models inside other models: exported unchanged, and NaN without ranges."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def wrappers(qat):
     ]
 
 
-def test_a_plain_wrapper_is_exported_and_verified_as_its_model(tmp_path):
+def test_export_of_a_plain_wrapper_is_that_of_its_model(tmp_path):
     data = images(8, shape=(4, 4, 3))
     qat = quantized(small_network(), data)
     keras_qat.export_litert(qat, tmp_path / "plain.tflite")
@@ -32,7 +32,7 @@ def test_a_plain_wrapper_is_exported_and_verified_as_its_model(tmp_path):
     keras_qat.calibrate(wrappers(qat)[0], data, verbose=0)
 
 
-def test_a_model_that_adds_to_a_quantized_one_is_refused_with_its_name(tmp_path):
+def test_export_refuses_a_model_that_adds_to_a_quantized_one(tmp_path):
     qat = quantized(small_network(), images(8, shape=(4, 4, 3)))
     x = keras.Input((4, 4, 3))
     for model in (keras.Model(x, layers.Dense(2)(qat(x))), keras.Model(x, [qat(x), qat(x)])):
@@ -41,7 +41,7 @@ def test_a_model_that_adds_to_a_quantized_one_is_refused_with_its_name(tmp_path)
         assert f"get_layer('{qat.name}')" in str(caught.value)
 
 
-def test_a_wrapped_model_without_ranges_predicts_nan():
+def test_wrapped_model_without_ranges_predicts_nan():
     qat, data = keras_qat.quantize_model(small_network()), images(8, shape=(4, 4, 3))
     for model in wrappers(qat):
         assert np.isnan(model.predict(data, verbose=0)).all()
@@ -51,7 +51,7 @@ def test_a_wrapped_model_without_ranges_predicts_nan():
         assert np.array_equal(model.predict(data, verbose=0), qat.predict(data, verbose=0))
 
 
-def test_a_wrapped_model_without_ranges_trains_and_then_predicts():
+def test_wrapped_model_without_ranges_trains_and_then_predicts():
     qat, data = keras_qat.quantize_model(small_network()), images(8, shape=(4, 4, 3))
     model = wrappers(qat)[0]
     model.compile("sgd", "mse")
