@@ -1,4 +1,4 @@
-"""LiteRTModel; LiteRT's interpreter, Keras and numbers worked out by hand are the oracle."""
+"""LiteRTModel. The oracles are LiteRT's interpreter, Keras and hand-computed numbers."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def path(tmp_path_factory):
 
 
 def interpreted(path, integers, resolver=OpResolverType.BUILTIN_REF):
-    """What the interpreter makes of integers, and the scale and zero point of its output."""
+    """Returns the interpreter's output for integers, and the output's scale and zero point."""
     interpreter = Interpreter(str(path), experimental_op_resolver_type=resolver)
     (tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(tensor["index"], integers.shape)
@@ -36,7 +36,7 @@ def interpreted(path, integers, resolver=OpResolverType.BUILTIN_REF):
 
 
 def relu(path, batch=None, dtype="int8", names=("x", "y"), quantization=None):
-    """A file with one RELU on pairs: integers n stand for n / 2."""
+    """Writes a file with one RELU on pairs. The integer n stands for n / 2."""
     if quantization is None and dtype != "float32":
         quantization = Quantization(np.array([0.5], "float32"), np.array([0], "int64"))
     x, y = (Tensor(name, (batch, 2), dtype, quantization) for name in names)
@@ -46,7 +46,7 @@ def relu(path, batch=None, dtype="int8", names=("x", "y"), quantization=None):
 
 @pytest.fixture(scope="module")
 def two_ends(tmp_path_factory):
-    """A model of two inputs and two outputs, and its file."""
+    """Makes a model of two inputs and two outputs, and its file."""
     a, b = (keras.Input((4,), name=name) for name in ("first", "second"))
     total = layers.Add(name="total")([a, b])
     scores = layers.Dense(3, name="scores")(a)
@@ -59,7 +59,7 @@ def two_ends(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
-def test_it_predicts_what_keras_predicts(dtype, tmp_path):
+def test_predict_equals_keras(dtype, tmp_path):
     model = quantized_network()
     path = exported(model, tmp_path, inference_input_type=dtype, inference_output_type=dtype)
     result = LiteRTModel(path, "reference").predict(images(50), verbose=0)
@@ -71,7 +71,7 @@ def test_it_predicts_what_keras_predicts(dtype, tmp_path):
     ("kernels", "resolver"),
     [("reference", OpResolverType.BUILTIN_REF), ("default", OpResolverType.AUTO)],
 )
-def test_raw_inputs_are_taken_as_they_are(kernels, resolver, path):
+def test_predict_takes_raw_inputs_unchanged(kernels, resolver, path):
     integers = np.random.default_rng(0).integers(-128, 128, (7, 8, 8, 3), "int8")
     expected, (scale, zero_point) = interpreted(path, integers, resolver)
     model = LiteRTModel(path, kernels, num_threads=2, raw_inputs=True)
@@ -79,14 +79,14 @@ def test_raw_inputs_are_taken_as_they_are(kernels, resolver, path):
     assert (result == (expected.astype("float32") - zero_point) * np.float32(scale)).all()
 
 
-def test_raw_inputs_of_another_type_are_refused(path):
+def test_predict_refuses_raw_inputs_of_another_type(path):
     with pytest.raises(InvalidDataError, match="int8, as `raw_inputs=True`.*float32"):
         LiteRTModel(path, raw_inputs=True).predict(images(4), verbose=0)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-def test_integer_arrays_mean_the_same_as_in_keras(dtype, tmp_path):
-    """An array has one meaning, though the file has integers of the same type at its input."""
+def test_predict_takes_integer_arrays_as_keras_does(dtype, tmp_path):
+    """Integer arrays are real values, also if the file's input has the same integer type."""
     data = np.random.default_rng(0).integers(0, 100, (50, 4))
     x = keras.Input((4,), name="x")
     model = quantized(keras.Model(x, layers.Dense(2)(x)), data.astype("float32"))
@@ -97,10 +97,10 @@ def test_integer_arrays_mean_the_same_as_in_keras(dtype, tmp_path):
         assert (model.predict(array, verbose=0) == expected).all()
 
 
-def test_integers_are_real_values(tmp_path):
+def test_predict_takes_integers_as_real_values(tmp_path):
     model = LiteRTModel(relu(tmp_path / "relu.tflite"))
     data = [[-3, 7], [200, 1]]
-    expected = [[0, 7], [63.5, 1]]  # the most that int8 has, halved
+    expected = [[0, 7], [63.5, 1]]  # half of the largest int8
     for dtype in ("uint8", "int32", "int64", "float64"):
         values = np.abs(data) if dtype == "uint8" else np.array(data)
         wanted = [[3, 7], [63.5, 1]] if dtype == "uint8" else expected
@@ -111,7 +111,7 @@ def test_integers_are_real_values(tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_file_with_a_fixed_batch_takes_any_number_of_samples(batch, tmp_path):
+def test_predict_with_a_fixed_batch_takes_any_number_of_samples(batch, tmp_path):
     model = LiteRTModel(relu(tmp_path / "relu.tflite", batch))
     data = np.arange(-10, 12, dtype="float32").reshape(11, 2)
     for batch_size in (3, 32):
@@ -119,7 +119,7 @@ def test_a_file_with_a_fixed_batch_takes_any_number_of_samples(batch, tmp_path):
         assert (result == np.maximum(data, 0)).all()
 
 
-def test_data_come_as_they_do_for_keras(path):
+def test_predict_takes_the_kinds_of_data_of_keras(path):
     tensorflow = pytest.importorskip("tensorflow")
     model, x = LiteRTModel(path), images(10)
     expected = model.predict(x, batch_size=3, verbose=0)
@@ -131,7 +131,7 @@ def test_data_come_as_they_do_for_keras(path):
     assert (model.predict(x[0], verbose=0) == expected[:1]).all()
 
 
-def test_several_inputs_and_outputs_go_by_name(two_ends):
+def test_predict_takes_inputs_and_returns_outputs_by_name(two_ends):
     model, path, (first, second) = two_ends
     deployed = LiteRTModel(path, "reference")
     assert sorted(deployed.input_names) == ["first", "second"]
@@ -147,13 +147,15 @@ def test_several_inputs_and_outputs_go_by_name(two_ends):
         assert all((result[name] == expected[name]).all() for name in ("total", "scores"))
 
 
-def test_it_is_evaluated_as_keras_evaluates(path):
+def test_evaluate_equals_keras(path):
     model, y = quantized_network(), labels(50)
     loss, metrics = (
         "sparse_categorical_crossentropy",
         ["accuracy", "sparse_top_k_categorical_accuracy"],
     )
-    model = keras.Model(model.inputs, model.outputs)  # compiled here, and shared by nobody
+    model = keras.Model(
+        model.inputs, model.outputs
+    )  # a separate model, since the shared one must not be compiled
     model.compile(loss=loss, metrics=metrics)
     expected = model.evaluate(images(50), y, verbose=0, return_dict=True)
     deployed = LiteRTModel(path, "reference")
@@ -168,7 +170,7 @@ def test_it_is_evaluated_as_keras_evaluates(path):
     assert one == {"top": pytest.approx(expected["accuracy"])}
 
 
-def test_sample_weights_count(tmp_path):
+def test_evaluate_obeys_sample_weights(tmp_path):
     model = LiteRTModel(relu(tmp_path / "relu.tflite", dtype="float32"))
     x, y = np.array([[1, 2], [4, 3], [0, 1]], "float32"), np.ones((3, 2))
     weights = np.array([1, 6, 1], "float32")
@@ -184,7 +186,7 @@ def test_sample_weights_count(tmp_path):
             model.evaluate(*data, sample_weight=weights[:2], **options)
 
 
-def test_several_outputs_have_weights_of_their_own(two_ends):
+def test_evaluate_takes_sample_weights_per_output(two_ends):
     model, path, (first, second) = two_ends
     data, y = {"first": first, "second": second}, {"total": first, "scores": np.arange(20) % 3}
     weights = {"total": np.arange(20.0), "scores": np.ones(20)}
@@ -198,13 +200,13 @@ def test_several_outputs_have_weights_of_their_own(two_ends):
     assert deployed.evaluate(batches, verbose=0, **options) == result
 
 
-def test_single_samples_have_single_targets(tmp_path):
+def test_evaluate_takes_single_samples(tmp_path):
     model = LiteRTModel(relu(tmp_path / "relu.tflite", dtype="float32"))
     pairs = [(np.array([1, 2], "float32"), 1), (np.array([4, 3], "float32"), 1)]
     assert model.evaluate(pairs, verbose=0) == {"accuracy": 0.5}
 
 
-def test_each_of_several_outputs_has_metrics(two_ends):
+def test_evaluate_takes_metrics_per_output(two_ends):
     _, path, (first, second) = two_ends
     deployed = LiteRTModel(path)
     data = {"first": first, "second": second}
@@ -238,16 +240,16 @@ def test_evaluate_gives_the_accuracy_of_each_output_by_default(form, two_ends):
     assert deployed.evaluate(*given, verbose=0) == pytest.approx(accuracies)
 
 
-def test_tensors_may_be_called_anything(tmp_path):
+def test_litert_model_takes_any_tensor_names(tmp_path):
     path = relu(tmp_path / "relu.tflite", dtype="float32", names=("a/b:0", "c/d;e"))
     model = LiteRTModel(path)
-    assert (model.input_names, model.output_names) == (["x"], ["y"])  # the signature's
+    assert (model.input_names, model.output_names) == (["x"], ["y"])  # the names of the signature
     assert model.evaluate({"a/b:0": np.array([[1, 2]])}, np.array([1], "float32"), verbose=0) == {
         "accuracy": 1
     }
 
 
-def test_ids_stay_whole_numbers(tmp_path):
+def test_predict_takes_ids_as_integers(tmp_path):
     ids = keras.Input((3,), dtype="int32", name="ids")
     model = quantized(keras.Model(ids, layers.Embedding(9, 4)(ids)), np.array([[0, 8, 3]], "int32"))
     deployed = LiteRTModel(exported(model, tmp_path), "reference")
@@ -259,7 +261,7 @@ def test_ids_stay_whole_numbers(tmp_path):
             deployed.predict(values, verbose=0)
 
 
-def test_the_summary_has_the_ends_and_the_operators(path, capsys):
+def test_summary_has_inputs_outputs_and_operators(path, capsys):
     LiteRTModel(path).summary()
     text = capsys.readouterr().out
     for end in ("image", "? x 8 x 8 x 3", "int8", "head", "0.00390625", "-128"):
@@ -271,7 +273,7 @@ def test_the_summary_has_the_ends_and_the_operators(path, capsys):
     assert "Fully integer: yes" in text
 
 
-def test_the_progress_bar_is_kerass(path, capsys):
+def test_predict_and_evaluate_show_the_progress_bar_of_keras(path, capsys):
     model = LiteRTModel(path)
     model.predict(images(40))
     assert "2/2" in capsys.readouterr().out
@@ -293,7 +295,7 @@ def test_the_progress_bar_is_kerass(path, capsys):
         (3.5, "cannot be read"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(data, message, path):
+def test_predict_refuses_data_that_do_not_fit(data, message, path):
     with pytest.raises(InvalidDataError, match=message):
         LiteRTModel(path).predict(data, verbose=0)
 
@@ -309,12 +311,12 @@ def test_data_that_do_not_fit_are_refused(data, message, path):
         ((images(4), np.zeros((4, 7))), "cannot compute the loss"),
     ],
 )
-def test_targets_that_do_not_fit_are_refused(arguments, message, path):
+def test_evaluate_refuses_targets_that_do_not_fit(arguments, message, path):
     with pytest.raises(InvalidDataError, match=message):
         LiteRTModel(path).evaluate(*arguments, metrics=["mse"], verbose=0)
 
 
-def test_unknown_metrics_are_refused(path):
+def test_evaluate_refuses_unknown_metrics(path):
     with pytest.raises(InvalidDataError, match="no_such_metric"):
         LiteRTModel(path).evaluate(images(4), labels(4), metrics=["no_such_metric"], verbose=0)
 
@@ -329,12 +331,12 @@ def test_unknown_metrics_are_refused(path):
         {"num_threads": 2**40},
     ],
 )
-def test_unknown_arguments_are_refused(arguments, path):
+def test_litert_model_refuses_unknown_arguments(arguments, path):
     with pytest.raises(LiteRTFormatError, match=next(iter(arguments))):
         LiteRTModel(path, **arguments)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_litert_model_refuses_other_files(tmp_path):
     with pytest.raises(LiteRTFormatError):
         LiteRTModel(tmp_path / "none.tflite")
     damaged = tmp_path / "damaged.tflite"
@@ -343,7 +345,7 @@ def test_what_is_no_file_is_refused(tmp_path):
         LiteRTModel(damaged)
 
 
-def test_an_output_without_a_batch_is_refused(tmp_path):
+def test_litert_model_refuses_an_output_without_a_batch(tmp_path):
     x, axis = (
         Tensor("x", (None, 2), "float32"),
         Tensor("axis", (1,), "int32", data=np.array([0], "int32")),

@@ -1,4 +1,4 @@
-"""Numbers worked out by hand."""
+"""Costs of operators against hand-computed numbers."""
 
 import pytest
 
@@ -10,7 +10,7 @@ CASES = {
     "CONV_2D": ([(2, 8, 8, 16), (16, 3, 3, 8), (16,)], (2, 4, 4, 16), None, 36_864),
     "DEPTHWISE_CONV_2D": ([(1, 8, 8, 4), (1, 3, 5, 8)], (1, 8, 8, 8), None, 8 * 8 * 8 * 15),
     "CONV_3D": ([(1, 4, 4, 4, 2), (2, 2, 2, 2, 5)], (1, 3, 3, 3, 5), None, 27 * 5 * 16),
-    # Each of the 3 * 3 * 4 inputs is multiplied with 2 * 2 * 6 weights.
+    # Each of the 3 * 3 * 4 inputs is multiplied by 2 * 2 * 6 weights.
     "TRANSPOSE_CONV": ([(4,), (6, 2, 2, 4), (1, 3, 3, 4)], (1, 6, 6, 6), None, 864),
     "CONV_3D_TRANSPOSE": ([(5,), (2, 2, 2, 6, 4), (1, 3, 3, 3, 4)], (1, 6, 6, 6, 6), None, 5_184),
     "FULLY_CONNECTED": ([(5, 7), (3, 7), None], (5, 3), None, 105),
@@ -22,7 +22,7 @@ CASES = {
         None,
         14 * 40,
     ),
-    # Four gates of 3 * 5 and 5 * 5, no peepholes, no projection; the state at 18 and 19 is none.
+    # Four gates of 3 * 5 and 5 * 5. No peepholes, no projection, no state at 18 and 19.
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (
         [(2, 7, 3), *[(5, 3)] * 4, *[(5, 5)] * 4, *[None] * 3, *[(5,)] * 4, None, None]
         + [(2, 5), (2, 5)],
@@ -39,23 +39,23 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_macs(name):
+def test_operator_macs(name):
     inputs, output, options, expected = CASES[name]
     assert operator_macs(name, inputs, output, options) == expected
 
 
-def test_transposed_operand_of_a_product():
+def test_operator_macs_of_a_transposed_operand():
     inputs = [(2, 4, 3), (2, 4, 5)]
     assert operator_macs("BATCH_MATMUL", inputs, (2, 3, 5), {"adj_x": True}) == 120  # pyright: ignore
 
 
 @pytest.mark.parametrize("inputs", [[], [None, None], [(3,), (3,)], [None, (3, 3, 3)]])
 @pytest.mark.parametrize("name", ["CONV_2D", "DEPTHWISE_CONV_2D", "CONV_3D", "FULLY_CONNECTED"])
-def test_operands_that_the_operator_cannot_have(name, inputs):
+def test_operator_macs_of_invalid_operands_is_none(name, inputs):
     assert operator_macs(name, inputs, (1, 4, 4, 16), None) is None
 
 
 @pytest.mark.parametrize("inputs", [[], [None, (4, 4)], [(4,), (4, 4)]])
 @pytest.mark.parametrize("name", ["TRANSPOSE_CONV", "BATCH_MATMUL"])
-def test_first_operands_that_the_operator_cannot_have(name, inputs):
+def test_operator_macs_of_invalid_first_operands_is_none(name, inputs):
     assert operator_macs(name, inputs, (1, 4, 4, 16), None) is None

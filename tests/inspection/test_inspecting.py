@@ -1,4 +1,4 @@
-"""Against the interpreter's own account of the same files, and numbers worked out by hand."""
+"""inspect_litert against the interpreter's details of the same files and hand-computed numbers."""
 
 import json
 
@@ -39,12 +39,12 @@ def quantization(tensor):
 
 
 @ALL
-def test_tensors_are_those_of_the_interpreter(name):
+def test_inspect_litert_lists_the_tensors_of_the_interpreter(name):
     content = content_of(name)
     interpreter = interpreter_of(content)
     tensors = [t for t in keras_qat.inspect_litert(content).tensors if t.subgraph == 0]
     details = {raw["index"]: raw for raw in interpreter.get_tensor_details()}
-    # The interpreter leaves out what has no type of NumPy's, and adds temporary ones at the end.
+    # The interpreter omits tensors without a NumPy dtype, and adds temporary tensors at the end.
     assert {tensor.index for tensor in tensors} >= {i for i in details if i < len(tensors)}
     for tensor in tensors:
         raw = details[tensor.index]
@@ -65,7 +65,7 @@ def test_tensors_are_those_of_the_interpreter(name):
 
 
 @ALL
-def test_operators_are_those_of_the_interpreter(name):
+def test_inspect_litert_lists_the_operators_of_the_interpreter(name):
     content = content_of(name)
     details = interpreter_of(content)._get_ops_details()
     operators = [o for o in keras_qat.inspect_litert(content).operators if o.subgraph == 0]
@@ -78,7 +78,7 @@ def test_operators_are_those_of_the_interpreter(name):
 
 
 @ALL
-def test_ends_and_signatures_are_those_of_the_interpreter(name):
+def test_inspect_litert_lists_inputs_outputs_and_signatures(name):
     content = content_of(name)
     interpreter = interpreter_of(content)
     report = keras_qat.inspect_litert(content)
@@ -92,7 +92,7 @@ def test_ends_and_signatures_are_those_of_the_interpreter(name):
     } == interpreter.get_signature_list()
 
 
-def test_constants_are_the_tensors_that_the_interpreter_can_read_before_it_runs():
+def test_inspect_litert_marks_constants():
     content = content_of("network")
     interpreter = interpreter_of(content)
     interpreter.allocate_tensors()
@@ -104,12 +104,14 @@ def test_constants_are_the_tensors_that_the_interpreter_can_read_before_it_runs(
     assert report.weight_bytes == sum(read) == 4 * 9 * 4 + 4 * 4 + 4 * 2 * 4 + 2 * 4
 
 
-def test_macs_and_bytes_worked_out_by_hand():
+def test_inspect_litert_macs_and_bytes_by_hand():
     report = keras_qat.inspect_litert(content_of("int8"))
     macs = {operator.name: operator.macs or 0 for operator in report.operators}
     assert macs["CONV_2D"] == 8 * 8 * 4 * 3 * 3 * 3
     assert macs["DEPTHWISE_CONV_2D"] == 3 * 3 * 4 * 3 * 3
-    assert macs["TRANSPOSE_CONV"] == 3 * 3 * 4 * 2 * 2 * 2  # each element of the input, 2x2x2 times
+    assert (
+        macs["TRANSPOSE_CONV"] == 3 * 3 * 4 * 2 * 2 * 2
+    )  # each element of the input counts 2x2x2 times
     assert macs["AVERAGE_POOL_2D"] == macs["SOFTMAX"] == macs["RESHAPE"] == 0
     dense = [
         operator.macs or 0 for operator in report.operators if operator.name == "FULLY_CONNECTED"
@@ -121,7 +123,7 @@ def test_macs_and_bytes_worked_out_by_hand():
     assert conv.activation_bytes == 8 * 8 * 3 + 8 * 8 * 4
 
 
-def test_float_ends_make_a_file_not_fully_integer():
+def test_inspect_litert_finds_float_inputs_and_outputs():
     assert keras_qat.inspect_litert(content_of("int8")).is_fully_integer
     report = keras_qat.inspect_litert(content_of("int16"))
     assert not report.is_fully_integer
@@ -131,7 +133,7 @@ def test_float_ends_make_a_file_not_fully_integer():
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "dynamic range", "control flow"])
-def test_each_float_tensor_is_named(name):
+def test_inspect_litert_names_each_float_tensor(name):
     content = content_of(name)
     report = keras_qat.inspect_litert(content)
     floats = {
@@ -144,32 +146,32 @@ def test_each_float_tensor_is_named(name):
         assert any(repr(tensor) in reason for reason in report.because), tensor
 
 
-def test_our_files_are_fully_integer_but_for_float_ends():
+def test_inspect_litert_of_our_files_finds_no_inner_float():
     assert keras_qat.inspect_litert(content_of("conv")).is_fully_integer
     report = keras_qat.inspect_litert(content_of("network"))
     assert report.because == ("the input 'x' is float32", "the output 'y' is float32")
 
 
-def test_custom_operators_are_named_and_judged_unknown():
+def test_inspect_litert_names_custom_operators():
     report = keras_qat.inspect_litert(foreign.custom())
     assert [(o.name, o.macs) for o in report.operators] == [("CUSTOM(Mine)", None)]
     assert any("CUSTOM(Mine)" in reason for reason in report.because)
     assert "The MACs of 1 operators are not known." in str(report)
 
 
-def test_operators_newer_than_the_schema():
+def test_inspect_litert_takes_operators_newer_than_the_schema():
     report = keras_qat.inspect_litert(foreign.newer_than_the_schema())
     assert [operator.name for operator in report.operators] == ["UNKNOWN(1000)"]
     assert not report.is_fully_integer and len(report.because) == 1
 
 
-def test_constants_behind_the_tables_are_found():
+def test_inspect_litert_finds_constants_after_the_tables():
     report = keras_qat.inspect_litert(foreign.large())
     assert (report.tensors[1].is_constant, report.tensors[1].bytes) == (True, 8)
     assert report.weight_bytes == 8
 
 
-def test_options_and_metadata():
+def test_inspect_litert_shows_options_and_metadata():
     report = keras_qat.inspect_litert(content_of("network"))
     by_name = {operator.name: operator.options for operator in report.operators}
     assert by_name["MAX_POOL_2D"] == {
@@ -188,7 +190,7 @@ def test_options_and_metadata():
 
 
 @ALL
-def test_report_is_json_and_text(name, tmp_path):
+def test_inspect_litert_report_is_json_and_text(name, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(content_of(name))
     report = keras_qat.inspect_litert(path)
@@ -202,7 +204,7 @@ def test_report_is_json_and_text(name, tmp_path):
     assert report.verdict in text
 
 
-def test_names_cannot_act_on_a_terminal():
+def test_inspect_litert_escapes_names_for_the_terminal():
     def rename(table):
         table.subgraphs[0].tensors[0].name = "\x1b[2J[bold]x"
 
@@ -211,7 +213,7 @@ def test_names_cannot_act_on_a_terminal():
     assert "[bold]x" in text
 
 
-def test_long_verdicts_are_cut():
+def test_inspect_litert_cuts_long_verdicts():
     x = [Tensor(f"x{i}", (1, 2), "float32") for i in range(15)]
     content = to_bytes(
         Model(
@@ -226,7 +228,7 @@ def test_long_verdicts_are_cut():
 
 
 @pytest.mark.slow
-def test_mobilenet_has_the_multiply_adds_of_its_paper(tmp_path):
+def test_inspect_litert_macs_of_mobilenet_equal_the_paper(tmp_path):
     """569 million (Howard et al., 2017, https://arxiv.org/abs/1704.04861)."""
     import tensorflow as tf
 

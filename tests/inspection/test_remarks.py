@@ -1,4 +1,4 @@
-"""Files that run somewhere are shown, with what is odd in them."""
+"""inspect_litert shows files that run in some runtime, with remarks on odd values."""
 
 import flatbuffers
 import keras
@@ -18,7 +18,7 @@ def content():
 
 
 def changed(content, change):
-    """The file with its tables changed, written by the schema's own classes."""
+    """Returns the file with changed tables, written by the classes of the schema."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     change(model)
     builder = flatbuffers.Builder(1024)
@@ -26,7 +26,7 @@ def changed(content, change):
     return bytes(builder.Output())
 
 
-def test_inspect_litert_shows_what_vela_writes():
+def test_inspect_litert_shows_files_of_vela():
     pytest.importorskip("ethosu.vela")
     from tests.vela import compiled_by_vela
 
@@ -41,7 +41,7 @@ def test_inspect_litert_shows_what_vela_writes():
 
 
 def axis_of_bias(model):
-    """A bias has the axis of its weights, as old converters wrote it."""
+    """Gives a bias the axis of its weights, as old converters did."""
     vectors = [
         tensor.quantization
         for tensor in model.subgraphs[0].tensors
@@ -63,13 +63,13 @@ def test_inspect_litert_shows_a_bias_with_the_axis_of_its_weights(content):
 
 
 def no_operator(model):
-    """The first operator takes a tensor that no operator computes, and is not a custom operator."""
+    """Lets the first operator, not a custom one, take a tensor that no operator computes."""
     operators = model.subgraphs[0].operators
     operators[0].inputs = [operators[-1].outputs[0], *operators[0].inputs[1:]]
 
 
 def wrong_axis(model):
-    """A tensor of several axes has its scales at one that it does not have."""
+    """Gives a tensor of several axes scales along an axis that it does not have."""
     tensors = [tensor for tensor in model.subgraphs[0].tensors if tensor.quantization is not None]
     for tensor in tensors:
         if tensor.quantization.scale is not None and len(tensor.quantization.scale) > 1:
@@ -77,6 +77,6 @@ def wrong_axis(model):
 
 
 @pytest.mark.parametrize("change", [no_operator, wrong_axis])
-def test_inspect_litert_still_refuses_what_no_runtime_takes(change, content):
+def test_inspect_litert_refuses_files_that_no_runtime_takes(change, content):
     with pytest.raises(keras_qat.errors.LiteRTFormatError, match="damaged"):
         keras_qat.inspect_litert(changed(content, change))

@@ -1,4 +1,4 @@
-"""Small models with outputs worked out by hand."""
+"""Small models with hand-computed outputs."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def per_tensor(scale, zero_point):
 
 
 def build_conv(batch=None):
-    """2x2 VALID convolution to two channels; multipliers 0.5*0.5/1 = 1/4 and 0.5*0.25/1 = 1/8."""
+    """Makes a 2x2 VALID convolution of two channels with multipliers 0.5*0.5/1 and 0.5*0.25/1."""
     weights = np.array([[[1, 2], [-1, 3]], [[-1, 1], [0, -4]]], np.int8)[..., None]
     scales = np.array([0.5, 0.25], np.float32)
     zeros = np.array([0, 0], np.int64)
@@ -33,7 +33,7 @@ CONV_OUTPUT = np.array([[11, -1], [4, 3], [127, -61]], np.int8).reshape(3, 1, 1,
 
 
 def build_network(seed=0):
-    """QUANTIZE, PAD, CONV_2D, ADD, MAX_POOL_2D, RESHAPE and DEQUANTIZE with random weights."""
+    """Makes QUANTIZE, PAD, CONV_2D, ADD, MAX_POOL_2D, RESHAPE, DEQUANTIZE with random weights."""
     rng = np.random.default_rng(seed)
     q = per_tensor(0.05, -4)
     ones, zeros = np.array(rng.uniform(0.01, 0.02, 4), np.float32), np.zeros(4, np.int64)

@@ -1,4 +1,4 @@
-"""Small files that this library did not write: TensorFlow's converter, or the schema's classes."""
+"""Small files by other writers: TensorFlow's converter, or the classes of the schema."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ def unpacked(content):
 
 
 def repacked(content, change):
-    """The file after `change` was done to its `ModelT`."""
+    """Returns the file with a `ModelT` changed by `change`."""
     table = unpacked(content)
     change(table)
     return packed(table)
@@ -32,7 +32,10 @@ def tensor(name, shape, dtype=schema.TensorType.FLOAT32, buffer=0, **fields):
 
 
 def one_operator(code, tensors, inputs, outputs, buffers=(), **fields):
-    """A file of one operator. `inputs`, `outputs`: numbers of tensors; buffers from number 1 on."""
+    """Makes a file of one operator. `inputs` and `outputs` are indices of tensors.
+
+    Buffers are numbered from 1.
+    """
     given = [i for i in inputs if i >= 0 and not tensors[i].buffer]
     graph = schema.SubGraphT(
         tensors=tensors,
@@ -60,7 +63,7 @@ DENSE = np.array([[0, 1, 0, 2], [0, 0, 0, 0], [3, 0, 0, 4]], np.float32)
 
 
 def sparse():
-    """x + DENSE, of which only the four elements that are not zero are stored."""
+    """Computes x + DENSE. Only the four elements of DENSE that are not zero are stored."""
     rows = schema.DimensionMetadataT(format=schema.DimensionType.DENSE, denseSize=3)
     columns = schema.DimensionMetadataT(
         format=schema.DimensionType.SPARSE_CSR,
@@ -96,21 +99,21 @@ def newer_than_the_schema():
 
 
 def large():
-    """A constant behind the tables, as in files over 2 GiB."""
+    """Makes a constant after the tables, as in files over 2 GiB."""
     x, c, y = tensor("x", (2,)), tensor("c", (2,), buffer=1), tensor("y", (2,))
     content = one_operator(builtin(schema.BuiltinOperator.ADD), [x, c, y], [0, 1], [2], [b""])
 
     def place(table):
         table.buffers[1] = schema.BufferT(offset=end, size=8)
 
-    end = 16  # of the same width as the real one, so that the second packing is as long
+    end = 16  # as wide as the real one, so that the second packing has the same length
     end = -(-len(repacked(content, place)) // 16) * 16
     return repacked(content, place).ljust(end, b"\0") + np.array([10, 20], np.float32).tobytes()
 
 
 @cache
 def converted(kind):
-    """A file of TensorFlow's converter."""
+    """Returns a file of TensorFlow's converter."""
     import tensorflow as tf
 
     converter = _control_flow(tf) if kind == "control flow" else _network(tf)
@@ -126,7 +129,7 @@ def converted(kind):
         int16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [int16]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there are no statistics: there are data
+        warnings.simplefilter("ignore", UserWarning)  # of missing statistics, though there is data
         return converter.convert()
 
 

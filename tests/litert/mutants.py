@@ -1,8 +1,8 @@
-"""Damaged files, the same ones on each run, and what becomes of them in a process of their own.
+"""Damaged files, equal in each run, and a process that reads and runs them.
 
     python -m tests.litert.mutants PATH KERNELS FIRST LAST
 
-prints a line for each mutant of a file: its number and "begin", then how it ended.
+prints two lines for each mutant of a file: its number and "begin", its number and the outcome.
 """
 
 import pathlib
@@ -19,16 +19,16 @@ from keras_qat.litert import Runner, read
 from keras_qat.litert.reading.runnable import check_runnable
 from tests.litert.foreign import packed, unpacked
 
-SECONDS = 120  # of native code for one file; the process ends after that, which counts as a hang
-MEMORY = 3 * 2**30  # that a file may take
+SECONDS = 120  # of native code for one file. Then the process ends, which counts as a hang.
+MEMORY = 3 * 2**30  # the limit for one file
 EXTREMES = [0, 1, 2, 3, 4, 127, 128, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1]
 NUMBERS = [0, 1, -1, 2, 3, 127, 128, -128, 255, 2**15, 2**31 - 1, -(2**31), 2**32 - 1, 2**62]
 NUMBERS += [1e-30, 1e30, float("nan"), float("inf")]
-_MOST_ELEMENTS = 64  # of a constant: weights do not matter, shapes and axes do
+_MOST_ELEMENTS = 64  # of a constant that is changed: shapes and axes matter, weights do not
 
 
 def mutant(content, number):
-    """A damaged copy: a kind of damage and its place, drawn by a generator of that number."""
+    """Makes a damaged copy. A generator with this seed draws the kind and the place of damage."""
     rng = np.random.default_rng([2026, len(content), number])
     return KINDS[rng.integers(len(KINDS))](content, rng)
 
@@ -77,7 +77,7 @@ def randomize(content, rng):
 
 
 def change_values(content, rng):
-    """Other numbers in sound tables: what the bytes alone do not give away."""
+    """Changes numbers in valid tables. The bytes alone do not show this damage."""
     while True:
         table = unpacked(content)
         places = list(_numbers(table))
@@ -102,7 +102,7 @@ KINDS = (cut, flip, overwrite, splice_offsets, copy_within, randomize, change_va
 
 
 def _numbers(holder):
-    """Where the numbers in an object-API table are: pairs of a table or list, and a key."""
+    """Yields the place of each number in an object-API table: a table or list, and a key."""
     if isinstance(holder, list):
         items = list(enumerate(holder))
     elif isinstance(holder, schema.BufferT):
@@ -123,7 +123,7 @@ def _numbers(holder):
 
 
 def outcome(content, kernels):
-    """What the reader, the checks before the interpreter, and the interpreter say to a file."""
+    """Returns the outcome of the reader, the checks before the interpreter, and the interpreter."""
     try:
         file = read(content)
     except LiteRTFormatError:
@@ -140,7 +140,7 @@ def outcome(content, kernels):
     try:
         runner = Runner(content, kernels=kernels)
         arrays = [np.zeros([n or 1 for n in t.shape], t.dtype) for t in runner.inputs]
-        if not loops:  # that it ends cannot be known
+        if not loops:  # a loop may never end
             runner.run(arrays)
     except (KerasQatError, MemoryError):
         return "native error"

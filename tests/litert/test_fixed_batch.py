@@ -1,4 +1,4 @@
-"""Models for one batch size, against shapes worked out by hand and the interpreter."""
+"""Models of one batch size against hand-computed shapes and the interpreter."""
 
 import numpy as np
 
@@ -16,13 +16,13 @@ def reshape(x, shape, name, sizes):
 
 
 def constant_of(operator):
-    """The name and the values of the constant that a RESHAPE is given."""
+    """Returns the name and the values of the shape constant of a RESHAPE."""
     _, sizes = operator.inputs
     assert sizes is not None and sizes.data is not None
     return sizes.name, sizes.data.tolist()
 
 
-def test_fix_batch_tells_two_shapes_of_one_constant_apart():
+def test_fix_batch_splits_a_constant_with_two_shapes():
     x, small = Tensor("x", (None, 2, 3), "float32"), Tensor("small", (None, 1, 3), "float32")
     sizes = constant("sizes", [-1, 3])
     operators = (reshape(x, (None, 3), "many", sizes), reshape(small, (None, 3), "few", sizes))
@@ -36,7 +36,7 @@ def test_fix_batch_tells_two_shapes_of_one_constant_apart():
 
 
 def shape_plus(addend):
-    """A model that computes a shape for a RESHAPE."""
+    """Makes a model that computes a shape for a RESHAPE."""
     x, y = Tensor("x", (2, 6), "float32"), Tensor("y", (4, 3), "float32")
     known, larger = Tensor("known", (2,), "int32"), Tensor("larger", (2,), "int32")
     operators = (
@@ -56,7 +56,7 @@ def test_fold_shapes_computes_what_litert_computes():
     assert results[0] == results[1]
 
 
-def test_fold_shapes_leaves_what_is_not_known():
+def test_fold_shapes_leaves_unknown_shapes():
     addend = Tensor("addend", (2,), "int32")
     model = shape_plus(addend)
     model = Model({**model.inputs, "addend": addend}, model.outputs, model.operators)

@@ -23,7 +23,7 @@ def images(count):
 
 
 @BOTH
-def test_convolution_worked_out_by_hand(conv_model, conv_case, kernels):
+def test_runner_convolution_by_hand(conv_model, conv_case, kernels):
     x, y = conv_case
     (result,) = Runner(to_bytes(conv_model), kernels=kernels).run([x])
     assert result.dtype == np.int8
@@ -31,7 +31,7 @@ def test_convolution_worked_out_by_hand(conv_model, conv_case, kernels):
 
 
 @BOTH
-def test_batch_sizes_in_turn(conv_model, conv_case, kernels):
+def test_runner_takes_changing_batch_sizes(conv_model, conv_case, kernels):
     x, y = conv_case
     runner = Runner(to_bytes(conv_model), kernels=kernels)
     for rows in (slice(0, 3), slice(1, 2), slice(0, 2), slice(0, 3)):
@@ -40,7 +40,7 @@ def test_batch_sizes_in_turn(conv_model, conv_case, kernels):
 
 
 @BOTH
-def test_fixed_batch_is_run_in_pieces(fixed_conv_model, conv_case, kernels):
+def test_runner_splits_data_for_a_fixed_batch(fixed_conv_model, conv_case, kernels):
     x, y = conv_case
     runner = Runner(to_bytes(fixed_conv_model), kernels=kernels, expose_all=True)
     assert runner.inputs[0].shape == (1, 2, 2, 1)
@@ -49,7 +49,7 @@ def test_fixed_batch_is_run_in_pieces(fixed_conv_model, conv_case, kernels):
     assert (runner.tensors()["x"] == x).all()
 
 
-def test_results_outlive_the_next_run(conv_model, conv_case):
+def test_runner_results_outlive_the_next_run(conv_model, conv_case):
     x, y = conv_case
     runner = Runner(to_bytes(conv_model), expose_all=True)
     (first,) = runner.run([x[:1]])
@@ -59,7 +59,7 @@ def test_results_outlive_the_next_run(conv_model, conv_case):
     assert (tensors["y"] == y[:1]).all()
 
 
-def test_details(network, conv_model):
+def test_runner_inputs_and_outputs_have_details(network, conv_model):
     runner = Runner(to_bytes(conv_model))
     (x,), (y,) = runner.inputs, runner.outputs
     assert (x.name, x.shape, x.dtype) == ("x", (None, 2, 2, 1), np.int8)
@@ -70,7 +70,7 @@ def test_details(network, conv_model):
     assert (x.dtype, x.scale.size) == (np.float32, 0)
 
 
-def test_from_a_path(conv_model, conv_case, tmp_path):
+def test_runner_takes_a_path(conv_model, conv_case, tmp_path):
     write(conv_model, tmp_path / "model.tflite")
     for path in (tmp_path / "model.tflite", str(tmp_path / "model.tflite")):
         assert (Runner(path).run([conv_case[0]])[0] == conv_case[1]).all()
@@ -78,7 +78,7 @@ def test_from_a_path(conv_model, conv_case, tmp_path):
 
 @BOTH
 @pytest.mark.parametrize("count", [1, 5])
-def test_exposing_changes_no_output(network, kernels, count):
+def test_runner_expose_all_changes_no_output(network, kernels, count):
     content = to_bytes(network)
     (plain,) = Runner(content, kernels=kernels).run([images(count)])
     runner = Runner(content, kernels=kernels, expose_all=True)
@@ -89,7 +89,7 @@ def test_exposing_changes_no_output(network, kernels, count):
     assert [t.name for t in runner.outputs] == ["y"]
 
 
-def test_exposed_tensors_are_those_that_the_interpreter_preserves(network):
+def test_runner_expose_all_gives_the_tensors_that_the_interpreter_preserves(network):
     content, x = to_bytes(network), images(1)
     interpreter = Interpreter(
         model_content=content,
@@ -109,7 +109,7 @@ def test_exposed_tensors_are_those_that_the_interpreter_preserves(network):
 
 
 @BOTH
-def test_quantize_relu_dequantize_by_hand(kernels):
+def test_runner_quantize_relu_dequantize_by_hand(kernels):
     q = Quantization(np.array([0.5], np.float32), np.array([-2], np.int64))
     x, y = Tensor("x", (None, 5), "float32"), Tensor("y", (None, 5), "float32")
     xq = Tensor("xq", (None, 5), "int8", q)
@@ -129,7 +129,7 @@ def test_quantize_relu_dequantize_by_hand(kernels):
 
 
 @BOTH
-def test_several_inputs_and_outputs_keep_their_order(kernels):
+def test_runner_keeps_the_order_of_inputs_and_outputs(kernels):
     b, a = Tensor("b", (None, 2), "float32"), Tensor("a", (1, 2), "float32")
     scalar = Tensor("s", (), "float32", data=np.array(10, np.float32))
     total, scaled = Tensor("total", (None, 2), "float32"), Tensor("scaled", (None, 2), "float32")
@@ -142,7 +142,7 @@ def test_several_inputs_and_outputs_keep_their_order(kernels):
     assert set(runner.tensors()) == {"b", "a", "total", "scaled"}
 
 
-def test_unknown_kernels(conv_model):
+def test_runner_refuses_unknown_kernels(conv_model):
     with pytest.raises(LiteRTFormatError, match="'reference'.*'fast'"):
         Runner(to_bytes(conv_model), kernels="fast")
 
@@ -157,7 +157,7 @@ def test_unknown_kernels(conv_model):
         ([np.zeros((0, 2, 2, 1), np.int8)], r"shape=\(0, 2, 2, 1\)"),
     ],
 )
-def test_arrays_that_do_not_fit(conv_model, arrays, message):
+def test_runner_refuses_arrays_that_do_not_fit(conv_model, arrays, message):
     with pytest.raises(InvalidDataError, match=message):
         Runner(to_bytes(conv_model)).run(arrays)
 
@@ -180,7 +180,7 @@ def test_runner_refuses_inputs_of_different_sizes_for_a_fixed_batch():
         runner.run([np.ones((4, 3), np.float32), np.ones((2, 3), np.float32)])
 
 
-def test_tensors_without_exposing_or_running(conv_model, conv_case):
+def test_runner_tensors_needs_expose_all_and_a_run(conv_model, conv_case):
     runner = Runner(to_bytes(conv_model))
     runner.run([conv_case[0]])
     with pytest.raises(LiteRTFormatError, match="expose_all=False"):
@@ -189,7 +189,7 @@ def test_tensors_without_exposing_or_running(conv_model, conv_case):
         Runner(to_bytes(conv_model), expose_all=True).tensors()
 
 
-def test_files_that_are_none(tmp_path):
+def test_runner_refuses_other_files(tmp_path):
     with pytest.raises(LiteRTFormatError, match="missing.tflite"):
         Runner(tmp_path / "missing.tflite")
     with pytest.raises(LiteRTFormatError, match="'<18 bytes>' is damaged, or is not.*TFL3"):
@@ -200,7 +200,7 @@ def test_files_that_are_none(tmp_path):
         expose_tensors(b"\xff\xff\xff\x7fTFL3")
 
 
-def test_a_kernel_that_refuses_the_model_is_a_typed_error():
+def test_runner_raises_a_typed_error_if_a_kernel_refuses_the_model():
     x, y = Tensor("x", (1, 4), "int32"), Tensor("y", (1, 4), "int32")
     content = to_bytes(Model({"x": x}, {"y": y}, (Operator("SOFTMAX", (x,), (y,)),)))
     with pytest.raises(LiteRTFormatError, match="SOFTMAX"):
@@ -208,8 +208,8 @@ def test_a_kernel_that_refuses_the_model_is_a_typed_error():
 
 
 @BOTH
-def test_a_tensor_that_is_empty_for_one_sample_has_no_value_already(kernels):
-    """Two samples become one row: stated for one sample, there is none."""
+def test_runner_has_no_values_of_a_tensor_that_is_empty_for_one_sample(kernels):
+    """Two samples become one row, so one sample becomes an empty tensor."""
     x, y = Tensor("x", (None, 2), "int8"), Tensor("y", (None, 4), "int8")
     shape = Tensor("shape", (2,), "int32", data=np.array([-1, 4], np.int32))
     reshape = Operator("RESHAPE", (x, shape), (y,), 1, {"newShape": [-1, 4]})

@@ -1,4 +1,4 @@
-"""ELU in the reference kernels: by a table that LiteRT's own kernel makes."""
+"""ELU with the reference kernels: a table that LiteRT's kernel computes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def tensor(name, scale, zero_point, dtype="int8"):
 
 
 def chain():
-    """ELU, ELU, RESHAPE; both sets of kernels copy integers alike."""
+    """Makes ELU, ELU, RESHAPE. Both sets of kernels copy integers alike."""
     x, y, z = tensor("x", 0.03, -7), tensor("y", 0.02, -20), tensor("z", 0.015, -70)
     flat = Tensor("flat", (None, 35), "int8", z.quantization)
     shape = Tensor("shape", (2,), "int32", None, np.array([-1, 35], "int32"))
@@ -48,7 +48,7 @@ def test_reference_kernels_compute_elu_as_litert_does():
     assert (found == expected).all() and len(np.unique(found)) > 50
 
 
-def test_runner_shows_the_tensors_of_the_file_alone():
+def test_runner_with_measured_tables_shows_only_tensors_of_the_file():
     runner = Runner(chain(), kernels="reference", expose_all=True)
     (result,) = runner.run([X])
     tensors = runner.tensors()
@@ -56,7 +56,7 @@ def test_runner_shows_the_tensors_of_the_file_alone():
     assert (tensors["z"].reshape(3, 35) == result).all()
 
 
-def test_float_elu_stays():
+def test_with_measured_tables_leaves_a_float_elu():
     x, y = Tensor("x", (1, 4), "float32"), Tensor("y", (1, 4), "float32")
     content = to_bytes(Model({"x": x}, {"y": y}, (Operator("ELU", (x,), (y,)),)))
     with pytest.raises(ValueError, match="ELU"):

@@ -1,4 +1,4 @@
-"""Versions of operators: against files of TensorFlow's converter, and its own tables."""
+"""Versions of operators against files and tables of TensorFlow's converter."""
 
 import functools
 
@@ -12,14 +12,14 @@ from keras_qat.litert.format.schema_enums import name_of
 from keras_qat.litert.writing.options import ENUM_FIELDS
 from tests.litert import foreign
 
-# Ours and the converter's. Ours are those of the releases whose kernels came to take int8: per
-# channel in FULLY_CONNECTED, in LEAKY_RELU, and from int8 in QUANTIZE.
+# Our version and the converter's. Our version is that of the first release whose kernel supports
+# int8: per channel in FULLY_CONNECTED, in LEAKY_RELU, and from int8 in QUANTIZE.
 INT8_DIFFERENCES = {"FULLY_CONNECTED": (12, 5), "LEAKY_RELU": (2, 1), "QUANTIZE": (2, 1)}
 
 
 @functools.cache
 def converted(kind):
-    """A file of the converter with many operators."""
+    """Returns a file of the converter with many operators."""
     import tensorflow as tf
 
     def network(x):
@@ -68,7 +68,7 @@ def converted(kind):
 
 
 def operators_of(content):
-    """The operators of a file, read by the classes of the schema."""
+    """Returns the operators of a file, read by the classes of the schema."""
     model = foreign.unpacked(content)
     graph = model.subgraphs[0]
     tensors = [tensor_of(each) for each in graph.tensors]
@@ -97,7 +97,7 @@ def tensor_of(table):
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_operator_versions_are_those_of_the_converter(kind):
-    """A file of the converter has one version for all operators of a name: the highest."""
+    """The converter writes one version for all operators of a name: the highest."""
     ours, theirs = {}, {}
     for operator in operators_of(converted(kind)):
         ours[operator.code] = max(operator_version(operator), ours.get(operator.code, 1))
@@ -191,11 +191,11 @@ def test_minimum_runtime_version_of_one_operator(code, version, release):
         ([], None),
     ],
 )
-def test_the_newest_of_the_releases_or_none(operators, release):
+def test_minimum_runtime_version_is_the_newest_release_or_none(operators, release):
     assert minimum_runtime_version(operators) == release
 
 
-def test_releases_never_go_back():
+def test_declared_releases_are_in_order():
     for code, declaration in declarations().items():
         numbers = [[int(n) for n in release.split(".")] for release in declaration.releases]
         assert numbers == sorted(numbers), code

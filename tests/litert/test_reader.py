@@ -17,8 +17,8 @@ def subgraph(table):
     return table.subgraphs[0]
 
 
-def test_values_are_those_of_the_generated_classes():
-    """Field by field, through all tables."""
+def test_read_gives_the_values_of_the_generated_classes():
+    """Compares field by field through all tables."""
     for content in (CONV, to_bytes(build_network()), foreign.sparse()):
         _same(read(content).model, foreign.unpacked(content))
 
@@ -41,14 +41,14 @@ def _same(record, table):
 
 
 @pytest.mark.parametrize("kind", foreign.KINDS)
-def test_files_of_the_converter_are_read_and_can_run(kind):
+def test_read_and_runner_take_files_of_the_converter(kind):
     content = foreign.converted(kind)
     _same(read(content).model, foreign.unpacked(content))
     assert Runner(content).outputs
 
 
 @pytest.mark.parametrize("kernels", ["reference", "default"])
-def test_sparse_and_large_files_run(kernels):
+def test_runner_takes_sparse_and_large_files(kernels):
     large, sparse = (Runner(f(), kernels=kernels) for f in (foreign.large, foreign.sparse))
     assert large.run([np.array([1, 2], np.float32)])[0].tolist() == [11, 22]
     assert (sparse.run([np.ones((3, 4), np.float32)])[0] == foreign.DENSE + 1).all()
@@ -172,7 +172,7 @@ INCONSISTENT = {
 
 
 @pytest.mark.parametrize("change, message", INCONSISTENT.values(), ids=INCONSISTENT)
-def test_tables_that_contradict_each_other(change, message):
+def test_read_refuses_inconsistent_tables(change, message):
     content = foreign.repacked(CONV, change)
     with pytest.raises(LiteRTFormatError, match=message):
         read(content)
@@ -211,13 +211,13 @@ SPARSE = {
 
 
 @pytest.mark.parametrize("change, message", SPARSE.values(), ids=SPARSE)
-def test_sparsity_that_would_lead_out_of_the_tensor(change, message):
+def test_read_refuses_sparsity_beyond_the_tensor(change, message):
     with pytest.raises(LiteRTFormatError, match=message):
         read(foreign.repacked(foreign.sparse(), sparsity_change(change)))
 
 
 def strings(*words):
-    """A file with a constant of strings, from the words of its data."""
+    """Makes a file with a constant of strings from the words of its data."""
     tensors = [
         foreign.tensor("s", (2,), schema.TensorType.STRING, buffer=1),
         foreign.tensor("y", (2,), schema.TensorType.STRING),
@@ -227,7 +227,7 @@ def strings(*words):
     return foreign.one_operator(code, tensors, [0], [1], [data])
 
 
-def test_strings():
+def test_read_checks_the_offsets_of_strings():
     assert read(strings(2, 16, 17, 18))
     for words in [(2, 16, 99, 18), (2, 15, 17, 18), (2, 16, 17, 19), (99, 16, 17, 18)]:
         with pytest.raises(LiteRTFormatError, match=r"tensors\[0\] 's': "):
@@ -265,28 +265,28 @@ UNRUNNABLE = {
 
 
 @pytest.mark.parametrize("change, message", UNRUNNABLE.values(), ids=UNRUNNABLE)
-def test_sound_files_that_would_stop_the_interpreter(change, message):
+def test_runner_refuses_valid_files_that_stop_the_interpreter(change, message):
     content = foreign.repacked(CONV, change)
     assert read(content)
     with pytest.raises(LiteRTFormatError, match=message):
         Runner(content)
 
 
-def test_a_file_whose_types_reshape_would_mix_up():
+def test_runner_refuses_a_reshape_between_types():
     tensors = [foreign.tensor("x", (1, 4)), foreign.tensor("y", (4,), schema.TensorType.INT8)]
     code = foreign.builtin(schema.BuiltinOperator.RESHAPE)
     with pytest.raises(LiteRTFormatError, match=r"are of types \['float32', 'int8'\]"):
         Runner(foreign.one_operator(code, tensors, [0], [1]))
 
 
-def test_a_name_that_is_no_text():
+def test_runner_refuses_a_name_that_is_not_text():
     content = foreign.repacked(CONV, tensor_change(0, name=b"\xff"))
     assert read(content).model["subgraphs"][0]["tensors"][0]["name"] == "\N{REPLACEMENT CHARACTER}"
     with pytest.raises(LiteRTFormatError, match="cannot describe the file's tensors"):
         Runner(content)
 
 
-def test_what_is_no_regular_file(tmp_path):
+def test_read_refuses_paths_that_are_not_regular_files(tmp_path):
     for path in (tmp_path, "/dev/zero", tmp_path / "missing", "a\0b", ""):
         with pytest.raises(LiteRTFormatError, match="path="):
             read(path)
@@ -295,7 +295,7 @@ def test_what_is_no_regular_file(tmp_path):
         read(tmp_path / "pipe")
 
 
-def test_the_message_has_the_name_of_the_file(tmp_path):
+def test_read_names_the_file_in_its_error(tmp_path):
     path = tmp_path / "model.tflite"
     write(build_conv(), path)
     path.write_bytes(path.read_bytes()[:-100])

@@ -1,4 +1,4 @@
-"""Files made word by word, so that the numbers in the messages are known."""
+"""Files built word by word. So the numbers in the messages are known."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ UNIONS = {"Kind": ("NONE", "Leaf")}
 
 
 def file_of(*words):
-    """A file whose vtable, of one field behind the table's first word, is at byte 8."""
+    """Makes a file with a vtable at byte 8. Its one field is after the table's first word."""
     head = [16, 0, 6 | 8 << 16, 4]
     return np.array([*head, *words], "<u4").tobytes()
 
 
 def leaves(count, shared):
-    """`count` tables whose vectors are 500 words each, of one region of 1000 words."""
+    """Makes `count` tables with vectors of 500 words in one region of 1000 words."""
     size = 7 + count + 2 * count
     words = [8, 4, count]
     words += [4 * (count + i) for i in range(count)]
@@ -41,19 +41,19 @@ def root(content, name="Root"):
     return decode(content, TABLES, UNIONS, name)
 
 
-def test_what_is_shared_is_read_once():
+def test_decode_reads_shared_tables_once():
     tables = root(leaves(200, shared=True))["leaves"]
     assert len(tables) == 200
     assert all(table["values"].tolist() == [500] * 500 for table in tables)
 
 
-def test_what_overlaps_is_refused_before_it_takes_long():
+def test_decode_refuses_overlapping_objects_early():
     """200 vectors of 2 KB in a file of 6 KB."""
     with pytest.raises(Damage, match="the objects up to here overlap"):
         root(leaves(200, shared=False))
 
 
-def test_the_number_of_tables_has_a_limit(monkeypatch):
+def test_decode_limits_the_number_of_tables(monkeypatch):
     monkeypatch.setattr(flatbuffer, "MOST_TABLES", 20)
     assert root(leaves(20, shared=True))
     with pytest.raises(Damage, match=r"Root\.leaves\[20\]: there are more than 20 tables"):
@@ -77,18 +77,18 @@ LEAF = {
 
 
 @pytest.mark.parametrize("content, message", LEAF.values(), ids=LEAF)
-def test_offsets_that_lead_astray(content, message):
+def test_decode_refuses_invalid_offsets(content, message):
     with pytest.raises(Damage, match=message):
         root(content, "Leaf")
 
 
-def test_the_last_byte_counts():
+def test_decode_needs_the_last_byte():
     assert root(file_of(8, 4, 2, 1, 2), "Leaf")["values"].tolist() == [1, 2]
     with pytest.raises(Damage, match="but the file ends at 35"):
         root(file_of(8, 4, 2, 1, 2)[:-1], "Leaf")
 
 
-def test_strings_end_with_a_zero_byte():
+def test_decode_needs_a_zero_byte_after_a_string():
     text = file_of(8, 4, 3, int.from_bytes(b"abc\0", "little"))
     assert root(text, "Text")["text"] == "abc"
     with pytest.raises(Damage, match="does not end with a zero byte"):
@@ -99,13 +99,13 @@ def test_strings_end_with_a_zero_byte():
 
 
 def pair(number):
-    """A union of that type: its value is the table at byte 28, which shares the vtable."""
+    """Makes a union of this type. Its value is the table at byte 28, which shares the vtable."""
     vtable = [8 | 12 << 16, 4 | 8 << 16]
     words = [16, 0, *vtable, 8, number, 4, 20, 0]
     return np.array(words, "<u4").tobytes()
 
 
-def test_unions():
+def test_decode_reads_known_and_unknown_unions():
     assert root(pair(0), "Pair")["kind"] is None
     with pytest.raises(Damage, match=r"Pair\.kind\.values"):
         root(pair(1), "Pair")
@@ -116,6 +116,6 @@ def test_unions():
         root(broken, "Pair")
 
 
-def test_absent_fields_have_their_defaults():
+def test_decode_gives_absent_fields_their_defaults():
     empty = np.array([12, 0, 4 | 4 << 16, 4], "<u4").tobytes()
     assert dict(root(empty, "Number")) == {"flag": True, "wide": 7}

@@ -1,4 +1,4 @@
-"""Damaged files: each is read or refused with a typed error, and none stops the interpreter."""
+"""Damaged files: each is read, or raises a typed error. No file stops the interpreter."""
 
 import collections
 import os
@@ -23,10 +23,10 @@ SEEDS = {
     "int8": lambda: foreign.converted("int8"),
     "control flow": lambda: foreign.converted("control flow"),
 }
-EACH = 4000  # of 5 files: 20,000
+EACH = 4000  # mutants of each of 5 files: 20,000
 
 
-def test_a_small_corpus_is_read_or_refused():
+def test_inspect_litert_reads_or_refuses_mutants():
     counts = collections.Counter()
     for content in (to_bytes(build_conv()), to_bytes(build_network()), foreign.sparse()):
         for number in range(150):
@@ -42,7 +42,7 @@ def test_a_small_corpus_is_read_or_refused():
     assert counts["refused"] > 200 and counts["accepted"] > 50
 
 
-def test_every_cut_of_a_file_is_refused():
+def test_inspect_litert_refuses_every_truncated_file():
     content = to_bytes(build_conv())
     for length in range(len(content)):
         with pytest.raises(LiteRTFormatError):
@@ -50,7 +50,7 @@ def test_every_cut_of_a_file_is_refused():
 
 
 def run_all(path, kernels, first, last):
-    """Runs mutants in processes of their own; a process that dies is counted and replaced."""
+    """Runs mutants in separate processes. Counts and replaces processes that die."""
     counts = collections.Counter()
     while first < last:
         arguments = [str(path), kernels, str(first), str(last)]
@@ -75,8 +75,8 @@ def run_all(path, kernels, first, last):
     return counts
 
 
-def test_dead_processes_are_counted(tmp_path, monkeypatch):
-    """A worker that dies at the second of three files."""
+def test_run_all_counts_dead_processes(tmp_path, monkeypatch):
+    """The process dies at the second of three files."""
     script = (
         "import os, sys; first = int(sys.argv[3]);"
         "[print(i, t, flush=True) for i in range(first, 3) for t in ('begin', 'ran')"
@@ -94,7 +94,7 @@ def test_dead_processes_are_counted(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["reference", "default"])
 @pytest.mark.parametrize("name", SEEDS)
-def test_no_mutant_stops_the_interpreter(name, kernels, tmp_path, record_property):
+def test_runner_survives_all_mutants(name, kernels, tmp_path, record_property):
     path = tmp_path / f"{name}.tflite"
     path.write_bytes(SEEDS[name]())
     half = EACH // 2

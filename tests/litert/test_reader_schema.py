@@ -1,4 +1,4 @@
-"""The tables of the schema against its text and the classes that are generated from it."""
+"""Our tables of the schema against its text and the classes generated from it."""
 
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -66,12 +66,12 @@ def declaration(field):
 
 
 @pytest.mark.parametrize("table", DECLARED)
-def test_tables_have_the_fields_of_the_schema(table):
+def test_schema_tables_have_the_fields_of_the_schema(table):
     assert [declaration(field) for field in tables()[table]] == DECLARED[table]
 
 
-def test_tables_have_as_many_slots_as_the_generated_builders():
-    """The generated `...Start` functions say how many slots a table has."""
+def test_schema_tables_have_as_many_slots_as_the_generated_builders():
+    """The generated `...Start` functions contain the number of slots of a table."""
 
     class Builder:
         def StartObject(self, slots):
@@ -83,13 +83,13 @@ def test_tables_have_as_many_slots_as_the_generated_builders():
         assert builder.slots == len(fields), table
 
 
-def test_tables_are_those_of_the_schema():
+def test_schema_tables_are_all_of_the_generated_ones():
     assert tables().keys() == GENERATED.keys()
     assert len(GENERATED) > 150
 
 
-def test_no_table_contains_itself():
-    """The depth of a file has a bound without being counted."""
+def test_schema_tables_do_not_contain_themselves():
+    """Therefore the depth of a file is bounded without a counter."""
     inside = {
         name: {kind for f in fields if f for kind in [f.kind, *members(f)] if kind in tables()}
         for name, fields in tables().items()
@@ -104,7 +104,7 @@ def members(field):
     return names(field.kind).values() if field.is_union else ()
 
 
-def test_members_of_unions_are_described_and_numbered_without_gaps():
+def test_schema_unions_have_described_members_without_gaps():
     assert {f.kind for fields in tables().values() for f in fields if f and f.is_union} == set(
         UNIONS
     )
@@ -113,23 +113,25 @@ def test_members_of_unions_are_described_and_numbered_without_gaps():
         assert set(names(union).values()) - {"NONE"} <= tables().keys()
 
 
-def test_kinds_are_numbers_strings_tables_or_unions():
+def test_schema_field_kinds_are_known():
     kinds = {f.kind for fields in tables().values() for f in fields if f}
     assert kinds <= SCALARS.keys() | tables().keys() | set(UNIONS) | {"string"}
     assert SCALARS.keys() == ELEMENTS.keys()
 
 
-def test_declarations_are_of_operators_and_options_of_the_schema():
+def test_declarations_name_operators_and_options_of_the_schema():
     assert set(declarations()) <= set(names("BuiltinOperator").values())
     options = {each.options for each in declarations().values()}
     assert options - {None} <= set(names("BuiltinOptions").values())
-    assert declarations()["MAX_POOL_2D"].options == "Pool2DOptions"  # not from its name
-    assert declarations()["TOPK_V2"].options == "TopKV2Options"  # from its name
+    assert (
+        declarations()["MAX_POOL_2D"].options == "Pool2DOptions"
+    )  # not derived from the operator's name
+    assert declarations()["TOPK_V2"].options == "TopKV2Options"  # derived from the operator's name
     assert declarations()["LOGISTIC"].options is None
 
 
 def test_declarations_name_known_conditions():
-    """A condition without a rule is the name of a field of the operator's options."""
+    """A condition without a rule has to be the name of a field of the operator's options."""
     for code, declaration in declarations().items():
         fields = {f.name for f in tables().get(declaration.options or "", ()) if f}
         for condition in declaration.versions.values():

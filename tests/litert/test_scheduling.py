@@ -29,7 +29,7 @@ def names(model):
 
 
 def two_branches(*order):
-    """Two branches that widen 16 bytes to 160 and narrow them to 16 again."""
+    """Makes two branches that widen 16 bytes to 160 and narrow them to 16 again."""
     x, y = tensor("x", 16), tensor("y", 32)
     a, b, c, d = (tensor(name, size) for name, size in zip("abcd", (160, 16, 160, 16), strict=True))
     operators = {
@@ -48,7 +48,7 @@ def test_lifetimes_peak_equals_hand_computed_bytes_of_interleaved_branches():
 
 
 def test_lifetimes_peak_equals_hand_computed_bytes_of_successive_branches():
-    # While d is computed: b, c and d; x is free by then.
+    # While d is computed: b, c and d. By then x is free.
     assert peak(two_branches(*"abcdy")) == 16 + 160 + 16
 
 
@@ -99,7 +99,7 @@ def test_lowest_peak_order_gives_up_after_its_steps():
 
 
 def random_model(seed):
-    """Up to seven operators with one or two inputs and outputs, outputs in the middle included."""
+    """Makes up to seven operators of one or two inputs and outputs. Any tensor may be an output."""
     rng = random.Random(seed)
     known = [tensor(f"x{i}", 16 * rng.randint(1, 9)) for i in range(rng.randint(1, 2))]
     inputs, operators = {x.name: x for x in known}, []
@@ -113,7 +113,7 @@ def random_model(seed):
 
 
 def orders(model):
-    """All orders in which the operators of a model can run."""
+    """Yields all orders in which the operators of a model can run."""
     for order in itertools.permutations(model.operators):
         if is_valid(order, model):
             yield Model(model.inputs, model.outputs, order)
@@ -129,7 +129,7 @@ def is_valid(order, model):
 
 
 def live_bytes(model):
-    """The most bytes at one time, by definition: what was made already and is still needed."""
+    """Returns the largest number of bytes that are computed already and still needed."""
     made = [set(model.inputs.values())] + [set(each.outputs) for each in model.operators]
     needed = [set(each.inputs) | set(each.outputs) for each in model.operators]
     most = sum(x.shape[1] for x in made[0])
@@ -142,7 +142,7 @@ def live_bytes(model):
 
 
 def _ended(model, index):
-    """Inputs whose last use is before an operator."""
+    """Returns the inputs whose last use is before an operator."""
     early = set().union(*(set(each.inputs) for each in model.operators[:index]))
     late = set().union(*(set(each.inputs) for each in model.operators[index:]))
     return early - late - set(model.outputs.values())

@@ -1,4 +1,4 @@
-"""The shapes that a file states, against hand-computed ones."""
+"""The shapes written in a file, against hand-computed shapes."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from keras_qat.litert import Model, Operator, Tensor
 from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
 
 
-def test_a_reshape_that_merges_the_batch():
+def test_static_shapes_of_a_reshape_that_merges_the_batch():
     x = Tensor("x", (None, 3, 4), "int32")
     rows, doubled = Tensor("rows", (None, 4), "int32"), Tensor("doubled", (None, 4), "int32")
     back, total = Tensor("back", (None, 3, 4), "int32"), Tensor("total", (None, 1, 1), "int32")

@@ -117,15 +117,15 @@ INVALID = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_invalid_models_are_refused(name):
+def test_to_bytes_refuses_invalid_models(name):
     model, message = INVALID[name]
     with pytest.raises(LiteRTFormatError, match=message):
         to_bytes(model)
 
 
-def test_a_model_input_may_be_an_output():
+def test_to_bytes_takes_an_input_that_is_an_output():
     assert to_bytes(Model({"x": X}, {"x": X, "y": Y}, (ADD,)))
 
 
-def test_one_scale_fits_any_axis():
+def test_to_bytes_takes_one_scale_with_any_axis():
     assert to_bytes(quantized(np.array([1.0], np.float32), np.array([0], np.int64), 3))

@@ -19,7 +19,7 @@ from keras_qat.litert import (
 
 
 def data_offsets(content):
-    """Where each constant's data starts in the file, by the schema's own reader."""
+    """Returns where each constant's data starts in the file. The schema's reader reads it."""
     root = schema.Model.GetRootAs(content)
     base = np.frombuffer(content, np.uint8).ctypes.data
     buffers = [root.Buffers(i) for i in range(root.BuffersLength())]
@@ -27,7 +27,7 @@ def data_offsets(content):
 
 
 def odd_sized_model():
-    """A chain of additions of constants of 1 to 67 bytes."""
+    """Makes a chain of additions of constants of 1 to 67 bytes."""
     x = last = Tensor("x", (1, 1), "int8")
     operators = []
     for i, size in enumerate((1, 3, 7, 13, 16, 17, 31, 67)):
@@ -39,17 +39,17 @@ def odd_sized_model():
 
 
 @pytest.mark.parametrize("convert", [bytes, expose_tensors])
-def test_every_constant_starts_at_a_multiple_of_16(convert):
+def test_to_bytes_aligns_constants_to_16_bytes(convert):
     offsets = data_offsets(convert(to_bytes(odd_sized_model())))
     assert len(offsets) == 8 + 1  # and the metadata
     assert [offset % 16 for offset in offsets] == [0] * 9
 
 
-def test_same_model_same_bytes(network):
+def test_to_bytes_is_deterministic(network):
     assert to_bytes(network) == to_bytes(network)
 
 
-def test_header_and_tables(conv_model):
+def test_to_bytes_writes_header_and_tables(conv_model):
     content = to_bytes(conv_model)
     assert content[4:8] == b"TFL3"
     table = schema.ModelT.InitFromPackedBuf(content)
@@ -72,13 +72,13 @@ def test_header_and_tables(conv_model):
 
 
 def offsets_of(content, field):
-    """Where each tensor's vector of a field of its quantization starts, by the schema's reader."""
+    """Returns where the vector of a quantization field of each tensor starts."""
     graph = schema.Model.GetRootAs(content).Subgraphs(0)
     tables = [graph.Tensors(i).Quantization() for i in range(graph.TensorsLength())]
     return [getattr(q, f"{field}AsNumpy")().ctypes.data for q in tables if q is not None]
 
 
-def test_equal_quantization_parameters_are_stored_once():
+def test_to_bytes_stores_equal_quantization_parameters_once():
     def tensor(name, scales):
         scale = np.array(scales, "float32")
         grid = Quantization(scale, np.zeros(scale.size, "int64"))
@@ -94,7 +94,7 @@ def test_equal_quantization_parameters_are_stored_once():
     assert [t.quantization.scale.tolist() for t in written] == [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
 
 
-def test_equal_constants_share_a_buffer():
+def test_to_bytes_stores_equal_constants_once():
     x, y, z = (Tensor(name, (1, 2), "int32") for name in "xyz")
     a, b, c = (
         Tensor(n, (1, 2), "int32", data=np.array([[1, v]], "int32"))
@@ -113,7 +113,7 @@ def test_equal_constants_share_a_buffer():
     assert Runner(content).run([np.zeros((1, 2), "int32")])[0].tolist() == [[1, 3]]
 
 
-def test_options_by_name():
+def test_to_bytes_writes_options_by_name():
     x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
     options = {"fusedActivationFunction": "RELU6", "weightsFormat": "DEFAULT", "keepNumDims": True}
     operator = Operator("FULLY_CONNECTED", (x, x, None), (y,), 4, options)
@@ -126,14 +126,14 @@ def test_options_by_name():
     assert written.builtinOptions.asymmetricQuantizeInputs == 0
 
 
-def test_vector_options():
+def test_to_bytes_writes_vector_options():
     x, y = Tensor("x", (1, 4), "int8"), Tensor("y", (2, 2), "int8")
     operator = Operator("RESHAPE", (x,), (y,), 1, {"newShape": (2, 2)})
     table = schema.ModelT.InitFromPackedBuf(to_bytes(Model({"x": x}, {"y": y}, (operator,))))
     assert table.subgraphs[0].operators[0].builtinOptions.newShape.tolist() == [2, 2]
 
 
-def test_one_operator_code_per_code_and_version():
+def test_to_bytes_writes_one_operator_code_per_code_and_version():
     kinds = [("ADD", 1), ("ADD", 2), ("ADD", 1), ("BATCH_MATMUL", 1), ("GELU", 2)]
     x, *outputs = [Tensor(f"t{i}", (1, 2), "int8") for i in range(6)]
     pairs = zip(kinds, outputs, strict=True)
@@ -145,7 +145,7 @@ def test_one_operator_code_per_code_and_version():
     assert [op.opcodeIndex for op in table.subgraphs[0].operators] == [0, 1, 0, 2, 3]
 
 
-def test_a_tensor_used_twice_is_written_once():
+def test_to_bytes_writes_a_tensor_used_twice_once():
     x, y, z = (Tensor(name, (1, 2), "int8") for name in "xyz")
     c = Tensor("c", (1, 2), "int8", data=np.array([[1, 2]], np.int8))
     operators = (Operator("ADD", (x, c), (y,), 2), Operator("ADD", (y, c), (z,), 2))
@@ -157,7 +157,7 @@ def test_a_tensor_used_twice_is_written_once():
 @pytest.mark.parametrize(
     "code, version, release", [("ADD", 2, "1.14.0"), ("GELU", 1, "2.9.0"), ("GELU", 77, None)]
 )
-def test_minimum_runtime_version(code, version, release):
+def test_to_bytes_writes_the_minimum_runtime_version(code, version, release):
     x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
     model = Model({"x": x}, {"y": y}, (Operator(code, (x, x), (y,), version),))
     table = schema.ModelT.InitFromPackedBuf(to_bytes(model))
@@ -166,7 +166,7 @@ def test_minimum_runtime_version(code, version, release):
     assert found == expected
 
 
-def test_signature_runner(conv_model, conv_case):
+def test_to_bytes_writes_a_signature(conv_model, conv_case):
     x, y = conv_case
     interpreter = Interpreter(model_content=to_bytes(conv_model))
     assert interpreter.get_signature_list() == {
@@ -205,7 +205,7 @@ def test_write_into_a_file(conv_model, tmp_path):
 
 
 @pytest.mark.parametrize("path", [None, 5, b"model.tflite", "", ".", "a\0b"])
-def test_write_to_what_is_no_path_of_a_file(conv_model, tmp_path, monkeypatch, path):
+def test_write_refuses_what_is_not_a_path(conv_model, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ExportError, match="path=.*To fix it: "):
         write(conv_model, path)
@@ -216,7 +216,7 @@ def test_write_to_what_is_no_path_of_a_file(conv_model, tmp_path, monkeypatch, p
 @pytest.mark.parametrize(
     "raised, seen", [(OSError(28, "full"), ExportError), (KeyError(), KeyError)]
 )
-def test_a_failed_write_leaves_what_was_there(
+def test_write_that_fails_keeps_the_existing_file(
     conv_model, tmp_path, monkeypatch, step, raised, seen
 ):
     path = tmp_path / "model.tflite"
@@ -232,7 +232,7 @@ def test_a_failed_write_leaves_what_was_there(
     assert path.read_text() == "before"
 
 
-def test_an_invalid_model_is_not_written(tmp_path):
+def test_write_writes_no_invalid_model(tmp_path):
     x, y = Tensor("x", (1,), "int8"), Tensor("y", (1,), "int8")
     with pytest.raises(LiteRTFormatError):
         write(Model({"x": x}, {"y": y}, ()), tmp_path / "model.tflite")

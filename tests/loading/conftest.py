@@ -1,4 +1,4 @@
-"""The files that Keras 2 writes, made once for all test processes."""
+"""Files written by Keras 2, made once for all test processes."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from tests.processes import ROOT
 
 
 class Keras2Files:
-    """What `keras2_writer.py` has written."""
+    """The files that `keras2_writer.py` has written."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -23,7 +23,7 @@ class Keras2Files:
         return self.folder / f"{name}.h5"
 
     def arrays(self, name):
-        """The inputs and the outputs of a model, as Keras 2 computed them."""
+        """Returns the inputs of a model and its outputs in Keras 2."""
         with np.load(self.folder / f"{name}.npz") as saved:
             kinds = ([], [])
             for key in sorted(saved.files, key=lambda key: int(key.rpartition("_")[2])):
@@ -47,7 +47,7 @@ def applications(tmp_path_factory):
 
 def written(tmp_path_factory, name, *models):
     base = tmp_path_factory.getbasetemp()
-    # Each process of a run has its own base in a common one.
+    # Each process of a run has a folder in a common one.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = shared / name
     with open(shared / f"{name}.lock", "w") as lock:

@@ -1,4 +1,4 @@
-"""Models of Keras 2 with padded sequences, whose masks Keras 3 passes on by other rules."""
+"""Models of Keras 2 with masks. Keras 3 passes masks on by other rules."""
 
 import tensorflow as tf
 import tf_keras as keras
@@ -7,7 +7,7 @@ from tests.loading.keras2_models import L, model
 
 
 def inputs():
-    """Two masked sequences, one without a mask, and a state."""
+    """Returns two masked sequences, one sequence without a mask, and a state."""
     ids, others, values = (
         keras.Input((6,), dtype="int32"),
         keras.Input((6,), dtype="int32"),
@@ -72,7 +72,7 @@ def masked_attention():
 
 @model
 def masked_nested():
-    """Not among what is computed alike: Keras 3 has no way to pass the masks."""
+    """Makes a model with different outputs in Keras 3, which cannot pass the masks."""
     given, x, _, state = inputs()
     inner, inner_state = keras.Input((6, 4)), keras.Input((4,))
     block = keras.Model([inner, inner_state], L.GRU(4)(inner, initial_state=inner_state))

@@ -1,6 +1,6 @@
-"""Models of Keras 2 that have, between them, every layer that Keras 3 has too.
+"""Models of Keras 2. Together they have every layer that Keras 3 has, too.
 
-They are functions without arguments in `MODELS`, by name. `keras2_writer` makes files of them.
+`MODELS` has functions without arguments by name. `keras2_writer` makes files of their models.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Models of Keras 2 with structures, policies, and functions of TensorFlow instead of layers."""
+"""Models of Keras 2 with structures, dtype policies, and functions of TensorFlow."""
 
 import numpy as np
 import tensorflow as tf
@@ -108,7 +108,7 @@ def functions_of_images():
 
 @model
 def functions_of_constants():
-    """The means of the channels are taken off, as before there was a `Normalization`."""
+    """Subtracts the means of the channels without a `Normalization` layer."""
     x = keras.Input((6, 6, 3))
     y = (x - np.array([0.4, 0.5, 0.6], "float32")) / tf.constant([0.2, 0.3, 0.4])
     y = L.GlobalAveragePooling2D()(tf.constant([1.0, 2.0, 3.0]) * L.Conv2D(3, 3)(y))
@@ -128,7 +128,7 @@ def added_losses():
 
 @model
 def operators():
-    """As TensorFlow 2.1 saved calls of functions."""
+    """Makes calls of functions as TensorFlow 2.1 saved them."""
     x = keras.Input((4, 4, 3))
 
     def operator(name, inputs, constants=None, **attributes):

@@ -1,9 +1,9 @@
-"""Writes files with `tf_keras`, which is Keras 2, and what it predicts; a process of its own.
+"""Writes files with `tf_keras`, which is Keras 2, and its predictions. Runs in its own process.
 
 python -m tests.loading.keras2_writer FOLDER: makes FOLDER/NAME.h5, FOLDER/NAME_weights.h5 and
 FOLDER/NAME.npz for each model of `keras2_models` and `keras2_structures`, and FOLDER/classes.json,
-the classes of the layers in each. With names of `keras.applications` behind it: these models
-instead.
+the classes of the layers in each. With names of `keras.applications` after FOLDER, it writes
+these models instead.
 """
 
 import json
@@ -36,12 +36,12 @@ def inputs_of(built, seed):
 
 
 def randomize(built, seed):
-    """Weights that no two layers share, and statistics that are not the initial ones."""
+    """Sets different weights in all layers, and statistics other than the initial ones."""
     generator = np.random.default_rng(seed)
     for weight in built.weights:
         if weight.dtype.is_integer or weight.name in ("mean:0", "variance:0"):
-            continue  # of a Normalization, which has computed with them already
-        # Through a hundred layers too, signals stay of a size that float32 is exact enough for.
+            continue  # weights of a Normalization, which has used them already
+        # Signals keep their size through a hundred layers, so that float32 stays accurate.
         inputs = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 4.0
         values = generator.normal(0.0, 1.0 / np.sqrt(inputs), weight.shape)
         is_positive = "variance" in weight.name or "gamma" in weight.name
@@ -54,7 +54,7 @@ def all_layers(built):
 
 
 def application(name):
-    """An application of 64 pixels, without weights from the network."""
+    """Makes an application for 64x64 pixels without downloaded weights."""
     return lambda: getattr(keras.applications, name)(
         weights=None, input_shape=(64, 64, 3), classes=7
     )

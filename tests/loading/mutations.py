@@ -1,7 +1,7 @@
-"""Damages files, loads them in a process of its own, and says what became of each.
+"""Damages files, loads them in its own process, and prints the outcome of each.
 
 python mutations.py FOLDER FIRST LAST: for each seed, damages one of the files in FOLDER, and
-prints `seed outcome`. The process that asks sees a crash or a hang as a missing line.
+prints `seed outcome`. After a crash or a hang the line is missing.
 """
 
 import io
@@ -19,9 +19,9 @@ ODD += ([], [None], [0, 0], [[]], {}, {"class_name": "Dense"}, {"a": {"b": [1]}}
 
 
 def damaged(path, seed):
-    """Returns the bytes of a file with one to three things in it changed.
+    """Returns the bytes of a file with one to three changes.
 
-    What needs a library to change it comes first: that one may not come back from damage either.
+    Changes that need a library come first, since the library might hang on damaged files.
     """
     generator = np.random.default_rng(seed)
     content = path.read_bytes()
@@ -36,7 +36,7 @@ def damaged(path, seed):
 
 def flip_bytes(content, generator):
     array = np.frombuffer(content, "uint8").copy()
-    # Most of what has a meaning stands at the front.
+    # Most bytes with a meaning are at the beginning.
     reach = len(array) if generator.random() < 0.5 else min(len(array), 4096)
     places = generator.integers(0, max(reach, 1), int(generator.integers(1, 32)))
     array[places[places < len(array)]] ^= generator.integers(1, 256, dtype="uint8")
@@ -62,7 +62,7 @@ BYTES = (flip_bytes, cut_off, zero_block, write_block)
 
 
 def change_zip(content, generator):
-    """Changes a member of an archive, which stays a proper archive."""
+    """Changes a member of an archive. The archive stays valid."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = sorted(members)[generator.integers(len(members))]
@@ -82,9 +82,9 @@ def change_zip(content, generator):
 
 
 def places_of(root):
-    """Lists each value in JSON, with what holds it and under which key."""
+    """Lists each value in JSON with its container and its key."""
     places = [(None, None, root)]
-    for _, _, value in places:  # grows while it is read
+    for _, _, value in places:  # the list grows while it is read
         if isinstance(value, dict):
             places += [(value, key, inner) for key, inner in value.items()]
         elif isinstance(value, list):
@@ -93,10 +93,10 @@ def places_of(root):
 
 
 def change_json(text, generator):
-    """Puts something odd in the place of a value, or takes it away, or twice."""
+    """Replaces a value by an odd one, removes it, or repeats it."""
     try:
         root = json.loads(text)
-    except ValueError:  # changed to no JSON before
+    except ValueError:  # an earlier change made it invalid JSON
         return text
     places = places_of(root)
     owner, key, value = places[generator.integers(len(places))]
@@ -115,12 +115,12 @@ def change_json(text, generator):
         owner[key] = ODD[generator.integers(len(ODD))]
     try:
         return json.dumps(root).encode()
-    except (ValueError, RecursionError):  # it holds itself now
+    except (ValueError, RecursionError):  # it contains itself now
         return text
 
 
 def change_hdf5(content, generator):
-    """Changes what a proper HDF5 file says: configuration, names, groups, shapes."""
+    """Changes the contents of a valid HDF5 file: configuration, names, groups, shapes."""
     import h5py
 
     buffer = io.BytesIO(content)
@@ -172,7 +172,7 @@ def outcome(path, models):
         result = "loaded"
     except InvalidFileError as error:
         result = "refused" if str(path) in str(error) else f"WITHOUT NAME: {error}"
-    except BaseException as error:  # what the test looks for
+    except BaseException as error:  # the test looks for such errors
         return f"RAISED by load_model {type(error).__name__}: {error}"
     for model in models:
         try:
@@ -189,7 +189,7 @@ def main(folder, first, last):
 
     import keras_qat
 
-    # An allocation that the machine does not have is an error here, not the end of the machine.
+    # A huge allocation raises an error instead of exhausting the machine.
     resource.setrlimit(resource.RLIMIT_AS, (2**35, 2**35))
     warnings.simplefilter("ignore")
     keras.utils.disable_interactive_logging()

@@ -17,6 +17,6 @@ NAMES = ("convolutions", "functions_of_arithmetic", "functions_of_shapes", "nest
 
 
 @pytest.mark.slow
-def test_old_files_load_on_another_backend(keras2):
+def test_load_model_on_another_backend(keras2):
     worst = run_python(SCRIPT, *map(keras2.path, NAMES), backend="jax")
     assert len(worst) == len(NAMES) and max(worst.values()) <= 1e-5

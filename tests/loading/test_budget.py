@@ -1,4 +1,4 @@
-"""The memory that a file can ask for is bounded; what Keras saves and loads is not refused."""
+"""The memory that a file may request is bounded. Files that Keras saves and loads pass."""
 
 import contextlib
 import inspect
@@ -54,7 +54,7 @@ LAYERS = {
     "SimpleRNNCell": (lambda: L.RNN(L.SimpleRNNCell(128)), SEQUENCE),
     "SpectralNormalization": (lambda: L.SpectralNormalization(L.Dense(256)), (256,)),
     "STFTSpectrogram": (lambda: L.STFTSpectrogram(frame_length=256), (2048, 1)),
-    # Around layers with weights.
+    # Wrappers of layers with weights.
     "Bidirectional LSTM": (lambda: L.Bidirectional(L.LSTM(64)), SEQUENCE),
     "Bidirectional GRU": (lambda: L.Bidirectional(L.GRU(64), merge_mode="sum"), SEQUENCE),
     "Bidirectional of two": (
@@ -76,9 +76,9 @@ LAYERS = {
     "int8": (lambda: quantized(L.Dense(256)), (256,)),
     "float16": (lambda: L.Dense(256, dtype="mixed_float16"), (256,)),
 }
-# Layers that have no arguments of their own, or run code of other libraries.
+# Layers without arguments, and layers that run code of other libraries.
 ABSTRACT = {"FlaxLayer", "JaxLayer", "Layer", "TFSMLayer", "TorchModuleWrapper"}
-# Their inner layers are the caller's: see the entries above.
+# Their inner layers are in the entries above.
 AROUND = {"Bidirectional", "RNN", "StackedRNNCells", "TimeDistributed"}
 
 
@@ -97,7 +97,7 @@ def model_of(name):
     return keras.Model(x, layer([x, x]) if attends else layer(x, x) if is_attention else layer(x))
 
 
-def test_every_layer_of_keras_that_has_weights_is_here():
+def test_budget_cases_have_every_layer_of_keras_with_weights():
     classes = {getattr(L, name) for name in dir(L) if isinstance(getattr(L, name), type)}
     weighted = {
         cls.__name__
@@ -109,18 +109,18 @@ def test_every_layer_of_keras_that_has_weights_is_here():
 
 
 def own(cls):
-    """The class and its bases down to the base of all layers."""
+    """Returns the class and its bases, without the base of all layers."""
     return [base for base in cls.__mro__ if base is not L.Layer and issubclass(base, L.Layer)]
 
 
 @pytest.fixture
 def no_allowance(monkeypatch):
-    """What small layers need of the budget, large ones of the same class need in proportion."""
+    """Removes the allowance of the budget: large layers need it in proportion to small ones."""
     monkeypatch.setattr(budget, "_UNSAVED", 64)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_load_model_loads_what_keras_loads(name, tmp_path, no_allowance):
+def test_load_model_loads_keras_files_that_keras_loads(name, tmp_path, no_allowance):
     model = model_of(name)
     model.save(tmp_path / "model.keras")
     loaded = keras_qat.load_model(tmp_path / "model.keras")
@@ -131,7 +131,7 @@ def test_load_model_loads_what_keras_loads(name, tmp_path, no_allowance):
     assert len(report.loaded) == len(loaded.weights)
 
 
-# Keras 3 does not read what it writes itself: it takes "dot" for the function of that name.
+# Keras 3 does not read its own file: it takes "dot" for the function of that name.
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - {"Attention"}))
 def test_load_model_loads_h5_that_keras_loads(name, tmp_path, no_allowance):
     model = model_of(name)
@@ -142,14 +142,14 @@ def test_load_model_loads_h5_that_keras_loads(name, tmp_path, no_allowance):
 
 
 def test_load_model_of_a_wide_bidirectional_layer(tmp_path):
-    """As it was published: 128 units, which Keras makes three times and saves twice."""
+    """A layer of 128 units. Keras makes their weights three times and saves them twice."""
     x = keras.Input((16, 8))
     keras.Model(x, L.Bidirectional(L.LSTM(128))(x)).save(tmp_path / "model.keras")
     assert keras_qat.load_model(tmp_path / "model.keras").count_params() == 2 * 512 * 137
 
 
 def too_large():
-    """Layers whose weights no machine can hold, by what they are hidden in."""
+    """Returns layers with weights beyond any memory, by the object that hides them."""
     dense = L.Dense(10, name="wide")
     rnn = L.Bidirectional(L.LSTM(10, name="wide"))
     stateful = [L.LSTM(10, stateful=True, return_sequences=True), L.LSTM(10, name="wide")]
@@ -181,7 +181,7 @@ def test_load_model_refuses_more_weights_than_the_file_holds(place, ending, unit
     damage(path, lambda config: with_units(config, units))
     with pytest.raises(InvalidFileError, match="more weights than the file holds.*at most"):
         keras_qat.load_model(path)
-    # Nothing is left over that Keras would give values to later.
+    # No weights are left that Keras would assign later.
     with keras.StatelessScope():
         pass
 
@@ -201,7 +201,7 @@ def damage(path, change):
 
 
 def test_check_budget_leaves_other_threads_alone():
-    """A model that another thread makes meanwhile has its weights, with values."""
+    """A model that another thread makes meanwhile has initialized weights."""
     built = []
 
     def make():

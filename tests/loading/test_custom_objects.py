@@ -1,4 +1,4 @@
-"""What the caller names in `custom_objects` replaces what the file only names, or holds as code."""
+"""`custom_objects` provides functions that the file has as a name or as code."""
 
 import base64
 import codecs
@@ -15,7 +15,7 @@ from keras_qat.errors import InvalidFileError, UnsafeFileError
 from keras_qat.loading.files.bytecode import is_of_this_python
 from tests.loading.test_safety import archive, old_file
 
-# What Python 3.5 writes for `lambda x: x / 127.5 - 1`, and Python 3.9 for `lambda x: x + 1`.
+# Bytecode of Python 3.5 for `lambda x: x / 127.5 - 1`, and of Python 3.9 for `lambda x: x + 1`.
 PYTHON_3_5 = (
     b"\xe3\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00S\x00\x00\x00s\n\x00\x00"
     b"\x00|\x00\x00d\x01\x00\x1bd\x02\x00\x18S)\x03Ng\x00\x00\x00\x00\x00\xe0_@\xe9\x01\x00\x00\x00"
@@ -29,7 +29,7 @@ OWN = marshal.dumps((lambda x: x + 1).__code__)
 
 
 def written(code):
-    """Bytecode as Keras 2 writes it."""
+    """Returns bytecode as Keras 2 writes it."""
     return base64.encodebytes(code).decode("ascii")
 
 
@@ -62,7 +62,7 @@ def largest(y_true, y_pred):
 
 
 def dense(tmp_path, **arguments):
-    """A file of Keras 2 with a dense layer, and its weights."""
+    """Writes a file of Keras 2 with a dense layer and its weights."""
     path = tmp_path / "old.h5"
     old_file(path, {"class_name": "Dense", "config": {"name": "dense", "units": 2, **arguments}})
     with h5py.File(path, "r+") as file:
@@ -96,7 +96,7 @@ def test_load_model_takes_the_callers_activation(form, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["activation", "kernel_initializer", "kernel_constraint"])
-def test_load_model_names_what_keras_does_not_know(key, tmp_path):
+def test_load_model_names_functions_unknown_to_keras(key, tmp_path):
     path = dense(tmp_path, **{key: "unheard_of"})
     with pytest.raises(InvalidFileError, match="not Keras's") as raised:
         keras_qat.load_model(path)
@@ -210,7 +210,7 @@ def test_load_model_does_not_replace_different_functions_by_one(tmp_path):
         keras_qat.load_model(path, custom_objects={"<lambda>": relu20})
 
 
-def test_is_of_this_python_looks_at_the_layout_and_the_instructions():
+def test_is_of_this_python_checks_the_layout_and_the_instructions():
     factor = 2.0
     for function in (lambda x: x, lambda x: x * factor, lambda x, y=1: max(x, y).real.bit_length()):
         code = marshal.dumps(function.__code__)

@@ -18,13 +18,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORKER = pathlib.Path(__file__).with_name("mutations.py")
 OLD = ("convolutions", "functions_of_shapes", "nested", "recurrent", "dict_inputs", "compiled")
 OLD += ("operators", "wrappers")
-# A damaged file is read in well under a second; this is for a machine that is busy.
+# Reading a damaged file takes well under a second. The rest is for a busy machine.
 LONGEST = 300
 
 
 @pytest.fixture
 def bases(keras2, tmp_path):
-    """Files to damage: of Keras 2, of Keras 3, of a quantized model, and weights alone."""
+    """Makes the files to damage: of Keras 2, of Keras 3, of a quantized model, and of weights."""
     for name in OLD:
         shutil.copy(keras2.path(name), tmp_path / f"{name}.h5")
     shutil.copy(keras2.folder / "nested_weights.h5", tmp_path)
@@ -40,7 +40,7 @@ def bases(keras2, tmp_path):
 
 
 def outcomes(folder, count):
-    """What became of each seed. A process that dies or stops is begun anew behind its seed."""
+    """Returns the outcome of each seed. If a process dies, another one goes on after its seed."""
     found, seed = {}, 0
     while seed < count:
         with Worker(folder, seed, count) as worker:
@@ -104,12 +104,12 @@ def check(folder, count):
     return kinds
 
 
-def test_damaged_files_are_refused(bases):
+def test_load_model_refuses_damaged_files(bases):
     kinds = check(bases, 48)
     assert kinds["refused"] > 24
 
 
 @pytest.mark.slow
-def test_2000_damaged_files_are_refused(bases):
+def test_load_model_refuses_2000_damaged_files(bases):
     kinds = check(bases, 2000)
     assert kinds["refused"] > 1000

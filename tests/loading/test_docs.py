@@ -7,7 +7,7 @@ from keras_qat.loading.tensorflow.operators import OPERATORS
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "loading.md"
 
 
-def test_the_page_lists_all_functions_and_operators():
+def test_loading_page_lists_all_functions_and_operators():
     text = PAGE.read_text()
     start = text.index("The functions,")
     functions, operators = text[start : text.index("## What is not")].split("The operators:")

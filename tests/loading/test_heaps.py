@@ -9,19 +9,19 @@ from keras_qat.loading.files.heaps import check_heaps
 @pytest.fixture
 def content(tmp_path):
     with h5py.File(tmp_path / "texts.h5", "w") as file:
-        file.attrs["keras_version"] = "2.4.0"  # a text of any length is in a heap
+        file.attrs["keras_version"] = "2.4.0"  # strings of any length are stored in a heap
         file.attrs["model_config"] = "{}"
     return (tmp_path / "texts.h5").read_bytes()
 
 
-def test_a_proper_heap_passes(content):
+def test_check_heaps_takes_a_valid_heap(content):
     assert content.count(b"GCOL") == 1
     check_heaps(content)
 
 
 @pytest.mark.parametrize("first", [bytes(16), bytes(8) + b"\x00\x01" + bytes(6), b"\xff" * 16])
-def test_a_text_without_an_end_is_refused(content, tmp_path, first):
-    """The HDF5 library never returns from the first one: it must not be asked."""
+def test_check_heaps_refuses_a_string_without_an_end(content, tmp_path, first):
+    """The HDF5 library hangs on the first case, so the check has to come before it."""
     place = content.index(b"GCOL") + 16
     damaged = content[:place] + first + content[place + 16 :]
     with pytest.raises(InvalidFileError, match="does not end"):
@@ -31,5 +31,5 @@ def test_a_text_without_an_end_is_refused(content, tmp_path, first):
         keras_qat.load_model(tmp_path / "damaged.h5")
 
 
-def test_a_heap_that_is_cut_off_is_left_to_the_library(content):
+def test_check_heaps_leaves_a_truncated_heap_to_the_library(content):
     check_heaps(content[: content.index(b"GCOL") + 12])

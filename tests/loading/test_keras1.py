@@ -1,4 +1,4 @@
-"""Files of Keras 1, written by hand as its sources say: no Keras 1 runs on this Python."""
+"""Files of Keras 1, written by hand after its sources: Keras 1 does not run on this Python."""
 
 import json
 
@@ -51,7 +51,7 @@ DENSE = {"name": "dense", "output_dim": 5, "init": "normal", "activation": "soft
 DENSE |= {"W_regularizer": None, "b_regularizer": None, "bias": True, "input_dim": None}
 
 
-def test_a_sequential_model_of_keras_1(tmp_path):
+def test_load_model_of_a_sequential_model_of_keras_1(tmp_path):
     layers = [
         conv(),
         {"class_name": "BatchNormalization", "config": NORM},
@@ -84,7 +84,7 @@ def test_a_sequential_model_of_keras_1(tmp_path):
     )
 
 
-def test_a_graph_with_a_merge_of_keras_1(tmp_path):
+def test_load_model_of_a_graph_with_a_merge_of_keras_1(tmp_path):
     def layer(class_name, config, *inputs):
         nodes = [[[name, 0, 0] for name in inputs]] if inputs else []
         return {"class_name": class_name, "config": config, "name": config["name"],
@@ -123,7 +123,7 @@ def test_a_graph_with_a_merge_of_keras_1(tmp_path):
         ({"class_name": "Merge", "config": {"name": "m", "mode": "cos"}}, "mode 'cos'"),
     ],
 )
-def test_what_keras_3_has_not_is_refused(tmp_path, layer, message):
+def test_load_model_refuses_layers_of_keras_1_that_keras_3_lacks(tmp_path, layer, message):
     config = {"class_name": "Sequential", "config": [conv(), layer]}
     config["config"] = [layer] if layer["class_name"] == "Convolution2D" else config["config"]
     write(tmp_path / "old.h5", config, {"conv": {}})

@@ -17,10 +17,10 @@ SOURCES = sorted(pathlib.Path(__file__).parent.glob("keras2_*.py"))
 NAMES = re.findall(
     r"^@model\ndef (\w+)\(", "\n".join(path.read_text() for path in SOURCES), re.MULTILINE
 )
-# A folder with the reference models of MLPerf Tiny as .h5 files; the test is left out without it.
+# A folder with the reference models of MLPerf Tiny as .h5 files. Without it the test is skipped.
 MLPERF_FOLDER = os.environ.get("MLPERF_TINY_MODELS", "")
 MLPERF = ("mobilenet_v1_025_vww96_keras2", "resnet8_cifar10_keras2")
-# Public layers that no file has, and why.
+# Public layers that no file has, and the reason.
 WITHOUT_FILE = {
     "InputSpec": "no layer",
     "Lambda": "code: see test_safety.py",
@@ -31,7 +31,7 @@ WITHOUT_FILE = {
 }
 
 
-# Its masks get lost, with a warning: see below.
+# Its masks get lost with a warning, which has its own test below.
 NAMES.remove("masked_nested")
 
 
@@ -41,7 +41,7 @@ def computed(model, inputs):
 
 
 def with_config(path, change):
-    """Changes what a file says of its model."""
+    """Changes the configuration of the model in a file."""
     with h5py.File(path, "r+") as file:
         config = json.loads(file.attrs["model_config"])
         change(config)
@@ -50,7 +50,7 @@ def with_config(path, change):
 
 @pytest.mark.filterwarnings("ignore:The loss or metric")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_of_keras_2_computes_what_it_did_there(keras2, name):
+def test_load_model_of_keras_2_gives_equal_outputs(keras2, name):
     inputs, expected = keras2.arrays(name)
     outputs = computed(keras_qat.load_model(keras2.path(name)), inputs)
     for output, other in zip(outputs, expected, strict=True):
@@ -64,7 +64,7 @@ def test_load_model_warns_of_masks_that_keras_3_does_not_pass(keras2):
         keras_qat.load_model(keras2.path("masked_nested"))
 
 
-def test_files_have_every_layer_of_keras_2_that_keras_3_has(keras2):
+def test_keras_2_files_have_every_layer_that_keras_3_has(keras2):
     found = {name for names in keras2.classes["models"].values() for name in names}
     common = {name for name in keras2.classes["public"] if hasattr(keras.layers, name)}
     assert len(NAMES) >= 25
@@ -73,7 +73,7 @@ def test_files_have_every_layer_of_keras_2_that_keras_3_has(keras2):
 
 @pytest.mark.filterwarnings("ignore:The loss or metric")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loaded_model_saves_and_loads_as_keras_3_does(keras2, name, tmp_path):
+def test_load_model_of_keras_2_can_be_saved_and_loaded(keras2, name, tmp_path):
     inputs, _ = keras2.arrays(name)
     model = keras_qat.load_model(keras2.path(name))
     expected = computed(model, inputs)
@@ -97,7 +97,7 @@ print(json.dumps(tf_keras.__version__))
 @pytest.mark.slow
 @pytest.mark.skipif(not MLPERF_FOLDER, reason="MLPERF_TINY_MODELS does not name their folder")
 @pytest.mark.parametrize("name", MLPERF)
-def test_reference_models_of_mlperf_tiny_become_exact_files(name, tmp_path):
+def test_load_model_of_mlperf_tiny_models_exports_exactly(name, tmp_path):
     path = pathlib.Path(MLPERF_FOLDER, f"{name}.h5")
     model = keras_qat.load_model(path)
     images = np.random.default_rng(0).random((32, *model.input_shape[1:]), "float32")
@@ -111,7 +111,7 @@ def test_reference_models_of_mlperf_tiny_become_exact_files(name, tmp_path):
     assert report.exact
 
 
-def test_a_compiled_model_is_compiled_again(keras2):
+def test_load_model_compiles_a_compiled_model(keras2):
     model = keras_qat.load_model(keras2.path("compiled"))
     assert isinstance(model.optimizer, keras.optimizers.SGD)
     assert model.optimizer.momentum == pytest.approx(0.9)
@@ -122,7 +122,7 @@ def test_a_compiled_model_is_compiled_again(keras2):
     assert "accuracy" in history
 
 
-def test_lr_is_the_learning_rate(keras2, tmp_path):
+def test_load_model_takes_lr_as_learning_rate(keras2, tmp_path):
     path = tmp_path / "old.h5"
     shutil.copy(keras2.path("compiled"), path)
     with h5py.File(path, "r+") as file:
@@ -133,7 +133,7 @@ def test_lr_is_the_learning_rate(keras2, tmp_path):
 
 
 @pytest.mark.parametrize("class_name", ["LossScaleOptimizer", "LossScaleOptimizerV3"])
-def test_an_optimizer_of_mixed_precision_has_its_inner_one(keras2, tmp_path, class_name):
+def test_load_model_unwraps_the_optimizer_of_mixed_precision(keras2, tmp_path, class_name):
     path = tmp_path / "old.h5"
     shutil.copy(keras2.path("compiled"), path)
     with h5py.File(path, "r+") as file:
@@ -148,7 +148,7 @@ def test_an_optimizer_of_mixed_precision_has_its_inner_one(keras2, tmp_path, cla
     assert optimizer.inner_optimizer.momentum == pytest.approx(0.9)
 
 
-def test_a_loss_that_the_graph_adds_is_dropped_with_a_warning(keras2):
+def test_load_model_drops_added_losses_with_a_warning(keras2):
     with pytest.warns(InvalidFileWarning) as warned:
         model = keras_qat.load_model(keras2.path("added_losses"))
     assert {re.findall(r"layer '(\w+)'", str(each.message))[0] for each in warned} == {
@@ -158,7 +158,7 @@ def test_a_loss_that_the_graph_adds_is_dropped_with_a_warning(keras2):
     assert len(model.layers) == 2 and not model.losses
 
 
-def test_constants_of_functions_become_exact_files(keras2, tmp_path):
+def test_load_model_of_functions_of_constants_exports_exactly(keras2, tmp_path):
     model = keras_qat.load_model(keras2.path("functions_of_constants"))
     (images,), _ = keras2.arrays("functions_of_constants")
     qat = keras_qat.quantize_model(model, calibration_data=images)
@@ -166,7 +166,7 @@ def test_constants_of_functions_become_exact_files(keras2, tmp_path):
     assert keras_qat.verify(qat, tmp_path / "model.tflite", images).exact
 
 
-def test_an_unknown_loss_leaves_the_model_uncompiled_with_a_warning(keras2, tmp_path):
+def test_load_model_leaves_a_model_of_an_unknown_loss_uncompiled(keras2, tmp_path):
     path = tmp_path / "old.h5"
     shutil.copy(keras2.path("compiled"), path)
     with h5py.File(path, "r+") as file:
@@ -179,7 +179,7 @@ def test_an_unknown_loss_leaves_the_model_uncompiled_with_a_warning(keras2, tmp_
 
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
-def test_files_of_keras_3_load(tmp_path, ending):
+def test_load_model_of_keras_3(tmp_path, ending):
     x = keras.Input((6, 6, 3))
     y = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
     # Keras 3 itself cannot load operations from `.h5`.
@@ -194,7 +194,7 @@ def test_files_of_keras_3_load(tmp_path, ending):
     assert isinstance(loaded.optimizer, keras.optimizers.Adam)
 
 
-def test_a_quantized_model_loads(tmp_path):
+def test_load_model_of_a_quantized_model(tmp_path):
     model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3)])
     image = np.random.default_rng(0).random((8, 6, 6, 3), "float32")
     qat = keras_qat.quantize_model(model, calibration_data=image)
@@ -202,21 +202,21 @@ def test_a_quantized_model_loads(tmp_path):
     np.testing.assert_array_equal(keras_qat.load_model(tmp_path / "qat.keras")(image), qat(image))
 
 
-def test_operations_have_the_names_of_the_file(keras2):
+def test_load_model_keeps_the_names_of_operations(keras2):
     model = keras_qat.load_model(keras2.path("functions_of_shapes"))
     names = [operation.name for operation in model.operations]
     assert "tf.compat.v1.transpose" in names and "tf.concat_1" in names
     assert len(set(names)) == len(names)
 
 
-def test_an_old_hard_sigmoid_trains_and_quantizes(keras2):
+def test_load_model_of_an_old_hard_sigmoid_can_be_quantized(keras2):
     model = keras_qat.load_model(keras2.path("activation_objects"))
     inputs, _ = keras2.arrays("activation_objects")
     qat = keras_qat.quantize_model(model, calibration_data=inputs[0])
     assert qat(inputs[0]).shape == model(inputs[0]).shape
 
 
-def test_custom_layers_are_the_callers(keras2, tmp_path):
+def test_load_model_takes_custom_layers_from_the_caller(keras2, tmp_path):
     path = tmp_path / "custom.h5"
     shutil.copy(keras2.path("deferred_sequential"), path)
 
@@ -238,7 +238,7 @@ def test_custom_layers_are_the_callers(keras2, tmp_path):
 @pytest.mark.parametrize(
     "function, named", [("signal.stft", "tf.signal.stft"), ("raw_ops.Foo", "tf.raw_ops.Foo")]
 )
-def test_an_unknown_function_is_named(keras2, tmp_path, function, named):
+def test_load_model_names_an_unknown_function(keras2, tmp_path, function, named):
     path = tmp_path / "unknown.h5"
     shutil.copy(keras2.path("functions_of_images"), path)
 
@@ -252,12 +252,12 @@ def test_an_unknown_function_is_named(keras2, tmp_path, function, named):
     assert str(path) in str(raised.value)
 
 
-def test_weights_alone_are_no_model(keras2):
+def test_load_model_refuses_a_file_of_weights(keras2):
     with pytest.raises(InvalidFileError, match="no model.*load_weights"):
         keras_qat.load_model(keras2.folder / "dense_weights.h5")
 
 
-def test_what_is_no_file_of_keras_is_named(tmp_path):
+def test_load_model_names_a_path_that_is_not_a_keras_file(tmp_path):
     path = tmp_path / "model.h5"
     with pytest.raises(InvalidFileError, match=f"no such file.*{re.escape(str(path))}"):
         keras_qat.load_model(path)
@@ -268,7 +268,7 @@ def test_what_is_no_file_of_keras_is_named(tmp_path):
         keras_qat.load_model(path)
 
 
-def test_an_archive_of_keras_2_is_refused_with_advice(tmp_path):
+def test_load_model_refuses_an_archive_of_keras_2_with_advice(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.save(tmp_path / "new.keras")
     change_archive(tmp_path / "new.keras", "metadata.json", b'{"keras_version": "2.15.0"}')
@@ -286,7 +286,7 @@ def change_archive(path, name, content):
             archive.writestr(each, content if each == name else old)
 
 
-def test_a_number_in_a_file_does_not_fill_the_memory(keras2, tmp_path):
+def test_load_model_refuses_sizes_that_fill_the_memory(keras2, tmp_path):
     path = tmp_path / "large.h5"
     shutil.copy(keras2.path("dense"), path)
 
@@ -299,7 +299,7 @@ def test_a_number_in_a_file_does_not_fill_the_memory(keras2, tmp_path):
     assert keras.layers.Layer.add_weight.__module__.startswith("keras.")
 
 
-def test_links_out_of_a_file_are_not_followed(keras2, tmp_path):
+def test_load_model_does_not_follow_links_out_of_a_file(keras2, tmp_path):
     path = tmp_path / "link.h5"
     shutil.copy(keras2.path("dense"), path)
     with h5py.File(path, "r+") as file:

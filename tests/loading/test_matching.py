@@ -12,7 +12,7 @@ L = keras.layers
 
 @pytest.fixture
 def match(tmp_path):
-    """Pairs the weights of a layer with arrays of some names; says which name each has got."""
+    """Pairs the weights of a layer with named arrays. Returns the name for each weight."""
 
     def pair(layer, shapes):
         with h5py.File(tmp_path / "weights.h5", "w") as file:
@@ -27,7 +27,7 @@ def match(tmp_path):
     return pair
 
 
-def test_names_tell_layers_of_a_nested_model_in_another_order(tmp_path):
+def test_match_finds_reordered_layers_of_a_nested_model_by_name(tmp_path):
     block = keras.Sequential([keras.Input((4,)), L.Dense(4, use_bias=False, name="a"),
                               L.Dense(4, use_bias=False, name="b")], name="block")  # fmt: skip
     with h5py.File(tmp_path / "weights.h5", "w") as file:
@@ -44,23 +44,23 @@ def test_names_tell_layers_of_a_nested_model_in_another_order(tmp_path):
         ]
 
 
-def test_the_own_names_of_variables_win_over_their_order(match):
+def test_match_prefers_names_of_variables_to_their_order(match):
     layer = L.BatchNormalization(name="norm")
     layer.build((None, 3))
-    # TensorFlow 1 made the scope unique; the order is another version's.
+    # TensorFlow 1 made the scope unique. The order is that of another version.
     names = ["moving_mean", "moving_variance", "beta", "gamma"]
     found = match(layer, {f"norm_1/{name}:0": (3,) for name in names})
     assert found == {name: f"norm_1/{name}:0" for name in names}
 
 
-def test_the_kernel_of_a_depthwise_convolution_had_another_name(match):
+def test_match_knows_the_old_name_of_a_depthwise_kernel(match):
     layer = L.DepthwiseConv2D(3, name="conv")
     layer.build((None, 8, 8, 2))
     found = match(layer, {"conv/bias:0": (2,), "conv/depthwise_kernel:0": (3, 3, 2, 1)})
     assert found == {"kernel": "conv/depthwise_kernel:0", "bias": "conv/bias:0"}
 
 
-def test_names_of_keras_1_say_nothing(match):
+def test_match_takes_names_of_keras_1_in_order(match):
     layer = L.Dense(2, name="dense")
     layer.build((None, 3))
     found = match(layer, {"dense_W": (3, 2), "dense_b": (2,)})
@@ -74,7 +74,7 @@ def test_names_of_keras_1_say_nothing(match):
         ({"dense/kernel:0": (3, 2), "dense/gamma:0": (2,)}, "other weights"),
     ],
 )
-def test_other_weights_are_refused(match, shapes, message):
+def test_match_refuses_other_weights(match, shapes, message):
     layer = L.Dense(2, name="dense")
     layer.build((None, 3))
     with pytest.raises(InvalidFileError, match=message) as raised:

@@ -11,7 +11,7 @@ def make(class_name, **config):
     return LayerMaker(Source("old.h5"), lambda config: None).make(class_name, config)
 
 
-# Class and arguments in Keras 2; what Keras 3's layer says of them.
+# Class and arguments in Keras 2, and the attributes of Keras 3's layer.
 READ = [
     ("DepthwiseConv2D", {"kernel_size": 3, "groups": 1}, {"kernel_size": (3, 3)}),
     ("Conv2DTranspose", {"filters": 2, "kernel_size": 3, "groups": 1}, {"filters": 2}),
@@ -48,13 +48,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("class_name, arguments, expected", READ)
-def test_arguments_of_keras_2_are_read(class_name, arguments, expected):
+def test_migrate_reads_arguments_of_keras_2(class_name, arguments, expected):
     layer = make(class_name, **{"name": "layer", **arguments})
     assert {key: getattr(layer, key) for key in expected} == expected
 
 
 @pytest.mark.parametrize("class_name, arguments, message", REFUSED)
-def test_what_keras_3_cannot_do_is_refused(class_name, arguments, message):
+def test_migrate_refuses_arguments_that_keras_3_lacks(class_name, arguments, message):
     with pytest.raises(InvalidFileError, match=message) as raised:
         make(class_name, name="layer", **arguments)
     assert raised.value.layer == "layer"
@@ -71,18 +71,18 @@ def test_what_keras_3_cannot_do_is_refused(class_name, arguments, message):
         (None, "float32"),
     ],
 )
-def test_policies_are_read(dtype, expected):
+def test_migrate_reads_dtype_policies(dtype, expected):
     assert make("ReLU", name="relu", dtype=dtype).dtype_policy.name == expected
 
 
-def test_initializers_of_keras_2_are_read():
+def test_migrate_reads_initializers_of_keras_2():
     config = {"scale": 2.0, "mode": "fan_in", "distribution": "normal", "dtype": "float32"}
     value = {"class_name": "VarianceScaling", "config": config}
     layer = make("Dense", name="dense", units=2, kernel_initializer=value)
     assert layer.kernel_initializer.distribution == "truncated_normal"
 
 
-def test_each_migration_is_of_layers_that_keras_3_has():
+def test_migrations_are_of_layers_that_keras_3_has():
     for migration in MIGRATIONS:
         assert migration.reason and migration.since
         for name in migration.classes:
@@ -90,7 +90,7 @@ def test_each_migration_is_of_layers_that_keras_3_has():
     assert all(hasattr(keras.layers, name) for name in RENAMED.values())
 
 
-def test_the_arguments_given_stay_as_they_are():
+def test_migrate_does_not_change_its_arguments():
     config = {"name": "a/b", "alpha": 0.1}
     migrate("LeakyReLU", config)
     assert config == {"name": "a/b", "alpha": 0.1}

@@ -16,13 +16,13 @@ def assert_close(model, files, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_applications_of_keras_2_load(applications, name):
+def test_load_model_of_applications_of_keras_2(applications, name):
     assert_close(keras_qat.load_model(applications.path(name)), applications, name)
 
 
 @pytest.mark.parametrize("by_name", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_of_keras_2_into_the_applications_of_keras_3(applications, name, by_name):
+def test_load_weights_of_keras_2_into_applications(applications, name, by_name):
     keras.utils.clear_session()
     model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=7)
     path = applications.folder / f"{name}_weights.h5"
@@ -32,7 +32,7 @@ def test_weights_of_keras_2_into_the_applications_of_keras_3(applications, name,
 
 
 @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50V2"])
-def test_weights_of_keras_2_into_the_rewritten_applications(applications, name):
+def test_load_weights_of_keras_2_into_rewritten_applications(applications, name):
     model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=7)
     clone = keras_qat.clone_model(model)
     keras_qat.load_weights(clone, applications.folder / f"{name}_weights.h5")

@@ -13,7 +13,7 @@ from keras_qat.loading.tensorflow.operators import OPERATORS, operator_function
 X = np.random.default_rng(0).normal(size=(2, 4, 6, 8)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(2, 4, 6, 8)).astype("float32")
 FLAGS = X > 0
-# Positional and keyword arguments for what does not take one tensor alone, or two.
+# Arguments of the functions that do not take exactly one tensor or two tensors.
 ARGUMENTS = {
     "__operators__.getitem": [((X, [{"start": 1, "stop": None, "step": None}, 2]), {})],
     "cast": [((X, "int32"), {})],
@@ -85,7 +85,7 @@ BINARY += ["math.floordiv", "math.floormod", "math.not_equal"]
 BINARY += ["math.greater", "math.greater_equal", "math.less", "math.less_equal", "math.maximum"]
 BINARY += ["math.minimum", "math.multiply", "math.squared_difference", "math.subtract"]
 BINARY += ["math.truediv"]
-# What only Keras 2's tracing has, or what gives no tensor.
+# Functions that exist only in Keras 2's tracing, or that return no tensor.
 OWN = {"__operators__.add": tf.add, "__operators__.getitem": lambda x, _: x[1:, 2]}
 OWN |= {"image.resize": tf.image.resize, "slice": tf.slice}
 
@@ -102,7 +102,7 @@ CONSTANT = np.linspace(-1.0, 1.0, 8, dtype="float32")
 
 
 @pytest.mark.parametrize("name", BINARY)
-def test_a_constant_tensor_is_a_list_of_numbers_in_a_file(name):
+def test_functions_take_constants_as_lists(name):
     for args in ((X, CONSTANT), (CONSTANT, X)):
         written = [CONSTANT.tolist() if each is CONSTANT else each for each in args]
         output, expected = FUNCTIONS[name](*written), of_tensorflow(name)(*args)
@@ -120,7 +120,7 @@ def of_tensorflow(name) -> Any:
 
 
 @pytest.mark.parametrize("name, args, kwargs", list(cases()))
-def test_functions_compute_what_those_of_tensorflow_do(name, args, kwargs):
+def test_functions_equal_those_of_tensorflow(name, args, kwargs):
     expected = keras.tree.flatten(of_tensorflow(name)(*args, **kwargs))
     outputs = keras.tree.flatten(FUNCTIONS[name](*args, **kwargs))
     for output, other in zip(outputs, expected, strict=True):
@@ -128,7 +128,7 @@ def test_functions_compute_what_those_of_tensorflow_do(name, args, kwargs):
         np.testing.assert_allclose(output, other, rtol=1e-5, atol=1e-5)
 
 
-def test_a_shape_is_plain_numbers_that_reshape_takes():
+def test_function_shape_returns_numbers_that_reshape_takes():
     x = keras.Input((4, 6))
     sizes = FUNCTIONS["shape"](x)
     assert sizes == [None, 4, 6]
@@ -136,7 +136,7 @@ def test_a_shape_is_plain_numbers_that_reshape_takes():
     assert FUNCTIONS["reshape"](x, [sizes[0], 24]).shape == (None, 24)
 
 
-def test_a_reshape_infers_a_size_beside_that_of_the_batch():
+def test_function_reshape_infers_a_size_beside_the_batch():
     x = keras.Input((4, 6, 3))
     batch, height, width, _ = FUNCTIONS["unstack"](FUNCTIONS["shape"](x))
     assert FUNCTIONS["reshape"](x, [batch, -1]).shape == (None, 72)
@@ -149,14 +149,14 @@ def test_a_reshape_infers_a_size_beside_that_of_the_batch():
     )
 
 
-def test_a_slice_ends_at_a_size_that_was_computed():
+def test_function_getitem_takes_a_computed_size():
     half = FUNCTIONS["math.floordiv"](FUNCTIONS["shape"](X)[2], 2)
     part = {"start": None, "stop": half, "step": None}
     output = FUNCTIONS["__operators__.getitem"](X, [{**part, "stop": None}, 1, part])
     np.testing.assert_array_equal(output, X[:, 1, :3])
 
 
-def test_limits_that_are_tensors_are_computed_with():
+def test_function_clip_by_value_takes_tensors_as_limits():
     x = keras.Input((4,))
     y = FUNCTIONS["clip_by_value"](x, FUNCTIONS["math.reduce_min"](x), 0.5)
     np.testing.assert_array_equal(
@@ -165,12 +165,12 @@ def test_limits_that_are_tensors_are_computed_with():
 
 
 @pytest.mark.parametrize("name, shape", [("concat", (2, 4, 6, 8)), ("stack", (1, 2, 4, 6, 8))])
-def test_a_list_of_one_stays_a_list_where_a_list_is_taken(name, shape):
+def test_functions_of_lists_take_a_list_of_one(name, shape):
     function = make_function("TFOpLambda", {"name": "layer", "function": name})
     assert function([X], axis=0).shape == shape
 
 
-def test_a_function_of_version_1_is_the_function():
+def test_function_named_finds_functions_of_version_1():
     assert function_named("compat.v1.squeeze", "layer") is FUNCTIONS["squeeze"]
 
 
@@ -255,7 +255,7 @@ POSITIVE = ("Log", "Rsqrt", "Sqrt")
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_operators_compute_what_those_of_tensorflow_do(name):
+def test_operators_equal_those_of_tensorflow(name):
     if name in OPERATOR_CASES:
         made, expected = OPERATOR_CASES[name]
         output, other = made(), expected()
@@ -268,13 +268,13 @@ def test_operators_compute_what_those_of_tensorflow_do(name):
 
 
 def named(name, inputs):
-    """The inputs of a raw operator by the names that it has for them."""
+    """Returns the inputs of a raw operator by its own names of them."""
     keys = ("x", "y") if len(inputs) == 2 else ("x",)
     single = {"Elu": "features", "Identity": "input", "Relu": "features", "Relu6": "features"}
     single |= {"Selu": "features", "Softmax": "logits", "Softplus": "features"}
     return dict(zip((single.get(name, keys[0]), *keys[1:]), inputs, strict=True))
 
 
-def test_an_unknown_operator_is_named():
+def test_operator_names_an_unknown_operator():
     with pytest.raises(InvalidFileError, match="docs/loading.md.*FFT2D"):
         operator("FFT2D", X)

@@ -1,4 +1,4 @@
-"""Files that would leave a mark on the disk if anything in them were run."""
+"""Files with code that would leave a mark on the disk if it were run."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from keras_qat.errors import InvalidFileError, UnsafeFileError
 
 
 def bytecode(mark):
-    """A function that makes a file, as Keras writes functions."""
+    """Returns a function that makes a file, in the form that Keras writes."""
     source = f"lambda x: [open({str(mark)!r}, 'w').close(), x][1]"
     code = marshal.dumps(eval(source).__code__)
     return base64.encodebytes(code).decode("ascii")
@@ -26,7 +26,7 @@ def dense():
 
 
 def old_file(path, layer):
-    """A file of Keras 2 with an input and a layer."""
+    """Writes a file of Keras 2 with an input and a layer."""
     config = {"name": "net", "layers": [
         {"class_name": "InputLayer", "config": {"name": "x", "batch_input_shape": [None, 3]}},
         layer,
@@ -39,7 +39,7 @@ def old_file(path, layer):
 
 
 def archive(path, change):
-    """A file of Keras 3 whose configuration is changed."""
+    """Writes a file of Keras 3 with a changed configuration."""
     dense().save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -58,7 +58,7 @@ def old_lambda(mark, function_type="lambda"):
     return {"class_name": "Lambda", "config": config}
 
 
-def test_code_of_keras_2_is_refused_and_not_run(tmp_path):
+def test_load_model_does_not_run_code_of_keras_2(tmp_path):
     path, mark = tmp_path / "old.h5", tmp_path / "mark"
     old_file(path, old_lambda(mark))
     with pytest.raises(UnsafeFileError, match="Lambda.*Python code.*safe_mode=False") as raised:
@@ -67,7 +67,7 @@ def test_code_of_keras_2_is_refused_and_not_run(tmp_path):
     assert not mark.exists()
 
 
-def test_code_is_run_where_the_caller_allows_it(tmp_path):
+def test_load_model_runs_code_if_safe_mode_is_off(tmp_path):
     path, mark = tmp_path / "old.h5", tmp_path / "mark"
     old_file(path, old_lambda(mark))
     model = keras_qat.load_model(path, safe_mode=False)
@@ -75,7 +75,7 @@ def test_code_is_run_where_the_caller_allows_it(tmp_path):
     assert mark.exists()
 
 
-def test_a_function_by_name_is_the_callers(tmp_path):
+def test_load_model_takes_named_functions_from_the_caller(tmp_path):
     layer = old_lambda(tmp_path / "mark")
     layer["config"] |= {"function": "doubled", "function_type": "function"}
     old_file(tmp_path / "old.h5", layer)
@@ -89,7 +89,7 @@ def test_a_function_by_name_is_the_callers(tmp_path):
     "key",
     ["activation", "kernel_initializer", "kernel_regularizer", "quantization_config", "scale"],
 )
-def test_code_hidden_in_a_layer_of_keras_2_is_refused(tmp_path, key):
+def test_load_model_refuses_code_hidden_in_a_layer_of_keras_2(tmp_path, key):
     path, mark = tmp_path / "old.h5", tmp_path / "mark"
     code = {"class_name": "Constant", "config": {"value": lambda_of_keras_3(mark)}}
     old_file(path, {"class_name": "Dense", "config": {"name": "dense", "units": 2, key: code}})
@@ -99,7 +99,7 @@ def test_code_hidden_in_a_layer_of_keras_2_is_refused(tmp_path, key):
 
 
 @pytest.mark.parametrize("version", ["2.4.0", "3.0.0"])
-def test_code_in_what_compiles_a_model_is_refused(tmp_path, version):
+def test_load_model_refuses_code_in_the_training_configuration(tmp_path, version):
     path, mark = tmp_path / "model.h5", tmp_path / "mark"
     old_file(path, {"class_name": "ReLU", "config": {"name": "relu"}})
     if version == "3.0.0":
@@ -118,7 +118,7 @@ def lambda_of_keras_3(mark):
 
 
 def hidden_in(mark):
-    """Places in a configuration where a function could be."""
+    """Returns the places in a configuration where a function could be."""
     code = lambda_of_keras_3(mark)
 
     def lambda_layer(config):
@@ -153,7 +153,7 @@ def hidden_in(mark):
 
 
 @pytest.mark.parametrize("place", range(7))
-def test_code_of_keras_3_is_refused_and_not_run(tmp_path, place):
+def test_load_model_does_not_run_code_of_keras_3(tmp_path, place):
     path, mark = tmp_path / "new.keras", tmp_path / "mark"
     archive(path, hidden_in(mark)[place])
     with pytest.raises(UnsafeFileError) as raised:
@@ -173,7 +173,7 @@ def test_code_of_keras_3_is_refused_and_not_run(tmp_path, place):
         ("keras.config", "enable_unsafe_deserialization"),
     ],
 )
-def test_other_functions_are_refused(tmp_path, module, name):
+def test_load_model_refuses_functions_of_other_modules(tmp_path, module, name):
     function = {"module": module, "class_name": "function", "config": name}
 
     def change(config):
@@ -184,7 +184,7 @@ def test_other_functions_are_refused(tmp_path, module, name):
         keras_qat.load_model(tmp_path / "new.keras")
 
 
-def test_a_module_is_not_imported(tmp_path, monkeypatch):
+def test_load_model_does_not_import_modules(tmp_path, monkeypatch):
     (tmp_path / "module_of_a_file.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -198,7 +198,7 @@ def test_a_module_is_not_imported(tmp_path, monkeypatch):
     assert not (tmp_path / "mark").exists()
 
 
-def test_code_in_an_h5_of_keras_3_is_refused(tmp_path):
+def test_load_model_refuses_code_in_an_h5_of_keras_3(tmp_path):
     path, mark = tmp_path / "new.h5", tmp_path / "mark"
     dense().save(path)
     with h5py.File(path, "r+") as file:
@@ -210,7 +210,7 @@ def test_code_in_an_h5_of_keras_3_is_refused(tmp_path):
     assert not mark.exists()
 
 
-def test_a_bomb_is_refused(tmp_path):
+def test_load_model_refuses_a_zip_bomb(tmp_path):
     dense().save(tmp_path / "new.keras")
     with zipfile.ZipFile(tmp_path / "new.keras") as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -221,7 +221,7 @@ def test_a_bomb_is_refused(tmp_path):
         keras_qat.load_model(tmp_path / "new.keras")
 
 
-def test_a_dataset_that_claims_what_is_not_there_is_refused(tmp_path):
+def test_load_model_refuses_a_dataset_larger_than_the_file(tmp_path):
     old_file(tmp_path / "old.h5", {"class_name": "Dense", "config": {"name": "dense", "units": 2}})
     with h5py.File(tmp_path / "old.h5", "r+") as file:
         file["model_weights"].attrs["layer_names"] = [b"dense"]

@@ -28,7 +28,7 @@ def randomized(model, seed=0):
 
 
 def write_old(path, model, root=None, suffix=":0", rename=lambda name: name):
-    """Writes weights as Keras 2 did."""
+    """Writes weights in the format of Keras 2."""
     with h5py.File(path, "w") as file:
         group = file if root is None else file.create_group(root)
         group.attrs["layer_names"] = [rename(layer.name).encode() for layer in model.layers]
@@ -50,7 +50,7 @@ def outputs(model):
 
 
 @pytest.mark.parametrize("root", [None, "model_weights"])
-def test_weights_into_the_same_architecture(tmp_path, root):
+def test_load_weights_into_the_same_architecture(tmp_path, root):
     source, target = randomized(network()), network()
     write_old(tmp_path / "weights.h5", source, root)
     report = keras_qat.load_weights(target, tmp_path / "weights.h5")
@@ -59,14 +59,14 @@ def test_weights_into_the_same_architecture(tmp_path, root):
     np.testing.assert_array_equal(outputs(target), outputs(source))
 
 
-def test_weights_by_topology_whatever_the_names(tmp_path):
+def test_load_weights_by_topology_ignores_names(tmp_path):
     source, target = randomized(network()), network(prefix="other_")
     write_old(tmp_path / "weights.h5", source)
     keras_qat.load_weights(target, tmp_path / "weights.h5")
     np.testing.assert_array_equal(outputs(target), outputs(source))
 
 
-def test_the_same_names_in_another_order_are_the_same_layers(tmp_path):
+def test_load_weights_finds_reordered_layers_by_name(tmp_path):
     x = keras.Input((4,))
     first, second = L.Dense(4, name="first"), L.Dense(4, name="second")
     source = randomized(keras.Model(x, second(first(x))))
@@ -77,7 +77,7 @@ def test_the_same_names_in_another_order_are_the_same_layers(tmp_path):
     np.testing.assert_array_equal(target.get_layer("first").kernel, first.kernel)
 
 
-def test_names_of_applications_with_slashes(tmp_path):
+def test_load_weights_finds_names_with_slashes(tmp_path):
     source = randomized(network(prefix="block1_"))
     write_old(tmp_path / "weights.h5", source, rename=lambda name: name.replace("_", "/", 1))
     target = network(prefix="block1_")
@@ -86,7 +86,7 @@ def test_names_of_applications_with_slashes(tmp_path):
     np.testing.assert_array_equal(outputs(target), outputs(source))
 
 
-def test_by_name_loads_what_both_have(tmp_path):
+def test_load_weights_by_name_loads_common_layers(tmp_path):
     write_old(tmp_path / "weights.h5", randomized(network()))
     target = network(separable=False)
     before = np.array(target.get_layer("head").bias)
@@ -103,13 +103,13 @@ def test_by_name_loads_what_both_have(tmp_path):
     assert "1 of another shape" in str(report) and "unexpected: separable" in str(report)
 
 
-def test_topology_refuses_another_number_of_layers(tmp_path):
+def test_load_weights_refuses_another_number_of_layers(tmp_path):
     write_old(tmp_path / "weights.h5", randomized(network(prefix="a_")))
     with pytest.raises(InvalidFileError, match="another number of layers.*by_name=True"):
         keras_qat.load_weights(network(separable=False), tmp_path / "weights.h5")
 
 
-def test_topology_refuses_another_shape_and_changes_nothing(tmp_path):
+def test_load_weights_refuses_another_shape_and_changes_nothing(tmp_path):
     write_old(tmp_path / "weights.h5", randomized(network()))
     target = network(classes=5)
     before = target.get_weights()
@@ -120,14 +120,14 @@ def test_topology_refuses_another_shape_and_changes_nothing(tmp_path):
         np.testing.assert_array_equal(value, old)
 
 
-def test_by_name_with_no_name_in_common_is_an_error(tmp_path):
+def test_load_weights_by_name_refuses_files_without_common_names(tmp_path):
     write_old(tmp_path / "weights.h5", randomized(network()))
     with pytest.raises(InvalidFileError, match="No weight"):
         keras_qat.load_weights(network(prefix="x_"), tmp_path / "weights.h5", by_name=True)
 
 
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_weights_into_the_rewritten_clone(tmp_path, rewrite):
+def test_load_weights_into_a_rewritten_clone(tmp_path, rewrite):
     source, clone = randomized(network()), rewrite(network())
     write_old(tmp_path / "weights.h5", source)
     report = keras_qat.load_weights(clone, tmp_path / "weights.h5")
@@ -137,7 +137,7 @@ def test_weights_into_the_rewritten_clone(tmp_path, rewrite):
 
 
 @pytest.mark.parametrize("name", ["convolutions", "convolutions_1d", "nested", "slashed_names"])
-def test_files_of_keras_2_into_the_rewritten_clone(keras2, name):
+def test_load_weights_of_keras_2_into_a_rewritten_clone(keras2, name):
     inputs, expected = keras2.arrays(name)
     model = keras_qat.load_model(keras2.path(name))
     fresh = keras.models.clone_model(model)
@@ -149,7 +149,7 @@ def test_files_of_keras_2_into_the_rewritten_clone(keras2, name):
 
 
 @pytest.mark.parametrize("name", ["attention", "frozen_nested", "recurrent", "shared_layers"])
-def test_files_of_keras_2_into_their_model(keras2, name):
+def test_load_weights_of_keras_2_into_their_model(keras2, name):
     inputs, expected = keras2.arrays(name)
     model = keras.models.clone_model(keras_qat.load_model(keras2.path(name)))
     keras_qat.load_weights(model, keras2.folder / f"{name}_weights.h5")
@@ -158,8 +158,8 @@ def test_files_of_keras_2_into_their_model(keras2, name):
         np.testing.assert_allclose(output, other, rtol=1e-5, atol=1e-5)
 
 
-def test_a_clone_that_lost_a_layer_says_so(tmp_path):
-    """A frozen batch normalization before a convolution is computed into its arguments."""
+def test_load_weights_names_layers_that_were_folded_away(tmp_path):
+    """A frozen batch normalization is folded into the convolution after it."""
 
     def built():
         x = keras.Input((12, 12, 3))
@@ -175,7 +175,7 @@ def test_a_clone_that_lost_a_layer_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("initializer", ["glorot_uniform", "ones"])
-def test_a_kernel_that_a_rewrite_turned_is_not_loaded(tmp_path, initializer):
+def test_load_weights_refuses_a_kernel_that_a_rewrite_transposed(tmp_path, initializer):
     def built():
         layer = L.EinsumDense("ab,cb->ac", 4, kernel_initializer=initializer, name="einsum")
         return keras.Sequential([keras.Input((4,)), layer, L.Dense(2, name="head")])
@@ -185,7 +185,7 @@ def test_a_kernel_that_a_rewrite_turned_is_not_loaded(tmp_path, initializer):
         keras_qat.load_weights(keras_qat.quantize_model(built()), tmp_path / "weights.h5")
 
 
-def test_a_mean_that_took_up_a_bias_is_not_loaded(tmp_path):
+def test_load_weights_refuses_a_mean_that_absorbed_a_bias(tmp_path):
     def built():
         layers = [keras.Input((4,)), L.Dense(3, name="dense"), L.BatchNormalization(name="norm")]
         return keras.Sequential([*layers, L.Dense(2, use_bias=False, name="head")])
@@ -196,7 +196,7 @@ def test_a_mean_that_took_up_a_bias_is_not_loaded(tmp_path):
     assert report.loaded == ("head/kernel",) and "norm/moving_mean" in str(report.unexpected)
 
 
-def test_scales_of_layer_normalization_are_not_loaded_into_a_clone(tmp_path):
+def test_load_weights_refuses_scales_of_a_rewritten_layer_normalization(tmp_path):
     def built():
         layers = [keras.Input((6,)), L.LayerNormalization(name="norm"), L.Dense(2, name="head")]
         return keras.Sequential(layers)
@@ -204,14 +204,14 @@ def test_scales_of_layer_normalization_are_not_loaded_into_a_clone(tmp_path):
     write_old(tmp_path / "weights.h5", randomized(built()))
     quantized = keras_qat.quantize_model(built())
     quantized.save(tmp_path / "quantized.keras")
-    # One that was loaded does not know what was rewritten.
+    # A loaded model has no record of its rewrites.
     for model in (quantized, keras_qat.load_model(tmp_path / "quantized.keras")):
         with pytest.raises(InvalidFileError, match="not in the model: norm/gamma"):
             keras_qat.load_weights(model, tmp_path / "weights.h5")
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras", ".h5"])
-def test_formats_of_keras_3(tmp_path, ending):
+def test_load_weights_of_keras_3(tmp_path, ending):
     source, target = randomized(network()), network()
     path = tmp_path / f"model{ending}"
     source.save_weights(path) if ending == ".weights.h5" else source.save(path)
@@ -220,7 +220,7 @@ def test_formats_of_keras_3(tmp_path, ending):
     np.testing.assert_array_equal(outputs(target), outputs(source))
 
 
-def test_skip_mismatch_in_the_format_of_keras_3(tmp_path):
+def test_load_weights_of_keras_3_with_skip_mismatch(tmp_path):
     randomized(network()).save_weights(tmp_path / "new.weights.h5")
     target = network(classes=5)
     before = target.get_weights()
@@ -228,13 +228,13 @@ def test_skip_mismatch_in_the_format_of_keras_3(tmp_path):
     with pytest.raises(InvalidFileError, match=what):
         keras_qat.load_weights(target, tmp_path / "new.weights.h5")
     for value, other in zip(target.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(value, other)  # Keras has assigned those before the head
+        np.testing.assert_array_equal(value, other)  # Keras has assigned the layers before the head
     report = keras_qat.load_weights(target, tmp_path / "new.weights.h5", skip_mismatch=True)
     assert report.missing == ("head/kernel", "head/bias")
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
-def test_weights_that_the_model_has_no_layer_for_are_told(tmp_path, ending):
+def test_load_weights_reports_weights_without_a_layer(tmp_path, ending):
     path = tmp_path / f"long{ending}"
     source = keras.Sequential([keras.Input((4,)), L.Dense(4), L.Dense(4), L.Dense(3)])
     source.compile("adam", "mse")
@@ -245,10 +245,10 @@ def test_weights_that_the_model_has_no_layer_for_are_told(tmp_path, ending):
         keras_qat.load_weights(target, path)
     report = keras_qat.load_weights(target, path, skip_mismatch=True)
     assert report.unexpected == ("layers/dense_2/vars/0", "layers/dense_2/vars/1")
-    keras_qat.load_weights(keras.models.clone_model(source), path)  # no optimizer there
+    keras_qat.load_weights(keras.models.clone_model(source), path)  # the file has no optimizer
 
 
-def test_what_keras_says_of_the_optimizer_is_passed_on(tmp_path):
+def test_load_weights_passes_on_warnings_of_keras(tmp_path):
     source, path = network(), tmp_path / "new.weights.h5"
     source.compile("adam", "mse")
     source.fit(IMAGE, np.ones((2, 3)), verbose=0)
@@ -260,20 +260,20 @@ def test_what_keras_says_of_the_optimizer_is_passed_on(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
-def test_the_format_of_keras_3_into_a_clone_says_what_to_do(tmp_path, ending):
+def test_load_weights_of_keras_3_into_a_clone_suggests_a_fix(tmp_path, ending):
     source, path = network(), tmp_path / f"new{ending}"
     source.save_weights(path) if ending == ".weights.h5" else source.save(path)
     with pytest.raises(InvalidFileError, match="saved from, and quantize that"):
         keras_qat.load_weights(keras_qat.clone_model(source), path)
 
 
-def test_other_names_into_a_clone_say_what_to_do(tmp_path):
+def test_load_weights_of_other_names_into_a_clone_suggests_a_fix(tmp_path):
     write_old(tmp_path / "old.h5", network(prefix="a_"))
     with pytest.raises(InvalidFileError, match="No weight.*saved from; quantize that"):
         keras_qat.load_weights(keras_qat.clone_model(network()), tmp_path / "old.h5")
 
 
-def test_the_same_name_in_two_nested_models_is_nobodys_in_a_clone(tmp_path):
+def test_load_weights_ignores_a_name_of_two_nested_models_in_a_clone(tmp_path):
     def twins():
         x, twin = (
             keras.Input((4,)),
@@ -289,31 +289,31 @@ def test_the_same_name_in_two_nested_models_is_nobodys_in_a_clone(tmp_path):
     assert report.loaded == ("head/kernel", "head/bias") and len(report.unexpected) == 4
 
 
-def test_a_model_without_weights_has_none_to_load(tmp_path):
+def test_load_weights_into_a_model_without_weights(tmp_path):
     model = keras.Sequential([keras.Input((4,)), L.ReLU(name="relu")])
     write_old(tmp_path / "old.h5", model)
     assert keras_qat.load_weights(model, tmp_path / "old.h5").loaded == ()
 
 
-def test_the_format_of_keras_3_has_no_names(tmp_path):
+def test_load_weights_of_keras_3_refuses_by_name(tmp_path):
     network().save_weights(tmp_path / "new.weights.h5")
     with pytest.raises(InvalidFileError, match="no names of layers"):
         keras_qat.load_weights(network(), tmp_path / "new.weights.h5", by_name=True)
 
 
-def test_weights_of_a_trained_normalization_are_in_use(keras2):
+def test_load_weights_into_a_normalization_takes_effect(keras2):
     inputs, expected = keras2.arrays("learned_normalization")
     model = keras.Sequential([keras.Input((5,)), L.Normalization(), L.Dense(3)])
     keras_qat.load_weights(model, keras2.path("learned_normalization"))
     np.testing.assert_allclose(model(inputs[0]), expected[0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_that_is_not_built_is_refused(tmp_path):
+def test_load_weights_refuses_a_model_that_is_not_built(tmp_path):
     with pytest.raises(InvalidModelError, match="built"):
         keras_qat.load_weights(keras.Sequential([L.Dense(2)]), tmp_path / "weights.h5")
 
 
-def test_a_missing_file_and_an_empty_one(tmp_path):
+def test_load_weights_refuses_a_missing_and_an_empty_file(tmp_path):
     with pytest.raises(InvalidFileError, match="no such file"):
         keras_qat.load_weights(network(), tmp_path / "weights.h5")
     h5py.File(tmp_path / "weights.h5", "w").close()
@@ -321,14 +321,14 @@ def test_a_missing_file_and_an_empty_one(tmp_path):
         keras_qat.load_weights(network(), tmp_path / "weights.h5")
 
 
-def test_the_layout_that_keras_2_had_under_the_name_of_keras_3_is_refused(tmp_path):
+def test_load_weights_refuses_the_checkpoint_layout_of_keras_2(tmp_path):
     with h5py.File(tmp_path / "tf.weights.h5", "w") as file:
         file["_layer_checkpoint_dependencies/dense/vars/0"] = np.zeros((3, 2), "float32")
     with pytest.raises(InvalidFileError, match="layout.*model.save_weights"):
         keras_qat.load_weights(network(), tmp_path / "tf.weights.h5")
 
 
-def test_batch_normalization_over_another_axis_into_a_clone(tmp_path):
+def test_load_weights_of_a_batch_norm_over_another_axis_into_a_clone(tmp_path):
     def built():
         layers = [keras.Input((4, 6, 6)), L.BatchNormalization(axis=1, name="norm"), L.Flatten()]
         return keras.Sequential([*layers, L.Dense(2, name="head")])
@@ -340,7 +340,7 @@ def test_batch_normalization_over_another_axis_into_a_clone(tmp_path):
     np.testing.assert_allclose(clone(x), source(x), rtol=1e-4)
 
 
-def test_values_that_are_elsewhere_are_not_read(tmp_path):
+def test_load_weights_does_not_read_values_of_other_files(tmp_path):
     model = keras.Sequential([keras.Input((3,)), L.Dense(2, name="dense")])
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file.attrs["layer_names"] = [b"dense"]

@@ -12,7 +12,7 @@ from tests.models import images, quantized, randomized
 
 
 def decoder(batch_size=None):
-    """Transposed convolutions, and axes that are merged with the batch and split again."""
+    """Makes transposed convolutions, and axes that are merged with the batch and split again."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
     image = keras.Input((4, 4, 3), batch_size=batch_size, name="image")
@@ -36,7 +36,7 @@ def test_export_with_a_batch_size_equals_that_of_a_model_with_one(dynamic, size,
     path = tmp_path / "model.tflite"
     keras_qat.export_litert(dynamic, path, batch_size=size)
     model = keras_qat.quantize_model(decoder(size))
-    # Calibration in other batches may round the ranges otherwise, depending on the CPU.
+    # Calibration in other batches may round the ranges differently, depending on the CPU.
     model.set_weights(dynamic.get_weights())
     assert path.read_bytes() == exported(model)
 
@@ -61,7 +61,7 @@ def test_file_with_a_batch_size_computes_what_keras_does(dynamic, tmp_path):
 
 
 def test_model_with_a_batch_size_takes_a_remainder(tmp_path):
-    """Data of 7 samples for batches of 4, as Keras's own `predict` takes it."""
+    """Verifies 7 samples in batches of 4. Keras's `predict` takes them, too."""
     data, path = images(7, shape=(4, 4, 3)), tmp_path / "model.tflite"
     model = decoder(4)
     qat = keras_qat.quantize_model(model, calibration_data=data)
@@ -74,7 +74,7 @@ def test_model_with_a_batch_size_takes_a_remainder(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.0, "1", 10**9])
-def test_export_refuses_what_is_no_batch_size(dynamic, size, tmp_path):
+def test_export_refuses_an_invalid_batch_size(dynamic, size, tmp_path):
     with pytest.raises(ExportError, match="must be a positive integer"):
         keras_qat.export_litert(dynamic, tmp_path / "model.tflite", batch_size=size)
     assert list(tmp_path.iterdir()) == []

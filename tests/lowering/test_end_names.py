@@ -1,4 +1,4 @@
-"""The names of a file's inputs and outputs; LiteRT's own interpreter says what they are."""
+"""The names of a file's inputs and outputs. The oracle is LiteRT's interpreter."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def dict_of_one_tensor_twice():
 
 
 def names_with_types():
-    """The layers have the names that are made for inner and outer tensors."""
+    """Makes layers with the names that the export gives to inner and outer tensors."""
     x = keras.Input((4,), name="x")
     first = layers.Dense(4, name="head_int8")(x)
     second = layers.Dense(4, name="head_float32")(first)
@@ -105,7 +105,7 @@ def test_export_litert_names_ends_as_the_signature_does(kind, case, tmp_path):
     assert [each["name"] for each in file.get_output_details()] == names
     inner = [each["name"] for each in file.get_tensor_details()]
     assert len(set(inner)) == len(inner)
-    # The values under each name of the signature are those that Keras has under it.
+    # For each name of the signature, the file has the values of Keras.
     runner, expected = file.get_signature_runner("serving_default"), named_values(model)
     assert runner.get_output_details().keys() == expected.keys()
     scale, zero = runner.get_input_details()["x"]["quantization"]
@@ -134,7 +134,7 @@ def test_verify_refuses_a_file_of_other_names(tmp_path):
         keras_qat.verify(quantized(dict_of_other_names()), path, X, verbose=0)
 
 
-def test_name_tensors_renames_inner_tensors_that_have_the_name_of_an_end():
+def test_name_tensors_renames_inner_tensors_with_the_name_of_an_output():
     x, a, b = (Tensor(name, (1, 4), "float32") for name in ("x", "y", "y_float32"))
     y = Tensor("y_float32", (1, 4), "float32")
     operators = (

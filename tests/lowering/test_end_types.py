@@ -1,4 +1,4 @@
-"""A type for each input and each output; LiteRT's own interpreter says what the file has."""
+"""The type of each input and output. The oracle is LiteRT's interpreter."""
 
 import itertools
 
@@ -19,7 +19,7 @@ B = RNG.normal(1, 3, size=(8, 4)).astype("float32")
 
 
 def two_by_three(as_dict=False):
-    """The third output is an input, and the first two are one tensor under two names."""
+    """Makes three outputs: one tensor under two names, and an input."""
     a, b = keras.Input((5,), name="a"), keras.Input((4,), name="b")
     y = layers.Add(name="sum")([layers.Dense(4, name="dense")(a), b])
     drop = layers.Dropout(0.5, name="drop")(y)
@@ -57,7 +57,7 @@ EACH = list(itertools.product(INFERENCE_TYPES, INFERENCE_TYPES))
 
 
 @pytest.mark.parametrize("kinds", EACH, ids="-".join)
-def test_inputs_and_outputs_of_their_own_types_are_exact(kinds, model, tmp_path):
+def test_export_with_types_per_input_and_output_is_exact(kinds, model, tmp_path):
     path, last = tmp_path / "model.tflite", INFERENCE_TYPES[EACH.index(kinds) % 3]
     names = model.output_names
     wanted = dict(zip(names, (*kinds, last), strict=True))
@@ -67,11 +67,11 @@ def test_inputs_and_outputs_of_their_own_types_are_exact(kinds, model, tmp_path)
     assert found == ({"a": kinds[1], "b": kinds[0]}, wanted)
     report = keras_qat.verify(model, path, (A, B), verbose=0)
     assert report.exact
-    # What was asked for in two types is one tensor, converted twice.
+    # The tensor that is requested in two types is converted twice.
     assert len(report.outputs) == 3 - (kinds[0] == kinds[1])
 
 
-def test_names_left_out_are_int8(model, tmp_path):
+def test_export_gives_names_without_a_type_int8(model, tmp_path):
     found = types_in_file(
         model,
         tmp_path / "model.tflite",
@@ -82,7 +82,7 @@ def test_names_left_out_are_int8(model, tmp_path):
     assert found[1] == {**dict.fromkeys(model.output_names, "int8"), "drop": "uint8"}
 
 
-def test_outputs_of_a_dict_go_by_its_keys_and_in_their_order(tmp_path):
+def test_export_takes_types_of_dict_outputs_by_key_or_order(tmp_path):
     model, path = quantized(two_by_three(as_dict=True)), tmp_path / "model.tflite"
     expected = {"w": "float32", "x": "int8", "z": "uint8"}
     by_name = {"z": "uint8", "w": "float32"}
@@ -94,12 +94,12 @@ def test_outputs_of_a_dict_go_by_its_keys_and_in_their_order(tmp_path):
 
 
 @pytest.mark.parametrize("wanted", ["uint8", {"x": "uint8"}, ["int32", "uint8"]])
-def test_ids_are_int32(wanted, with_ids, tmp_path):
+def test_export_writes_ids_as_int32(wanted, with_ids, tmp_path):
     found = types_in_file(with_ids, tmp_path / "model.tflite", inference_input_type=wanted)
     assert found[0] == {"ids": "int32", "x": "uint8"}
 
 
-def test_ids_are_nothing_else(with_ids, tmp_path):
+def test_export_refuses_other_types_for_ids(with_ids, tmp_path):
     with pytest.raises(ExportError, match="'ids'. Expected: 'int32', that of ids. Rec.*'uint8'"):
         keras_qat.export_litert(with_ids, tmp_path / "m", inference_input_type={"ids": "uint8"})
 
@@ -116,13 +116,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_is_refused(name):
+def test_end_types_refuses_invalid_types(name):
     wanted, message = WRONG[name]
     with pytest.raises(ExportError, match=message):
         end_types(wanted, ["a", "b"], "inference_input_type")
 
 
-def test_unknown_names_of_outputs_are_refused_and_nothing_is_written(model, tmp_path):
+def test_export_refuses_types_of_unknown_names(model, tmp_path):
     message = "`inference_output_type` has a name.*'drop'.*Received: 'head'"
     with pytest.raises(ExportError, match=message):
         keras_qat.export_litert(
@@ -132,7 +132,7 @@ def test_unknown_names_of_outputs_are_refused_and_nothing_is_written(model, tmp_
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.dtype("uint8"), tf.uint8])
-def test_types_are_those_of_the_libraries_too(kind, model, tmp_path):
+def test_export_takes_types_of_numpy_and_tensorflow(kind, model, tmp_path):
     found = types_in_file(
         model,
         tmp_path / "model.tflite",

@@ -1,4 +1,4 @@
-"""The order of operators in exported files, as LiteRT's own schema and kernels see it."""
+"""The order of operators in exported files, read by LiteRT's schema and run by its kernels."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ BRANCHES = 3
 
 
 def branching():
-    """Branches that widen 4 channels to 32; Keras's own order takes a layer of each in turn."""
+    """Makes branches that widen 4 channels to 32. Keras's order takes a layer of each in turn."""
     image = keras.Input((16, 16, 4), name="image")
     ends = []
     for i in range(BRANCHES):
