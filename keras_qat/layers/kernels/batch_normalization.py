@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from keras_qat.layers.core.drop_in import (
     remade,
 )
 from keras_qat.layers.core.registry import register
+from keras_qat.layers.kernels.kernel_operator import KernelOperator
 from keras_qat.layers.kernels.weighted import WeightedLayer, copy_variables
 from keras_qat.scheme import Scheme
 
@@ -34,6 +36,54 @@ def _normalizes_last_axis(operation: Any) -> bool:
 
 
 BATCH_NORM = Matcher("keras.layers.BatchNormalization", _normalizes_last_axis)
+
+
+class ScaledChannels(KernelOperator):
+    """A DEPTHWISE_CONV_2D with a window of one pixel. The kernel is (1, 1, channels, 1)."""
+
+    channel_axes = (-2, -1)
+
+    def apply(self, layer: Any, x, kernel):
+        """Multiplies each channel."""
+        del layer
+        return x * ops.reshape(kernel, (-1,))
+
+    def accumulate(self, layer: Any, values, kernel):
+        """Multiplies each channel, exactly: a sum has one product."""
+        return accumulate.depthwise(
+            values,
+            kernel,
+            convolve=functools.partial(self.apply, layer),
+            largest_product=layer.scheme.largest_product,
+        )
+
+    def add(self, layer: Any, builder, x):
+        """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs if the rank of the input is not 4."""
+        kernel, grid, bias = layer.lower_weights()
+        shape = x.shape
+        if len(shape) != 4:
+            flat = (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1])
+            x = builder.reshape(x, flat, part="input")
+        y = builder.operator(
+            "DEPTHWISE_CONV_2D",
+            (
+                x,
+                builder.weights(kernel.reshape(1, 1, 1, -1), grid, axis=3),
+                builder.bias(bias, x, grid),
+            ),
+            part=None if len(shape) == 4 else "scaled",
+            shape=x.shape,
+            options={
+                "padding": "VALID",
+                "strideH": 1,
+                "strideW": 1,
+                "dilationHFactor": 1,
+                "dilationWFactor": 1,
+                "depthMultiplier": 1,
+                "fusedActivationFunction": layer.fused_code(),
+            },
+        )
+        return y if len(shape) == 4 else builder.reshape(y, shape)
 
 
 @register(BATCH_NORM, maybe(FUSED))
@@ -58,7 +108,7 @@ class QBatchNormalization(WeightedLayer):
     """
 
     operators = ("DEPTHWISE_CONV_2D", "RESHAPE")
-    channel_axes = (-2, -1)
+    kernel_operator = ScaledChannels()
     takes_activation = False
     keras_class = keras.layers.BatchNormalization
     use_bias = False
@@ -80,47 +130,6 @@ class QBatchNormalization(WeightedLayer):
     def compute_output_shape(self, input_shape):
         """Returns the shape of the input."""
         return input_shape
-
-    def apply_kernel(self, x, kernel):
-        """Multiplies each channel."""
-        return x * ops.reshape(kernel, (-1,))
-
-    def accumulate(self, centered, kernel):
-        """Multiplies each channel, exactly: a sum has one product."""
-        return accumulate.depthwise(
-            centered,
-            kernel,
-            convolve=self.apply_kernel,
-            largest_product=self._scheme().largest_product,
-        )
-
-    def lower(self, builder, *inputs):
-        """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs if the rank of the input is not 4."""
-        kernel, grid, bias = self.lower_weights()
-        x, shape = inputs[0], inputs[0].shape
-        if len(shape) != 4:
-            flat = (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1])
-            x = builder.reshape(x, flat, part="input")
-        y = builder.operator(
-            "DEPTHWISE_CONV_2D",
-            (
-                x,
-                builder.weights(kernel.reshape(1, 1, 1, -1), grid, axis=3),
-                builder.bias(bias, x, grid),
-            ),
-            part=None if len(shape) == 4 else "scaled",
-            shape=x.shape,
-            options={
-                "padding": "VALID",
-                "strideH": 1,
-                "strideW": 1,
-                "dilationHFactor": 1,
-                "dilationWFactor": 1,
-                "depthMultiplier": 1,
-                "fusedActivationFunction": self.fused_code(),
-            },
-        )
-        return y if len(shape) == 4 else builder.reshape(y, shape)
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,60 +13,21 @@ from keras_qat.arithmetic import accumulate
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED
-from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import image_shape, planar
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
-from keras_qat.layers.kernels.convolution import WindowedLayer
+from keras_qat.layers.kernels.weighted import WeightedLayer
+from keras_qat.layers.kernels.windows import WindowOperator, window_options
 from keras_qat.scheme import Scheme
 
 
-class TransposedConvolution(WindowedLayer):
-    """Base class of layers that are a TRANSPOSE_CONV; the kernel is (*window, out, in)."""
+class TransposedConvolution(WindowOperator):
+    """TRANSPOSE_CONV. The kernel of the layer is (*window, outputs, inputs)."""
 
     channel_axes = (-2,)
 
-    def apply_kernel(self, x, kernel):
-        """Applies the transposed convolution in float."""
-        return ops.conv_transpose(
-            x,
-            kernel,
-            strides=list(self.strides),
-            padding=self.padding,
-            output_padding=self.output_padding,
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
-        )
-
-    def accumulate(self, centered, kernel):
-        """Sums exactly, splitting input channels where float32 would not be exact."""
-        return accumulate.conv_transpose(
-            centered,
-            kernel,
-            convolve=self.apply_kernel,
-            strides=self.strides,
-            largest_product=self._scheme().largest_product,
-        )
-
-    def add_operator(self, builder, x, **output):
-        """Adds one TRANSPOSE_CONV. The kernel is stored as (out, height, width, in).
-
-        The bias of the operator is optional.
-        """
-        kernel, grid, bias = self.lower_weights()
-        kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
-        weights = builder.weights(np.moveaxis(kernel, -2, 0), grid, axis=0)
-        shape = _output_shape(builder, x, image_shape(builder.output_shape))
-        return builder.operator(
-            "TRANSPOSE_CONV",
-            (shape, weights, x, builder.bias(bias, x, grid) if self.adds_bias else None),
-            options=self.window_options(),
-            **output,
-        )
-
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer. Raises for a dilated kernel."""
+    def check(self, node: Node, scheme: Scheme | None) -> None:
+        """Raises for a dilated kernel, and for sizes that the operator does not compute."""
         if max(node.head.dilation_rate) > 1:
             raise UnsupportedLayerError(
                 "LiteRT's TRANSPOSE_CONV has no dilation.",
@@ -72,9 +36,43 @@ class TransposedConvolution(WindowedLayer):
                 expected="dilation_rate=1",
                 fix="Use a larger kernel, or a dilated convolution that is not transposed.",
             )
-        layer = super().from_match(node, scheme)
+        super().check(node, scheme)
         _check_output(node)
-        return layer
+
+    def apply(self, layer: Any, x, kernel):
+        """Applies the transposed convolution in float."""
+        return ops.conv_transpose(
+            x,
+            kernel,
+            strides=list(layer.strides),
+            padding=layer.padding,
+            output_padding=layer.output_padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
+        )
+
+    def accumulate(self, layer: Any, values, kernel):
+        """Sums exactly, splitting input channels where float32 would not be exact."""
+        return accumulate.conv_transpose(
+            values,
+            kernel,
+            convolve=functools.partial(self.apply, layer),
+            strides=layer.strides,
+            largest_product=layer.scheme.largest_product,
+        )
+
+    def add_to_image(self, layer: Any, builder, x, **output):
+        """Adds one TRANSPOSE_CONV. The weights are (out, height, width, in), the bias optional."""
+        kernel, grid, bias = layer.lower_weights()
+        kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
+        weights = builder.weights(np.moveaxis(kernel, -2, 0), grid, axis=0)
+        shape = _output_shape(builder, x, image_shape(builder.output_shape))
+        return builder.operator(
+            "TRANSPOSE_CONV",
+            (shape, weights, x, builder.bias(bias, x, grid) if layer.adds_bias else None),
+            options=window_options(layer),
+            **output,
+        )
 
 
 def _check_output(node: Node) -> None:
@@ -117,7 +115,7 @@ def _output_shape(builder, x, shape):
 
 @register(layer_of(keras.layers.Conv2DTranspose), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QConv2DTranspose(TransposedConvolution, keras.layers.Conv2DTranspose):
+class QConv2DTranspose(WeightedLayer, keras.layers.Conv2DTranspose):
     """Transposed convolution with folded batch normalization: one TRANSPOSE_CONV.
 
     A SHAPE and an ADD of int32 compute the shape of the output, unless the batch size is fixed.
@@ -135,11 +133,12 @@ class QConv2DTranspose(TransposedConvolution, keras.layers.Conv2DTranspose):
     """
 
     operators = ("TRANSPOSE_CONV", "SHAPE", "ADD")
+    kernel_operator = TransposedConvolution()
 
 
 @register(layer_of(keras.layers.Conv1DTranspose), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QConv1DTranspose(TransposedConvolution, keras.layers.Conv1DTranspose):
+class QConv1DTranspose(WeightedLayer, keras.layers.Conv1DTranspose):
     """Transposed 1D convolution: one TRANSPOSE_CONV between two RESHAPEs.
 
     Args:
@@ -155,3 +154,4 @@ class QConv1DTranspose(TransposedConvolution, keras.layers.Conv1DTranspose):
     """
 
     operators = ("TRANSPOSE_CONV", "SHAPE", "ADD", "RESHAPE")
+    kernel_operator = TransposedConvolution()

@@ -2,148 +2,121 @@
 
 from __future__ import annotations
 
-import math
+import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic import accumulate
-from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Node, layer_of, maybe
+from keras_qat.graph import layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED
-from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.registry import refuse, register
-from keras_qat.layers.core.sequences import lower_on_image, planar
+from keras_qat.layers.core.sequences import planar
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.weighted import WeightedLayer
-from keras_qat.layers.moving.reshape import check_channels_last
-from keras_qat.scheme import Scheme
+from keras_qat.layers.kernels.windows import WindowOperator, dilation_options, window_options
 
 
-class WindowedLayer(WeightedLayer):
-    """Base class of layers with a kernel that slides over steps or an image."""
+class Convolution(WindowOperator):
+    """CONV_2D. The kernel of the layer is (*window, inputs / groups, outputs)."""
 
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer. Raises for `channels_first`, and for windows beyond exact sums."""
-        check_channels_last(node.name, node.head.data_format)
-        most = math.inf if scheme is None else accumulate.most_taps(scheme.largest_product)
-        if math.prod(node.head.kernel_size) > most:
-            raise UnsupportedLayerError(
-                "The window is too large for an exact accumulator.",
-                layer=node.name,
-                received=f"kernel_size={tuple(node.head.kernel_size)}",
-                expected=f"at most {most} taps",
-                fix="Use a smaller kernel, or several in a row.",
-            )
-        return super().from_match(node, scheme)
-
-    def lower(self, builder, *inputs):
-        """Adds the operator, between two RESHAPEs if the input is a sequence."""
-
-        def add(x, **output):
-            return self.add_operator(builder, x, **output)
-
-        return lower_on_image(builder, inputs[0], add)
-
-    def add_operator(self, builder, x, **output):
-        """Adds the operator to an image.
-
-        Args:
-            builder: A `keras_qat.lowering.Builder`.
-            x: LiteRT tensor of rank 4.
-            **output: Arguments of the builder about the operator's output.
-
-        Returns:
-            The LiteRT tensor of the output, of rank 4.
-        """
-        raise NotImplementedError
-
-    def window_options(self) -> dict:
-        """Returns the options of all operators with a sliding kernel."""
-        vertical, horizontal = planar(self.strides)
-        return {
-            "padding": "SAME" if self.padding == "same" else "VALID",
-            "strideH": vertical,
-            "strideW": horizontal,
-            "fusedActivationFunction": self.fused_code(),
-        }
-
-    def dilation_options(self) -> dict:
-        """Returns the options for the distance of the taps."""
-        vertical, horizontal = planar(self.dilation_rate)
-        return {"dilationHFactor": vertical, "dilationWFactor": horizontal}
-
-
-class Convolution(WindowedLayer):
-    """Base class of layers that are a CONV_2D; the kernel is (*window, in / groups, out)."""
-
-    operators = ("CONV_2D",)
-
-    def apply_kernel(self, x, kernel):
+    def apply(self, layer: Any, x, kernel):
         """Convolves in float."""
-        return self.convolution_op(x, kernel)
-
-    def accumulate(self, centered, kernel):
-        """Convolves exactly, splitting input channels where float32 would not be exact."""
-        return accumulate.conv(
-            centered,
+        if layer.padding == "causal":
+            x = ops.pad(x, ((0, 0), (_steps_before(layer), 0), (0, 0)))
+        return ops.conv(
+            x,
             kernel,
-            convolve=self.apply_kernel,
-            largest_product=self._scheme().largest_product,
+            strides=list(layer.strides),
+            padding="same" if layer.padding == "same" else "valid",
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
         )
 
-    def add_operator(self, builder, x, **output):
-        """Adds one CONV_2D; the kernel is stored as (out, height, width, in)."""
-        kernel, grid, bias = self.lower_weights()
+    def accumulate(self, layer: Any, values, kernel):
+        """Convolves exactly, splitting input channels where float32 would not be exact."""
+        return accumulate.conv(
+            values,
+            kernel,
+            convolve=functools.partial(self.apply, layer),
+            largest_product=layer.scheme.largest_product,
+        )
+
+    def add_to_image(self, layer: Any, builder, x, **output):
+        """Adds one CONV_2D, whose weights are (out, height, width, in); a PAD if it is causal."""
+        x = _with_steps_before(layer, builder, x)
+        kernel, grid, bias = layer.lower_weights()
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
         weights = builder.weights(np.moveaxis(kernel, -1, 0), grid, axis=0)
         return builder.operator(
             "CONV_2D",
             (x, weights, builder.bias(bias, x, grid)),
-            options={**self.window_options(), **self.dilation_options()},
+            options={**window_options(layer), **dilation_options(layer)},
             **output,
         )
 
 
-class DepthwiseConvolution(WindowedLayer):
-    """Base class of layers that are a DEPTHWISE_CONV_2D; kernel (*window, channels, multiplier)."""
+def _steps_before(layer: Any) -> int:
+    """Returns how many zeros a causal convolution needs before the first step."""
+    if layer.padding != "causal":
+        return 0
+    return layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
 
-    operators = ("DEPTHWISE_CONV_2D",)
+
+def _with_steps_before(layer: Any, builder, x):
+    """Adds a PAD for the zeros before a causal convolution."""
+    before = _steps_before(layer)
+    if not before:
+        return x
+    batch, height, width, channels = x.shape
+    pads = np.array([(0, 0), (0, 0), (before, 0), (0, 0)], "int32")
+    return builder.operator(
+        "PAD",
+        (x, builder.constant("paddings", pads)),
+        part="padded",
+        shape=(batch, height, width + before, channels),
+        quantization=x.quantization,
+    )
+
+
+class DepthwiseConvolution(WindowOperator):
+    """DEPTHWISE_CONV_2D. The kernel of the layer is (*window, channels, multiplier)."""
+
     channel_axes = (-2, -1)
 
-    def apply_kernel(self, x, kernel):
+    def apply(self, layer: Any, x, kernel):
         """Convolves each channel by itself, in float."""
         return ops.depthwise_conv(
             x,
             kernel,
-            strides=self.strides,
-            padding=self.padding,
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
         )
 
-    def accumulate(self, centered, kernel):
+    def accumulate(self, layer: Any, values, kernel):
         """Convolves exactly: a channel has few taps."""
         return accumulate.depthwise(
-            centered,
+            values,
             kernel,
-            convolve=self.apply_kernel,
-            largest_product=self._scheme().largest_product,
+            convolve=functools.partial(self.apply, layer),
+            largest_product=layer.scheme.largest_product,
         )
 
-    def add_operator(self, builder, x, **output):
-        """Adds one DEPTHWISE_CONV_2D; the kernel is stored as (1, height, width, out)."""
-        kernel, grid, bias = self.lower_weights()
+    def add_to_image(self, layer: Any, builder, x, **output):
+        """Adds one DEPTHWISE_CONV_2D; the weights are (1, height, width, out)."""
+        kernel, grid, bias = layer.lower_weights()
         kernel = kernel.reshape((1, *planar(kernel.shape[:-2]), -1))
         return builder.operator(
             "DEPTHWISE_CONV_2D",
             (x, builder.weights(kernel, grid, axis=3), builder.bias(bias, x, grid)),
             options={
-                **self.window_options(),
-                **self.dilation_options(),
-                "depthMultiplier": self.depth_multiplier,
+                **window_options(layer),
+                **dilation_options(layer),
+                "depthMultiplier": layer.depth_multiplier,
             },
             **output,
         )
@@ -151,7 +124,7 @@ class DepthwiseConvolution(WindowedLayer):
 
 @register(layer_of(keras.layers.Conv2D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QConv2D(Convolution, keras.layers.Conv2D):
+class QConv2D(WeightedLayer, keras.layers.Conv2D):
     """2D convolution with folded batch normalization and fused activation: one CONV_2D.
 
     Takes the arguments of `keras.layers.Conv2D`; `activation` is applied after the batch
@@ -169,10 +142,13 @@ class QConv2D(Convolution, keras.layers.Conv2D):
     TensorShape([1, 3, 3, 8])
     """
 
+    operators = ("CONV_2D",)
+    kernel_operator = Convolution()
+
 
 @register(layer_of(keras.layers.DepthwiseConv2D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QDepthwiseConv2D(DepthwiseConvolution, keras.layers.DepthwiseConv2D):
+class QDepthwiseConv2D(WeightedLayer, keras.layers.DepthwiseConv2D):
     """Depthwise convolution with folded batch normalization: one DEPTHWISE_CONV_2D.
 
     Args:
@@ -186,6 +162,9 @@ class QDepthwiseConv2D(DepthwiseConvolution, keras.layers.DepthwiseConv2D):
     >>> layer(np.ones((1, 5, 5, 4), "float32")).shape
     TensorShape([1, 5, 5, 4])
     """
+
+    operators = ("DEPTHWISE_CONV_2D",)
+    kernel_operator = DepthwiseConvolution()
 
 
 refuse(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_qat.graph import layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.convolution import Convolution, DepthwiseConvolution
+from keras_qat.layers.kernels.weighted import WeightedLayer
 
 
 @register(layer_of(keras.layers.Conv1D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QConv1D(Convolution, keras.layers.Conv1D):
+class QConv1D(WeightedLayer, keras.layers.Conv1D):
     """1D convolution: one CONV_2D between two RESHAPEs, after a PAD if it is causal.
 
     Args:
@@ -31,42 +30,12 @@ class QConv1D(Convolution, keras.layers.Conv1D):
     """
 
     operators = ("CONV_2D", "RESHAPE", "PAD")
-
-    def apply_kernel(self, x, kernel):
-        """Convolves in float."""
-        if self.padding == "causal":
-            x = ops.pad(x, ((0, 0), (self._steps_before(), 0), (0, 0)))
-        return ops.conv(
-            x,
-            kernel,
-            strides=list(self.strides),
-            padding="same" if self.padding == "same" else "valid",
-            data_format=self.data_format,
-            dilation_rate=self.dilation_rate,
-        )
-
-    def add_operator(self, builder, x, **output):
-        """Adds one CONV_2D. Zeros before a causal convolution are a PAD."""
-        before = self._steps_before() if self.padding == "causal" else 0
-        if before:
-            pads = np.array([(0, 0), (0, 0), (before, 0), (0, 0)], "int32")
-            batch, height, width, channels = x.shape
-            x = builder.operator(
-                "PAD",
-                (x, builder.constant("paddings", pads)),
-                part="padded",
-                shape=(batch, height, width + before, channels),
-                quantization=x.quantization,
-            )
-        return super().add_operator(builder, x, **output)
-
-    def _steps_before(self) -> int:
-        return self.dilation_rate[0] * (self.kernel_size[0] - 1)
+    kernel_operator = Convolution()
 
 
 @register(layer_of(keras.layers.DepthwiseConv1D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
-class QDepthwiseConv1D(DepthwiseConvolution, keras.layers.DepthwiseConv1D):
+class QDepthwiseConv1D(WeightedLayer, keras.layers.DepthwiseConv1D):
     """Depthwise 1D convolution: one DEPTHWISE_CONV_2D between two RESHAPEs.
 
     Args:
@@ -82,3 +51,4 @@ class QDepthwiseConv1D(DepthwiseConvolution, keras.layers.DepthwiseConv1D):
     """
 
     operators = ("DEPTHWISE_CONV_2D", "RESHAPE")
+    kernel_operator = DepthwiseConvolution()

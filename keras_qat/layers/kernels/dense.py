@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,8 +13,42 @@ from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.kernels.accumulators import requantize_dense
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
-from keras_qat.layers.kernels.weighted import IntegerWeights, WeightedLayer
+from keras_qat.layers.kernels.integer_weights import IntegerWeights
+from keras_qat.layers.kernels.kernel_operator import KernelOperator
+from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.quantizers import Grid
+
+
+class FullyConnected(KernelOperator):
+    """FULLY_CONNECTED. The kernel of the layer is (inputs, outputs)."""
+
+    def apply(self, layer: Any, x, kernel):
+        """Multiplies by the kernel."""
+        del layer
+        return ops.matmul(x, kernel)
+
+    def accumulate(self, layer: Any, values, kernel):
+        """Multiplies exactly, splitting the inputs where float32 would not be exact."""
+        return accumulate.matmul(values, kernel, largest_product=layer.scheme.largest_product)
+
+    def requantize(self, layer: Any, sums, weights: IntegerWeights, input_scale, output: Grid):
+        """Scales in double precision, as the reference FULLY_CONNECTED does."""
+        tensors = sums, weights.bias, input_scale, weights.kernel_scale, *output
+        limits = {"activation": function_name(layer.activation), "scheme": layer.scheme}
+        return requantize_dense(*tensors, **limits)
+
+    def add(self, layer: Any, builder, x):
+        """Adds one FULLY_CONNECTED. The weights are (out, in). A bias is optional."""
+        kernel, grid, bias = layer.lower_weights()
+        weights = builder.weights(kernel.T, grid, axis=0)
+        return builder.operator(
+            "FULLY_CONNECTED",
+            (x, weights, builder.bias(bias, x, grid) if layer.adds_bias else None),
+            options={
+                "keepNumDims": len(x.shape) != 2,
+                "fusedActivationFunction": layer.fused_code(),
+            },
+        )
 
 
 @register(layer_of(keras.layers.Dense), maybe(BATCH_NORM), maybe(FUSED))
@@ -36,35 +72,4 @@ class QDense(WeightedLayer, keras.layers.Dense):
     """
 
     operators = ("FULLY_CONNECTED",)
-
-    def apply_kernel(self, x, kernel):
-        """Multiplies by the kernel."""
-        return ops.matmul(x, kernel)
-
-    def accumulate(self, centered, kernel):
-        """Multiplies exactly, splitting the inputs where float32 would not be exact."""
-        largest = self._scheme().largest_product
-        return accumulate.matmul(centered, kernel, largest_product=largest)
-
-    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid):
-        """Scales in double precision, as the reference FULLY_CONNECTED does."""
-        tensors = accumulators, weights.bias, input_scale, weights.kernel_scale, *output
-        limits = {"activation": function_name(self.activation), "scheme": self._scheme()}
-        return requantize_dense(*tensors, **limits)
-
-    def lower(self, builder, *inputs):
-        """Adds one FULLY_CONNECTED. The kernel is stored as (out, in). A bias is optional."""
-        kernel, grid, bias = self.lower_weights()
-        keeps_rank = len(inputs[0].shape) != 2
-        return builder.operator(
-            "FULLY_CONNECTED",
-            (
-                inputs[0],
-                builder.weights(kernel.T, grid, axis=0),
-                builder.bias(bias, inputs[0], grid) if self.adds_bias else None,
-            ),
-            options={
-                "keepNumDims": keeps_rank,
-                "fusedActivationFunction": self.fused_code(),
-            },
-        )
+    kernel_operator = FullyConnected()

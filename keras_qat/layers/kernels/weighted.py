@@ -13,7 +13,6 @@ from keras_qat.layers.core.base import Centered, QuantizedLayer
 from keras_qat.layers.core.constants import stored
 from keras_qat.layers.core.drop_in import activation_config, assign_copy, quiet_config
 from keras_qat.layers.core.fused import fused_code
-from keras_qat.layers.kernels.accumulators import requantize_centered
 from keras_qat.layers.kernels.block import Block, with_trainable
 from keras_qat.layers.kernels.input_affine import InputAffine
 from keras_qat.layers.kernels.integer_weights import (
@@ -28,6 +27,7 @@ from keras_qat.layers.kernels.integer_weights import (
     scaled_axes,
     summed_axes,
 )
+from keras_qat.layers.kernels.kernel_operator import KernelOperator
 from keras_qat.quantizers import (
     Grid,
     fake_quantize_weights,
@@ -50,35 +50,27 @@ class WeightedLayer(QuantizedLayer, Block):
         input_affine: Arguments of an `InputAffine`, which the layer applies first.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of the Keras layer and of `Block`.
+
+    Attributes:
+        kernel_operator: The `KernelOperator` that computes the layer, one for all layers of a
+            class.
     """
 
     takes_activation = True
-    # The dimensions of the kernel that number its output channels.
-    channel_axes: tuple[int, ...] = (-1,)
+    kernel_operator: KernelOperator
 
     def __init__(self, *args, input_affine: dict | None = None, scheme=None, **kwargs):
         super().__init__(*args, scheme=scheme, **kwargs)
         self.input_affine = None if input_affine is None else InputAffine(**input_affine)
 
-    def apply_kernel(self, x, kernel):
-        """Computes the linear part: float32 tensors in, float32 tensor out."""
-        raise NotImplementedError
-
-    def accumulate(self, centered, kernel):
-        """Computes the linear part exactly.
-
-        Args:
-            centered: float32 whole numbers `q - zero_point`.
-            kernel: float32 whole numbers, the quantized kernel.
-
-        Returns:
-            The accumulators, for `arithmetic.accumulate.whole`.
-        """
-        raise NotImplementedError
+    @property
+    def channel_axes(self) -> tuple[int, ...]:
+        """The dimensions of the kernel that number its output channels, negative."""
+        return self.kernel_operator.channel_axes
 
     def float_forward(self, inputs, training=None):
         """Applies kernel, bias, batch normalization and activation in float."""
-        return self.finish(self.apply_kernel(inputs, self._input_kernel()), training)
+        return self.finish(self.kernel_operator.apply(self, inputs, self._input_kernel()), training)
 
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
@@ -93,31 +85,16 @@ class WeightedLayer(QuantizedLayer, Block):
         least = least_scale_for_sums(fixed, self.channel_axes, self._scheme())
         grid = weight_grid(fixed, axes, self._scheme(), least)
         kernel = fake_quantize_weights(kernel, grid) / fold
-        return self.quantize_output(self.finish(self.apply_kernel(inputs, kernel), True))
+        return self.quantize_output(
+            self.finish(self.kernel_operator.apply(self, inputs, kernel), True)
+        )
 
     def integer(self, *inputs: Centered, output: Grid):
         """Accumulates in int32 and requantizes as the reference kernel does."""
         ((values, grid),) = inputs
         weights = self.integer_weights(grid.scale, output.scale)
-        accumulators = self.accumulate(values, weights.kernel)
-        return self.requantize(accumulators, weights, grid.scale, output)
-
-    def requantize(self, accumulators, weights: IntegerWeights, input_scale, output: Grid):
-        """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
-
-        Args:
-            accumulators: Output of `accumulate`.
-            weights: The layer's integers.
-            input_scale: float32 scalar tensor.
-            output: The grid of the output.
-
-        Returns:
-            float32 whole numbers `q - zero_point`.
-        """
-        del input_scale
-        scaling = weights.bias, weights.multiplier, weights.shift
-        limits = {"activation": function_name(self.activation), "scheme": self._scheme()}
-        return requantize_centered(accumulators, *scaling, *output, **limits)
+        sums = self.kernel_operator.accumulate(self, values, weights.kernel)
+        return self.kernel_operator.requantize(self, sums, weights, grid.scale, output)
 
     def integer_weights(self, input_scale, output_scale) -> IntegerWeights:
         """Computes the integer kernel, bias and multipliers from the current variables.
@@ -194,6 +171,10 @@ class WeightedLayer(QuantizedLayer, Block):
         kernel, quantization = stored(weights.kernel, grid, self._scheme())
         return kernel, quantization, ops.convert_to_numpy(weights.bias)
 
+    def lower(self, builder, *inputs):
+        """Adds the kernel's operator."""
+        return self.kernel_operator.add(self, builder, inputs[0])
+
     def fused_code(self) -> str:
         """Returns LiteRT's name of the activation."""
         return fused_code(function_name(self.activation), self.output_grid())
@@ -201,6 +182,7 @@ class WeightedLayer(QuantizedLayer, Block):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
+        cls.kernel_operator.check(node, scheme)
         config = {**quiet_config(node.head), "name": node.name, "dtype": "float32"}
         config.pop("activity_regularizer", None)  # is a layer of its own
         # `carry_weights` copies the kernel with its low-rank updates merged.

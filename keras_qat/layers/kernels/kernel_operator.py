@@ -1,0 +1,84 @@
+"""The LiteRT operator of a layer with a kernel: how it sums, and how it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_qat.graph import Node
+from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.kernels.accumulators import requantize_centered
+from keras_qat.layers.kernels.integer_weights import IntegerWeights
+from keras_qat.quantizers import Grid
+from keras_qat.scheme import Scheme
+
+
+class KernelOperator:
+    """The linear part of a `WeightedLayer`, as one LiteRT operator.
+
+    An object has no state: each method takes the layer, whose arguments it reads.
+
+    Attributes:
+        channel_axes: The dimensions of the layer's kernel that number its output channels,
+            negative.
+    """
+
+    channel_axes: tuple[int, ...] = (-1,)
+
+    def check(self, node: Node, scheme: Scheme | None) -> None:
+        """Checks that the operator can compute a Keras layer.
+
+        Args:
+            node: The Keras layer and the operations fused with it.
+            scheme: The scheme, or None for a float layer.
+
+        Raises:
+            UnsupportedLayerError: If it cannot.
+        """
+
+    def apply(self, layer: Any, x, kernel):
+        """Computes the sums in float: float32 tensors in, float32 tensor out."""
+        raise NotImplementedError
+
+    def accumulate(self, layer: Any, values, kernel):
+        """Computes the sums exactly.
+
+        Args:
+            layer: The layer.
+            values: float32 whole numbers `q - zero_point`.
+            kernel: float32 whole numbers, the quantized kernel.
+
+        Returns:
+            The accumulators, for `arithmetic.accumulate.whole`.
+        """
+        raise NotImplementedError
+
+    def requantize(self, layer: Any, sums, weights: IntegerWeights, input_scale, output: Grid):
+        """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
+
+        Args:
+            layer: The layer.
+            sums: Output of `accumulate`.
+            weights: The layer's integers.
+            input_scale: float32 scalar tensor.
+            output: The grid of the output.
+
+        Returns:
+            float32 whole numbers `q - zero_point`.
+        """
+        del input_scale
+        scaling = weights.bias, weights.multiplier, weights.shift
+        limits = {"activation": function_name(layer.activation), "scheme": layer.scheme}
+        return requantize_centered(sums, *scaling, *output, **limits)
+
+    def add(self, layer: Any, builder, x):
+        """Adds the operator to a LiteRT model.
+
+        Args:
+            layer: The layer.
+            builder: A `keras_qat.lowering.Builder`.
+            x: LiteRT tensor of the input.
+
+        Returns:
+            The LiteRT tensor of the output.
+        """
+        raise NotImplementedError

@@ -1,0 +1,70 @@
+"""Operators with a kernel that slides over the steps of a sequence or over an image."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from keras_qat.arithmetic import accumulate
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Node
+from keras_qat.layers.core.sequences import lower_on_image, planar
+from keras_qat.layers.kernels.kernel_operator import KernelOperator
+from keras_qat.layers.moving.reshape import check_channels_last
+from keras_qat.scheme import Scheme
+
+
+class WindowOperator(KernelOperator):
+    """An operator for images. A sequence is an image of one row, between two RESHAPEs."""
+
+    def check(self, node: Node, scheme: Scheme | None) -> None:
+        """Raises for `channels_first`, and for windows beyond exact sums."""
+        check_channels_last(node.name, node.head.data_format)
+        most = math.inf if scheme is None else accumulate.most_taps(scheme.largest_product)
+        if math.prod(node.head.kernel_size) > most:
+            raise UnsupportedLayerError(
+                "The window is too large for an exact accumulator.",
+                layer=node.name,
+                received=f"kernel_size={tuple(node.head.kernel_size)}",
+                expected=f"at most {most} taps",
+                fix="Use a smaller kernel, or several in a row.",
+            )
+
+    def add(self, layer: Any, builder, x):
+        """Adds the operator, between two RESHAPEs if the input is a sequence."""
+
+        def add_to_image(image, **output):
+            return self.add_to_image(layer, builder, image, **output)
+
+        return lower_on_image(builder, x, add_to_image)
+
+    def add_to_image(self, layer: Any, builder, x, **output):
+        """Adds the operator for an image.
+
+        Args:
+            layer: The layer.
+            builder: A `keras_qat.lowering.Builder`.
+            x: LiteRT tensor of rank 4.
+            **output: Arguments of the builder about the operator's output.
+
+        Returns:
+            The LiteRT tensor of the output, of rank 4.
+        """
+        raise NotImplementedError
+
+
+def window_options(layer: Any) -> dict[str, Any]:
+    """Returns the options that all operators with a sliding kernel have."""
+    vertical, horizontal = planar(layer.strides)
+    return {
+        "padding": "SAME" if layer.padding == "same" else "VALID",
+        "strideH": vertical,
+        "strideW": horizontal,
+        "fusedActivationFunction": layer.fused_code(),
+    }
+
+
+def dilation_options(layer: Any) -> dict[str, Any]:
+    """Returns the options for the distance between the taps of a kernel."""
+    vertical, horizontal = planar(layer.dilation_rate)
+    return {"dilationHFactor": vertical, "dilationWFactor": horizontal}
