@@ -24,6 +24,7 @@ class QConv1D(WeightedLayer, keras.layers.Conv1D):
         **kwargs: Keyword arguments of `keras.layers.Conv1D`.
 
     Example:
+    >>> import numpy as np
     >>> layer = QConv1D(8, 3, padding="causal", batch_norm=True, activation="relu")
     >>> layer(np.ones((1, 5, 3), "float32")).shape
     TensorShape([1, 5, 8])
@@ -45,6 +46,7 @@ class QDepthwiseConv1D(WeightedLayer, keras.layers.DepthwiseConv1D):
         **kwargs: Keyword arguments of `keras.layers.DepthwiseConv1D`.
 
     Example:
+    >>> import numpy as np
     >>> layer = QDepthwiseConv1D(3, batch_norm=True, activation="relu")
     >>> layer(np.ones((1, 5, 4), "float32")).shape
     TensorShape([1, 3, 4])
