@@ -1,13 +1,15 @@
-"""Multiply-accumulate operations of an operator, from the shapes of its tensors."""
+"""Multiply-accumulate operations of an operator, from the shapes of its tensors.
+
+The products are those of operators.toml.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from keras_qat.litert import Record
+from keras_qat.litert.format.operators import declaration_of
 
 Shape = tuple[int, ...]
-# Arguments: shapes of the inputs, shape of the first output, options.
-Rule = Callable[[Sequence[Shape | None], Shape, Record | None], int]
 
 
 def operator_macs(
@@ -33,81 +35,40 @@ def operator_macs(
         >>> operator_macs("CONV_2D", [(1, 8, 8, 3), (16, 3, 3, 3), (16,)], (1, 4, 4, 16), None)
         6912
     """
-    if name.startswith(("CUSTOM(", "UNKNOWN(")) or name in UNCOUNTED:
+    declaration = declaration_of(name)
+    product = declaration.macs
+    for option, other in declaration.macs_if.items():
+        product = other if options is not None and options[option] else product
+    if name.startswith(("CUSTOM(", "UNKNOWN(")) or product == "unknown":
         return None
-    rule = RULES.get(name)
-    if rule is None:
+    if not product:
         return 0
+    shapes = [("output", output), *zip(declaration.operands, inputs, strict=False)]
     try:
-        return rule(inputs, output, options)
-    except (IndexError, TypeError, ValueError):  # the operator does not take these shapes
+        return math.prod(_factor(factor, shapes) for factor in product.split())
+    except (KeyError, TypeError, ValueError):  # the operator does not take these shapes
         return None
 
 
-def _convolution(inputs, output, options):
-    _, height, width, channels = inputs[1]
-    return math.prod(output) * height * width * channels
+def _factor(factor: str, shapes: Sequence[tuple[str, Shape | None]]) -> int:
+    """Returns a factor of a product, see `keras_qat.litert.format.operators.Declaration.macs`."""
+    if factor == "matrices":
+        matrices = [shape for role, shape in shapes if role == "weights" and shape is not None]
+        return sum(map(math.prod, matrices))
+    first = dict(reversed(shapes))
+    if factor == "steps":
+        return math.prod(_known(first["data"])[:-1])
+    role, _, axes = factor.rstrip(")").partition("(")
+    shape = _known(first[role])
+    if not axes:
+        return math.prod(shape)
+    letters = axes.lstrip("*")
+    if axes.startswith("*"):
+        shape = shape[len(shape) - len(letters) :]
+    return math.prod(n for n, letter in zip(shape, letters, strict=True) if letter != ".")
 
 
-def _depthwise(inputs, output, options):
-    _, height, width, _ = inputs[1]
-    return math.prod(output) * height * width
-
-
-def _convolution_3d(inputs, output, options):
-    depth, height, width, channels, _ = inputs[1]
-    return math.prod(output) * depth * height * width * channels
-
-
-def _transposed(inputs, output, options):
-    """Multiplies each input element by the weights of its channel, the kernel's last dimension."""
-    return math.prod(inputs[2]) * math.prod(inputs[1][:-1])
-
-
-def _fully_connected(inputs, output, options):
-    _, terms = inputs[1]
-    return math.prod(output) * terms
-
-
-def _batch_matmul(inputs, output, options):
-    transposed = options is not None and options["adj_x"]
-    *_, rows, columns = inputs[0]
-    return math.prod(output) * (rows if transposed else columns)
-
-
-def _recurrent(matrices: Sequence[int]) -> Rule:
-    """Counts each matrix once per step and sample. `matrices` are input indices."""
-
-    def rule(inputs, output, options):
-        steps = math.prod(inputs[0][:-1])
-        used = [inputs[i] for i in matrices if i < len(inputs) and inputs[i] is not None]
-        return steps * sum(map(math.prod, used))
-
-    return rule
-
-
-_LSTM = _recurrent([*range(1, 9), 16])  # input and recurrent weights of four gates, projection
-_RNN = _recurrent([1, 2])
-
-RULES: dict[str, Rule] = {
-    "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "CONV_3D": _convolution_3d,
-    "TRANSPOSE_CONV": _transposed,
-    "CONV_3D_TRANSPOSE": _transposed,
-    "FULLY_CONNECTED": _fully_connected,
-    "BATCH_MATMUL": _batch_matmul,
-    "LSTM": _LSTM,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": _LSTM,
-    "RNN": _RNN,
-    "UNIDIRECTIONAL_SEQUENCE_RNN": _RNN,
-    "SVDF": _RNN,
-}
-
-# Operators with products that are not counted.
-UNCOUNTED = {
-    "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "BIDIRECTIONAL_SEQUENCE_RNN",
-    "STABLEHLO_CONVOLUTION",
-    "STABLEHLO_DOT_GENERAL",
-}
+def _known(shape: Shape | None) -> Shape:
+    if shape is None:
+        raise TypeError
+    return shape

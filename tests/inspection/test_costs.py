@@ -1,8 +1,11 @@
 """Costs of operators against hand-computed numbers."""
 
+import re
+
 import pytest
 
 from keras_qat.inspection.costs import operator_macs
+from keras_qat.litert.format.operators import declarations
 
 BATCH_MATMUL = {"adj_x": False, "adj_y": False}
 CASES = {
@@ -59,3 +62,10 @@ def test_operator_macs_of_invalid_operands_is_none(name, inputs):
 @pytest.mark.parametrize("name", ["TRANSPOSE_CONV", "BATCH_MATMUL"])
 def test_operator_macs_of_invalid_first_operands_is_none(name, inputs):
     assert operator_macs(name, inputs, (1, 4, 4, 16), None) is None
+
+
+def test_products_are_of_operands_that_the_operator_has():
+    for code, declaration in declarations().items():
+        for product in {declaration.macs, *declaration.macs_if.values()} - {"", "unknown"}:
+            roles = set(re.findall(r"[a-z]+(?![.a-z]*\))", product)) - {"output", "steps"}
+            assert roles - {"matrices"} <= set(declaration.operands), code

@@ -25,11 +25,19 @@ class Declaration:
     Attributes:
         operands: The role of each operand, in the kernel's order: `"data"`, `"weights"`, `"bias"`,
             `"ids"`, or what the numbers of a constant say, such as `"axes"`. In the table `?` marks
-            an operand that may be absent, and `*` any number of operands.
-        inputs: The least and the most inputs; those up to the least must not be absent.
+            an operand that may be left out at the end, `-` an operand that may be absent before
+            others, and `*` any number of operands.
+        absent: The places of the operands that may be absent before others.
+        inputs: The least and the most inputs.
         outputs: The least and the most outputs; `results` in the table, where 1 is left out.
         options: Name of the table of its options in the schema, or `None`. The name follows from
             the operator's; operators.toml has those that do not.
+        macs: Number of multiply-accumulates, as a product: `"output"` and `"data"` are the number
+            of elements; `"weights(.hwi)"` is the product of the sizes of the axes with a letter of
+            a tensor of that many axes, where `*` is any number of axes before; `"steps"` is the
+            number of elements of the data without the last axis; `"matrices"` is the number of
+            elements of all weights. `"unknown"` if they are not counted, empty if there are none.
+        macs_if: Other products, by the option that has to be set.
         traits: `"elementwise"`: the output has the shape of the input. `"keeps_type"`: the kernel
             copies values, and needs one type for input and output. `"commutes"`: an element-wise
             function that preserves order may be applied before it instead of after it.
@@ -44,9 +52,12 @@ class Declaration:
     """
 
     operands: tuple[str, ...]
+    absent: frozenset[int] = frozenset()
     inputs: tuple[int, int] = (0, ANY)
     outputs: tuple[int, int] = (0, ANY)
     options: str | None = None
+    macs: str = ""
+    macs_if: Mapping[str, str] = field(default_factory=dict)
     traits: frozenset[str] = frozenset()
     versions: Mapping[int, str] = field(default_factory=dict)
     reference_version: int = ANY
@@ -102,14 +113,17 @@ def with_trait(trait: str) -> frozenset[str]:
 
 def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str]) -> Declaration:
     operands = entry["operands"].split()
-    least = sum(role[-1] not in "?*" for role in operands)
+    least = max((i + 1 for i, role in enumerate(operands) if role[-1] not in "?-*"), default=0)
     counts = [ANY if count == "*" else int(count) for count in entry.get("results", "1 1").split()]
     usual = tables.get(f"{code.replace('_', '')}options".lower())
     return Declaration(
-        operands=tuple(role.rstrip("?*") for role in operands),
+        operands=tuple(role.rstrip("?-*") for role in operands),
+        absent=frozenset(i for i, role in enumerate(operands) if role[-1] == "-"),
         inputs=(least, ANY if operands[-1].endswith("*") else len(operands)),
         outputs=(counts[0], counts[1]),
         options=entry.get("options", usual),
+        macs=entry.get("macs", ""),
+        macs_if=entry.get("macs_if", {}),
         traits=frozenset(entry.get("traits", "").split()),
         versions={int(number): name for number, name in entry.get("versions", {}).items()},
         reference_version=entry.get("reference_version", ANY),

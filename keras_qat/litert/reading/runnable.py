@@ -122,9 +122,9 @@ def _check_operands(call: _Call) -> None:
     if not (least <= len(call.inputs) <= most and fewest <= len(call.outputs) <= limit):
         counts = f"{len(call.inputs)} inputs and {len(call.outputs)} outputs"
         raise Damage(call.where, f"it has {counts}")
-    required = call.inputs[: max(least, 2)]  # only a bias may be absent, the third or fourth input
-    if None in required:
-        raise Damage(call.where, f"input {required.index(None)} is absent")
+    for place, tensor in enumerate(call.inputs[: max(least, 2)]):
+        if tensor is None and place not in wanted.absent:
+            raise Damage(call.where, f"input {place} is absent")
     if call.options is not None and call.options.table != wanted.options:
         wants = wanted.options or "none"
         raise Damage(call.where, f"its options are {call.options.table}, not {wants}")
