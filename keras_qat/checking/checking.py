@@ -13,14 +13,11 @@ from keras_qat.calibration import check_width
 from keras_qat.checking.calibrated import calibration_findings
 from keras_qat.checking.findings import Finding, error_finding
 from keras_qat.checking.linking import LinkedModel
-from keras_qat.checking.operators import (
-    differing_runtimes,
-    standalone_activations,
-    unfolded_batch_norms,
-)
+from keras_qat.checking.operators import standalone_activations, unfolded_batch_norms
 from keras_qat.checking.ranges import tensor_ranges
 from keras_qat.checking.report import CheckReport
 from keras_qat.checking.rows import rows_of, rows_of_quantized
+from keras_qat.checking.runtimes import differing_runtimes
 from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import slow_findings, target_findings
 from keras_qat.checking.tensors import sums_too_large, weight_findings
@@ -48,13 +45,12 @@ from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.targets import Target, fast_kernels, get_target
 
-# The functions that find warnings, in the order of the report.
+# The functions that find warnings about layers, in the order of the report.
 FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
     standalone_activations,
     unfolded_batch_norms,
     weight_findings,
     wide_activations,
-    differing_runtimes,
 )
 # Batches of 32 samples each are enough for the range of a tensor, and quick.
 _MOST_BATCHES = 4
@@ -252,10 +248,13 @@ def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Fi
         return
     refused = list(sums_too_large(linked))
     yield from refused
-    if not refused:
-        yield from _file_findings(lower_graph(linked.graph), profile)
+    lowered = None if refused else lower_graph(linked.graph)
+    if lowered is not None:
+        yield from _file_findings(lowered, profile)
     for find in FINDERS:
         yield from find(linked)
+    if lowered is not None:
+        yield from differing_runtimes(linked.graph, lowered)
 
 
 def _file_findings(lowered: Model, profile: Target | None) -> Iterator[Finding]:

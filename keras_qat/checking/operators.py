@@ -1,8 +1,8 @@
-"""Findings about operators: operators that could be fused, and operators that are not exact."""
+"""Findings about operators that could be fused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,14 +17,11 @@ from keras_qat.layers import (
     QLookup,
     QPReLU,
     QReLU,
-    QResize,
-    Requantize,
     UnfusedBatchNormalization,
 )
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.channel_affine import ChannelAffine
 from keras_qat.layers.core.registry import registered_rules
-from keras_qat.layers.pooling.reductions import Averaging
 from keras_qat.litert.format.operators import with_trait
 from keras_qat.passes.substitute_activations import STAND_INS
 
@@ -158,72 +155,6 @@ def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
         "scale for all channels",
         "Use `keras.layers.BatchNormalization`, which is folded.",
     )
-
-
-_DIFFERING = (
-    "rounds differently in LiteRT's reference kernels, which Keras computes exactly, and in its "
-    "default ones (XNNPACK): measured, up to"
-)
-_BOTH = "`verify` reports both runtimes; on microcontrollers it is the reference kernels that run."
-
-
-def differing_runtimes(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds operators whose elements differ by 2 % or more between LiteRT's two sets of kernels.
-
-    The percentages are of each operator by itself, as in docs/runtimes.md. Operators that differ
-    less often occur in every model, and seldom change a result.
-
-    Args:
-        linked: The model.
-
-    Yields:
-        One finding for each type of operator.
-    """
-    graph = linked.graph
-
-    def is_resized(node: Node, easy: bool) -> bool:
-        return _is_bilinear(node) and _is_easy(graph, node) == easy
-
-    kinds: tuple[tuple[Callable[[Node], bool], str, str, str], ...] = (
-        (_is_a(Averaging), "MEAN", "20 % of the elements, by one step", _BOTH),
-        (_is_a(Requantize), "QUANTIZE", "9 % of the elements, by one step", _BOTH),
-        (
-            lambda node: isinstance(node.head, QLeakyReLU) and node.head.operator == "LEAKY_RELU",
-            "LEAKY_RELU",
-            "17 % of the elements, by one step",
-            'PRELU, whose kernels agree, takes many times as long: activations="lookup" writes it.',
-        ),
-        (
-            lambda node: is_resized(node, True),
-            "RESIZE_BILINEAR by a factor of 2 or 4",
-            "6 % of the elements, by one step",
-            _BOTH,
-        ),
-        (
-            lambda node: is_resized(node, False),
-            "RESIZE_BILINEAR by another factor than 2 and 4",
-            "64 % of the elements, by several steps",
-            'Resize by 2 or 4, or with interpolation="nearest", which is the same in both.',
-        ),
-    )
-    layers = [node for node in graph.nodes.values() if not node.is_input and node.head.scheme]
-    for test, name, share, fix in kinds:
-        nodes = [node for node in layers if test(node)]
-        yield from _grouped("runtimes-differ", nodes, f"{name} {_DIFFERING} {share}", fix)
-
-
-def _is_a(kind: type) -> Callable[[Node], bool]:
-    return lambda node: isinstance(node.head, kind)
-
-
-def _is_bilinear(node: Node) -> bool:
-    return isinstance(node.head, QResize) and node.head.interpolation == "bilinear"
-
-
-def _is_easy(graph: Graph, node: Node) -> bool:
-    """Returns whether an image is enlarged to positions that both kernels represent exactly."""
-    sizes = zip(graph.shape(node.inputs[0])[1:3], node.head.size, strict=True)
-    return all(old and new in (old, 2 * old, 4 * old) for old, new in sizes)
 
 
 def _grouped(code: str, nodes: Sequence[Node], what: str, fix: str) -> Iterator[Finding]:

@@ -26,15 +26,7 @@ def target_findings(lowered: Model, target: Target) -> list[Finding]:
     return list(found.values())
 
 
-_FIXED_BATCH = (
-    "Export with `batch_size=1`. The shape of the output is constant then, and XNNPACK runs it."
-)
-_LOOKUP = (
-    "If its time matters, choose a layer without it. A function that is looked up in a table "
-    'has it: `activations="substitute"` of `quantize_model` substitutes a cheaper function.'
-)
 _OTHER = "If its time matters, choose a layer without it."
-_FIXES = {"TRANSPOSE_CONV": _FIXED_BATCH, "CAST": _LOOKUP, "GATHER": _LOOKUP}
 
 
 def slow_findings(lowered: Model, kernels: Target) -> list[Finding]:
@@ -59,5 +51,5 @@ def _slow(each: SlowOperators, kernels: Target) -> Finding:
         f"{each.operator} of {each.type} {kernels.consequence}: {cost}; {each.elements:,} elements "
         f"in {listing(each.layers)}."
     )
-    fix = _FIXES.get(each.operator, _OTHER)
+    fix = kernels.advice.get(each.operator, _OTHER)
     return Finding(WARNING, "slow-operator", each.layers[0], each.tensor, message, fix, each.layers)

@@ -22,6 +22,7 @@ from keras_qat.layers.models.input_stats import check_input_stats, set_input_sta
 from keras_qat.layers.models.quantized_model import missing_ranges
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Model, Tensor, write
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes
 from keras_qat.litert.writing.scheduling import schedule
 from keras_qat.lowering.batch_size import check_batch_size
@@ -186,7 +187,7 @@ def check_kernel_limits(lowered: Model) -> None:
             an ADD or SUB one of at most 2^-19 of an input's.
     """
     for operator in lowered.operators:
-        check = _LIMITS.get(operator.code)
+        check = _LIMITS.get(declaration_of(operator.code).scale_limit)
         scales = [_scale(each) for each in (*operator.inputs[:2], operator.outputs[0])]
         if check is not None and all(scales):
             check(operator.outputs[0].name, *scales)
@@ -221,7 +222,7 @@ def _check_sum(name: str, first: float, second: float, output: float) -> None:
         )
 
 
-_LIMITS = {"SOFTMAX": _check_softmax, "ADD": _check_sum, "SUB": _check_sum}
+_LIMITS = {"logits": _check_softmax, "sum": _check_sum}
 
 
 def lower_graph(graph: Graph) -> Model:

@@ -39,6 +39,7 @@ class Measured:
     """
 
     def __init__(self, operator: Operator, sizes: Mapping[Tensor, int], siblings: Sequence[str]):
+        self._operator = operator
         self.code, self.version = operator.code, operator.version
         self.options, self.siblings = operator.options, siblings
         self.kernel, self.parameter = operator.operand("weights"), operator.operand(*_NUMBERS)
@@ -53,6 +54,15 @@ class Measured:
     def numbers(self) -> Any:
         """The values of `parameter`; None if there is no `parameter`, or it is computed."""
         found = self.parameter
+        return None if found is None or found.data is None else found.data.tolist()
+
+    def constant(self, role: str) -> Any:
+        """Returns the values of the operand with a role; None if there is none or it is computed.
+
+        Args:
+            role: The role, such as `"pads"`.
+        """
+        found = self._operator.operand(role)
         return None if found is None or found.data is None else found.data.tolist()
 
     @property

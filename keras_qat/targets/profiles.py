@@ -32,6 +32,7 @@ class Target:
         factors: Time of operators that the target does not have, by operator and type, as a
             multiple of an int8 ADD of as many elements.
         measured: Place and date of the measurement of the factors.
+        advice: A way to avoid an operator that the target does not have, by the operator.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     fallback_loads_all: bool
     factors: Mapping[str, float]
     measured: str
+    advice: Mapping[str, str]
 
     def limits_of(self, code: str) -> tuple[Limit, ...] | None:
         """Returns all limits of an operator, or None if the target does not have the operator."""
@@ -108,4 +110,5 @@ def _read(name: str) -> Target:
         fallback_loads_all=fallback.get("loads_all", False),
         factors=content.get("factors", {}),
         measured=content.get("measured", ""),
+        advice=content.get("advice", {}),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.targets.measured import Measured
 
 Quantity = Callable[[Measured], Any]
@@ -72,7 +73,7 @@ def _weight_sum(op: Measured) -> int | None:
     kernel = op.kernel
     if kernel is None or kernel.data is None or kernel.quantization is None:
         return None
-    axis = -1 if op.code == "DEPTHWISE_CONV_2D" else 0
+    axis = declaration_of(op.code).channel_axis
     rows = np.moveaxis(kernel.data.astype("int64"), axis, 0).reshape(kernel.data.shape[axis], -1)
     return int(np.abs(rows - kernel.quantization.zero_point.reshape(-1, 1)).sum(axis=1).max())
 
@@ -90,7 +91,10 @@ def _pads(op: Measured) -> bool | None:
 
 def _is_exact_transpose(op: Measured) -> bool | None:
     """Returns whether a transposed convolution's output has the size that its strides imply."""
-    if op.code != "TRANSPOSE_CONV" or op.planes is None or not op.window or not op.strides:
+    # Only transposed convolutions have both weights and an operand for the shape of the output.
+    if op.kernel is None or op.parameter is None:
+        return None
+    if op.planes is None or not op.window or not op.strides:
         return None
     same = op.options["padding"] == "SAME"
     made = [
@@ -102,21 +106,18 @@ def _is_exact_transpose(op: Measured) -> bool | None:
 
 def _moves_batch(op: Measured) -> bool | None:
     """Returns whether a TRANSPOSE moves the first of four axes, or has more than four axes."""
-    if op.code != "TRANSPOSE" or op.numbers is None:
-        return None
-    return len(op.numbers) > 4 or (len(op.numbers) == 4 and op.numbers[0] != 0)
+    order = op.constant("order")
+    return None if order is None else len(order) > 4 or (len(order) == 4 and order[0] != 0)
 
 
 def _pads_batch(op: Measured) -> bool | None:
-    if op.code not in ("PAD", "PADV2", "MIRROR_PAD") or op.numbers is None:
-        return None
-    return len(op.numbers) > 3 and any(op.numbers[0])
+    pads = op.constant("pads")
+    return None if pads is None else len(pads) > 3 and any(pads[0])
 
 
 def _steps(combine: Callable[[list[int]], int]) -> Quantity:
     """Makes a quantity: a number computed from the strides of a STRIDED_SLICE."""
-    is_slice = "STRIDED_SLICE"
-    return lambda op: combine(op.numbers) if op.code == is_slice and op.numbers else None
+    return lambda op: combine(steps) if (steps := op.constant("steps")) else None
 
 
 def _second(measure: Callable[[Any], Any]) -> Quantity:

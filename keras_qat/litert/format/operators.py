@@ -19,6 +19,27 @@ ANY = 2**31
 
 
 @dataclass(frozen=True)
+class Apart:
+    """A measured difference between LiteRT's reference kernel of an operator and its default one.
+
+    docs/runtimes.md has the measurements. The table has differences of 2 % of the elements or more.
+
+    Attributes:
+        share: The share of the elements of 8 bits that differ, and by how many steps.
+        case: The kind of operators that differ so, as text after the operator's name; empty for all
+            operators of the name.
+        when: Conditions on quantities of the operator, see `keras_qat.targets.quantities`. The
+            first entry of an operator whose conditions are met applies.
+        fix: A way to avoid the difference, empty if there is none.
+    """
+
+    share: str
+    case: str = ""
+    when: Mapping[str, Any] = field(default_factory=dict)
+    fix: str = ""
+
+
+@dataclass(frozen=True)
 class Declaration:
     """What is known of one LiteRT operator.
 
@@ -32,15 +53,24 @@ class Declaration:
         outputs: The least and the most outputs; `results` in the table, where 1 is left out.
         options: Name of the table of its options in the schema, or `None`. The name follows from
             the operator's; operators.toml has those that do not.
+        computes: The result for plain numbers, as a kind of rule and the name of a function, which
+            `keras_qat.verification.kernels` reads; empty if `verify` does not recompute it.
+        integer: Name of the rule of `keras_qat.arithmetic` that the reference kernel follows for
+            8-bit integers with scales, for the kinds of rules that have several.
         macs: Number of multiply-accumulates, as a product: `"output"` and `"data"` are the number
             of elements; `"weights(.hwi)"` is the product of the sizes of the axes with a letter of
             a tensor of that many axes, where `*` is any number of axes before; `"steps"` is the
             number of elements of the data without the last axis; `"matrices"` is the number of
             elements of all weights. `"unknown"` if they are not counted, empty if there are none.
         macs_if: Other products, by the option that has to be set.
+        channel_axis: The axis of the weights that the output's channels are at.
+        scale_limit: The limit of the kernel for scales of 8-bit tensors, beyond which it aborts:
+            `"sum"`: the output's must be above 2^-19 of each input's. `"logits"`: that of the data,
+            times beta, must be above 2^-26.
         traits: `"elementwise"`: the output has the shape of the input. `"keeps_type"`: the kernel
             copies values, and needs one type for input and output. `"commutes"`: an element-wise
             function that preserves order may be applied before it instead of after it.
+            `"windows"`: the output has an element for each window of an image.
             `"reads_more"`: its time grows with its input, not with its output.
             `"narrow_weights"`: its kernels take weights of 4 bits. `"no_reference_kernel"`: only
             LiteRT's default kernels have it.
@@ -49,6 +79,7 @@ class Declaration:
         reference_version: The highest version that LiteRT's reference resolver registers, if its
             kernel runs files of a higher one too.
         releases: The first runtime releases that have versions 1, 2, 3, ...; empty if not known.
+        apart: Measured differences between the reference kernel and the default one.
     """
 
     operands: tuple[str, ...]
@@ -56,12 +87,17 @@ class Declaration:
     inputs: tuple[int, int] = (0, ANY)
     outputs: tuple[int, int] = (0, ANY)
     options: str | None = None
+    computes: str = ""
+    integer: str = ""
     macs: str = ""
     macs_if: Mapping[str, str] = field(default_factory=dict)
+    channel_axis: int = 0
+    scale_limit: str = ""
     traits: frozenset[str] = frozenset()
     versions: Mapping[int, str] = field(default_factory=dict)
     reference_version: int = ANY
     releases: tuple[str, ...] = ()
+    apart: tuple[Apart, ...] = ()
 
     def place(self, *roles: str) -> int | None:
         """Returns the place of the first operand that has one of the roles, or None.
@@ -122,10 +158,15 @@ def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str])
         inputs=(least, ANY if operands[-1].endswith("*") else len(operands)),
         outputs=(counts[0], counts[1]),
         options=entry.get("options", usual),
+        computes=entry.get("computes", ""),
+        integer=entry.get("integer", ""),
         macs=entry.get("macs", ""),
         macs_if=entry.get("macs_if", {}),
+        channel_axis=entry.get("channel_axis", 0),
+        scale_limit=entry.get("scale_limit", ""),
         traits=frozenset(entry.get("traits", "").split()),
         versions={int(number): name for number, name in entry.get("versions", {}).items()},
         reference_version=entry.get("reference_version", ANY),
         releases=tuple(entry.get("releases", "").split()),
+        apart=tuple(Apart(**each) for each in entry.get("apart", ())),
     )

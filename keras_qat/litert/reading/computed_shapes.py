@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_qat.litert.format.flatbuffer import Record
-from keras_qat.litert.format.operators import declaration_of
+from keras_qat.litert.format.operators import Declaration, declaration_of
 from keras_qat.litert.format.schema_enums import name_of
 
 Shape = list[int]  # -1 for a dynamic dimension
@@ -41,22 +41,20 @@ def _unchanged(shapes, constant, options):
     return shapes[0]
 
 
-def _convolved(shapes, constant, options):
-    batch, height, width, _ = shapes[0]
-    channels, *kernel, _ = shapes[1]
-    return [batch, *_windows([height, width], kernel, options), channels]
-
-
-def _convolved_by_depth(shapes, constant, options):
-    batch, height, width, _ = shapes[0]
-    _, *kernel, channels = shapes[1]
-    return [batch, *_windows([height, width], kernel, options), channels]
-
-
-def _pooled(shapes, constant, options):
+def _windowed(declaration: Declaration, shapes: Sequence[Shape], options: Record) -> Shape:
+    """Returns the shape of the output of a convolution or a pooling."""
     batch, height, width, channels = shapes[0]
-    kernel = [options["filter_height"], options["filter_width"]]
-    return [batch, *_windows([height, width], kernel, options), channels]
+    weights = declaration.place("weights")
+    if weights is None:
+        kernel = [options["filter_height"], options["filter_width"]]
+        return [batch, *_windows([height, width], kernel, options), channels]
+    _, *kernel, _ = shapes[weights]
+    windows = _windows([height, width], kernel, options)
+    return [batch, *windows, shapes[weights][declaration.channel_axis]]
+
+
+def _rule_of_windows(declaration: Declaration) -> Rule:
+    return lambda shapes, constant, options: _windowed(declaration, shapes, options)
 
 
 def _windows(image: Shape, kernel: Shape, options: Record) -> Shape:
@@ -76,13 +74,6 @@ _BY_ROLE: dict[str, Rule] = {
     "shape": _given,
     "size": _resized,
     "times": _tiled,
-}
-_BY_NAME: dict[str, Rule] = {
-    "CONV_2D": _convolved,
-    "DEPTHWISE_CONV_2D": _convolved_by_depth,
-    "AVERAGE_POOL_2D": _pooled,
-    "L2_POOL_2D": _pooled,
-    "MAX_POOL_2D": _pooled,
 }
 
 
@@ -107,9 +98,11 @@ def computed_shape(
     declaration = declaration_of(name)
     at = declaration.place(*_BY_ROLE)
     values = None if at is None else constants[at]
-    rule = _BY_NAME.get(name) if at is None else _BY_ROLE[declaration.operands[at]]
+    rule = None if at is None else _BY_ROLE[declaration.operands[at]]
     if "elementwise" in declaration.traits:
         rule = _unchanged
+    elif "windows" in declaration.traits:
+        rule = _rule_of_windows(declaration)
     if rule is None or (at is not None and values is None):
         return None
     shapes = [[] if tensor is None else _sizes(tensor) for tensor in inputs]

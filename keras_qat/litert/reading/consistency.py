@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_qat.litert.format.constants import buffer_data, check_constant, is_empty
 from keras_qat.litert.format.flatbuffer import Damage, Record
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.schema_enums import name_of
 from keras_qat.litert.format.schema_tables import tables
 from keras_qat.litert.reading.remarks import has_axis_of_its_own
@@ -166,9 +167,10 @@ def _check_order(
     operator: Record, number: int, known: set[int], given: set[int], empty: set[int], where: str
 ) -> None:
     inputs = [i for i in _indices(operator["inputs"]) if i != NO_TENSOR]
-    if name_of("BuiltinOperator", number) == "RESHAPE":
+    name = name_of("BuiltinOperator", number)
+    if declaration_of(name).place("new_shape") is not None:
         inputs = inputs[:1]  # the shape may be in the options alone
-    if name_of("BuiltinOperator", number) == "CUSTOM":
+    if name == "CUSTOM":
         inputs = []  # may take working memory, as Arm's `ethos-u` does
     for index in inputs:
         if index not in known and index not in given:

@@ -62,7 +62,8 @@ def check_runnable(file: LiteRTFile) -> None:
                 _check_operands(call)
                 _check_computed_shape(file, call)
                 _check_types(call)
-                KERNEL_CHECKS.get(name, lambda _: None)(call)
+                if limit := declaration_of(name).scale_limit:
+                    SCALE_CHECKS[limit](call)
     except Damage as damage:
         raise LiteRTFormatError(
             f"LiteRT cannot run the file {file.name!r}.",
@@ -169,7 +170,7 @@ def _check_sum(call: _Call) -> None:
 
 def _check_softmax(call: _Call) -> None:
     """Checks SOFTMAX, which aborts unless logits are rescaled by more than one."""
-    beta = 1.0 if call.options is None or call.name != "SOFTMAX" else call.options["beta"]
+    beta = 1.0 if call.options is None else call.options.get("beta", 1.0)
     for scale in _scales(call.inputs[0]):
         if not beta * float(scale) * 2**26 > 1:
             raise Damage(call.where, f"scale {scale} and beta {beta} are too small")
@@ -185,9 +186,7 @@ def _check_types(call: _Call) -> None:
 
 
 # These checks run after `_check_operands`, so all necessary operands exist.
-KERNEL_CHECKS: dict[str, Callable[[_Call], None]] = {
-    "ADD": _check_sum,
-    "SUB": _check_sum,
-    "SOFTMAX": _check_softmax,
-    "LOG_SOFTMAX": _check_softmax,
+SCALE_CHECKS: dict[str, Callable[[_Call], None]] = {
+    "sum": _check_sum,
+    "logits": _check_softmax,
 }

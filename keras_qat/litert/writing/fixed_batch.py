@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.types import Model, Operator, Tensor
 from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
 from keras_qat.litert.writing.validation import model_tensors
@@ -42,7 +43,8 @@ def fix_batch(model: Model, batch_size: int) -> Model:
 
     def fixed(operator: Operator) -> Operator:
         operator = _replaced(operator, known)
-        return reshaped.operator(operator) if operator.code == "RESHAPE" else operator
+        has_shape = declaration_of(operator.code).place("new_shape") is not None
+        return reshaped.operator(operator) if has_shape else operator
 
     return fold_shapes(_rebuilt(model, known, fixed))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.types import Model, Tensor
 
 
@@ -28,7 +29,7 @@ def unknown_sizes(model: Model, batch_size: int = 1) -> dict[Tensor, int]:
             if None not in output.shape:
                 continue
             size = sizes.get(batched[0], batch_size) if batched else batch_size
-            if operator.code == "RESHAPE" and batched:
+            if batched and declaration_of(operator.code).place("new_shape") is not None:
                 elements = math.prod(static_shape(batched[0], sizes))
                 size = elements // math.prod(n for n in output.shape if n is not None)
             sizes[output] = size
