@@ -1,9 +1,9 @@
-"""What every test has: a chosen backend, a quiet TensorFlow, fixed seeds, no clock."""
+"""Settings of all tests: a chosen backend, a quiet TensorFlow, fixed seeds, no clock."""
 
 import gc
 import os
 
-# Both are read once, when Keras and TensorFlow are imported.
+# Keras and TensorFlow read these variables once, when they are imported.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,7 +11,7 @@ import hypothesis
 import keras
 import pytest
 
-# The same examples on each run, however slow the machine is.
+# Examples are equal in each run, also on a slow machine.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
@@ -23,14 +23,14 @@ def fixed_seeds():
 
 @pytest.fixture(autouse=True, scope="module")
 def freed_memory():
-    """Frees what Keras and TensorFlow keep of a module's models, such as eager kernels."""
+    """Frees memory that Keras and TensorFlow keep for the models of a test module."""
     yield
     keras.backend.clear_session()
     gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints what tests recorded as their figures, wherever they ran."""
+    """Prints the figures that tests recorded, also those of other processes."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             for name, value in report.user_properties:

@@ -1,15 +1,15 @@
-"""Which operators of a file LiteRT's default runtime gives to XNNPACK, as its own plan says."""
+"""The operators of a file that LiteRT's execution plan does not give to XNNPACK."""
 
 
 def undelegated(content, num_threads=1):
-    """The operators that no delegate takes.
+    """Returns the operators that no delegate takes.
 
-    An interpreter lists all operators of the file, and behind them one DELEGATE for each partition.
+    An interpreter lists all operators of the file, and then one DELEGATE for each partition.
     The operators of a partition are those between its outputs and its inputs.
 
     Args:
         content: The file.
-        num_threads: Threads of the interpreter.
+        num_threads: The number of threads of the interpreter.
 
     Returns:
         The name of each operator's first output, with the operator's name, in the file's order; and

@@ -1,6 +1,6 @@
-"""What `test_distribute.py` runs in a process of its own, which has two logical CPUs.
+"""Functions that `test_distribute.py` runs in a separate process with two logical CPUs.
 
-It takes the name of a function and a folder, and prints what the function returns as JSON.
+The script takes the name of a function and a folder. It prints the function's result as JSON.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from keras import layers
 import keras_qat
 from keras_qat.layers.models.quantized_model import named_observers
 
-# Five batches of 8 and one of 3, of which the replicas get 2 samples and 1.
+# Five batches of 8 and one of 3. Of the last batch the replicas get 2 samples and 1 sample.
 SAMPLES, BATCH = 43, 8
 
 
 def images():
-    """Multiples of 1/8, so that sums are exact in any order; one sample is an outlier."""
+    """Returns multiples of 1/8, so that sums are exact in any order. One sample is an outlier."""
     x = np.random.default_rng(0).integers(-8, 9, (SAMPLES, 6, 6, 1)) / 8
     x[16:] *= 2
     x[21] *= 32
@@ -33,7 +33,7 @@ LABELS = np.arange(SAMPLES) % 3
 
 
 def exact_network(has_convolution=True):
-    """Computes without rounding."""
+    """Makes a network that computes without rounding."""
     keras.utils.set_random_seed(1)
     convolution = [layers.Conv2D(4, 3, activation="relu")] if has_convolution else []
     model = keras.Sequential(
@@ -45,7 +45,7 @@ def exact_network(has_convolution=True):
 
 
 def network():
-    """Has what keeps variables: normalizations and a range inside a layer."""
+    """Makes a network with normalizations and a range inside a layer, which all have variables."""
     return keras.Sequential(
         [
             keras.Input((6, 6, 1)),
@@ -66,7 +66,7 @@ def compiled(model, rate=0.0):
 
 
 def ranges(model):
-    """Minimum, maximum, what training sees, and the counters of each range, in their order."""
+    """Returns the minimum, the maximum, the range of training and the counters of each range."""
     return [
         [
             variable.numpy().tolist()
@@ -77,7 +77,7 @@ def ranges(model):
 
 
 def trained_ranges(strategy, calibrated=False, samples=SAMPLES, convolution=True, **options):
-    """The ranges after training with a step size of 0, which leaves the weights exact."""
+    """Returns the ranges after training with a learning rate of 0, so weights are exact."""
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = compiled(keras_qat.quantize_model(exact_network(convolution), **options))
     if calibrated:
@@ -88,7 +88,7 @@ def trained_ranges(strategy, calibrated=False, samples=SAMPLES, convolution=True
 
 
 def uses(model, folder):
-    """Everything that looks at ranges, by name."""
+    """Returns all functions that use ranges, by name."""
     x, file = images(), os.path.join(folder, "model.tflite")
     saved = os.path.join(folder, "model.keras")
 
@@ -113,7 +113,7 @@ def uses(model, folder):
 
 
 def outcomes(strategy, folder, scope):
-    """What each use in a scope came to, of a model that was made inside that of the strategy."""
+    """Returns the result of each use within `scope` for a model made in the strategy's scope."""
     with strategy.scope():
         model = compiled(keras_qat.quantize_model(network(), calibration_data=images()), 0.01)
     found = {}
@@ -124,13 +124,13 @@ def outcomes(strategy, folder, scope):
     return found
 
 
-@functools.cache  # collective operations of two strategies would get the same keys
+@functools.cache  # collective operations of two strategies would get equal keys
 def mirrored():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def training(folder):
-    """The ranges after training, of a single device and of two."""
+    """Returns the ranges after training on one device and on two devices."""
     del folder
     cases = {
         "moving": {},
@@ -146,7 +146,7 @@ def training(folder):
 
 
 def calibration(folder):
-    """The calibrated ranges inside the scope and without a strategy."""
+    """Returns the calibrated ranges inside the scope and without a strategy."""
     del folder
     found = []
     for scope in (mirrored().scope, contextlib.nullcontext):

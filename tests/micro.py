@@ -1,4 +1,4 @@
-"""Running files in TensorFlow Lite Micro, in a process of its own: a kernel may stop it."""
+"""Runs files in TensorFlow Lite Micro in a separate process, since a kernel may abort it."""
 
 import importlib.util
 import pickle
@@ -34,13 +34,13 @@ pickle.dump(results, sys.stdout.buffer)
 
 
 def run_on_micro(files):
-    """Runs files, each in an interpreter of its own.
+    """Runs files, each in its own interpreter.
 
     Args:
-        files: For each its bytes, its input arrays and how many outputs it has.
+        files: For each file its bytes, its input arrays and its number of outputs.
 
     Returns:
-        The output arrays of each file, None for those that the runtime refuses or stops at.
+        The output arrays of each file. None if the runtime refuses the file or aborts.
     """
     child = subprocess.run(
         [sys.executable, "-c", _CHILD], input=pickle.dumps(files), capture_output=True, check=False

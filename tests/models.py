@@ -20,7 +20,7 @@ def labels(count=16):
 
 
 def randomized(model, seed=0):
-    """Gives biases and batch normalizations values that matter; returns the model."""
+    """Gives biases and batch normalizations values with an effect. Returns the model."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         name = variable.path.rpartition("/")[2]
@@ -33,7 +33,7 @@ def randomized(model, seed=0):
 
 
 def network(seed=0):
-    """A residual block with a depthwise branch: one layer of most families."""
+    """Makes a residual block with a depthwise branch: one layer of most families."""
     keras.utils.set_random_seed(seed)
     image = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(image)
@@ -48,7 +48,7 @@ def network(seed=0):
 
 
 def small_network(seed=0):
-    """Convolution, batch normalization and a dense layer: little to compile."""
+    """Makes a convolution, a batch normalization and a dense layer, which compile fast."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -69,13 +69,13 @@ def small_images(count=16, seed=0):
 
 
 def linear(inputs=4, units=2):
-    """One dense layer; each output is the sum of the inputs."""
+    """Makes one dense layer. Each output is the sum of the inputs."""
     dense = layers.Dense(units, kernel_initializer="ones", name="dense")
     return keras.Sequential([keras.Input((inputs,), name="x"), dense], name="linear")
 
 
 def quantized(model, data):
-    """A calibrated quantized model, made without a progress bar."""
+    """Makes a calibrated quantized model without a progress bar."""
     result = keras_qat.quantize_model(model)
     keras_qat.calibrate(result, data, verbose=0)
     return result
@@ -83,11 +83,11 @@ def quantized(model, data):
 
 @functools.cache
 def quantized_network():
-    """The calibrated `network()`. Shared by all tests: do not change it."""
+    """Returns the calibrated `network()`. All tests share it: do not change it."""
     return quantized(network(), images())
 
 
 @functools.cache
 def quantized_small_network():
-    """The calibrated `small_network()`. Shared by all tests: do not change it."""
+    """Returns the calibrated `small_network()`. All tests share it: do not change it."""
     return quantized(small_network(), small_images())

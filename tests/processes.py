@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def run_python(script, *arguments, backend="tensorflow"):
-    """Runs a script in a fresh process, and returns what it printed last, read as JSON."""
+    """Runs a script in a fresh process. Returns the last line that it printed, read as JSON."""
     result = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         cwd=ROOT,

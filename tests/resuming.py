@@ -1,4 +1,4 @@
-"""Trains a quantized model that is stopped somewhere; run as a script, it kills itself there.
+"""Trains a quantized model that is stopped after some steps. As a script it kills itself then.
 
 Usage: python -m tests.resuming FOLDER KILL_AT, where KILL_AT is the number of training steps after
 which the process gets a SIGKILL.
@@ -19,7 +19,7 @@ BATCHES, EPOCHS = 6, 4
 
 
 class Stop(keras.callbacks.Callback):
-    """Calls a function after a number of steps of this run."""
+    """Calls a function after a number of training steps of this run."""
 
     def __init__(self, at, act):
         super().__init__()
@@ -32,7 +32,7 @@ class Stop(keras.callbacks.Callback):
 
 
 def made():
-    """A compiled model that starts to quantize in its second epoch, with random layers."""
+    """Makes a compiled model with random layers that starts to quantize in the second epoch."""
     keras.utils.set_random_seed(3)
     image = keras.Input((8, 8, 3))
     x = keras.layers.Dropout(0.1)(keras.layers.RandomFlip()(image))
@@ -52,7 +52,7 @@ def train(model, callbacks=(), **arguments):
 
 
 def state(model):
-    """All variables: weights, ranges, step counters, random states, the optimizer's."""
+    """Returns all variables: weights, ranges, counters, random states, those of the optimizer."""
     variables = [*model.variables, *model.optimizer.variables]
     return {f"{i}/{v.path.rpartition('/')[2]}": np.array(v) for i, v in enumerate(variables)}
 

@@ -1,4 +1,4 @@
-"""Every model of `keras.applications` goes the whole way exactly; `make test-all` only."""
+"""Every model of `keras.applications` becomes an exact file. Runs in `make test-all` only."""
 
 import json
 import pathlib
@@ -17,9 +17,9 @@ NAMES = sorted(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_is_exact_and_fully_integer(name, tmp_path):
+def test_application_is_exact_and_fully_integer(name, tmp_path):
     path = tmp_path / "result.json"
-    # In a process of its own, which gives the memory of a giant back.
+    # A separate process frees the memory of a large model.
     command = [sys.executable, str(SCRIPT), "--names", name, "--json", str(path)]
     run = subprocess.run(command, capture_output=True, text=True)
     result = json.loads(path.read_text())["results"][name]
@@ -27,12 +27,12 @@ def test_is_exact_and_fully_integer(name, tmp_path):
     assert result["mismatches"] == 0, result["wrong_layers"]
     assert result["float_tensors"] == []
     assert result["clone_difference"] < 1e-4 + 10 * result["nudged_difference"]
-    # The step is clipped by the largest gradients: for some weights it is below float32's steps.
+    # Large gradients limit the step. Some weights move less than float32 resolves.
     assert result["trained_variables"] > 0.75 * result["trainable_variables"]
     assert run.returncode == 0
 
 
-def test_the_page_has_a_row_for_each():
+def test_applications_page_has_a_row_for_each_model():
     page = (ROOT / "docs" / "applications.md").read_text()
     missing = [name for name in NAMES if f"\n| {name} |" not in page]
     assert not missing, f"docs/applications.md lacks {missing}: run {SCRIPT.name} --markdown"

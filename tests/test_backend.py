@@ -1,4 +1,4 @@
-"""Compilation and float64 on the chosen backend, and the same arithmetic on the others."""
+"""Compilation and float64 on the chosen backend, and the arithmetic on other backends."""
 
 import importlib.util
 import os
@@ -48,7 +48,7 @@ def test_compiled_in_a_functional_model_of_any_batch_size():
 
 @pytest.fixture
 def traces():
-    """A rule that notes the shapes that it is traced with."""
+    """Makes a rule that records the shapes of its traces."""
     seen = []
 
     def rule(x, *, by):
@@ -170,7 +170,7 @@ def test_compiled_takes_variables():
 
 
 @on_tensorflow
-def test_compiled_does_without_xla_where_it_does_not_work(monkeypatch):
+def test_compiled_works_without_xla(monkeypatch):
     monkeypatch.setattr(backend, "_xla_works", lambda: False)
     monkeypatch.setattr(backend._Rule, "_fused", None)
     y = backend.compiled(tripled)(np.ones(backend.FUSED_SIZE, "float32"))
@@ -178,7 +178,7 @@ def test_compiled_does_without_xla_where_it_does_not_work(monkeypatch):
 
 
 @on_tensorflow
-def test_xla_failing_is_noticed(monkeypatch):
+def test_xla_works_is_false_if_xla_fails(monkeypatch):
     import tensorflow as tf
 
     def failing(*args, **kwargs):
@@ -188,7 +188,7 @@ def test_xla_failing_is_noticed(monkeypatch):
     assert backend._xla_works.__wrapped__() is False
 
 
-def test_float64_is_double():
+def test_float64_computes_in_double():
     with backend.float64():
         x = keras.ops.cast(np.array([1.0], "float32"), "float64") / 49
         assert keras.backend.standardize_dtype(x.dtype) == "float64"
@@ -197,7 +197,7 @@ def test_float64_is_double():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["jax", "torch"])
-def test_all_arithmetic_on_another_backend(name):
+def test_arithmetic_on_another_backend(name):
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a model or its data is said in a typed error, or works."""
+"""Wrong models and data raise a typed error. Unusual models and data work."""
 
 import keras
 import numpy as np
@@ -38,7 +38,7 @@ def different_ranks():
 
 FIRST = {"data_format": "channels_first"}
 MODELS = {
-    # What is passed; the error; the layer that it names; a part of its text.
+    # The model, the error, the layer that it names, and a part of its text.
     "no model": (lambda: None, errors.InvalidModelError, None, "Not a Keras model"),
     "not built": (
         lambda: keras.Sequential([layers.Dense(2)], name="bare"),
@@ -113,7 +113,7 @@ MODELS = {
 
 @pytest.mark.parametrize("rewrite", REWRITES)
 @pytest.mark.parametrize("name", MODELS)
-def test_models_that_cannot_be_rewritten(name, rewrite):
+def test_models_that_cannot_be_rewritten_are_typed_errors(name, rewrite):
     make, error, layer, text = MODELS[name]
     model = make()
     with pytest.raises(error) as caught:
@@ -127,7 +127,7 @@ def test_models_that_cannot_be_rewritten(name, rewrite):
 @pytest.mark.parametrize("rewrite", REWRITES)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("path", ["conv/kernel", "bn/moving_variance", "head/bias"])
-def test_weights_that_are_not_finite(path, value, rewrite):
+def test_weights_that_are_not_finite_are_a_typed_error(path, value, rewrite):
     model = network()
     variable = next(v for v in model.variables if v.path.endswith(path))
     broken = np.array(variable)
@@ -147,17 +147,17 @@ def test_weights_that_are_not_finite(path, value, rewrite):
         (np.array("text"), "Received: "),
     ],
 )
-def test_calibration_data_that_does_not_fit(data, message):
+def test_calibration_data_that_does_not_fit_is_a_typed_error(data, message):
     with pytest.raises(errors.InvalidDataError, match=message):
         keras_qat.quantize_model(network(), calibration_data=data)
 
 
-def test_an_unknown_scheme():
+def test_unknown_scheme_is_a_typed_error():
     with pytest.raises(errors.InvalidSchemeError, match="Received: 'int3'.* To fix it: "):
         keras_qat.quantize_model(network(), "int3")
 
 
-def test_no_calibration_at_all(tmp_path):
+def test_export_without_calibration_is_a_typed_error(tmp_path):
     model = keras_qat.quantize_model(small_network())
     message = "3 tensor.*'image_quantize', 'conv', 'head'.* To fix it: "
     with pytest.raises(errors.MissingRangeError, match=message) as caught:
@@ -165,14 +165,14 @@ def test_no_calibration_at_all(tmp_path):
     assert caught.value.layer == "image_quantize"
 
 
-def test_a_quantized_layer_outside_a_quantized_model():
+def test_quantized_layer_alone_is_a_typed_error():
     layer = keras_qat.layers.QDense(2, scheme="int8", name="alone")
     message = "outside a quantized model.* Layer: 'alone'.* To fix it: "
     with pytest.raises(errors.NotQuantizedError, match=message):
         layer(np.ones((1, 4), "float32"))
 
 
-def test_a_softmax_that_would_share_its_range_is_requantized(tmp_path):
+def test_softmax_that_would_share_its_range_is_exact(tmp_path):
     x = keras.Input((4,), name="x")
     drop = layers.Dropout(0.5, name="drop")
     softmax = layers.Softmax(name="softmax")(layers.Dense(3)(x))
@@ -189,7 +189,7 @@ def assert_exact(model, data, folder):
 
 
 def zero_channels(model):
-    """One channel without weights, one without gamma, one with nothing at all."""
+    """Sets one channel of zeros, one with a gamma of zero, and one with both."""
     conv, norm = model.get_layer("conv"), model.get_layer("bn")
     kernel, gamma, beta = (np.array(v) for v in (conv.kernel, norm.gamma, norm.beta))
     kernel[..., [0, 2]] = gamma[[1, 2]] = beta[2] = 0
@@ -204,30 +204,30 @@ def no_weights(model):
 
 
 def dead(model):
-    """Every activation is the constant 0."""
+    """Makes every activation the constant 0."""
     model.get_layer("bn").beta.assign([-99.0] * 4)
 
 
 def constant(model):
-    """Every activation is a constant other than 0."""
+    """Makes every activation a constant other than 0."""
     model.get_layer("conv").kernel.assign(np.zeros((3, 3, 3, 4)))
     model.get_layer("bn").beta.assign([0.5] * 4)
     model.get_layer("bn").moving_mean.assign([0.0] * 4)
 
 
 @pytest.mark.parametrize("change", [zero_channels, no_weights, dead, constant])
-def test_zeros_and_constants_work_and_are_exact(change, tmp_path):
+def test_models_of_zeros_and_constants_are_exact(change, tmp_path):
     model = small_network()
     change(model)
     assert_exact(model, small_images(), tmp_path)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, -3.0])
-def test_constant_data_works_and_is_exact(value, tmp_path):
+def test_calibration_on_constant_data_is_exact(value, tmp_path):
     assert_exact(small_network(), np.full((4, 4, 4, 3), value, "float32"), tmp_path)
 
 
-def test_zero_channels_train():
+def test_channels_of_zeros_train():
     model = small_network()
     zero_channels(model)
     qat = quantized(model, small_images())

@@ -1,4 +1,4 @@
-"""Models with something deliberately wrong: what is found, its code, the layer that it names."""
+"""Models with a deliberate fault: the finding, its code, and the layer that it names."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def function(call, *shapes, dtype="float32"):
 
 
 def with_value(model, path, value, index=0):
-    """Breaks one number of a weight."""
+    """Replaces one number of a weight."""
     variable = next(v for v in model.variables if v.path.endswith(path))
     broken = np.array(variable)
     broken.flat[index] = value
@@ -54,7 +54,7 @@ def unused_input():
 
 NAN = float("nan")
 
-# What has no integer form, or cannot be read: the code and the layer of the finding.
+# Models that have no integer form or cannot be read, and the code and layer of the finding.
 REFUSED = {
     "an operation without an integer form": (
         lambda: chain(Sorting(name="own")), "unsupported-layer", "own"),
@@ -126,7 +126,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_quantized_is_found_and_raised_in_the_same_words(name):
+def test_check_and_quantize_model_refuse_a_broken_model_alike(name):
     make, code, layer = REFUSED[name]
     model = make()
     found = [finding for finding in keras_qat.check(model).findings if finding.level == "error"]
@@ -148,7 +148,7 @@ def calibrated(model=None):
 
 
 def forgotten(model, *names):
-    """Some tensors of a model lack min/max data again."""
+    """Removes the min/max data of some tensors."""
     for name in names:
         model.get_layer(name).observer.reset()
     return model
@@ -162,7 +162,7 @@ def unfused_norm():
 
 
 def beyond():
-    """A bias of a billion, into a range that was observed before it was."""
+    """Sets a bias of a billion after the range was observed."""
     model = calibrated(chain(layers.Flatten(), layers.Dense(2, name="dense")))
     model.get_layer("dense").bias.assign([1e9, 0.0])
     return model
@@ -172,7 +172,7 @@ def export(model, folder, **arguments):
     keras_qat.export_litert(model, folder / "model.tflite", **arguments)
 
 
-# What is only known of a quantized model: what is done, the error and the layer that it names.
+# Faults of quantized models: the action, the error, and the layer that it names.
 RAISED = {
     "not calibrated": (
         lambda f: export(keras_qat.quantize_model(chain(layers.ReLU())), f),
@@ -231,7 +231,7 @@ RAISED = {
 }  # fmt: skip
 
 
-def test_a_quantized_model_without_ranges_is_found(tmp_path):
+def test_check_finds_a_quantized_model_without_ranges(tmp_path):
     model = forgotten(calibrated(), "conv", "head")
     (found,) = [each for each in keras_qat.check(model).findings if each.level == "error"]
     assert (found.code, found.layer) == ("missing-range", "conv") and "'head'" in found.message
@@ -241,7 +241,7 @@ def test_a_quantized_model_without_ranges_is_found(tmp_path):
 
 
 def weights(model, **values):
-    """Gives weights values, by the last part of their paths with `_` for `/`."""
+    """Sets weights by the last part of their paths, with `_` for `/`."""
     for variable in model.variables:
         name = "_".join(variable.path.split("/")[-2:])
         if name in values:
@@ -257,7 +257,7 @@ def normed(**values):
 
 WIDE = np.array([500.0, *[1.0] * 7], "float32")
 ONE_DEAD = np.array([0.0, *[1.0] * 7], "float32")
-# What can be quantized at a price: what is checked, the arguments, the code and the layer.
+# Models that lose accuracy: the model, the arguments, the code and the layer.
 COSTLY = {
     "an activation that no kernel takes up": (
         lambda: chain(layers.Conv2D(4, 3, name="conv"), layers.LeakyReLU(name="leaky")),
@@ -290,7 +290,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_what_costs_is_found(name):
+def test_check_finds_what_costs_accuracy(name):
     make, arguments, code, layer = COSTLY[name]
     report = keras_qat.check(make(), **arguments)
     found = [finding for finding in report.findings if finding.code == code]
@@ -300,7 +300,7 @@ def test_what_costs_is_found(name):
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_what_is_wrong_later_is_raised_and_nothing_is_written(name, tmp_path):
+def test_broken_quantized_model_raises_and_writes_nothing(name, tmp_path):
     act, kind, layer = RAISED[name]
     with pytest.raises(kind) as raised:
         act(tmp_path)

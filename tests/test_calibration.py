@@ -1,4 +1,4 @@
-"""Ranges after calibration; the oracle is arithmetic by hand and the float model."""
+"""Ranges after calibration. The oracles are hand-computed numbers and the float model."""
 
 import keras
 import numpy as np
@@ -66,11 +66,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_data_gives_the_same_ranges(kind):
+def test_calibrate_gives_equal_ranges_for_every_kind_of_data(kind):
     assert calibrated_on(KINDS[kind]()) == EXPECTED
 
 
-def test_steps_bounds_an_endless_generator():
+def test_calibrate_steps_bound_an_endless_generator():
     def endless():
         while True:
             yield X[:1]
@@ -78,23 +78,23 @@ def test_steps_bounds_an_endless_generator():
     assert calibrated_on(endless(), steps=2) == {"x_quantize": (1, 4), "dense": (10, 10)}
 
 
-def test_steps_takes_the_first_batches():
+def test_calibrate_steps_take_the_first_batches():
     assert calibrated_on([X[:1], X[1:2], X[2:]], steps=2)["dense"] == (10, 26)
 
 
-def test_quantize_model_calibrates_too(capsys):
+def test_quantize_model_calibrates(capsys):
     model = keras_qat.quantize_model(linear(), calibration_data=X)
     assert ranges(model) == EXPECTED
     assert "batch" in capsys.readouterr().out
 
 
-def test_the_progress_bar_can_be_silenced(capsys):
+def test_calibrate_without_a_progress_bar(capsys):
     calibrated_on(X)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("make", [lambda x: x, lambda x: dataset(x).batch(2), list])
-def test_pixels_give_scale_one_whatever_their_values(make):
+def test_calibrate_gives_pixels_a_scale_of_one(make):
     pixels = np.array([[3, 7, 9, 4], [5, 6, 7, 8]], "uint8")
     model = keras_qat.quantize_model(linear())
     keras_qat.calibrate(model, make(pixels), verbose=0)
@@ -103,21 +103,21 @@ def test_pixels_give_scale_one_whatever_their_values(make):
     assert ranges(model)["dense"] == (23, 26)
 
 
-def test_pixels_and_other_data_side_by_side():
+def test_calibrate_on_pixels_and_other_data():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     model = keras_qat.quantize_model(keras.Model([a, b], layers.Add(name="sum")([a, b])))
     keras_qat.calibrate(model, (np.array([[1, 2, 3, 4]], "uint8"), X[:1]), verbose=0)
     assert ranges(model) == {"a_quantize": (0, 255), "b_quantize": (1, 4), "sum": (2, 8)}
 
 
-def test_recalibration_forgets_the_old_ranges():
+def test_calibrate_forgets_old_ranges():
     model = quantized(linear(), 100 * X)
     keras_qat.calibrate(model, X, verbose=0)
     assert ranges(model) == EXPECTED
     assert all(int(layer.observer.updates) == 1 for layer in observed_layers(model))
 
 
-def test_ranges_are_those_of_the_float_model_with_the_activations_fused():
+def test_calibrate_gives_the_ranges_after_fused_activations():
     model, data = network(), images()
     taps = {"conv": "relu", "depthwise": "depthwise", "add": "add", "mean": "mean"}
     outputs = [model.get_layer(name).output for name in taps.values()]
@@ -129,7 +129,7 @@ def test_ranges_are_those_of_the_float_model_with_the_activations_fused():
     assert found["image_quantize"] == (data.min(), data.max())
 
 
-def test_a_shared_layer_has_one_range_over_all_its_calls():
+def test_calibrate_gives_a_shared_layer_one_range():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     dense = layers.Dense(1, kernel_initializer="ones", name="dense")
     model = keras_qat.quantize_model(keras.Model([a, b], [dense(a), dense(b)]))
@@ -140,7 +140,7 @@ def test_a_shared_layer_has_one_range_over_all_its_calls():
     assert layer.links.inputs[0] is model.get_layer("b_quantize").links.output
 
 
-def test_weights_are_not_changed():
+def test_calibrate_leaves_weights_unchanged():
     source = network()
     model = keras_qat.quantize_model(source)
     before = {v.path: np.array(v) for v in model.variables if "range" not in v.path}
@@ -160,19 +160,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_failure_leaves_the_model_as_it_was(name):
+def test_calibrate_leaves_the_model_unchanged_after_an_error(name):
     model = quantized(linear(), X)
     with pytest.raises(InvalidDataError):
         keras_qat.calibrate(model, WRONG[name](), verbose=0)
     assert ranges(model) == EXPECTED
 
 
-def test_overflow_names_the_layer():
+def test_calibrate_names_the_layer_that_overflows():
     with pytest.raises(InvalidDataError, match="overflow float32.* Layer: 'dense'.* To fix it: "):
         calibrated_on(np.full((1, 4), 3e38, "float32"))
 
 
-def test_only_quantized_models_are_calibrated():
+def test_calibrate_refuses_a_float_model():
     with pytest.raises(NotQuantizedError, match="Received: a Sequential.* To fix it: "):
         keras_qat.calibrate(linear(), X)
 
@@ -186,7 +186,7 @@ def with_an_outlier(count=200):
 
 
 @pytest.mark.parametrize("make", [lambda x: x, lambda x: iter(list(x)), lambda x: [x[::-1]]])
-def test_robust_ranges_are_those_of_the_data_without_outliers(make):
+def test_calibrate_robustly_leaves_out_outliers(make):
     data, clean = with_an_outlier()
     model = keras_qat.quantize_model(linear())
     with pytest.warns(OutlierWarning, match="1 of 200 samples .0.5 %.: in the input 'x' .* 100,"):
@@ -197,17 +197,17 @@ def test_robust_ranges_are_those_of_the_data_without_outliers(make):
     }
 
 
-def test_the_range_rule_minmax_covers_all_samples():
+def test_calibrate_by_minmax_covers_all_samples():
     data, _ = with_an_outlier()
     assert calibrated_on(data, range_rule="minmax")["x_quantize"] == (data.min(), data.max())
 
 
-def test_an_unknown_range_rule_is_refused():
+def test_calibrate_refuses_an_unknown_range_rule():
     with pytest.raises(InvalidRangeRuleError, match="'minmax'.*'median'.* To fix it: "):
         keras_qat.calibrate(keras_qat.quantize_model(linear()), X, range_rule="median")
 
 
-def test_check_names_the_samples_that_were_set_aside(tmp_path):
+def test_check_names_the_samples_that_calibration_left_out(tmp_path):
     model = keras_qat.quantize_model(linear())
     with pytest.warns(OutlierWarning):
         keras_qat.calibrate(model, with_an_outlier()[0], verbose=0)

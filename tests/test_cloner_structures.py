@@ -1,4 +1,4 @@
-"""Models of every structure go all the way; the source model is the oracle."""
+"""Models of every structure become exact files. The oracle is the source model."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ def assert_same(ours, theirs, tolerance=1e-5):
 
 
 def whole(inputs):
-    """Inputs as data: a list would be one of batches."""
+    """Returns inputs as data. A list would mean batches."""
     return tuple(inputs) if isinstance(inputs, list) else inputs
 
 
 def exported(model, inputs, folder):
-    """A calibrated quantized model whose file was proven exact, and the file's path."""
+    """Returns a calibrated quantized model and the path of its file, which is exact."""
     qat = keras_qat.quantize_model(model)
     keras_qat.calibrate(qat, whole(inputs), verbose=0)
     assert_exact(qat, inputs, folder)
@@ -51,7 +51,7 @@ def block(name):
 
 
 def nested():
-    """Functional in functional in sequential, an activation behind each border."""
+    """Makes functional in functional in sequential, with an activation after each."""
     x = keras.Input((6, 6, 3), name="middle_in")
     y = layers.ReLU(name="middle_relu")(block("inner")(x))
     middle = keras.Model(x, layers.Add(name="middle_add")([y, x]), name="middle")
@@ -85,7 +85,7 @@ def named():
     return inputs, outputs
 
 
-def test_nested_models_two_deep(tmp_path):
+def test_clone_of_nested_models_two_deep(tmp_path):
     model, inputs = nested(), data(6, 6, 3)
     clone = keras_qat.clone_model(model)
     assert_same(clone(inputs), model(inputs))
@@ -94,7 +94,7 @@ def test_nested_models_two_deep(tmp_path):
     exported(model, inputs, tmp_path)
 
 
-def test_a_siamese_model_has_one_set_of_weights(tmp_path):
+def test_clone_of_a_siamese_model_has_one_set_of_weights(tmp_path):
     model, inputs = siamese(), [data(6, 6, 3), data(6, 6, 3, seed=1)]
     clone = keras_qat.clone_model(model)
     assert_same(clone(inputs), model(inputs))
@@ -113,7 +113,7 @@ def test_a_siamese_model_has_one_set_of_weights(tmp_path):
     assert_exact(loaded, inputs, tmp_path)
 
 
-def test_a_siamese_file_has_one_kernel(tmp_path):
+def test_export_of_a_siamese_model_has_one_kernel(tmp_path):
     model, inputs = siamese(), [data(6, 6, 3), data(6, 6, 3, seed=1)]
     _, path = exported(model, inputs, tmp_path)
     table = schema.ModelT.InitFromPackedBuf(path.read_bytes())
@@ -124,7 +124,7 @@ def test_a_siamese_file_has_one_kernel(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["lists", "dictionaries"])
-def test_names_and_structures_survive(kind, tmp_path):
+def test_clone_keeps_names_and_structures(kind, tmp_path):
     given, made = named()
     inputs: Any = {name: data(4, seed=i) for i, name in enumerate(given)}
     if kind == "lists":
@@ -152,7 +152,7 @@ def backbone():
 
 
 def with_head(*chain):
-    """A new head behind what was trained before."""
+    """Makes a new head after a trained model."""
     head = layers.GlobalAveragePooling2D(name="mean"), layers.Dense(5, name="head")
     return randomized(keras.Sequential([keras.Input((8, 8, 3), name="image"), *chain, *head]))
 
@@ -167,7 +167,7 @@ def values(variables):
     return {v.path: np.array(v) for v in variables}
 
 
-def test_transfer_learning(tmp_path):
+def test_clone_for_transfer_learning(tmp_path):
     frozen = backbone()
     frozen.trainable = False
     rescaling = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")
@@ -202,13 +202,13 @@ def partly_frozen(name):
 
 
 def kinds(variables):
-    """How many of each kind: names of folded layers differ from those of the source."""
+    """Counts weights by kind, since names of folded layers differ from those of the source."""
     names = [v.path.rpartition("/")[2] for v in variables]
     return {name: names.count(name) for name in names}
 
 
 @pytest.mark.parametrize("name", FROZEN)
-def test_what_is_frozen_does_not_change(name, tmp_path):
+def test_clone_keeps_frozen_weights(name, tmp_path):
     model, inputs = partly_frozen(name), data(8, 8, 3)
     expected = kinds(model.trainable_weights)
     clone = keras_qat.clone_model(model)
@@ -231,7 +231,7 @@ def is_weight(variable):
 
 
 @pytest.mark.parametrize("name", ["norm", "all"])
-def test_frozen_statistics_stay(name):
+def test_quantized_model_keeps_frozen_statistics(name):
     model, inputs = partly_frozen(name), data(8, 8, 3)
     qat = keras_qat.quantize_model(model)
     keras_qat.calibrate(qat, inputs, verbose=0)
@@ -241,7 +241,7 @@ def test_frozen_statistics_stay(name):
     assert all((np.array(v) == means[v.path]).all() for v in qat.variables if v.path in means)
 
 
-def test_a_clone_and_its_source_train_alike():
+def test_clone_trains_like_its_source():
     inputs = data(8, 8, 3)
     for name in FROZEN:
         losses, model = [], partly_frozen(name)

@@ -1,4 +1,4 @@
-"""clone_model and quantize_model; the source model and Keras itself are the oracle."""
+"""clone_model and quantize_model. The oracles are the source model and Keras."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ RESULTS = ["conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
 
 
 def state(model):
-    """Everything of a model that rewriting might touch."""
+    """Returns all parts of a model that rewriting might change."""
     return {
         "weights": [(v.path, v.trainable, np.array(v).tolist()) for v in model.variables],
         "config": model.get_config(),
@@ -33,7 +33,7 @@ def state(model):
 
 
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_the_source_model_is_not_changed(rewrite):
+def test_clone_and_quantize_leave_the_source_model_unchanged(rewrite):
     block = network()
     image = keras.Input((8, 8, 3), name="outer")
     model = keras.Model(image, [block(image), layers.ReLU(name="relu")(image)])
@@ -42,14 +42,14 @@ def test_the_source_model_is_not_changed(rewrite):
     assert state(model) == before
 
 
-def test_calibration_does_not_touch_the_source_model():
+def test_calibrate_leaves_the_source_model_unchanged():
     model = network()
     before = state(model)
     quantized(model, images())
     assert state(model) == before
 
 
-def test_a_clone_computes_the_same_under_the_same_names():
+def test_clone_keeps_the_function_and_the_names():
     model, data = network(), images()
     clone = keras_qat.clone_model(model)
     expected = np.asarray(model(data))
@@ -58,14 +58,14 @@ def test_a_clone_computes_the_same_under_the_same_names():
     assert type(clone) is not QuantizedModel and clone.name == model.name
 
 
-def test_a_quantized_model_has_the_same_names_and_a_layer_for_the_input():
+def test_quantized_model_has_the_names_and_a_layer_for_the_input():
     model = quantized_network()
     assert type(model) is QuantizedModel and isinstance(model, keras.Model)
     assert [layer.name for layer in model.layers] == ["image", "image_quantize", *RESULTS]
 
 
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_the_log_says_what_was_rewritten(rewrite):
+def test_rewrite_log_lists_the_rewrites(rewrite):
     assert list(map(str, rewrite(network()).rewrite_log)) == [
         "split_activations: depthwise -> depthwise + depthwise_relu6",
         "split_activations: head -> head + head_softmax",
@@ -77,7 +77,7 @@ def test_the_log_says_what_was_rewritten(rewrite):
 
 @pytest.mark.parametrize("frozen", [("conv",), ("bn",), ("conv", "bn"), ("head", "depthwise")])
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_what_is_frozen_stays_frozen(rewrite, frozen):
+def test_clone_and_quantize_keep_frozen_layers_frozen(rewrite, frozen):
     model = network()
     for name in frozen:
         model.get_layer(name).trainable = False
@@ -88,7 +88,7 @@ def test_what_is_frozen_stays_frozen(rewrite, frozen):
     assert all(layer.trainable for layer in network().layers)
 
 
-def test_a_frozen_nested_model_stays_frozen():
+def test_quantize_keeps_a_frozen_nested_model_frozen():
     block = network()
     block.trainable = False
     image = keras.Input((8, 8, 3), name="outer")
@@ -97,7 +97,7 @@ def test_a_frozen_nested_model_stays_frozen():
     assert [v.path for v in made.trainable_variables] == ["top/kernel", "top/bias"]
 
 
-def test_regularizers_initializers_and_constraints_are_kept():
+def test_clone_and_quantize_keep_regularizers_and_constraints():
     dense = layers.Dense(
         2, kernel_regularizer="l2", bias_constraint="non_neg", kernel_initializer="ones"
     )
@@ -109,7 +109,7 @@ def test_regularizers_initializers_and_constraints_are_kept():
         assert isinstance(layer.kernel_initializer, keras.initializers.Ones)
 
 
-def test_a_clone_trains_saves_and_loads(tmp_path):
+def test_clone_trains_saves_and_loads(tmp_path):
     clone, data = keras_qat.clone_model(small_network()), small_images()
     clone.compile("sgd", "sparse_categorical_crossentropy")
     before = [np.array(v) for v in clone.trainable_variables]
@@ -121,7 +121,7 @@ def test_a_clone_trains_saves_and_loads(tmp_path):
     assert (np.asarray(loaded(data)) == np.asarray(clone(data))).all()
 
 
-def test_a_clone_learns_as_the_source_does():
+def test_clone_has_the_losses_of_the_source():
     model, data = small_network(), small_images()
     clone = keras_qat.clone_model(model)
     losses = []
@@ -133,14 +133,14 @@ def test_a_clone_learns_as_the_source_does():
     assert np.abs(ours - theirs).max() < 1e-5
 
 
-def test_quantizing_a_clone_equals_quantizing_the_model():
+def test_quantize_of_a_clone_equals_that_of_the_model():
     data = images()
     direct, cloned = network(), keras_qat.clone_model(network())
     first, second = (to_bytes(lower_model(quantized(m, data))) for m in (direct, cloned))
     assert first == second
 
 
-def test_cloning_a_clone_changes_nothing():
+def test_clone_of_a_clone_is_equal():
     clone = keras_qat.clone_model(network())
     again = keras_qat.clone_model(clone)
     assert [type(x) for x in again.layers] == [type(x) for x in clone.layers]
@@ -149,27 +149,27 @@ def test_cloning_a_clone_changes_nothing():
 
 
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_a_quantized_model_is_not_quantized_again(rewrite):
+def test_quantize_and_clone_refuse_a_quantized_model(rewrite):
     message = "quantized already.* Layer: 'network'.* To fix it: "
     with pytest.raises(InvalidModelError, match=message):
         rewrite(quantized_network())
 
 
-def test_a_model_with_a_quantized_one_in_it_is_refused():
+def test_quantize_refuses_a_model_that_contains_a_quantized_one():
     image = keras.Input((8, 8, 3))
     inner = keras.models.clone_model(quantized_network())
     with pytest.raises(InvalidModelError, match="quantized already"):
         keras_qat.quantize_model(keras.Model(image, inner(image)))
 
 
-def test_other_precisions_become_float32():
+def test_clone_computes_in_float32():
     with_policy = layers.Dense(2, dtype="mixed_float16", name="d")
     model = keras.Sequential([keras.Input((4,)), with_policy])
     made = keras_qat.clone_model(model).get_layer("d")
     assert made.compute_dtype == made.variable_dtype == "float32"
 
 
-def test_several_inputs_and_outputs_keep_their_structure():
+def test_quantize_keeps_the_structure_of_inputs_and_outputs():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     total = layers.Add(name="sum")([a, b])
     model = keras.Model({"b": b, "a": a}, {"z": layers.Dense(2, name="d")(total), "y": [total]})
@@ -180,14 +180,14 @@ def test_several_inputs_and_outputs_keep_their_structure():
         assert set(made.input) == {"a", "b"}
 
 
-def test_the_same_model_gives_the_same_bytes():
+def test_quantize_is_deterministic():
     first, second = (to_bytes(lower_model(quantized(network(), images()))) for _ in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("trained", ["source", "clone"])
-def test_training_one_leaves_the_other_as_it_was(trained, jit):
+def test_training_a_clone_leaves_the_source_unchanged_and_vice_versa(trained, jit):
     source = small_network()
     pair = {"source": source, "clone": keras_qat.clone_model(source)}
     one = pair.pop(trained)
@@ -201,7 +201,7 @@ def test_training_one_leaves_the_other_as_it_was(trained, jit):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
-def test_a_global_policy_of_another_precision_is_left_out_of_quantized_models(policy):
+def test_quantize_ignores_a_global_dtype_policy(policy):
     keras.config.set_dtype_policy(policy)
     try:
         model = keras.Sequential(

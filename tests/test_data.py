@@ -1,4 +1,4 @@
-"""Batches from everything that users pass as data."""
+"""Batches from all kinds of data that users pass."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def dataset(*arrays, batch=4):
     )
 
 
-# What is passed, and the sizes of the batches that come out of it.
+# The data, and the sizes of the batches made of it.
 SINGLE = {
     "array": (lambda: X, [10]),
     "array cut to batches": (lambda: np.tile(X, (7, 1)), [32, 32, 6]),
@@ -67,7 +67,7 @@ SINGLE = {
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_one_input(name):
+def test_batches_of_one_input(name):
     make, sizes = SINGLE[name]
     found = list(batches(make(), one_input()))
     assert all(type(batch) is tuple and len(batch) == 1 for batch in found)
@@ -95,7 +95,7 @@ DOUBLE = {
 
 
 @pytest.mark.parametrize("name", DOUBLE)
-def test_two_inputs(name):
+def test_batches_of_two_inputs(name):
     make, sizes = DOUBLE[name]
     found = list(batches(make(), two_inputs()))
     assert [len(batch[0]) for batch in found] == sizes
@@ -104,7 +104,7 @@ def test_two_inputs(name):
         assert (values == whole[: len(values)]).all()
 
 
-def test_a_batch_of_inputs_by_name_is_no_single_sample():
+def test_labelled_batches_take_a_dict_as_a_batch():
     first, second = keras.Input((2, 3), name="b"), keras.Input((4,), name="a")
     model = keras.Model([first, second], [first, second])
     ((_, targets, _),) = labelled_batches([({"a": A, "b": B}, Y)], model)
@@ -113,7 +113,7 @@ def test_a_batch_of_inputs_by_name_is_no_single_sample():
     assert targets.tolist() == [0] and weights.tolist() == [2]
 
 
-def test_steps_takes_that_many_batches_and_not_one_more():
+def test_batches_take_no_more_than_steps():
     taken = []
 
     def endless():
@@ -125,32 +125,32 @@ def test_steps_takes_that_many_batches_and_not_one_more():
     assert len(taken) == 3
 
 
-def test_more_steps_than_batches_take_all():
+def test_batches_with_more_steps_take_all():
     assert len(list(batches([X, X], one_input(), steps=9))) == 2
 
 
-def test_the_types_of_arrays_are_kept():
+def test_batches_keep_the_types_of_arrays():
     pixels = np.zeros((3, 4), "uint8")
     assert next(batches(pixels, one_input()))[0].dtype == "uint8"
     assert next(batches(dataset(pixels), one_input()))[0].dtype == "uint8"
 
 
-def test_a_sequential_model_takes_a_dict(tmp_path):
+def test_batches_of_a_sequential_model_take_a_dict(tmp_path):
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)]).save(path)
-    loaded = keras.saving.load_model(path)  # one that has not been called yet
+    loaded = keras.saving.load_model(path)  # a model that was not called yet
     assert [len(x) for (x,) in batches({"x": X}, loaded)] == [10]
 
 
 @pytest.mark.parametrize("size", [0, -1, None, 2.5])
-def test_a_batch_has_a_size(size):
+def test_batches_refuse_an_invalid_batch_size(size):
     with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
         list(batches(X, one_input(), batch_size=size))
     with pytest.raises(InvalidDataError, match=f"batch_size={size}"):
         count_batches(X, one_input(), batch_size=size)
 
 
-def test_batches_of_a_fixed_size_are_cut_from_any_and_filled_up():
+def test_batches_of_a_fixed_size_are_cut_and_filled_up():
     model = keras.Sequential([keras.Input((1,), batch_size=3), keras.layers.Dense(1)])
     rows = np.arange(5.0)[:, None]
     expected = [[0, 1, 2], [3, 4, 4]]
@@ -164,7 +164,7 @@ def test_batches_of_a_fixed_size_are_cut_from_any_and_filled_up():
         list(batches(np.zeros((3, 2)), model))
 
 
-def test_arrays_are_cut_to_the_batch_that_a_model_prescribes():
+def test_batches_have_the_batch_size_of_the_model():
     assert [len(x) for (x,) in batches(X, one_input(batch=5))] == [5, 5]
 
 
@@ -198,19 +198,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_data_for_one_input(name):
+def test_batches_refuse_wrong_data_for_one_input(name):
     make, message = WRONG[name]
     with pytest.raises(InvalidDataError, match=message):
         list(batches(make(), one_input()))
 
 
 @pytest.mark.parametrize("steps", [0, -1])
-def test_steps_must_be_positive(steps):
+def test_batches_refuse_steps_that_are_not_positive(steps):
     with pytest.raises(InvalidDataError, match=f"steps={steps}"):
         list(batches(X, one_input(), steps=steps))
 
 
-def test_wrong_data_for_two_inputs():
+def test_batches_refuse_wrong_data_for_two_inputs():
     with pytest.raises(InvalidDataError, match=r"Expected: 2: \['a', 'b'\]"):
         list(batches([A], two_inputs()))
     with pytest.raises(InvalidDataError, match=r"\(10, 4\), \(9, 2, 3\)"):
@@ -219,7 +219,7 @@ def test_wrong_data_for_two_inputs():
         list(batches((A, A), two_inputs()))
 
 
-def test_one_image_is_a_sample_and_not_a_batch():
+def test_batches_take_one_image_as_a_sample():
     found = list(batches([np.zeros((2, 2, 1))] * 3, image_input()))
     assert [batch[0].shape for batch in found] == [(1, 2, 2, 1)] * 3
 
@@ -235,12 +235,12 @@ def test_one_image_is_a_sample_and_not_a_batch():
         (5, None),
     ],
 )
-def test_batches_are_counted_where_that_is_possible(data, count):
+def test_count_batches_counts_where_possible(data, count):
     model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2)])
     assert count_batches(data, model) == count
 
 
-def test_a_dict_has_the_keys_of_the_model_before_the_names_of_its_inputs():
+def test_batches_prefer_keys_of_the_model_to_names_of_inputs():
     left, right = keras.Input((3,), name="right"), keras.Input((3,), name="other")
     with pytest.warns(UserWarning, match="all keys in the dict must match"):
         model = keras.Model({"left": left, "right": right}, keras.layers.Subtract()([left, right]))

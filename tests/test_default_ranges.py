@@ -1,4 +1,4 @@
-"""Tensors that lack min/max data: the error that names them, and ranges in their stead."""
+"""Tensors that lack min/max data: the error that names them, and default ranges."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ RANGE = (-6.0, 6.0)
 
 
 def lacking(*names):
-    """A calibrated network of which some tensors lack min/max data again."""
+    """Makes a calibrated network without the min/max data of some tensors."""
     model = quantized(network(), images())
     for name in names:
         model.get_layer(name).observer.reset()
@@ -26,7 +26,7 @@ def export(model, path, **arguments):
     return path.read_bytes()
 
 
-def test_the_error_of_an_export_names_tensors_operators_and_ways_out(tmp_path):
+def test_missing_range_error_of_export_names_tensors_operators_and_fixes(tmp_path):
     with pytest.raises(MissingRangeError) as caught:
         export(lacking("add", "mean"), tmp_path / "model.tflite")
     assert str(caught.value) == (
@@ -42,7 +42,7 @@ def test_the_error_of_an_export_names_tensors_operators_and_ways_out(tmp_path):
     assert not (tmp_path / "model.tflite").exists()
 
 
-def test_the_error_names_all_tensors_and_who_takes_the_first_ones(tmp_path):
+def test_missing_range_error_names_all_tensors_and_consumers_of_the_first(tmp_path):
     x = inputs = keras.Input((3,), name="x")
     for i in range(20):
         x = keras.layers.Dense(3, name=f"dense{i}")(x)
@@ -55,14 +55,14 @@ def test_the_error_names_all_tensors_and_who_takes_the_first_ones(tmp_path):
     assert "'x_quantize' is an input to the FULLY_CONNECTED operator producing 'dense0';" in text
 
 
-def test_inference_names_the_layers_that_take_a_tensor():
+def test_missing_range_error_of_inference_names_the_consumers():
     model = lacking("conv", "mean")
     message = "'conv' is an input to the layer 'depthwise' .QDepthwiseConv2D. and an input to the "
     with pytest.raises(MissingRangeError, match=message):
         model.predict(images(), verbose=0)
 
 
-def test_a_tensor_inside_a_layer_may_lack_a_range_too(tmp_path):
+def test_missing_range_error_names_a_tensor_inside_a_layer(tmp_path):
     model = keras.Sequential([keras.Input((4, 4, 3)), UnfusedBatchNormalization(name="norm")])
     data = small_images()
     made = quantized(model, data)
@@ -75,7 +75,7 @@ def test_a_tensor_inside_a_layer_may_lack_a_range_too(tmp_path):
     assert keras_qat.verify(made, tmp_path / "model.tflite", data, verbose=0).exact
 
 
-def test_a_default_range_is_that_of_the_lacking_tensors_alone(tmp_path):
+def test_default_ranges_apply_to_lacking_tensors_only(tmp_path):
     data, path, model = images(), tmp_path / "model.tflite", lacking("conv", "add")
     own = quantized(network(), data)
     with pytest.warns(DefaultRangesWarning, match="2 tensor.*'conv'.*'add'"):
@@ -96,7 +96,7 @@ def test_a_default_range_is_that_of_the_lacking_tensors_alone(tmp_path):
     np.testing.assert_array_equal(model.predict(data, verbose=0), expected)
 
 
-def test_verify_names_default_ranges_and_shows_what_they_cost(tmp_path):
+def test_verify_names_default_ranges_and_their_noise(tmp_path):
     data, path, sqnr = images(), tmp_path / "model.tflite", {}
     model = lacking("conv")
     suggested = keras_qat.suggest_default_ranges(model, data, verbose=0)
@@ -115,7 +115,7 @@ def test_verify_names_default_ranges_and_shows_what_they_cost(tmp_path):
     assert "default range" not in keras_qat.verify(model, path, data, verbose=0).verdict
 
 
-def test_the_suggested_range_covers_the_values_of_all_lacking_tensors():
+def test_suggest_default_ranges_covers_all_lacking_tensors():
     one = keras.layers.Dense(1, kernel_initializer="ones", name="sum")
     model = keras_qat.quantize_model(keras.Sequential([keras.Input((2,), name="x"), one]))
     data = np.array([[3, 4], [-2, -1], [0, 1]], "float32")
@@ -127,11 +127,11 @@ def test_the_suggested_range_covers_the_values_of_all_lacking_tensors():
     assert keras_qat.suggest_default_ranges(model, data, verbose=0) is None
 
 
-def test_a_quantized_model_keeps_its_default_range_until_it_is_trained(tmp_path):
+def test_default_ranges_last_until_training(tmp_path):
     model = keras_qat.quantize_model(small_network(), default_ranges_stats=(1, 5))
     data = small_images()
     names = {"image_quantize", "conv", "head"}
-    assert model.default_ranges == dict.fromkeys(names, (0, 5))  # 0 is in each range
+    assert model.default_ranges == dict.fromkeys(names, (0, 5))  # each range includes 0
     before = model.predict(data, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -150,13 +150,13 @@ def test_a_quantized_model_keeps_its_default_range_until_it_is_trained(tmp_path)
         assert (int(mine.updates), float(mine.maximum)) == (1, float(theirs.maximum))
 
 
-def test_calibrated_tensors_take_no_default_range(tmp_path):
+def test_default_ranges_ignore_calibrated_tensors(tmp_path):
     data = small_images()
     model = keras_qat.quantize_model(
         small_network(), calibration_data=data, default_ranges_stats=RANGE
     )
     assert model.default_ranges == {}
-    export(model, tmp_path / "model.tflite", default_ranges_stats=RANGE)  # without a warning
+    export(model, tmp_path / "model.tflite", default_ranges_stats=RANGE)  # raises no warning
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_calibrated_tensors_take_no_default_range(tmp_path):
     + [(1, 2, 3), ((1, 2), 3), {"a": 1}, (None, 1), (10**400, 1)],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_range_is_refused_and_changes_nothing(value, tmp_path):
+def test_default_ranges_refuse_invalid_values(value, tmp_path):
     model = lacking("conv")
     with pytest.raises(InvalidDefaultRangeError, match="default_ranges_stats=.* To fix it: "):
         export(model, tmp_path / "model.tflite", default_ranges_stats=value)

@@ -1,4 +1,4 @@
-"""Models under `tf.distribute`, each test in a process of its own with two logical CPUs."""
+"""Models under `tf.distribute`. Each test runs in a separate process with two logical CPUs."""
 
 import json
 import os
@@ -25,12 +25,12 @@ def run(function, folder):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_training_on_two_replicas_gives_the_ranges_of_a_single_device(tmp_path):
+def test_mirrored_training_gives_the_ranges_of_a_single_device(tmp_path):
     for name, (single, mirrored) in run("training", tmp_path).items():
         assert mirrored == single, name
 
 
-def test_calibration_in_the_scope_gives_the_ranges_without_a_strategy(tmp_path):
+def test_mirrored_calibration_gives_the_ranges_without_a_strategy(tmp_path):
     inside, without = run("calibration", tmp_path)
     assert inside == without
     assert inside[0][:2] == [-2, 2]  # without the outlier
@@ -42,6 +42,6 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     "scope", ["outside", *(pytest.param(name, marks=SLOW) for name in ("inside", "one_worker"))]
 )
-def test_every_use_of_a_model_made_in_the_scope_works(scope, tmp_path):
+def test_mirrored_model_works_in_every_use(scope, tmp_path):
     found = run(scope, tmp_path)
     assert found and not [name for name, result in found.items() if result is False]

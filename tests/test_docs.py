@@ -1,4 +1,4 @@
-"""The generated pages of docs/ say what the code says."""
+"""The generated pages of docs/ are equal to what their generators write."""
 
 import importlib.util
 import json
@@ -40,7 +40,7 @@ def test_page_of_what_is_supported_is_up_to_date(generator):
     assert written == generator.page(), "docs/supported.md is stale: run `make docs-supported`"
 
 
-def test_page_names_every_slice_and_pass(generator):
+def test_page_of_what_is_supported_names_every_rule_and_pass(generator):
     page = generator.page()
     assert "| `keras.layers.Conv2D` | `keras.layers.BatchNormalization`, `relu`, `relu6` |" in page
     for entry in registered_rules():
@@ -66,12 +66,12 @@ def labels():
 
 
 @pytest.mark.parametrize("label", [name for name in labels() if "." in name and " " not in name])
-def test_label_is_a_public_name(label):
+def test_label_on_the_page_is_a_public_name(label):
     if label != "x[...]":
         assert callable(operator.attrgetter(label.removeprefix("keras."))(keras)), label
 
 
-def test_the_examples_of_layers_run(capsys):
+def test_page_of_layers_has_code_that_runs(capsys):
     text = (DOCS / "layers.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(blocks) == 4
@@ -85,11 +85,11 @@ def test_the_examples_of_layers_run(capsys):
         "['image', 'stem', 'stem_batch_normalization', 'stem_relu6']",
         "int8 (16, 3, 3, 3) (16,) int32",
     ]
-    # Beside them there are progress bars.
+    # Other lines are progress bars.
     assert [line for line in capsys.readouterr().out.splitlines() if line in expected] == expected
 
 
-def test_the_examples_of_custom_layers_run(monkeypatch, capsys):
+def test_page_of_custom_layers_has_code_that_runs(monkeypatch, capsys):
     monkeypatch.setattr(registry, "_CALLS", dict(registry._CALLS))
     text = (DOCS / "custom-layers.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
@@ -97,7 +97,7 @@ def test_the_examples_of_custom_layers_run(monkeypatch, capsys):
     names: dict = {"__name__": "examples"}
     for block in blocks:
         exec(block, names)
-    # Beside them there are progress bars.
+    # Other lines are progress bars.
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
     gated = ["QDense", "QSigmoid", "QMultiply", "QBatchNormalization", "QDense"]
     assert printed == [str(["InputLayer", "QuantizeInput", *rest]) for rest in (gated, ["QDense"])]

@@ -1,4 +1,4 @@
-"""Inference by calling the model, outside of `predict`: the same integers, and no new traces."""
+"""Inference by calling the model instead of `predict`: equal integers, and no new traces."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def network(filters, size):
-    """Convolutions with a residual addition, in which only the sizes differ."""
+    """Makes convolutions with a residual addition. Only the sizes differ."""
     inputs = keras.Input((size, size, 3))
     x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(filters, 3)(inputs)))
     y = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same")(x))
@@ -113,7 +113,7 @@ def test_inference_keeps_the_integers_of_a_tensor_as_long_as_the_tensor():
     assert np.array_equal(center(x, parameters).values, made.values)
 
 
-def test_tensors_between_layers_have_no_attribute_of_ours():
+def test_call_leaves_no_attribute_on_tensors():
     model = quantized()
     taps = keras.Model(model.inputs, [layer.output for layer in model.layers])
     for tensor in taps([images()]):

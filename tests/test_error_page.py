@@ -1,4 +1,4 @@
-"""docs/errors.md explains each error by the messages that the code has."""
+"""docs/errors.md explains each error, with the messages of the code."""
 
 import ast
 import functools
@@ -18,13 +18,13 @@ CLASSES = [
     if issubclass(cls, (errors.KerasQatError, UserWarning)) and cls is not errors.KerasQatError
 ]
 ERRORS = [cls.__name__ for cls in CLASSES if not issubclass(cls, UserWarning)]
-# They have dozens of messages, each with its own way out; the page has those that are met most.
+# These have dozens of messages, each with its own fix. The page has the most frequent ones.
 MANY = {"UnsupportedLayerError", "InvalidFileError", "UnsafeFileError", "LiteRTFormatError"}
 SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
 
 
 def spoken(node):
-    """A text of the code, with `...` for what varies; None if it is none."""
+    """Returns the text of a string in the code, with `...` for inserted values, or None."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -35,7 +35,7 @@ def spoken(node):
 
 
 def fits(said, message):
-    """Whether the page's words for a message are those of the code; `...` is anything."""
+    """Returns whether a message on the page is that of the code. `...` stands for any text."""
     parts = (re.escape(part) for part in said.replace("`", "").split("..."))
     return re.fullmatch(".*".join(parts), message.replace("`", ""), flags=re.DOTALL) is not None
 
@@ -51,7 +51,7 @@ def texts():
 
 
 def raised(name):
-    """What errors of a class say in the code, the first sentence of each."""
+    """Returns the first sentences of all errors of a class in the code."""
     calls = (x for tree in sources() for x in ast.walk(tree) if isinstance(x, ast.Call))
     named = (call for call in calls if ast.unparse(call.func).split(".")[-1] == name)
     return {text for call in named if call.args and (text := spoken(call.args[0]))}
@@ -61,18 +61,18 @@ def explained(section):
     return re.findall(r'^\| (?:`\w+` \| )?"(.*?)" \|', section, flags=re.MULTILINE)
 
 
-def test_each_error_has_a_section():
+def test_error_page_has_a_section_per_error():
     assert sorted(SECTIONS) == sorted(ERRORS)
     assert all(explained(section) for section in SECTIONS.values())
 
 
-def test_each_warning_has_a_row():
+def test_error_page_has_a_row_per_warning():
     warned = set(re.findall(r"^\| `(\w+Warning)` \|", PAGE, flags=re.MULTILINE))
     assert warned == {cls.__name__ for cls in CLASSES if issubclass(cls, UserWarning)}
 
 
 @pytest.mark.parametrize("name", sorted(set(ERRORS) - MANY))
-def test_each_message_is_explained(name):
+def test_error_page_explains_each_message(name):
     said = explained(SECTIONS[name])
     messages = raised(name)
     assert messages, "nothing raises it"
@@ -81,5 +81,5 @@ def test_each_message_is_explained(name):
 
 
 @pytest.mark.parametrize("said", explained(PAGE))
-def test_what_is_explained_is_a_message_of_the_code(said):
+def test_error_page_has_only_messages_of_the_code(said):
     assert any(fits(said, text) for text in texts())

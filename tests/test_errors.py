@@ -8,7 +8,7 @@ CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
 TYPES = [cls for cls in CLASSES if issubclass(cls, Exception) and not issubclass(cls, Warning)]
 
 
-def test_the_message_says_everything_in_order():
+def test_error_text_has_all_parts_in_order():
     error = errors.KerasQatError(
         "It failed.", layer="conv", received="a cat", expected="a dog", fix="Get a dog."
     )
@@ -18,14 +18,14 @@ def test_the_message_says_everything_in_order():
     assert error.layer == "conv"
 
 
-def test_what_is_not_known_is_left_out():
+def test_error_text_leaves_out_missing_parts():
     assert str(errors.KerasQatError("It failed.")) == "It failed."
     assert errors.KerasQatError("It failed.").layer is None
     assert str(errors.KerasQatError("No.", received=0)) == "No. Received: 0."
 
 
 @pytest.mark.parametrize("cls", TYPES, ids=lambda cls: cls.__name__)
-def test_every_error_is_caught_by_the_base_class_and_by_a_builtin_one(cls):
+def test_error_has_the_base_class_and_a_builtin_one(cls):
     assert issubclass(cls, errors.KerasQatError)
     builtin = ValueError | OSError | ArithmeticError | ImportError
     assert cls is errors.KerasQatError or issubclass(cls, builtin)

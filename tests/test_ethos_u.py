@@ -23,7 +23,7 @@ def compiled(model, **options):
 
 
 def resnet8():
-    """The network of MLPerf Tiny's image classification."""
+    """Makes the network of MLPerf Tiny's image classification."""
 
     def convolve(x, filters, strides=1, activation=None, size=3):
         x = layers.Conv2D(filters, size, strides=strides, padding="same")(x)
@@ -56,7 +56,7 @@ def test_mobilenet_v2_runs_on_the_npu_alone():
 
 
 def segmentation(batch_size=None):
-    """Down and up again with a skip connection, as U-Net does."""
+    """Makes a network that samples down and up with a skip connection, as U-Net does."""
     image = keras.Input((16, 16, 3), batch_size=batch_size)
     skip = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
     x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(skip)
@@ -71,8 +71,8 @@ def test_transposed_convolution_of_a_fixed_batch_runs_on_the_npu_alone(size, opt
 
 
 @needs_vela
-def test_operator_left_to_the_cpu_is_seen():
-    """The check itself: a table lookup by GATHER is none of the NPU's operators."""
+def test_compiled_shows_an_operator_left_to_the_cpu():
+    """Tests the check of this file: the NPU has no operator for a lookup by GATHER."""
     x = keras.Input((4, 4, 3))
     model = keras.Model(x, layers.Activation("softplus")(layers.Conv2D(2, 3)(x)))
     assert set(compiled(model)) > {"CUSTOM"}

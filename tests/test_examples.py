@@ -1,4 +1,4 @@
-"""The examples run, and what they print is so."""
+"""The examples run, and their printed results are correct."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
 
 def run_example(name, *arguments):
-    """Runs an example in a process of its own, and returns what it printed."""
+    """Runs an example in a separate process. Returns its output."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
@@ -22,7 +22,7 @@ def run_example(name, *arguments):
 
 
 @pytest.mark.slow
-def test_mnist_in_keras_is_mnist_in_the_file(tmp_path):
+def test_mnist_example_has_equal_accuracy_in_keras_and_the_file(tmp_path):
     text = run_example("mnist_quant_delay.py", "--epochs", 2, "--output", tmp_path)
     rows = re.findall(r"\| (.+?) +\| +(\d+) \| +([\d.]+) \|", text)
     correct = {name: int(count) for name, count, _ in rows}
@@ -35,8 +35,8 @@ def test_mnist_in_keras_is_mnist_in_the_file(tmp_path):
     assert (tmp_path / "mnist_uint8.tflite").stat().st_size > 10_000
 
 
-def test_mnist_says_that_it_cannot_be_downloaded(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)  # as for a script that is run
+def test_mnist_example_explains_a_failed_download(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
 
     def refuse():
         raise OSError("no network")
@@ -48,7 +48,7 @@ def test_mnist_says_that_it_cannot_be_downloaded(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_demo_exports_an_exact_file(tmp_path):
+def test_digits_demo_exports_an_exact_file(tmp_path):
     text = run_example("digits_demo.py", "--output", tmp_path)
     row = r"LiteRT file, reference kernels +\| +([\d.]+) \| +0 of [\d,]+ \|"
     found = re.search(row, text)

@@ -1,4 +1,4 @@
-"""The examples that write, transfer or load a network run, and what they print is so."""
+"""The examples that write, transfer or load a network run, and their results are correct."""
 
 import pathlib
 import re
@@ -19,14 +19,14 @@ APPLICATION = keras.applications.MobileNetV2
 
 
 def scores(text):
-    """The table of an example, which has to say that Keras and the file are equal."""
+    """Returns the table of an example. Checks that Keras and the file are equal in it."""
     rows = {name: float(score) for name, score in re.findall(r"\| (.+?) +\| +([\d.]+) \|", text)}
     assert re.search(r"\nIntegers that differ: 0 of [\d,]{5,}\n", text)
     return rows
 
 
 def loaded(name, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)  # as for a script that is run
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
     return load(EXAMPLES / name)
 
 
@@ -36,7 +36,7 @@ def refuse(*args, **kwargs):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of images for each of two classes, ten bright ones and ten dark ones."""
+    """Makes a folder of images for each of two classes, ten bright images and ten dark ones."""
     generator = np.random.default_rng(0)
     for name, darkest in (("bright", 128), ("dark", 0)):
         (tmp_path / name).mkdir()
@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resnet_of_blocks_is_an_operator_for_each(tmp_path):
+def test_resnet_example_has_an_operator_per_block(tmp_path):
     text = run_example("resnet_v1.py", "--epochs", 3, "--output", tmp_path)
     rows = scores(text)
     assert rows["Keras, int8"] == rows[".tflite, reference kernels"] > 0.9
@@ -59,10 +59,10 @@ def test_a_resnet_of_blocks_is_an_operator_for_each(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resnet_of_augmented_images_takes_pixels(tmp_path, monkeypatch, capsys):
+def test_resnet_example_takes_pixels_with_augmentation(tmp_path, monkeypatch, capsys):
     example = loaded("resnet_v1.py", monkeypatch)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), "uint8")
-    labels = np.arange(64)[:, None] % 10  # as Keras has them
+    labels = np.arange(64)[:, None] % 10  # in the shape of Keras's data
     monkeypatch.setattr(
         keras.datasets.cifar10, "load_data", lambda: ((pixels, labels), (pixels, labels))
     )
@@ -75,14 +75,14 @@ def test_a_resnet_of_augmented_images_takes_pixels(tmp_path, monkeypatch, capsys
     assert "1 QUANTIZE, 15 CONV_2D, 6 ADD, 1 MEAN, 1 FULLY_CONNECTED, 1 SOFTMAX\n" in text
 
 
-def test_the_resnet_says_that_it_cannot_be_downloaded(monkeypatch):
+def test_resnet_example_explains_a_failed_download(monkeypatch):
     example = loaded("resnet_v1.py", monkeypatch)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", refuse)
     with pytest.raises(SystemExit, match=r"CIFAR-10 cannot .* \(no network\).*--cifar10"):
         example.load_pixels(is_cifar10=True)
 
 
-def test_a_depth_that_no_resnet_has_is_refused(monkeypatch, capsys):
+def test_resnet_example_refuses_an_invalid_depth(monkeypatch, capsys):
     example = loaded("resnet_v1.py", monkeypatch)
     monkeypatch.setattr(sys, "argv", ["resnet_v1.py", "--depth", "10"])
     with pytest.raises(SystemExit):
@@ -91,18 +91,18 @@ def test_a_depth_that_no_resnet_has_is_refused(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_transferred_network_is_the_file(tmp_path):
+def test_transfer_example_exports_an_exact_file(tmp_path):
     text = run_example("transfer_learning.py", "--epochs", 6, "--output", tmp_path)
     rows = scores(text)
     trained = rows["transfer: Keras, int8, trained"]
     assert trained == rows["transfer: .tflite, reference kernels"] > 0.6
     assert "\n58 layers are 24 in the clone\n" in text
-    assert "\nHead: 15 images, 6 epochs, 2 of 97 weights\n" in text  # the base is frozen
+    assert "\nHead: 15 images, 6 epochs, 2 of 97 weights\n" in text  # the base model is frozen
     report = keras_qat.inspect_litert(tmp_path / "transfer.tflite")
     assert report.is_fully_integer and report.inputs[0].dtype == "uint8"
 
 
-def test_a_folder_of_classes_is_transferred_to(monkeypatch, folder):
+def test_transfer_example_takes_a_folder_of_classes(monkeypatch, folder):
     example = loaded("transfer_learning.py", monkeypatch)
     asked = []
 
@@ -119,7 +119,7 @@ def test_a_folder_of_classes_is_transferred_to(monkeypatch, folder):
     assert sorted(y_test) == [0, 0, 1, 1]
 
 
-def test_transfer_says_what_it_cannot_get(monkeypatch, tmp_path):
+def test_transfer_example_explains_missing_data(monkeypatch, tmp_path):
     example = loaded("transfer_learning.py", monkeypatch)
     monkeypatch.setattr(keras.applications, "MobileNetV2", refuse)
     with pytest.raises(SystemExit, match=r"MobileNetV2 cannot .* \(no network\).*--imagenet"):
@@ -128,7 +128,7 @@ def test_transfer_says_what_it_cannot_get(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="has to have a folder with some images for each class"):
         example.pretrained_on_imagenet(tmp_path)
     for number in range(9):
-        (tmp_path / f"class{min(number, 1)}").mkdir(exist_ok=True)  # the first has one image
+        (tmp_path / f"class{min(number, 1)}").mkdir(exist_ok=True)  # the first class has one image
         pixels = np.full((8, 8, 3), number, "uint8")
         keras.utils.save_img(tmp_path / f"class{min(number, 1)}/{number}.png", pixels, scale=False)
     with pytest.raises(SystemExit, match="some images for each class: The least populated"):
@@ -136,7 +136,7 @@ def test_transfer_says_what_it_cannot_get(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_of_keras_2_becomes_an_exact_file(tmp_path):
+def test_keras_2_example_exports_an_exact_file(tmp_path):
     text = run_example("old_keras2_model.py", "--output", tmp_path)
     rows = scores(text)
     assert rows["Keras, int8, trained"] == rows[".tflite, reference kernels"] > 0.95
@@ -146,7 +146,7 @@ def test_a_file_of_keras_2_becomes_an_exact_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_and_data_of_ones_own_are_taken(tmp_path):
+def test_keras_2_example_takes_a_model_and_data(tmp_path):
     example = subprocess.run(
         [sys.executable, EXAMPLES / "old_keras2_model.py", "--model", BUNDLED],
         capture_output=True,
@@ -169,7 +169,7 @@ def test_a_model_and_data_of_ones_own_are_taken(tmp_path):
     assert "\n    nothing, it loads the file\n" in text
 
 
-def test_the_bundled_file_is_one_of_keras_2(monkeypatch):
+def test_keras_2_example_has_a_file_of_keras_2(monkeypatch):
     with h5py.File(BUNDLED) as file:
         assert str(file.attrs["keras_version"]).startswith("2.")
     assert BUNDLED.stat().st_size < 150_000
@@ -178,7 +178,7 @@ def test_the_bundled_file_is_one_of_keras_2(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_script_writes_the_bundled_file(tmp_path):
+def test_keras_2_example_file_is_written_by_its_script(tmp_path):
     pytest.importorskip("tf_keras")
     path = tmp_path / "digits.h5"
     code = (
@@ -194,7 +194,7 @@ def test_the_script_writes_the_bundled_file(tmp_path):
 
 
 @pytest.mark.parametrize("column", [False, True])
-def test_labels_may_be_numbers_columns_or_one_hot(monkeypatch, column):
+def test_keras_2_example_takes_labels_as_numbers_or_one_hot(monkeypatch, column):
     example = loaded("old_keras2_model.py", monkeypatch)
 
     class Identity:
@@ -208,7 +208,7 @@ def test_labels_may_be_numbers_columns_or_one_hot(monkeypatch, column):
     assert example.accuracy(Identity(), (x, np.eye(3)[labels])) == 0.75
 
 
-def test_what_is_no_classifier_or_no_data_is_said(monkeypatch, tmp_path):
+def test_keras_2_example_explains_wrong_models_and_data(monkeypatch, tmp_path):
     example = loaded("old_keras2_model.py", monkeypatch)
     with pytest.raises(SystemExit, match=r"absent\.h5"):
         example.load_classifier(tmp_path / "absent.h5")

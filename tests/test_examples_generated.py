@@ -1,4 +1,4 @@
-"""The examples on generated data run, and what they print is so; what users give is checked."""
+"""The examples on generated data run, and their results are correct. They check users' data."""
 
 import re
 import sys
@@ -13,13 +13,13 @@ from tests.test_examples import EXAMPLES, run_example
 
 
 def table_in(text):
-    """The rows of the table that an example printed: numbers by name of the model."""
+    """Returns the printed table of an example: numbers by the name of the model."""
     rows = re.findall(r"^\| (.+?) +((?:\| +[\d.]+ )+)\|$", text, re.MULTILINE)
     return {name: [float(cell) for cell in cells.split("|")[1:]] for name, cells in rows}
 
 
 def check_exact(text, path):
-    """Keras and the reference kernels are equal in the table, and in every integer."""
+    """Checks that Keras and the reference kernels are equal in the table and in every integer."""
     table = table_in(text)
     assert table["Keras, int8, trained"] == table[".tflite, reference kernels"]
     assert {"Keras, float", ".tflite, default kernels"} <= set(table)
@@ -29,7 +29,7 @@ def check_exact(text, path):
 
 
 @pytest.mark.slow
-def test_keywords_are_spotted_alike(tmp_path):
+def test_keyword_example_is_exact(tmp_path):
     text = run_example("keyword_spotting.py", "--epochs", 5, "--output", tmp_path)
     table = check_exact(text, tmp_path / "keywords_int8.tflite")
     assert min(accuracy for (accuracy,) in table.values()) > 0.8
@@ -37,7 +37,7 @@ def test_keywords_are_spotted_alike(tmp_path):
 
 
 @pytest.mark.slow
-def test_anomalies_are_scored_alike(tmp_path):
+def test_anomaly_example_is_exact(tmp_path):
     text = run_example("anomaly_detection.py", "--epochs", 10, "--output", tmp_path)
     table = check_exact(text, tmp_path / "anomalies_int8.tflite")
     for auc, normal, anomalies in table.values():
@@ -46,7 +46,7 @@ def test_anomalies_are_scored_alike(tmp_path):
 
 
 @pytest.mark.slow
-def test_shapes_are_segmented_alike(tmp_path):
+def test_unet_example_is_exact(tmp_path):
     text = run_example("unet.py", "--epochs", 8, "--output", tmp_path)
     table = check_exact(text, tmp_path / "unet_int8.tflite")
     assert min(iou for iou, _ in table.values()) > 0.7
@@ -56,7 +56,7 @@ def test_shapes_are_segmented_alike(tmp_path):
 
 
 @pytest.mark.slow
-def test_layers_of_ones_own_train_and_are_exact(tmp_path):
+def test_custom_layer_example_is_exact(tmp_path):
     text = run_example("custom_layer.py", "--epochs", 4, "--output", tmp_path)
     table = check_exact(text, tmp_path / "custom_int8.tflite")
     assert min(accuracy for (accuracy,) in table.values()) > 0.8
@@ -70,7 +70,7 @@ def test_layers_of_ones_own_train_and_are_exact(tmp_path):
 
 @pytest.fixture
 def example(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)  # as for a script that is run
+    monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
     return lambda name: load(EXAMPLES / f"{name}.py")
 
 
@@ -83,7 +83,7 @@ def write_wav(path, rate=16_000, width=2, channels=1, seconds=0.5, level=1000):
         file.writeframes(np.full(int(rate * seconds) * channels, level, "<i2").tobytes())
 
 
-def test_wav_files_are_words(example, tmp_path):
+def test_keyword_example_takes_wav_files(example, tmp_path):
     for name in ("yes/a", "yes/b", "no/a", "no/b", "no/c", "_background_noise_/a"):
         write_wav(tmp_path / f"{name}.wav", seconds=2)
     (tmp_path / "testing_list.txt").write_text("no/b.wav\nyes/b.wav\n")
@@ -93,7 +93,7 @@ def test_wav_files_are_words(example, tmp_path):
     assert x.shape == (3, *x_test.shape[1:]) and x.shape[2] == 40
 
 
-def test_a_wav_file_is_cut_and_filled_to_a_second(example, tmp_path):
+def test_read_wav_cuts_and_fills_to_a_second(example, tmp_path):
     read_wav = example("keyword_spotting").read_wav
     write_wav(tmp_path / "short.wav", seconds=0.25)
     assert np.array_equal(read_wav(tmp_path / "short.wav"), [1000] * 4000 + [0] * 12000)
@@ -101,7 +101,7 @@ def test_a_wav_file_is_cut_and_filled_to_a_second(example, tmp_path):
     assert np.array_equal(read_wav(tmp_path / "long.wav"), [-7] * 16000)
 
 
-def test_wav_files_that_do_not_fit_are_named(example, tmp_path):
+def test_keyword_example_names_wav_files_that_do_not_fit(example, tmp_path):
     keywords = example("keyword_spotting")
     write_wav(tmp_path / "slow.wav", rate=8000, channels=2)
     (tmp_path / "text.wav").write_text("no wav file at all")
@@ -125,7 +125,7 @@ def saved(path, **arrays):
     return path
 
 
-def test_arrays_of_ones_own_are_read(example, tmp_path):
+def test_own_data_of_an_example_is_read(example, tmp_path):
     x, labels = np.random.default_rng(0).normal(size=(10, 4)), np.arange(10) % 2
     path = saved(tmp_path / "own.npz", train=x, test=x, labels=labels)
     train, test, read = example("anomaly_detection").own_data(path)
@@ -163,14 +163,14 @@ PICTURES = {"images": np.ones((6, 8, 8, 1), "uint8"), "masks": np.ones((6, 8, 8)
         ("unet", {"masks": np.full((6, 8, 8), -1)}, "'masks' must be integers from 0"),
     ],
 )
-def test_arrays_that_do_not_fit_are_named(example, tmp_path, name, changed, message):
+def test_own_data_that_does_not_fit_is_named(example, tmp_path, name, changed, message):
     arrays = {**(SPECTRA if name == "anomaly_detection" else PICTURES), **changed}
     path = saved(tmp_path / "own.npz", **arrays)
     with pytest.raises(SystemExit, match=rf"own\.npz: .*{message}"):
         example(name).own_data(path)
 
 
-def test_files_without_the_arrays_are_named(example, tmp_path):
+def test_load_arrays_names_files_without_the_arrays(example, tmp_path):
     load_arrays = example("report").load_arrays
     np.save(tmp_path / "single.npy", np.ones(3))
     (tmp_path / "text.npz").write_text("no arrays at all")
@@ -183,7 +183,7 @@ def test_files_without_the_arrays_are_named(example, tmp_path):
         load_arrays(path, ["a", "b", "c"])
 
 
-def test_custom_layers_say_that_mnist_cannot_be_downloaded(example, monkeypatch):
+def test_custom_layer_example_explains_a_failed_download(example, monkeypatch):
     def refuse():
         raise OSError("no network")
 
@@ -197,7 +197,7 @@ NAMES = ("keyword_spotting", "anomaly_detection", "unet", "custom_layer", "mnist
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_epochs_are_at_least_one(example, monkeypatch, capsys, name):
+def test_examples_refuse_zero_epochs(example, monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", [name, "--epochs", "0"])
     with pytest.raises(SystemExit):
         example(name).main()

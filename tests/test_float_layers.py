@@ -1,4 +1,4 @@
-"""Every rule's float form, over the cases of all families: the file computes what Keras does."""
+"""The float form of every rule, on the contract cases: the file equals Keras."""
 
 import numpy as np
 import pytest
@@ -16,18 +16,18 @@ from tests.layers.contract import (
 from tests.layers.test_contract import CASES
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}
-# An input that is an output is no layer, and what is true of it is so for every model.
+# Without the cases of inputs: they have no layer in float.
 LAYER_CASES = [case for case in CASES if QuantizeInput not in case.covers]
 
 
 def run_real(content, arrays):
-    """The outputs of a file with float32 ends, by the reference kernels."""
+    """Returns the outputs of a file of float32 inputs and outputs by the reference kernels."""
     tensors, outputs = run_litert(content, arrays)
     return [tensors[name][0] for name in outputs]
 
 
 @pytest.mark.parametrize("case", first_of_each(LAYER_CASES))
-def test_layers_in_float_equal_keras(case):
+def test_float_layers_equal_keras(case):
     prepared = Prepared(case)
     model = keras_qat.quantize_model(prepared.keras_model, overrides={".*": None})
     keras_qat.calibrate(model, tuple(prepared.arrays), verbose=0)

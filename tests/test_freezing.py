@@ -1,4 +1,4 @@
-"""freeze_batch_norm: nothing of a batch normalization moves, and the file stays exact."""
+"""freeze_batch_norm: batch normalizations stay unchanged in training, and the file is exact."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def is_same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_frozen_batch_norms_stay_as_they_are_and_are_exact(tmp_path):
+def test_freeze_batch_norm_keeps_statistics_and_is_exact(tmp_path):
     qat = quantized(small_network(), DATA)
     before = trained(qat)
     keras_qat.freeze_batch_norm(qat)
@@ -36,7 +36,7 @@ def test_frozen_batch_norms_stay_as_they_are_and_are_exact(tmp_path):
     assert not is_same(trained(qat), before)
 
 
-def test_a_model_without_quantized_batch_norms_is_refused():
+def test_freeze_batch_norm_refuses_a_model_without_batch_norms():
     with pytest.raises(NotQuantizedError, match="no batch normalization"):
         keras_qat.freeze_batch_norm(small_network())
 
@@ -46,14 +46,14 @@ def base_model():
     y = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)
     y = keras.layers.ReLU()(keras.layers.BatchNormalization(name="folded")(y))
     base = keras.Model(x, keras.layers.BatchNormalization(name="alone")(y), name="base")
-    for name in ("folded", "alone"):  # unlike those of the data
+    for name in ("folded", "alone"):  # other statistics than those of the data
         base.get_layer(name).moving_mean.assign([0.5, -0.5, 0.25, 0.0])
         base.get_layer(name).moving_variance.assign([0.5, 2.0, 1.5, 3.0])
     return base
 
 
 def transferred():
-    """A base model as Keras's guide to transfer learning calls it."""
+    """Calls a base model as Keras's guide to transfer learning does."""
     x = keras.Input((4, 4, 3))
     y = keras.layers.GlobalAveragePooling2D()(base_model()(x, training=False))
     y = keras.layers.BatchNormalization(name="direct")(y, training=False)
@@ -79,7 +79,7 @@ def test_batch_norm_that_is_also_called_in_training_mode_trains():
 
 
 class Block(keras.layers.Layer):
-    """Passes on its own `training`, whose default is False."""
+    """Passes on its argument `training`, whose default is False."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

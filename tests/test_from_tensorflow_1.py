@@ -1,4 +1,4 @@
-"""The page for those who come from TensorFlow 1: its code runs, its tests exist."""
+"""The page about TensorFlow 1: its code runs, and the tests that it names exist."""
 
 import ast
 import pathlib
@@ -47,34 +47,34 @@ float steps left: 0
 
 
 def functions_of(path):
-    """Names of the functions of a file, without importing it."""
+    """Returns the names of the functions of a file without importing it."""
     return {x.name for x in ast.parse(path.read_text()).body if isinstance(x, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize(("path", "function"), NAMED, ids=lambda part: part.rpartition("/")[2])
-def test_a_test_that_is_named_exists(path, function):
+def test_tensorflow_1_page_names_tests_that_exist(path, function):
     assert function in functions_of(ROOT / path)
 
 
-def test_each_statement_has_a_test():
+def test_tensorflow_1_page_has_a_test_per_statement():
     statements = [row for row in ROWS if not row.startswith("| the notes |")]
     assert len(statements) > 30
     without = [row for row in statements if "`tests/" not in row.split("|")[-2]]
     assert not without
 
 
-def test_the_code_runs(monkeypatch, tmp_path, capsys):
+def test_tensorflow_1_page_has_code_that_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "examples"}
     for block in BLOCKS:
         exec(block, names)
     lines = capsys.readouterr().out.splitlines()
-    # Beside them there are progress bars.
+    # Other lines are progress bars.
     assert [line for line in lines if line in PRINTED] == PRINTED
 
 
 def residual(before, behind):
-    """The end of a residual block, with activations before or behind the addition."""
+    """Makes the end of a residual block, with activations before or after the addition."""
     image = keras.Input((6, 6, 4), name="image")
     y = layers.Conv2D(4, 3, padding="same", activation=before, name="first")(image)
     x = layers.Conv2D(4, 1, activation=before, name="second")(image)
@@ -83,7 +83,7 @@ def residual(before, behind):
 
 
 @pytest.mark.parametrize("scheme", ["int8", "uint8"])
-def test_the_residual_block_has_as_many_operators_either_way(scheme, tmp_path):
+def test_residual_block_has_equal_operators_for_both_places_of_relu(scheme, tmp_path):
     data = np.random.default_rng(0).normal(size=(8, 6, 6, 4)).astype("float32")
     for before, behind in ((None, "relu"), ("relu", None)):
         qat = keras_qat.quantize_model(residual(before, behind), scheme)

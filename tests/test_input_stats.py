@@ -1,4 +1,4 @@
-"""quantized_input_stats: what the integers of an input mean, in Keras and in the file."""
+"""quantized_input_stats: the real values of an input's integers, in Keras and in the file."""
 
 import keras
 import numpy as np
@@ -20,13 +20,13 @@ def signature_of(path, **arguments):
 
 
 def details(path):
-    """The type and quantization of each input of a file."""
+    """Returns the type and the quantization of each input of a file."""
     inputs = signature_of(path).get_input_details().items()
     return {name: (entry["dtype"].__name__, *entry["quantization"]) for name, entry in inputs}
 
 
 def run(path, **inputs):
-    """What the reference kernels make of integers, as real values."""
+    """Returns the reference kernels' outputs for integers as real values."""
     kernels = OpResolverType.BUILTIN_REF
     signature = signature_of(path, experimental_op_resolver_type=kernels)
     (entry,) = signature.get_output_details().values()
@@ -41,7 +41,7 @@ def exported(model, folder, **arguments):
 
 
 def small(data=None, scheme="int8", **stats):
-    """The small network, quantized; `stats` are those of its inputs."""
+    """Quantizes the small network. `stats` are the statistics of its inputs."""
     return keras_qat.quantize_model(
         small_network(), scheme, calibration_data=data, quantized_input_stats=stats
     )
@@ -52,7 +52,7 @@ def bytes_of(path, pixels=PIXELS):
 
 
 @pytest.mark.parametrize("scheme", ["int8", "uint8"])
-def test_a_file_takes_pixels_for_a_model_that_was_trained_on_0_to_1(tmp_path, scheme):
+def test_input_stats_let_a_file_of_a_0_to_1_model_take_pixels(tmp_path, scheme):
     model = small(UNIT, scheme, image=(0, 255))
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", np.float32(1 / 255), 0)}
@@ -64,15 +64,15 @@ def test_a_file_takes_pixels_for_a_model_that_was_trained_on_0_to_1(tmp_path, sc
     )
 
 
-def test_the_model_says_what_its_integers_mean():
+def test_input_stats_are_an_attribute_of_the_model():
     assert small(UNIT, image=(0, 255)).quantized_input_stats == {"image": (0.0, 255.0)}
     assert small(image=(128, 64)).quantized_input_stats == {"image": (128.0, 64.0)}
-    assert small().quantized_input_stats == {}  # lacks a range
+    assert small().quantized_input_stats == {}  # the input lacks a range
     calibrated = small(PIXELS)
     assert calibrated.quantized_input_stats == {"image": (0.0, 1.0)}
 
 
-def test_neither_calibration_nor_training_moves_it(tmp_path):
+def test_input_stats_stay_through_calibration_and_training(tmp_path):
     model = small(UNIT, image=(0, 255))
     keras_qat.calibrate(model, UNIT * 0.9, verbose=0)
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -82,7 +82,7 @@ def test_neither_calibration_nor_training_moves_it(tmp_path):
     assert keras_qat.verify(model, path, UNIT, verbose=0).exact
 
 
-def test_it_is_saved_with_the_model(tmp_path):
+def test_input_stats_are_saved_with_the_model(tmp_path):
     model = small(UNIT, image=(0, 255))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -91,7 +91,7 @@ def test_it_is_saved_with_the_model(tmp_path):
     assert exported(loaded, tmp_path).read_bytes() == first
 
 
-def test_an_input_with_it_does_not_lack_a_range(tmp_path):
+def test_input_stats_give_the_input_a_range(tmp_path):
     model = small(image=(0, 255))
     assert "image_quantize" not in model.lacking_ranges
     with pytest.warns(DefaultRangesWarning):
@@ -100,7 +100,7 @@ def test_an_input_with_it_does_not_lack_a_range(tmp_path):
     assert details(path) == {"image": ("int8", np.float32(1 / 255), -128)}
 
 
-def test_export_takes_it_too_and_the_model_keeps_it(tmp_path):
+def test_input_stats_of_export_stay_in_the_model(tmp_path):
     model = small(UNIT * 0.9)
     before = model.predict(UNIT, verbose=0)
     path = exported(
@@ -123,7 +123,7 @@ REAL = LEFT / np.float32(255), RIGHT / np.float32(64)
 
 
 @pytest.mark.parametrize("merge", [layers.Add, layers.Concatenate, layers.Maximum])
-def test_each_of_two_inputs_has_its_own(tmp_path, merge):
+def test_input_stats_of_two_inputs(tmp_path, merge):
     model = keras_qat.quantize_model(
         two_inputs(merge),
         calibration_data=REAL,
@@ -139,7 +139,7 @@ def test_each_of_two_inputs_has_its_own(tmp_path, merge):
     assert len(added) == (0 if merge is layers.Add else 2)
 
 
-def test_export_refuses_where_the_integers_of_two_inputs_have_to_mean_the_same(tmp_path):
+def test_input_stats_of_export_are_refused_for_inputs_that_share_parameters(tmp_path):
     model = keras_qat.quantize_model(two_inputs(layers.Concatenate), calibration_data=REAL)
     before = model.predict(REAL, verbose=0)
     message = "have to mean what those of other tensors do.*'left'.*to `quantize_model`"
@@ -152,20 +152,20 @@ def test_export_refuses_where_the_integers_of_two_inputs_have_to_mean_the_same(t
 @pytest.mark.parametrize(
     "stats, data, dtype",
     [
-        ((0, 128), small_images() * 2 - 1, "int8"),  # as uint8 it would be 0 to 2
-        ((0, 255), UNIT, "uint8"),  # as int8 it would be -0.5 to 0.5
+        ((0, 128), small_images() * 2 - 1, "int8"),  # the range 0 to 2 as uint8
+        ((0, 255), UNIT, "uint8"),  # the range -0.5 to 0.5 as int8
         ((-128, 255), UNIT, "int8"),
         ((200, 255), UNIT * 0.9 - 0.7, "uint8"),
     ],
 )
-def test_the_data_says_which_type_it_is_about(stats, data, dtype):
-    model = small(data, image=stats)  # no warning, or the test would fail
+def test_input_stats_take_the_type_that_fits_the_data(stats, data, dtype):
+    model = small(data, image=stats)  # a warning would be an error
     expected = stats[0] + 128 if dtype == "int8" else stats[0]
     assert model.quantized_input_stats == {"image": (expected, stats[1])}
 
 
-def test_inputs_that_share_their_integers_are_about_one_type():
-    """The data of the right one fits int8 alone; both have to mean the same behind a joining."""
+def test_input_stats_of_inputs_that_share_parameters_have_one_type():
+    """The data of `right` fits int8 only. Inputs of a concatenation share their parameters."""
     stats = {"left": (0, 64), "right": (0, 64)}
     with pytest.warns(InputStatsWarning, match="The input 'right' has uint8 integers for 0 to"):
         model = keras_qat.quantize_model(
@@ -185,7 +185,7 @@ def test_inputs_that_share_their_integers_are_about_one_type():
         ((0, 255, "int8"), UNIT, "int8 integers for -0.501961 to 0.498039"),
     ],
 )
-def test_data_that_it_does_not_fit_is_a_warning_with_both_ranges(tmp_path, stats, data, text):
+def test_input_stats_that_do_not_fit_the_data_warn_with_both_ranges(tmp_path, stats, data, text):
     text = text.replace("(", "\\(").replace(")", "\\)")
     with pytest.warns(InputStatsWarning, match=f"The input 'image' has {text}"):
         model = small(data, image=stats)
@@ -193,7 +193,7 @@ def test_data_that_it_does_not_fit_is_a_warning_with_both_ranges(tmp_path, stats
         exported(model, tmp_path)
 
 
-def test_a_mean_between_two_integers_is_a_warning(tmp_path):
+def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
     with pytest.warns(InputStatsWarning, match="127.5, is no integer: 128 .*0.0039 off"):
         model = small(UNIT * 2 - 1, image=(127.5, 127.5))
     path = exported(model, tmp_path, inference_input_type="uint8")
@@ -222,7 +222,7 @@ def test_a_mean_between_two_integers_is_a_warning(tmp_path):
         ((0, 255), "go by the names"),
     ],
 )
-def test_what_is_not_understood_is_refused(tmp_path, stats, text):
+def test_input_stats_refuse_invalid_values(tmp_path, stats, text):
     with pytest.raises(InvalidInputStatsError, match=text):
         keras_qat.quantize_model(small_network(), quantized_input_stats=stats)
     with pytest.raises(InvalidInputStatsError, match=text):
@@ -230,14 +230,14 @@ def test_what_is_not_understood_is_refused(tmp_path, stats, text):
     assert not list(tmp_path.iterdir())
 
 
-def test_ids_have_none():
+def test_input_stats_refuse_inputs_of_ids():
     ids = keras.Input((3,), name="ids", dtype="int32")
     model = keras.Model(ids, layers.Embedding(4, 2)(ids))
     with pytest.raises(InvalidInputStatsError, match="holds ids.*'ids'"):
         keras_qat.quantize_model(model, quantized_input_stats={"ids": (0, 1)})
 
 
-def test_a_model_whose_first_layer_stays_in_float_has_it_too(tmp_path):
+def test_input_stats_of_a_model_with_a_first_layer_in_float(tmp_path):
     model = keras_qat.quantize_model(
         small_network(),
         calibration_data=UNIT,
@@ -249,7 +249,7 @@ def test_a_model_whose_first_layer_stays_in_float_has_it_too(tmp_path):
 
 
 def headed(*head):
-    """A small network behind layers that scale its pixels."""
+    """Makes a small network after layers that scale its pixels."""
     body = [layers.Conv2D(4, 3, name="conv"), layers.Flatten(), layers.Dense(5, name="dense")]
     return randomized(keras.Sequential([keras.Input((4, 4, 3), name="image"), *head, *body]))
 
@@ -267,7 +267,7 @@ GREY = (PIXELS * 0.7 + 10).astype("float32")
 
 
 @pytest.mark.parametrize("head, data", [*((head, GREY) for head in HEADS), ("both", None)])
-def test_pixels_are_their_own_integers_where_the_model_scales_them_itself(tmp_path, head, data):
+def test_pixels_are_the_integers_if_the_model_scales_them(tmp_path, head, data):
     model = keras_qat.quantize_model(HEADS[head](), calibration_data=data)
     if data is None:
         model.compile("sgd", "sparse_categorical_crossentropy")
@@ -288,7 +288,7 @@ def test_pixels_are_their_own_integers_where_the_model_scales_them_itself(tmp_pa
         [layers.Permute((2, 1, 3)), layers.ZeroPadding2D(1), layers.MaxPooling2D()],
     ],
 )
-def test_pixels_may_be_moved_and_augmented_before_they_are_scaled(tmp_path, before):
+def test_pixels_are_the_integers_if_moved_or_augmented_before_scaling(tmp_path, before):
     model = headed(
         *(type(each).from_config(each.get_config()) for each in before),
         layers.Normalization(**IMAGENET),
@@ -301,13 +301,13 @@ def test_pixels_may_be_moved_and_augmented_before_they_are_scaled(tmp_path, befo
 
 
 @pytest.mark.parametrize("function", ["relu", "leaky_relu"])
-def test_what_computes_before_they_are_scaled_leaves_the_range_to_the_data(function):
+def test_pixels_have_the_range_of_the_data_if_a_layer_computes_before_scaling(function):
     model = headed(layers.Activation(function), layers.Rescaling(1 / 255))
     model = keras_qat.quantize_model(model, calibration_data=GREY)
     assert float(model.get_layer("image_quantize").observer.maximum) == GREY.max()
 
 
-def test_images_that_are_joined_before_they_are_scaled_are_pixels_all():
+def test_pixels_of_images_joined_before_scaling_are_the_integers():
     images = [keras.Input((4, 4, 3), name=name) for name in ("left", "right")]
     joined = layers.Rescaling(1 / 127.5, -1)(layers.Concatenate()(images))
     model = keras.Model(images, layers.Conv2D(2, 3)(joined))
@@ -316,19 +316,19 @@ def test_images_that_are_joined_before_they_are_scaled_are_pixels_all():
 
 
 @pytest.mark.parametrize("data", [GREY * 3, GREY - 100, GREY / 8])
-def test_other_data_keeps_its_range_there(data):
+def test_pixel_inputs_have_the_range_of_other_data(data):
     model = keras_qat.quantize_model(HEADS["rescaling"](), calibration_data=data)
     observer = model.get_layer("image_quantize").observer
     assert (float(observer.minimum), float(observer.maximum)) == (data.min(), data.max())
 
 
-def test_other_numbers_keep_their_range():
+def test_inputs_with_other_factors_have_the_range_of_the_data():
     for head in (layers.Rescaling(1 / 16), layers.Rescaling(2.0), layers.ReLU()):
         model = keras_qat.quantize_model(headed(head), calibration_data=GREY)
         assert float(model.get_layer("image_quantize").observer.maximum) == GREY.max()
 
 
-def test_it_can_be_said_where_the_model_scales_pixels_itself(tmp_path):
+def test_input_stats_override_the_range_of_pixels(tmp_path):
     model = keras_qat.quantize_model(
         HEADS["normalization"](), calibration_data=GREY / 8, quantized_input_stats={"image": (0, 4)}
     )

@@ -1,4 +1,4 @@
-"""Clones upon given tensors; the model called with these tensors is the oracle."""
+"""clone_model with `input_tensors`. The oracle is the model called with these tensors."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("batch", [None, 4])
-def test_inputs_of_another_batch_size(batch):
+def test_input_tensors_of_another_batch_size(batch):
     x = keras.Input(batch_shape=(batch, 8, 8, 3), name="mine")
     clone = keras_qat.clone_model(network(), input_tensors=x)
     assert clone.inputs[0] is x and clone.output_shape == (batch, 5)
@@ -38,7 +38,7 @@ def half(x):
     return layers.AveragePooling2D(2, name="half")(x)
 
 
-def test_an_intermediate_tensor_gives_its_shape_and_the_clone_can_be_called_with_it(tmp_path):
+def test_input_tensors_may_be_intermediate_tensors(tmp_path):
     x = keras.Input((16, 16, 3), name="mine")
     pooled, data = half(x), images(8, shape=(16, 16, 3))
     clone = keras_qat.clone_model(network(), input_tensors=pooled)
@@ -54,7 +54,7 @@ def test_an_intermediate_tensor_gives_its_shape_and_the_clone_can_be_called_with
     assert report.exact
 
 
-def test_a_dictionary_of_tensors():
+def test_input_tensors_as_a_dictionary():
     model = dictionaries()
     tensors: dict = {"a": keras.Input((4,), name="a"), "b": keras.Input((3,), name="b")}
     clone = keras_qat.clone_model(model, input_tensors=tensors)
@@ -63,7 +63,7 @@ def test_a_dictionary_of_tensors():
     assert all(clone.input[key] is tensor for key, tensor in tensors.items())
 
 
-def test_a_list_of_tensors():
+def test_input_tensors_as_a_list():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     model = keras.Model([a, b], layers.Subtract(name="difference")([a, b]))
     given = [keras.Input((4,), name="p"), keras.Input((4,), name="q")]
@@ -84,7 +84,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_other_tensors_are_refused(name):
+def test_input_tensors_that_do_not_fit_are_refused(name):
     message = "match the model's inputs.*Expected: Keras tensors of shape.*Received: .*To fix it"
     with pytest.raises(InvalidModelError, match="(?s)" + message):
         keras_qat.clone_model(network(), input_tensors=REFUSED[name]())
@@ -99,6 +99,6 @@ def test_other_tensors_are_refused(name):
     ],
     ids=["keys", "a list", "nested"],
 )
-def test_another_structure_is_refused(tensors):
+def test_input_tensors_of_another_structure_are_refused(tensors):
     with pytest.raises(InvalidModelError, match="not match the model's inputs"):
         keras_qat.clone_model(dictionaries(), input_tensors=tensors)

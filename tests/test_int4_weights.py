@@ -26,10 +26,10 @@ def verified(model, data, tmp_path):
 
 
 @pytest.mark.parametrize("case", first_of_each(CASES))
-def test_every_slice_equals_litert(case, tmp_path):
+def test_int4_weights_of_every_rule_equal_litert(case, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays))
-    loosen(model, np.random.default_rng(1))  # integers saturate at either end
+    loosen(model, np.random.default_rng(1))  # integers saturate at both limits
     report = verified(model, tuple(prepared.arrays), tmp_path)
     assert report.exact, str(report)
 
@@ -45,7 +45,7 @@ def network():
 
 
 def weights_of(content):
-    """The type, the shape and the bytes of each kernel of a file, by its name."""
+    """Returns the type, the shape and the bytes of each kernel of a file, by its name."""
     model = schema.ModelT.InitFromPackedBuf(content)
     types = {number: name for name, number in vars(schema.TensorType).items()}
     return {
@@ -55,7 +55,7 @@ def weights_of(content):
     }
 
 
-def test_kernels_are_stored_in_half_a_byte_each_where_litert_has_such_kernels():
+def test_int4_weights_are_packed_where_litert_has_kernels():
     model = quantized(network(), images())
     stored = weights_of(exported(model))
     assert {name: kind for name, (kind, _, _) in stored.items()} == {
@@ -71,14 +71,14 @@ def test_kernels_are_stored_in_half_a_byte_each_where_litert_has_such_kernels():
     assert versions["FULLY_CONNECTED"] >= 10
 
 
-def test_a_whole_network_equals_litert(tmp_path):
+def test_int4_weights_of_a_network_equal_litert(tmp_path):
     model = quantized(network(), images())
     report = verified(model, images(32, seed=1), tmp_path)
     assert report.exact, str(report)
     assert not report.not_compared
 
 
-def test_bytes_have_the_first_weight_in_the_lower_bits():
+def test_int4_weights_have_the_first_one_in_the_lower_bits():
     x = keras.Input((3,))
     model = keras.Model(x, layers.Dense(1, use_bias=False, name="dense")(x))
     model.get_layer("dense").kernel.assign([[0.7], [-0.1], [0.3]])
@@ -87,8 +87,8 @@ def test_bytes_have_the_first_weight_in_the_lower_bits():
     assert (kind, bytes(data)) == ("INT4", b"\xf7\x03")  # 7, -1 and 3
 
 
-def test_predictions_equal_the_interpreter():
-    """The reference kernels register no DEPTHWISE_CONV_2D with int4 weights."""
+def test_int4_weights_predictions_equal_the_interpreter():
+    """The reference kernels have no DEPTHWISE_CONV_2D of int4 weights, so it is in int8."""
     x = images(4)
     model = quantized(network(), x, overrides={"depthwise": "int8"})
     interpreter = Interpreter(
@@ -107,21 +107,21 @@ def test_predictions_equal_the_interpreter():
     assert (ours == interpreter.get_tensor(target["index"])).all()
 
 
-def test_single_layers_have_weights_of_4_bits(tmp_path):
+def test_int4_weights_of_single_layers(tmp_path):
     model = quantized(network(), images(), "int8", {"head": "int4_weights"})
     kinds = {name: kind for name, (kind, _, _) in weights_of(exported(model)).items()}
     assert [name for name, kind in kinds.items() if kind == "INT4"] == ["head/kernel"]
     assert verified(model, images(32, seed=1), tmp_path).exact
 
 
-def test_it_is_saved_with_the_layer(tmp_path):
+def test_int4_weights_are_saved_with_the_layer(tmp_path):
     model = quantized(network(), images())
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert exported(loaded) == exported(model)
 
 
-def test_training_rounds_to_15_values():
+def test_int4_weights_have_15_values_at_training():
     x = keras.Input((64,))
     model = keras.Model(x, layers.Dense(1, use_bias=False, name="dense")(x))
     values = np.linspace(-0.7, 0.7, 64, dtype="float32")[:, None]

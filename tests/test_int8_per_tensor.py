@@ -32,16 +32,16 @@ def verified(model, data, tmp_path):
 
 
 def scales_of(model):
-    """How many scales each kernel has, by its name."""
+    """Returns the number of scales of each kernel, by its name."""
     weights = keras_qat.integer_weights(model)
     return {name: each.scale.size for name, each in weights.items() if name.endswith("/kernel")}
 
 
 @pytest.mark.parametrize("case", first_of_each(CASES))
-def test_every_slice_equals_litert(case, tmp_path):
+def test_per_tensor_scheme_of_every_rule_equals_litert(case, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays), "int8_per_tensor")
-    loosen(model, np.random.default_rng(1))  # integers saturate at either end
+    loosen(model, np.random.default_rng(1))  # integers saturate at both limits
     report = verified(model, tuple(prepared.arrays), tmp_path)
     assert report.exact, str(report)
     weighted = {name.removesuffix("/kernel") for name in scales_of(model)}
@@ -60,8 +60,8 @@ def head(model=None):
     return keras.Model(x, layers.Dense(3, name="head")(layers.Dropout(0.2, name="drop")(y)))
 
 
-def test_dense_on_request_adds_no_operator():
-    """What differs in its weights only is fused as ever, and no border is drawn."""
+def test_per_tensor_override_adds_no_operator():
+    """Layers that differ only in their weights are fused, and need no conversion between them."""
     whole = quantized(head(), images())
     mixed = quantized(head(), images(), overrides={layers.Dense: "int8_per_tensor"})
     assert operators_of(exported(mixed)) == operators_of(exported(whole))
@@ -81,13 +81,13 @@ def test_dense_on_request_adds_no_operator():
     ],
     ids=str,
 )
-def test_layers_of_two_schemes_equal_litert(overrides, per_tensor, tmp_path):
+def test_per_tensor_overrides_equal_litert(overrides, per_tensor, tmp_path):
     model = quantized(head(), images(), overrides=overrides)
     assert sorted(name for name, count in scales_of(model).items() if count == 1) == per_tensor
     assert verified(model, images(32, seed=1), tmp_path).exact
 
 
-def test_layers_of_nested_and_split_ones_are_followed(tmp_path):
+def test_per_tensor_overrides_reach_nested_and_split_layers(tmp_path):
     x = keras.Input((8, 8, 3))
     y = layers.SeparableConv2D(5, 3, name="separable")(x)
     inner = keras.Sequential([keras.Input((6, 6, 5)), layers.Conv2D(4, 1, name="inside")])
@@ -100,21 +100,21 @@ def test_layers_of_nested_and_split_ones_are_followed(tmp_path):
     assert verified(model, images(32, seed=1), tmp_path).exact
 
 
-def test_one_layer_in_int8_among_per_tensor_ones(tmp_path):
+def test_per_tensor_scheme_with_one_layer_in_int8(tmp_path):
     model = quantized(head(), images(), "int8_per_tensor", {"conv": "int8"})
     assert scales_of(model) == {"conv/kernel": 4, "hidden/kernel": 1, "head/kernel": 1}
     assert verified(model, images(32, seed=1), tmp_path).exact
 
 
-def test_it_is_saved_with_the_layer(tmp_path):
+def test_per_tensor_override_is_saved_with_the_layer(tmp_path):
     model = quantized(head(), images(), overrides={"Dense": "int8_per_tensor"})
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert exported(loaded) == exported(model)
 
 
-def test_training_rounds_to_the_one_scale():
-    """Weights in steps of 1/127: the small channel of a kernel gets few of them."""
+def test_per_tensor_scheme_has_one_scale_at_training():
+    """Weights have steps of 1/127, so the small channel of a kernel has few of them."""
     x = keras.Input((2,))
     model = keras.Model(x, layers.Dense(2, name="dense", use_bias=False)(x))
     model.get_layer("dense").kernel.assign([[1.0, 0.001], [0.5, 0.006]])
@@ -124,8 +124,8 @@ def test_training_rounds_to_the_one_scale():
     assert kernel.values.tolist() == [[127, 64], [0, 1]] and kernel.scale.size == 1
 
 
-def test_the_version_of_fully_connected_says_whether_scales_are_per_channel():
-    """Version 4 of 2.0, 5 with a rank that is kept; runtimes before 2.17 do not know 12."""
+def test_per_tensor_scheme_has_a_lower_version_of_fully_connected():
+    """Release 2.0 has version 4, and 5 for a kept rank. Runtimes before 2.17 do not know 12."""
     versions = {}
     for scheme in ("int8", "int8_per_tensor", "uint8"):
         x = keras.Input((4, 3))
@@ -136,7 +136,7 @@ def test_the_version_of_fully_connected_says_whether_scales_are_per_channel():
     assert versions == {"int8": [12, 12], "int8_per_tensor": [5, 4], "uint8": [5, 1]}
 
 
-def test_layers_of_other_activations_are_refused():
+def test_overrides_of_another_activation_type_are_refused():
     with pytest.raises(InvalidOverrideError, match="one integer type.*int8.*'uint8'.*'int8'"):
         keras_qat.quantize_model(network(), overrides={"head": "uint8"})
     with pytest.raises(InvalidOverrideError, match="one integer type.*uint8 activations"):

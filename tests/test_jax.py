@@ -1,4 +1,4 @@
-"""The whole way on JAX, in a process of its own."""
+"""Quantizing, training, exporting and verifying on JAX, in a separate process."""
 
 import importlib.util
 
@@ -79,6 +79,6 @@ def test_quantize_train_export_and_verify_on_jax(tmp_path):
         "tensors": 8,
         "stateless_call without ranges": "MissingRangeError",
         "call of a wrapped model without ranges": "MissingRangeError",
-        "compiled without ranges": True,  # no error can be raised from compiled code: NaN
+        "compiled without ranges": True,  # compiled code cannot raise an error, so outputs are NaN
         "proof": ["RewriteError", "RewriteError"],
     }

@@ -1,4 +1,4 @@
-"""Keras's own ways out of a model: each does what it says, or is a typed error."""
+"""Keras's functions that save, copy and export models work, or raise a typed error."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ from tests.processes import run_python
 
 @pytest.fixture(scope="module")
 def models():
-    """A quantized and a rewritten model."""
+    """Makes a quantized and a rewritten model."""
     both = quantized(small_network(), small_images()), keras_qat.clone_model(small_network())
     return dict(zip(("quantized", "rewritten"), both, strict=True))
 
@@ -32,7 +32,7 @@ def with_weights(model, other):
 
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 @pytest.mark.parametrize("name", ["quantized", "rewritten"])
-def test_a_saved_model_loads_with_keras_and_with_load_model(name, ending, models, tmp_path):
+def test_keras_save_can_be_loaded_by_keras_and_load_model(name, ending, models, tmp_path):
     model = models[name]
     model.save(tmp_path / f"method.{ending}")
     keras.saving.save_model(model, tmp_path / f"function.{ending}")
@@ -49,7 +49,7 @@ print(json.dumps(type(keras.models.load_model(sys.argv[1])).__name__))
 """
 
 
-def test_a_saved_h5_loads_in_a_fresh_process(models, tmp_path):
+def test_keras_save_as_h5_can_be_loaded_in_a_fresh_process(models, tmp_path):
     models["quantized"].save(tmp_path / "model.h5")
     assert run_python(FRESH, tmp_path / "model.h5") == "QuantizedModel"
 
@@ -73,14 +73,14 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["quantized", "rewritten"])
-def test_a_copied_model_computes_the_same(name, way, models, tmp_path):
+def test_keras_copy_of_a_model_has_equal_outputs(name, way, models, tmp_path):
     model = models[name]
     made = WAYS[way](model, tmp_path)
     assert type(made) is type(model) and made is not model
     np.testing.assert_array_equal(predicted(made), predicted(model))
 
 
-def test_export_as_litert_writes_what_export_litert_writes(models, tmp_path, capsys):
+def test_keras_export_as_litert_equals_export_litert(models, tmp_path, capsys):
     arguments = {"inference_input_type": "uint8"}
     models["quantized"].export(tmp_path / "keras.tflite", format="litert", **arguments)
     assert "Saved artifact" in capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_export_as_litert_writes_what_export_litert_writes(models, tmp_path, cap
     Interpreter(str(tmp_path / "keras.tflite")).allocate_tensors()
 
 
-def test_export_as_a_saved_model_computes_the_same(models, tmp_path):
+def test_keras_export_as_a_saved_model_has_equal_outputs(models, tmp_path):
     tensorflow = pytest.importorskip("tensorflow")
     models["quantized"].export(tmp_path / "saved", verbose=False)
     loaded = tensorflow.saved_model.load(tmp_path / "saved")
@@ -98,19 +98,19 @@ def test_export_as_a_saved_model_computes_the_same(models, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "torch", "nonsense", None])
-def test_export_as_another_format_is_refused(name, models, tmp_path):
+def test_keras_export_refuses_other_formats(name, models, tmp_path):
     with pytest.raises(ExportError, match="litert.*tf_saved_model"):
         models["quantized"].export(tmp_path / "model", format=name)
     assert not list(tmp_path.iterdir())
 
 
-def test_export_with_a_signature_is_refused(models, tmp_path):
+def test_keras_export_refuses_a_signature(models, tmp_path):
     with pytest.raises(ExportError, match="input_signature"):
         models["quantized"].export(tmp_path / "x", format="litert", input_signature=[None])
 
 
 @pytest.mark.parametrize("name", ["litert", "tf_saved_model"])
-def test_export_without_ranges_is_refused(name, tmp_path):
+def test_keras_export_without_ranges_is_refused(name, tmp_path):
     with pytest.raises(MissingRangeError):
         keras_qat.quantize_model(small_network()).export(tmp_path / "model", format=name)
     assert not list(tmp_path.iterdir())

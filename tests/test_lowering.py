@@ -1,4 +1,4 @@
-"""Exported files, read by the schema's own reader and run by LiteRT's own interpreter."""
+"""Exported files, read by the schema's reader and run by LiteRT's interpreter."""
 
 import itertools
 import os
@@ -77,7 +77,7 @@ def table(content):
     return schema.ModelT.InitFromPackedBuf(content)
 
 
-def test_tensors_and_operators_have_the_layers_names(tmp_path):
+def test_export_names_tensors_after_layers(tmp_path):
     subgraph = table(exported(quantized_network(), tmp_path)).subgraphs[0]
     names = [tensor.name.decode() for tensor in subgraph.tensors]
     results = [names[operator.outputs[0]] for operator in subgraph.operators]
@@ -88,7 +88,7 @@ def test_tensors_and_operators_have_the_layers_names(tmp_path):
 
 
 @pytest.mark.parametrize("types", list(itertools.product(TYPES, TYPES)), ids="-".join)
-def test_every_combination_of_types_gives_the_keras_models_values(types, tmp_path):
+def test_export_in_every_combination_of_types_equals_keras(types, tmp_path):
     model, x = quantized_network(), images(4)
     content = exported(
         model, tmp_path, inference_input_type=types[0], inference_output_type=types[1]
@@ -99,14 +99,14 @@ def test_every_combination_of_types_gives_the_keras_models_values(types, tmp_pat
     assert (run(content, x) == np.asarray(model(x))).all()
 
 
-def test_unsigned_tensors_are_the_signed_ones_plus_128(tmp_path):
+def test_export_of_uint8_inputs_adds_128_to_int8(tmp_path):
     signed = signature(exported(quantized_network(), tmp_path)).get_input_details()["image"]
     content = exported(quantized_network(), tmp_path, inference_input_type="uint8")
     unsigned = signature(content).get_input_details()["image"]
     assert grid(unsigned) == (grid(signed)[0], grid(signed)[1] + 128)
 
 
-def test_pixels_go_straight_in(tmp_path):
+def test_export_of_uint8_inputs_takes_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
     model = quantized(network(), pixels)
     content = exported(model, tmp_path, inference_input_type="uint8")
@@ -118,26 +118,26 @@ def test_pixels_go_straight_in(tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_the_batch_size_is_dynamic(batch, tmp_path):
+def test_export_has_a_dynamic_batch_size(batch, tmp_path):
     model, x = quantized_small_network(), small_images(batch)
     output = run(exported(model, tmp_path), x)
     assert output.shape == (batch, 5) and (output == np.asarray(model(x))).all()
 
 
-def test_a_fixed_batch_size_is_kept(tmp_path):
+def test_export_keeps_a_fixed_batch_size(tmp_path):
     source = keras.Sequential([keras.Input(batch_shape=(2, 4)), layers.Dense(3, name="d")])
     model = quantized(source, np.eye(4, dtype="float32"))
     details = interpreter(exported(model, tmp_path)).get_input_details()[0]
     assert details["shape_signature"].tolist() == [2, 4]
 
 
-def test_everything_in_the_file_is_an_integer(tmp_path):
+def test_export_has_only_integer_tensors(tmp_path):
     subgraph = table(exported(quantized_network(), tmp_path)).subgraphs[0]
     kinds = {tensor.type for tensor in subgraph.tensors}
     assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}
 
 
-def test_constants_are_aligned_to_16_bytes(tmp_path):
+def test_export_aligns_constants_to_16_bytes(tmp_path):
     content = exported(quantized_network(), tmp_path)
     root, base = schema.Model.GetRootAs(content), np.frombuffer(content, np.uint8).ctypes.data
     buffers = [root.Buffers(i) for i in range(root.BuffersLength())]
@@ -145,18 +145,18 @@ def test_constants_are_aligned_to_16_bytes(tmp_path):
     assert len(offsets) == 8 and all(offset % 16 == 0 for offset in offsets)
 
 
-def test_the_file_names_the_runtime_it_needs(tmp_path):
+def test_export_has_the_minimum_runtime_version(tmp_path):
     content = table(exported(quantized_network(), tmp_path))
     metadata = {entry.name: content.buffers[entry.buffer].data for entry in content.metadata}
     assert bytes(metadata[b"min_runtime_version"]).rstrip(b"\0").decode()[0].isdigit()
 
 
-def test_the_same_model_gives_the_same_bytes(tmp_path):
+def test_export_is_deterministic(tmp_path):
     first = exported(quantized_network(), tmp_path)
     assert exported(quantized_network(), tmp_path) == first
 
 
-def test_two_outputs_may_be_one_tensor(tmp_path):
+def test_export_of_two_outputs_that_are_one_tensor(tmp_path):
     x = keras.Input((4,), name="x")
     y = layers.Dense(3, name="d")(x)
     outputs = [y, layers.Dropout(0.5, name="drop")(y), y]
@@ -168,7 +168,7 @@ def test_two_outputs_may_be_one_tensor(tmp_path):
         assert len({detail["index"] for detail in details.values()}) == 1
 
 
-def test_a_shared_layer_has_its_weights_in_the_file_once(tmp_path):
+def test_export_stores_the_weights_of_a_shared_layer_once(tmp_path):
     x = keras.Input((4,), name="x")
     dense = layers.Dense(4, name="d")
     model = quantized(keras.Model(x, dense(dense(x))), np.eye(4, dtype="float32"))
@@ -178,7 +178,7 @@ def test_a_shared_layer_has_its_weights_in_the_file_once(tmp_path):
     assert first == second
 
 
-def test_a_shared_layer_on_tensors_of_different_sizes(tmp_path):
+def test_export_of_a_shared_layer_on_different_sizes(tmp_path):
     a, b = keras.Input((4, 2), name="a"), keras.Input((3, 2), name="b")
     flat, norm = layers.Flatten(name="flat"), layers.BatchNormalization(name="norm")
     source = keras.Model([a, b], [flat(norm(a)), flat(norm(b))])
@@ -187,7 +187,7 @@ def test_a_shared_layer_on_tensors_of_different_sizes(tmp_path):
     assert {tuple(detail["shape_signature"]) for detail in details.values()} == {(-1, 8), (-1, 6)}
 
 
-def test_an_input_may_be_an_output(tmp_path):
+def test_export_of_an_input_that_is_an_output(tmp_path):
     x = keras.Input((4,), name="x")
     source = keras.Model(x, [x, layers.Dense(2, name="d")(x)])
     data = np.array([[0, 1, 2, 255]], "float32")
@@ -198,13 +198,13 @@ def test_an_input_may_be_an_output(tmp_path):
 
 
 @pytest.mark.parametrize("argument", ["inference_input_type", "inference_output_type"])
-def test_an_unknown_type_is_refused_and_nothing_is_written(argument, tmp_path):
+def test_export_refuses_an_unknown_type(argument, tmp_path):
     with pytest.raises(ExportError, match="Expected: one of .*uint8.* Received: 'int16'"):
         exported(quantized_network(), tmp_path, **{argument: "int16"})
     assert os.listdir(tmp_path) == []
 
 
-def test_without_ranges_the_tensors_and_layers_are_named(tmp_path):
+def test_export_without_ranges_names_tensors_and_layers(tmp_path):
     model = keras_qat.quantize_model(network())
     message = (
         "6 tensor.* lack min/max data, .*: 'image_quantize', 'conv', 'depthwise', 'add', 'mean', "
@@ -215,14 +215,14 @@ def test_without_ranges_the_tensors_and_layers_are_named(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_one_missing_range_is_enough(tmp_path):
+def test_export_refuses_one_missing_range(tmp_path):
     model = quantized(network(), images())
     model.get_layer("add").observer.reset()
     with pytest.raises(MissingRangeError, match="1 tensor.*: 'add'. .* Layer: 'add'"):
         exported(model, tmp_path)
 
 
-def test_only_quantized_models_are_exported(tmp_path):
+def test_export_refuses_a_float_model(tmp_path):
     with pytest.raises(NotQuantizedError, match="Received: a Sequential.* To fix it: "):
         exported(linear(), tmp_path)
 
@@ -235,7 +235,7 @@ UNWRITABLE = {
 
 
 @pytest.mark.parametrize("name", UNWRITABLE)
-def test_an_unwritable_path_leaves_nothing_behind(name, tmp_path):
+def test_export_to_an_unwritable_path_leaves_no_file(name, tmp_path):
     (tmp_path / "file").write_text("old")
     path = UNWRITABLE[name](tmp_path)
     with pytest.raises(ExportError, match="To fix it: ") as error:
@@ -245,7 +245,7 @@ def test_an_unwritable_path_leaves_nothing_behind(name, tmp_path):
     assert [name for name in os.listdir(tmp_path.parent) if name.endswith(".tmp")] == []
 
 
-def test_an_existing_file_is_replaced(tmp_path):
+def test_export_replaces_an_existing_file(tmp_path):
     (tmp_path / "model.tflite").write_text("old")
     assert exported(quantized_network(), tmp_path)[4:8] == b"TFL3"
     assert os.listdir(tmp_path) == ["model.tflite"]
@@ -254,8 +254,8 @@ def test_an_existing_file_is_replaced(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["int8", "uint8"])
 @pytest.mark.parametrize("weight", [1e-12, 1e-9, 1e-7, 1e-6, 1e-5])
-def test_logits_next_to_zero_do_not_stop_litert(weight, scheme, tmp_path):
-    """Its SOFTMAX takes no scale of 2^-26 or less; the logits here are up to 4 * weight."""
+def test_export_of_logits_near_zero_does_not_abort_litert(weight, scheme, tmp_path):
+    """LiteRT's SOFTMAX takes no scale of 2^-26 or less. The logits are up to 4 * weight."""
     head = layers.Dense(3, "softmax", kernel_initializer=keras.initializers.Constant(weight))
     model = keras_qat.quantize_model(keras.Sequential([keras.Input((4,)), head]), scheme)
     x = np.random.default_rng(0).random((64, 4), "float32")
@@ -266,7 +266,7 @@ def test_logits_next_to_zero_do_not_stop_litert(weight, scheme, tmp_path):
     np.testing.assert_array_equal(model.predict(x, verbose=0), np.float32(85 / 256))
 
 
-def test_input_statistics_that_would_stop_litert_are_refused(tmp_path):
+def test_export_refuses_input_stats_that_would_abort_litert(tmp_path):
     x = keras.Input((4,), name="x")
     model = quantized_with_stats(keras.Model(x, layers.Softmax(name="scores")(x)), (0, 2.0**26))
     with pytest.raises(KernelLimitError, match="SOFTMAX aborts.*'scores'.*quantized_input_stats"):
@@ -281,7 +281,7 @@ def quantized_with_stats(model, stats):
 
 
 @pytest.mark.parametrize("layer", [keras.layers.Add, keras.layers.Subtract])
-def test_a_sum_of_too_small_a_range_is_not_written(layer, tmp_path, monkeypatch):
+def test_export_refuses_a_sum_of_too_small_a_range(layer, tmp_path, monkeypatch):
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     model = keras.Model([a, b], layer(name="sum")([a, b]))
     x = np.random.default_rng(0).uniform(-1e6, 1e6, (32, 4)).astype("float32")
@@ -298,7 +298,7 @@ def test_a_sum_of_too_small_a_range_is_not_written(layer, tmp_path, monkeypatch)
 
 
 def stops_litert(path):
-    """Whether the reference kernels abort the process: that is no exception."""
+    """Returns whether the reference kernels abort the process, which is not an exception."""
     program = (
         "from ai_edge_litert.interpreter import Interpreter, OpResolverType as Type\n"
         "options = dict(experimental_op_resolver_type=Type.BUILTIN_REF)\n"

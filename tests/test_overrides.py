@@ -1,4 +1,4 @@
-"""Layers that stay in float: which operators a file has, at which borders, and what it computes."""
+"""Layers that stay in float: the operators of the file, the boundaries, and the results."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def images(count=16):
 
 
 def residual():
-    """A residual block with batch normalization, pooling and a head."""
+    """Makes a residual block with batch normalization, pooling and a head."""
     inputs = keras.Input((6, 6, 3), name="image")
     x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1")(inputs)
     x = layers.ReLU(name="relu1")(layers.BatchNormalization(name="bn1")(x))
@@ -36,7 +36,7 @@ def quantized(model, overrides, data=None):
 
 
 def operators(overrides, ends=None, build=residual, data=None):
-    """The operators of the file, abbreviated: Q and D are the borders, C is a convolution."""
+    """Returns the abbreviated operators of the file. Q and D are boundaries, C is a convolution."""
     short = {"QUANTIZE": "Q", "DEQUANTIZE": "D", "CONV_2D": "C", "FULLY_CONNECTED": "F"}
     short |= {"ADD": "+", "MEAN": "M", "RELU": "R", "DEPTHWISE_CONV_2D": "N", "MAX_POOL_2D": "P"}
     content = exported(quantized(build(), overrides, data), **(ends or {}))
@@ -50,10 +50,10 @@ def operators(overrides, ends=None, build=residual, data=None):
         ({"conv1": "int8"}, "C C C + M F"),
         ({"conv2": None}, "C D C Q C + M F"),  # the middle
         ({"conv2": None, "conv3": None}, "C D C C Q + M F"),  # a branch of the block, two adjacent
-        ({"conv1": None}, "D C Q C C + M F"),  # the first, with what is fused into it
+        ({"conv1": None}, "D C Q C C + M F"),  # the first, with its fused layers
         ({"head": None}, "C C C + M D F Q"),  # the last
         ({"relu1": None}, "C D R Q C C + M F"),  # only the activation
-        ({"bn1": None}, "C D N Q C C + M F"),  # with the activation behind, which it takes up
+        ({"bn1": None}, "C D N Q C C + M F"),  # with the activation after it, which is fused
         ({"conv1": None, "relu1": "int8"}, "D C Q + C C + M F"),
         ({"add": None}, "C C C D D + Q M F"),
         ({".*": None, "conv2": "int8"}, "D C Q C D C + M F Q"),  # all but one
@@ -66,7 +66,7 @@ def operators(overrides, ends=None, build=residual, data=None):
     ],
     ids=str,
 )
-def test_borders_are_where_schemes_change_and_nowhere_else(overrides, expected):
+def test_overrides_convert_only_where_schemes_change(overrides, expected):
     assert operators(overrides) == expected
 
 
@@ -81,11 +81,11 @@ def test_borders_are_where_schemes_change_and_nowhere_else(overrides, expected):
         ({".*": None}, UINT8_ENDS, "D C C C + M F Q"),
     ],
 )
-def test_ends_have_the_types_that_were_asked_for(overrides, ends, expected):
+def test_overrides_keep_the_types_of_inputs_and_outputs(overrides, ends, expected):
     assert operators(overrides, ends) == expected
 
 
-def test_a_float_tensor_is_quantized_once_and_an_integer_one_dequantized_once():
+def test_overrides_convert_each_tensor_once():
     def build():
         inputs = keras.Input((6, 6, 3))
         x = layers.Conv2D(3, 1, name="source")(inputs)
@@ -94,12 +94,12 @@ def test_a_float_tensor_is_quantized_once_and_an_integer_one_dequantized_once():
         return keras.Model(inputs, [*y, a, b])
 
     overrides = {"float.": None}
-    # The output `a` is what the layers behind it take, too.
+    # The later layers take the output `a`, too.
     assert operators(overrides, build=build) == "C D C Q C Q C C"
     assert operators(overrides, FLOAT_ENDS, build=build) == "Q C D C C Q C C D D"
 
 
-def test_an_input_that_both_kinds_take_is_rounded_for_integers_only():
+def test_overrides_round_an_input_for_integer_layers_only():
     def build():
         inputs = keras.Input((6, 6, 3))
         return keras.Model(inputs, [layers.Conv2D(2, 1, name=name)(inputs) for name in "ab"])
@@ -108,7 +108,7 @@ def test_an_input_that_both_kinds_take_is_rounded_for_integers_only():
     assert operators({"a": None}, build=build) == "D C C Q"
 
 
-def test_pixels_that_are_cast_may_go_to_float_layers():
+def test_overrides_of_the_first_layer_take_pixels():
     def build():
         inputs = keras.Input((6, 6, 3), dtype="uint8")
         x = layers.Rescaling(1 / 255, -0.5, name="scale")(inputs)
@@ -119,7 +119,7 @@ def test_pixels_that_are_cast_may_go_to_float_layers():
     assert operators({"conv": None, "scale": None}, FLOAT_ENDS, build=build, data=pixels) == "C"
 
 
-def test_layers_without_an_operator_are_no_reason_for_a_border():
+def test_overrides_need_no_conversion_for_layers_without_operator():
     def build():
         inputs = keras.Input((6, 6, 3))
         x = layers.GaussianNoise(0.1, name="noise")(inputs)
@@ -133,7 +133,7 @@ def test_layers_without_an_operator_are_no_reason_for_a_border():
     assert operators({"b": None}, FLOAT_ENDS, build=build) == "Q C D C"
 
 
-def test_float_pooling_does_not_tie_ranges():
+def test_overrides_of_a_pooling_separate_ranges():
     def build():
         inputs = keras.Input((6, 6, 3))
         x = layers.MaxPooling2D(2, name="pool")(layers.Conv2D(4, 1, name="conv")(inputs))
@@ -146,7 +146,7 @@ def test_float_pooling_does_not_tie_ranges():
     assert behind is not model.get_layer("conv").links.output
 
 
-def test_the_name_of_a_nested_model_stands_for_all_its_layers():
+def test_overrides_of_a_nested_model_apply_to_all_its_layers():
     def build():
         inner = keras.Sequential(
             [keras.Input((6, 6, 3)), layers.Conv2D(3, 1, name="a"), layers.Conv2D(3, 1, name="b")],
@@ -162,7 +162,7 @@ def test_the_name_of_a_nested_model_stands_for_all_its_layers():
     assert operators({"inner": None, "behind": None}, build=build) == "C D C C C Q"
 
 
-def test_layers_that_are_rewritten_into_several_stay_in_float_as_a_whole():
+def test_overrides_apply_to_all_layers_that_a_layer_becomes():
     def build():
         inputs = keras.Input((6, 6, 3))
         x = layers.Conv2D(4, 1, name="before")(inputs)
@@ -174,11 +174,11 @@ def test_layers_that_are_rewritten_into_several_stay_in_float_as_a_whole():
     found = operators({"separable": None}, build=build)
     assert found.startswith("C D N C Q ") and found.count("D") == 1
     codes = operators({"attention": None}, FLOAT_ENDS, build=build).split()
-    assert codes.count("D") == 2 and codes.count("Q") == 2  # one each at the ends
+    assert codes.count("D") == 2 and codes.count("Q") == 2  # one at the input and one at the output
     assert codes.index("D") < codes.index("SOFTMAX") < codes.index("Q", 1)
 
 
-def test_a_shared_layer_has_one_scheme_at_all_its_calls():
+def test_overrides_of_a_shared_layer_apply_to_all_calls():
     def build():
         shared, inputs = layers.Dense(3, name="shared"), keras.Input((3,))
         x = layers.Dense(3, name="between")(shared(inputs))
@@ -188,7 +188,7 @@ def test_a_shared_layer_has_one_scheme_at_all_its_calls():
     assert operators({"shared": None}, FLOAT_ENDS, build, data) == "F Q F D F Q F D"
 
 
-def test_a_float_layer_computes_what_keras_does():
+def test_overrides_of_all_layers_equal_keras():
     float_model, x = residual(), images()
     model = quantized(float_model, {".*": None})
     exact = float_model.predict(x, verbose=0)
@@ -198,7 +198,7 @@ def test_a_float_layer_computes_what_keras_does():
 
 
 @pytest.mark.parametrize("overrides", [{"conv2": None}, {"conv1": None, "head": None}], ids=str)
-def test_training_and_saving(overrides, tmp_path):
+def test_overrides_train_and_are_saved(overrides, tmp_path):
     model, x = quantized(residual(), overrides), images(32)
     before = [w.numpy() for w in model.trainable_weights]
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -214,14 +214,14 @@ def test_training_and_saving(overrides, tmp_path):
     assert (tmp_path / "loaded.tflite").read_bytes() == path.read_bytes()
 
 
-def test_ranges_of_borders_can_come_from_training_alone():
+def test_overrides_get_boundary_ranges_from_training():
     model = keras_qat.quantize_model(residual(), overrides={"conv1": None, "head": None})
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images(), np.arange(16) % 5, verbose=0)
     assert operators_of(exported(model))[0] == "DEQUANTIZE"
 
 
-def test_a_clone_can_be_quantized_with_overrides():
+def test_overrides_of_a_clone():
     clone = keras_qat.clone_model(residual())
     model = quantized(clone, {"conv2": None})
     assert [o for o in operators_of(exported(model)) if "QUANT" in o] == ["DEQUANTIZE", "QUANTIZE"]
@@ -229,7 +229,7 @@ def test_a_clone_can_be_quantized_with_overrides():
         keras_qat.quantize_model(clone, overrides={"relu9": None})
 
 
-def test_a_layer_without_a_float_form_is_refused_by_name():
+def test_overrides_refuse_a_layer_without_a_float_form():
     class QOdd(keras_qat.layers.QuantizedLayer):
         def float_forward(self, inputs, training=None):
             return inputs

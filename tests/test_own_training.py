@@ -1,4 +1,4 @@
-"""A model's own way of training does not get lost without a word."""
+"""A warning names custom training steps that a model loses."""
 
 import warnings
 from typing import Any
@@ -22,20 +22,20 @@ def made_of(base, **methods):
 
 @pytest.mark.parametrize("make", [keras_qat.quantize_model, keras_qat.clone_model])
 @pytest.mark.parametrize("name", ["train_step", "test_step", "compute_loss", "compute_metrics"])
-def test_a_models_own_training_is_named(name, make):
+def test_own_training_warning_names_the_method(name, make):
     with pytest.warns(OwnTrainingWarning, match=f"own `{name}`. It trains.* way of Mine") as caught:
         make(made_of(keras.Model, **{name: train_step}))
     ours = [each for each in caught if each.category is OwnTrainingWarning]
     assert [each.filename for each in ours] == [__file__]
 
 
-def test_own_training_of_a_base_is_named():
+def test_own_training_warning_names_a_method_of_a_base():
     base = type("Base", (keras.Model,), {"train_step": train_step})
     with pytest.warns(OwnTrainingWarning, match="`train_step`"):
         keras_qat.quantize_model(made_of(base))
 
 
-def test_other_models_are_not_warned_of():
+def test_own_training_warning_ignores_other_models():
     with warnings.catch_warnings():
         warnings.simplefilter("error", OwnTrainingWarning)
         keras_qat.quantize_model(made_of(keras.Model))
@@ -44,7 +44,7 @@ def test_other_models_are_not_warned_of():
 
 
 def in_its_own_way(base):
-    """A class whose methods call those of its base, as they do in Keras's guides."""
+    """Makes a class with methods that call those of its base, as in Keras's guides."""
 
     class Mine(base):
         def compute_loss(self, x, y, y_pred: Any, sample_weight=None, training=True):
@@ -82,8 +82,8 @@ def subclassed():
 
 
 @pytest.mark.parametrize("make", [functional, sequential, subclassed])
-def test_the_recipe_of_the_warning_trains_in_the_old_way(make):
-    """The code in the message is run as it stands."""
+def test_own_training_warning_has_code_that_trains_as_before(make):
+    """Runs the code of the message unchanged."""
     model = make()
     with pytest.warns(OwnTrainingWarning) as caught:
         qat = keras_qat.quantize_model(model)

@@ -1,4 +1,4 @@
-"""What pyproject.toml claims is what is tested, and the archives have what they need."""
+"""The claims of pyproject.toml are tested, and the archives are complete."""
 
 import email
 import os
@@ -21,7 +21,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def numbers(version):
-    """A version as numbers, without zeros at the end."""
+    """Returns a version as numbers, without zeros at the end."""
     return re.sub(r"(\.0)+$", "", version)
 
 
@@ -30,33 +30,33 @@ def bounds(requirements):
     return {match[1].lower(): numbers(match[2]) for match in found if match}
 
 
-def test_the_oldest_versions_are_the_ones_that_are_claimed():
+def test_oldest_tested_versions_are_the_claimed_ones():
     lines = (ROOT / "requirements-min.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pinned = {name: numbers(version) for name, version in pinned.items()}
     claimed = bounds(PROJECT["dependencies"])
-    assert len(claimed) == len(PROJECT["dependencies"])  # each has a lower bound
+    assert len(claimed) == len(PROJECT["dependencies"])  # each dependency has a lower bound
     tests = {name: version for name, version in bounds(EXTRAS["test"]).items() if name != "jax"}
     assert pinned == claimed | tests
 
 
-def test_no_extra_is_empty():
+def test_extras_are_not_empty():
     assert all(EXTRAS.values())
 
 
-def test_each_python_from_the_oldest_on_is_a_classifier():
+def test_classifiers_list_each_supported_python():
     named = [x for x in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", x)]
     assert named == [f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)]
     assert PROJECT["requires-python"] == ">=3.11"
 
 
-# The folders whose files belong into the source archive, and the files beside them.
+# The folders and the files that belong into the source archive.
 FOLDERS = ["benchmarks", "docs", "examples", "keras_qat", "keras_qat_cli", "tests"]
 BESIDE = [
     *["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"],
     *["mkdocs.yml", "pyproject.toml", "requirements-min.txt", "setup.py"],
 ]
-# The wheel is built from the unpacked source archive, as `python -m build` does it.
+# Builds the wheel from the unpacked source archive, as `python -m build` does.
 BUILD = """
 import os, pathlib, sys, tarfile
 from setuptools import build_meta
@@ -76,7 +76,7 @@ def files_below(folder):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The folder with both archives, and what was printed while they were built."""
+    """Returns the folder with both archives, and the output of the build."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, source / name)
@@ -107,25 +107,25 @@ def metadata(wheel):
     return email.message_from_bytes(wheel[name])
 
 
-def test_building_warns_of_nothing(built):
-    """Setuptools logs its warnings; those that Python raises have already been errors."""
+def test_build_has_no_warning(built):
+    """Setuptools logs its warnings. Warnings of Python were errors before."""
     assert [line for line in built[1].splitlines() if line.startswith("warning:")] == []
 
 
-def test_the_wheel_has_both_packages_with_their_data_and_nothing_else(wheel):
+def test_wheel_has_exactly_both_packages_with_their_data(wheel):
     files = {name for name in wheel if ".dist-info/" not in name}
     assert files == files_below("keras_qat") | files_below("keras_qat_cli")
     assert {"keras_qat/py.typed", "keras_qat/targets/litert.toml"} <= files
 
 
-def test_the_wheel_has_the_command_and_the_licence(wheel):
+def test_wheel_has_the_command_and_the_licence(wheel):
     files = {name.partition(".dist-info/")[2]: text for name, text in wheel.items()}
     entries = files["entry_points.txt"].decode().split("\n")
     assert entries[:2] == ["[console_scripts]", "keras-qat = keras_qat_cli.main:run"]
     assert files["licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
 
-def test_the_wheel_names_version_pythons_and_extras(metadata):
+def test_wheel_names_version_pythons_and_extras(metadata):
     assert metadata["Name"] == "keras-qat" and metadata["Version"] == keras_qat.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
@@ -133,13 +133,13 @@ def test_the_wheel_names_version_pythons_and_extras(metadata):
     assert metadata.get_payload() == (ROOT / "README.md").read_text()
 
 
-def test_the_core_needs_what_is_claimed_and_the_extras_come_on_demand(metadata):
+def test_wheel_requires_the_claimed_dependencies(metadata):
     needed = [x.replace(" ", "") for x in metadata.get_all("Requires-Dist")]
     assert sorted(x for x in needed if ";" not in x) == sorted(PROJECT["dependencies"])
     assert [x for x in needed if x.startswith("scikit-learn") and "extra==" not in x] == []
 
 
-def test_the_source_archive_has_tests_documentation_and_examples(built):
+def test_source_archive_has_tests_documentation_and_examples(built):
     (path,) = built[0].glob("keras_qat-*.tar.gz")
     with tarfile.open(path) as file:
         names = {x.name.partition("/")[2] for x in file.getmembers() if x.isfile()}
@@ -148,7 +148,7 @@ def test_the_source_archive_has_tests_documentation_and_examples(built):
     assert names - made - {"PKG-INFO", "setup.cfg"} == expected
 
 
-def test_each_extra_that_is_named_exists():
+def test_extras_named_in_texts_exist():
     texts = [*map(ROOT.joinpath, BESIDE), *(ROOT / "docs").glob("*.md")]
     texts += [*(ROOT / "keras_qat").rglob("*.py"), *(ROOT / "keras_qat_cli").rglob("*.py")]
     pattern = re.compile(r"(?:keras-qat|'\.)\[([\w,]+)\]")

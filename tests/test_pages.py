@@ -1,4 +1,4 @@
-"""The pages that show code: it runs, and prints what stands below it."""
+"""The code of the pages runs, and prints the text below it."""
 
 import ast
 import pathlib
@@ -28,9 +28,9 @@ PAGES = (
     "from-tfmot",
     "errors",
 )
-# Their code begins with models and data that the reader has.
+# The code of these pages starts with models and data of the reader.
 OWN = ("README.md", "docs/inspecting.md", "docs/loading.md", "docs/targets.md")
-# These have tests of their own, here and elsewhere.
+# These pages have separate tests, here and in other files.
 OTHERS = (
     "CONTRIBUTING.md",
     "docs/custom-layers.md",
@@ -42,7 +42,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTA
 
 
 def blocks(path):
-    """The code of a page, each with what the page says that it prints."""
+    """Returns each code block of a page with the output that the page has below it."""
     text = path.read_text()
     found = BLOCK.findall(text)
     assert len(found) == text.count("```python\n") and len(found) > 0
@@ -51,13 +51,13 @@ def blocks(path):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_prints_what_it_says(page, monkeypatch, tmp_path, capsys):
+def test_page_code_prints_the_text_below_it(page, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "examples"}
     for code, printed in blocks(DOCS / f"{page}.md"):
         exec(code, names)
         lines = capsys.readouterr().out.splitlines()
-        # Beside them there are progress bars.
+        # Other lines are progress bars.
         assert [line for line in lines if line and not BAR.search(line)] == printed.splitlines(), (
             code
         )
@@ -65,7 +65,7 @@ def test_the_code_of_a_page_prints_what_it_says(page, monkeypatch, tmp_path, cap
 
 @pytest.fixture(scope="module")
 def belongings(tmp_path_factory):
-    """A folder with the files of a reader, and the names that a reader has."""
+    """Makes a folder with the files of a reader, and the variables of a reader."""
     folder = tmp_path_factory.mktemp("reader")
     model, qat = network(), quantized_network()
     model.save(folder / "model.keras")
@@ -81,7 +81,7 @@ def belongings(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
 @pytest.mark.parametrize("page", OWN)
-def test_the_code_of_a_page_runs(page, belongings, monkeypatch, capsys):
+def test_page_code_runs(page, belongings, monkeypatch, capsys):
     folder, names = belongings
     monkeypatch.chdir(folder)
     names = {"__name__": "examples", "keras": keras, "keras_qat": keras_qat, **names}
@@ -91,20 +91,20 @@ def test_the_code_of_a_page_runs(page, belongings, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
-def test_no_page_with_code_is_forgotten():
+def test_pages_with_code_are_all_tested():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
     with_code = {p.relative_to(ROOT).as_posix() for p in pages if "```python" in p.read_text()}
     assert with_code == {*OWN, *OTHERS, *(f"docs/{page}.md" for page in PAGES)}
 
 
-def test_the_slice_that_contributing_writes_is_exact(monkeypatch, tmp_path):
+def test_contributing_rule_is_exact(monkeypatch, tmp_path):
     (code, _), *_ = blocks(ROOT / "CONTRIBUTING.md")
     existing = registry.registered_rules()
     monkeypatch.setattr(registry, "_RULES", [])
     names = {"__name__": "examples", **vars(pooling), **vars(registry)}
     objects = keras.saving.get_custom_objects()
     name = "keras_qat>QGlobalMaxPooling2D"
-    monkeypatch.setitem(objects, name, objects[name])  # the code registers another one
+    monkeypatch.setitem(objects, name, objects[name])  # the code registers a new rule
     exec(code, names)
     monkeypatch.setattr(registry, "_RULES", [*registry.registered_rules(), *existing])
     x = keras.Input((6, 5, 3), name="x")
@@ -117,7 +117,7 @@ def test_the_slice_that_contributing_writes_is_exact(monkeypatch, tmp_path):
     assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
 
 
-def test_the_operation_that_contributing_writes_is_exact(monkeypatch, tmp_path):
+def test_contributing_operation_is_exact(monkeypatch, tmp_path):
     code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "SELECT_V2" in code)
     existing = registry.registered_rules()
     monkeypatch.setattr(registry, "_RULES", [])
@@ -136,7 +136,7 @@ def test_the_operation_that_contributing_writes_is_exact(monkeypatch, tmp_path):
     assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
 
 
-def test_the_scheme_that_contributing_writes_is_exact(monkeypatch, tmp_path):
+def test_contributing_scheme_is_exact(monkeypatch, tmp_path):
     code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "SCHEMES" in code)
     assert len(code.splitlines()) == 1
     schemes = dict(scheme.SCHEMES)
@@ -152,7 +152,7 @@ def test_the_scheme_that_contributing_writes_is_exact(monkeypatch, tmp_path):
 
 
 def files_with(*words):
-    """The source files whose code has one of the words, docstrings and comments aside."""
+    """Returns the source files with one of the words, outside of docstrings and comments."""
     found = set()
     for path in ROOT.glob("keras_qat/**/*.py"):
         tree = ast.parse(path.read_text())
@@ -164,29 +164,29 @@ def files_with(*words):
     return found
 
 
-def test_an_operation_takes_two_source_files():
+def test_contributing_operation_takes_two_source_files():
     assert files_with("QWhere", "SELECT_V2", "'Where'") == {
         "layers/__init__.py",
         "layers/elementwise/maximum.py",
     }
 
 
-def test_a_scheme_takes_one_source_file():
+def test_contributing_scheme_takes_one_source_file():
     assert files_with("int8_per_tensor") == {"scheme.py"}
 
 
-def test_a_range_rule_takes_two_source_files():
+def test_contributing_range_rule_takes_two_source_files():
     assert files_with("Percentile") == {"quantizers/percentile.py", "quantizers/range_rules.py"}
 
 
-def test_the_range_rule_that_contributing_writes_calibrates(monkeypatch, tmp_path):
+def test_contributing_range_rule_calibrates(monkeypatch, tmp_path):
     code = next(code for code, _ in blocks(ROOT / "CONTRIBUTING.md") if "RangeRule" in code)
     names: dict = {"__name__": "examples"}
     exec(code, names)
     rule = names["MeanMinMax"]
     monkeypatch.setitem(RANGE_RULES, rule.name, rule)
     qat = keras_qat.quantize_model(linear())
-    data = np.array([[-1, 2, 0, 0], [-3, 6, 0, 1]], "float32")  # rows sum to 1 and 4
+    data = np.array([[-1, 2, 0, 0], [-3, 6, 0, 1]], "float32")  # the rows sum to 1 and 4
     for given, factor in (("mean_minmax", 1), (rule(factor=0.5), 0.5)):
         keras_qat.calibrate(qat, data, range_rule=given, verbose=0)
         limits = [layer.observer.limits for layer in observed_layers(qat)]
@@ -196,9 +196,9 @@ def test_the_range_rule_that_contributing_writes_calibrates(monkeypatch, tmp_pat
     assert loaded.range_rule == rule(factor=0.5)
 
 
-def test_the_api_page_has_every_public_name():
+def test_api_page_has_every_public_name():
     listed = re.findall(
         r"^::: keras_qat\.(\w+)$", (DOCS / "api.md").read_text(), flags=re.MULTILINE
     )
-    # Of the layers it has those that are written by hand; the others are made by `quantize_model`.
+    # It lists the layers that users write. `quantize_model` makes the others.
     assert set(keras_qat.__all__) - set(listed) == {"__version__", "layers"}

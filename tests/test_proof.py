@@ -1,4 +1,4 @@
-"""A rewritten model that computes something else than the source model is never returned."""
+"""A rewritten model with another function than the source model is an error."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from tests.models import randomized, small_network
 
 
 class Halved(layers.Layer):
-    """A layer of one's own."""
+    """A custom layer."""
 
     def call(self, x):
         return 0.5 * x
@@ -22,7 +22,7 @@ class Halved(layers.Layer):
 
 @pytest.fixture
 def wrong(monkeypatch):
-    """A function that was registered for a layer, and computes something else."""
+    """Registers a function for a layer that computes different values."""
     monkeypatch.setitem(registry._CALLS, Halved, lambda layer, x: 0.25 * ops.sin(x))
 
 
@@ -43,7 +43,7 @@ def test_quantize_model_names_the_first_layer_that_differs(wrong, data):
     assert (caught.value.layer or "").startswith("halved")
 
 
-def test_a_wrong_function_of_a_user_is_named(wrong):
+def test_quantize_model_names_a_wrong_registered_function(wrong):
     with pytest.raises(RewriteError, match="registered for Halved.*halved.*first argument"):
         keras_qat.quantize_model(with_halved())
 
@@ -54,7 +54,7 @@ def test_clone_model_names_the_first_layer_that_differs(wrong):
     assert (caught.value.layer or "").startswith("halved")
 
 
-def test_options_that_change_the_function_are_not_compared(wrong):
+def test_clone_model_does_not_compare_with_options_that_change_the_function(wrong):
     assert keras_qat.clone_model(with_halved(), skip_layers=["halved"]) is not None
     x = keras.Input((4,))
     model = keras.Model(x, layers.Dense(2, activation="softplus")(x))
@@ -70,22 +70,22 @@ def test_check_ends_refuses_another_shape_and_dtype():
         assert caught.value.expected == "float32 of shape (None, 2)"
 
 
-def test_a_network_that_amplifies_rounding_is_taken():
+def test_quantize_model_takes_a_network_that_amplifies_rounding():
     x = image = keras.Input((5,))
     y = layers.Rescaling(1 / 3, 0.1)(x)
     y = layers.Activation("sigmoid")(layers.Dense(6)(y))
-    for _ in range(60):  # each step doubles a difference, so that the last bit becomes all
+    for _ in range(60):  # each step doubles a difference, so the last bit grows to the full range
         y = layers.Lambda(lambda z: 3.9 * z * (1.0 - z))(y)
     assert keras_qat.clone_model(keras.Model(image, y)) is not None
 
 
-def test_random_operations_at_inference_are_taken():
+def test_quantize_model_takes_random_operations_at_inference():
     x = keras.Input((8,))
     y = layers.Dropout(0.5, seed=1, name="drop")(layers.Dense(8)(x), training=True)
     assert keras_qat.quantize_model(keras.Model(x, layers.Dense(2)(y))) is not None
 
 
-def test_ids_a_dict_of_inputs_and_values_that_are_not_finite_are_taken():
+def test_quantize_model_takes_ids_dicts_and_values_that_are_not_finite():
     ids, real = keras.Input((3,), dtype="int32", name="ids"), keras.Input((2,), name="real")
     y = layers.Concatenate()([layers.Flatten()(layers.Embedding(2, 2)(ids)), ops.log(real)])
     model = keras.Model({"real": real, "ids": ids}, {"out": y, "sum": layers.Dense(2)(y)})
@@ -94,7 +94,7 @@ def test_ids_a_dict_of_inputs_and_values_that_are_not_finite_are_taken():
     assert keras_qat.clone_model(half).outputs[0].dtype == "float32"
 
 
-def test_the_source_model_is_not_changed():
+def test_quantize_model_leaves_the_source_model_unchanged():
     model = small_network()
     model.compile(loss="mse")
     before = [np.array(v) for v in model.variables]

@@ -1,4 +1,4 @@
-"""Training in float first: the float clone, an uninterrupted run and LiteRT are the oracles."""
+"""Training in float first. The oracles are the float clone, an uninterrupted run and LiteRT."""
 
 import importlib.util
 
@@ -30,7 +30,7 @@ def delayed(steps, optimizer="sgd", source=small_network, **arguments):
 
 
 def train(model, batches=1, start=0):
-    """Trains on batches that differ; each is one step of 8 samples. Returns the losses."""
+    """Trains on different batches, each a step of 8 samples. Returns the losses."""
     data, targets = small_images(8 * 8), labels(8 * 8)
     losses = []
     for i in range(start, start + batches):
@@ -45,7 +45,7 @@ def left(model):
 
 
 def shared_and_nested(seed=0):
-    """A layer that is called twice, inside a model that is called twice."""
+    """Makes a layer that is called twice, inside a model that is called twice."""
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     inner = keras.Input((4, 4, 3))
@@ -57,7 +57,7 @@ def shared_and_nested(seed=0):
 
 
 def weights_of(model):
-    """Those that the float model has too, by path."""
+    """Returns the weights that the float model has, too, by path."""
     ours = ("minimum", "maximum", "updates", "seen", "held", "unfit", "left")
     return {
         variable.path: np.array(variable)
@@ -67,7 +67,7 @@ def weights_of(model):
 
 
 def apart(model, other):
-    """By how much the weights of two models differ at most, in parts of the largest of each."""
+    """Returns the largest difference of two models' weights, relative to the largest of each."""
     ours, theirs = weights_of(model), weights_of(other)
     assert set(ours) == set(theirs)
     return max(
@@ -80,7 +80,7 @@ def apart(model, other):
     ("source", "optimizer", "jit"),
     [(small_network, "sgd", False), (shared_and_nested, "adam", True)],
 )
-def test_the_weights_are_the_float_models_until_the_delay_is_over(source, optimizer, jit):
+def test_quant_delay_trains_the_float_model_until_it_ends(source, optimizer, jit):
     model = delayed(3, optimizer, source, jit_compile=jit)
     exact = compiled(keras_qat.clone_model(source()), optimizer, jit_compile=jit)
     assert train(model, 3) == pytest.approx(train(exact, 3), rel=1e-5)
@@ -92,7 +92,7 @@ def test_the_weights_are_the_float_models_until_the_delay_is_over(source, optimi
     assert left(model) == 0
 
 
-def test_quantization_then_is_what_it_is_without_a_delay():
+def test_quant_delay_quantizes_as_usual_after_it_ends():
     model = delayed(2)
     train(model, 2)
     plain = compiled(keras_qat.quantize_model(small_network()))
@@ -105,7 +105,7 @@ def test_quantization_then_is_what_it_is_without_a_delay():
     assert apart(plain, model) == 0
 
 
-def test_without_a_delay_nothing_is_added():
+def test_quant_delay_of_none_adds_no_variable():
     plain, model = keras_qat.quantize_model(small_network()), delayed(2)
     assert plain.quant_delay is None
     added = {v.path for v in model.variables} - {v.path for v in plain.variables}
@@ -113,7 +113,7 @@ def test_without_a_delay_nothing_is_added():
     assert "quant_delay" not in str(plain.get_config())
 
 
-def test_ranges_are_observed_meanwhile():
+def test_quant_delay_observes_ranges():
     model = delayed(2)
     train(model, 1)
     observer, exact = model.get_layer("conv").observer, keras_qat.clone_model(small_network())
@@ -124,7 +124,7 @@ def test_ranges_are_observed_meanwhile():
     assert int(observer.updates) == 2
 
 
-def test_inference_is_integer_in_the_middle_of_the_delay():
+def test_quant_delay_has_integer_inference():
     model, prepared = delayed(4), Prepared(Case("delay", (), small_network))
     with pytest.raises(MissingRangeError, match="'image_quantize', 'conv', 'head'"):
         model.evaluate(prepared.x, labels(), verbose=0)
@@ -163,7 +163,7 @@ def reload_weights(model, path):
 
 
 @pytest.mark.parametrize("resume", [reload, reload_weights])
-def test_training_goes_on_as_if_it_had_not_been_interrupted(resume, tmp_path):
+def test_quant_delay_resumes_after_an_interruption(resume, tmp_path):
     model = delayed(4, "adam")
     train(model, 2)
     other = resume(model, tmp_path)
@@ -174,7 +174,7 @@ def test_training_goes_on_as_if_it_had_not_been_interrupted(resume, tmp_path):
 
 
 class Interrupted(Exception):
-    """The power is cut."""
+    """Stands for a power failure."""
 
 
 def fit(model, *callbacks):
@@ -183,14 +183,14 @@ def fit(model, *callbacks):
     return model.fit(data, targets, callbacks=list(callbacks), **arguments)
 
 
-def test_backup_and_restore_goes_on_in_the_middle_of_the_delay(tmp_path):
+def test_quant_delay_resumes_with_backup_and_restore(tmp_path):
     def cut(epoch, logs):
         if epoch == 1:
             raise Interrupted
 
     backup = keras.callbacks.BackupAndRestore(tmp_path)
     with pytest.raises(Interrupted):
-        # Before the second backup: what is left is the first epoch's, of 3 steps.
+        # This is before the second backup, so the backup is that of the first epoch of 3 steps.
         fit(delayed(5), keras.callbacks.LambdaCallback(on_epoch_end=cut), backup)
     model, straight = delayed(5), delayed(5)
     assert len(fit(model, keras.callbacks.BackupAndRestore(tmp_path)).epoch) == 2
@@ -199,14 +199,14 @@ def test_backup_and_restore_goes_on_in_the_middle_of_the_delay(tmp_path):
     assert_same(model, straight)
 
 
-def test_a_checkpoint_has_the_steps_that_are_left(tmp_path):
+def test_quant_delay_saves_the_remaining_steps(tmp_path):
     path = str(tmp_path / "{epoch}.keras")
     fit(delayed(4), keras.callbacks.ModelCheckpoint(path))
     saved = [keras.models.load_model(path.format(epoch=epoch)) for epoch in (1, 2, 3)]
     assert [left(model) for model in saved] == [1, 0, 0]
 
 
-def test_a_clone_has_the_whole_delay():
+def test_quant_delay_of_a_clone_starts_anew():
     model = delayed(4)
     train(model, 1)
     for clone in (keras.models.clone_model(model), type(model).from_config(model.get_config())):
@@ -215,7 +215,7 @@ def test_a_clone_has_the_whole_delay():
         assert left(clone) == 3
 
 
-def test_a_model_of_ids_alone_is_delayed_too():
+def test_quant_delay_of_a_model_of_ids():
     keras.utils.set_random_seed(0)
     ids = keras.Input((3,), dtype="int32", name="ids")
     source = keras.Model(ids, keras.layers.Dense(2)(keras.layers.Embedding(7, 4)(ids)))
@@ -226,7 +226,7 @@ def test_a_model_of_ids_alone_is_delayed_too():
     assert np.max(np.abs(np.array(model(x, training=True)) - expected)) > 1e-4
 
 
-def test_calibration_and_other_calls_leave_the_delay_as_it_is():
+def test_quant_delay_ignores_calibration_and_inference():
     model, data = delayed(2), small_images()
     keras_qat.calibrate(model, data, verbose=0)
     model.predict(data, verbose=0)
@@ -266,7 +266,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_delay_counts_down_on_other_backends(backend):
+def test_quant_delay_counts_down_on_other_backends(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     assert run_python(SCRIPT, backend=backend) == {

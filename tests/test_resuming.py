@@ -1,4 +1,4 @@
-"""A training that was stopped goes on to the very bits of one that was not."""
+"""A training that was interrupted gives the bits of one that was not."""
 
 import signal
 import subprocess
@@ -31,8 +31,8 @@ def assert_same(model, expected):
     assert [k for k, v in expected.items() if not np.array_equal(v, found[k])] == []
 
 
-def test_training_moves_everything(uninterrupted):
-    """Otherwise equal states would say little."""
+def test_uninterrupted_training_changes_all_kinds_of_variables(uninterrupted):
+    """The other tests compare states, so training has to change all kinds of variables."""
     before = resuming.state(resuming.made())
     kinds = ("kernel", "moving_mean", "maximum", "updates", "left", "seed_generator_state")
     moved = {k for k, v in before.items() if not np.array_equal(v, uninterrupted[k])}
@@ -44,17 +44,17 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("steps", [pytest.param(2, marks=SLOW), pytest.param(6, marks=SLOW), 13])
-def test_backup_and_restore(steps, uninterrupted, tmp_path):
+def test_backup_and_restore_gives_equal_bits(steps, uninterrupted, tmp_path):
     with pytest.raises(Stopped):
         resuming.train(resuming.made(), [resuming.backed_up(tmp_path), resuming.Stop(steps, stop)])
     counter = resuming.Stop(0, stop)
     model = resuming.train(resuming.made(), [resuming.backed_up(tmp_path), counter])
-    assert counter.steps == 24 - (steps - 1) // 6 * 6  # it did not begin anew
+    assert counter.steps == 24 - (steps - 1) // 6 * 6  # it did not start from the beginning
     assert_same(model, uninterrupted)
 
 
 @pytest.mark.parametrize("name", ["{epoch}.keras", "{epoch}.weights.h5"])
-def test_model_checkpoint(name, uninterrupted, tmp_path):
+def test_model_checkpoint_gives_equal_bits(name, uninterrupted, tmp_path):
     is_whole = name.endswith(".keras")
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / name, save_weights_only=not is_whole)
     with pytest.raises(Stopped):
@@ -64,14 +64,14 @@ def test_model_checkpoint(name, uninterrupted, tmp_path):
         model = keras.saving.load_model(path)
     else:
         model = resuming.made()
-        model.optimizer.build(model.trainable_variables)  # or Keras refuses its state
+        model.optimizer.build(model.trainable_variables)  # otherwise Keras refuses its state
         model.load_weights(path)
     assert_same(resuming.train(model, initial_epoch=2), uninterrupted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", np.random.default_rng(0).permutation(np.arange(1, 24))[:10])
-def test_a_killed_process(steps, uninterrupted, tmp_path):
+def test_backup_of_a_killed_process_gives_equal_bits(steps, uninterrupted, tmp_path):
     command = [sys.executable, "-m", "tests.resuming", str(tmp_path), str(steps)]
     killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -1,4 +1,4 @@
-"""Saving and loading; a fresh process that imports `keras_qat` alone is the oracle."""
+"""Saving and loading. The oracle is a fresh process that imports only `keras_qat`."""
 
 import json
 import zipfile
@@ -50,7 +50,7 @@ def outputs(model, data):
     return np.asarray(model(data, training=False))
 
 
-def test_a_saved_model_goes_on_in_a_fresh_process(tmp_path):
+def test_saved_model_resumes_in_a_fresh_process(tmp_path):
     data, model = small_images(), quantized(small_network(), small_images())
     model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
     model.fit(data, labels(), batch_size=16, epochs=2, verbose=0)
@@ -60,7 +60,7 @@ def test_a_saved_model_goes_on_in_a_fresh_process(tmp_path):
     found = run_python(FRESH, tmp_path)
     here, fresh = ((tmp_path / f"{name}.tflite").read_bytes() for name in ("here", "fresh"))
     assert fresh == here
-    # One more step here is the step that the fresh process took.
+    # One more step here equals the step of the fresh process.
     loss = model.fit(data, labels(), batch_size=16, verbose=0).history["loss"][0]
     assert found.pop("loss") == pytest.approx(loss, rel=1e-5)
     assert found == {"type": "QuantizedModel", "equal": True, "step": 2, "moved": True}
@@ -73,14 +73,14 @@ def loaded(tmp_path_factory):
     return keras.models.load_model(path)
 
 
-def test_a_loaded_model_is_the_same_to_the_last_byte(loaded):
+def test_loaded_model_exports_equal_bytes(loaded):
     assert type(loaded) is QuantizedModel and loaded.name == "network"
     assert bytes_of(loaded) == bytes_of(quantized_network())
     configurations = (json.dumps(m.get_config()) for m in (loaded, quantized_network()))
     assert next(configurations) == next(configurations)
 
 
-def test_a_loaded_model_verifies(loaded, tmp_path):
+def test_loaded_model_is_exact(loaded, tmp_path):
     keras_qat.export_litert(loaded, tmp_path / "model.tflite")
     data = images()
     assert keras_qat.verify(
@@ -88,7 +88,7 @@ def test_a_loaded_model_verifies(loaded, tmp_path):
     ).exact
 
 
-def test_weights_alone_are_restored(tmp_path):
+def test_saved_weights_give_equal_outputs(tmp_path):
     path = tmp_path / "q.weights.h5"
     model, data = quantized_small_network(), small_images()
     model.save_weights(path)
@@ -98,7 +98,7 @@ def test_weights_alone_are_restored(tmp_path):
     assert bytes_of(other) == bytes_of(model)
 
 
-def test_keras_clones_a_quantized_model():
+def test_keras_clone_of_a_quantized_model_is_equal():
     model, data = quantized_small_network(), small_images()
     clone = keras.models.clone_model(model)
     assert type(clone) is QuantizedModel
@@ -109,7 +109,7 @@ def test_keras_clones_a_quantized_model():
     assert ours.links.inputs[0] is not theirs.links.inputs[0]
 
 
-def test_an_uncalibrated_model_loads_uncalibrated(tmp_path):
+def test_loaded_model_without_ranges_can_be_calibrated(tmp_path):
     keras_qat.quantize_model(small_network()).save(tmp_path / "q.keras")
     model = keras.models.load_model(tmp_path / "q.keras")
     with pytest.raises(MissingRangeError):
@@ -118,7 +118,7 @@ def test_an_uncalibrated_model_loads_uncalibrated(tmp_path):
     assert bytes_of(model) == bytes_of(quantized_small_network())
 
 
-def test_several_inputs_outputs_and_shared_layers_load(tmp_path):
+def test_loaded_model_of_several_inputs_outputs_and_shared_layers(tmp_path):
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     dense = keras.layers.Dense(3, activation="relu", name="d")
     source = keras.Model({"a": a, "b": b}, {"y": dense(a), "z": [dense(b), b]})
@@ -133,7 +133,7 @@ def test_several_inputs_outputs_and_shared_layers_load(tmp_path):
 
 
 def rewritten(path, version):
-    """Says in a saved model that another version wrote it."""
+    """Writes another version into a saved model."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(parts["config.json"])
@@ -145,7 +145,7 @@ def rewritten(path, version):
 
 
 @pytest.mark.parametrize("make", [keras_qat.quantize_model, keras_qat.clone_model])
-def test_a_model_of_a_later_major_version_is_refused(make, tmp_path):
+def test_load_refuses_a_later_major_version(make, tmp_path):
     path = tmp_path / "q.keras"
     make(small_network()).save(path)
     rewritten(path, "7.1.0")
@@ -155,7 +155,7 @@ def test_a_model_of_a_later_major_version_is_refused(make, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["0.0.1", "0.99.0"])
-def test_a_model_of_the_same_major_version_loads(version, tmp_path):
+def test_load_takes_the_same_major_version(version, tmp_path):
     path = tmp_path / "q.keras"
     quantized_small_network().save(path)
     rewritten(path, version)

@@ -6,25 +6,25 @@ from keras_qat.errors import InvalidSchemeError
 from keras_qat.scheme import SCHEMES, Scheme, get_scheme
 
 
-def test_int8_means_what_litert_asks_for():
+def test_scheme_int8_has_the_limits_of_litert():
     scheme = get_scheme("int8")
     limits = scheme.activation_low, scheme.activation_high, scheme.weight_high
     assert limits == (-128, 127, 127)
     assert scheme.weight_per_channel
 
 
-def test_limits_follow_from_the_widths():
+def test_scheme_limits_follow_from_the_widths():
     scheme = Scheme("other", activation_bits=16, weight_bits=4)
     limits = scheme.activation_low, scheme.activation_high, scheme.weight_high
     assert limits == (-32768, 32767, 7)
 
 
-def test_every_scheme_is_found_by_its_name():
+def test_get_scheme_finds_every_scheme_by_name():
     assert all(get_scheme(name) is scheme for name, scheme in SCHEMES.items())
     assert all(name == scheme.name for name, scheme in SCHEMES.items())
 
 
-def test_a_known_scheme_is_taken_as_it_is():
+def test_get_scheme_takes_a_known_scheme():
     scheme = Scheme("int8")
     assert get_scheme(scheme) is scheme
 
@@ -38,18 +38,18 @@ def test_a_known_scheme_is_taken_as_it_is():
         Scheme("mine"),
     ],
 )
-def test_a_scheme_without_kernels_is_refused(scheme):
+def test_get_scheme_refuses_a_scheme_without_kernels(scheme):
     with pytest.raises(InvalidSchemeError, match="no kernels.*Expected: one of .*Received: Scheme"):
         get_scheme(scheme)
 
 
-def test_a_scheme_cannot_be_changed():
+def test_scheme_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         get_scheme("int8").weight_bits = 4  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("wrong", ["int5", "INT8", "", None, 8, ["int8"]])
-def test_an_unknown_scheme_is_refused_and_the_known_ones_are_named(wrong):
+def test_get_scheme_names_the_known_schemes(wrong):
     with pytest.raises(
         InvalidSchemeError, match="Expected: one of .*'int8'.* To fix it: "
     ) as error:

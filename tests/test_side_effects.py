@@ -1,4 +1,4 @@
-"""Conversions leave the process, the other threads and the user's model as they were."""
+"""Conversions do not change the process, other threads or the user's model."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ POLICY = "mixed_bfloat16"
 
 
 class Gated(layers.Layer):
-    """A custom layer that has to be traced: weights, an inner layer, and a computed weight."""
+    """A custom layer to trace, with weights, an inner layer and a computed weight."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -39,7 +39,7 @@ class Gated(layers.Layer):
 
 
 def network():
-    """A model of most of what draws random numbers or has to be traced or split."""
+    """Makes a model of layers that draw random numbers, are traced, or are split."""
     image = keras.Input((8, 8, 3), name="image")
     x = layers.RandomFlip(name="flip")(image)
     x = layers.SeparableConv2D(4, 3, activation="relu", name="separable")(x)
@@ -54,13 +54,13 @@ def network():
 
 
 def dense_network():
-    """A small model with a custom layer."""
+    """Makes a small model with a custom layer."""
     x = keras.Input((4,), name="x")
     return keras.Model(x, layers.Dense(3, name="head")(Gated(name="gated")(x)))
 
 
 def convert(model, folder):
-    """Runs each function of the package that reads, makes or writes a model."""
+    """Runs each function of the package that reads, makes or writes models."""
     data = images(shape=model.input_shape[1:])
     keras_qat.check(model)
     keras_qat.clone_model(model)
@@ -71,7 +71,7 @@ def convert(model, folder):
 
 
 def write_keras_2(path):
-    """Writes a model as Keras 2.3 did."""
+    """Writes a model in the format of Keras 2.3."""
     dense = {"name": "head", "units": 3, "activation": "linear", "batch_input_shape": [None, 4]}
     config = {"name": "old", "layers": [{"class_name": "Dense", "config": dense}]}
     with h5py.File(path, "w") as file:
@@ -86,7 +86,7 @@ def write_keras_2(path):
 
 
 def process_state():
-    """All state of the process that a library could change unasked."""
+    """Returns the state of the process that a library could change."""
     return {
         "environment": dict(os.environ),
         "folder": os.getcwd(),
@@ -127,8 +127,8 @@ def made_at_random():
     return [model.get_weights()[0], model(np.ones((2, 4)), training=True)]
 
 
-def test_conversion_leaves_the_process_as_it_was(half_precision, tmp_path):
-    convert(dense_network(), tmp_path)  # what is imported on first use changes settings
+def test_conversion_leaves_the_process_unchanged(half_precision, tmp_path):
+    convert(dense_network(), tmp_path)  # imports at first use change settings
     keras.utils.set_random_seed(7)
     expected = made_at_random()
     model = network()
@@ -144,7 +144,7 @@ def test_conversion_leaves_the_process_as_it_was(half_precision, tmp_path):
         np.testing.assert_array_equal(value, other)
 
 
-def test_functions_of_the_user_run_under_the_policy_of_the_user(half_precision):
+def test_conversion_runs_functions_of_the_user_under_their_policy(half_precision):
     model, seen = dense_network(), []
     gated = model.get_layer("gated")
     gated.seen.clear()
@@ -164,10 +164,10 @@ def test_calibration_under_half_precision_observes_float32(half_precision):
         keras.Sequential([keras.Input((1,)), layers.Dense(2, dtype="float32", name="head")])
     )
     keras_qat.calibrate(qat, np.array([[0.0], [1.001953125]], "float32"), verbose=0)
-    assert float(qat.layers[1].observer.maximum) == 1.001953125  # bfloat16 has 1.0
+    assert float(qat.layers[1].observer.maximum) == 1.001953125  # bfloat16 would have 1.0
 
 
-def test_random_layers_keep_their_configuration_and_their_seed():
+def test_conversion_keeps_configuration_and_seed_of_random_layers():
     image = keras.Input((4, 4, 3))
     x = layers.Conv2D(4, 3, name="conv")(image)
     model = keras.Model(image, layers.Dropout(0.5, name="dropout")(x))
@@ -187,7 +187,7 @@ def test_random_layers_keep_their_configuration_and_their_seed():
 
 
 def test_tracing_leaves_the_layer_with_its_variables():
-    """The layer that the user has is another object than the one whose `call` is traced."""
+    """The traced `call` is that of another object than the user's layer."""
 
     class Watched(Gated):
         def call(self, inputs):
@@ -229,7 +229,7 @@ def test_tracing_runs_methods_that_are_attributes_on_the_symbolic_layer():
 
 
 class Neighbour(threading.Thread):
-    """Builds, trains and saves a float model again and again, and watches the process."""
+    """Builds, trains and saves a float model repeatedly, and watches the process."""
 
     def __init__(self, folder):
         super().__init__()
@@ -274,8 +274,8 @@ class Neighbour(threading.Thread):
             self.problems.append((difference, policies))
 
 
-def test_another_thread_notices_nothing(tmp_path):
-    """It works in half precision, on models of its own, while this thread does all there is."""
+def test_conversion_has_no_effect_on_another_thread(tmp_path):
+    """The other thread works on its own models in half precision. This one converts models."""
     model = dense_network()
     (tmp_path / "own").mkdir()
     convert(model, tmp_path)

@@ -1,4 +1,4 @@
-"""strip_quantization: the quantized model in float, without a layer of this package."""
+"""strip_quantization: the quantized model in float, of Keras layers only."""
 
 import json
 
@@ -21,7 +21,7 @@ def arrays(outputs):
 
 
 def assert_plain(model):
-    """Nothing in the configuration is known to this package only."""
+    """Checks that the configuration has no class of this package."""
     assert "keras_qat" not in json.dumps(model.get_config(), default=str)
     assert all(
         not type(each).__module__.startswith("keras_qat") for each in model._flatten_layers()
@@ -29,7 +29,7 @@ def assert_plain(model):
 
 
 @pytest.mark.parametrize("case", first_of_each(CASES))
-def test_every_slice_can_be_stripped(case):
+def test_strip_of_every_rule(case):
     rng = np.random.default_rng(0)
     model = case.build()
     case.prepare(model, rng)
@@ -66,7 +66,7 @@ def named_network():
     return keras.Model(image, layers.Dense(3, activation="softmax", name="head")(y), name="named")
 
 
-def test_original_names_and_arguments():
+def test_strip_restores_names_and_arguments():
     model = named_network()
     plain = keras_qat.strip_quantization(keras_qat.quantize_model(model))
     assert plain.name == "named"
@@ -80,7 +80,7 @@ def test_original_names_and_arguments():
         assert plain.get_layer(name).activation is getattr(keras.activations, activation)
 
 
-def test_trained_weights_come_back():
+def test_strip_keeps_trained_weights():
     model, data = named_network(), np.random.default_rng(0).normal(size=(16, 8, 8, 3))
     quantized = keras_qat.quantize_model(model)
     quantized.compile("adam", "sparse_categorical_crossentropy")
@@ -95,7 +95,7 @@ def test_trained_weights_come_back():
     assert not np.array_equal(np.array(conv.kernel), np.array(model.get_layer("second").kernel))
 
 
-def test_it_trains_and_is_quantized_again():
+def test_stripped_model_can_be_quantized_again():
     model, data = network(), images()
     plain = keras_qat.strip_quantization(keras_qat.quantize_model(model, calibration_data=data))
     assert len(plain.trainable_weights) == len(model.trainable_weights)
@@ -107,7 +107,7 @@ def test_it_trains_and_is_quantized_again():
     plain.fit(data, labels(), epochs=1, verbose=0)
 
 
-def test_frozen_stays_frozen():
+def test_strip_keeps_frozen_layers_frozen():
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -127,7 +127,7 @@ def test_frozen_stays_frozen():
 
 
 @pytest.mark.parametrize("shape", [(6,), (5, 6), (4, 5, 6)])
-def test_factors_that_train_go_on_training(shape):
+def test_strip_keeps_trainable_factors(shape):
     x = keras.Input(shape)
     y = layers.LayerNormalization(name="norm")(layers.Activation("tanh")(x))
     model = keras.Model(x, y)
@@ -140,7 +140,7 @@ def test_factors_that_train_go_on_training(shape):
     assert len(again.trainable_weights) == 2
 
 
-def test_it_loads_where_this_package_is_not(tmp_path):
+def test_stripped_model_loads_without_this_package(tmp_path):
     plain = keras_qat.strip_quantization(keras_qat.quantize_model(named_network()))
     plain.save(tmp_path / "plain.keras")
     with keras.saving.custom_object_scope({}):
@@ -150,14 +150,14 @@ def test_it_loads_where_this_package_is_not(tmp_path):
     assert_plain(again)
 
 
-def test_a_clone_can_be_stripped_too():
+def test_strip_of_a_clone():
     model = named_network()
     plain = keras_qat.strip_quantization(keras_qat.clone_model(model))
     data = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(plain(data), model(data), rtol=1e-5, atol=1e-6)
 
 
-def test_shared_layers_stay_shared():
+def test_strip_keeps_layers_shared():
     a, b = keras.Input((8, 8, 3), name="a"), keras.Input((8, 8, 3), name="b")
     conv, norm = layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(name="norm")
     model = keras.Model([a, b], [norm(conv(a)), norm(conv(b))])
@@ -166,7 +166,7 @@ def test_shared_layers_stay_shared():
     assert len(plain.weights) == len(model.weights)
 
 
-def test_what_was_not_quantized_is_refused():
+def test_strip_refuses_a_float_model():
     with pytest.raises(NotQuantizedError, match="no quantization to remove"):
         keras_qat.strip_quantization(network())
 
@@ -180,7 +180,7 @@ def test_what_was_not_quantized_is_refused():
         layers.GroupNormalization(2),
     ],
 )
-def test_normalizations(norm):
+def test_strip_of_normalizations(norm):
     x = keras.Input((4, 6))
     model = keras.Model(x, type(norm).from_config(norm.get_config())(x))
     randomize(model, np.random.default_rng(0))

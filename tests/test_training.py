@@ -1,4 +1,4 @@
-"""Training: the float model, arithmetic by hand and LiteRT's interpreter are the oracles."""
+"""Training. The oracles are the float model, hand-computed numbers and LiteRT's interpreter."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def test_fit_changes_weights_and_statistics_and_holds_ranges(jit_compile):
     }
 
 
-def test_batch_normalization_moves_its_statistics_as_keras_does():
+def test_fit_moves_batch_norm_statistics_as_keras_does():
     float_model, model = small_network(), quantized(small_network(), small_images())
     for each in (float_model, model):
         trainable(each, rate=0.0).train_on_batch(small_images(), labels())
@@ -65,9 +65,9 @@ def test_batch_normalization_moves_its_statistics_as_keras_does():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_first_loss_is_the_float_models(seed):
+def test_fit_starts_at_the_loss_of_the_float_model(seed):
     model, data = small_network(seed), small_images(64, seed)
-    for _ in range(25):  # a trained model's statistics are those of its data
+    for _ in range(25):  # gives the statistics of the data, as in a trained model
         model(data, training=True)
     targets = labels(64)
     expected = float(trainable(model, rate=0.0).evaluate(data, targets, verbose=0)[0])
@@ -91,11 +91,11 @@ def ranges(model):
     return found
 
 
-# Inputs are pixels, so the grid has them exactly; each output is the sum of a row.
+# Inputs are pixels, which the grid has exactly. Each output is the sum of a row.
 CALIBRATION = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], "uint8")
 
 
-def test_training_holds_calibrated_ranges():
+def test_training_step_holds_calibrated_ranges():
     model = quantized(linear(), CALIBRATION)
     assert ranges(model) == {"x_quantize": (0, 255), "dense": (10, 26)}
     for row in ([1, 1, 1, 1], [12, 12, 12, 12]):
@@ -103,7 +103,7 @@ def test_training_holds_calibrated_ranges():
         assert ranges(model) == {"x_quantize": (0, 255), "dense": (10, 26)}
 
 
-def test_training_moves_calibrated_ranges_on_request():
+def test_training_step_moves_calibrated_ranges_on_request():
     model = keras_qat.quantize_model(linear())
     keras_qat.calibrate(model, CALIBRATION, range_rule="moving_average", verbose=0)
     one_step(model, [[1, 1, 1, 1], [2, 3, 2, 3]])
@@ -114,21 +114,21 @@ def test_training_moves_calibrated_ranges_on_request():
     assert ranges(model)["dense"] == pytest.approx((low, 48), rel=1e-6)
 
 
-def test_a_range_of_another_time_is_replaced():
-    """Statistics of batch norms that are not trained yet say nothing about the training."""
+def test_training_step_replaces_a_range_that_does_not_fit():
+    """Ranges calibrated with untrained statistics do not fit the training."""
     norm = keras.layers.BatchNormalization(name="norm")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), norm])
     data = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
-    norm.moving_variance.assign([1e6] * 3)  # calibrated, the outputs are tiny
+    norm.moving_variance.assign([1e6] * 3)  # the outputs are tiny at calibration
     model = quantized(model, data)
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(model(data, training=True) ** 2)
     gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
-    assert float(loss) == pytest.approx(1.0, rel=0.05)  # that of normalized outputs
+    assert float(loss) == pytest.approx(1.0, rel=0.05)  # the loss of normalized outputs
     assert any(float(tf.norm(gradient)) > 0.1 for gradient in gradients)
 
 
-def test_without_calibration_training_steps_set_all_ranges():
+def test_training_step_without_calibration_sets_all_ranges():
     model = keras_qat.quantize_model(linear())
     one_step(model, [[0, 0, 0, 0]])
     assert ranges(model) == {"x_quantize": (0, 0), "dense": (0, 0)}
@@ -138,7 +138,7 @@ def test_without_calibration_training_steps_set_all_ranges():
     assert ranges(model) == {"x_quantize": (0, 255), "dense": (0, pytest.approx(285, rel=0.01))}
 
 
-def test_inference_needs_ranges_and_training_gives_them():
+def test_inference_needs_ranges_which_training_sets():
     model, data = trainable(keras_qat.quantize_model(small_network())), small_images()
     for infer in (
         lambda: model(data),
@@ -153,7 +153,7 @@ def test_inference_needs_ranges_and_training_gives_them():
 
 
 def interpreted(path, data):
-    """The outputs of the reference kernels, as integers."""
+    """Returns the outputs of the reference kernels as integers."""
     resolver = OpResolverType.BUILTIN_REF
     runner = Interpreter(str(path), experimental_op_resolver_type=resolver)
     runner = runner.get_signature_runner()
@@ -163,7 +163,7 @@ def interpreted(path, data):
     return runner(image=np.clip(integers, -128, 127).astype("int8"))["head"]
 
 
-def test_accuracy_in_keras_is_that_of_the_file(tmp_path):
+def test_evaluate_in_keras_has_the_accuracy_of_the_file(tmp_path):
     data, targets = small_images(64), labels(64)
     model = trainable(quantized(small_network(), data), rate=0.1)
     history = model.fit(data, targets, validation_data=(data, targets), epochs=2, verbose=0)
@@ -186,12 +186,12 @@ def check_all_ways_of_inference(model, data):
         assert (np.asarray(run(tf.constant(data))) == eager).all()
 
 
-def test_every_way_of_inference_gives_the_same_bits():
+def test_inference_gives_equal_bits_in_all_ways():
     check_all_ways_of_inference(quantized_small_network(), small_images())
 
 
 @pytest.mark.slow
-def test_every_way_of_inference_gives_the_same_bits_in_a_larger_network():
+def test_inference_of_a_larger_network_gives_equal_bits_in_all_ways():
     model = quantized(network(), images())
     check_all_ways_of_inference(model, images())
     trainable(model, jit_compile=True)

@@ -1,4 +1,4 @@
-"""The scheme "uint8": the fully uint8 model of TensorFlow 1, exact to LiteRT's uint8 kernels."""
+"""The scheme "uint8": the fully uint8 model of TensorFlow 1, equal to LiteRT's uint8 kernels."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from tests.layers.contract import Prepared, exported, first_of_each, loosen, ver
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, linear, network
 
-# What has no uint8 reference kernel: nothing else is refused.
+# Cases without a uint8 reference kernel. All other cases are supported.
 REFUSED = {
     "matmul": "BATCH_MATMUL",
     "matmul_broadcasting": "BATCH_MATMUL",
@@ -39,10 +39,10 @@ def verified(model, data, tmp_path):
 @pytest.mark.parametrize(
     "case", first_of_each([case for case in CASES if case.name not in REFUSED])
 )
-def test_every_slice_equals_litert(case, tmp_path):
+def test_uint8_of_every_rule_equals_litert(case, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays))
-    loosen(model, np.random.default_rng(1))  # integers saturate at either end
+    loosen(model, np.random.default_rng(1))  # integers saturate at both limits
     report = verified(model, tuple(prepared.arrays), tmp_path)
     assert report.exact, str(report)
     file = schema.ModelT.InitFromPackedBuf((tmp_path / "model.tflite").read_bytes())
@@ -52,20 +52,20 @@ def test_every_slice_equals_litert(case, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "operator"), REFUSED.items())
-def test_what_has_no_uint8_kernel_is_refused_by_name(name, operator):
+def test_uint8_refuses_operators_without_a_kernel(name, operator):
     with pytest.raises(UnsupportedLayerError, match=f"{operator}.*uint8.*int8") as error:
         keras_qat.quantize_model(Prepared(named(name)).keras_model, "uint8")
     assert error.value.layer and operator in str(error.value)
 
 
-def test_check_reports_what_has_no_uint8_kernel():
+def test_uint8_check_names_operators_without_a_kernel():
     model = Prepared(named("matmul")).keras_model
     assert not keras_qat.check(model).findings
     findings = keras_qat.check(model, "uint8").findings
     assert findings and all("BATCH_MATMUL" in finding.message for finding in findings)
 
 
-def test_a_network_trains_saves_and_equals_litert(tmp_path):
+def test_uint8_network_trains_saves_and_equals_litert(tmp_path):
     model = quantized(network(), images())
     model.compile("sgd", "sparse_categorical_crossentropy")
     before = model.get_layer("conv").kernel.numpy()
@@ -80,19 +80,21 @@ def test_a_network_trains_saves_and_equals_litert(tmp_path):
     assert verified(loaded, images(64, seed=1), tmp_path).exact
 
 
-def test_training_rounds_the_folded_kernel_as_the_file_does():
-    """With one scale for the tensor: the channels of small gammas get few of its steps."""
+def test_uint8_training_rounds_the_folded_kernel():
+    """The tensor has one scale, so channels of small gammas have few steps."""
     model = quantized(network(), images())
     for layer in model.layers:
         if getattr(layer, "batch_normalization", None) is not None:
-            layer.batch_normalization.trainable = False  # not the batch's statistics
+            layer.batch_normalization.trainable = (
+                False  # use the moving statistics, not those of the batch
+            )
     x = images(32)
     trained = keras.ops.convert_to_numpy(model(x, training=True))
     inferred = keras.ops.convert_to_numpy(model(x, training=False))
     assert np.abs(trained - inferred).max() < 0.04  # steps of 1/256, after a softmax
 
 
-def test_weights_are_asymmetric_per_tensor_in_the_narrow_range():
+def test_uint8_weights_are_asymmetric_per_tensor_in_the_narrow_range():
     model = quantized(network(), images())
     kernel = keras_qat.integer_weights(model)["conv/kernel"]
     assert kernel.values.dtype == np.uint8 and kernel.scale.size == kernel.zero_point.size == 1
@@ -102,8 +104,8 @@ def test_weights_are_asymmetric_per_tensor_in_the_narrow_range():
     assert bias.values.dtype == np.int32 and bias.scale.size == 1
 
 
-def test_a_dense_layer_by_hand():
-    """Inputs in steps of 1/255 * 255 = 1, weights 1 in steps of 1/254, outputs in steps of 4."""
+def test_uint8_dense_by_hand():
+    """Inputs have steps of 1/255 * 255 = 1, weights of 1 have steps of 1/254, outputs of 4."""
     qat = keras_qat.quantize_model(linear(4, 1), "uint8")
     ranges = {"x_quantize": (0.0, 255.0), "dense": (0.0, 1020.0)}
     for layer in qat.layers:
@@ -119,8 +121,8 @@ def test_a_dense_layer_by_hand():
 
 
 @pytest.mark.parametrize("kernel_size", [None, 1], ids=["FULLY_CONNECTED", "CONV_2D"])
-def test_the_two_roundings_of_accumulators(kernel_size, tmp_path):
-    """Of so many outputs a dozen would show the other operator's rounding."""
+def test_uint8_rounds_accumulators_per_operator(kernel_size, tmp_path):
+    """With the rounding of the other operator, about a dozen of these outputs would differ."""
     layers = keras.layers
     layer = layers.Dense(64) if kernel_size is None else layers.Conv2D(64, kernel_size)
     model = keras.Sequential([keras.Input((8, 8, 40)), layer])
@@ -129,7 +131,7 @@ def test_the_two_roundings_of_accumulators(kernel_size, tmp_path):
     assert report.exact and report.layers["reference"][layer.name].elements == 16 * 8 * 8 * 64
 
 
-def test_ends_of_other_types_are_converted():
+def test_uint8_inputs_and_outputs_of_other_types():
     model = quantized(network(), images())
     content = exported(model, inference_input_type="int8", inference_output_type="float32")
     runner = Runner(content)
@@ -142,12 +144,12 @@ def test_ends_of_other_types_are_converted():
     assert codes[0] == "QUANTIZE" and codes[-1] == "DEQUANTIZE"
 
 
-def test_layers_of_another_integer_type_are_refused():
+def test_uint8_refuses_overrides_of_another_integer_type():
     with pytest.raises(InvalidOverrideError, match="one integer type.*'uint8'.*'int8'"):
         keras_qat.quantize_model(network(), overrides={"head": "uint8"})
 
 
-def test_float_layers_may_be_among_them(tmp_path):
+def test_uint8_with_a_float_layer(tmp_path):
     model = keras_qat.quantize_model(network(), "uint8", overrides={"head": None})
     keras_qat.calibrate(model, images(), verbose=0)
     assert verified(model, images(8, seed=3), tmp_path).exact
@@ -155,7 +157,7 @@ def test_float_layers_may_be_among_them(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2"])
-def test_a_deep_network_equals_litert(name, tmp_path):
+def test_uint8_deep_network_equals_litert(name, tmp_path):
     application = getattr(keras.applications, name)
     keras.utils.set_random_seed(0)
     model = application((32, 32, 3), alpha=0.35 if name == "MobileNetV2" else 0.25, weights=None)
@@ -166,5 +168,5 @@ def test_a_deep_network_equals_litert(name, tmp_path):
         norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
         norm.beta.assign(rng.normal(0, 0.3, norm.beta.shape))
         norm.momentum = 0.0
-    model(x, training=True)  # the moving statistics are those of the batch
+    model(x, training=True)  # makes the moving statistics equal to those of the batch
     assert verified(quantized(model, x), x, tmp_path).exact

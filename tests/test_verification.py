@@ -1,4 +1,4 @@
-"""verify has to find what is wrong, and to prove what is right."""
+"""verify: it finds differences, and proves that there are none."""
 
 import json
 
@@ -52,14 +52,14 @@ def reference(model, path, data):
     return keras_qat.verify(model, path, data, kernels=("reference",), verbose=0)
 
 
-def test_an_exported_model_is_exact(report):
+def test_verify_of_an_exported_model_is_exact(report):
     assert report.exact and report.mismatches() == 0
     assert report.verdict.startswith("EXACT: reference kernels: 0 of 16608 elements differ in 8")
     assert "default kernels: " in report.verdict
     assert report.samples == 16 and report.agreement["reference"] == 16
 
 
-def test_there_is_a_row_for_each_layer_and_set_of_kernels(report):
+def test_verify_has_a_row_per_layer_and_set_of_kernels(report):
     for kernels in ("reference", "default"):
         rows = report.layers[kernels]
         assert list(rows) == LAYERS
@@ -69,7 +69,7 @@ def test_there_is_a_row_for_each_layer_and_set_of_kernels(report):
     assert text.count("reference kernels") == 2 and text.endswith(report.verdict)
 
 
-def test_noise_against_the_float_model_is_that_of_eight_bits(report):
+def test_verify_noise_is_that_of_eight_bits(report):
     rows = report.layers["reference"]
     assert all(30 < row.sqnr < 70 for row in rows.values())
     # Rounding to steps of s makes noise of s^2 / 12.
@@ -78,14 +78,14 @@ def test_noise_against_the_float_model_is_that_of_eight_bits(report):
     assert image.signal == pytest.approx(float(np.square(images(), dtype="float64").sum()))
 
 
-def test_everything_goes_into_json(report):
+def test_verify_report_is_json(report):
     content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert content["exact"] is True and content["samples"] == 16
     assert [row["name"] for row in content["layers"]["reference"]] == LAYERS
     assert set(content["layers"]["reference"][0]) >= {"elements", "mismatches", "sqnr"}
 
 
-def test_the_table_is_printed_unless_told_not_to(small_path, capsys):
+def test_verify_prints_its_table_on_request(small_path, capsys):
     model = quantized_small_network()
     report = keras_qat.verify(model, small_path, small_images(2), kernels="reference")
     assert report.verdict in capsys.readouterr().out
@@ -94,7 +94,7 @@ def test_the_table_is_printed_unless_told_not_to(small_path, capsys):
 
 
 def changed(content, name, position=0):
-    """The file with one byte of a constant changed."""
+    """Returns the file with one changed byte of a constant."""
     root = schema.Model.GetRootAs(content)
     graph = root.Subgraphs(0)
     tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
@@ -109,7 +109,7 @@ def changed(content, name, position=0):
     ("constant", "layer"),
     [(b"conv/kernel", "conv"), (b"conv/bias", "conv"), (b"head/bias", "head_int8")],
 )
-def test_one_changed_byte_is_found_where_it_is(constant, layer, small_path, tmp_path):
+def test_verify_finds_the_layer_of_a_changed_byte(constant, layer, small_path, tmp_path):
     other = tmp_path / "changed.tflite"
     other.write_bytes(changed(small_path.read_bytes(), constant))
     report = reference(quantized_small_network(), other, small_images())
@@ -122,7 +122,7 @@ def test_one_changed_byte_is_found_where_it_is(constant, layer, small_path, tmp_
 
 @pytest.fixture(scope="module")
 def normalized(tmp_path_factory):
-    """A model with layers that are written as many operators, and its file."""
+    """Makes a model with layers of many operators, and its file."""
     x = keras.Input((6, 8))
     y = layers.LayerNormalization(name="norm")(layers.Dense(8, name="dense")(x))
     model = keras.Model(x, layers.Activation("softplus", name="softplus")(y))
@@ -156,7 +156,7 @@ def test_verify_finds_a_changed_constant_inside_a_layer(normalized, tmp_path):
     assert [each for each, row in rows.items() if row.mismatches and row.is_inner] == [name]
 
 
-def test_a_file_from_before_further_training_is_found(tmp_path):
+def test_verify_finds_a_file_from_before_further_training(tmp_path):
     model, path = quantized(small_network(), small_images()), tmp_path / "model.tflite"
     keras_qat.export_litert(model, path)
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
@@ -168,7 +168,7 @@ def test_a_file_from_before_further_training_is_found(tmp_path):
     assert reference(model, path, small_images()).exact
 
 
-def test_only_the_reference_kernels_can_prove_it(small_path):
+def test_verify_needs_the_reference_kernels_as_proof(small_path):
     report = keras_qat.verify(
         quantized_small_network(), small_path, small_images(), kernels="default", verbose=0
     )
@@ -177,18 +177,18 @@ def test_only_the_reference_kernels_can_prove_it(small_path):
 
 
 @pytest.mark.parametrize("kernels", ["fast", ("reference", "fast")])
-def test_unknown_kernels_are_refused_by_name(kernels, small_path):
+def test_verify_refuses_unknown_kernels(kernels, small_path):
     model = quantized_small_network()
     with pytest.raises(LiteRTFormatError, match="'default', 'reference'.*kernels='fast'"):
         keras_qat.verify(model, small_path, small_images(), kernels=kernels)
 
 
-def test_a_file_of_another_model_is_refused(path):
+def test_verify_refuses_a_file_of_another_model(path):
     with pytest.raises(InvalidDataError, match="not exported from this model.* To fix it: Export"):
         keras_qat.verify(quantized_small_network(), path, small_images())
 
 
-def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
+def test_verify_refuses_a_file_that_lacks_a_layer(tmp_path):
     first, second = (
         keras.Sequential(
             [
@@ -206,7 +206,7 @@ def test_a_file_that_lacks_a_layer_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model at all"])
-def test_what_is_no_file_or_no_model_is_refused(content, tmp_path):
+def test_verify_refuses_what_is_not_a_file(content, tmp_path):
     path = tmp_path / "model.tflite"
     if content is not None:
         path.write_bytes(content)
@@ -214,7 +214,7 @@ def test_what_is_no_file_or_no_model_is_refused(content, tmp_path):
         keras_qat.verify(quantized_small_network(), path, small_images())
 
 
-def test_wrong_models_and_data_are_refused(small_path):
+def test_verify_refuses_wrong_models_and_data(small_path):
     with pytest.raises(NotQuantizedError, match="Received: a Sequential"):
         keras_qat.verify(linear(), small_path, small_images())
     with pytest.raises(MissingRangeError, match="lack min/max"):
@@ -223,7 +223,7 @@ def test_wrong_models_and_data_are_refused(small_path):
         keras_qat.verify(quantized_small_network(), small_path, images())
 
 
-def test_batches_add_up(small_path):
+def test_verify_adds_up_batches(small_path):
     batches = [small_images(16, seed) for seed in range(3)]
     report = reference(quantized_small_network(), small_path, batches)
     assert report.samples == 48 and report.exact
@@ -231,7 +231,7 @@ def test_batches_add_up(small_path):
 
 
 @pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("float32", "float32")])
-def test_files_with_other_types_are_compared_too(kinds, tmp_path):
+def test_verify_of_files_with_other_types(kinds, tmp_path):
     model, path = quantized_small_network(), tmp_path / "model.tflite"
     keras_qat.export_litert(
         model, path, inference_input_type=kinds[0], inference_output_type=kinds[1]

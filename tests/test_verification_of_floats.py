@@ -1,4 +1,4 @@
-"""verify has to say what is float, and to find what is wrong in it and behind it."""
+"""verify of models with float layers: it names float tensors and finds differences."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ def kinds(report, kernels="reference"):
 
 
 def changed(path, folder, name):
-    """The file with the first value of a constant changed."""
+    """Writes the file with a changed first value of a constant."""
     content = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     tensor = next(t for t in content.subgraphs[0].tensors if t.name == name.encode())
     data = content.buffers[tensor.buffer].data
@@ -65,7 +65,7 @@ def changed(path, folder, name):
     return other
 
 
-def test_each_tensor_says_what_it_is(model, path):
+def test_verify_names_the_kind_of_each_tensor(model, path):
     report = keras_qat.verify(model, path, images(), verbose=0)
     assert report.exact and not report.fully_integer
     found = kinds(report)
@@ -80,7 +80,7 @@ def test_each_tensor_says_what_it_is(model, path):
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("middle/kernel", "middle"), ("last/kernel", "last")])
-def test_only_the_layer_that_is_wrong_is_blamed(model, path, tmp_path, name, wrong):
+def test_verify_names_only_the_wrong_layer(model, path, tmp_path, name, wrong):
     other = changed(path, tmp_path, name)
     report = keras_qat.verify(model, other, images(), kernels=("reference",), verbose=0)
     rows = report.layers["reference"].values()
@@ -89,7 +89,7 @@ def test_only_the_layer_that_is_wrong_is_blamed(model, path, tmp_path, name, wro
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int8"])
-def test_a_float_output_of_any_type(tmp_path, dtype):
+def test_verify_of_a_float_layer_with_any_output_type(tmp_path, dtype):
     inputs = keras.Input((6, 6, 3), name="image")
     x = layers.Flatten(name="flat")(layers.Conv2D(4, 3, name="conv")(inputs))
     float_model = keras.Model(inputs, layers.Dense(3, name="head")(x))
@@ -105,7 +105,7 @@ def test_a_float_output_of_any_type(tmp_path, dtype):
     assert kinds(report)["head" if dtype == "float32" else "head_float32"] == "float"
 
 
-def test_a_model_without_float_layers_is_fully_integer(tmp_path):
+def test_verify_of_a_model_without_float_layers_is_fully_integer(tmp_path):
     inputs = keras.Input((6, 6, 3))
     model = keras_qat.quantize_model(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
     keras_qat.calibrate(model, images(), verbose=0)
@@ -114,7 +114,7 @@ def test_a_model_without_float_layers_is_fully_integer(tmp_path):
     assert report.fully_integer and "NOT FULLY INTEGER" not in report.verdict
 
 
-def test_floats_are_allowed_a_part_of_their_largest_value():
+def test_layer_comparison_of_floats_has_a_relative_tolerance():
     class Real:
         scale = np.zeros(0, "float32")
 

@@ -1,4 +1,4 @@
-"""integer_weights: the arrays are those in the file, read back by the interpreter."""
+"""integer_weights: its arrays equal those in the file, read by the interpreter."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def quantized():
     return keras_qat.quantize_model(network(), calibration_data=images())
 
 
-def test_they_are_those_of_the_file(quantized, tmp_path):
+def test_integer_weights_equal_those_of_the_file(quantized, tmp_path):
     keras_qat.export_litert(quantized, tmp_path / "model.tflite")
     interpreter = Interpreter(str(tmp_path / "model.tflite"))
     interpreter.allocate_tensors()
@@ -34,7 +34,7 @@ def test_they_are_those_of_the_file(quantized, tmp_path):
     assert weights["conv/bias"].values.dtype == np.int32
 
 
-def test_numbers_by_hand():
+def test_integer_weights_by_hand():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, name="head")])
     model.layers[0].set_weights([np.array([[1.27], [-0.5]], "float32"), np.array([3.0], "float32")])
     data = np.array([[2.55, 0.0]], "float32")
@@ -45,11 +45,11 @@ def test_numbers_by_hand():
     np.testing.assert_array_equal(weights["head/bias"].values, [30000])
 
 
-def test_they_need_ranges():
+def test_integer_weights_need_ranges():
     with pytest.raises(MissingRangeError):
         keras_qat.integer_weights(keras_qat.quantize_model(network()))
 
 
-def test_they_need_a_quantized_model():
+def test_integer_weights_need_a_quantized_model():
     with pytest.raises(NotQuantizedError):
         keras_qat.integer_weights(network())

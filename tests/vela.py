@@ -1,4 +1,4 @@
-"""Compiling a file for an Arm Ethos-U NPU with vela, Arm's own compiler."""
+"""Compiles a file for an Arm Ethos-U NPU with vela, Arm's compiler."""
 
 import csv
 import pathlib
@@ -8,16 +8,16 @@ import tempfile
 
 
 def compiled_by_vela(content, accelerator="ethos-u55-128"):
-    """The compiled file.
+    """Returns the compiled file.
 
-    In it, all that the NPU runs is CUSTOM operators; any other operator is left to the CPU.
+    In the compiled file, the NPU runs the CUSTOM operators. The CPU runs all others.
     """
     with tempfile.TemporaryDirectory() as folder:
         return _run(content, accelerator, folder).read_bytes()
 
 
 def summary_by_vela(content, accelerator="ethos-u55-128"):
-    """What vela says of a file: its estimate of cycles, the memory and so on, as strings."""
+    """Returns vela's summary of a file: estimated cycles, memory and so on, as strings."""
     with tempfile.TemporaryDirectory() as folder:
         _run(content, accelerator, folder)
         (path,) = pathlib.Path(folder).glob("*_summary_*.csv")

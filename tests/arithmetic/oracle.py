@@ -1,4 +1,4 @@
-"""What the arithmetic is compared with: LiteRT's reference kernels, and Python's integers."""
+"""Oracles of the arithmetic: LiteRT's reference kernels, and Python's integers."""
 
 import fractions
 
@@ -10,13 +10,13 @@ INT8 = (-128, 127)
 
 
 def activation(array, scale, zero_point):
-    """An input of a one-operator model, and what to feed it."""
+    """Returns an input of a one-operator model and its values."""
     tensor = Tensor(f"x{id(array)}", array.shape, array.dtype.name, per_tensor(scale, zero_point))
     return tensor, array
 
 
 def constant(name, array, scale=None, axis=0):
-    """A constant operand; symmetric if it has a scale."""
+    """Returns a constant operand. It is symmetric if it has a scale."""
     if scale is None:
         return Tensor(name, array.shape, array.dtype.name, None, array), None
     scale = np.atleast_1d(np.float32(scale))
@@ -29,7 +29,10 @@ def per_tensor(scale, zero_point):
 
 
 def reference(code, operands, shape, scale, zero_point, version=1, **options):
-    """Output of one operator in LiteRT's reference kernels, as int32; uint8 of uint8, else int8."""
+    """Returns the output of one operator in LiteRT's reference kernels as int32.
+
+    The output tensor is uint8 if the input is uint8, else int8.
+    """
     tensors = tuple(tensor for tensor, _ in operands)
     dtype = "uint8" if tensors[0].dtype == "uint8" else "int8"
     output = Tensor("y", shape, dtype, per_tensor(scale, zero_point))
@@ -45,7 +48,7 @@ def int8s(rng, shape):
 
 
 def scales(rng, size, low=-9, high=4):
-    """Float32 scales, log-uniform between two powers of two."""
+    """Draws float32 scales, log-uniform between two powers of two."""
     return np.exp2(rng.uniform(low, high, size)).astype("float32")
 
 
@@ -57,7 +60,7 @@ def round_half_away(x):
 
 
 def quantize_multiplier(real):
-    """`QuantizeMultiplier` in exact arithmetic, for a float."""
+    """Computes `QuantizeMultiplier` of a float in exact arithmetic."""
     fraction, shift = np.frexp(real)
     multiplier = round_half_away(fractions.Fraction(float(fraction)) * 2**31)
     if multiplier == 2**31:
@@ -78,6 +81,6 @@ def rounding_divide_by_pot(x, n):
 
 
 def multiply(x, multiplier, shift):
-    """`MultiplyByQuantizedMultiplier` in exact arithmetic."""
+    """Computes `MultiplyByQuantizedMultiplier` in exact arithmetic."""
     high = srdhm(wrap(x << max(shift, 0)), multiplier)
     return rounding_divide_by_pot(high, max(-shift, 0))

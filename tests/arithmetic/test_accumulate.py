@@ -1,4 +1,4 @@
-"""Accumulators against NumPy's int64, on the largest values, where plain float32 is wrong."""
+"""Accumulators against NumPy's int64 on the largest values, for which plain float32 is wrong."""
 
 import keras
 import numpy as np
@@ -12,12 +12,12 @@ LARGEST = 255 * 127
 
 
 def integers(rng, shape, bound, largest):
-    """Random integers, or the largest: odd sums just above 2**24, which float32 cannot hold."""
+    """Returns random integers, or the largest: odd sums above 2**24, which float32 cannot hold."""
     return np.full(shape, bound) if largest else rng.integers(-bound, bound + 1, shape)
 
 
 def conv_int64(x, kernel):
-    """A VALID convolution with stride 1, grouped as in Keras."""
+    """Computes a VALID convolution with stride 1 and groups as in Keras."""
     height, width, depth, filters = kernel.shape
     groups = x.shape[-1] // depth
     rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
@@ -42,7 +42,7 @@ def conv_int64(x, kernel):
         ((3, 3), 8, 4, 1),
     ],
 )
-def test_conv_is_exact(window, channels, groups, calls, largest):
+def test_accumulate_conv_is_exact(window, channels, groups, calls, largest):
     rng = np.random.default_rng(0)
     x = integers(rng, (2, 4, 5, channels), 255, largest)
     kernel = integers(rng, (*window, channels // groups, 4), 127, largest)
@@ -58,20 +58,20 @@ def test_conv_is_exact(window, channels, groups, calls, largest):
     assert len(seen) == calls
 
 
-def test_conv_bounds_count():
+def test_accumulate_conv_obeys_the_largest_product():
     x, kernel = np.full((1, 1, 1, 100), 1000), np.full((1, 1, 100, 1), 1000)
     convolve = ops.conv
     actual = accumulate.conv(x, kernel, convolve=convolve, largest_product=10**6)
     assert np.asarray(actual).item() == 10**8
 
 
-def test_conv_refuses_a_window_beyond_float32():
+def test_accumulate_conv_refuses_a_window_beyond_float32():
     x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
     with pytest.raises(UnsupportedLayerError, match="529 taps"):
         accumulate.conv(x, kernel, convolve=ops.conv, largest_product=LARGEST)
 
 
-def test_depthwise_is_exact():
+def test_accumulate_depthwise_is_exact():
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, (2, 22, 22, 3), 255, True), integers(rng, (22, 22, 3, 1), 127, True)
     actual = accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv, largest_product=LARGEST)
@@ -79,7 +79,7 @@ def test_depthwise_is_exact():
     assert (np.asarray(actual) == expected).all()
 
 
-def test_depthwise_refuses_a_window_beyond_float32():
+def test_accumulate_depthwise_refuses_a_window_beyond_float32():
     x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
     with pytest.raises(UnsupportedLayerError, match="529 taps"):
         accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv, largest_product=LARGEST)
@@ -87,20 +87,20 @@ def test_depthwise_refuses_a_window_beyond_float32():
 
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("inputs", [1, 518, 519, 1025, 25_088])
-def test_matmul_is_exact(inputs, largest):
+def test_accumulate_matmul_is_exact(inputs, largest):
     rng = np.random.default_rng(inputs)
     x, kernel = integers(rng, (3, inputs), 255, largest), integers(rng, (inputs, 5), 127, largest)
     assert (np.asarray(accumulate.matmul(x, kernel, largest_product=LARGEST)) == x @ kernel).all()
 
 
-def test_matmul_keeps_leading_dimensions():
+def test_accumulate_matmul_keeps_leading_dimensions():
     rng = np.random.default_rng(0)
     x, kernel = integers(rng, (2, 3, 1000), 255, True), integers(rng, (1000, 4), 127, True)
     assert (np.asarray(accumulate.matmul(x, kernel, largest_product=LARGEST)) == x @ kernel).all()
 
 
-def test_products_of_batches_are_exact():
-    """One inner size for one sum in float32, and two for several."""
+def test_accumulate_batch_matmul_is_exact():
+    """One inner size fits one sum in float32. Two inner sizes need several sums."""
     rng = np.random.default_rng(0)
     for inner in (258, 259, 1033):
         a = rng.integers(-255, 256, (2, 3, 4, inner))

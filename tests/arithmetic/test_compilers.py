@@ -1,4 +1,4 @@
-"""The same bits from every compiler, with scales as arguments and as constants."""
+"""All rules give equal bits in every compiler, with scales as arguments and as constants."""
 
 import contextlib
 
@@ -32,7 +32,7 @@ FLOATS = (RNG.integers(-300, 300, 20_000) * np.float32(0.5) * SX).astype("float3
 
 
 def scale_ratio(*scales):
-    """The double itself: its last bits seldom show in what is made of it."""
+    """Returns the double, since its last bits seldom change integer results."""
     with backend.float64():
         return exact_float.scale_ratio(*scales)
 
@@ -73,7 +73,7 @@ FUNCTIONS = {
 
 
 def tabulated(function):
-    """The output's scale, widened away from ties, and the table that a layer has with it."""
+    """Makes a rule of the output's scale, widened away from ties, and of its table."""
     free = tables.Table(function, "output", -128, 127)
     limits = {"function": function, "low": -128, "high": 127}
 
@@ -136,7 +136,7 @@ def bits(result):
 
 @contextlib.contextmanager
 def without_functions():
-    """Makes rules run operation by operation, or as part of the program around them."""
+    """Runs rules operation by operation, or as a part of the outer program."""
     token = backend._IN_RULE.set(True)
     try:
         yield
@@ -146,12 +146,12 @@ def without_functions():
 
 @pytest.fixture(scope="module")
 def eager():
-    """Each case with every operation run on its own."""
+    """Returns the bits of each case, computed operation by operation."""
     with without_functions():
         return {name: bits(function(*arrays)) for name, (function, *arrays) in EVERY.items()}
 
 
-def test_scale_ratio_is_that_of_doubles(eager):
+def test_scale_ratio_equals_that_of_doubles(eager):
     assert eager["scale_ratio"] == [
         (np.float64(SX) * MANY.astype("float64") / np.float64(SY)).tolist()
     ]
@@ -159,7 +159,7 @@ def test_scale_ratio_is_that_of_doubles(eager):
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("fused_size", [1, 2**31], ids=["fused", "plain"])
-def test_compiled_function_gives_the_eager_bits(name, fused_size, eager, monkeypatch):
+def test_compiled_rule_gives_the_eager_bits(name, fused_size, eager, monkeypatch):
     monkeypatch.setattr(backend, "FUSED_SIZE", fused_size)
     function, *arrays = EVERY[name]
     assert bits(backend.compiled(function)(*arrays)) == eager[name]
@@ -168,7 +168,7 @@ def test_compiled_function_gives_the_eager_bits(name, fused_size, eager, monkeyp
 @here
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("nested", [True, False])
-def test_whole_program_gives_the_eager_bits(compiler, name, nested, eager):
+def test_rule_in_a_compiled_program_gives_the_eager_bits(compiler, name, nested, eager):
     function, *arrays = EVERY[name]
     with contextlib.nullcontext() if nested else without_functions():
         assert bits(compiler(function, *arrays)) == eager[name]
@@ -177,7 +177,7 @@ def test_whole_program_gives_the_eager_bits(compiler, name, nested, eager):
 @here
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("nested", [True, False])
-def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager):
+def test_rule_with_constant_scales_gives_the_eager_bits(compiler, name, nested, eager):
     function, *arrays = EVERY[name]
     large = max(range(len(arrays)), key=lambda i: np.size(arrays[i]))
 
@@ -189,7 +189,7 @@ def test_constant_scales_give_the_eager_bits(compiler, name, nested, eager):
 
 
 @pytest.mark.parametrize("name", list(CASES)[2:])
-def test_symbolic_tensors_keep_their_shape(name):
+def test_rule_of_a_symbolic_tensor_keeps_the_shape(name):
     function, first, *rest = CASES[name]
     x = keras.KerasTensor(first.shape, keras.backend.standardize_dtype(first.dtype))
     y = function(x, *rest)

@@ -21,7 +21,7 @@ SCALES = [
 
 @pytest.mark.parametrize("scales", SCALES)
 @pytest.mark.parametrize("code", ["ADD", "SUB"])
-def test_is_the_reference_kernels(code, scales):
+def test_add_and_subtract_equal_the_reference_kernels(code, scales):
     sa, sb, sy = np.array(scales, "float32")
     za, zb, zy = (int(v) for v in np.random.default_rng(0).integers(-128, 128, 3))
     operands = [oracle.activation(A, sa, za), oracle.activation(B, sb, zb)]

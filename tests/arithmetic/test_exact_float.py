@@ -1,4 +1,4 @@
-"""Float steps against NumPy's doubles, which round correctly, and exact fractions."""
+"""Steps in float against NumPy's doubles, which round correctly, and exact fractions."""
 
 import fractions
 
@@ -11,7 +11,7 @@ from keras_qat.backend import float64
 from tests.arithmetic.oracle import round_half_away, scales
 
 
-def test_exponent_is_frexps_next_to_powers_of_two():
+def test_exponent_equals_frexp_next_to_powers_of_two():
     powers = 2.0 ** np.arange(-60, 60)
     x = np.concatenate([np.nextafter(powers, 0), powers, np.nextafter(powers, np.inf)])
     with float64():

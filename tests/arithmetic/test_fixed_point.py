@@ -27,7 +27,7 @@ def test_srdhm_over_all_of_int32(pairs):
     assert np.asarray(actual).tolist() == [oracle.srdhm(a, b) for a, b in pairs]
 
 
-def test_srdhm_saturates_where_both_are_int32_min():
+def test_srdhm_of_two_int32_minima_saturates():
     least = ops.array([-(2**31)], "int32")
     assert np.asarray(fixed_point.srdhm(least, least)).tolist() == [2**31 - 1]
 
@@ -59,7 +59,7 @@ def test_multiply_by_quantized_multiplier_over_all_of_int32(triples):
     assert np.asarray(actual).tolist() == [oracle.multiply(*triple) for triple in triples]
 
 
-def test_multiply_by_quantized_multiplier_on_many():
+def test_multiply_by_quantized_multiplier_of_many_values():
     rng = np.random.default_rng(0)
     x = rng.integers(-(2**31), 2**31, (2000, 32), "int32")
     multiplier = rng.integers(2**30, 2**31, 32, "int32")
@@ -101,7 +101,7 @@ def test_quantize_multiplier_of_a_half_by_hand():
     ]
 
 
-def test_conv_multiplier_is_that_of_the_double_quotient():
+def test_conv_multiplier_equals_that_of_the_double_quotient():
     rng = np.random.default_rng(0)
     for low, high in [(-9, 4), (-30, 4), (-2, 20)]:
         sx, sy = oracle.scales(rng, 2, low, high)

@@ -1,4 +1,4 @@
-"""Nothing that is computed in double passes a function that PyTorch computes in float32."""
+"""Computations in double never use a function that PyTorch computes in float32."""
 
 import ast
 import hashlib
@@ -13,7 +13,7 @@ from keras_qat.backend import float64, maximum
 from tests.processes import run_python
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "keras_qat"
-# Functions of `keras.ops` that return float32 for float64 with Keras 3.15 on PyTorch 2.13.
+# Functions of `keras.ops` that return float32 for float64 in Keras 3.15 on PyTorch 2.13.
 LOSSY = "maximum minimum floor ceil floor_divide prod average cumsum matmul dot tensordot".split()
 HARMLESS = {
     "ops.minimum(multiplier, 2 ** 31 - 1 - 2 ** 15)": "of integers",
@@ -28,9 +28,9 @@ HARMLESS = {
 TREES = [
     ast.parse(path.read_text())
     for folder in ("arithmetic", "layers", "quantizers")
-    for path in sorted((PACKAGE / folder).glob("*.py"))
+    for path in sorted((PACKAGE / folder).rglob("*.py"))
 ]
-# Other modules call its functions within `float64()`.
+# Other modules call the functions of this module within `float64()`.
 SHARED = ast.parse((PACKAGE / "arithmetic" / "exact_float.py").read_text())
 
 
@@ -39,7 +39,7 @@ def functions_of(tree):
 
 
 def blocks_in_double(tree):
-    """The statements of `with float64()`, and the functions that they call, and so on."""
+    """Yields the statements of `with float64()`, and all functions that they reach."""
     functions = functions_of(SHARED) | functions_of(tree)
     todo: list[ast.AST] = [
         node
@@ -64,17 +64,17 @@ def lossy_calls(block):
     return [ast.unparse(call) for call in calls if ast.unparse(call.func) in names]
 
 
-def test_no_double_passes_a_function_that_rounds_it_on_pytorch():
+def test_float64_blocks_call_no_function_that_rounds_on_pytorch():
     blocks = [block for tree in TREES for block in blocks_in_double(tree)]
     assert len(blocks) > 20
     assert {call for block in blocks for call in lossy_calls(block)} == HARMLESS.keys()
 
 
-def test_lossy_calls_are_found():
+def test_lossy_calls_finds_a_call():
     assert lossy_calls(ast.parse("y = ops.maximum(x, 1)")) == ["ops.maximum(x, 1)"]
 
 
-def test_maximum_is_that_of_doubles():
+def test_maximum_keeps_doubles():
     with float64():
         x = ops.cast([0.1, float("nan"), 3.0], "float64")
         larger = maximum(x, 1e-12)
@@ -114,7 +114,7 @@ print(json.dumps(keras.backend.backend()))
 
 
 @pytest.mark.slow
-def test_the_same_weights_export_the_same_bytes_on_all_backends(tmp_path):
+def test_export_of_equal_weights_has_equal_bytes_on_all_backends(tmp_path):
     digests = {}
     for backend in ("tensorflow", "jax", "torch"):
         if importlib.util.find_spec(backend) is not None:

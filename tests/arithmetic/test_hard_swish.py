@@ -17,7 +17,7 @@ def reference(scale, zero_point, output_scale, output_zero_point):
 
 @pytest.mark.parametrize("ratio", [0.01, 0.3, 1.0, 2.5, 60.0, 127.9])
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 0.003, 3 / 256, 0.02, 0.05, 0.7, 30.0, 1e4])
-def test_is_the_reference_kernel(scale, ratio):
+def test_hard_swish_table_equals_the_reference_kernel(scale, ratio):
     rng = np.random.default_rng(int(scale * ratio * 1e6) % 2**31)
     for _ in range(4):
         scales = np.float32(scale * rng.uniform(0.9, 1.0)), np.float32(scale / ratio)
@@ -28,14 +28,14 @@ def test_is_the_reference_kernel(scale, ratio):
 
 
 @pytest.mark.parametrize("ratio", [2.0**-7, 2.0**-8.5, 2.0**-9.5, 2.0**-14])
-def test_a_far_too_large_output_scale(ratio):
-    """Beyond 16 bits the kernel's mask is cut off, and what is nearly 0 becomes 1 or -1."""
+def test_hard_swish_table_with_a_far_too_large_output_scale(ratio):
+    """Beyond 16 bits the kernel truncates its mask, and values near 0 become 1 or -1."""
     grids = np.float32(0.05), 3, np.float32(0.05 / ratio), -7
     actual = np.asarray(hard_swish_table(*grids, low=-128, high=127))
     assert (actual == reference(*grids)[0]).all()
 
 
-def test_the_kernel_refuses_a_larger_ratio():
+def test_hard_swish_kernel_refuses_a_larger_ratio():
     scale = np.float32(0.01)
     reference(scale * np.float32(LARGEST_SCALE_RATIO * 0.999), 0, scale, 0)
     with pytest.raises(LiteRTFormatError):

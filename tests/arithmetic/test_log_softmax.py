@@ -1,4 +1,4 @@
-"""Log-softmax in int32 against double precision; the interpreter is in layers."""
+"""Log-softmax in int32 against double precision. Tests of layers use the interpreter."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.arithmetic import oracle
 
 
 def rows_of(classes):
-    """One far above all others, all equal, two apart, noise."""
+    """Returns rows with one large value, equal values, two apart, and noise."""
     rng, rows = np.random.default_rng(classes), np.full((6, classes), -128, "int32")
     rows[0, -1], rows[1], rows[2, : classes // 2] = 127, 5, -127
     rows[3:5] = rng.integers(-128, 128, (2, classes))
@@ -23,7 +23,7 @@ def rows_of(classes):
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 10, 1000, 32_768, MOST_CLASSES])
 @pytest.mark.parametrize("scale", [1e-6, 0.02, 0.1, 3.0, 1e5])
-def test_is_near_double(classes, scale):
+def test_log_softmax_is_near_double(classes, scale):
     q, scale = rows_of(classes), np.float32(scale)
     real = (q - q.max(axis=1, keepdims=True)) * np.float64(scale)
     exact = real - np.log(np.exp(real).sum(axis=1, keepdims=True))
@@ -31,14 +31,14 @@ def test_is_near_double(classes, scale):
     rule = LogSoftmax(classes)
     arguments = [*log_softmax_tables(scale, output_scale, rule=rule), 127]
     y = np.asarray(log_softmax(q, *arguments, rule=rule, low=-128, high=127)) - 127
-    # Half a step by rounding; 1/1024 by the table of logarithms; the exponentials of many classes.
+    # Half a step of rounding, 1/1024 of the table of logarithms, and the exponentials' error.
     few = min(classes, 2**12)
     allowed = 0.51 + (1 / 1000 + classes / few * 2**-8 * (classes > few)) / output_scale
     assert (np.abs(y - exact / output_scale) <= allowed).all()
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 1000, MOST_CLASSES])
-def test_no_intermediate_integer_exceeds_int32(classes):
+def test_log_softmax_stays_within_int32(classes):
     rule = LogSoftmax(classes)
     assert classes << rule.bits < 2**31
     for scales in ((1e5, 1e-5), (1e-5, 1e5), (0.1, 1e-9)):
@@ -48,7 +48,7 @@ def test_no_intermediate_integer_exceeds_int32(classes):
         assert np.abs(tables[2]).max() <= 2**29
 
 
-def test_steps_are_rounded_from_doubles():
+def test_log_softmax_tables_are_rounded_from_doubles():
     for input_scale, output_scale in oracle.scales(np.random.default_rng(0), (20, 2)):
         table = log_softmax_tables(input_scale, output_scale, rule=LogSoftmax(10)).differences
         ratio = np.float64(input_scale) / np.float64(output_scale)

@@ -10,7 +10,7 @@ EVERY = np.arange(-128, 128, dtype="int8")[None]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.5, 10.0, *oracle.scales(np.random.default_rng(0), 60)])
-def test_is_the_reference_kernel(scale):
+def test_logistic_table_equals_the_reference_kernel(scale):
     scale = np.float32(scale)
     for zero_point in (-128, -3, 0, 90, 127):
         operands = [oracle.activation(EVERY, scale, zero_point)]
@@ -20,5 +20,5 @@ def test_is_the_reference_kernel(scale):
         assert (np.asarray(actual) == expected).all()
 
 
-def test_what_overflows_an_exponential_is_zero():
+def test_logistic_table_of_an_overflow_is_zero():
     assert int(np.asarray(logistic_table(10.0, 127, -128, low=-128, high=127))[0]) == -128

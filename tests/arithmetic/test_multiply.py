@@ -20,7 +20,7 @@ SCALES = [
 
 
 @pytest.mark.parametrize("scales", SCALES)
-def test_multiply_is_the_reference_mul(scales):
+def test_multiply_equals_the_reference_kernel(scales):
     sa, sb, sy = np.array(scales, "float32")
     za, zb, zy = (int(v) for v in np.random.default_rng(0).integers(-128, 128, 3))
     operands = [oracle.activation(A, sa, za), oracle.activation(B, sb, zb)]
@@ -37,7 +37,7 @@ def test_multiply_broadcasts_and_clips():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_product_multiplier_is_that_of_batch_matmul(seed):
+def test_product_multiplier_equals_that_of_batch_matmul(seed):
     rng = np.random.default_rng(seed)
     sa, sb = oracle.scales(rng, 2, -6, 2)
     sy = np.float32(sa * sb * rng.uniform(1, 4))
@@ -52,7 +52,7 @@ def test_product_multiplier_is_that_of_batch_matmul(seed):
 
 
 def test_product_multiplier_rounds_the_product_of_the_scales():
-    """With these scales the exact product would give another multiplier."""
+    """With these scales the exact product would give a different multiplier."""
     sa, sb, sy = np.float32(0.1), np.float32(0.7), np.float32(0.3)
     expected = oracle.quantize_multiplier(float(np.float64(sa * sb) / np.float64(sy)))
     actual = multiply.product_multiplier(sa, sb, sy)

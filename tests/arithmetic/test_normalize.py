@@ -1,4 +1,4 @@
-"""Normalization in integers against double precision; the interpreter is in layers."""
+"""Normalization in integers against double precision. Tests of layers use the interpreter."""
 
 import itertools
 from typing import Any
@@ -22,7 +22,7 @@ KINDS = list(EPSILON)
 
 
 def groups_of(count):
-    """Groups at the ends of int8: the largest sums, single outliers, equal values, noise."""
+    """Returns groups at the limits of int8: largest sums, outliers, equal values, noise."""
     rng, group = np.random.default_rng(count), np.zeros((10, count), "int32")
     group[0], group[1], group[2] = -128, 127, 5
     group[3, : count // 2], group[3, count // 2 :] = -128, 127
@@ -44,7 +44,7 @@ def in_double(x, kind, scale):
 
 
 def integers(x, kind, scale, output_scale, zero_point: Any = 0, reciprocal_scale: Any = None):
-    """One group; the differences from its mean have the steps of the input."""
+    """Normalizes one group. Differences from the mean have the scale of the input."""
     rule = Normalization(x.shape[1], kind, EPSILON[kind])
     middle = np.int32(-128 - (x.min() - round(float(x.mean()))))
     grids = (scale, np.int32(0), scale, middle, reciprocal_scale, output_scale, zero_point)
@@ -56,18 +56,18 @@ def integers(x, kind, scale, output_scale, zero_point: Any = 0, reciprocal_scale
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("scale", [1e-7, 3e-3, 0.7, 1e5])
 def test_normalize_is_near_double(kind, count, scale):
-    """Where a sum overflowed, no result would be near."""
+    """If a sum overflowed, no result would be near."""
     scale = np.float32(scale)
     for group in groups_of(count)[:, None]:
         x = group if kind == "layer" else group + 128
         mean_square = np.mean((x - (x.mean() if kind == "layer" else 0.0)) ** 2)
         if mean_square < (4 if kind == "layer" else 16):
-            continue  # in the finest resolution of a mean square these are less than 16 steps
+            continue  # smaller mean squares have fewer than 16 steps of the finest resolution
         exact = in_double(x, kind, scale)
         factor = np.abs(exact).max() / (np.abs(x - x.mean() * (kind == "layer")).max() * scale)
         output_scale = np.float32(max(np.abs(exact).max(), 1e-6) / 127)
         y = integers(x, kind, scale, output_scale, 0, np.float32(factor / 250))
-        # Three roundings; half a step of 16 or more of the mean square, and half of one of 250.
+        # Three roundings, 1/64 for the mean square of 16 steps, 1/500 for the reciprocal.
         allowed = 1.7 + np.abs(exact / output_scale) * (1 / 64 + 1 / 500)
         away = np.abs(y - exact / output_scale)
         assert (away <= allowed).all(), (group, (away - allowed).max())
@@ -88,11 +88,11 @@ def test_normalize_makes_equal_values_the_zero_point(count):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [*COUNTS, 20_000, 3 * 2**15])
 def test_normalize_stays_within_int32(kind, count):
-    """The bounds of each sum in the file, in Python's integers."""
+    """Computes the bounds of each sum in the file in Python's integers."""
     rule = Normalization(count, kind, EPSILON[kind])
     assert rule.parts * rule.part_count == count
     part, ends = rule.part_count, (-128, 127)
-    for q, m in itertools.product(ends, ends):  # m the mean, or the zero point
+    for q, m in itertools.product(ends, ends):  # m is the mean or the zero point
         squares, twice = part * q * q, 2 * m * part * q
         around = squares - m * (2 * part * q - part * m)
         for value in (squares, twice, squares - twice, squares - twice + part * m * m, around):
@@ -112,7 +112,7 @@ def test_parts_of_refuses_a_large_prime():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reciprocals_are_those_of_double(kind):
+def test_reciprocals_equal_those_of_double(kind):
     rule = Normalization(64, kind, EPSILON[kind])
     for input_scale in oracle.scales(np.random.default_rng(0), 20):
         least = np.sqrt(rule.mean_squares[20]) * np.float64(input_scale)
@@ -126,8 +126,8 @@ def test_reciprocals_are_those_of_double(kind):
         np.testing.assert_allclose(table, np.minimum(exact / scale, 255), atol=0.501)
 
 
-def test_mean_squares_are_where_the_resolutions_change():
-    """With a step of 1/4, 1 is the fourth: 0.875 to 1.125."""
+def test_mean_squares_of_normalization_by_hand():
+    """With a step of 1/4, the fourth mean square is 1, for 0.875 to 1.125."""
     squares = Normalization(8, "layer", 0.0).mean_squares
     assert squares.tolist()[:5] == [0.0625, 0.25, 0.5, 0.75, 1.0]
     assert len(squares) == 3 * 255 + 1 and (np.diff(squares) > 0).all()

@@ -11,7 +11,7 @@ WINDOWS = [(1, 1), (2, 3), (7, 7), (8, 8), (5, 1), (15, 17)]
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("scales", [(0.1, 0.1), (0.3, 0.07), (1e-3, 2.0), (1e-9, 1.0)])
-def test_mean_is_the_reference_kernels(window, scales):
+def test_mean_equals_the_reference_kernel(window, scales):
     rng = np.random.default_rng(0)
     x = oracle.int8s(rng, (300, *window, 8))
     sx, sy = np.array(scales, "float32")
@@ -24,7 +24,7 @@ def test_mean_is_the_reference_kernels(window, scales):
     assert (np.asarray(actual) == expected).all()
 
 
-def test_mean_of_many_near_rounding():
+def test_mean_near_ties_equals_the_reference_kernel():
     rng = np.random.default_rng(1)
     x = (oracle.int8s(rng, (2000, 7, 7, 8)) // 64).astype("int8")
     operands = [oracle.activation(x, 0.05, 3), oracle.constant("axes", np.array([1, 2], "int32"))]
@@ -48,7 +48,7 @@ def test_mean_multiplier_against_python_integers(n):
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_average_is_the_reference_kernels(window):
+def test_average_equals_the_reference_kernel(window):
     x = oracle.int8s(np.random.default_rng(0), (300, *window, 8))
     options = {"padding": "VALID", "strideH": 1, "strideW": 1}
     options |= {"filterHeight": window[0], "filterWidth": window[1]}
@@ -70,7 +70,7 @@ def test_average_at_padded_edges():
     assert (np.asarray(pooling.average(sums, count[:, :, None])) == expected).all()
 
 
-def test_average_ties_go_away_from_zero():
+def test_average_rounds_ties_away_from_zero():
     assert np.asarray(pooling.average(np.array([2, -2, 6, -6, 1, -1], "int32"), 4)).tolist() == [
         1,
         -1,

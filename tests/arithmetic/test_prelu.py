@@ -11,7 +11,7 @@ ALPHA = np.arange(-127, 128, dtype="int8")
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_is_the_reference_kernel(seed):
+def test_prelu_equals_the_reference_kernel(seed):
     rng = np.random.default_rng(seed)
     input_scale, alpha_scale = oracle.scales(rng, 2, -8, 3)
     output_scale = np.float32(input_scale * rng.uniform(0.2, 3))
@@ -28,6 +28,6 @@ def test_is_the_reference_kernel(seed):
 
 
 @pytest.mark.parametrize("alpha_scale", [1e-20, 1e-30])
-def test_a_slope_of_zero_has_any_scale(alpha_scale):
+def test_prelu_with_a_slope_of_zero_takes_any_scale(alpha_scale):
     q = np.array([-100, 0, 100], "int32")
     assert np.asarray(prelu(q, 0.1, 0, 0, alpha_scale, 0.2, 0, *oracle.INT8)).tolist() == [0, 0, 50]

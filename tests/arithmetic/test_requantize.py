@@ -13,7 +13,7 @@ BATCH, CHANNELS = 128, 64
 
 
 def accumulators(rng, spread):
-    """One input, one weight a channel, and a bias: any accumulator there may be."""
+    """Returns one input, one weight per channel and a bias, which give any accumulator."""
     x = oracle.int8s(rng, (BATCH, 1))
     w = rng.integers(-127, 128, CHANNELS, "int8")
     bias = rng.integers(-spread, spread, CHANNELS, dtype="int32")
@@ -26,7 +26,7 @@ def powers_of_two(rng):
 
 
 def any_ratio(rng):
-    sx, sy = oracle.scales(rng, 2, -7, 0)  # beyond int32 the kernels' behaviour is undefined
+    sx, sy = oracle.scales(rng, 2, -7, 0)  # beyond int32 the behaviour of the kernels is undefined
     return sx, oracle.scales(rng, CHANNELS, -9, 0), sy
 
 
@@ -48,7 +48,7 @@ SCALES = [powers_of_two, any_ratio, tiny_ratio, huge_ratio, small_fractions]
 
 @pytest.mark.parametrize("choose", SCALES)
 @pytest.mark.parametrize("spread", [2**7, 2**14, 2**22])
-def test_requantize_is_conv_2ds(choose, spread):
+def test_requantize_equals_conv_2d(choose, spread):
     rng = np.random.default_rng(spread)
     x, w, bias, zx, zy, acc = accumulators(rng, spread)
     sx, sw, sy = choose(rng)
@@ -77,7 +77,7 @@ def test_requantize_is_conv_2ds(choose, spread):
 @pytest.mark.parametrize("choose", SCALES)
 @pytest.mark.parametrize("spread", [2**7, 2**14, 2**22])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_requantize_float64_is_fully_connecteds(choose, spread, per_channel):
+def test_requantize_float64_equals_fully_connected(choose, spread, per_channel):
     rng = np.random.default_rng(spread)
     x, w, bias, zx, zy, acc = accumulators(rng, spread)
     sx, sw, sy = choose(rng)
@@ -101,7 +101,7 @@ def test_requantize_float64_is_fully_connecteds(choose, spread, per_channel):
 @pytest.mark.parametrize("divisor", [2, 3, 6, 7, 14, 22, 46, 49, 98, 107, 255])
 def test_requantize_float64_on_ties(divisor):
     acc = np.arange(-127 * divisor, 127 * divisor, dtype="int32")
-    sw = np.float32(1.7)  # the ratio is a double next to 1 / divisor
+    sw = np.float32(1.7)  # so the ratio is a double next to 1 / divisor
     sx, sy = np.float32(1), np.float32(sw * divisor)
     ratio = float(sx) * float(sw) / float(sy)
     expected = [oracle.round_half_away(fractions.Fraction(float(a) * ratio)) for a in acc.tolist()]
@@ -116,7 +116,7 @@ def test_requantize_float64_saturates_far_outside_int32():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_quantize_is_that_of_quantize_from_float(seed):
+def test_quantize_equals_the_operator_on_floats(seed):
     rng = np.random.default_rng(seed)
     scale = oracle.scales(rng, 1)[0]
     zero_point = int(rng.integers(-128, 128))
@@ -135,7 +135,7 @@ def test_quantize_saturates():
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_rescale_is_that_of_quantize_from_int8(seed):
+def test_rescale_equals_the_operator_on_int8(seed):
     rng = np.random.default_rng(seed)
     sx, sy = oracle.scales(rng, 2, -4, 2) if seed % 3 else rng.integers(1, 30, 2).astype("float32")
     zx, zy = (int(v) for v in rng.integers(-128, 128, 2))

@@ -18,7 +18,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("before", "after"), SIZES)
 @pytest.mark.parametrize("zero_point", [-128, 3])
-def test_interpolation_is_the_reference_kernels(before, after, zero_point):
+def test_interpolate_equals_the_reference_kernel(before, after, zero_point):
     rng = np.random.default_rng(0)
     x = oracle.int8s(rng, (max(4, 40_000 // np.prod(after)), *before, 3))
     operands = [
@@ -34,7 +34,7 @@ def test_interpolation_is_the_reference_kernels(before, after, zero_point):
 
 
 @pytest.mark.parametrize(("before", "after"), SIZES)
-def test_interpolation_in_float_is_the_reference_kernels_of_uint8(before, after):
+def test_interpolate_in_float_equals_the_reference_kernel_of_uint8(before, after):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (max(4, 40_000 // np.prod(after)), *before, 3), dtype="uint8")
     operands = [
@@ -49,12 +49,12 @@ def test_interpolation_in_float_is_the_reference_kernels_of_uint8(before, after)
     assert (np.asarray(actual) == expected).all()
 
 
-def test_nothing_overflows_at_the_limits():
+def test_interpolate_does_not_overflow_at_the_limits():
     q = np.full((1, 3, 3, 1), -128, "int32")
     taps = resize.bilinear_taps(3, 8)
     assert (np.asarray(resize.interpolate(q, *taps, *taps)) == -128).all()
 
 
-def test_positions_beyond_the_axis_are_told():
+def test_bilinear_taps_may_be_beyond_the_axis():
     assert resize.bilinear_taps(3, 2000).lower.max() == 3
     assert resize.bilinear_taps(3, 300).lower.max() == 2

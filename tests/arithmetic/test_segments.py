@@ -1,4 +1,4 @@
-"""The index of an integer, and the intervals that it stands for."""
+"""Segments: the index of an integer, and the interval of each index."""
 
 import numpy as np
 import pytest
@@ -13,20 +13,20 @@ SEGMENTS = st.builds(
 
 
 @given(SEGMENTS, st.data())
-def test_middles_are_near_and_grow(segments, data):
+def test_segments_middles_are_near_and_increase(segments, data):
     integers = st.integers(0, segments.greatest)
     x = np.array(sorted(data.draw(st.lists(integers, min_size=1, max_size=20))), "int32")
     index = np.asarray(segments.index(x))
     assert (np.diff(index) >= 0).all()
     assert (np.diff(segments.middles) >= 0).all() and len(segments.middles) > index[-1]
     away = np.abs(segments.middles[index] - x)
-    # Half of a step, which is 4 / entries of the integer or the first step.
+    # Half of a step. A step is 4 / entries of the integer, or the first step.
     steps = np.maximum(x * (2.0 / segments.entries), segments.steps[0] / 2)
     assert (away <= steps).all()
 
 
 @pytest.mark.parametrize("segments", [Segments(0, 4, 40), Segments(2, 8, 1000)])
-def test_middles_are_those_of_all_integers(segments):
+def test_segments_middles_are_those_of_all_integers(segments):
     x = np.arange(segments.greatest + 1, dtype="int32")
     index = np.asarray(segments.index(x))
     for each in np.unique(index):

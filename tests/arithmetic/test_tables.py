@@ -14,7 +14,7 @@ from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
 from tests.arithmetic import oracle
 
 EVERY = np.arange(-128, 128, dtype="int8")[None]
-# Computed by Python's C library in double, entry by entry.
+# Computed entry by entry in double by Python's C library.
 EXACT = {
     "tanh": (ops.tanh, math.tanh),
     "logistic": (tables.logistic, lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0),
@@ -24,7 +24,7 @@ EXACT = {
 
 
 def least_distance(function, source, zero_point, target):
-    """The least distance of the 256 entries from a tie, in steps of the output."""
+    """Returns the smallest distance of the 256 entries from a tie, in steps of the output."""
     steps = [function(float(source) * (q - zero_point)) / float(target) for q in range(-128, 128)]
     return min(abs(step - math.floor(step) - 0.5) for step in steps)
 
@@ -34,7 +34,7 @@ scales = st.floats(2.0**-7, 0.5, width=32)
 
 @settings(max_examples=150, derandomize=True, deadline=None)
 @given(scale=scales, zero_point=st.integers(-128, 127), name=st.sampled_from(["tanh", "logistic"]))
-def test_input_scale_is_widened_away_from_ties(scale, zero_point, name):
+def test_away_from_ties_widens_the_input_scale(scale, zero_point, name):
     function, exact = EXACT[name]
     target = 1 / 128 if name == "tanh" else 1 / 256
     table = Table(function, "input", -128, 127)
@@ -50,7 +50,7 @@ def test_input_scale_is_widened_away_from_ties(scale, zero_point, name):
     zero_point=st.integers(-128, 127),
     name=st.sampled_from(["erf_gelu", "elu"]),
 )
-def test_output_scale_is_widened_away_from_ties(scale, ratio, zero_point, name):
+def test_away_from_ties_widens_the_output_scale(scale, ratio, zero_point, name):
     function, exact = EXACT[name]
     target, table = np.float32(scale * ratio), Table(function, "output", -128, 127)
     wider = np.float32(away_from_ties(target, np.float32(scale), zero_point, tables=(table,)))
@@ -58,7 +58,7 @@ def test_output_scale_is_widened_away_from_ties(scale, ratio, zero_point, name):
     assert least_distance(exact, np.float32(scale), zero_point, wider) > 1e-3
 
 
-def test_scale_without_a_tie_stays():
+def test_away_from_ties_keeps_a_scale_without_a_tie():
     table = Table(ops.tanh, "input", -128, 127)
     kept = [
         scale == np.float32(away_from_ties(scale, 1 / 128, 0, tables=(table,)))
@@ -85,7 +85,7 @@ def kernel(code, grid, output, version, options, kernels):
 
 
 @pytest.mark.parametrize(("code", "function", "version", "options", "kernels"), KERNELS)
-def test_operator_table_is_the_kernel(code, function, version, options, kernels):
+def test_operator_table_equals_the_kernel(code, function, version, options, kernels):
     rng = np.random.default_rng(0)
     table = Table(function, "output", -128, 127)
     for scale in oracle.scales(rng, 60, -8, 2):

@@ -1,7 +1,8 @@
-"""The rules of uint8 kernels with a weight, where another rounding would show in most outputs.
+"""The rules of uint8 kernels with a weight, where a wrong rounding would change most outputs.
 
-The weights are all 0.0, so that accumulators are the biases: integers next to where an output
-changes, so large that the last bit of a multiplier counts.
+
+All weights are 0.0, so the accumulators are the biases. They are next to a change of the
+output, and so large that the last bit of a multiplier matters.
 """
 
 import numpy as np
@@ -46,7 +47,7 @@ def run(code, scales, biases):
 
 
 def next_to_ties(scales, rng):
-    """Accumulators within a few units of half a step, by the two ways to multiply scales."""
+    """Returns accumulators within a few units of half a step, for both ways to multiply scales."""
     a, b, c = (np.float64(scale) for scale in scales)
     ties = rng.integers(20, 250, CHANNELS) + 0.5
     exact, rounded = ties / (a * b / c), ties / (np.float64(scales[0] * scales[1]) / c)
@@ -62,7 +63,7 @@ def drawn(seed):
 
 
 @pytest.mark.parametrize("code", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])
-def test_convolutions_round_the_product_of_the_scales(code):
+def test_uint8_convolutions_round_the_product_of_the_scales(code):
     others = 0
     for seed in range(20):
         rng, scales = drawn(seed)
@@ -76,10 +77,10 @@ def test_convolutions_round_the_product_of_the_scales(code):
         others += np.sum(
             np.asarray(requantize.requantize(biases, *multiplier, 0, 0, 255)) != expected
         )
-    assert others > 1000  # the rule of int8 would not do
+    assert others > 1000  # the rule of int8 gives other results
 
 
-def test_fully_connected_scales_in_double():
+def test_uint8_fully_connected_multiplies_scales_in_double():
     for seed in range(20):
         rng, scales = drawn(seed)
         biases = next_to_ties(scales, rng)

@@ -9,7 +9,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a script of `benchmarks/`; what it imports from its own folder is forgotten again."""
+    """Imports a script of `benchmarks/`. Afterwards removes the modules of that folder again."""
 
     def load(name):
         return importlib.import_module(name)

@@ -10,7 +10,7 @@ def deployed(script):
 
 
 def chain(*codes):
-    """A float32 model of operators in a row."""
+    """Makes a float32 model of a sequence of operators."""
     tensors = [Tensor(f"t{i}", (1, 4, 4, 8), "float32") for i in range(len(codes) + 1)]
     operators = tuple(
         Operator(code, (x,), (y,)) for code, x, y in zip(codes, tensors, tensors[1:], strict=False)
@@ -18,7 +18,7 @@ def chain(*codes):
     return Model({"x": tensors[0]}, {"y": tensors[-1]}, operators)
 
 
-def test_undelegated_tells_operators_outside_of_xnnpack():
+def test_undelegated_lists_operators_outside_of_xnnpack():
     content = to_bytes(chain("RELU", "TANH", "LOG_SOFTMAX", "RELU", "L2_NORMALIZATION"))
     assert undelegated(content) == ([("t3", "LOG_SOFTMAX"), ("t5", "L2_NORMALIZATION")], 2)
 
@@ -29,7 +29,7 @@ def test_against_compares_with_the_goal(deployed):
     assert deployed.against({"ours": None, "converter": 1.0}, 1.05)["ratio"] is None
 
 
-def test_renew_replaces_the_table_alone(deployed, tmp_path):
+def test_renew_replaces_only_the_table(deployed, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n\n{deployed.START}\nold\n{deployed.END}\n\nAfter\n")
     deployed.renew(page, {"Net": {"failed": "RuntimeError: no\\1memory"}})

@@ -23,7 +23,7 @@ def write_scripts(folder, **texts):
         (folder / f"{name}.py").write_text(text)
 
 
-def test_a_failure_is_told_and_the_others_run(run_all, tmp_path):
+def test_run_all_reports_a_failure_and_runs_the_others(run_all, tmp_path):
     write_scripts(tmp_path, first="raise SystemExit(3)", second="import absent", third=SAVES)
     benchmarks = [run_all.Benchmark(name) for name in ("first", "second", "third")]
     outcomes = run_all.run_all(benchmarks, {}, tmp_path / "out", tmp_path)
@@ -34,7 +34,9 @@ def test_a_failure_is_told_and_the_others_run(run_all, tmp_path):
 
 
 @pytest.mark.parametrize("text, status", [(SAVES, 0), ("raise SystemExit(2)", 1)])
-def test_exit_status_says_whether_all_passed(run_all, tmp_path, monkeypatch, capsys, text, status):
+def test_run_all_exit_status_shows_whether_all_passed(
+    run_all, tmp_path, monkeypatch, capsys, text, status
+):
     write_scripts(tmp_path, bad=text, good=SAVES)
     monkeypatch.setattr(run_all, "BENCHMARKS", [run_all.Benchmark(n) for n in ("bad", "good")])
     monkeypatch.setattr(run_all.run_all, "__defaults__", (tmp_path,))
@@ -48,7 +50,7 @@ def test_exit_status_says_whether_all_passed(run_all, tmp_path, monkeypatch, cap
     assert not results["good"]["failed"]
 
 
-def test_results_of_an_earlier_run_do_not_stand_for_this_one(run_all, tmp_path):
+def test_run_all_ignores_results_of_earlier_runs(run_all, tmp_path):
     write_scripts(tmp_path, silent="pass")
     (tmp_path / "silent.json").write_text("{}")
     outcomes = run_all.run_all([run_all.Benchmark("silent")], {}, tmp_path, tmp_path)
@@ -57,13 +59,13 @@ def test_results_of_an_earlier_run_do_not_stand_for_this_one(run_all, tmp_path):
     assert not (tmp_path / "silent.json").exists()
 
 
-def test_what_needs_data_is_skipped_with_the_reason(run_all, tmp_path):
+def test_run_all_skips_benchmarks_without_data_with_the_reason(run_all, tmp_path):
     benchmark = run_all.Benchmark("absent", needs=("data", "model"))
     outcomes = run_all.run_all([benchmark], {"data": tmp_path, "model": None}, tmp_path, tmp_path)
     assert outcomes == {"absent": run_all.Outcome("skipped: needs --model")}
 
 
-def test_given_data_is_handed_on(run_all, tmp_path):
+def test_run_all_passes_data_to_benchmarks(run_all, tmp_path):
     write_scripts(tmp_path, one=SAVES, two=SAVES, three=SAVES)
     benchmarks = [
         run_all.Benchmark("one", ("--quick",), needs=("data",)),
@@ -83,7 +85,7 @@ def scripts_that_run():
     return [p for p in paths if "__main__" in p.read_text() and p.stem not in own]
 
 
-def test_every_script_is_in_the_list_and_in_the_readme(run_all):
+def test_run_all_and_the_readme_list_every_script(run_all):
     names = [path.stem for path in scripts_that_run()]
     assert sorted(each.name for each in run_all.BENCHMARKS) == names
     table = (FOLDER / "README.md").read_text()
@@ -91,7 +93,7 @@ def test_every_script_is_in_the_list_and_in_the_readme(run_all):
 
 
 @pytest.mark.parametrize("path", scripts_that_run(), ids=lambda path: path.stem)
-def test_every_script_uses_the_frame(path):
+def test_benchmark_uses_the_common_functions(path):
     text = path.read_text()
     assert re.search(r"parse\(\s*__doc__", text)
     wanted = ("print_environment()", "print_table(", "save(args.json")

@@ -15,7 +15,7 @@ def real(*rows):
     return np.array(rows, "float32") / 256
 
 
-def test_equal_predictions_do_not_differ(tfmot):
+def test_disagreement_of_equal_predictions_is_zero(tfmot):
     values = real([250, 3, 3], [0, 255, 1])
     assert tfmot.disagreement(values, values, DETAILS) == {
         "classes": 0,
@@ -24,19 +24,19 @@ def test_equal_predictions_do_not_differ(tfmot):
     }
 
 
-def test_what_keras_predicts_is_rounded_to_integers_of_the_file(tfmot):
-    # 1.0 is no integer of the file: 255 / 256 is the nearest, and so the same.
+def test_disagreement_rounds_predictions_of_keras_to_integers(tfmot):
+    # The file has no integer for 1.0. The nearest value, 255 / 256, counts as equal.
     in_keras = np.array([[1.0, 0.4 / 256, 0.6 / 256]], "float32")
     found = tfmot.disagreement(in_keras, real([255, 0, 0]), DETAILS)
     assert found == {"classes": 0, "integers": 1, "of_integers": 3}
 
 
-def test_a_class_that_the_file_gives_less_differs(tfmot):
+def test_disagreement_counts_a_class_that_the_file_scores_lower(tfmot):
     in_keras, file = real([9, 8, 1], [8, 9, 1]), real([8, 9, 1], [9, 9, 1])
     assert tfmot.disagreement(in_keras, file, DETAILS)["classes"] == 1
 
 
-def test_rows_tell_failures_and_figures(tfmot):
+def test_rows_have_failures_and_figures(tfmot):
     timings = {key: {"cpu_min": value} for key, value in (("qat", 3), ("float", 2), ("export", 4))}
     results = {
         "ResNet-8": {
@@ -51,7 +51,7 @@ def test_rows_tell_failures_and_figures(tfmot):
     ]
 
 
-def test_families_are_counted(tfmot):
+def test_counts_of_families(tfmot):
     yes, no = {"bytes": 1}, {"failed": "RuntimeError: no"}
     results = {
         "A": {"tfmot": yes, "keras_qat": yes},
@@ -61,7 +61,7 @@ def test_families_are_counted(tfmot):
     assert tfmot.family_rows(results)[0][1:] == ("1 of 3", "2 of 3")
 
 
-def test_each_module_of_keras_applications_has_one_family(tfmot):
+def test_families_are_one_per_module_of_keras_applications(tfmot):
     import keras
 
     homes = [getattr(keras.applications, name).__module__ for name in tfmot.FAMILIES]
@@ -73,7 +73,7 @@ def test_each_module_of_keras_applications_has_one_family(tfmot):
     assert sorted(homes) == sorted(every)
 
 
-def test_a_file_that_does_not_run_is_a_failure(tfmot, tmp_path):
+def test_check_file_reports_a_file_that_does_not_run(tfmot, tmp_path):
     path = tmp_path / "bad.tflite"
     path.write_bytes(b"no model")
     answer = tfmot.check_file({"file": str(path), "seconds": {}})
@@ -90,7 +90,7 @@ def file_of(model, path, **types):
     return {"file": str(path)}
 
 
-def test_only_files_of_integers_throughout_count(tfmot, tmp_path):
+def test_check_file_takes_only_fully_integer_files(tfmot, tmp_path):
     import keras
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])

@@ -27,41 +27,41 @@ def workers(environment, tmp_path):
     return build
 
 
-def test_the_last_line_is_the_answer(workers):
+def test_ask_returns_the_last_line(workers):
     answer = workers(ANSWERS).ask("tfmot", "family", name="MobileNet", size=32)
     assert answer == {"tool": "tfmot", "task": "family", "name": "MobileNet", "size": 32}
 
 
-def test_what_the_tool_refuses_is_its_answer(workers, capsys):
+def test_ask_returns_the_failure_of_the_tool(workers, capsys):
     text = """print('{"failed": "ValueError: no such layer", "stage": "quantize"}')"""
     answer = workers(text).ask("tfmot", "family")
     assert answer == {"failed": "ValueError: no such layer", "stage": "quantize"}
     assert "ValueError: no such layer" in capsys.readouterr().out
 
 
-def test_a_process_that_dies_is_a_failure(workers):
+def test_ask_reports_a_process_that_dies(workers):
     text = "import os, sys; print('fatal', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
     expected = "the process ended with -9 and without a result: fatal"
     assert workers(text).ask("tfmot", "train") == {"failed": expected}
 
 
-def test_a_process_that_hangs_is_stopped(workers):
+def test_ask_stops_a_process_that_hangs(workers):
     answer = workers("import time; time.sleep(600)", seconds=0.5).ask("tfmot", "train")
     assert answer == {"failed": "no result within 0.5 s"}
 
 
 @pytest.mark.parametrize("stdout", ["", "\n", "no JSON", '{"cut": ', "[1, 2]", "3"])
-def test_what_is_no_object_is_no_answer(environment, stdout):
+def test_read_answer_takes_only_objects(environment, stdout):
     answer = environment.read_answer(0, stdout, "")
     assert answer == {"failed": "the process ended with 0 and without a result: nothing on stderr"}
 
 
-def test_an_answer_of_a_process_that_failed_afterwards_does_not_count(environment):
+def test_read_answer_ignores_the_answer_of_a_failed_process(environment):
     answer = environment.read_answer(1, '{"file": "x"}', "first\nlast\n")
     assert answer == {"failed": "the process ended with 1 and without a result: last"}
 
 
-def test_versions_are_those_of_the_requirements(environment):
+def test_versions_equal_those_of_the_requirements(environment):
     assert environment.versions()["tensorflow-model-optimization"] == "0.8.1"
 
 
@@ -71,7 +71,7 @@ def commands(environment, monkeypatch):
     return ran
 
 
-def test_the_environment_is_made_once(environment, monkeypatch, tmp_path):
+def test_make_environment_runs_once(environment, monkeypatch, tmp_path):
     ran = commands(environment, monkeypatch)
     assert environment.make_environment(tmp_path) == tmp_path / "bin" / "python"
     made, installed = ran
@@ -82,7 +82,7 @@ def test_the_environment_is_made_once(environment, monkeypatch, tmp_path):
     assert len(ran) == 2
 
 
-def test_the_environment_is_made_again_for_other_requirements(environment, monkeypatch, tmp_path):
+def test_make_environment_runs_again_for_new_requirements(environment, monkeypatch, tmp_path):
     ran = commands(environment, monkeypatch)
     (tmp_path / ".installed").touch()
     os.utime(tmp_path / ".installed", (0, 0))

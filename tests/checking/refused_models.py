@@ -1,4 +1,4 @@
-"""Small models of the kinds that published models are made of, most of which are refused."""
+"""Small models with parts of published models. Most of them are refused."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from keras import layers, ops
 
 
 class Own(layers.Layer):
-    """A layer of one's own: `make` gives it weights and layers, `function` is its `call`."""
+    """A custom layer: `make` gives it weights and layers, `function` is its `call`."""
 
     def __init__(self, function, make=None, **kwargs):
         super().__init__(**kwargs)
@@ -29,7 +29,7 @@ def table(shape, trainable=True):
 
 
 def kept(name, make):
-    """Builds an inner layer with its owner."""
+    """Builds an inner layer together with its outer layer."""
 
     def build(layer, input_shape):
         setattr(layer, name, make())
@@ -38,7 +38,7 @@ def kept(name, make):
 
 
 def of(shape, function, make=None, dtype="float32"):
-    """A model of one layer of one's own."""
+    """Makes a model of one custom layer."""
     x = keras.Input(shape, dtype=dtype, name="x")
     return keras.Model(x, Own(function, make, name="own")(x))
 
@@ -93,7 +93,7 @@ def normalized_reshape(layer, x):
 
 
 def wrapped(make):
-    """A model of unknown length, called on a fixed one."""
+    """Makes a model of unknown length that is called with a fixed length."""
     x = keras.Input((None, 8))
     inner = keras.Model(x, layers.Dense(3)(make()(layers.Dense(8)(x))))
     y = keras.Input((6, 8), name="y")
@@ -101,7 +101,7 @@ def wrapped(make):
 
 
 def same_name_inside():
-    """A refused layer in another one has the name of a layer outside."""
+    """Makes a refused inner layer with the name of an outer layer."""
 
     def call(layer, x):
         return ops.reshape(x, (ops.shape(x)[0] * 1, 6, 8))
@@ -115,7 +115,7 @@ def same_name_inside():
 
 
 def refused_in_a_wrapper():
-    """A layer that cannot be traced, before another one of unknown length."""
+    """Makes a layer that cannot be traced, before a layer of unknown length."""
 
     def cut(layer, x):
         return x + layer.table[: ops.shape(x)[1]]
@@ -163,7 +163,7 @@ def positions():
     return of((6, 8), call, kept("inner", lambda: layers.Embedding(6, 8, name="inner")))
 
 
-# Each is refused.
+# Models that are refused.
 REFUSED = {
     "reshape_with_the_batch": lambda: of((6, 8), reshape_with_the_batch),
     "token_tiled": lambda: of((6, 8), token_tiled, table((1, 1, 8))),
@@ -202,7 +202,7 @@ REFUSED = {
     "same_name_inside": same_name_inside,
     "refused_in_a_wrapper": refused_in_a_wrapper,
 }
-# Each is taken.
+# Models that are not refused.
 TAKEN = {
     "wrapped_normalization": lambda: wrapped(lambda: normalization()),
     "wrapped_pooling": lambda: wrapped(
@@ -218,7 +218,7 @@ def normalization():
 
 
 def blocks(count, good=False):
-    """Blocks of which each has a layer that is refused, or none."""
+    """Makes blocks that each have a refused layer, or no refused layer."""
 
     def refused(layer, x):
         return ops.reshape(ops.reshape(x, (ops.shape(x)[0] * 2, 3, 8)), (ops.shape(x)[0], 6, 8))

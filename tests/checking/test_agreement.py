@@ -1,4 +1,4 @@
-"""check against quantize_model, on models that are refused: same verdict, same words, no hang."""
+"""check against quantize_model on refused models: equal verdicts and texts, and no hang."""
 
 import re
 
@@ -15,7 +15,7 @@ from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, ta
 
 
 def refusal_of(model, **options):
-    """What quantize_model says; None if it takes the model."""
+    """Returns the error of quantize_model, or None."""
     try:
         keras_qat.quantize_model(model, **options)
     except errors.KerasQatError as error:
@@ -113,7 +113,7 @@ def test_check_raises_for_wrong_arguments_as_quantize_model_does(options, kind):
 
 
 def count(monkeypatch, run):
-    """How many layers are traced, layers made and passes run."""
+    """Counts the traced layers, the made layers and the passes."""
     calls = dict.fromkeys(("trace_layer", "_make_layer", "run_pass"), 0)
 
     def counted(module, name):
@@ -138,7 +138,7 @@ def test_check_traces_few_more_layers_than_quantize_model(monkeypatch, size):
     model = blocks(size)
     own = count(monkeypatch, lambda: refusal_of(model))
     calls = count(monkeypatch, lambda: keras_qat.check(model))
-    assert own["trace_layer"] == 2  # the first block, and the layer in it
+    assert own["trace_layer"] == 2  # the first block and its inner layer
     assert calls["trace_layer"] <= 2 * size
     assert calls["trace_layer"] + calls["_make_layer"] <= 3 * (size + 2)
 
@@ -158,13 +158,13 @@ def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
     assert [row.name for row in report.layers if row.refused] == ["cut"]
 
 
-def test_errors_of_one_kind_are_listed_up_to_the_limit():
+def test_check_lists_errors_of_one_kind_up_to_a_limit():
     few, many = keras_qat.check(blocks(3)), keras_qat.check(blocks(16))
     assert [error.layer for error in few.errors] == ["inner"] * 3 and few.is_complete
     assert 3 <= len(many.errors) < 16 and not many.is_complete
 
 
-def test_quantize_model_is_typed_where_a_stage_fails(monkeypatch):
+def test_quantize_model_raises_a_typed_error_if_a_stage_fails(monkeypatch):
     def fails(graph):
         raise AssertionError("never said")
 
@@ -176,7 +176,7 @@ def test_quantize_model_is_typed_where_a_stage_fails(monkeypatch):
     assert not report.is_complete
 
 
-def test_quantize_model_is_typed_where_a_layer_cannot_be_built(monkeypatch):
+def test_quantize_model_raises_a_typed_error_if_a_layer_cannot_be_built(monkeypatch):
     def fails(self, input_shape):
         raise TypeError("no such size")
 
@@ -185,7 +185,7 @@ def test_quantize_model_is_typed_where_a_layer_cannot_be_built(monkeypatch):
     assert report.errors[0].layer == "dense" and "TypeError: no such size" in str(report)
 
 
-def test_quantize_model_is_typed_where_a_layer_cannot_be_made(monkeypatch):
+def test_quantize_model_raises_a_typed_error_if_a_layer_cannot_be_made(monkeypatch):
     def fails(*args):
         raise KeyError("units")
 

@@ -17,7 +17,7 @@ def found(qat):
 
 
 def calibrated(seed, change=None, rule="robust"):
-    """A model that is calibrated on 500 samples, of which `change` makes one another."""
+    """Makes a model that is calibrated on 500 samples. `change` changes one of them."""
     keras.utils.set_random_seed(seed)
     hidden = layers.Dense(24, activation="relu", name="hidden")
     model = keras.Sequential([keras.Input((16,), name="x"), hidden, layers.Dense(4, name="last")])
@@ -36,7 +36,7 @@ def large(data, _):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_check_names_what_outliers_did_to_a_calibrated_model(seed, tmp_path):
+def test_check_names_ranges_that_outliers_widened(seed, tmp_path):
     assert found(calibrated(seed)) == []
     assert found(calibrated(seed, large)) == [("outlying-samples", "x")]
     qat = calibrated(seed, large, "minmax")
@@ -48,7 +48,7 @@ def test_check_names_what_outliers_did_to_a_calibrated_model(seed, tmp_path):
 
 def test_check_names_a_tensor_that_is_large_for_an_input_of_usual_size():
     def along_one_unit(data, hidden):
-        # No value is larger than those of other samples, but one unit adds up all of them.
+        # No value is larger than in other samples, but one unit sums them all.
         hidden.kernel.assign(np.concatenate([np.full((16, 1), 9.0), hidden.kernel[:, 1:]], axis=1))
         hidden.bias.assign([-9 * 16.0] + [0.0] * 23)
         return np.full(16, np.abs(data).max())

@@ -1,4 +1,4 @@
-"""check; what quantize_model makes of the same model is the oracle."""
+"""check. The oracle is the result of quantize_model for the same model."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.models import network, quantized_network, small_network
 
 
 class Sorted(layers.Layer):
-    """A layer of one's own, of an operation that has no integer form."""
+    """A custom layer with an operation that has no integer form."""
 
     def call(self, x):
         return ops.sort(x)
@@ -32,7 +32,7 @@ class Untraceable(layers.Layer):
 
 
 class Around(layers.Layer):
-    """A layer that has such a layer in it."""
+    """A layer that contains an untraceable layer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -87,7 +87,7 @@ def becomes(report):
 
 
 @pytest.mark.parametrize("make", OK)
-def test_it_says_what_quantize_model_makes(make):
+def test_check_names_the_layers_that_quantize_model_makes(make):
     model = make()
     report, made = keras_qat.check(model), keras_qat.quantize_model(model)
     assert report.ok and not report.errors
@@ -100,7 +100,7 @@ def test_it_says_what_quantize_model_makes(make):
     }
 
 
-def test_each_layer_has_a_row():
+def test_check_has_a_row_per_layer():
     report = keras_qat.check(network())
     assert becomes(report) == {
         "image": ["image_quantize"],
@@ -118,7 +118,7 @@ def test_each_layer_has_a_row():
     assert rows["pool"].becomes == (MadeLayer("pool", "QMaxPooling2D", ("MAX_POOL_2D",)),)
 
 
-def test_nested_layers_and_what_is_left_out_have_rows():
+def test_check_has_rows_for_nested_and_removed_layers():
     assert {"conv", "bn", "top"} <= set(becomes(keras_qat.check(nested())))
     rows = {row.name: row for row in keras_qat.check(written_out()).layers}
     assert rows["nothing"].becomes == () and not rows["nothing"].refused
@@ -126,20 +126,20 @@ def test_nested_layers_and_what_is_left_out_have_rows():
     assert {"QDense", "QBatchMatmul"} & {x.kind for x in rows["attention"].becomes}
 
 
-def test_shared_layers_have_one_row_and_requantizations_belong_to_it():
+def test_check_has_one_row_per_shared_layer_with_its_requantization():
     report = keras_qat.check(requantized())
     assert [row.name for row in report.layers].count("shared") == 1
     assert becomes(report)["sigmoid"] == ["sigmoid", "sigmoid_requantize"]
 
 
-def test_everything_that_is_refused_is_found():
+def test_check_finds_all_refused_layers():
     report = keras_qat.check(full_of_errors())
     assert not report.ok
     refused = [row.name for row in report.layers if row.refused]
     assert refused[:-1] == ["sorted", "untraceable", "around", "lstm"]
     assert sorted(str(f.layer) for f in report.findings)[:4] == [
         *("inner", "lstm", "sorted"),
-        refused[-1],  # the split of the batch
+        refused[-1],  # the split along the batch axis
     ]
     assert {f.level for f in report.findings} == {"error"} and len(report.findings) == 5
     assert all(finding.message and finding.fix for finding in report.findings)
@@ -149,7 +149,7 @@ def test_everything_that_is_refused_is_found():
 
 
 @pytest.mark.parametrize("make", [network, full_of_errors])
-def test_the_report_is_a_table_and_plain_values(make):
+def test_check_report_is_a_table_and_plain_values(make):
     report = keras_qat.check(make())
     text = str(report)
     assert all(row.name in text for row in report.layers)
@@ -163,12 +163,12 @@ def test_the_report_is_a_table_and_plain_values(make):
     assert plain["layers"][1]["becomes"][0]["kind"] == "QConv2D"
 
 
-def test_brackets_are_no_markup():
+def test_check_report_escapes_brackets():
     x = keras.Input((6,), name="x")
     assert "x[...]" in str(keras_qat.check(keras.Model(x, x[:, 1:3])))
 
 
-def test_the_verdict_counts():
+def test_check_verdict_has_counts():
     verdict = keras_qat.check(network()).verdict
     assert verdict == "OK: 9 layers become 8 in int8. 1 warning, see above."
     assert keras_qat.check(small_network()).verdict == "OK: 6 layers become 5 in int8."
@@ -176,7 +176,7 @@ def test_the_verdict_counts():
     assert verdict == "NOT OK: 5 errors, see above."
 
 
-def test_inputs_and_weights_are_checked():
+def test_check_finds_unknown_input_sizes_and_nan_weights():
     a, b = keras.Input((4,), name="a"), keras.Input((None, 4), name="b")
     model = keras.Model([a, b, keras.Input((2,), name="c")], layers.Dense(2, name="d")(b))
     model.get_layer("d").kernel.assign(np.full((4, 2), np.nan))
@@ -185,14 +185,14 @@ def test_inputs_and_weights_are_checked():
     assert "8 NaN" in report.findings[0].message
 
 
-def test_what_follows_from_an_error_is_not_another_one():
+def test_check_omits_errors_that_follow_from_others():
     x = keras.Input((None, None, 3), name="image")
     report = keras_qat.check(keras.Model(x, layers.GlobalAveragePooling2D()(x)))
     assert [finding.layer for finding in report.errors] == ["image"]
 
 
 class Subclassed(keras.Model):
-    """A subclassed model of two layers that become one."""
+    """A subclassed model of two layers that are fused."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -203,14 +203,14 @@ class Subclassed(keras.Model):
         return self.relu(self.dense(x))
 
 
-def test_a_subclassed_model_is_opened():
+def test_check_opens_a_subclassed_model():
     model = Subclassed(name="sub")
     model(np.ones((1, 4), "float32"))
     report = keras_qat.check(model)
     assert becomes(report) == {"x": ["x_quantize"], "dense": ["dense"], "relu": ["dense"]}
 
 
-def test_a_subclassed_model_that_cannot_be_traced_is_a_finding():
+def test_check_finds_an_untraceable_subclassed_model():
     model = UsesTensorFlow(name="bad")
     model(np.ones((1, 4), "float32"))
     report = keras_qat.check(model)
@@ -218,7 +218,7 @@ def test_a_subclassed_model_that_cannot_be_traced_is_a_finding():
     assert "subclassed_models.py, line " in str(report)
 
 
-def test_the_model_is_not_changed():
+def test_check_leaves_the_model_unchanged():
     model = network()
     weights = [(v.path, v.trainable, np.array(v)) for v in model.variables]
     calls = [(len(x._inbound_nodes), len(x._outbound_nodes)) for x in model.layers]
@@ -229,18 +229,18 @@ def test_the_model_is_not_changed():
         assert (value == np.array(variable)).all()
 
 
-def test_clones_and_drop_in_layers_can_be_checked():
+def test_check_takes_a_clone():
     clone = keras_qat.clone_model(network())
     assert keras_qat.check(clone).ok
 
 
-def test_a_quantized_model_in_another_one_is_refused():
+def test_check_refuses_a_quantized_model_in_another_model():
     x = keras.Input((8, 8, 3))
     with pytest.raises(errors.InvalidModelError, match="quantized already"):
         keras_qat.check(keras.Model(x, layers.ReLU()(quantized_network()(x))))
 
 
-def test_a_quantized_model_has_a_row_for_each_of_its_layers():
+def test_check_of_a_quantized_model_has_a_row_per_layer():
     model = quantized_network()
     report = keras_qat.check(model, "uint8")
     assert report.ok and report.scheme == "int8" and report.rewrites == model.rewrite_log
@@ -251,7 +251,7 @@ def test_a_quantized_model_has_a_row_for_each_of_its_layers():
 
 
 @pytest.mark.parametrize("make", [full_of_errors, lambda: nan_model(), lambda: two_errors()])
-def test_the_first_error_is_what_quantize_model_raises(make):
+def test_check_has_the_error_of_quantize_model_first(make):
     model = make()
     finding = keras_qat.check(model).errors[0]
     with pytest.raises(errors.KerasQatError) as raised:
@@ -272,7 +272,7 @@ def two_errors():
     return keras.Model(x, layers.GRU(3, name="gru")(y))
 
 
-def test_what_a_layer_refuses_when_it_is_built_is_found():
+def test_check_finds_errors_of_build():
     x = keras.Input((4,), name="x")
     model = keras.Model(x, layers.Concatenate(axis=0, name="stacked")([x, x]))
     report = keras_qat.check(model)
@@ -282,11 +282,11 @@ def test_what_a_layer_refuses_when_it_is_built_is_found():
 
 
 @pytest.mark.parametrize("model", [None, keras.Sequential([layers.Dense(2)])])
-def test_what_cannot_be_read_is_refused(model):
+def test_check_refuses_models_that_cannot_be_read(model):
     with pytest.raises(errors.InvalidModelError):
         keras_qat.check(model)
 
 
-def test_an_unknown_scheme_is_refused():
+def test_check_refuses_an_unknown_scheme():
     with pytest.raises(errors.InvalidSchemeError, match="int3"):
         keras_qat.check(network(), "int3")

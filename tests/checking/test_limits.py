@@ -1,4 +1,4 @@
-"""check against calibration and export: an error exactly where these raise, for each limit."""
+"""check against calibration and export at each limit: check has an error if they raise one."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from keras_qat import errors
 
 
 def refusal_of(model, data, path, **options):
-    """What calibration or export says; None if there is a file."""
+    """Returns the error of calibration or export, or None if a file was written."""
     try:
         qat = keras_qat.quantize_model(model, **options)
         keras_qat.calibrate(qat, data, verbose=0)
@@ -23,7 +23,7 @@ def refusal_of(model, data, path, **options):
 
 
 def assert_predicted(model, data, path, **options):
-    """The errors of `check` on the float model are those of calibration and export."""
+    """Checks that `check` of the float model has the errors of calibration and export."""
     refusal = refusal_of(model, data, path, **options)
     found = keras_qat.check(model, calibration_data=data, **options).errors
     assert bool(found) == (refusal is not None)
@@ -50,7 +50,7 @@ def with_kernels(units, *kernels):
 
 @pytest.mark.parametrize(("exponent", "is_refused"), [(2, False), (4, False), (5, True), (6, True)])
 def test_check_predicts_sums_beyond_32_bits(tmp_path, exponent, is_refused):
-    # Two large weights that cancel each other: the output is smaller than its sums by 10^exponent.
+    # Two large weights cancel each other. The output is smaller than the sums by 10^exponent.
     data = np.repeat(normal(64, 1), 2, axis=1)
     model = with_kernels(2, [[1 + 10.0**-exponent], [-1]])
     refusal = assert_predicted(model, data, tmp_path / "model.tflite")
@@ -65,7 +65,7 @@ def test_check_predicts_the_least_scale_of_softmax(tmp_path, exponent, is_refuse
     data = (np.arange(256.0).reshape(64, 4) / 2.0**exponent).astype("float32")
     refusal = assert_predicted(model, data, tmp_path / "model.tflite", **options)
     assert isinstance(refusal, errors.KernelLimitError) == is_refused
-    assert bool(keras_qat.check(model, **options).errors) == is_refused  # it needs no data
+    assert bool(keras_qat.check(model, **options).errors) == is_refused  # this check needs no data
     qat = keras_qat.quantize_model(model, **options)
     assert bool(keras_qat.check(qat).errors) == is_refused
 
@@ -78,7 +78,7 @@ def test_check_predicts_values_that_overflow_float32(tmp_path, size, is_refused)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e6])
-def test_check_of_a_quantized_model_predicts_what_an_export_refuses(tmp_path, size):
+def test_check_of_a_quantized_model_predicts_errors_of_export(tmp_path, size):
     qat = keras_qat.quantize_model(with_kernels(4, np.ones((4, 2))), calibration_data=normal(64, 4))
     qat.get_layer("dense_0").kernel.assign(np.full((4, 2), size))
     found = keras_qat.check(qat).errors

@@ -1,4 +1,4 @@
-"""Refusals of quantize_model: they name the right layer and cause, and a fix that works."""
+"""Errors of quantize_model name the right layer, the cause and a fix that works."""
 
 import re
 
@@ -101,7 +101,7 @@ def paste(fix, model):
 
 
 @pytest.mark.filterwarnings("ignore:Layer 'flat':UserWarning")
-def test_embedding_mask_that_no_layer_uses_can_be_switched_off_as_the_fix_says():
+def test_fix_of_an_unused_embedding_mask_works():
     model = masked(lambda y: layers.Flatten(name="flat")(y))
     ids = np.random.default_rng(0).integers(0, 9, (16, 6))
     before = model.predict(ids, verbose=0)
@@ -110,31 +110,31 @@ def test_embedding_mask_that_no_layer_uses_can_be_switched_off_as_the_fix_says()
     assert keras_qat.quantize_model(model)
 
 
-def test_masking_can_be_left_out_as_the_fix_says():
+def test_fix_of_masking_works():
     model = plain((6, 4), lambda x: layers.Dense(2)(layers.Masking(name="skip")(x)))
     refusal = refusal_of(model)
     assert refusal.layer == "skip" and "skip_layers=[...]" in str(refusal.fix)
     assert keras_qat.quantize_model(keras_qat.clone_model(model, skip_layers=["skip"]))
 
 
-def test_lambda_fix_changes_that_layer_alone():
+def test_fix_of_a_lambda_changes_only_that_layer():
     x = keras.Input((4,), name="x")
     y = layers.Lambda(lambda t: tf.math.multiply(t, 0.5), name="half")(x)
     y = layers.Lambda(lambda t: 3.0 * t, name="three")(layers.Dense(4)(y))
     model = keras.Model(x, y)
     refusal = refusal_of(model)
     assert refusal.layer == "half" and "register" not in str(refusal.fix)
-    paste(str(refusal.fix), model)  # relu, which stands for what the layer computes
+    paste(str(refusal.fix), model)  # a relu as a placeholder for the user's function
     assert model.get_layer("half").function(np.float32(-1.0)) == 0.0
     model.get_layer("half").function = lambda t: 0.5 * t
     assert keras_qat.quantize_model(model)
 
 
-def test_keras_layers_are_not_proposed_to_be_registered():
+def test_fix_of_a_keras_layer_does_not_propose_to_register_it():
     assert "register" not in str(refusal_of(REFUSED["normalized_reshape"]()).fix)
 
 
-def test_subclassed_model_that_needs_the_batch_size_is_told_so():
+def test_refusal_of_a_subclassed_model_names_the_batch_size():
     class Model(keras.Model):
         def __init__(self):
             super().__init__(name="sub")

@@ -1,4 +1,4 @@
-"""Warnings about operators: each where it is true, and not on a near twin."""
+"""Warnings about operators: each on a model that has the problem, and not on a similar model."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def found(model, code, **options):
 
 
 def convolved(*behind, end=True):
-    """A convolution, what is given behind it, and another convolution."""
+    """Makes a convolution, the given layers after it, and another convolution."""
     x = keras.Input((8, 8, 3), name="image")
     y = layers.Conv2D(4, 3, padding="same", name="conv")(x)
     for layer in behind:
@@ -37,7 +37,7 @@ ALONE = {
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_an_activation_that_costs_an_operator(name):
+def test_standalone_activation_costs_an_operator(name):
     make, operators = ALONE[name]
     (finding,) = found(convolved(make()), "standalone-activation")
     assert (finding.level, finding.layer, finding.tensor) == ("warning", "act", "act")
@@ -59,11 +59,11 @@ def test_an_activation_that_costs_an_operator(name):
         lambda: layers.Lambda(ops.square, name="act"),
     ],
 )
-def test_what_is_fused_or_no_mere_activation_is_none(layer):
+def test_standalone_activation_ignores_fused_and_other_functions(layer):
     assert not found(convolved(layer()), "standalone-activation")
 
 
-def test_the_function_of_an_output():
+def test_standalone_activation_of_an_output():
     (finding,) = found(
         convolved(layers.Activation("softplus", name="act"), end=False), "standalone-activation"
     )
@@ -71,14 +71,14 @@ def test_the_function_of_an_output():
     assert not found(convolved(layers.Activation("sigmoid"), end=False), "standalone-activation")
 
 
-def test_an_activation_behind_what_fuses_none_is_none():
+def test_standalone_activation_ignores_layers_that_fuse_no_activation():
     behind = layers.MaxPooling2D(name="pool"), layers.Activation("softplus", name="act")
     assert not found(convolved(*behind), "standalone-activation")
     behind = layers.ReLU(name="first"), layers.Activation("softplus", name="act")
     assert not found(convolved(*behind), "standalone-activation")
 
 
-def test_a_relu_that_could_stand_before_a_pooling():
+def test_standalone_activation_of_a_relu_after_max_pooling():
     model = convolved(layers.MaxPooling2D(name="pool"), layers.ReLU(name="act"))
     assert not found(model, "standalone-activation")
     rewrites = [name for name in keras_qat.DEFAULT_REWRITES if name != "canonicalize"]
@@ -89,13 +89,13 @@ def test_a_relu_that_could_stand_before_a_pooling():
     )
 
 
-def test_a_relu_behind_an_average_could_not():
+def test_standalone_activation_ignores_a_relu_after_average_pooling():
     model = convolved(layers.AveragePooling2D(2, name="pool"), layers.ReLU(name="act"))
     assert not found(model, "standalone-activation")
 
 
 @pytest.mark.parametrize("is_taken_twice", [False, True])
-def test_a_relu_behind_a_concatenation(is_taken_twice):
+def test_standalone_activation_of_a_relu_after_a_concatenation(is_taken_twice):
     x = keras.Input((8, 8, 3), name="image")
     a = layers.Conv2D(4, 1, name="a")(x)
     b = layers.Conv2D(4, 1, name="b")(x)
@@ -105,7 +105,7 @@ def test_a_relu_behind_a_concatenation(is_taken_twice):
     assert len(found(model, "standalone-activation")) == (not is_taken_twice)
 
 
-def test_activations_of_a_kind_are_one_finding():
+def test_standalone_activation_has_one_finding_per_function():
     x = y = keras.Input((8, 8, 3), name="image")
     for i in range(10):
         y = layers.Conv2D(4, 1, activation="softplus", name=f"conv_{i}")(y)
@@ -120,18 +120,18 @@ def normalized(*before, cls=layers.BatchNormalization):
     return convolved(*before, cls(name="norm"))
 
 
-def test_a_batch_normalization_that_is_not_folded():
+def test_unfolded_batch_norm_is_found():
     (finding,) = found(normalized(layers.ReLU()), "unfolded-batch-norm")
     assert finding.layers == ("norm",) and "DEPTHWISE_CONV_2D" in finding.message
     assert not found(normalized(), "unfolded-batch-norm")
 
 
-def test_a_batch_normalization_that_is_not_to_be_fused():
+def test_unfolded_batch_norm_of_the_unfused_layer():
     (finding,) = found(normalized(cls=UnfusedBatchNormalization), "unfolded-batch-norm")
     assert finding.layer == "norm" and "a MUL and an ADD" in finding.message
 
 
-def test_a_rescaling_is_no_batch_normalization():
+def test_unfolded_batch_norm_ignores_a_rescaling():
     model = convolved(layers.ReLU(), layers.MaxPooling2D(), layers.Rescaling(2.0, 1.0), end=False)
     assert not found(model, "unfolded-batch-norm")
 
@@ -150,12 +150,12 @@ def resized(size, interpolation="bilinear"):
         (lambda: resized((4, 4)), "RESIZE_BILINEAR by another factor"),
     ],
 )
-def test_operators_that_the_runtimes_round_differently(model, operator):
+def test_runtimes_differ_names_operators_that_round_differently(model, operator):
     (finding,) = found(model(), "runtimes-differ")
     assert finding.message.startswith(operator)
 
 
-def test_a_change_of_range_is_rounded_differently():
+def test_runtimes_differ_names_a_requantization():
     x = keras.Input((4,), name="x")
     gate = layers.Dense(4, activation="sigmoid", name="gate")(x)
     model = keras.Model(x, layers.Concatenate()([gate, layers.Dense(4)(x)]))
@@ -171,11 +171,11 @@ def test_a_change_of_range_is_rounded_differently():
         lambda: resized((24, 24), "nearest"),
     ],
 )
-def test_operators_that_the_runtimes_round_alike(model):
+def test_runtimes_differ_ignores_operators_that_round_alike(model):
     assert not found(model(), "runtimes-differ")
 
 
-def test_the_operators_are_those_that_were_measured_to_differ():
+def test_runtimes_differ_lists_the_operators_measured_to_differ():
     differing = {
         record["operator"]
         for record in json.loads(RUNTIMES.read_text())["operators"]
@@ -198,7 +198,7 @@ def test_the_operators_are_those_that_were_measured_to_differ():
         ("MobileNetV3Small", 32, {"runtimes-differ": 1}),
     ],
 )
-def test_known_models_have_few_warnings(name, size, expected):
+def test_check_of_known_models_has_few_warnings(name, size, expected):
     make = getattr(keras.applications, name)
     report = keras_qat.check(make(weights=None, input_shape=(size, size, 3)))
     assert report.ok

@@ -1,4 +1,4 @@
-"""The ranges of a report as a picture."""
+"""The plot of the ranges of a report."""
 
 import sys
 
@@ -18,7 +18,7 @@ def linear():
     return keras.Model(x, layers.Flatten(name="flat")(y), name="linear")
 
 
-def test_each_range_is_a_bar_from_minimum_to_maximum():
+def test_plot_has_a_bar_from_minimum_to_maximum_per_range():
     data = np.array([[0.0, 1.0], [2.0, -4.0]], "float32")
     [axes] = keras_qat.check(linear(), calibration_data=data).plot().axes
     names = [label.get_text() for label in axes.get_yticklabels()]
@@ -28,7 +28,7 @@ def test_each_range_is_a_bar_from_minimum_to_maximum():
     assert axes.yaxis_inverted()  # the first layer on top
 
 
-def test_what_a_finding_names_has_another_colour():
+def test_plot_colours_tensors_of_findings_differently():
     data = images(64)
     data[0, 0, 0, 0] = 1e4
     report = keras_qat.check(network(), calibration_data=data)
@@ -41,19 +41,19 @@ def test_what_a_finding_names_has_another_colour():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["has findings"]
 
 
-def test_of_a_calibrated_model_it_draws_its_own(tmp_path):
+def test_plot_of_a_calibrated_model_has_its_ranges(tmp_path):
     qat = keras_qat.quantize_model(linear(), calibration_data=np.zeros((4, 2), "float32"))
     figure = keras_qat.check(qat).plot()
     figure.savefig(tmp_path / "ranges.png")  # zeros have no logarithm
     assert (tmp_path / "ranges.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_ranges_there_is_nothing_to_draw():
+def test_plot_without_ranges_is_an_error():
     with pytest.raises(MissingRangeError, match="no ranges to draw.*calibration_data"):
         keras_qat.check(linear()).plot()
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     report = keras_qat.check(linear(), calibration_data=np.ones((4, 2), "float32"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingPackageError, match=r"keras-qat\[plots\]") as error:

@@ -1,4 +1,4 @@
-"""The findings of `check` about operators that fast kernels do not take."""
+"""The findings of `check` about operators that have no fast kernel."""
 
 import keras
 from keras import layers
@@ -27,12 +27,12 @@ def test_slow_operator_is_one_finding_with_its_cost_and_layers():
     assert "16,384 elements in 'first', 'second'" in finding.message
 
 
-def test_slow_operator_is_about_litert():
+def test_slow_operator_is_found_for_litert_only():
     assert len(slow(network(), target="litert")) == 1
     assert slow(network(), target="ethos-u") == []
 
 
-def test_slow_operator_leaves_out_what_costs_nothing():
+def test_slow_operator_ignores_cheap_operators():
     assert slow(network(size=8)) == []
     relu = keras.Sequential([keras.Input((64, 64, 8)), layers.Conv2D(8, 3, activation="relu")])
     assert slow(relu) == []

@@ -1,4 +1,4 @@
-"""check(target=...): what would not run there, before any training."""
+"""check(target=...): operators that would not run on the target."""
 
 import keras
 import pytest
@@ -22,11 +22,11 @@ def lookup():
     return keras.Model(x, layers.Activation("softplus", name="act")(layers.Conv2D(4, 3)(x)))
 
 
-def test_without_a_target_nothing_is_asked():
+def test_check_without_a_target_has_no_finding_about_targets():
     assert not of_target(keras_qat.check(network()))
 
 
-def test_an_error_that_quantize_model_does_not_raise():
+def test_check_for_a_target_has_an_error_that_quantize_model_lacks():
     report = keras_qat.check(network(), target="edgetpu")
     (finding,) = of_target(report)
     assert (finding.level, finding.code, finding.layer) == ("error", "target-limit", "head")
@@ -34,7 +34,7 @@ def test_an_error_that_quantize_model_does_not_raise():
     keras_qat.quantize_model(network())
 
 
-def test_a_warning_that_is_about_the_cpu():
+def test_check_for_a_target_warns_of_operators_on_the_cpu():
     report = keras_qat.check(lookup(), target="ethos-u")
     assert report.ok
     assert [(each.level, each.code, each.tensor) for each in of_target(report)] == [
@@ -45,7 +45,7 @@ def test_a_warning_that_is_about_the_cpu():
     assert not of_target(keras_qat.check(lookup(), target="tflite-micro"))
 
 
-def test_each_limit_of_a_layer_is_listed_once():
+def test_check_for_a_target_lists_each_limit_of_a_layer_once():
     x = keras.Input((8, 8, 3))
     report = keras_qat.check(
         keras.Model(x, layers.LayerNormalization(name="norm")(x)), target="tflite-micro"
@@ -54,27 +54,27 @@ def test_each_limit_of_a_layer_is_listed_once():
     assert sorted(found) == sorted(set(found)) and {"BATCH_MATMUL"} <= set(found)
 
 
-def test_a_quantized_model_may_be_checked_too():
+def test_check_for_a_target_takes_a_quantized_model():
     qat = keras_qat.quantize_model(network(), overrides={layers.Dense: "int8_per_tensor"})
     keras_qat.calibrate(qat, images(), verbose=0)
     assert not of_target(keras_qat.check(qat, target="edgetpu"))
     assert of_target(keras_qat.check(keras_qat.quantize_model(network()), target="edgetpu"))
 
 
-def test_the_scheme_counts():
+def test_check_for_a_target_depends_on_the_scheme():
     assert not of_target(keras_qat.check(network(), "int8_per_tensor", target="edgetpu"))
     assert of_target(keras_qat.check(network(), "uint8", target="tflite-micro"))
 
 
-def test_an_unknown_target_is_refused():
+def test_check_refuses_an_unknown_target():
     with pytest.raises(InvalidTargetError):
         keras_qat.check(network(), target="coral")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_is_found_is_what_the_export_refuses(case):
-    """Before any calibration the operators are the same; only RELU6 is about ranges."""
+def test_check_for_a_target_finds_what_export_refuses(case):
+    """The operators are known before calibration. Only RELU6 depends on ranges."""
     prepared = Prepared(case)
     data = tuple(prepared.arrays) if case.name == "relu" else None
     exported = lower_model(prepared.quantized)
@@ -85,7 +85,7 @@ def test_what_is_found_is_what_the_export_refuses(case):
         assert {(f.layer, f.message.partition(" ")[0]) for f in found} == expected, target
 
 
-def test_gelu_on_a_microcontroller_is_to_be_looked_up():
+def test_check_for_microcontrollers_suggests_a_lookup_of_gelu():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="gelu", name="dense")])
     (finding,) = keras_qat.check(model, target="tflite-micro").errors
     assert finding.code == "target-operator" and 'activations="lookup"' in str(finding.fix)

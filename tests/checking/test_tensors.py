@@ -1,4 +1,4 @@
-"""Warnings about numbers, worked out by hand, and twins without."""
+"""Warnings about values: hand-computed cases, and similar models without a warning."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def dense(kernel, bias=None, activation=None):
 
 
 def normalized(beta=(0.0, 0.0), gamma=(1.0, 1.0), activation="relu"):
-    """A convolution of two channels, its batch normalization and an activation."""
+    """Makes a convolution of two channels, its batch normalization and an activation."""
     x = keras.Input((4, 4, 3), name="x")
     y = layers.Conv2D(2, 1, name="conv")(x)
     norm = layers.BatchNormalization(name="norm")
@@ -44,7 +44,7 @@ def normalized(beta=(0.0, 0.0), gamma=(1.0, 1.0), activation="relu"):
         (lambda: normalized(beta=(0.0, -6.0), activation="relu6"), "never above 0"),
     ],
 )
-def test_dead_channels(make, reason):
+def test_dead_channel_is_found(make, reason):
     (finding,) = found(make(), "dead-channel")
     assert finding.layer in ("dense", "conv") and reason in finding.message
     assert "channel 1" in finding.message
@@ -59,22 +59,22 @@ def test_dead_channels(make, reason):
         lambda: normalized(beta=(0.0, -7.0), activation="linear"),
     ],
 )
-def test_channels_that_are_alive(make):
+def test_dead_channel_ignores_active_channels(make):
     assert not found(make(), "dead-channel")
 
 
-def test_a_channel_that_data_never_activates():
+def test_dead_channel_that_data_never_activates():
     model = dense([[1.0, -1.0, 1.0]], activation="relu")
     data = np.linspace(0.5, 1.0, 1000, dtype="float32")[:, None]
     batches = [data[:500], data[500:]]
     (finding,) = found(model, "dead-channel", calibration_data=batches)
     assert "never above 0 in 1,000 observed values: channel 1" in finding.message
-    assert not found(model, "dead-channel", calibration_data=batches[:1])  # too few to tell
+    assert not found(model, "dead-channel", calibration_data=batches[:1])  # too few values
     seldom = np.concatenate([data[500:], [[-1.0]]]).astype("float32")
     assert not found(model, "dead-channel", calibration_data=[batches[0], seldom])
 
 
-def test_a_channel_that_neither_data_nor_training_activates():
+def test_dead_channel_that_neither_data_nor_training_activates():
     data = np.random.default_rng(0).normal(size=(64, 4, 4, 3)).astype("float32")
     model = normalized(beta=(0.0, -4.0))
     model.get_layer("conv").kernel.assign(np.full((1, 1, 3, 2), 0.1))
@@ -82,36 +82,38 @@ def test_a_channel_that_neither_data_nor_training_activates():
     (finding,) = found(model, "dead-channel", calibration_data=data)
     assert "1,024 observed values, as its batch" in finding.message
     assert "(beta + 3 |gamma| <= 0): channel 1" in finding.message
-    model.get_layer("norm").beta.assign([0.0, -2.0])  # seldom, but training has seen it
+    model.get_layer("norm").beta.assign([0.0, -2.0])  # seldom active, but active in training
     assert not found(model, "dead-channel", calibration_data=data)
 
 
-# The channels reach from -1.27 to 0.635, from 0 to 0.0127 and to 0.0254.
+# The channels need the ranges -1.27 to 0.635, 0 to 0.0127 and 0 to 0.0254.
 WASTED = [[0.635, 0.0127, 0.0254], [-1.27, 0.0, 0.0127]]
 
 
-def test_a_weight_range_that_one_channel_wastes():
+def test_wasted_weight_range_names_the_channel():
     (finding,) = found(dense(WASTED), "wasted-weight-range", "uint8")
     assert finding.tensor == "dense/kernel" and "channel 0" in finding.message
-    # From -1.27 to 0.635 in 254 steps: one is 0.0075. The median channel has 3.39 of them.
+    # -1.27 to 0.635 is 254 steps of 0.0075. The median channel uses 3.39 of them.
     assert "no more than 3.4 of 254 steps" in finding.message
     (finding,) = found(dense(WASTED), "wasted-weight-range", "int8_per_tensor")
-    assert "no more than 5.1 of 254 steps" in finding.message  # 254 from -1.27 to 1.27
+    assert "no more than 5.1 of 254 steps" in finding.message  # 254 steps from -1.27 to 1.27
     assert not found(dense(WASTED), "wasted-weight-range", "int8")
-    # 254 * 0.02 / 1.27; the mean of the two would be 129 steps.
+    # 254 * 0.02 / 1.27 steps. The mean of the two channels would be 129 steps.
     (finding,) = found(dense([[1.27, 0.02]]), "wasted-weight-range", "uint8")
     assert "no more than 4.0 of 254 steps" in finding.message
 
 
 @pytest.mark.parametrize("scheme", ["uint8", "int8_per_tensor"])
-def test_channels_alike_waste_nothing(scheme):
+def test_wasted_weight_range_ignores_similar_channels(scheme):
     assert not found(dense([[1.27, 0.2, -0.3]]), "wasted-weight-range", scheme)
-    assert not found(dense([[1.27, 0.0, 0.0]]), "wasted-weight-range", scheme)  # one is alive
+    assert not found(
+        dense([[1.27, 0.0, 0.0]]), "wasted-weight-range", scheme
+    )  # one channel is not zero
     assert not found(dense([[0.0, 0.0]]), "wasted-weight-range", scheme)
 
 
 def pressed(bias):
-    # 4096 inputs from 0 to 255e-7: a step of 1e-7. Weights of 1 need a scale of 1 / 127.
+    # 4096 inputs from 0 to 255e-7 have steps of 1e-7. Weights of 1 need a scale of 1 / 127.
     return dense(np.ones((4096, 2)), [0.0, bias])
 
 
@@ -119,7 +121,7 @@ SMALL = np.full((40, 4096), 255e-7, "float32")
 SMALL[0] = 0
 
 
-def test_a_bias_that_takes_the_steps_of_the_weights():
+def test_bias_saturates_names_a_bias_that_costs_steps_of_weights():
     (finding,) = found(pressed(1.0), "bias-saturates", calibration_data=SMALL)
     assert (finding.layer, finding.tensor) == ("dense", "dense/bias")
     # 1 / (2**29 * 1e-7) = 0.018626, times 127.
@@ -128,7 +130,7 @@ def test_a_bias_that_takes_the_steps_of_the_weights():
     assert not found(pressed(0.8), "bias-saturates", calibration_data=SMALL)  # 1.89 times
 
 
-def test_a_bias_is_only_judged_by_a_range_at_hand():
+def test_bias_saturates_needs_a_range():
     assert not found(pressed(1e9), "bias-saturates")
     qat = keras_qat.quantize_model(pressed(1.0))
     assert not found(qat, "bias-saturates")
@@ -136,7 +138,7 @@ def test_a_bias_is_only_judged_by_a_range_at_hand():
     assert len(found(qat, "bias-saturates")) == 1
 
 
-def test_a_bias_beside_weights_that_are_hardly_any_is_fine():
+def test_bias_saturates_ignores_tiny_weights():
     kernel = np.stack([np.full(16, 1e-3), np.full(16, 1.0)], axis=-1)
     assert not found(dense(kernel, [1.0, 0.0]), "bias-saturates", calibration_data=SMALL[:, :16])
     (finding,) = found(dense(kernel, [0.0, 1e3]), "bias-saturates", calibration_data=SMALL[:, :16])
@@ -144,37 +146,37 @@ def test_a_bias_beside_weights_that_are_hardly_any_is_fine():
 
 
 def spiky(largest):
-    """1,200 values in 0..1 of which one is another, through the identity."""
+    """Makes an identity and 1,200 values in 0..1. One value differs."""
     data = np.linspace(0.0, 1.0, 1200, dtype="float32").reshape(40, 30)
     data[7, 3] = largest
     return dense(np.eye(30), activation="relu"), data
 
 
-def test_a_range_that_rare_values_make_too_wide():
+def test_wide_activation_range_of_rare_values():
     model, data = spiky(100.0)
     finding = found(model, "wide-activation-range", calibration_data=data)[-1]
-    # A step is 100 / 255, and 98 % of the values take about 0.99.
+    # A step is 100 / 255, and 98 % of the values have a range of about 0.99.
     assert finding.layer == "dense" and "fall into 2.5 of 255 steps" in finding.message
     assert "100, is in channel 3" in finding.message
     model, data = spiky(15.0)  # 17 steps
     assert not found(model, "wide-activation-range", calibration_data=data)
 
 
-def test_a_range_that_one_channel_makes_too_wide():
+def test_wide_activation_range_of_one_channel():
     x = keras.Input((4, 4, 3), name="x")
     norm = layers.BatchNormalization(name="norm")
     model = keras.Model(x, norm(layers.Conv2D(3, 1, name="conv")(x)))
     norm.gamma.assign([1.0, 1.0, 20.0])
     (finding,) = found(model, "wide-activation-range")
-    # From -120 to 120, while the others take 12: 12 / (240 / 255) = 12.75 steps.
+    # The range is -120 to 120. The other channels use 12: 12 / (240 / 255) = 12.75 steps.
     assert finding.layer == "conv" and "fall into 12.7 of 255 steps" in finding.message
     norm.gamma.assign([1.0, 1.0, 15.0])
     assert not found(model, "wide-activation-range")
 
 
 @pytest.mark.parametrize(("activation", "count"), [("relu", 1), ("relu6", 0)])
-def test_an_activation_bounds_what_is_estimated(activation, count):
-    # Channels from 0 to 6 and to 120: 12.75 steps; with relu6 both end at 6.
+def test_wide_activation_range_is_bounded_by_the_activation(activation, count):
+    # Channels from 0 to 6 and from 0 to 120: 12.75 steps. With relu6 both end at 6.
     x = keras.Input((4, 4, 3), name="x")
     norm = layers.BatchNormalization(name="norm")
     y = norm(layers.Conv2D(3, 1, name="conv")(x))
@@ -183,19 +185,19 @@ def test_an_activation_bounds_what_is_estimated(activation, count):
     assert len(found(model, "wide-activation-range")) == count
 
 
-def test_a_mask_is_not_wide():
+def test_wide_activation_range_ignores_a_mask():
     data = np.zeros((40, 30), "float32")
     data[:, 0] = np.linspace(0.95, 1.0, 40)
     assert not found(dense(np.eye(30)), "wide-activation-range", calibration_data=data)
 
 
-def test_a_sparse_tensor_is_not_wide():
+def test_wide_activation_range_ignores_a_sparse_tensor():
     data = np.zeros((32, 30), "float32")
     data[0, :7] = [0.01, 0.02, 0.03, 0.04, 0.05, 0.6, 1.0]
     assert not found(dense(np.eye(30)), "wide-activation-range", calibration_data=data)
 
 
-def test_an_output_far_from_zero_is_wide():
+def test_wide_activation_range_of_values_far_from_zero():
     data = np.random.default_rng(0).uniform(100, 101, (40, 30)).astype("float32")
     model = dense(np.eye(30))
     assert found(model, "wide-activation-range", calibration_data=data)[0].layer == "x"
@@ -220,7 +222,7 @@ def adapted(data):
     )
 
 
-def test_wide_activation_range_names_channels_of_an_input_and_the_way_out():
+def test_wide_activation_range_names_channels_of_an_input_and_a_fix():
     data = features([0.5, 5, 50, 300])
     (found,) = wide(adapted(data), data)
     assert (found.layer, found.tensor) == ("features", "features_quantize")
@@ -228,7 +230,7 @@ def test_wide_activation_range_names_channels_of_an_input_and_the_way_out():
     assert 'overrides={"norm": None}' in str(found.fix)
 
 
-def test_wide_activation_range_leaves_channels_of_like_size():
+def test_wide_activation_range_ignores_channels_of_similar_size():
     data = features([1, 2, 3, 10])
     assert wide(adapted(data), data) == []
 
@@ -242,7 +244,7 @@ def test_wide_activation_range_names_channels_of_an_output():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_wide_activation_range_of_a_range_that_one_outlier_of_500_makes_wide(seed):
+def test_wide_activation_range_of_one_outlier_in_500_samples(seed):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
@@ -257,5 +259,5 @@ def test_wide_activation_range_of_a_range_that_one_outlier_of_500_makes_wide(see
     assert wide(qat, data) == []
     for layer, ends in zip(("in_quantize", "first", "second"), (4, 10, 5), strict=True):
         observer = qat.get_layer(layer).observer
-        observer.widen(-100.0 * ends, 100.0 * ends)  # as one sample of 100 times the size does
+        observer.widen(-100.0 * ends, 100.0 * ends)  # one sample is 100 times as large
     assert [each.layer for each in wide(qat, data)] == ["in", "first", "second"]

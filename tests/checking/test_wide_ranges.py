@@ -1,4 +1,4 @@
-"""wide-activation-range: found where its advice helps, measured, and nowhere else."""
+"""wide-activation-range: found exactly where its advice measurably helps."""
 
 import re
 
@@ -21,7 +21,7 @@ def decibels(exact, quantized):
 
 
 def ratio(model, data, overrides=None):
-    """The signal-to-noise ratio of the quantized model."""
+    """Returns the signal-to-noise ratio of the quantized model."""
     qat = keras_qat.quantize_model(model, overrides=overrides)
     keras_qat.calibrate(qat, data, verbose=0)
     exact = model.predict(data, batch_size=128, verbose=0)
@@ -33,7 +33,7 @@ def advised(finding):
 
 
 def hidden_channels(sizes, *, are_used, seed, between=()):
-    """A hidden layer with channels of different size, which the next layer evens out or ignores."""
+    """Makes hidden channels of different size. The next layer equalizes or ignores them."""
     keras.utils.set_random_seed(seed)
     first = layers.Dense(len(sizes), activation="relu", name="first")
     last = layers.Dense(4, name="last")
@@ -50,7 +50,7 @@ DATA = np.random.default_rng(0).normal(size=(128, 16)).astype("float32")
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_wide_activation_range_of_narrow_channels_that_count(seed):
+def test_wide_activation_range_of_narrow_channels_with_effect(seed):
     model = hidden_channels(SIZES, are_used=True, seed=seed)
     (found,) = wide(model, DATA)
     assert (found.layer, advised(found)) == ("first", {"first": None, "last": None})
@@ -60,7 +60,7 @@ def test_wide_activation_range_of_narrow_channels_that_count(seed):
     assert ratio(model, DATA, advised(found)) > ratio(model, DATA) + 15
 
 
-def test_wide_activation_range_names_the_layers_that_move_the_tensor_too():
+def test_wide_activation_range_names_the_layers_that_move_the_tensor():
     pool = layers.MaxPooling1D(1, name="pool")
     moves = layers.Reshape((8, 4), name="reshape"), pool, layers.Flatten(name="flatten")
     model = hidden_channels(SIZES, are_used=True, seed=0, between=moves)
@@ -70,14 +70,14 @@ def test_wide_activation_range_names_the_layers_that_move_the_tensor_too():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_wide_activation_range_leaves_narrow_channels_that_hardly_count(seed):
+def test_wide_activation_range_ignores_narrow_channels_of_little_effect(seed):
     model = hidden_channels(SIZES, are_used=False, seed=seed)
     assert ratio(model, DATA) > 30
     assert wide(model, DATA) == []
 
 
 def detector(is_joined):
-    """Boxes in pixels and scores from 0 to 1, of the same weights either way."""
+    """Makes boxes in pixels and scores from 0 to 1, with equal weights whether joined or not."""
     keras.utils.set_random_seed(1)
     x = keras.Input((16,), name="x")
     boxes = layers.Dense(4, name="boxes")(x)

@@ -1,4 +1,4 @@
-"""Files that the command line is tried on; made once, and changed by no test."""
+"""Files for tests of the command line. They are made once, and no test changes them."""
 
 import keras
 import numpy as np
@@ -10,12 +10,12 @@ from tests.models import labels, quantized_small_network, small_images, small_ne
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
-    """A float model, a quantized one, its file, and data."""
+    """Makes a float model, a quantized model, its file, and data."""
     folder = tmp_path_factory.mktemp("command-line")
     paths = {name: folder / name for name in ("float.keras", "qat.keras", "file.tflite")}
     model = small_network()
     model.compile("adam", "sparse_categorical_crossentropy")
-    model.optimizer.build(model.trainable_variables)  # Keras warns of one that is not
+    model.optimizer.build(model.trainable_variables)  # Keras warns if it is not compiled
     model.save(paths["float.keras"])
     quantized_small_network().save(paths["qat.keras"])
     keras_qat.export_litert(quantized_small_network(), paths["file.tflite"])
@@ -26,9 +26,9 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def unsupported(tmp_path_factory):
-    """A model that has no integer form."""
+    """Makes a model that has no integer form."""
     image = keras.Input((4, 4, 3), name="image")
     path = tmp_path_factory.mktemp("unsupported") / "model.keras"
-    # Named: the names that Keras makes up depend on what was made before in the process.
+    # Layers have names, since Keras's default names depend on earlier layers of the process.
     keras.Model(image, keras.layers.Activation("sparsemax", name="sparse")(image)).save(path)
     return str(path)

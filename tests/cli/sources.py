@@ -1,4 +1,4 @@
-"""Functions that tests name as `module:function`."""
+"""Functions that tests pass as `module:function`."""
 
 import numpy as np
 

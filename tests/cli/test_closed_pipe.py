@@ -1,4 +1,4 @@
-"""`keras-qat ... | head`: nobody reads the rest, which is no finding."""
+"""`keras-qat ... | head`: a closed pipe is not an error."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ command_line.run()
 """
 
 
-def test_a_closed_pipe_is_quiet_and_no_finding():
+def test_cli_with_a_closed_pipe_is_quiet_and_has_no_finding():
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""What the commands do; the library, Keras and LiteRT themselves are the oracle."""
+"""The commands. The oracles are the library, Keras and LiteRT."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ ARRAYS = "tests.cli.sources:arrays"
 
 @pytest.fixture
 def as_json(capsys):
-    """Runs a command with `--json`; returns its exit code and what it found."""
+    """Runs a command with `--json`. Returns the exit code and the results."""
 
     def run(*arguments):
         capsys.readouterr()
@@ -36,7 +36,7 @@ def as_json(capsys):
     return run
 
 
-def test_check_says_what_the_library_says(files, unsupported, as_json, capsys):
+def test_check_shows_the_report_of_the_library(files, unsupported, as_json, capsys):
     code, found = as_json("check", files["float.keras"])
     assert code == 0, found
     assert found == json.loads(json.dumps(keras_qat.check(small_network()).to_dict()))
@@ -90,13 +90,13 @@ def test_check_and_quantize_take_the_options_of_the_library(
         (["--override", "melt=float"], "matches no layer"),
     ],
 )
-def test_check_says_which_option_is_wrong(arguments, message, files, capsys):
+def test_check_names_the_wrong_option(arguments, message, files, capsys):
     assert main(["check", files["float.keras"], *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".SVG", b"<?xml")])
-def test_check_draws_the_ranges(files, tmp_path, ending, start):
+def test_check_plots_the_ranges(files, tmp_path, ending, start):
     picture = tmp_path / f"ranges{ending}"
     data = ["--data", files["data.npz"]]
     assert main(["check", files["float.keras"], *data, "--plot", str(picture)]) == 0
@@ -107,7 +107,7 @@ def test_check_draws_the_ranges(files, tmp_path, ending, start):
     ("name", "message"),
     [("ranges.txt", "has the wrong ending"), ("none/ranges.png", "cannot be written")],
 )
-def test_check_says_why_it_cannot_draw(files, tmp_path, name, message, capsys):
+def test_check_explains_why_it_cannot_plot(files, tmp_path, name, message, capsys):
     data = ["--data", files["data.npz"]]
     assert main(["check", files["float.keras"], *data, "--plot", str(tmp_path / name)]) == 2
     streams = capsys.readouterr()
@@ -116,10 +116,10 @@ def test_check_says_why_it_cannot_draw(files, tmp_path, name, message, capsys):
     assert "no ranges to draw" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_check_is_strict_if_asked(files, tmp_path, as_json):
+def test_check_strict_fails_on_warnings(files, tmp_path, as_json):
     network().save(tmp_path / "model.keras")
     code, found = as_json("check", tmp_path / "model.keras")
-    assert code == 0 and found["findings"]  # of MEAN, which two runtimes round differently
+    assert code == 0 and found["findings"]  # about MEAN, which two runtimes round differently
     assert as_json("check", tmp_path / "model.keras", "--strict")[0] == 1
     assert as_json("check", files["float.keras"], "--strict")[0] == 0
 
@@ -182,16 +182,16 @@ def test_quantize_refuses(arguments, message, files, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_quantize_says_in_one_sentence_what_keras_says_in_many(files, tmp_path, capsys):
+def test_quantize_shortens_errors_of_keras(files, tmp_path, capsys):
     np.savez(tmp_path / "wrong.npz", x=small_images(20), y=labels(20) + 3)
     arguments = ["quantize", files["float.keras"], "-o", str(tmp_path / "qat.keras")]
     data = ["--data", files["data.npz"], "--train-data", str(tmp_path / "wrong.npz")]
     assert main([*arguments, *data]) == 2
-    text = " ".join(capsys.readouterr().err.split())  # it is wrapped
+    text = " ".join(capsys.readouterr().err.split())  # the text is wrapped
     assert "Received a label value of 7" in text and "File " not in text and "Op:" not in text
 
 
-def test_quantize_finds_out_first_whether_it_can_write(files, monkeypatch, capsys):
+def test_quantize_tests_first_whether_it_can_write(files, monkeypatch, capsys):
     def refuse(**options):
         raise OSError(30, "Read-only file system")
 
@@ -202,7 +202,7 @@ def test_quantize_finds_out_first_whether_it_can_write(files, monkeypatch, capsy
     assert "cannot be saved there: Read-only file system" in text and "calibrate" not in text
 
 
-def test_a_model_may_have_a_batch_of_its_own(tmp_path, as_json):
+def test_commands_take_a_model_with_a_batch_size(tmp_path, as_json):
     image = keras.Input((4, 4, 3), batch_size=5, name="image")
     outputs = keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(image))
     keras.Model(image, outputs).save(tmp_path / "model.keras")
@@ -220,7 +220,7 @@ def test_a_model_may_have_a_batch_of_its_own(tmp_path, as_json):
     assert [row["accuracy"] for row in found["models"]] == [accuracy] * 2
 
 
-def test_a_loss_must_be_known(files, tmp_path, capsys):
+def test_quantize_needs_a_loss_to_train(files, tmp_path, capsys):
     model = small_network()
     model.save(tmp_path / "model.keras")
     arguments = ["quantize", str(tmp_path / "model.keras"), "-o", str(tmp_path / "qat.keras")]
@@ -230,7 +230,7 @@ def test_a_loss_must_be_known(files, tmp_path, capsys):
     assert main([*arguments, *data, "--loss", "sparse_categorical_crossentropy"]) == 0
 
 
-def test_a_loss_can_be_of_logits(files, tmp_path, as_json):
+def test_quantize_takes_a_loss_of_logits(files, tmp_path, as_json):
     image = keras.Input((4, 4, 3), name="image")
     logits = keras.layers.Dense(5)(keras.layers.Flatten()(image))
     keras.Model(image, logits).save(tmp_path / "model.keras")
@@ -244,7 +244,7 @@ def test_a_loss_can_be_of_logits(files, tmp_path, as_json):
     assert code == 0 and found["history"]["val_loss"] == [pytest.approx(expected, rel=1e-5)]
 
 
-def test_export_writes_the_librarys_file(files, tmp_path, as_json):
+def test_export_writes_the_file_of_the_library(files, tmp_path, as_json):
     code, found = as_json("export", files["qat.keras"], "-o", tmp_path / "file.tflite")
     with open(files["file.tflite"], "rb") as file:
         content = file.read()
@@ -258,7 +258,7 @@ def test_export_writes_the_librarys_file(files, tmp_path, as_json):
     assert keras_qat.LiteRTModel(tmp_path / "fixed.tflite").inputs[0].shape[0] == 2
 
 
-def test_export_refuses_what_is_not_quantized(files, tmp_path, capsys):
+def test_export_refuses_models_that_are_not_quantized(files, tmp_path, capsys):
     output = tmp_path / "file.tflite"
     for model in ("float.keras", "file.tflite"):
         assert main(["export", files[model], "-o", str(output)]) == 2
@@ -273,7 +273,7 @@ def test_verify_proves_and_refutes(files, tmp_path, as_json, capsys):
     assert main([*arguments, "--kernels", "reference", "--samples", "7"]) == 0
     text = capsys.readouterr().out
     assert "EXACT: reference kernels: 0 of " in text and " on 7 of 7," in text
-    assert as_json(*arguments, "--kernels", "default")[0] == 1  # which proves nothing
+    assert as_json(*arguments, "--kernels", "default")[0] == 1  # they prove nothing
     model = small_network()
     other = keras_qat.quantize_model(model)
     keras_qat.calibrate(other, small_images() * 2, verbose=0)
@@ -282,21 +282,21 @@ def test_verify_proves_and_refutes(files, tmp_path, as_json, capsys):
     assert code == 1 and found["exact"] is False
 
 
-def test_inspect_says_what_the_library_says(files, as_json):
+def test_inspect_shows_the_report_of_the_library(files, as_json):
     code, found = as_json("inspect", files["file.tflite"], "--fully-integer")
     report = keras_qat.inspect_litert(files["file.tflite"])
     assert code == 0 and found == json.loads(json.dumps(report.to_dict()))
     assert as_json("inspect", files["float.keras"])[0] == 2
 
 
-def test_inspect_can_demand_integers(files, tmp_path, as_json):
+def test_inspect_fully_integer_fails_on_float_files(files, tmp_path, as_json):
     path = tmp_path / "float.tflite"
     keras_qat.export_litert(quantized_small_network(), path, inference_input_type="float32")
     assert as_json("inspect", path)[0] == 0
     assert as_json("inspect", path, "--fully-integer")[0] == 1
 
 
-def test_compare_puts_two_models_side_by_side(files, as_json, capsys):
+def test_compare_has_the_results_of_two_models(files, as_json, capsys):
     pair = ("compare", files["float.keras"], files["file.tflite"])
     code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 2)
     ours, theirs = (
@@ -315,7 +315,7 @@ def test_compare_puts_two_models_side_by_side(files, as_json, capsys):
     assert "accuracy" in text and "They agree on " in text
 
 
-def test_a_quantized_model_agrees_with_its_file(files, as_json):
+def test_compare_of_a_quantized_model_and_its_file_agrees(files, as_json):
     pair = ("compare", files["qat.keras"], files["file.tflite"])
     code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 1)
     assert found["agreement"] == 1 and found["largest_difference"] == 0
@@ -323,11 +323,11 @@ def test_a_quantized_model_agrees_with_its_file(files, as_json):
 
 
 @pytest.mark.parametrize("shape", [(30,), (30, 1)])
-def test_compare_has_the_error_of_values(shape, tmp_path, as_json, capsys):
-    """The dense layer sums up its four inputs."""
+def test_compare_has_the_error_of_regression_values(shape, tmp_path, as_json, capsys):
+    """The dense layer adds its four inputs."""
     linear(units=1).save(tmp_path / "one.keras")
     x = np.random.default_rng(0).random((30, 4), "float32")
-    y = x.sum(-1) + np.linspace(0, 2, 30)  # which is 1 more on average
+    y = x.sum(-1) + np.linspace(0, 2, 30)  # 1 more on average
     np.savez(tmp_path / "data.npz", x=x, y=y.reshape(shape))
     pair = ("compare", *[tmp_path / "one.keras"] * 2, "--data", tmp_path / "data.npz", "--runs", 1)
     code, found = as_json(*pair)
@@ -341,7 +341,7 @@ def test_compare_has_the_error_of_values(shape, tmp_path, as_json, capsys):
     assert "agreement is not defined" in capsys.readouterr().err
 
 
-def test_compare_has_the_error_of_several_values(tmp_path, as_json):
+def test_compare_has_the_error_of_several_regression_values(tmp_path, as_json):
     linear(units=2).save(tmp_path / "two.keras")
     x = np.random.default_rng(0).random((30, 4), "float32")
     np.savez(tmp_path / "data.npz", x=x, y=x.sum(-1, keepdims=True) + [1, 4])
@@ -361,14 +361,14 @@ def test_compare_has_the_error_of_several_values(tmp_path, as_json):
         (np.zeros((20, 2)), "do not fit the outputs"),
     ],
 )
-def test_compare_refuses_targets_that_are_no_classes(targets, message, files, tmp_path, capsys):
+def test_compare_refuses_targets_that_are_not_classes(targets, message, files, tmp_path, capsys):
     np.savez(tmp_path / "data.npz", x=small_images(20), y=targets)
     pair = ["compare", files["float.keras"], files["file.tflite"]]
     assert main([*pair, "--data", str(tmp_path / "data.npz"), "--runs", "1"]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_one_hot_targets_are_classes(files, tmp_path, as_json):
+def test_compare_takes_one_hot_targets(files, tmp_path, as_json):
     np.savez(tmp_path / "data.npz", x=small_images(20), y=np.eye(5)[labels(20)])
     pair = ("compare", files["float.keras"], files["file.tflite"], "--runs", 1)
     found, wanted = (
@@ -378,7 +378,7 @@ def test_one_hot_targets_are_classes(files, tmp_path, as_json):
         assert one["accuracy"] == other["accuracy"] > 0
 
 
-def test_compare_gives_a_model_the_structure_that_it_has(tmp_path, as_json, capsys):
+def test_compare_passes_inputs_in_the_structure_of_the_model(tmp_path, as_json, capsys):
     a, b = keras.Input((4,), name="b"), keras.Input((2,), name="a")
     model = keras.Model({"b": a, "a": b}, keras.layers.Concatenate()([a, b]))
     model.save(tmp_path / "model.keras")
@@ -388,7 +388,7 @@ def test_compare_gives_a_model_the_structure_that_it_has(tmp_path, as_json, caps
     assert "structure" not in capsys.readouterr().err
 
 
-def test_compare_has_a_threshold(files, tmp_path, as_json):
+def test_compare_min_agreement_is_a_threshold(files, tmp_path, as_json):
     other = small_network(seed=5)
     other.save(tmp_path / "other.keras")
     pair = ("compare", files["float.keras"], tmp_path / "other.keras")
@@ -399,13 +399,15 @@ def test_compare_has_a_threshold(files, tmp_path, as_json):
     assert as_json(*pair, *data)[0] == 0
 
 
-def test_compare_takes_pixels_for_what_they_are(tmp_path, as_json):
+def test_compare_takes_pixels_as_real_values(tmp_path, as_json):
     image = keras.Input((4, 4, 3), name="image")
     model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), "uint8")
     np.save(tmp_path / "pixels.npy", pixels)
     qat = keras_qat.quantize_model(model)
-    keras_qat.calibrate(qat, pixels / np.float32(2), verbose=0)  # so that uint8 is not the pixel
+    keras_qat.calibrate(
+        qat, pixels / np.float32(2), verbose=0
+    )  # so that uint8 does not mean pixels
     keras_qat.export_litert(qat, tmp_path / "file.tflite", inference_input_type="uint8")
     qat.save(tmp_path / "qat.keras")
     pair = ("compare", tmp_path / "qat.keras", tmp_path / "file.tflite")
@@ -422,7 +424,7 @@ def test_compare_refuses_models_of_other_outputs(files, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_demo_goes_the_whole_way(tmp_path, as_json):
+def test_demo_runs_all_steps(tmp_path, as_json):
     pytest.importorskip("sklearn")
     code, found = as_json("demo", "-o", tmp_path)
     assert code == 0 and found["verify"]["exact"] is True
@@ -430,14 +432,14 @@ def test_the_demo_goes_the_whole_way(tmp_path, as_json):
     assert (tmp_path / "digits.tflite").stat().st_size == found["export"]["size"]
 
 
-def test_the_demo_says_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # importing it fails
+def test_demo_names_the_extra_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)  # makes its import fail
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 2
     assert "pip install 'keras-qat[cli]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_save_that_fails_leaves_nothing(files, tmp_path, monkeypatch, capsys):
+def test_quantize_leaves_no_file_if_saving_fails(files, tmp_path, monkeypatch, capsys):
     def fail(self, path):
         with open(path, "w") as file:
             file.write("half a model")

@@ -1,4 +1,4 @@
-"""Data for the commands: arrays, images and functions, and what is wrong with them."""
+"""Data for the commands: arrays, images and functions, and errors about them."""
 
 import argparse
 import shutil
@@ -20,7 +20,7 @@ def opened(source, inputs=IMAGE, **changes):
 
 
 def joined(data):
-    """All inputs and targets, and the sizes of the batches."""
+    """Returns all inputs and targets, and the sizes of the batches."""
     pairs = list(data.pairs())
     inputs = np.concatenate([np.asarray(x) for x, _ in pairs])
     targets = None if pairs[0][1] is None else np.concatenate([np.asarray(y) for _, y in pairs])
@@ -29,7 +29,7 @@ def joined(data):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images in two class folders: all pixels of an image are its number, in red its class."""
+    """Makes images in two class folders. All pixels are the image's number. Red is its class."""
     import tensorflow as tf
 
     root = tmp_path_factory.mktemp("images")
@@ -43,24 +43,24 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_arrays_of_a_file_are_cut_into_batches(files):
+def test_data_of_a_file_of_arrays_is_cut_into_batches(files):
     data = opened(files["data.npz"])
     x, y, sizes = joined(data)
     assert (x == small_images(20)).all() and (y == labels(20)).all()
     assert sizes == [8, 8, 4] and data.count == 3
     fewer = opened(files["data.npz"], samples=10)
     assert joined(fewer)[2] == [8, 2] and fewer.count == 2
-    assert joined(fewer)[2] == [8, 2]  # once more
+    assert joined(fewer)[2] == [8, 2]  # a second time
     assert (opened(files["data.npz"]).fit()["y"] == labels(20)).all()
 
 
-def test_an_array_alone_has_no_targets(tmp_path):
+def test_data_of_one_array_has_no_targets(tmp_path):
     np.save(tmp_path / "x.npy", small_images(3))
     x, y, _ = joined(opened(tmp_path / "x.npy"))
     assert (x == small_images(3)).all() and y is None
 
 
-def test_several_inputs_go_by_name(tmp_path):
+def test_data_of_several_inputs_goes_by_name(tmp_path):
     arrays = np.random.default_rng(0).random((2, 9, 4))
     np.savez(tmp_path / "x.npz", first=arrays[0], second=arrays[1], y=np.arange(9))
     ((x, y), (_, rest)) = opened(tmp_path / "x.npz", TWO).pairs()
@@ -75,7 +75,7 @@ def test_several_inputs_go_by_name(tmp_path):
         *("generator_of_triples", "tensors", "inputs_in_a_list"),
     ],
 )
-def test_functions_give_data(name):
+def test_data_of_a_function(name):
     data = opened(f"tests.cli.sources:{name}", samples=18)
     for _ in range(2):
         x, y, sizes = joined(data)
@@ -83,7 +83,7 @@ def test_functions_give_data(name):
         assert sizes == [8, 8, 2]
 
 
-def test_single_samples_are_batches_of_one():
+def test_data_of_single_samples_has_batches_of_one():
     data = opened("tests.cli.sources:samples", samples=18)
     for _ in range(2):
         x, y, sizes = joined(data)
@@ -91,32 +91,32 @@ def test_single_samples_are_batches_of_one():
         assert y is not None and (y == labels(20)[:18]).all()
 
 
-def test_inputs_in_lists_have_no_targets():
+def test_data_of_inputs_in_lists_has_no_targets():
     pairs = list(opened("tests.cli.sources:inputs_in_lists").pairs())
     assert [targets for _, targets in pairs] == [None] * 3
     assert (np.concatenate([x for (x,), _ in pairs]) == small_images(20)).all()
 
 
 @pytest.mark.parametrize("name", ["failing", "failing_midway"])
-def test_a_function_that_fails_is_named(name):
+def test_data_of_a_function_that_fails_names_the_function(name):
     with pytest.raises(UsageError, match="function for the data failed") as caught:
         list(opened(f"tests.cli.sources:{name}"))
     assert str(caught.value.received).endswith(f":{name}: ValueError: there is no data today")
 
 
-def test_data_without_a_batch_is_refused():
+def test_data_of_no_batch_is_refused():
     with pytest.raises(UsageError, match="The data is empty"):
         list(opened("tests.cli.sources:nothing"))
 
 
-def test_batches_have_the_size_that_the_model_has(files, folder):
+def test_data_has_the_batch_size_of_the_model(files, folder):
     fixed = [("image", (5, 4, 4, 3))]
     for source in (files["data.npz"], folder, "tests.cli.sources:arrays"):
         data = opened(source, fixed)
         assert joined(data)[2] == [5] * 4 and data.count == 4
 
 
-def test_what_tools_leave_behind_is_no_class(folder, tmp_path):
+def test_data_of_images_ignores_folders_and_files_of_tools(folder, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     for name in (".ipynb_checkpoints", "ant"):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ def test_what_tools_leave_behind_is_no_class(folder, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_every_kind_of_image_has_every_number_of_channels(channels, tmp_path):
+def test_data_of_images_converts_every_format_to_every_number_of_channels(channels, tmp_path):
     image = pytest.importorskip("PIL.Image")
     grey = np.random.default_rng(0).integers(0, 256, (4, 4), "uint8")
     modes = {"png": ("L", "LA", "P", "RGB", "RGBA"), "bmp": ("L", "RGB", "RGBA"), "gif": ("L", "P")}
@@ -141,7 +141,7 @@ def test_every_kind_of_image_has_every_number_of_channels(channels, tmp_path):
     assert channels < 4 or (x[..., 3] == 255).all()
 
 
-def test_jpeg_has_every_number_of_channels(tmp_path):
+def test_data_of_jpegs_converts_to_every_number_of_channels(tmp_path):
     import tensorflow as tf
 
     pixels = np.full((8, 8, 3), (200, 100, 50), "uint8")
@@ -151,7 +151,7 @@ def test_jpeg_has_every_number_of_channels(tmp_path):
         assert x == pytest.approx(np.broadcast_to(colour, x.shape), abs=2)
 
 
-def test_images_are_pixels_with_their_folders_as_classes(folder):
+def test_data_of_images_has_pixels_and_folders_as_classes(folder):
     data = opened(folder)
     x, y, sizes = joined(data)
     assert x.dtype == np.uint8 and x.shape == (20, 4, 4, 3) and sizes == [8, 8, 4]
@@ -165,7 +165,7 @@ def test_images_are_pixels_with_their_folders_as_classes(folder):
     assert (joined(few)[0] == x[:10]).all() and few.count == 2
 
 
-def test_images_can_be_grey_and_scaled(folder):
+def test_data_of_images_can_be_grey_and_scaled(folder):
     x, _, _ = joined(opened(folder, [("x", (None, 6, 5, 1))], scale=1 / 255, offset=-1))
     assert x.shape == (20, 6, 5, 1) and x.dtype == np.float32
     assert -1 <= x.min() < x.max() < 0
@@ -173,18 +173,18 @@ def test_images_can_be_grey_and_scaled(folder):
     assert x == pytest.approx(raw / 255 - 1, abs=1e-6)
 
 
-def test_arrays_are_scaled_too(files):
+def test_data_of_arrays_can_be_scaled(files):
     x, y, _ = joined(opened(files["data.npz"], scale=2))
     assert (x == small_images(20) * 2).all() and (y == labels(20)).all()
 
 
-def test_images_for_training_are_mixed_anew(folder):
+def test_data_of_images_is_shuffled_for_each_epoch(folder):
     dataset = opened(folder).fit()["x"]
     passes = [np.concatenate([y for _, y in dataset.as_numpy_iterator()]) for _ in range(2)]
     assert sorted(passes[0]) == sorted(passes[1]) == [0] * 10 + [1] * 10
 
 
-def test_images_without_classes_have_no_labels(folder):
+def test_data_of_images_without_classes_has_no_labels(folder):
     x, y, _ = joined_inputs(opened(folder / "ant"))
     assert len(x) == 10 and y is None
 
@@ -205,13 +205,13 @@ def joined_inputs(data):
         ("tests.cli.sources:number", "cannot be iterated over"),
     ],
 )
-def test_what_there_is_not_is_refused(source, message):
+def test_data_source_that_does_not_exist_is_refused(source, message):
     with pytest.raises(UsageError, match=message):
         opened(source)
 
 
 @pytest.mark.parametrize("content", ["raise RuntimeError('no module today')", "x = = 3"])
-def test_a_module_that_fails_is_refused(content, tmp_path, monkeypatch):
+def test_data_of_a_module_that_fails_is_refused(content, tmp_path, monkeypatch):
     (tmp_path / "broken_source.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="cannot be imported") as caught:
@@ -220,7 +220,7 @@ def test_a_module_that_fails_is_refused(content, tmp_path, monkeypatch):
     assert caught.value.fix == "--debug shows where."
 
 
-def test_files_of_arrays_that_do_not_fit_are_refused(tmp_path):
+def test_data_of_arrays_that_do_not_fit_is_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no arrays")
     np.savez(tmp_path / "names.npz", other=np.zeros(3))
     np.savez(tmp_path / "sizes.npz", x=np.zeros((3, 4)), y=np.zeros(2))
@@ -242,7 +242,7 @@ def test_files_of_arrays_that_do_not_fit_are_refused(tmp_path):
             opened(tmp_path / name)
 
 
-def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
+def test_data_of_folders_that_do_not_fit_is_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="no images"):
         opened(tmp_path)
     for inputs in (

@@ -1,4 +1,4 @@
-"""How the command line answers, ends and fails."""
+"""The command line: outputs, exit codes and errors."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_help_names_every_command_and_exit_code(capsys):
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_command_explains_itself(name, capsys):
+def test_help_of_every_command_has_its_description(name, capsys):
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert str(COMMANDS[name].__doc__).splitlines()[0] in " ".join(text.split())
@@ -66,13 +66,13 @@ def test_every_command_explains_itself(name, capsys):
         ["compare", "a", "b", "--data", "c", "--runs", "0"],
     ],
 )
-def test_wrong_usage_is_2(arguments, capsys):
+def test_main_returns_2_for_wrong_usage(arguments, capsys):
     assert main(arguments) == 2
     streams = capsys.readouterr()
     assert streams.out == "" and "usage: keras-qat" in streams.err
 
 
-def test_wrong_usage_is_json_too(capsys):
+def test_main_writes_wrong_usage_as_json(capsys):
     assert main(["compare", "a", "b", "--data", "c", "--runs", "0", "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["type"] == "UsageError" and "--runs" in error["what"]
@@ -82,36 +82,36 @@ def test_wrong_usage_is_json_too(capsys):
     ("text", "value"),
     [("1/127.5", 1 / 127.5), ("1/255", 1 / 255), ("-1", -1), ("2e-3", 0.002), ("0.5/2", 0.25)],
 )
-def test_numbers_may_be_fractions(text, value):
+def test_number_takes_fractions(text, value):
     assert number(text) == value
 
 
 @pytest.mark.parametrize("text", ["1/0", "1/", "/2", "1/2/3", "nan", "inf", "1/inf/", "1e999", "a"])
-def test_what_is_no_number_is_refused(text, capsys):
+def test_main_refuses_what_is_not_a_number(text, capsys):
     arguments = ["compare", "a", "b", "--data", "c", f"--scale={text}"]
     assert main(arguments) == 2
     assert f"invalid number value: '{text}'" in capsys.readouterr().err
 
 
-def test_an_agreement_is_a_part(capsys):
+def test_main_refuses_an_agreement_above_1(capsys):
     assert main(["compare", "a", "b", "--data", "c", "--min-agreement", "99"]) == 2
     assert "number from 0 to 1" in capsys.readouterr().err
 
 
-def test_an_error_is_one_block(tmp_path, capsys):
+def test_main_writes_an_error_as_one_block(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "none.tflite")]) == 2
     streams = capsys.readouterr()
     assert streams.out == "" and streams.err.startswith("error: ")
     assert "none.tflite" in streams.err and "Traceback" not in streams.err
 
 
-def test_debug_shows_the_traceback(tmp_path, capsys):
+def test_main_debug_shows_the_traceback(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "none.tflite"), "--debug"]) == 2
     text = capsys.readouterr().err
     assert text.startswith("Traceback") and "\nerror: " in text
 
 
-def test_an_error_is_json_too(unsupported, tmp_path, capsys, files):
+def test_main_writes_an_error_as_json(unsupported, tmp_path, capsys, files):
     arguments = ["quantize", unsupported, "-o", str(tmp_path / "qat.keras")]
     assert main([*arguments, "--data", files["data.npz"], "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
@@ -119,7 +119,7 @@ def test_an_error_is_json_too(unsupported, tmp_path, capsys, files):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bug_is_3(monkeypatch, capsys):
+def test_main_returns_3_for_a_bug(monkeypatch, capsys):
     def fail(options):
         raise RuntimeError("something is wrong here")
 
@@ -129,7 +129,7 @@ def test_a_bug_is_3(monkeypatch, capsys):
     assert "error: something is wrong here" in text and "--debug" in text
 
 
-def test_an_interruption_is_130(monkeypatch):
+def test_main_returns_130_for_an_interruption(monkeypatch):
     def interrupt(options):
         raise KeyboardInterrupt
 
@@ -137,7 +137,7 @@ def test_an_interruption_is_130(monkeypatch):
     assert main(["inspect", "file"]) == 130
 
 
-def test_it_runs_as_a_module(files):
+def test_cli_runs_as_a_module(files):
     result = run_module("inspect", files["file.tflite"], "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["is_fully_integer"] is True
@@ -146,7 +146,7 @@ def test_it_runs_as_a_module(files):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it is a device of Linux")
 @pytest.mark.parametrize(("target", "code"), [(">/dev/full", 2), (">&-", 0)])
-def test_a_result_that_cannot_be_written_is_no_traceback(target, code, files):
+def test_cli_shows_no_traceback_if_it_cannot_write(target, code, files):
     command = f"{shlex.quote(sys.executable)} -m keras_qat inspect {files['file.tflite']} {target}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run(

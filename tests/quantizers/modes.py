@@ -1,4 +1,4 @@
-"""The three ways TensorFlow runs a function."""
+"""The three ways in which TensorFlow runs a function."""
 
 import keras
 import pytest
@@ -9,7 +9,7 @@ on_tensorflow = pytest.mark.skipif(
 
 
 def in_all_modes(function, *arguments):
-    """What a function returns eagerly, in a graph and compiled by XLA, as numpy arrays."""
+    """Returns the results of a function as numpy arrays: eager, in a graph, compiled by XLA."""
     import tensorflow as tf
 
     tensors = [keras.ops.convert_to_tensor(argument) for argument in arguments]

@@ -1,4 +1,4 @@
-"""Delayed quantization: what every rule computes meanwhile is what the float layers compute."""
+"""Delayed quantization: during the delay, every layer computes what its float layer computes."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from keras_qat.quantizers import (
 from tests.layers.contract import Prepared, as_arrays, first_of_each
 from tests.layers.test_contract import CASES, gradients, moving_statistics
 
-# How far two ways to write one float computation may be apart, in parts of the largest value.
+# The largest difference between two forms of a float computation, relative to the largest value.
 ROUNDING = 2e-5
 
 
@@ -27,8 +27,8 @@ def assert_close(ours, theirs, name: object = "", least: float = 0.0):
 
 
 @pytest.mark.parametrize("case", first_of_each(CASES))
-def test_delayed_training_is_that_of_the_float_layers(case):
-    """Outputs, moving statistics and gradients."""
+def test_delay_makes_training_equal_that_of_the_float_layers(case):
+    """Compares outputs, moving statistics and gradients."""
     if case.steps is None:
         pytest.skip("training draws random numbers")
     prepared = Prepared(case)
@@ -42,7 +42,7 @@ def test_delayed_training_is_that_of_the_float_layers(case):
         assert_close(carried[name], statistics, name)
     found, expected = gradients(model, prepared.x), gradients(exact, prepared.x)
     assert set(found) == set(expected)
-    # A normalization leaves a bias before it a gradient that is nothing but rounding.
+    # A bias before a normalization has a gradient of rounding errors only.
     least = max((0.01 * np.max(np.abs(each)) for each in expected.values()), default=0.0)
     for path, gradient in found.items():
         if not path.endswith(case.no_gradient or ("no such weight",)):
@@ -51,7 +51,7 @@ def test_delayed_training_is_that_of_the_float_layers(case):
     assert model.quant_delay is not None and int(model.quant_delay.left) == 0
 
 
-def test_the_delay_counts_down_to_zero_and_stays():
+def test_delay_counts_down_to_zero_and_stays():
     delay = QuantDelay(2)
     delay.build()
     assert [bool(delay.count_down()) for _ in range(4)] == [True, True, False, False]
@@ -60,14 +60,14 @@ def test_the_delay_counts_down_to_zero_and_stays():
 
 
 @pytest.mark.parametrize("steps", [-1, 1.0, True, "10", None, 2**31])
-def test_what_is_no_number_of_steps_is_refused(steps):
+def test_quantize_model_refuses_an_invalid_quant_delay(steps):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(InvalidDelayError, match="whole number of training steps.*quant_delay="):
         keras_qat.quantize_model(model, quant_delay=steps)
 
 
 @pytest.mark.parametrize(("is_delayed", "first"), [(None, 0.5), (False, 0.5), (True, 0.26)])
-def test_values_and_weights_are_rounded_unless_delayed(is_delayed, first):
+def test_delayed_keeps_values_and_weights_unrounded(is_delayed, first):
     x = np.array([0.26, 99.0], "float32")
     condition = None if is_delayed is None else keras.ops.convert_to_tensor(is_delayed)
     with delayed(condition):
@@ -76,4 +76,4 @@ def test_values_and_weights_are_rounded_unless_delayed(is_delayed, first):
     expected = np.array([first, 99.0 if is_delayed else 63.5], "float32")
     np.testing.assert_array_equal(values, expected)
     np.testing.assert_array_equal(weights, expected)
-    assert unless_delayed(1, 2) == 2  # the context is left
+    assert unless_delayed(1, 2) == 2  # outside of the context

@@ -17,11 +17,11 @@ def state(made):
     return float(made.minimum), float(made.maximum), int(made.updates)
 
 
-def test_a_new_observer_has_seen_nothing():
+def test_observer_starts_without_a_range():
     assert state(observer()) == (0, 0, 0)
 
 
-def test_the_first_batch_sets_the_range_and_later_ones_widen_it_at_once():
+def test_track_sets_the_range_first_and_widens_it_later():
     made = observer(rule=MovingAverage(0.75))
     made.track(np.array([[2, 3], [4, 6]], "float32"))
     assert state(made) == (2, 6, 1)
@@ -32,7 +32,7 @@ def test_the_first_batch_sets_the_range_and_later_ones_widen_it_at_once():
 
 
 @pytest.mark.parametrize("ends", [(0, 0), (0, 1e-3), (1, 1)], ids=str)
-def test_a_first_batch_that_is_constant_or_small_does_no_harm(ends):
+def test_track_recovers_from_a_constant_or_small_first_batch(ends):
     made = observer()
     made.track(np.array([ends] * 16, "float32"))
     for _ in range(4):  # 64 samples
@@ -40,14 +40,14 @@ def test_a_first_batch_that_is_constant_or_small_does_no_harm(ends):
     assert state(made) == (pytest.approx(-3, rel=0.01), pytest.approx(2, rel=0.01), 5)
 
 
-def test_samples_that_are_far_away_widen_the_range_by_their_share():
+def test_track_widens_the_range_by_the_share_of_outlying_samples():
     made = observer()
     made.track(np.array([[-1, 1]] * 8, "float32"))
     made.track(np.array([[-1, 1]] * 7 + [[-1, 100]], "float32"))
     assert state(made) == (-1, 1 + 2 / 8, 2)
 
 
-def test_training_holds_a_calibrated_range_whatever_the_batches():
+def test_track_holds_a_calibrated_range():
     made = observer()
     made.widen(-1, 16)
     rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def test_training_holds_a_calibrated_range_whatever_the_batches():
     ],
 )
 @pytest.mark.parametrize("size", [1, 16, 64])
-def test_a_calibrated_range_that_fits_no_sample_is_replaced(batch, is_replaced, size):
+def test_track_replaces_a_calibrated_range_that_fits_no_sample(batch, is_replaced, size):
     made = observer()
     made.widen(0.0, 1.0)
     for step in range(64 // size):
@@ -81,7 +81,7 @@ def test_a_calibrated_range_that_fits_no_sample_is_replaced(batch, is_replaced, 
     assert (made.was_replaced, made.is_held) == (is_replaced, not is_replaced)
 
 
-def test_a_range_is_kept_if_one_sample_of_a_few_fits_it():
+def test_track_keeps_a_range_that_fits_one_of_a_few_samples():
     made = observer()
     made.widen(0.0, 1.0)
     for _ in range(20):
@@ -90,7 +90,7 @@ def test_a_range_is_kept_if_one_sample_of_a_few_fits_it():
     assert state(made)[:2] == (0.0, 1.0)
 
 
-def test_a_calibrated_range_of_an_input_is_never_replaced():
+def test_track_never_replaces_the_calibrated_range_of_an_input():
     made = observer(keeps_calibration=True)
     made.widen(0, 255)
     for _ in range(3):
@@ -98,7 +98,7 @@ def test_a_calibrated_range_of_an_input_is_never_replaced():
     assert state(made) == (0, 255, 4)
 
 
-def test_the_range_that_training_sees_is_known_while_another_is_held():
+def test_seen_range_is_that_of_training_while_another_is_held():
     made = observer(rule=MovingAverage(0.5))
     made.widen(-1, 4)
     made.track(np.array([[0.0, 6.0]], "float32"))
@@ -106,14 +106,14 @@ def test_the_range_that_training_sees_is_known_while_another_is_held():
     assert made.seen_range == (-0.5, 6.0)
 
 
-def test_a_calibrated_range_moves_if_it_is_not_to_be_held():
+def test_track_moves_a_calibrated_range_that_is_not_held():
     made = observer(rule=MovingAverage(0.5))
     made.widen(-1, 4, hold=False)
     made.track(np.array([[0.0, 6.0]], "float32"))
     assert state(made) == (-0.5, 6, 2)
 
 
-def test_three_variables_of_version_0_1_are_loaded():
+def test_observer_loads_the_three_variables_of_version_0_1():
     def loaded(updates):
         made = observer()
         made.load_own_variables({"0": np.float32(-1), "1": np.float32(3), "2": np.int32(updates)})
@@ -143,7 +143,7 @@ def test_reset_forgets():
     assert state(made) == (5, 6, 1)
 
 
-def test_variables_are_not_trained_and_say_how_replicas_join():
+def test_observer_variables_are_not_trained_and_have_an_aggregation():
     made = observer()
     assert made.trainable_variables == []
     kinds = {v.name: (v.shape, v.dtype, v.aggregation) for v in made.variables}
@@ -157,7 +157,7 @@ def test_variables_are_not_trained_and_say_how_replicas_join():
     }
 
 
-def test_the_configuration_makes_the_same_observer():
+def test_observer_configuration_makes_an_equal_observer():
     made = observer(rule=MovingAverage(0.9), name="range")
     copy = RangeObserver.from_config(made.get_config())
     assert (copy.rule, copy.name) == (MovingAverage(0.9), "range")
@@ -166,7 +166,7 @@ def test_the_configuration_makes_the_same_observer():
 
 @on_tensorflow
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_tracking_in_a_compiled_function(jit_compile):
+def test_track_in_a_compiled_function(jit_compile):
     import tensorflow as tf
 
     made = observer(rule=MovingAverage(0.75))
@@ -230,7 +230,7 @@ def test_track_leaves_a_default_range_if_no_value_is_finite():
 
 
 @on_tensorflow
-def test_no_gradient_flows_into_the_range():
+def test_track_has_no_gradient():
     import tensorflow as tf
 
     made, x = observer(), tf.Variable(tf.constant([1.0, 2.0]))
@@ -240,7 +240,7 @@ def test_no_gradient_flows_into_the_range():
     assert tape.gradient(y, x) is None
 
 
-def test_the_range_of_a_variable_is_that_of_its_values_now():
+def test_value_range_follows_the_values_of_its_variable():
     table = keras.Variable(np.array([[1.0, -2.0]], "float32"))
     values = ValueRange(lambda: table)
     assert (float(values.minimum), float(values.maximum)) == (-2.0, 1.0)
@@ -248,11 +248,11 @@ def test_the_range_of_a_variable_is_that_of_its_values_now():
     assert (float(values.minimum), float(values.maximum)) == (0.5, 3.0)
 
 
-def test_a_default_range_gives_way_to_the_first_observation():
+def test_widen_replaces_a_default_range():
     made = observer()
     made.assume(-6, 6)
     assert state(made) == (-6, 6, -1) and made.is_default and not made.is_observed
-    made.assume(0, 1)  # another try
+    made.assume(0, 1)  # a second default range
     assert state(made) == (0, 1, -1)
     made.widen(0.25, 0.5)
     assert state(made) == (0.25, 0.5, 1) and made.is_observed and not made.is_default
@@ -263,7 +263,7 @@ def test_a_default_range_gives_way_to_the_first_observation():
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_a_training_step_replaces_a_default_range_exactly(keeps):
+def test_track_replaces_a_default_range_exactly(keeps):
     made = observer(keeps_calibration=keeps)
     made.assume(-1e6, 1e6)
     made.track(np.array([-0.1, 0.3], "float32"))
@@ -271,7 +271,7 @@ def test_a_training_step_replaces_a_default_range_exactly(keeps):
 
 
 @pytest.mark.parametrize("ends", [(2, 6), [2.0, 6.0], np.array([2, 6], "int8")], ids=str)
-def test_a_default_range_is_widened_to_zero(ends):
+def test_checked_default_range_includes_zero(ends):
     assert checked_default_range(ends) == (0.0, 6.0)
     assert checked_default_range([-end for end in ends][::-1]) == (-6.0, 0.0)
     assert checked_default_range((0, 0)) == (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Outlying samples; the oracle is data that was made with and without them."""
+"""find_outliers. The oracle is data made with and without outlying samples."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_find_outliers_finds_rare_samples_of_any_size(seed, factor, count):
     ],
     ids=["constant", "even", "frequent", "sparse", "zeros", "few"],
 )
-def test_find_outliers_keeps_all_that_is_usual(sizes):
+def test_find_outliers_keeps_usual_samples(sizes):
     assert kept(sizes).all()
 
 
@@ -46,7 +46,7 @@ def test_find_outliers_keeps_heavy_tails(count):
     assert lost <= 20 * count * 1e-4
 
 
-def test_find_outliers_keeps_what_is_allowed():
+def test_find_outliers_keeps_allowed_sizes():
     sizes = np.append(np.ones(99), 255.0)
     assert not kept(sizes).all() and kept(sizes, allowed=255.0).all()
 
@@ -57,7 +57,7 @@ def test_find_outliers_does_not_depend_on_the_order():
     assert (kept(sizes)[order] == kept(sizes[order])).all()
 
 
-def test_a_sample_is_an_outlier_if_one_input_is():
+def test_find_outliers_finds_samples_with_one_outlying_input():
     good, bad = np.ones(50), np.append(np.ones(49), 99.0)
     found, kept_samples = find_outliers({"a": good, "b": bad}, {"a": 0.0, "b": 0.0})
     assert [each.input for each in found] == ["b"]

@@ -1,4 +1,4 @@
-"""Range rules; the oracle is arithmetic by hand and NumPy's percentile."""
+"""Range rules. The oracles are hand-computed numbers and NumPy's percentile."""
 
 import keras
 import numpy as np
@@ -18,12 +18,12 @@ from keras_qat.quantizers.range_rules import (
 from tests.models import linear
 
 EXTREMES = np.array([[-1, 2], [0, 5], [-3, 1]], "float32")
-# A bin is so much wider than its smallest magnitude.
+# The ratio of the largest and the smallest magnitude of a bin.
 BIN = 2 ** (1 / 64)
 
 
 def percentile_range(values, percentile=99.0, batches=1):
-    """The range that a percentile rule gives values, each a sample."""
+    """Returns the range of values by a percentile rule. Each value is a sample."""
     rule = Percentile(percentile)
     parts = np.array_split(np.asarray(values, "float32"), batches)
     sums = np.sum([keras.ops.convert_to_numpy(rule.sums(part)) for part in parts], axis=0)
@@ -43,14 +43,14 @@ def test_percentile_range_is_at_most_a_bin_wider_than_that_of_numpy(scale, perce
     values = np.random.default_rng(0).normal(size=5000) * scale
     low, high = percentile_range(values, percentile, batches)
     ends = np.percentile(values, 100 - percentile), np.percentile(values, percentile)
-    # NumPy interpolates between two values; these hold the true ends.
+    # NumPy interpolates between two values, so the true limits lie between them.
     least = np.percentile(values, 100 - percentile, method="lower")
     most = np.percentile(values, percentile, method="higher")
     assert least * BIN * 1.0001 <= low <= ends[0] and ends[1] <= high <= most * BIN * 1.0001
 
 
 def test_percentile_range_of_counted_values():
-    # 1 to 1000: the percentile 99 lies between 990 and 991, and 1 between 10 and 11.
+    # 1 to 1000: the 99th percentile lies between 990 and 991, the first between 10 and 11.
     low, high = percentile_range(np.arange(1, 1001))
     assert 10 / BIN < low <= 10.99 and 991 <= high < 991 * BIN
 
@@ -79,18 +79,18 @@ def test_percentile_sums_count_values_that_are_not_finite():
 
 
 @pytest.mark.parametrize("value", [0, 50, 100.1, -1, float("nan")])
-def test_percentile_refuses_what_is_no_percentile(value):
+def test_percentile_refuses_invalid_percentiles(value):
     with pytest.raises(InvalidRangeRuleError, match=r"\(50, 100\].* To fix it: "):
         Percentile(value)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
-def test_moving_average_refuses_what_is_no_momentum(value):
+def test_moving_average_refuses_invalid_momenta(value):
     with pytest.raises(InvalidRangeRuleError, match=r"\[0, 1\].* To fix it: "):
         MovingAverage(value)
 
 
-def test_moved_shrinks_slowly_and_widens_up_to_the_limit():
+def test_moving_average_shrinks_slowly_and_widens_up_to_the_limit():
     moved = MovingAverage(0.75).moved(*np.array([[4, 4], [2, 9], [3, 3]], "float32"))
     assert keras.ops.convert_to_numpy(moved).tolist() == [4 - 0.25 * 2, 7]
 
@@ -109,7 +109,7 @@ def test_get_range_rule_takes_names_and_objects():
 
 
 @pytest.mark.parametrize("value", ["median", None, 99.9, Percentile, ["minmax"]])
-def test_get_range_rule_refuses_what_is_no_rule(value):
+def test_get_range_rule_refuses_other_values(value):
     with pytest.raises(InvalidRangeRuleError, match=r"'percentile'\], or a .* To fix it: "):
         get_range_rule(value)
 
@@ -142,7 +142,7 @@ def test_calibrate_by_a_percentile_gives_pixels_their_range():
     assert limits(calibrated(data, "percentile"))["x_quantize"] == (0, 255)
 
 
-def test_a_saved_model_keeps_the_rule_by_which_training_moves_ranges(tmp_path):
+def test_saved_model_keeps_its_range_rule(tmp_path):
     data = np.array([[0, 0, 0, 0], [4, 4, 4, 4]], "float32")
     model = calibrated(data, MovingAverage(0.5))
     model.save(tmp_path / "model.keras")
@@ -164,10 +164,10 @@ def test_calibrate_with_another_rule_changes_the_compiled_training_step():
     assert limits(model)["dense"] == (0, pytest.approx(16 - 0.5 * 8, rel=0.005))
 
 
-def test_a_model_with_the_default_rule_is_saved_as_before():
+def test_saved_model_omits_the_default_range_rule():
     data = np.eye(4, dtype="float32")
     assert "range_rule" not in calibrated(data, "robust").get_config()
 
 
-def test_an_observer_has_the_default_rule():
+def test_observer_has_the_default_rule():
     assert RangeObserver().rule == Robust()

@@ -35,57 +35,57 @@ def grid(*ranges):
         (0, 510, 2, -128),
         (0, 127.5, 0.5, -128),
         (-51, 204, 1, -77),
-        # Zero is in the range though it was not observed.
+        # The range includes zero, which was not observed.
         (100, 255, 1, -128),
         (-255, -3, 1, 127),
     ],
 )
-def test_ranges_by_hand(low, high, scale, zero_point):
+def test_grid_of_a_range_by_hand(low, high, scale, zero_point):
     assert grid((low, high)) == (scale, zero_point)
 
 
 @pytest.mark.parametrize("size", [1.0, 0.3, 117.25, 2.0**-20])
-def test_a_symmetric_range_has_its_zero_in_the_middle(size):
+def test_grid_of_a_symmetric_range_has_zero_in_the_middle(size):
     scale, zero_point = grid((-size, size))
     assert scale == np.float32(2 * size) * np.float32(1 / 255)
     assert zero_point in (-1, 0)  # 127.5 steps below zero: a tie, decided by the last bit
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-40, -1e-40])
-def test_a_tensor_that_is_always_zero_gets_scale_one(value):
+def test_grid_of_a_tensor_of_zeros_has_a_scale_of_one(value):
     assert grid((value, value)) == (1, -128)
 
 
 @pytest.mark.parametrize(("value", "zero_point"), [(5.0, -128), (-5.0, 127)])
-def test_a_constant_is_the_end_of_the_range(value, zero_point):
+def test_grid_of_a_constant_ends_at_the_constant(value, zero_point):
     scale, found = grid((value, value))
     assert (scale, found) == (np.float32(5) * np.float32(1 / 255), zero_point)
 
 
-def test_several_observers_give_the_union_of_their_ranges():
+def test_grid_of_several_observers_covers_all_their_ranges():
     assert grid((0, 100), (-51, 3), (10, 204)) == grid((-51, 204)) == (1, -77)
 
 
 @given(numbers, numbers)
-def test_zero_is_always_an_integer_and_the_range_is_covered(a, b):
+def test_grid_has_an_integer_for_zero_and_covers_the_range(a, b):
     low, high = min(a, b, 0.0), max(a, b, 0.0)
     scale, zero_point = grid((min(a, b), max(a, b)))
     assert -128 <= zero_point <= 127 and scale > 0 and np.isfinite(scale)
-    # Rounding the zero point moves the ends by half a step at most.
+    # Rounding the zero point moves the limits by half a step at most.
     slack = scale * 0.5 * (1 + 1e-4)
     assert (-128 - zero_point) * scale <= low + slack
     assert (127 - zero_point) * scale >= high - slack
 
 
 @on_tensorflow
-def test_all_ways_of_running_it_agree():
+def test_grid_is_equal_in_all_modes():
     ends = np.random.default_rng(0).normal(0, 3, (40, 2)).astype("float32")
     every = [parameters((min(pair), max(pair))) for pair in ends]
     eager, graph, xla = in_all_modes(lambda: [tuple(made.grid()) for made in every])
     assert eager == graph == xla
 
 
-def test_prescribed_parameters_are_what_they_are():
+def test_fixed_parameters_return_their_values():
     scale, zero_point = FixedParameters(1 / 256, -128).grid()
     assert (float(scale), int(zero_point)) == (1 / 256, -128)
     assert FixedParameters(1 / 256, -128) == FixedParameters(1 / 256, -128)

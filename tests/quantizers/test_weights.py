@@ -30,7 +30,7 @@ def integers(weights, axis, scheme=INT8):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_largest_weight_of_each_channel_maps_to_127(seed):
+def test_quantize_weights_maps_the_largest_of_each_channel_to_127(seed):
     weights = kernel(seed)
     q, scale = integers(weights, (0, 1, 2))
     assert scale.shape == (1, 1, 1, 8)
@@ -41,19 +41,19 @@ def test_the_largest_weight_of_each_channel_maps_to_127(seed):
 
 
 @given(positive, st.sampled_from([4, 8]))
-def test_the_largest_weight_of_any_size_maps_to_the_largest_integer(size, bits):
+def test_quantize_weights_maps_any_largest_weight_to_the_largest_integer(size, bits):
     scheme, high = Scheme("other", weight_bits=bits), 2 ** (bits - 1) - 1
     q, _ = integers(np.array([size, -size, size / 2, 0], "float32"), None, scheme)
     assert q[:2].tolist() == [high, -high] and q[3] == 0
 
 
-def test_one_scale_for_a_tensor():
+def test_quantize_weights_with_one_scale_per_tensor():
     q, scale = integers(np.array([[127, -3], [4.4, -63.5]], "float32"), None)
     assert scale.shape == (1, 1) and float(scale[0, 0]) == 1
     assert q.tolist() == [[127, -3], [4, -64]]  # ties to even
 
 
-def test_a_channel_of_zeros_has_a_positive_scale_and_integers_of_zero():
+def test_quantize_weights_of_a_channel_of_zeros():
     weights = np.array([[0, 1], [0, -2]], "float32")
     grid = weight_grid(weights, 0, INT8)
     q, scale = integers(weights, 0)
@@ -63,13 +63,13 @@ def test_a_channel_of_zeros_has_a_positive_scale_and_integers_of_zero():
     assert np.isfinite(y).all() and y[:, 0].tolist() == [0, 0]
 
 
-def test_the_range_is_narrow():
+def test_quantize_weights_clips_to_the_narrow_range():
     q = np.asarray(quantize_weights(np.array([-9, 9], "float32"), WeightGrid(0.01, 0, -127, 127)))
     assert q.tolist() == [-127, 127]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_fake_quantization_gives_the_real_values_of_the_integers(seed):
+def test_fake_quantize_weights_gives_the_real_values_of_the_integers(seed):
     weights = kernel(seed)
     q, scale = integers(weights, (0, 1, 2))
     grid = weight_grid(weights, (0, 1, 2), INT8)
@@ -79,7 +79,7 @@ def test_fake_quantization_gives_the_real_values_of_the_integers(seed):
 
 
 @on_tensorflow
-def test_the_gradient_passes_straight_through_the_largest_weight_too():
+def test_fake_quantize_weights_gradient_is_straight_through():
     import tensorflow as tf
 
     weights = tf.constant([[0.5, -1.0], [1.0, 0.1]])
@@ -96,7 +96,7 @@ def test_reciprocal_is_rounded_once(x):
 
 
 @on_tensorflow
-def test_all_ways_of_running_it_agree():
+def test_weight_grid_and_quantize_weights_are_equal_in_all_modes():
     def everything(weights, factor):
         folded = weights * factor
         found = []
@@ -111,8 +111,8 @@ def test_all_ways_of_running_it_agree():
         assert (a == b).all() and (a == c).all()
 
 
-def test_asymmetric_weights_use_the_narrow_range_of_tensorflow_1():
-    """Of [-0.5, 2.04] a step is 2.54 / 254; the smallest is 1, the largest 255, 0.0 is 51."""
+def test_weight_grid_of_uint8_uses_the_narrow_range_of_tensorflow_1():
+    """A step of [-0.5, 2.04] is 2.54 / 254. The smallest is 1, the largest 255, and 0.0 is 51."""
     weights = np.array([[-0.5, 2.04], [0.0, 0.014]], "float32")
     grid = weight_grid(weights, None, UINT8)
     assert abs(float(grid.scale[0, 0]) - 0.01) < 1e-9 and int(grid.zero_point[0, 0]) == 51
@@ -121,18 +121,18 @@ def test_asymmetric_weights_use_the_narrow_range_of_tensorflow_1():
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8))
-def test_zero_is_an_integer_of_asymmetric_weights(values):
+def test_weight_grid_of_uint8_has_an_integer_for_zero(values):
     weights = np.array(values, "float32")
     grid = weight_grid(weights, None, UINT8)
     zero_point = np.asarray(grid.zero_point).item()
     q = np.asarray(quantize_weights(weights, grid)) + zero_point
     assert 1 <= zero_point <= 255 and q.min() >= 1 and q.max() <= 255
     away = np.abs((q - zero_point) * np.float64(grid.scale[0]) - weights)
-    # Half a step, and half of another for the zero point's rounding where a weight is clipped.
+    # Half a step, plus half a step for the rounded zero point if a weight is clipped.
     assert away.max() <= 1.01 * float(grid.scale[0])
 
 
 @pytest.mark.parametrize(("sign", "zero_point"), [(1, 1), (-1, 255)])
-def test_weights_of_one_sign_use_all_integers(sign, zero_point):
+def test_weight_grid_of_uint8_for_weights_of_one_sign(sign, zero_point):
     grid = weight_grid(sign * np.array([1.0, 2.54], "float32"), None, UINT8)
     assert np.asarray(grid.zero_point).item() == zero_point

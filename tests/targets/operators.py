@@ -1,4 +1,4 @@
-"""Operators by hand, and models of one of them."""
+"""Operators written by hand, and models of one operator."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def operator(code, inputs, shape, *, version=1, dtype="int8", name="layer", **op
 
 
 def model_of(*operators):
-    """A model of operators; what none of them makes is an input."""
+    """Makes a model of operators. Tensors that no operator computes are inputs."""
     made = {out for each in operators for out in each.outputs}
     inputs = {x for each in operators for x in each.inputs if x is not None and x.data is None}
     fed = {x.name: x for each in operators for x in each.inputs if x in inputs - made}
@@ -43,7 +43,7 @@ def measured(each, siblings=()):
 
 
 def convolution(shape, window, made, *, filters=4, scales=(0.1,), dtype="int8", **options):
-    """A CONV_2D of ones; options are those of a stride of 1 without padding."""
+    """Makes a CONV_2D of ones with a stride of 1 and without padding."""
     size = (filters, *window, shape[-1])
     weights = Tensor("kernel", size, dtype, grid(*scales), np.ones(size, dtype))
     chosen = {"padding": "VALID", "strideH": 1, "strideW": 1}

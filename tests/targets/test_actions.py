@@ -1,4 +1,4 @@
-"""Advice of actions.toml, followed."""
+"""The advice in actions.toml, applied to models."""
 
 import keras
 import pytest
@@ -8,7 +8,7 @@ from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
 
 ACTIVATIONS = {
-    # Operators that the Edge TPU lacks, and the advice for each followed.
+    # Operators that the Edge TPU lacks. The test follows the advice for each.
     "HARD_SWISH": ("hard_silu", "lookup", "hard_silu", "exact"),
     "LEAKY_RELU": ("leaky_relu", "exact", "leaky_relu", "lookup"),
     "ELU": ("elu", "exact", "leaky_relu", "lookup"),
@@ -18,8 +18,8 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("code", ACTIVATIONS)
-def test_advice_for_an_activation_makes_it_run(code):
-    """On the Edge TPU, which has the fewest operators."""
+def test_actions_for_an_activation_make_it_run(code):
+    """Uses the Edge TPU, which has the fewest operators."""
 
     def violated(activation, policy):
         x = keras.Input((8, 8, 4))
@@ -33,6 +33,6 @@ def test_advice_for_an_activation_makes_it_run(code):
 
     activation, policy, instead, other_policy = ACTIVATIONS[code]
     advice = violated(activation, policy)[code].action
-    named = policy if other_policy == "exact" else other_policy  # which is left out, or passed
+    named = policy if other_policy == "exact" else other_policy  # the policy is left out, or passed
     assert f'activations="{named}"' in advice
     assert not violated(instead, other_policy)

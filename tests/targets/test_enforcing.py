@@ -1,4 +1,4 @@
-"""export_litert(target=...): what is refused before anything is written, and what is warned of."""
+"""export_litert(target=...): errors before a file is written, and warnings."""
 
 import warnings
 
@@ -30,7 +30,7 @@ def normalized():
 
 
 @pytest.mark.parametrize("target", ["litert", "tflite-micro", "ethos-u"])
-def test_what_runs_is_written_without_a_word(target, tmp_path):
+def test_export_for_a_target_writes_a_model_that_runs_without_warning(target, tmp_path):
     model = quantized(network())
     keras_qat.export_litert(model, tmp_path / "any.tflite")
     with warnings.catch_warnings():
@@ -39,7 +39,7 @@ def test_what_runs_is_written_without_a_word(target, tmp_path):
     assert (tmp_path / "for.tflite").read_bytes() == (tmp_path / "any.tflite").read_bytes()
 
 
-def test_what_does_not_run_is_not_written(tmp_path):
+def test_export_for_a_target_refuses_a_model_that_does_not_run(tmp_path):
     path = tmp_path / "model.tflite"
     with pytest.raises(TargetError, match="FULLY_CONNECTED of 'head'.*int8_per_tensor") as error:
         keras_qat.export_litert(quantized(network()), path, target="edgetpu")
@@ -47,7 +47,7 @@ def test_what_does_not_run_is_not_written(tmp_path):
     assert [each.tensor for each in error.value.violations] == ["head"]
 
 
-def test_the_action_of_the_error_is_enough(tmp_path):
+def test_export_for_a_target_passes_after_the_action_of_the_error(tmp_path):
     model = quantized(network(), overrides={keras.layers.Dense: "int8_per_tensor"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -56,7 +56,7 @@ def test_the_action_of_the_error_is_enough(tmp_path):
     assert report.exact
 
 
-def test_what_falls_back_is_one_warning(tmp_path):
+def test_export_for_a_target_warns_once_of_fallbacks(tmp_path):
     with pytest.warns(TargetFallbackWarning) as caught:
         keras_qat.export_litert(quantized(softplus()), tmp_path / "model.tflite", target="ethos-u")
     (message,) = [str(each.message) for each in caught]
@@ -66,14 +66,14 @@ def test_what_falls_back_is_one_warning(tmp_path):
     assert (tmp_path / "model.tflite").exists()
 
 
-def test_the_action_of_the_warning_is_enough(tmp_path):
+def test_export_for_a_target_is_quiet_after_the_action_of_the_warning(tmp_path):
     model = quantized(softplus(), activations="substitute")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         keras_qat.export_litert(model, tmp_path / "model.tflite", target="ethos-u")
 
 
-def test_every_operator_that_does_not_run_is_named(tmp_path):
+def test_export_for_a_target_names_every_operator_that_does_not_run(tmp_path):
     with pytest.raises(TargetError) as error:
         keras_qat.export_litert(quantized(normalized()), tmp_path / "m.tflite", target="ethos-u")
     assert all(each.layer.startswith("norm") for each in error.value.violations)
@@ -83,7 +83,7 @@ def test_every_operator_that_does_not_run_is_named(tmp_path):
     assert "use BatchNormalization" in message
 
 
-def test_float_ends_do_not_run_on_the_edge_tpu(tmp_path):
+def test_export_for_the_edge_tpu_warns_of_float_inputs(tmp_path):
     model = quantized(network(), overrides={keras.layers.Dense: "int8_per_tensor"})
     with pytest.warns(TargetFallbackWarning, match="QUANTIZE.*inference_input_type"):
         keras_qat.export_litert(
@@ -91,13 +91,13 @@ def test_float_ends_do_not_run_on_the_edge_tpu(tmp_path):
         )
 
 
-def test_an_unknown_target_is_refused_first(tmp_path):
+def test_export_refuses_an_unknown_target_first(tmp_path):
     uncalibrated = keras_qat.quantize_model(network())
     with pytest.raises(InvalidTargetError, match="'edgetpu'"):
         keras_qat.export_litert(uncalibrated, tmp_path / "model.tflite", target="tpu")
 
 
-def test_a_model_in_uint8_runs_on_the_edge_tpu_but_on_no_microcontroller(tmp_path):
+def test_export_of_uint8_runs_on_the_edge_tpu_but_not_on_microcontrollers(tmp_path):
     model = quantized(network(), scheme="uint8")
     keras_qat.export_litert(model, tmp_path / "model.tflite", target="edgetpu")
     with pytest.raises(TargetError, match='scheme="int8"'):

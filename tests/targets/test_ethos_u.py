@@ -1,4 +1,4 @@
-"""The profile "ethos-u" against vela: what it leaves to the CPU is what the profile says."""
+"""The profile "ethos-u" against vela: both leave the same operators to the CPU."""
 
 import importlib.util
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def left_to_cpu(model):
-    """The tensors made by operators that vela leaves as they are."""
+    """Returns the tensors of the operators that vela leaves to the CPU."""
     compiled = schema.ModelT.InitFromPackedBuf(compiled_by_vela(to_bytes(model)))
     graph, custom = compiled.subgraphs[0], schema.BuiltinOperator.CUSTOM
     left = [
@@ -40,7 +40,7 @@ def verdict(model):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_verdict_on_each_operator(case):
+def test_ethos_u_verdict_on_each_operator(case):
     model = lower_model(Prepared(case).quantized)
     assert verdict(model) == left_to_cpu(model)
 
@@ -89,8 +89,8 @@ ROW = branches(
 
 
 @pytest.mark.parametrize("build", [WINDOWS, SIZES, ROW], ids=["windows", "sizes", "row"])
-def test_verdict_at_the_limits(build):
-    """On either side of limits that no contract case comes near to."""
+def test_ethos_u_verdict_at_the_limits(build):
+    """Models on both sides of limits that no contract case reaches."""
     model, rng = build(), np.random.default_rng(0)
     randomize(model, rng)
     quantized = keras_qat.quantize_model(model)
@@ -101,7 +101,7 @@ def test_verdict_at_the_limits(build):
     assert verdict(lowered), "nothing beyond a limit"
 
 
-def test_softmax_of_more_positions_than_fit_in_16_bits():
+def test_ethos_u_verdict_on_a_softmax_of_more_than_65536_positions():
     x = keras.Input((257, 256, 2))
     quantized = keras_qat.quantize_model(keras.Model(x, layers.Softmax(name="classes")(x)))
     keras_qat.calibrate(quantized, np.ones((1, 257, 256, 2), "float32"), verbose=0)

@@ -1,4 +1,4 @@
-"""Verdicts on operators by hand; what the targets themselves say is in the tests beside."""
+"""Verdicts on operators written by hand. Other tests compare with the targets' compilers."""
 
 import pytest
 
@@ -50,10 +50,10 @@ LOOKUP.append(
         (GELU, "litert", []),
         (GELU, "tflite-micro", [("error", "target-operator")]),
         (GELU, "ethos-u", []),
-        # The compiler does not know it, though LiteRT does.
+        # The compiler does not know this version. LiteRT does.
         (GELU, "edgetpu", [("error", "target-operator")]),
         (operator("RELU", ((1, 8),), (1, 8), version=9), "litert", [("error", "target-version")]),
-        # It looks at no version.
+        # The compiler ignores versions.
         (operator("RELU", ((1, 8),), (1, 8), version=9), "tflite-micro", []),
         (CHANNELS, "litert", []),
         (CHANNELS, "tflite-micro", []),
@@ -92,18 +92,18 @@ LOOKUP.append(
     ],
     ids=str,
 )
-def test_levels(each, target, expected):
+def test_violations_have_levels_and_codes(each, target, expected):
     assert kinds(each, target) == expected
 
 
-def test_uint8_has_no_kernels_on_microcontrollers_but_on_accelerators():
+def test_violations_of_uint8_are_on_microcontrollers_only():
     each = operator("RELU", (tensor((1, 8), "uint8"),), (1, 8), dtype="uint8")
     assert kinds(each, "tflite-micro") == [("error", "target-limit")]
     assert kinds(each, "ethos-u") == kinds(each, "edgetpu") == kinds(each, "litert") == []
     assert 'scheme="int8"' in found(each, "tflite-micro")[0].action
 
 
-def test_a_lookup_says_how_to_do_without():
+def test_violation_of_a_lookup_suggests_another_policy():
     lookup = model_of(*LOOKUP)
     for target, codes in (("ethos-u", ["CAST", "GATHER"]), ("edgetpu", ["CAST", "ADD", "GATHER"])):
         result = violations(lookup, get_target(target))
@@ -114,14 +114,14 @@ def test_a_lookup_says_how_to_do_without():
     assert not violations(lookup, get_target("tflite-micro"))
 
 
-def test_a_dense_layer_per_channel_says_how_to_have_one_scale():
+def test_violation_of_per_channel_dense_suggests_one_scale():
     (violation,) = found(CHANNELS, "edgetpu")
     assert 'overrides={keras.layers.Dense: "int8_per_tensor"}' in violation.action
     assert violation.expected == "per_channel False" and violation.received == "per_channel True"
     assert "refuses the whole file" in violation.consequence
 
 
-def test_a_computed_shape_makes_the_compiler_refuse_the_file():
+def test_violation_of_a_computed_shape_is_fatal():
     shape = operator("SHAPE", ((None, 4, 4, 2),), (4,), dtype="int32", name="up/shape")
     kernel = tensor((2, 2, 2, 2), name="kernel")
     options = {"padding": "SAME", "strideH": 2, "strideW": 2}
@@ -141,7 +141,7 @@ def test_a_computed_shape_makes_the_compiler_refuse_the_file():
     assert not micro
 
 
-def test_a_violation_says_all():
+def test_violation_text_is_complete():
     (violation,) = found(GELU, "tflite-micro")
     assert str(violation) == (
         "GELU ('layer') does not run there, or computes other values. tflite-micro has no such "
@@ -151,7 +151,7 @@ def test_a_violation_says_all():
     )
 
 
-def test_order_is_that_of_the_operators():
+def test_violations_are_in_the_order_of_operators():
     first = operator("GELU", ((1, 8),), (1, 8), name="a")
     second = operator("ELU", (first.outputs[0],), (1, 8), name="b")
     third = operator("GELU", (second.outputs[0],), (1, 8), name="c")

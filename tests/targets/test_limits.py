@@ -21,11 +21,11 @@ from keras_qat.targets.limits import Limit, described, meets, read_limits
         (2.5, [2, 4, 8], False),
     ],
 )
-def test_conditions(value, condition, expected):
+def test_meets_a_condition(value, condition, expected):
     assert meets(value, condition) is expected
 
 
-def test_all_conditions_of_one_alternative_have_to_be_met():
+def test_limit_holds_if_one_alternative_is_met_completely():
     limit = Limit(({"a": 1, "b": 1}, {"c": 1}))
     assert limit.holds({"a": 1, "b": 1, "c": 0}.get)
     assert limit.holds({"a": 0, "b": 0, "c": 1}.get)
@@ -34,7 +34,7 @@ def test_all_conditions_of_one_alternative_have_to_be_met():
     assert str(limit) == "a 1 and b 1, or c 1"
 
 
-def test_a_table_is_read():
+def test_read_limits():
     limits = read_limits({"a": 1, "fatal": {"b": True}, "any": [[{"c": 1}, {"d": {"most": 2}}]]})
     assert [(str(limit), limit.is_fatal) for limit in limits] == [
         ("b True", True),
@@ -43,7 +43,7 @@ def test_a_table_is_read():
     ]
 
 
-def test_conditions_in_words():
+def test_described_conditions():
     assert described({"least": 0}) == "at least 0"
     assert described({"least": 1, "most": 3}) == "from 1 to 3"
     assert described(["NONE"]) == "'NONE'"

@@ -13,7 +13,7 @@ RUNTIME = tuple(map(int, importlib.metadata.version("ai-edge-litert").split(".")
 
 
 def refusal(code, version):
-    """What the runtime says of a file with such an operator, without preparing it to run."""
+    """Returns the runtime's error for a file with such an operator, before any allocation."""
     x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
     content = to_bytes(Model({"x": x}, {"y": y}, (Operator(code, (x,), (y,), version),)))
     try:
@@ -24,11 +24,11 @@ def refusal(code, version):
 
 
 @pytest.mark.parametrize("code", OPERATORS)
-def test_versions_are_those_that_the_runtime_registers(code):
+def test_litert_profile_has_the_versions_that_the_runtime_registers(code):
     (limit,) = OPERATORS[code].limits
     versions = limit.alternatives[0]["version"]
     unknown = f"Didn't find op for builtin opcode '{code}' version"
-    if RUNTIME >= (2, 3):  # the profile is of this one; older ones register fewer versions
+    if RUNTIME >= (2, 3):  # the profile is of this release, older ones register fewer versions
         assert unknown not in refusal(code, versions["most"])
     assert unknown in refusal(code, versions["most"] + 1)
     if versions.get("least", 1) > 1:

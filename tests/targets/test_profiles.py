@@ -23,18 +23,18 @@ def quantities_of(profile):
     return {name for limit in limits for name in limit.quantities}
 
 
-def test_every_file_is_a_profile_or_the_actions():
+def test_profiles_are_all_files_but_the_actions():
     assert len(FILES) == len(PROFILES) + 1
 
 
 @pytest.mark.parametrize("wrong", ["edge-tpu", "EDGETPU", "litert-2.5", "", None, 3, ["litert"]])
-def test_an_unknown_target_is_refused_and_the_known_ones_are_named(wrong):
+def test_get_target_names_the_known_targets(wrong):
     with pytest.raises(InvalidTargetError, match="'edgetpu', 'ethos-u', 'litert', 'tflite-micro'"):
         get_target(wrong)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_lists_say_where_they_are_from(profile):
+def test_profile_has_sources(profile):
     assert profile.sources and profile.title and profile.consequence
     for source in profile.sources:
         assert source.url.startswith("https://") and source.what and source.version
@@ -42,18 +42,18 @@ def test_lists_say_where_they_are_from(profile):
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
-def test_operators_and_quantities_are_known(profile):
+def test_profile_names_known_operators_and_quantities(profile):
     assert profile.operators.keys() <= vars(schema.BuiltinOperator).keys()
     assert quantities_of(profile) <= QUANTITIES.keys()
 
 
-def test_every_quantity_is_used():
+def test_profiles_and_actions_use_every_quantity():
     actions = tomllib.loads(ACTIONS.read_text())["actions"]
     used = {name for each in actions for name in each.get("when", {})}
     assert set().union(used, *map(quantities_of, PROFILES)) == QUANTITIES.keys()
 
 
-def test_actions_are_about_known_things_and_the_last_about_all():
+def test_actions_name_known_operators_and_the_last_fits_all():
     actions = tomllib.loads(ACTIONS.read_text())["actions"]
     assert actions[-1].keys() == {"do"}
     for each in actions:
@@ -62,7 +62,7 @@ def test_actions_are_about_known_things_and_the_last_about_all():
         assert set(each.get("operators", ())) <= vars(schema.BuiltinOperator).keys()
 
 
-def test_accelerators_have_a_cpu_behind_them():
+def test_profiles_of_accelerators_have_a_cpu_as_fallback():
     fallbacks = {each.name: each.fallback and each.fallback.name for each in PROFILES}
     assert fallbacks == {
         "edgetpu": "litert-2.5",

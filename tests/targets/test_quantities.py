@@ -1,4 +1,4 @@
-"""Each quantity on operators whose numbers are worked out by hand."""
+"""Each quantity against hand-computed numbers."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ SLIDING = convolution(IMAGE, (3, 2), (None, 2, 3, 4), strideH=3, strideW=3, dila
             convolution(IMAGE, (3, 3), SAME_IMAGE, scales=(0.1, 0.2, 0.3, 0.4), padding="SAME"),
             {"per_channel": True, "pads": True, "one_dilation": True},
         ),
-        # A window of 1 reaches nowhere.
+        # A window of 1 has no overlap.
         (convolution(IMAGE, (1, 1), SAME_IMAGE, padding="SAME"), {"pads": False}),
         (
             operator("FULLY_CONNECTED", ((None, 4), tensor((2, 4)), None), (None, 2), version=12),
@@ -152,12 +152,12 @@ SLIDING = convolution(IMAGE, (3, 2), (None, 2, 3, 4), strideH=3, strideW=3, dila
         (operator("RELU", ((None, 2, 5, 1, 4),), (None, 2, 5, 1, 4)), {"effective_rank": 4}),
     ],
 )
-def test_quantities(each, expected):
+def test_measure_of_each_quantity(each, expected):
     op = measured(each)
     assert {name: measure(op, name) for name in expected} == expected
 
 
-def test_one_grid_is_that_of_all_quantized_operands():
+def test_measure_one_grid_compares_all_quantized_operands():
     x, y = tensor((1, 2), scales=(0.5,)), tensor((1, 2), scales=(0.25,))
     assert measure(measured(operator("MAXIMUM", (x, x), (1, 2))), "one_grid") is True
     assert measure(measured(operator("MAXIMUM", (x, y), (1, 2))), "one_grid") is False
@@ -165,7 +165,7 @@ def test_one_grid_is_that_of_all_quantized_operands():
     assert measure(measured(integers), "one_grid") is None
 
 
-def test_the_layer_is_all_operators_with_its_name():
+def test_measure_layer_operators_lists_all_operators_of_the_layer():
     op = measured(operator("CAST", ((1, 2),), (1, 2)), ["GATHER", "CAST", "ADD", "ADD"])
     assert measure(op, "layer_operators") == "ADD,CAST,GATHER"
     assert not measure(op, "layer_divides")
@@ -173,7 +173,7 @@ def test_the_layer_is_all_operators_with_its_name():
     assert measure(op, "layer_divides")
 
 
-def test_every_quantity_is_none_or_a_plain_value_for_every_operator():
+def test_measure_returns_none_or_a_plain_value():
     for each in (SLIDING, slice_by([1, 1]), operator("RELU", ((1, 2),), (1, 2))):
         for name in QUANTITIES:
             value = measure(measured(each), name)

@@ -1,4 +1,4 @@
-"""The profile "tflite-micro" against the runtime itself, operator by operator and file by file."""
+"""The profile "tflite-micro" against the runtime, for each operator and each file."""
 
 import dataclasses
 from typing import Any
@@ -20,14 +20,14 @@ pytestmark = [needs_micro, pytest.mark.slow]
 
 
 def static(tensor, sizes):
-    """The tensor as it is for one sample."""
+    """Returns the tensor with its shape for one sample."""
     if tensor is None or tensor.data is not None:
         return tensor
     return dataclasses.replace(tensor, shape=tuple(static_shape(tensor, sizes)))
 
 
 def alone(operator, sizes):
-    """A file of one operator, inputs that it can take, and the number of its outputs."""
+    """Returns a file of one operator, valid inputs, and the number of outputs."""
     made = {x: static(x, sizes) for x in operator.inputs}
     outputs: tuple[Any, ...] = tuple(static(x, sizes) for x in operator.outputs)
     cut = dataclasses.replace(
@@ -42,7 +42,7 @@ def values_for(operator, tensor):
     rng = np.random.default_rng(0)
     if operator.code == "TRANSPOSE_CONV" and tensor is operator.inputs[0]:
         return np.array(operator.outputs[0].shape, "int32")
-    low, high = (-100, 100) if tensor.dtype == "int8" else (1, 100)  # no divisor of 0
+    low, high = (-100, 100) if tensor.dtype == "int8" else (1, 100)  # avoid a divisor of 0
     if operator.code == "GATHER" and tensor is operator.inputs[1]:
         low, high = 0, operator.inputs[0].shape[0]
     return rng.integers(low, high, tensor.shape).astype(tensor.dtype)
@@ -54,7 +54,7 @@ def prepared(request):
 
 
 def by_litert(content, inputs):
-    """What LiteRT's reference kernel computes of the same integers."""
+    """Returns the outputs of LiteRT's reference kernel for the same integers."""
     interpreter = Interpreter(
         model_content=with_measured_tables(content),
         experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
@@ -71,8 +71,8 @@ def largest_difference(ours, theirs):
     return max(int(np.abs(a.astype("int64") - b.astype("int64")).max()) for a, b in pairs)
 
 
-def test_verdict_on_each_operator(prepared):
-    """What the profile lets through runs, and is exact but for a step of FULLY_CONNECTED."""
+def test_tflite_micro_verdict_on_each_operator(prepared):
+    """Operators that pass the profile run, and are exact but for a step of FULLY_CONNECTED."""
     model = lower_model(prepared.quantized)
     sizes = unknown_sizes(model)
     files = [alone(each, sizes) for each in model.operators]
@@ -87,8 +87,8 @@ def test_verdict_on_each_operator(prepared):
     assert refused.keys() == wrong.keys(), (refused, wrong)
 
 
-def test_a_file_that_runs_computes_what_keras_does(prepared):
-    """The integers of the reference kernels are those of microcontrollers."""
+def test_tflite_micro_computes_what_keras_computes(prepared):
+    """The reference kernels and microcontrollers compute the same integers."""
     model = lower_model(prepared.quantized)
     if violations(model, get_target("tflite-micro")):
         pytest.skip("does not run there")

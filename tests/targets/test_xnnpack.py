@@ -1,4 +1,4 @@
-"""The profile of XNNPACK against LiteRT's interpreter: what its plan leaves to other kernels."""
+"""The profile of XNNPACK against the operators that LiteRT's plan leaves to other kernels."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from tests.layers.contract import Prepared
 from tests.layers.test_contract import CASES
 from tests.models import quantized
 
-# Products with a constant that has the batch's axis; why, the interpreter does not say.
+# Products with a constant that has a batch axis. The interpreter gives no reason.
 UNKNOWN = {"merge_with_constants": {"MUL"}}
 
 
@@ -27,14 +27,14 @@ def verdict(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_verdict_on_each_operator(case):
+def test_xnnpack_verdict_on_each_operator(case):
     model = lower_model(Prepared(case).quantized)
     differing = verdict(model) ^ set(undelegated(to_bytes(model))[0])
     assert {code for _, code in differing} <= UNKNOWN.get(case.name, set())
 
 
 def mixed():
-    """Operators that XNNPACK takes, and some that it does not."""
+    """Makes operators that XNNPACK takes, and operators that it does not take."""
     x = keras.Input((16, 16, 16), name="image")
     y = layers.Conv2D(16, 3, padding="same", activation="relu", name="conv")(x)
     parts = [layers.Conv2D(4, 1, name=f"part{i}")(y) for i in range(6)]
@@ -47,7 +47,7 @@ def mixed():
 
 
 @pytest.mark.parametrize("scheme", ["int8", "uint8"])
-def test_verdict_on_a_network(scheme):
+def test_xnnpack_verdict_on_a_network(scheme):
     data = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype("float32")
     qat = keras_qat.quantize_model(mixed(), scheme, calibration_data=data)
     for size in (None, 1):
