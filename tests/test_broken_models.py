@@ -262,7 +262,7 @@ COSTLY = {
     "an activation that no kernel takes up": (
         lambda: chain(layers.Conv2D(4, 3, name="conv"), layers.LeakyReLU(name="leaky")),
         {}, "standalone-activation", "leaky"),
-    "a batch norm behind an activation": (
+    "a batch norm after an activation": (
         lambda: chain(layers.ReLU(), layers.BatchNormalization(name="norm"), layers.ReLU()),
         {}, "unfolded-batch-norm", "norm"),
     "a channel without gamma": (

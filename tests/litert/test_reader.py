@@ -152,11 +152,11 @@ INCONSISTENT = {
         r"metadata\[0\]\.buffer: 70 is not one of",
     ),
     "metadata name": (lambda t: table_change(name=None)(t.metadata[0]), "name: it is absent"),
-    "data behind the end": (
+    "data beyond the end": (
         lambda t: table_change(data=None, offset=10**6, size=8)(t.buffers[1]),
         r"buffers\[1\]: bytes 1000000 to 1000008 of \d+ are asked for",
     ),
-    "options behind the end": (
+    "options beyond the end": (
         operator_change(largeCustomOptionsOffset=2**63, largeCustomOptionsSize=2**63),
         "large_custom_options: they end at",
     ),

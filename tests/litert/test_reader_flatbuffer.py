@@ -62,17 +62,17 @@ def test_decode_limits_the_number_of_tables(monkeypatch):
 
 LEAF = {
     "negative vtable": (file_of(2**31 - 1, 4, 0), "the vtable of the table at byte 16 lies at -2"),
-    "vtable behind the end": (file_of(-400 % 2**32, 4, 0), "bytes 416 to 420 are needed"),
+    "vtable beyond the end": (file_of(-400 % 2**32, 4, 0), "bytes 416 to 420 are needed"),
     "odd vtable": (file_of(7, 4, 0), "byte 9 is not aligned to 2"),
     "short vtable": (file_of(2, 4, 0), "the vtable at byte 14 cannot be 0 bytes long"),
-    "vector behind the end": (file_of(8, 2**20, 0), "the offset 1048576 at byte 20 leads out"),
+    "vector beyond the end": (file_of(8, 2**20, 0), "the offset 1048576 at byte 20 leads out"),
     "no offset": (file_of(8, 0, 0), "the offset 0 at byte 20 leads out"),
     "negative offset": (file_of(8, 2**32 - 8, 0), "the offset 4294967288 at byte 20 leads out"),
     "long vector": (file_of(8, 4, 3, 1, 2), "bytes 28 to 40 are needed, but the file ends at 36"),
     "longest vector": (file_of(8, 4, 2**32 - 1), "bytes 28 to 17179869208 are needed"),
     "unaligned": (file_of(8, 5, 0, 0), "byte 25 is not aligned to 4"),
     "empty": (b"", "bytes 0 to 4 are needed, but the file ends at 0"),
-    "root behind the end": (b"\xff\xff\xff\x7f", "the offset 2147483647 at byte 0 leads out"),
+    "root beyond the end": (b"\xff\xff\xff\x7f", "the offset 2147483647 at byte 0 leads out"),
 }
 
 

@@ -33,13 +33,13 @@ UNTOUCHED = {
     "other axis": lambda: sequence(
         layers.Conv2D(4, 3, name="head"), layers.BatchNormalization(axis=1, name="norm")
     ),
-    "behind an activation": lambda: sequence(
+    "after an activation": lambda: sequence(
         layers.ReLU(name="relu"), layers.BatchNormalization(name="norm")
     ),
-    "behind a pooling": lambda: sequence(
+    "after a pooling": lambda: sequence(
         layers.MaxPooling2D(name="pool"), layers.BatchNormalization(name="norm")
     ),
-    "behind the input": lambda: sequence(layers.BatchNormalization(name="norm")),
+    "after the input": lambda: sequence(layers.BatchNormalization(name="norm")),
     "layer normalization": lambda: sequence(
         layers.Conv2D(4, 3, name="head"), layers.LayerNormalization(name="norm")
     ),

@@ -1,4 +1,4 @@
-"""Rewriting keeps the function, quantizing is exact: on random models."""
+"""Random models: rewriting keeps the function, and quantizing is exact."""
 
 import collections
 
@@ -17,7 +17,7 @@ from keras_qat.passes.running import run_pass
 from tests.models import quantized
 from tests.passes.random_models import build, data_for, named_layers, programs, relative_error
 
-# In parts, so that all workers have some of them. Each part has the smallest model, too.
+# The models are split into parts for the workers. Each part also has the smallest model.
 PARTS, MODELS_IN_PART = 22, 25
 REWRITES = [rewrite.__name__ for rewrite in PIPELINE]
 
@@ -36,7 +36,7 @@ def check_quantized(model, data, path):
 
 
 def check_origins(model):
-    """Each operation of the user ends in layers that contain it, whoever knows it."""
+    """Checks that each operation of the user becomes layers that contain it."""
     graph = run_pass(inline_models, read_model(model))
     heads = {name: node.head for name, node in graph.nodes.items()}
     calls = {name: {key for key in heads if heads[key] is heads[name]} for name in heads}
@@ -57,7 +57,7 @@ def check_origins(model):
 
 
 def changed_layers(model, clone, layer):
-    """The layers of a clone that are others once the weights of a layer of the model are."""
+    """Returns the layers of a clone that change with the weights of a layer of the model."""
     before = layer.get_weights()
     layer.set_weights([value + 0.5 for value in before])
     other = keras_qat.clone_model(model)
@@ -75,7 +75,7 @@ def differ(a, b):
 
 
 def try_models(check, count, seed=None):
-    """Runs a check on so many random models; returns what it returned for each program."""
+    """Runs a check on a number of random models. Returns its result for each program."""
     results = {}
 
     def tried(program):
@@ -88,11 +88,11 @@ def try_models(check, count, seed=None):
     return results
 
 
-def test_many_are_at_least_500():
+def test_random_models_are_at_least_500():
     assert PARTS * (MODELS_IN_PART - 1) >= 500
 
 
-def test_clones_keep_function_and_names():
+def test_random_clones_keep_function_and_names():
     def check(program):
         model = build(program)
         check_clone(model, data_for(model))
@@ -100,18 +100,18 @@ def test_clones_keep_function_and_names():
     assert len(try_models(check, 15)) == 15
 
 
-def test_rows_of_check_name_the_layers_that_contain_an_operation():
+def test_random_models_have_rows_with_the_layers_of_an_operation():
     assert len(try_models(lambda program: check_origins(build(program)), 5, seed=0)) == 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, 5))
-def test_rows_of_check_name_the_layers_that_contain_an_operation_of_many(part):
+def test_many_random_models_have_rows_with_the_layers_of_an_operation(part):
     results = try_models(lambda program: check_origins(build(program)), MODELS_IN_PART, seed=part)
     assert len(results) == MODELS_IN_PART
 
 
-def test_quantized_models_are_exact(tmp_path):
+def test_random_quantized_models_are_exact(tmp_path):
     def check(program):
         model = build(program)
         check_quantized(model, data_for(model), tmp_path / "model.tflite")
@@ -121,7 +121,7 @@ def test_quantized_models_are_exact(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, PARTS + 1))
-def test_clones_of_many_keep_the_function_and_are_exact_when_quantized(tmp_path, part):
+def test_many_random_models_keep_the_function_and_are_exact(tmp_path, part):
     def check(program):
         model = build(program)
         data = data_for(model)
@@ -132,10 +132,10 @@ def test_clones_of_many_keep_the_function_and_are_exact_when_quantized(tmp_path,
 
 
 def check_choices(program):
-    """Clones with choices of the rewrites that do something; returns how many of a kind could be.
+    """Clones with subsets of the rewrites that change the model. Returns their number per kind.
 
-    Each is left out, is the last one applied, and is applied with none but those that the model
-    cannot do without.
+    Each rewrite is left out, is the last one applied, and is applied with only the rewrites
+    that the model needs.
     """
     model = build(program)
     data, built = data_for(model), collections.Counter()
@@ -163,12 +163,12 @@ def check_all_kinds_were_built(results, least):
     assert all(total[kind] >= least for kind in ("alone", "up to", "without")), total
 
 
-def test_each_rewrite_by_itself_keeps_the_function():
+def test_random_models_keep_the_function_with_each_rewrite():
     check_all_kinds_were_built(try_models(check_choices, 5, seed=0), least=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, 5))
-def test_each_rewrite_of_many_models_by_itself_keeps_the_function(part):
+def test_many_random_models_keep_the_function_with_each_rewrite(part):
     results = try_models(check_choices, 2 * MODELS_IN_PART, seed=part)
     check_all_kinds_were_built(results, least=20)

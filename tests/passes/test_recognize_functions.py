@@ -1,4 +1,4 @@
-"""Activations that are written out in arithmetic become one operation."""
+"""recognize_functions: activations written in arithmetic become one operation."""
 
 from typing import Any
 
@@ -48,14 +48,14 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize(("name", "function"), WRITTEN)
-def test_written_out_functions(name, function):
+def test_recognize_functions_finds_functions_written_in_arithmetic(name, function):
     model = model_of(function)
     graph = applied(recognize_functions, model)
     assert [found.name for found in functions_of(graph)] == [name]
     assert maximum_difference(graph, model, DATA) < 1e-4
 
 
-def test_the_form_of_gelu_is_kept():
+def test_recognize_functions_keeps_the_form_of_gelu():
     exact, tanh = (
         functions_of(applied(recognize_functions, model_of(function)))[0].options
         for name, function in WRITTEN
@@ -64,7 +64,7 @@ def test_the_form_of_gelu_is_kept():
     assert exact == (("approximate", False),) and tanh == (("approximate", True),)
 
 
-def test_hard_swish_is_three_operators_of_the_file():
+def test_recognize_functions_makes_three_operators_of_hard_swish():
     x = keras.Input((5, 4))
     y = layers.Dense(3)(x)
     model = keras.Model(x, y * ops.relu6(y + 3) / 6)
@@ -73,8 +73,8 @@ def test_hard_swish_is_three_operators_of_the_file():
     assert str(quantized.rewrite_log[0]).startswith("recognize_functions: ")
 
 
-def test_the_function_of_what_is_between_counts():
-    """`x` is scaled first: hard-swish is that of the scaled tensor."""
+def test_recognize_functions_takes_the_function_of_an_inner_tensor():
+    """`x` is scaled first. The hard-swish is that of the scaled tensor."""
     graph = applied(recognize_functions, model_of(lambda x: WRITTEN[0][1](2 * x + 1)))
     names = [None if each is None else each.name for each in functions_of(graph)]
     assert names == [None, None, "hard_silu"]
@@ -83,13 +83,13 @@ def test_the_function_of_what_is_between_counts():
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: x * ops.relu6(x + 2) / 6,  # another function
+        lambda x: x * ops.relu6(x + 2) / 6,  # a different function
         lambda x: x * ops.sigmoid(1.7 * x),
-        lambda x: [(y := ops.sigmoid(x)), x * y],  # what is between is an output
+        lambda x: [(y := ops.sigmoid(x)), x * y],  # an inner tensor is an output
         lambda x: ops.mean(x, axis=1, keepdims=True) * ops.sigmoid(x),  # two tensors
-        lambda x: x * np.arange(1, 5, dtype="float32"),  # no scalar
+        lambda x: x * np.arange(1, 5, dtype="float32"),  # not a scalar
     ],
 )
-def test_what_stays(function):
+def test_recognize_functions_leaves_other_expressions(function):
     graph = read_model(model_of(function))
     assert recognize_functions(graph) is graph

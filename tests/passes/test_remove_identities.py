@@ -9,7 +9,7 @@ from tests.passes.graphs import applied, chains, maximum_difference
 
 
 class Doubled(layers.Layer):
-    """A layer of the user's own, with a `rate` that is not one of dropout."""
+    """A custom layer with a `rate` that is not a dropout rate."""
 
     rate = 0
 
@@ -39,7 +39,7 @@ def between_dense_layers(*between, shape=(3,)):
         lambda x: ops.concatenate([x], axis=-1),
     ],
 )
-def test_what_returns_its_input_is_removed(layer):
+def test_remove_identities_removes_layers_that_return_their_input(layer):
     model = between_dense_layers(layer)
     graph = applied(remove_identities, model)
     assert list(graph.nodes) == ["x", "first", "last"]
@@ -47,7 +47,7 @@ def test_what_returns_its_input_is_removed(layer):
 
 
 @pytest.mark.parametrize("layer", [layers.SpatialDropout1D(0.0), layers.SpatialDropout2D(0.0)])
-def test_dropout_of_maps_is_removed_too(layer):
+def test_remove_identities_removes_spatial_dropout(layer):
     shape = (4, 3) if isinstance(layer, layers.SpatialDropout1D) else (4, 4, 3)
     assert "last" in applied(remove_identities, between_dense_layers(layer, shape=shape)).nodes
     graph = applied(remove_identities, between_dense_layers(layer, shape=shape))
@@ -65,17 +65,17 @@ def test_dropout_of_maps_is_removed_too(layer):
         Doubled(name="kept"),
     ],
 )
-def test_what_does_something_stays(layer):
+def test_remove_identities_leaves_layers_with_an_effect(layer):
     assert "kept" in applied(remove_identities, between_dense_layers(layer)).nodes
 
 
-def test_a_chain_of_identities_is_removed_whole():
+def test_remove_identities_removes_a_whole_chain():
     between = layers.Identity(), layers.Dropout(0), layers.Activation("linear")
     graph = applied(remove_identities, between_dense_layers(*between))
     assert graph.nodes["last"].inputs == (Edge("first"),)
 
 
-def test_an_identity_may_be_the_output_or_stand_behind_the_input():
+def test_remove_identities_at_the_input_and_the_output():
     x = keras.Input((3,), name="x")
     y = layers.Dense(3, name="d")(layers.Identity(name="front")(x))
     graph = applied(remove_identities, keras.Model(x, [layers.Identity(name="back")(y), y]))
@@ -83,29 +83,29 @@ def test_an_identity_may_be_the_output_or_stand_behind_the_input():
     assert graph.outputs == [Edge("d"), Edge("d")]
 
 
-def test_a_model_of_an_identity_returns_its_input():
+def test_remove_identities_of_a_model_of_one_identity():
     x = keras.Input((3,), name="x")
     assert applied(remove_identities, keras.Model(x, layers.Identity()(x))).outputs == Edge("x")
 
 
-def test_the_gradient_stays_stopped():
+def test_remove_identities_leaves_stop_gradient():
     graph = applied(remove_identities, between_dense_layers(ops.stop_gradient))
     assert len(graph.nodes) == 4
 
 
-def test_casts_of_an_integer_input_are_removed():
+def test_remove_identities_removes_casts_of_an_integer_input():
     x = keras.Input((3,), name="x", dtype="uint8")
     y = layers.Dense(2, name="last")(ops.cast(x, "float32") - ops.cast(x, "float16"))
     graph = applied(remove_identities, keras.Model(x, y))
     assert [type(node.head).__name__ for node in graph.nodes.values()][1:] == ["Subtract", "Dense"]
 
 
-def test_casts_between_floating_types_are_removed():
+def test_remove_identities_removes_casts_between_floating_types():
     model = between_dense_layers(lambda x: ops.cast(ops.cast(x, "float16"), "float32"))
     assert list(applied(remove_identities, model).nodes) == ["x", "first", "last"]
 
 
-def test_cast_of_ids_that_are_looked_up_too_stays():
+def test_remove_identities_leaves_a_cast_of_ids_with_a_lookup():
     x = keras.Input((3,), name="x", dtype="int32")
     model = keras.Model(x, [layers.Embedding(4, 2)(x), ops.cast(x, "float32")])
     kinds = {type(node.head).__name__ for node in applied(remove_identities, model).nodes.values()}

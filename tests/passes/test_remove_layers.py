@@ -1,4 +1,4 @@
-"""skip_layers: a clone without some layers computes what a model defined without them does."""
+"""skip_layers: a clone without some layers equals a model defined without them."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.models import network, randomized
 
 
 def chain(skipped=(), name="chain"):
-    """A model defined without some of its layers."""
+    """Makes a model without some of its layers."""
     made = [
         layers.Dense(4, name="first"),
         layers.LayerNormalization(name="norm"),
@@ -39,7 +39,7 @@ def with_weights_of(model, source):
 @pytest.mark.parametrize(
     "names", [["norm"], ["norm", "tanh", "drop"], ["drop", "norm"], ["same", "tanh"], "norm"]
 )
-def test_by_name_and_in_a_row(names):
+def test_remove_layers_by_name_and_in_sequence(names):
     model = chain()
     skipped = [names] if isinstance(names, str) else names
     expected = with_weights_of(chain(skipped), model)
@@ -48,7 +48,7 @@ def test_by_name_and_in_a_row(names):
     assert len(clone.trainable_weights) == len(expected.trainable_weights)
 
 
-def test_in_a_nested_model_two_deep():
+def test_remove_layers_in_nested_models_two_deep():
     inner = chain(name="inner")
     x = keras.Input((4,), name="outer_x")
     middle = keras.Model(x, layers.ReLU(name="relu")(inner(x)), name="middle")
@@ -59,7 +59,7 @@ def test_in_a_nested_model_two_deep():
     np.testing.assert_allclose(clone(data()), expected, atol=1e-5)
 
 
-def test_a_shared_layer_is_left_out_at_each_call():
+def test_remove_layers_removes_each_call_of_a_shared_layer():
     x = keras.Input((4,), name="x")
     shared = layers.Dense(4, name="shared")
     y = layers.ReLU(name="relu")(shared(x))
@@ -69,7 +69,7 @@ def test_a_shared_layer_is_left_out_at_each_call():
     assert not clone.weights
 
 
-def test_an_output_becomes_what_was_before_it():
+def test_remove_layers_of_an_output_returns_its_input():
     model = chain()
     clone = keras_qat.clone_model(chain(), skip_layers=["tanh", "drop"])
     assert clone.output_shape == model.output_shape
@@ -79,7 +79,7 @@ def test_an_output_becomes_what_was_before_it():
     np.testing.assert_allclose(clone(data()), ends.get_layer("d")(data()), atol=1e-6)
 
 
-def test_what_stood_in_the_way_is_left_out():
+def test_remove_layers_removes_an_unsupported_layer():
     image = keras.Input((8, 8, 3), name="image")
     y = layers.Activation("sparsemax", name="odd")(network()(image))
     model = keras.Model(image, y)
@@ -88,7 +88,7 @@ def test_what_stood_in_the_way_is_left_out():
     np.testing.assert_allclose(clone(images), network()(images), atol=1e-5)
 
 
-def test_the_clone_is_quantized_and_trains():
+def test_remove_layers_gives_a_clone_that_can_be_quantized():
     clone = keras_qat.clone_model(chain(), skip_layers=["norm"])
     qat = keras_qat.quantize_model(clone)
     keras_qat.calibrate(qat, data(), verbose=0)
@@ -97,13 +97,13 @@ def test_the_clone_is_quantized_and_trains():
     assert "norm" not in [layer.name for layer in qat.layers]
 
 
-def test_it_is_in_the_log():
+def test_remove_layers_is_logged():
     clone = keras_qat.clone_model(chain(), skip_layers=["norm"])
     assert str(clone.rewrite_log[0]) == "remove_layers: norm -> "
 
 
 @pytest.mark.parametrize(("name", "shapes"), [("first", "4"), ("both", "4")])
-def test_other_shapes_are_refused(name, shapes):
+def test_remove_layers_refuses_layers_that_change_the_shape(name, shapes):
     x = keras.Input((6,), name="x")
     first = layers.Dense(4, name="first")(x)
     model = keras.Model(x, layers.Add(name="both")([first, layers.Dense(4, name="second")(x)]))
@@ -115,12 +115,12 @@ def test_other_shapes_are_refused(name, shapes):
 @pytest.mark.parametrize(
     ("name", "close"), [("nrm", "'norm'"), ("frist", "'first'"), ("zzz", "'drop'")]
 )
-def test_unknown_names_are_refused_with_close_ones(name, close):
+def test_remove_layers_refuses_unknown_names_with_close_ones(name, close):
     message = f"no layer of this name.*Layer: '{name}'.*{close}"
     with pytest.raises(InvalidModelError, match=message):
         keras_qat.clone_model(chain(), skip_layers=[name])
 
 
-def test_no_names_change_nothing():
+def test_remove_layers_without_names_changes_nothing():
     graph = read_model(chain())
     assert list(remove_layers(graph, []).nodes) == list(graph.nodes)

@@ -1,4 +1,4 @@
-"""`rewrites` decides about the operations inside a custom layer as about those outside."""
+"""`rewrites` applies to operations inside custom layers as to those outside."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from keras_qat.errors import UnsupportedLayerError
 
 @keras.saving.register_keras_serializable("tests")
 class Wrapper(layers.Layer):
-    """A custom layer that calls another one."""
+    """A custom layer that calls another layer."""
 
     def __init__(self, inner, **kwargs):
         super().__init__(**kwargs)
@@ -46,7 +46,7 @@ CHOICES = [
 
 
 def outcome(layer, rewrites):
-    """The classes of the layers of the clone, or what is missing."""
+    """Returns the classes of the layers of the clone, or the missing rewrite."""
     x = keras.Input((8, 8, 3))
     try:
         clone = keras_qat.clone_model(keras.Model(x, layer(x)), rewrites=rewrites)

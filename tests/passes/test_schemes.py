@@ -1,4 +1,4 @@
-"""Schemes of nodes: what a layer takes up, what adds no operator, and what is never joined."""
+"""Schemes of nodes: fused layers, layers without an operator, and layers that stay separate."""
 
 import keras
 import pytest
@@ -39,7 +39,7 @@ def schemes_of(graph, **named):
 
 
 def in_float(graph):
-    """The names of the nodes in float."""
+    """Returns the names of the nodes in float."""
     return [name for name, node in graph.nodes.items() if node.scheme is None]
 
 
@@ -49,7 +49,7 @@ def settled(graph, **named):
 
 
 def with_schemes(graph, **named):
-    """The graph after all rewrites, where some nodes have schemes of their own."""
+    """Returns the graph after all rewrites. Some nodes have their own schemes."""
     schemes = schemes_of(graph, **named)
     setting = Setting(Options(INT8), frozenset(DEFAULT_REWRITES), schemes, frozenset(named))
     passes = [each for stage in REWRITING for each in stage.passes(setting)]
@@ -57,7 +57,7 @@ def with_schemes(graph, **named):
 
 
 def rewritten(graph, **named):
-    """The number of operations of each node after all rewrites, and the nodes in float."""
+    """Returns the number of operations of each node after all rewrites, and the nodes in float."""
     graph = with_schemes(graph, **named)
     counts = {node.name: len(node.operations) for node in graph.nodes.values() if node.inputs}
     return counts, in_float(graph)
@@ -70,18 +70,18 @@ def test_annotate_schemes_gives_inputs_the_default():
     assert schemes == [INT8, None, INT8, INT8, PER_TENSOR]
 
 
-def test_settle_followers_leaves_in_float_what_a_float_layer_takes_up():
+def test_settle_followers_puts_followers_of_a_float_layer_in_float():
     assert in_float(settled(conv_block(), conv=None)) == ["conv", "bn", "relu"]
     assert in_float(settled(conv_block(), bn=None)) == ["bn", "relu"]
     assert in_float(settled(conv_block(), last=None)) == ["last"]
 
 
-def test_settle_followers_keeps_what_has_an_override():
+def test_settle_followers_keeps_nodes_with_an_override():
     assert in_float(settled(conv_block(), conv=None, bn=INT8)) == ["conv"]
     assert in_float(settled(conv_block(), conv=None, relu=INT8)) == ["conv", "bn"]
 
 
-def test_settle_followers_keeps_what_others_take_too():
+def test_settle_followers_keeps_followers_of_a_tensor_with_other_uses():
     x = keras.Input((8, 8, 3), name="x")
     y = layers.Conv2D(4, 3, name="conv")(x)
     graph = read_model(keras.Model(x, [layers.ReLU(name="relu")(y), y]))
@@ -104,7 +104,7 @@ def test_settle_followers_moves_a_shared_follower_with_all_its_calls_or_not_at_a
         ({"last": None}, ["drop", "last"]),
     ],
 )
-def test_settle_without_operator_follows_what_takes_the_tensor(named, expected):
+def test_settle_without_operator_takes_the_scheme_of_the_consumer(named, expected):
     graph = chain(
         layers.Conv2D(4, 3, name="conv"),
         layers.Dropout(0.5, name="drop"),
@@ -114,7 +114,7 @@ def test_settle_without_operator_follows_what_takes_the_tensor(named, expected):
     assert in_float(settle_without_operator(annotated, INT8)) == expected
 
 
-def test_rewrites_join_nothing_of_float_and_integers():
+def test_rewrites_do_not_join_float_and_integer_nodes():
     assert rewritten(conv_block(), relu=None) == ({"conv": 2, "relu": 1, "last": 1}, ["relu"])
     assert rewritten(conv_block(), conv=None) == ({"conv": 3, "last": 1}, ["conv"])
     assert rewritten(conv_block()) == ({"conv": 3, "last": 1}, [])
@@ -128,7 +128,7 @@ FLOATS = [
 
 
 @pytest.mark.parametrize(("name", "made"), FLOATS, ids=[name for name, _ in FLOATS])
-def test_rewrites_join_a_float_layer_with_no_integer_layer_after_it(name, made):
+def test_rewrites_do_not_join_a_float_layer_with_an_integer_layer(name, made):
     graph = chain(*made)
     first = list(graph.nodes)[1]
     joined, _ = rewritten(graph)
@@ -136,7 +136,7 @@ def test_rewrites_join_a_float_layer_with_no_integer_layer_after_it(name, made):
     assert len(joined) == 1 and len(apart) == 2 and floats == [first]
 
 
-def test_a_layer_has_the_scheme_of_the_operation_with_its_kernel():
+def test_fused_node_has_the_scheme_of_the_kernel():
     made = with_schemes(conv_block(), relu=PER_TENSOR, last=PER_TENSOR)
     assert {name: node.scheme for name, node in made.nodes.items()} == {
         "x": INT8,

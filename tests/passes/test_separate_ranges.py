@@ -1,4 +1,4 @@
-"""Prescribed ranges are separated where they meet others, and nowhere else."""
+"""separate_ranges: a prescribed range that meets another range gets a requantized copy."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def activated(x, name, kind="sigmoid"):
     return layers.Activation(kind, name=name)(x)
 
 
-def test_one_copy_serves_all_that_share(tmp_path):
+def test_separate_ranges_makes_one_copy_for_all_consumers(tmp_path):
     x = keras.Input((4,))
     a = activated(x, "a")
     joined = ops.concatenate([a, x], -1)
@@ -30,7 +30,7 @@ def test_one_copy_serves_all_that_share(tmp_path):
     assert_file_exact(quantized, data, tmp_path)
 
 
-def test_through_what_moves_values(tmp_path):
+def test_separate_ranges_looks_through_layers_that_move_values(tmp_path):
     x = keras.Input((6, 4))
     a = layers.MaxPooling1D()(activated(x, "a"))
     model = keras.Model(x, layers.Concatenate(axis=1)([a, activated(x, "b", "relu")]))
@@ -41,15 +41,15 @@ def test_through_what_moves_values(tmp_path):
     assert_file_exact(quantized, data, tmp_path)
 
 
-def test_equal_prescribed_ranges_stay():
+def test_separate_ranges_leaves_equal_prescribed_ranges():
     x = keras.Input((4,))
     both = layers.Concatenate()([activated(x, "a"), activated(x, "b", "softmax")])
     names, _ = requantized(keras.Model(x, [both, layers.Dense(2)(both)]))
     assert names == []
 
 
-def test_layer_called_in_a_row_is_separated():
-    """The second softmax takes what the first one gives, and both take one range."""
+def test_separate_ranges_of_a_layer_called_twice_in_sequence():
+    """The second softmax takes the output of the first one, and both share the input's range."""
     x = keras.Input((4,))
     softmax = layers.Softmax(name="softmax")
     names, _ = requantized(keras.Model(x, softmax(softmax(x))))

@@ -17,14 +17,14 @@ VECTORS = ((4,), (6,), (2, 3))
 
 
 class Padded(layers.Layer):
-    """A layer without weights, whose call has an argument."""
+    """A layer without weights. Its call has an argument."""
 
     def call(self, x, sign=1.0):
         return sign * ops.pad(x, [[0, 0], *[[1, 0]] * (len(x.shape) - 1)])
 
 
 class Resized(layers.Layer):
-    """A layer of layers without weights."""
+    """A layer that consists of layers without weights."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -55,7 +55,7 @@ def flat(x):
     return ops.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3]))
 
 
-# Makers of one layer, by the shapes that it is called with.
+# Functions that make a layer, with the shapes of its inputs.
 SHARED = [
     (lambda: layers.UpSampling2D(2), IMAGES),
     (lambda: layers.UpSampling2D(2, interpolation="bilinear"), IMAGES),
@@ -95,7 +95,7 @@ def arrays(outputs):
 
 
 def assert_same(model, other, data):
-    """Two models make outputs of the same shapes, dtypes and values."""
+    """Checks that two models have outputs of equal shapes, dtypes and values."""
     for mine, expected in zip(arrays(other(data)), arrays(model(data)), strict=True):
         assert (mine.shape, mine.dtype) == (expected.shape, expected.dtype)
         limit = 1e-5 * max(float(np.abs(expected).max()), 1e-6)
@@ -103,7 +103,7 @@ def assert_same(model, other, data):
 
 
 @pytest.mark.parametrize(("make", "shapes"), SHARED)
-def test_a_layer_called_at_several_shapes_keeps_its_function(make, shapes):
+def test_shared_layer_called_at_several_shapes_keeps_its_function(make, shapes):
     layer, inputs = make(), [keras.Input(shape) for shape in shapes]
     model = keras.Model(inputs, [layer(x) for x in inputs])
     data = [normal(shape, 2) for shape in shapes]
@@ -129,7 +129,7 @@ STEPS = {
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=8))
-def test_chains_of_shared_layers_keep_their_function(names):
+def test_shared_layers_in_chains_keep_their_function(names):
     made = {name: STEPS[name]() for name in names}
     image = keras.Input((6, 8, 2))
     tensors = [image]
@@ -145,7 +145,7 @@ def test_chains_of_shared_layers_keep_their_function(names):
 
 
 def assert_exact(model, data, folder):
-    """The quantized model has the model's shapes, and its file its numbers."""
+    """Checks that the quantized model has the model's shapes, and its file equal values."""
     qat = keras_qat.quantize_model(model, calibration_data=data)
     assert [y.shape for y in qat.outputs] == [y.shape for y in model.outputs]
     keras_qat.export_litert(qat, folder / "model.tflite")
@@ -161,7 +161,7 @@ def keras_qat_round_trip(qat, path):
     return keras.saving.load_model(path)
 
 
-def test_a_feature_pyramid_of_one_upsampling_is_exact(tmp_path):
+def test_shared_upsampling_in_a_feature_pyramid_is_exact(tmp_path):
     image, up, relu = keras.Input((16, 16, 2)), layers.UpSampling2D(2), layers.ReLU()
     a = relu(layers.Conv2D(4, 3, strides=2, padding="same")(image))
     b = relu(layers.Conv2D(4, 3, strides=2, padding="same")(a))
@@ -170,13 +170,13 @@ def test_a_feature_pyramid_of_one_upsampling_is_exact(tmp_path):
     assert_exact(model, normal((16, 16, 2), 4), tmp_path)
 
 
-def test_a_subclassed_model_that_shares_its_layers_is_exact(tmp_path):
+def test_shared_layers_of_a_subclassed_model_are_exact(tmp_path):
     image = keras.Input((3, 4, 2))
     model = keras.Model(image, Folded()(layers.Conv2D(2, 1)(image)))
     assert_exact(model, normal((3, 4, 2), 4), tmp_path)
 
 
-def test_a_layer_called_with_other_arguments_keeps_its_function():
+def test_shared_layer_called_with_different_arguments_keeps_its_function():
     x, layer, product = keras.Input((3, 4)), Padded(), layers.Lambda(lambda xs: xs[0] * xs[1])
     y = layers.Dense(4)(x)
     outputs = [layer(x), layer(x, sign=-1.0), product([x, y]), product([x, x]), product([y, x])]
@@ -184,7 +184,7 @@ def test_a_layer_called_with_other_arguments_keeps_its_function():
     assert_same(model, keras_qat.clone_model(model), normal((3, 4), 2))
 
 
-def test_attention_called_with_and_without_a_causal_mask_is_refused():
+def test_shared_attention_with_and_without_a_causal_mask_is_refused():
     x, attention = keras.Input((5, 4)), layers.MultiHeadAttention(2, 3, name="attention")
     model = keras.Model(x, [attention(x, x), attention(x, x, use_causal_mask=True)])
     with pytest.raises(UnsupportedLayerError, match="weights would not stay shared"):
@@ -192,7 +192,7 @@ def test_attention_called_with_and_without_a_causal_mask_is_refused():
 
 
 @pytest.mark.parametrize("is_nested", [False, True])
-def test_a_batch_norm_that_always_trains_is_refused(is_nested):
+def test_batch_norm_that_always_trains_is_refused(is_nested):
     x, norm = keras.Input((5,)), layers.BatchNormalization(name="norm")
     layer = keras.Sequential([keras.Input((5,)), norm]) if is_nested else norm
     model = keras.Model(x, layer(layers.Dense(5)(x), training=True))

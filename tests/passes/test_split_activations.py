@@ -21,7 +21,7 @@ def behind_image(layer):
         layers.Dense(2, activation="relu", name="layer"),
     ],
 )
-def test_the_activation_becomes_a_node_of_its_own(layer):
+def test_split_activations_makes_a_node_of_the_activation(layer):
     graph = applied(split_activations, behind_image(layer))
     assert chains(graph) == {"layer": ["layer"], "layer_relu": ["layer_relu"]}
     linear, activation = graph.nodes["layer"], graph.nodes["layer_relu"]
@@ -39,20 +39,20 @@ def test_the_activation_becomes_a_node_of_its_own(layer):
         layers.Conv2D(2, 3, activation="linear", name="layer"),
         layers.Activation("relu", name="layer"),
         layers.ReLU(name="layer"),
-        # No rule takes it, so there is nothing it could be fused into.
+        # No rule takes this layer, so the activation could not be fused into it.
         layers.ConvLSTM1D(2, 3, name="layer"),
     ],
 )
-def test_linear_layers_and_others_stay(layer):
+def test_split_activations_leaves_linear_and_other_layers(layer):
     assert chains(applied(split_activations, behind_image(layer))) == {"layer": ["layer"]}
 
 
-def test_running_twice_splits_once():
+def test_split_activations_twice_splits_once():
     graph = applied(split_activations, behind_image(layers.Dense(2, "relu", name="layer")))
     assert chains(split_activations(graph).check()) == chains(graph)
 
 
-def test_calls_of_a_shared_layer_share_the_activation():
+def test_split_activations_of_a_shared_layer_shares_the_activation():
     x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
     dense = layers.Dense(2, activation="relu6", name="d")
     graph = applied(split_activations, keras.Model([x, y], [dense(x), dense(y)]))
@@ -66,7 +66,7 @@ def test_calls_of_a_shared_layer_share_the_activation():
     assert set(graph.outputs) == {Edge("d_relu6"), Edge("d_relu6_1")}
 
 
-def test_all_consumers_take_the_activated_tensor():
+def test_split_activations_redirects_all_consumers():
     x = keras.Input((3,), name="x")
     d = layers.Dense(3, activation="relu", name="d")(x)
     model = keras.Model(x, [layers.Add(name="sum")([d, x]), layers.Dense(2, name="e")(d)])
@@ -75,7 +75,7 @@ def test_all_consumers_take_the_activated_tensor():
     assert graph.nodes["e"].inputs == (Edge("d_relu"),)
 
 
-def test_a_layer_with_the_new_name_keeps_its_name():
+def test_split_activations_keeps_the_name_of_an_existing_layer():
     x = keras.Input((3,), name="x")
     y = layers.Dense(3, activation="relu", name="d")(x)
     graph = applied(split_activations, keras.Model(x, layers.Dense(2, name="d_relu")(y)))
@@ -83,7 +83,7 @@ def test_a_layer_with_the_new_name_keeps_its_name():
     assert chains(graph)["d_relu_1"] == ["d_relu"]
 
 
-def test_the_activation_computes_the_same():
+def test_split_activations_keeps_the_function():
     layer = layers.Dense(2, activation="softmax", name="layer")
     model = behind_image(layer)
     activation = applied(split_activations, model).nodes["layer_softmax"].head

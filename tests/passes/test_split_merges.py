@@ -12,7 +12,7 @@ def inputs(count, shape=(3,)):
     return [keras.Input(shape, name=f"x{i}") for i in range(count)]
 
 
-def test_a_sum_of_four_becomes_three_sums_of_two():
+def test_split_merges_makes_three_sums_of_a_sum_of_four():
     x = inputs(4)
     model = keras.Model(x, layers.Add(name="sum")(x))
     graph = applied(split_merges, model)
@@ -27,7 +27,7 @@ def test_a_sum_of_four_becomes_three_sums_of_two():
     assert maximum_difference(graph, model, data) == 0
 
 
-def test_sums_of_two_and_other_layers_stay():
+def test_split_merges_leaves_sums_of_two_and_other_layers():
     x = inputs(3)
     two = layers.Add(name="two")(x[:2])
     model = keras.Model(x, [two, layers.Concatenate(name="joined")(x)])
@@ -37,7 +37,7 @@ def test_sums_of_two_and_other_layers_stay():
 
 
 @pytest.mark.parametrize("cls", [layers.Maximum, layers.Minimum, layers.Multiply])
-def test_other_merges_are_split_into_their_own_kind(cls):
+def test_split_merges_splits_other_merges_alike(cls):
     x = inputs(3)
     model = keras.Model(x, cls(name="merged")(x))
     graph = applied(split_merges, model)
@@ -46,7 +46,7 @@ def test_other_merges_are_split_into_their_own_kind(cls):
     assert maximum_difference(graph, model, data) == 0
 
 
-def test_calls_of_a_shared_sum_are_split_each():
+def test_split_merges_splits_each_call_of_a_shared_sum():
     x = inputs(4)
     add = layers.Add(name="sum")
     graph = applied(split_merges, keras.Model(x, [add(x[:3]), add(x[1:])]))
@@ -56,7 +56,7 @@ def test_calls_of_a_shared_sum_are_split_each():
     assert {first.inputs[1], second.inputs[1]} == {Edge("x2"), Edge("x3")}
 
 
-def test_shapes_that_broadcast_compute_the_same():
+def test_split_merges_of_broadcast_shapes_keeps_the_function():
     x = [*inputs(2, (1,)), keras.Input((3,), name="x2")]
     model = keras.Model(x, layers.Add(name="sum")(x))
     data = [

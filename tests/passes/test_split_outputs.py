@@ -28,7 +28,7 @@ def model_of(function):
         (lambda x: ops.add(*ops.split(x, 2, axis=2)), 2),
     ],
 )
-def test_each_output_is_a_slice(function, count):
+def test_split_outputs_makes_a_slice_per_output(function, count):
     model = model_of(function)
     graph = applied(split_outputs, model)
     slices = [node for node in graph.nodes.values() if isinstance(node.head, QStridedSlice)]
@@ -37,20 +37,20 @@ def test_each_output_is_a_slice(function, count):
     assert maximum_difference(graph, model, X) == 0.0
 
 
-def test_what_is_not_used_is_not_made():
+def test_split_outputs_makes_no_unused_slice():
     model = model_of(lambda x: ops.split(x, 3, axis=-1)[1])
     (name,) = list(applied(split_outputs, model).nodes)[1:]
     assert name.startswith("split") and name.endswith("_1")
 
 
-def test_the_batch_is_not_split():
+def test_split_over_the_batch_is_refused():
     inputs = keras.Input(batch_shape=(4, 2), name="input")
     model = keras.Model(inputs, ops.split(inputs, 2, axis=0))
     with pytest.raises(UnsupportedLayerError, match="batch axis"):
         keras_qat.quantize_model(model)
 
 
-def test_a_quantized_model_splits():
+def test_split_outputs_of_a_quantized_model():
     model = model_of(lambda x: ops.unstack(x, axis=1)[::2])
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, X, verbose=0)

@@ -1,4 +1,4 @@
-"""A penalty on the output of a layer stays one on the output of that layer."""
+"""split_regularizers: a penalty stays on the output of its layer."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def penalized(kind="l2", **kwargs):
         ),
     ],
 )
-def test_the_penalty_is_that_of_keras(chain):
+def test_split_regularizers_keeps_the_penalty_of_keras(chain):
     model = keras.Sequential([keras.Input((5, 4)), *(make() for make in chain)])
     clone = keras_qat.clone_model(model)
     x = np.random.default_rng(0).normal(size=(8, 5, 4)).astype("float32")
@@ -37,13 +37,13 @@ def test_the_penalty_is_that_of_keras(chain):
     np.testing.assert_allclose(float(clone.losses[0]), float(model.losses[0]), rtol=1e-5)
 
 
-def test_it_becomes_a_node_of_its_own():
+def test_split_regularizers_makes_a_node_of_the_penalty():
     x = keras.Input((4,))
     graph = applied(split_regularizers, keras.Model(x, penalized()(x)))
     assert chains(graph) == {"layer": ["layer"], "layer_regularizer": ["layer_regularizer"]}
 
 
-def test_shared_layer_keeps_one():
+def test_split_regularizers_of_a_shared_layer_shares_the_penalty():
     x = keras.Input((4,))
     layer = penalized()
     model = keras.Model(x, layer(layer(x)))
@@ -55,7 +55,7 @@ def test_shared_layer_keeps_one():
     np.testing.assert_allclose([float(x) for x in clone.losses], [float(x) for x in model.losses])
 
 
-def test_another_kind_is_refused():
+def test_split_regularizers_refuses_other_kinds():
     x = keras.Input((4,))
     layer = penalized(keras.regularizers.OrthogonalRegularizer())
     with pytest.raises(UnsupportedLayerError, match="'layer'.*Orthogonal.* To fix it: "):

@@ -38,7 +38,7 @@ def random_model(shape, make):
         layer(SeparableConv1D, 5, 2, dilation_rate=2, use_bias=False),
     ],
 )
-def test_two_convolutions_compute_the_same(make):
+def test_split_separables_makes_two_equal_convolutions(make):
     shape = (7, 6, 3) if make.func is SeparableConv2D else (7, 3)
     model = random_model(shape, make)
     graph = applied(split_separables, model)
@@ -56,7 +56,7 @@ def test_two_convolutions_compute_the_same(make):
     assert pointwise.activation is separable.activation
 
 
-def test_calls_of_a_shared_layer_share_both_parts():
+def test_split_separables_of_a_shared_layer_shares_both_parts():
     x = keras.Input((5, 5, 3), name="x")
     shared = SeparableConv2D(3, 3, padding="same", name="s")
     graph = applied(split_separables, keras.Model(x, shared(shared(x))))
@@ -67,7 +67,7 @@ def test_calls_of_a_shared_layer_share_both_parts():
     assert graph.outputs == Edge("s_1")
 
 
-def test_arguments_go_to_the_part_they_belong_to():
+def test_split_separables_passes_arguments_to_the_right_part():
     separable = SeparableConv2D(
         2,
         3,
@@ -88,14 +88,14 @@ def test_arguments_go_to_the_part_they_belong_to():
     assert isinstance(pointwise.bias_constraint, keras.constraints.NonNeg)
 
 
-def test_other_layers_stay():
+def test_split_separables_leaves_other_layers():
     model = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 1, name="c")])
     graph = applied(split_separables, model)
     assert graph.nodes["c"].head is model.get_layer("c")
 
 
-def test_what_stands_behind_is_fused_into_the_pointwise_part():
-    """As in NASNet and Xception."""
+def test_split_separables_lets_followers_be_fused_into_the_pointwise_part():
+    """The layers are those of NASNet and Xception."""
     chain = [
         SeparableConv2D(4, 3, use_bias=False, name="s"),
         layers.BatchNormalization(),
@@ -114,7 +114,7 @@ def test_what_stands_behind_is_fused_into_the_pointwise_part():
     ("cls", "shape"), [(SeparableConv1D, (9, 4)), (SeparableConv2D, (7, 6, 4))]
 )
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e2])
-def test_every_tensor_equals_litert(cls, shape, scale):
+def test_split_separables_equals_litert_in_every_tensor(cls, shape, scale):
     build = branches(
         shape,
         [layer(cls, 5, 3, activation="relu6")],

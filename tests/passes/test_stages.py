@@ -1,4 +1,4 @@
-"""The stages: each has passes that exist, reasons, and invariants that find what they are about."""
+"""The stages: each has existing passes, reasons, and invariants that find violations."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def made(**schemes):
     return make_layers(annotate_schemes(graph, schemes, INT8))
 
 
-# Graphs that break an invariant, each in the node "own" unless another is said.
+# Graphs that violate an invariant, in the node "own" unless another name is given.
 BROKEN = [
     (invariants.AS_WRITTEN, lambda: split_activations(
         chain(layers.Dense(2, activation="relu", name="own"))), "own"),
@@ -76,7 +76,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("invariant", "make", "name"), BROKEN)
-def test_invariant_names_the_node_that_breaks_it(invariant, make, name):
+def test_invariant_names_the_node_that_violates_it(invariant, make, name):
     assert list(invariant.violations(make()))[0].startswith(name)
 
 
@@ -91,7 +91,7 @@ def test_every_invariant_of_a_stage_is_tested():
     assert all(invariant in tested for stage in STAGES for invariant in stage.invariants)
 
 
-def test_stage_that_leaves_something_undone_is_named(monkeypatch):
+def test_stage_with_a_violated_invariant_is_named(monkeypatch):
     stage = Stage("melt", "", (), (invariants.NO_SEPARABLE,))
     monkeypatch.setattr("keras_qat.conversion.REWRITING", (stage,))
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.SeparableConv2D(2, 3, name="own")])
@@ -101,7 +101,7 @@ def test_stage_that_leaves_something_undone_is_named(monkeypatch):
     assert keras_qat.check(model).errors[0].layer == "own"
 
 
-def test_invariants_are_not_checked_where_a_rewrite_is_left_out():
+def test_invariants_are_not_checked_without_one_of_the_rewrites():
     steps = (Step(split_activations, ""),)
     stage = Stage("open", "", steps, (invariants.LINEAR_KERNELS,))
     assert len(list(stage.passes(Setting(Options(), frozenset({"split_activations"}))))) == 2

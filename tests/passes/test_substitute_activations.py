@@ -1,4 +1,4 @@
-"""Four policies for activations."""
+"""The four values of `activations`."""
 
 import keras
 import numpy as np
@@ -23,14 +23,14 @@ def model_with(*activations):
 
 
 @pytest.mark.parametrize("name", sorted(STAND_INS))
-def test_a_stand_in_has_no_lookup(name):
+def test_substitute_activations_needs_no_lookup(name):
     model = model_with(name)
     lookup = keras_qat.quantize_model(model, calibration_data=X, activations="lookup")
     assert "GATHER" in operators_of(exported(lookup))
     cheap = keras_qat.quantize_model(model, calibration_data=X, activations="substitute")
     assert "GATHER" not in operators_of(exported(cheap))
     assert "substitute_activations" in [rewrite.rewrite for rewrite in cheap.rewrite_log]
-    # About the same shape: nearer to the function than the function is to its mean.
+    # The shape is similar: nearer to the function than the function is to its mean.
     expected, got = (
         np.asarray(each(X)) for each in (model, keras_qat.clone_model(cheap_of(model)))
     )
@@ -41,7 +41,7 @@ def test_a_stand_in_has_no_lookup(name):
     ("name", "text"),
     [("softplus", "softplus -> relu"), ("gelu", "gelu -> hard_silu"), ("elu", "elu -> leaky_relu")],
 )
-def test_what_becomes_what_is_in_the_log(name, text):
+def test_substitute_activations_logs_both_functions(name, text):
     (found,) = [
         rewrite
         for rewrite in cheap_of(model_with(name)).rewrite_log
@@ -56,32 +56,32 @@ def cheap_of(model):
 
 
 @pytest.mark.parametrize("name", ["hard_sigmoid", "silu", "tanh"])
-def test_functions_of_fast_operators_stay(name):
+def test_substitute_activations_leaves_functions_of_fast_operators(name):
     model = model_with(name)
     np.testing.assert_allclose(cheap_of(model)(X), model(X), atol=1e-5)
 
 
-def test_what_has_an_operator_stays():
+def test_substitute_activations_leaves_functions_with_an_operator():
     clone = cheap_of(
         model_with("relu", "sigmoid", "hard_silu", "leaky_relu", "softmax", "silu", "tanh")
     )
     assert [x.rewrite for x in clone.rewrite_log if x.rewrite == "substitute_activations"] == []
 
 
-def test_written_by_hand_it_is_recognized_first():
+def test_substitute_activations_of_a_function_written_in_arithmetic():
     x = keras.Input((6,))
     model = keras.Model(x, x * keras.ops.tanh(keras.ops.softplus(x)))
     quantized = keras_qat.quantize_model(model, calibration_data=X, activations="substitute")
     assert operators_of(exported(quantized)) == ["ADD", "MUL", "MUL"]
 
 
-def test_the_default_looks_up():
+def test_activations_policy_is_exact_by_default():
     model = model_with("gelu")
     np.testing.assert_allclose(keras_qat.clone_model(model)(X), model(X), atol=1e-6)
 
 
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
-def test_error_names_all_of_them(rewrite):
+def test_activations_error_names_all_functions(rewrite):
     with pytest.raises(UnsupportedLayerError) as caught:
         rewrite(model_with("relu", "mish", "softplus"), activations="error")
     text = str(caught.value)
@@ -90,12 +90,12 @@ def test_error_names_all_of_them(rewrite):
     assert 'activations="substitute"' in text
 
 
-def test_what_has_no_stand_in_is_an_error():
+def test_substitute_activations_refuses_a_function_without_substitute():
     with pytest.raises(UnsupportedLayerError, match="'exponential_0'.*Use another function"):
         keras_qat.quantize_model(model_with("exponential"), activations="substitute")
 
 
-def test_a_layer_that_stays_in_float_may_have_any():
+def test_activations_error_ignores_layers_in_float():
     model = model_with("gelu")
     quantized = keras_qat.quantize_model(
         model, overrides={"gelu_0": None, "dense_0": None}, activations="error"
@@ -103,6 +103,6 @@ def test_a_layer_that_stays_in_float_may_have_any():
     assert quantized.get_layer("gelu_0").scheme is None
 
 
-def test_unknown_policy():
+def test_activations_refuses_an_unknown_policy():
     with pytest.raises(InvalidRewriteError, match="one of .*activations='cheap'"):
         keras_qat.clone_model(model_with("gelu"), activations="cheap")

@@ -1,4 +1,4 @@
-"""Arithmetic with constants becomes a factor and an offset for each channel."""
+"""write_affines: arithmetic with constants becomes a factor and an offset per channel."""
 
 import keras
 import numpy as np
@@ -29,8 +29,8 @@ def rows(shape=(6, 3), count=16):
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-@pytest.mark.parametrize("behind", [False, True], ids=["alone", "behind dense"])
-def test_function_is_kept_and_quantized_exactly(expression, behind, tmp_path):
+@pytest.mark.parametrize("behind", [False, True], ids=["alone", "after dense"])
+def test_write_affines_keeps_the_function_and_exactness(expression, behind, tmp_path):
     x = keras.Input((6, 3))
     y = layers.Dense(3)(x) if behind else x
     model = keras.Model(x, expression(y))
@@ -44,7 +44,7 @@ def test_function_is_kept_and_quantized_exactly(expression, behind, tmp_path):
     assert report.exact, str(report)
 
 
-def test_folds_into_the_layer_before():
+def test_write_affines_lets_an_affine_be_folded():
     x = keras.Input((6, 3))
     clone = keras_qat.clone_model(keras.Model(x, ops.relu(layers.Dense(3, name="d")(x) * 0.5)))
     assert [layer.name for layer in clone.layers[1:]] == ["d"]
@@ -59,7 +59,7 @@ def affines_of(model):
     ]
 
 
-def test_several_in_a_row_are_one():
+def test_write_affines_joins_several_in_sequence():
     x = keras.Input((6, 3))
     y = layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 1.0, 0.25])(
         layers.Rescaling(1 / 255, -1.0)(x)
@@ -69,13 +69,13 @@ def test_several_in_a_row_are_one():
     np.testing.assert_allclose(keras_qat.clone_model(model)(rows()), model(rows()), atol=1e-4)
 
 
-def test_what_does_nothing_is_dropped():
+def test_write_affines_removes_affines_without_effect():
     x = keras.Input((6, 3))
     y = layers.Normalization(mean=0.0, variance=1.0)(x) * 2 / 2
     assert affines_of(keras.Model(x, layers.ReLU()(y + 0))) == []
 
 
-def test_variables_that_would_train_differently_stay_apart():
+def test_write_affines_keeps_variables_that_would_train_differently():
     x = keras.Input((6, 3))
     model = keras.Model(x, Scaled()(Scaled()(x)))
     clone = keras_qat.clone_model(model)
@@ -83,7 +83,7 @@ def test_variables_that_would_train_differently_stay_apart():
     assert len(clone.trainable_weights) == 4
 
 
-def test_a_shared_layer_stays_shared():
+def test_write_affines_keeps_a_layer_shared():
     scaled, first, second = Scaled(), keras.Input((6, 3)), keras.Input((6, 3))
     model = keras.Model([first, second], [scaled(first), scaled(second)])
     clone = keras_qat.clone_model(model)
@@ -93,7 +93,7 @@ def test_a_shared_layer_stays_shared():
         np.testing.assert_allclose(ours, exact, atol=1e-5)
 
 
-def test_a_shared_layer_of_two_shapes_is_refused():
+def test_write_affines_refuses_a_shared_layer_of_two_shapes():
     scaled = Scaled(name="scaled")
     first, second = keras.Input((6, 3)), keras.Input((2, 3))
     model = keras.Model([first, second], [scaled(first), scaled(second)])

@@ -1,4 +1,4 @@
-"""Attention becomes products, a softmax, and layers for its weights."""
+"""write_attention: attention becomes products, a softmax, and layers with its weights."""
 
 import keras
 import numpy as np
@@ -21,12 +21,12 @@ ATTENTION = {
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-def test_attention_is_exact(name, tmp_path):
+def test_write_attention_is_exact(name, tmp_path):
     x = keras.Input(SHAPE)
     assert_exact(keras.Model(x, ATTENTION[name](x)), normal(SHAPE), tmp_path)
 
 
-def test_multi_head_attention_trains(tmp_path):
+def test_write_attention_trains(tmp_path):
     x = keras.Input(SHAPE)
     model = keras.Model(x, layers.MultiHeadAttention(2, 8, name="attention")(x, x))
     data = normal(SHAPE)
@@ -34,7 +34,7 @@ def test_multi_head_attention_trains(tmp_path):
     keras_qat.calibrate(quantized, data, verbose=0)
     kinds = names(quantized)
     assert (kinds.count("QDense"), kinds.count("QMatmul"), kinds.count("QSoftmax")) == (4, 2, 1)
-    # The biases are in the four dense layers.
+    # The four dense layers have the biases.
     assert "QAdd" not in kinds
     before = [np.array(weight) for weight in quantized.trainable_weights]
     quantized.compile(keras.optimizers.SGD(0.1), "mse")
@@ -44,14 +44,14 @@ def test_multi_head_attention_trains(tmp_path):
     assert_file_exact(quantized, data, tmp_path)
 
 
-def test_masks_are_refused():
+def test_write_attention_refuses_masks():
     x = keras.Input(SHAPE)
     y = layers.MultiHeadAttention(2, 8, name="attention")(x, x, use_causal_mask=True)
     with pytest.raises(UnsupportedLayerError, match="(?s)mask has no integer form.*attention"):
         keras_qat.quantize_model(keras.Model(x, y))
 
 
-def test_dropout_of_plain_attention_is_refused():
+def test_write_attention_refuses_dropout_of_plain_attention():
     x = keras.Input(SHAPE)
     with pytest.raises(UnsupportedLayerError, match=r"(?s)dropout.*bad.*dropout=0\.5"):
         keras_qat.quantize_model(keras.Model(x, layers.Attention(dropout=0.5, name="bad")([x, x])))

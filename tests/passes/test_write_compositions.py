@@ -1,4 +1,4 @@
-"""Operations that consist of simpler ones."""
+"""write_compositions: operations that consist of simpler operations."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def model_of(function):
 
 
 @pytest.mark.parametrize("function", WRITTEN.values(), ids=WRITTEN)
-def test_function_and_exactness(function):
+def test_write_compositions_keeps_function_and_exactness(function):
     model = model_of(function)
     graph = applied(write_compositions, model)
     assert len(graph.nodes) > 2
@@ -37,7 +37,7 @@ def test_function_and_exactness(function):
 
 
 @pytest.mark.parametrize("function", WRITTEN.values(), ids=WRITTEN)
-def test_few_bits_are_lost(function):
+def test_write_compositions_has_little_noise(function):
     model = model_of(function)
     quantized = keras_qat.quantize_model(model, calibration_data=DATA)
     exact = model.predict(DATA, verbose=0)
@@ -45,12 +45,12 @@ def test_few_bits_are_lost(function):
     assert 10 * np.log10(np.mean(exact**2) / np.mean(error**2)) > 30  # dB
 
 
-def test_the_activation_of_that_name():
+def test_write_compositions_takes_activations_by_name():
     model = model_of(lambda x: layers.Dense(6, activation="glu")(x))
     clone = keras_qat.clone_model(model)
     np.testing.assert_allclose(clone(DATA), model(DATA), atol=1e-5)
 
 
-def test_sparsemax_is_refused():
+def test_write_compositions_refuses_sparsemax():
     with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="sorts.*'sparse'"):
         keras_qat.clone_model(model_of(layers.Activation("sparsemax", name="sparse")))

@@ -1,4 +1,4 @@
-"""Operations of a tensor and a kernel become layers with that kernel, which trains."""
+"""write_kernels: operations of a tensor and a kernel become layers with a trainable kernel."""
 
 import keras
 import numpy as np
@@ -63,10 +63,10 @@ OPERATIONS = {
 }
 
 
-# Keras's own `tensordot` warns.
+# Keras's `tensordot` warns.
 @pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning")
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_constant_kernels(name, tmp_path):
+def test_write_kernels_of_constants(name, tmp_path):
     shape, operation, expected = OPERATIONS[name]
     quantized = assert_exact(around(operation, shape), normal(shape), tmp_path)
     assert names(quantized) == expected
@@ -87,7 +87,7 @@ CUSTOM = {
 
 
 @pytest.mark.parametrize("name", CUSTOM)
-def test_weights_of_custom_layers_train(name, tmp_path):
+def test_write_kernels_lets_weights_of_custom_layers_train(name, tmp_path):
     shape, make, expected = CUSTOM[name]
     model, data = around(make(), shape), normal(shape)
     quantized = assert_exact(model, data, tmp_path)
@@ -101,7 +101,7 @@ def test_weights_of_custom_layers_train(name, tmp_path):
     assert_file_exact(quantized, data, tmp_path)
 
 
-def test_frozen_weights_stay_frozen():
+def test_write_kernels_keeps_weights_frozen():
     layer = MyDense(3)
     model = around(layer, (5,))
     layer.w.trainable = False
@@ -115,7 +115,7 @@ def test_frozen_weights_stay_frozen():
 
 
 class Twice(MyDense):
-    """Uses its kernel twice, in the same way."""
+    """Uses its kernel twice in the same way."""
 
     def call(self, inputs):
         return ops.matmul(ops.tanh(ops.matmul(inputs, self.w)), self.w)
@@ -128,14 +128,14 @@ class Tied(MyDense):
         return ops.matmul(ops.matmul(inputs, self.w), ops.transpose(self.w)) + 0 * self.b
 
 
-def test_weight_used_twice_stays_one(tmp_path):
+def test_write_kernels_shares_a_weight_used_twice(tmp_path):
     model = around(Twice(4), (6, 4))
     model.layers[1].b.trainable = False
     quantized = assert_exact(model, normal((6, 4)), tmp_path)
     assert names(quantized).count("QDense") == 1
 
 
-def test_weight_used_in_two_ways_is_refused():
+def test_write_kernels_refuses_a_weight_used_in_two_ways():
     with pytest.raises(
         UnsupportedLayerError, match="(?s)two weights that train separately.*tied.*'tied"
     ):
@@ -143,7 +143,7 @@ def test_weight_used_in_two_ways_is_refused():
 
 
 class Language(layers.Layer):
-    """Uses the table of an embedding once more, to score its rows."""
+    """Uses the table of an embedding a second time, to score its rows."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -157,20 +157,20 @@ class Language(layers.Layer):
         return ops.matmul(self.table(inputs), ops.transpose(self.table.embeddings))
 
 
-def test_tied_weight_of_an_inner_layer_is_refused():
+def test_write_kernels_refuses_a_tied_weight_of_an_inner_layer():
     x = keras.Input((6,), dtype="int32")
     with pytest.raises(UnsupportedLayerError, match="(?s)become a constant.*language.*embeddings"):
         keras_qat.quantize_model(keras.Model(x, Language(name="language")(x)))
 
 
-def test_frozen_weight_may_be_used_in_two_ways():
+def test_write_kernels_takes_a_frozen_weight_used_in_two_ways():
     model = around(Tied(4, trainable=False), (6, 4))
     data = normal((6, 4))
     np.testing.assert_allclose(keras_qat.clone_model(model)(data), model(data), atol=1e-5)
 
 
 @pytest.mark.parametrize("equation", ["bnd,nd->bnd", "bnd,nk->kd", "bnd,kn->nk", "bnd,d->bdn"])
-def test_what_is_no_dense_layer_is_refused(equation):
+def test_write_kernels_refuses_other_einsums(equation):
     x = keras.Input((5, 5))
     shape = (5,) * (len(equation.split("->")[0].split(",")[1]))
     with pytest.raises((UnsupportedLayerError, ValueError)):

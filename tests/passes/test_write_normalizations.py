@@ -1,4 +1,4 @@
-"""Operations that normalize become the layers that they consist of."""
+"""write_normalizations: operations that normalize become the layers that they consist of."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ GAMMA, BETA = np.array([0.5, -2.0, 1.0], "float32"), np.array([1.0, 0.0, -3.0], 
 
 @keras.saving.register_keras_serializable("tests")
 class Normed(keras.layers.Layer):
-    """A custom layer that normalizes, with weights of its own."""
+    """A custom layer that normalizes, with its own weights."""
 
     def build(self, input_shape):
         self.weight = self.add_weight(name="weight", shape=input_shape[-1:], initializer="ones")
@@ -43,14 +43,14 @@ def rows():
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_function_is_kept(expression):
+def test_write_normalizations_keeps_the_function(expression):
     x = keras.Input((5, 3))
     model = keras.Model(x, expression(x))
     assert maximum_difference(applied(write_normalizations, model), model, rows()) < 1e-5
 
 
 @pytest.mark.parametrize("make", [EXPRESSIONS[1], EXPRESSIONS[5], EXPRESSIONS[7], Normed()])
-def test_quantized_exactly(make, tmp_path):
+def test_write_normalizations_is_exact(make, tmp_path):
     x = keras.Input((5, 3))
     model = keras.Model(x, make(x))
     quantized = keras_qat.quantize_model(model)
@@ -61,7 +61,7 @@ def test_quantized_exactly(make, tmp_path):
     assert report.exact, str(report)
 
 
-def test_the_last_operation_keeps_the_name():
+def test_write_normalizations_gives_the_last_operation_the_name():
     x = keras.Input((5, 3), name="x")
     y = LayerNorm(name="norm").symbolic_call(x, GAMMA, BETA)
     graph = applied(write_normalizations, keras.Model(x, y))
@@ -75,13 +75,13 @@ def test_the_last_operation_keeps_the_name():
         (lambda x: ops.rms_normalization(x, np.ones((5, 3), "float32")), r"shape \(5, 3\)"),
     ],
 )
-def test_other_factors_are_refused(expression, received):
+def test_write_normalizations_refuses_other_factors(expression, received):
     x = keras.Input((5, 3))
     with pytest.raises(UnsupportedLayerError, match=f"one offset for each channel.*{received}"):
         applied(write_normalizations, keras.Model(x, expression(x)))
 
 
-def test_other_norms_are_left():
+def test_write_normalizations_leaves_other_norms():
     x = keras.Input((5, 3))
     model = keras.Model(x, ops.normalize(x, order=1))
     heads = [node.head for node in applied(write_normalizations, model).nodes.values()]

@@ -1,4 +1,4 @@
-"""Products of two tensors become products of batches of matrices."""
+"""write_products: products of two tensors become products of batches of matrices."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products_are_exact(name, tmp_path):
+def test_write_products_is_exact(name, tmp_path):
     used, product = PRODUCTS[name]
     inputs = [keras.Input(SHAPES[key]) for key in used]
     model = keras.Model(inputs, product(*inputs))
@@ -37,29 +37,29 @@ def test_products_are_exact(name, tmp_path):
     assert sum(isinstance(layer, QMatmul) for layer in quantized.layers) == 1
 
 
-def test_batched_product_is_left_alone():
+def test_write_products_leaves_a_batched_product():
     x = keras.Input((5, 5))
     clone = keras_qat.clone_model(keras.Model(x, x @ x))
     assert [type(layer).__name__ for layer in clone.layers[1:]] == ["QMatmul"]
 
 
-def test_sum_over_the_batch_is_refused():
+def test_write_products_refuses_a_sum_over_the_batch():
     x = keras.Input((5, 4), batch_size=3)
     with pytest.raises(UnsupportedLayerError, match="einsum"):
         keras_qat.quantize_model(keras.Model(x, ops.einsum("bij,bij->ij", x, x)))
 
 
-def test_axes_of_a_contraction():
+def test_contraction_finds_the_axes():
     found = Contraction("abcd", "aed", "acbe")
     assert (found.summed, found.batch) == ("d", "a")
     assert (found.free(found.a), found.free(found.b)) == ("cb", "e")
     assert found.is_product
     assert not Contraction("aab", "bc", "ac").is_product  # a diagonal
-    assert not Contraction("abc", "cd", "ad").is_product  # a sum in one operand alone
+    assert not Contraction("abc", "cd", "ad").is_product  # a sum in one operand only
     assert found.swapped == Contraction("aed", "abcd", "acbe")
 
 
-def test_numbers_by_hand():
+def test_write_products_by_hand():
     """[1 2] . [[1 2] [3 4]] is [7 10]."""
     x, y = keras.Input((2,)), keras.Input((2, 2))
     clone = keras_qat.clone_model(keras.Model([x, y], ops.einsum("bi,bij->bj", x, y)))

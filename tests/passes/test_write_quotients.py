@@ -1,4 +1,4 @@
-"""Quotients become products with reciprocals, powers functions of one tensor."""
+"""write_quotients: quotients become products with reciprocals, and powers become functions."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ ARRAY = 1 + np.abs(normal(SHAPE, 1)[0])
 
 
 def positive(x):
-    """At least 1."""
+    """Returns values of at least 1."""
     return ops.softplus(x) + 1.0
 
 
@@ -42,15 +42,15 @@ EXPRESSIONS = {
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_expressions_are_exact(name, tmp_path):
+def test_write_quotients_is_exact(name, tmp_path):
     expression, last = EXPRESSIONS[name]
     quantized = assert_exact(around(expression, SHAPE), normal(SHAPE), tmp_path)
-    # The first layers are the input and its quantization.
+    # The first two layers are the input and its quantization.
     assert type(quantized.layers[-1]).__name__ == last
 
 
-def test_a_quotient_is_good_to_the_steps_of_its_factors():
-    """Half a step each of dividend, divisor, reciprocal and result, on ranges of up to 255."""
+def test_write_quotients_is_accurate_to_the_steps_of_its_factors():
+    """The error is half a step each of dividend, divisor, reciprocal and result."""
     a, b = keras.Input(SHAPE), keras.Input(SHAPE)
     model = keras.Model([a, b], a / b)
     data = normal(SHAPE, 256), 1 + np.abs(normal(SHAPE, 256, seed=1))
@@ -59,12 +59,12 @@ def test_a_quotient_is_good_to_the_steps_of_its_factors():
     difference = np.abs(quantized.predict(list(data), verbose=0) - data[0] / data[1])
     dividend, divisor = (np.ptp(np.append(x, 0.0)) for x in data)
     steps = np.array([dividend, divisor, 1.0, np.ptp(data[0] / data[1])]) / 255 / 2
-    # What an error of each becomes, with a divisor of 1 or more.
+    # The effect of each error in the result, for divisors of 1 or more.
     slopes = np.array([1.0, np.abs(data[0]).max(), np.abs(data[0]).max(), 1.0])
     assert difference.max() <= 1.05 * np.sum(steps * slopes)
 
 
-def test_powers_of_one_function():
+def test_write_quotients_of_several_powers():
     model = around(lambda x: x**2 + x**3, SHAPE)
     assert names(keras_qat.clone_model(model))[-1] == "QAdd"
 
@@ -76,7 +76,7 @@ class Divided(MyDense):
         return self.w / inputs + self.b
 
 
-def test_weight_that_trains_is_not_divided():
+def test_write_quotients_refuses_a_trainable_dividend():
     model = around(Divided(4, name="divided"), (4, 4))
     with pytest.raises(UnsupportedLayerError, match="(?s)weight that trains.*divided.*'w'"):
         keras_qat.clone_model(model)

@@ -1,4 +1,4 @@
-"""A softmax over any axis becomes one over the last axis."""
+"""write_softmaxes: a softmax over any axis becomes one over the last axis."""
 
 import keras
 import pytest
@@ -28,13 +28,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_softmax_over_any_axis(name, tmp_path):
+def test_write_softmaxes_over_any_axis(name, tmp_path):
     shape, softmax, expected = CASES[name]
     quantized = assert_exact(around(softmax, shape), 3 * normal(shape), tmp_path)
     assert names(quantized) == expected
 
 
-def test_softmax_over_the_batch_is_refused():
+def test_write_softmaxes_refuses_the_batch_axis():
     with pytest.raises(UnsupportedLayerError, match="(?s)over the batch.*bad"):
         keras_qat.quantize_model(around(Softmax(axis=0, name="bad"), (4,)))
     with pytest.raises(UnsupportedLayerError, match="Softmax"):

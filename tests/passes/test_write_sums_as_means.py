@@ -19,7 +19,7 @@ def kinds(graph):
 
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize(("axis", "count"), [(1, 4), (-1, 3), ((1, 2), 20), ((3, -3), 12)])
-def test_a_sum_becomes_a_mean_times_the_count(axis, count, keepdims):
+def test_write_sums_as_means_makes_a_mean_times_the_count(axis, count, keepdims):
     model = summed(axis=axis, keepdims=keepdims)
     graph = applied(write_sums_as_means, model)
     assert kinds(graph) == ["InputLayer", "Mean", "Multiply"]
@@ -31,11 +31,11 @@ def test_a_sum_becomes_a_mean_times_the_count(axis, count, keepdims):
 
 
 @pytest.mark.parametrize("axis", [None, 0, (0, 1), -4])
-def test_a_sum_over_the_batch_stays(axis):
+def test_write_sums_as_means_leaves_sums_over_the_batch(axis):
     assert kinds(applied(write_sums_as_means, summed(axis=axis))) == ["InputLayer", "Sum"]
 
 
-def test_sums_keep_their_names_and_order():
+def test_write_sums_as_means_keeps_names_and_order():
     x = keras.Input((4, 5), name="x")
     total = ops.sum(ops.sum(x, axis=2), axis=1)
     graph = applied(write_sums_as_means, keras.Model(x, total))
