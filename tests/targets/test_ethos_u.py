@@ -107,3 +107,13 @@ def test_ethos_u_verdict_on_a_softmax_of_more_than_65536_positions():
     keras_qat.calibrate(quantized, np.ones((1, 257, 256, 2), "float32"), verbose=0)
     lowered = lower_model(quantized)
     assert verdict(lowered) == left_to_cpu(lowered) == {"classes"}
+
+
+def test_vela_stops_at_weights_of_4_bits():
+    x = keras.Input((6, 6, 4), batch_size=1)
+    model = keras_qat.quantize_model(keras.Model(x, keras.layers.Conv2D(4, 3)(x)), "int4_weights")
+    keras_qat.calibrate(model, np.ones((1, 6, 6, 4), "float32"), verbose=0)
+    lowered = lower_model(model)
+    assert [each.level for each in violations(lowered, get_target("ethos-u"))] == ["error"]
+    with pytest.raises(AssertionError):  # no file was compiled
+        compiled_by_vela(to_bytes(lowered))

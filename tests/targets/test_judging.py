@@ -121,6 +121,21 @@ def test_violation_of_per_channel_dense_suggests_one_scale():
     assert "refuses the whole file" in violation.consequence
 
 
+NARROW = operator(
+    "FULLY_CONNECTED",
+    ((None, 4), tensor((2, 4), "int4", scales=(0.1, 0.2), name="w"), None),
+    (None, 2),
+    version=12,
+)
+
+
+@pytest.mark.parametrize("target", ["tflite-micro", "ethos-u"])
+def test_violations_of_weights_of_4_bits_are_errors_with_a_fix(target):
+    (violation,) = found(NARROW, target)
+    assert violation.level == "error"
+    assert "'int4'" in violation.received and 'scheme="int8"' in violation.action
+
+
 def test_violation_of_a_computed_shape_is_fatal():
     shape = operator("SHAPE", ((None, 4, 4, 2),), (4,), dtype="int32", name="up/shape")
     kernel = tensor((2, 2, 2, 2), name="kernel")

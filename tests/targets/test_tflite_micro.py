@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+import keras_qat
 from keras_qat.litert import Model, to_bytes
 from keras_qat.litert.running.measured_tables import with_measured_tables
 from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
@@ -117,3 +119,22 @@ def as_integers(x, tensor):
         return x.astype(tensor.dtype)
     scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zero_point[0]
     return np.clip(half_away(x / scale) + zero_point, -128, 127).astype("int8")
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_profile_agrees_with_the_runtime_on_weights_of_4_bits(units):
+    x = keras.Input((6, 6, 4), batch_size=1)
+    y = keras.layers.DepthwiseConv2D(3)(keras.layers.Conv2D(4, 3)(x))
+    model = keras.Model(x, keras.layers.Dense(units)(keras.layers.Flatten()(y)))
+    quantized = keras_qat.quantize_model(model, "int4_weights")
+    keras_qat.calibrate(quantized, np.ones((1, 6, 6, 4), "float32"), verbose=0)
+    lowered = lower_model(quantized)
+    narrow = [
+        each
+        for each in lowered.operators
+        if any(x is not None and x.dtype == "int4" for x in each.inputs)
+    ]
+    results = run_on_micro([alone(each, unknown_sizes(lowered)) for each in narrow])
+    refused = {each.code for each, result in zip(narrow, results, strict=True) if result is None}
+    assert refused == {each.operator for each in violations(lowered, get_target("tflite-micro"))}
+    assert refused == (set() if units == 1 else {"FULLY_CONNECTED"})
