@@ -157,11 +157,15 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
             expected=f"one of {list(SCHEMES.values())}",
             fix=_FIX,
         )
-    if not isinstance(scheme, str) or scheme not in SCHEMES:
+    return _by_name(scheme)
+
+
+def _by_name(name: object) -> Scheme:
+    if not isinstance(name, str) or name not in SCHEMES:
         raise InvalidSchemeError(
             "Unknown quantization scheme.",
-            received=repr(scheme),
+            received=repr(name),
             expected=f"one of {sorted(SCHEMES)}",
             fix=_FIX,
         )
-    return SCHEMES[scheme]
+    return SCHEMES[name]

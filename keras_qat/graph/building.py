@@ -54,7 +54,7 @@ def build_model(
         results = _built(node, tensors, after_call)
         tensors.update({Edge(node.name, i): t for i, t in enumerate(tree.flatten(results))})
 
-    def to_tensor(edge):
+    def to_tensor(edge: Edge) -> Any:
         return tensors[edge]
 
     return model_class(
@@ -128,7 +128,7 @@ def _call(node: Node, tensors: dict[Edge, Any]) -> Any:
     if node.is_input:
         return keras.Input(batch_shape=node.shapes[0], dtype=node.dtypes[0], name=node.name)
 
-    def argument(leaf):
+    def argument(leaf: Any) -> Any:
         if isinstance(leaf, Edge):
             return tensors[leaf]
         return leaf.value if isinstance(leaf, Parameter) else leaf

@@ -272,9 +272,11 @@ class Graph:
 
 def map_edges(function: Callable[[Edge], Any], structure: Any) -> Any:
     """Replaces each `Edge` in a nested structure; other leaves stay as they are."""
-    return tree.map_structure(
-        lambda leaf: function(leaf) if isinstance(leaf, Edge) else leaf, structure
-    )
+
+    def replaced(leaf: object) -> object:
+        return function(leaf) if isinstance(leaf, Edge) else leaf
+
+    return tree.map_structure(replaced, structure)
 
 
 def flatten_edges(structure: Any) -> list[Edge]:

@@ -36,7 +36,7 @@ def name_operations(results: Any, known: Iterable[Any], name: str, taken: set[st
 
 def _operations_behind(tensors: list[Any], ends: set[int]) -> Iterator[Any]:
     """Yields each operation once, the last ones first."""
-    waiting, seen = list(tensors), set()
+    waiting, seen = list(tensors), set[int]()
     while waiting:
         tensor = waiting.pop(0)
         if id(tensor) in ends:

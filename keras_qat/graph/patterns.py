@@ -71,7 +71,7 @@ def operation_named(*names: str) -> Matcher:
     """
     label = " or ".join(_PUBLIC_NAMES.get(name, f"ops.{_snake_case(name)}") for name in names)
 
-    def test(operation: Any) -> bool:
+    def test(operation: object) -> bool:
         cls = type(operation)
         return cls.__module__.startswith("keras.src.ops.") and cls.__name__ in names
 

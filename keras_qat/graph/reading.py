@@ -54,7 +54,7 @@ def read_function(functional: Any, name: str) -> Graph:
         nodes[node.name] = node
         edges.update({id(t): Edge(node.name, i) for i, t in enumerate(call.output_tensors)})
 
-    def to_edge(tensor):
+    def to_edge(tensor: keras.KerasTensor) -> Edge:
         return edges[id(tensor)]
 
     outputs = tree.map_structure(to_edge, outputs_of(functional))
@@ -129,7 +129,7 @@ def _functional(model: keras.Model) -> Any:
 def _read_call(
     call: Any, edges: dict[int, Edge], nodes: dict[str, Node], reserved: set[str]
 ) -> Node:
-    def to_edge(leaf):
+    def to_edge(leaf: object) -> object:
         return edges[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
 
     operation = call.operation

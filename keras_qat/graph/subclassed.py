@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import keras
 from keras import tree
@@ -63,7 +64,11 @@ def read_any_model(model: keras.Model) -> Graph:
     structures = list(inputs.values())
     structure = structures[0] if len(structures) == 1 else structures
     edges = dict(zip(map(id, symbols), map(Edge, graph.inputs), strict=True))
-    structure = tree.map_structure(lambda symbol: edges[id(symbol)], structure)
+
+    def to_edge(symbol: keras.KerasTensor) -> Edge:
+        return edges[id(symbol)]
+
+    structure = tree.map_structure(to_edge, structure)
     return dataclasses.replace(graph, input_structure=structure).check()
 
 
@@ -76,9 +81,10 @@ def _shapes(model: keras.Model) -> dict[str, Any]:
             received=f"a {type(model).__name__}",
             fix="Call it once, on data or on `keras.Input(shape)`.",
         )
-    config = model.get_build_config() or {}
+    config: Mapping[str, Any] = model.get_build_config() or {}
     if "shapes_dict" in config:
-        return {key.removesuffix("_shape"): shape for key, shape in config["shapes_dict"].items()}
+        by_argument: Mapping[str, Any] = config["shapes_dict"]
+        return {key.removesuffix("_shape"): shape for key, shape in by_argument.items()}
     if "input_shape" in config:
         return {next(iter(inspect.signature(model.call).parameters)): config["input_shape"]}
     raise InvalidModelError(
@@ -98,7 +104,8 @@ def _symbolic(shapes: Any, name: str, taken: set[str], batch: int | None = None)
         taken.add(name)
         return keras.Input(batch_shape=(batch, *shapes[1:]), name=name)
     if isinstance(shapes, dict):
-        return {key: _symbolic(shape, key, taken, batch) for key, shape in shapes.items()}
+        named = cast("dict[str, Any]", shapes)
+        return {key: _symbolic(shape, key, taken, batch) for key, shape in named.items()}
     return [_symbolic(shape, f"{name}_{i}", taken, batch) for i, shape in enumerate(shapes)]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_edges
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_edges, map_edges
 from keras_qat.graph.reading import read_function
 from keras_qat.graph.untraceable import untraceable
 
@@ -48,9 +48,7 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
     edges = list(dict.fromkeys(node.inputs))
 
     def run(layer: Any, inputs: Mapping[Edge, Any]) -> Any:
-        args, kwargs = tree.map_structure(
-            lambda leaf: inputs[leaf] if isinstance(leaf, Edge) else leaf, node.arguments
-        )
+        args, kwargs = map_edges(inputs.__getitem__, node.arguments)
         return call(layer, *args, **kwargs)
 
     def symbols(batch: int | None = None) -> dict[Edge, Any]:
@@ -149,7 +147,7 @@ def _in_any_mode(graph: Graph) -> Graph:
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _symbolic_copy(layer: Any) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
+def _symbolic_copy(layer: object) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
     """Copies a layer, with a symbolic tensor instead of each variable that is an attribute.
 
     The copy shares everything else with the layer. Keras's own copy would save and load the layer.
@@ -157,13 +155,15 @@ def _symbolic_copy(layer: Any) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
     Returns:
         The copy, and pairs of each symbolic tensor and its variable.
     """
-    own = {k: v for k, v in vars(layer).items() if isinstance(v, keras.Variable)}
+    attributes: dict[str, Any] = vars(layer)
+    own: dict[str, Any] = {k: v for k, v in attributes.items() if isinstance(v, keras.Variable)}
     symbols = {id(v): (keras.Input(batch_shape=v.shape, dtype=v.dtype), v) for v in own.values()}
     twin = object.__new__(type(layer))
-    vars(twin).update(vars(layer))
-    vars(twin).update({name: symbols[id(value)][0] for name, value in own.items()})
-    methods = {k: v for k, v in vars(layer).items() if getattr(v, "__self__", None) is layer}
-    vars(twin).update({k: types.MethodType(v.__func__, twin) for k, v in methods.items()})
+    methods = {k: v for k, v in attributes.items() if getattr(v, "__self__", None) is layer}
+    copied: dict[str, Any] = vars(twin)
+    copied |= attributes
+    copied |= {name: symbols[id(value)][0] for name, value in own.items()}
+    copied |= {k: types.MethodType(v.__func__, twin) for k, v in methods.items()}
     return twin, list(symbols.values())
 
 
@@ -188,7 +188,7 @@ def _without_parameters(graph: Graph, variables: dict[str, keras.Variable]) -> G
 
 
 def _with_values(node: Node, values: dict[Edge, Parameter]) -> Node:
-    def replace(leaf):
+    def replace(leaf: Any) -> Any:
         if isinstance(leaf, Edge):
             return values.get(leaf, leaf)
         return _parameter(leaf) if hasattr(leaf, "shape") else leaf
@@ -207,9 +207,11 @@ def _parameter(value: Any) -> Parameter:
 
 def _evaluate(node: Node) -> list[Parameter]:
     parameters = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
-    args, kwargs = tree.map_structure(
-        lambda leaf: leaf.value if isinstance(leaf, Parameter) else leaf, node.arguments
-    )
+
+    def value(leaf: object) -> object:
+        return leaf.value if isinstance(leaf, Parameter) else leaf
+
+    args, kwargs = tree.map_structure(value, node.arguments)
     names = [parameter.name for parameter in parameters if parameter.trainable]
     variables = tuple(variable for parameter in parameters for variable in parameter.variables)
     results = tree.flatten(node.head(*args, **kwargs))

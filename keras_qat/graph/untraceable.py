@@ -91,7 +91,7 @@ def _runs(function: Callable[[], Any]) -> bool:
     return False
 
 
-def _fix(layer: Any, name: str) -> str:
+def _fix(layer: object, name: str) -> str:
     kind = type(layer)
     if kind.__name__ == "Lambda":
         return (

@@ -73,9 +73,10 @@ def _sparse_elements(sparsity: Record, shape: list[int], where: str) -> int:
     order, levels = sparsity["traversal_order"], sparsity["dim_metadata"]
     if order is None or levels is None or order.size != len(levels) or order.size < len(shape):
         raise Damage(where, "its levels do not fit the rank of the tensor")
-    sizes = _expanded_sizes(sparsity, order.tolist(), shape, where)
+    dimensions: list[int] = order.tolist()
+    sizes = _expanded_sizes(sparsity, dimensions, shape, where)
     elements = 1
-    for level, dimension in zip(levels, order.tolist(), strict=True):
+    for level, dimension in zip(levels, dimensions, strict=True):
         if level["format"] == _CSR:
             elements = _stored_indices(level, elements, sizes[dimension], where)
         elif level["format"] != 0 or level["dense_size"] != sizes[dimension]:
@@ -88,7 +89,8 @@ def _sparse_elements(sparsity: Record, shape: list[int], where: str) -> int:
 def _expanded_sizes(sparsity: Record, order: list[int], shape: list[int], where: str) -> list[int]:
     """Returns the sizes of the dimensions, divided into blocks, and the sizes of the blocks."""
     rank = len(shape)
-    blocks = [] if sparsity["block_map"] is None else sparsity["block_map"].tolist()
+    block_map = sparsity["block_map"]
+    blocks: list[int] = [] if block_map is None else block_map.tolist()
     permuted = sorted(order[:rank]) + sorted(order[rank:])
     if permuted != list(range(len(order))) or len(blocks) != len(order) - rank:
         raise Damage(where, f"traversal_order {order} with block_map {blocks} is not valid")

@@ -5,8 +5,9 @@ a file unchecked. https://flatbuffers.dev/internals/ describes the format and th
 The limits are those of the verifier in C++ (`flatbuffers/verifier.h`).
 """
 
+import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,15 @@ class Record(dict[str, Any]):
         super().__init__()
         self.table = table
 
+    def integers(self, name: str) -> list[int]:
+        """Returns a field that is a vector of integers as a list, empty if the field is absent.
+
+        Args:
+            name: Name of the field.
+        """
+        vector: np.ndarray | None = self[name]
+        return [] if vector is None else vector.tolist()
+
 
 def decode(
     content: bytes,
@@ -108,7 +118,12 @@ def decode(
 
 
 class _Decoder:
-    def __init__(self, content, tables, unions):
+    def __init__(
+        self,
+        content: bytes,
+        tables: Mapping[str, Sequence[Field | None]],
+        unions: Mapping[str, Sequence[str]],
+    ):
         self.content, self.tables, self.unions = content, tables, unions
         self.size = min(len(content), LARGEST)
         self.budget = 2 * self.size
@@ -188,7 +203,7 @@ class _Decoder:
         return self._table(field.kind, target, where)
 
     def _union(self, field: Field, target: int, record: Record, where: str) -> Record | None:
-        number = record[f"{field.name}_type"]
+        number: int = record[f"{field.name}_type"]
         if number == 0:
             return None
         members = self.unions[field.kind]
@@ -215,7 +230,8 @@ class _Decoder:
             start, count = self._span(position, dtype.itemsize, where)
             return np.frombuffer(self.content, dtype, count, start)
         start, count = self._span(position, 4, where)
-        read = self._string if kind == "string" else lambda *at: self._table(kind, *at)
+        read: Callable[[int, str], Any]
+        read = self._string if kind == "string" else functools.partial(self._table, kind)
         return tuple(
             read(self._offset(start + 4 * i, f"{where}[{i}]"), f"{where}[{i}]")
             for i in range(count)

@@ -35,7 +35,7 @@ class Apart:
 
     share: str
     case: str = ""
-    when: Mapping[str, Any] = field(default_factory=dict)
+    when: Mapping[str, Any] = field(default_factory=dict[str, Any])
     fix: str = ""
 
 
@@ -90,11 +90,11 @@ class Declaration:
     computes: str = ""
     integer: str = ""
     macs: str = ""
-    macs_if: Mapping[str, str] = field(default_factory=dict)
+    macs_if: Mapping[str, str] = field(default_factory=dict[str, str])
     channel_axis: int = 0
     scale_limit: str = ""
     traits: frozenset[str] = frozenset()
-    versions: Mapping[int, str] = field(default_factory=dict)
+    versions: Mapping[int, str] = field(default_factory=dict[int, str])
     reference_version: int = ANY
     releases: tuple[str, ...] = ()
     apart: tuple[Apart, ...] = ()

@@ -1,5 +1,6 @@
 """Names of numbers in the schema, from the classes that `ai-edge-litert` generates from it."""
 
+from collections.abc import Mapping
 from functools import cache
 
 
@@ -17,8 +18,10 @@ def names(enum: str) -> dict[int, str]:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    members = vars(getattr(schema, enum)).items()
-    return dict(sorted((number, name) for name, number in members if not name.startswith("_")))
+    generated: type = getattr(schema, enum)
+    members: Mapping[str, int] = vars(generated)
+    numbered = [(number, name) for name, number in members.items() if not name.startswith("_")]
+    return dict(sorted(numbered))
 
 
 def name_of(enum: str, number: int) -> str:
@@ -26,10 +29,9 @@ def name_of(enum: str, number: int) -> str:
 
     Args:
         enum: Name of the enum.
-        number: The number; that of a newer schema has no name here.
+        number: The number. Numbers of a newer schema have no name here.
 
     Example:
-        number: The number. Numbers of a newer schema have no name here.
         >>> name_of("BuiltinOperator", 3), name_of("BuiltinOperator", 999)
         ('CONV_2D', 'UNKNOWN(999)')
     """

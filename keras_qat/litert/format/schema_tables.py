@@ -7,7 +7,7 @@ accessor asks for. The description is therefore that of the installed release.
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -68,7 +68,7 @@ def tables() -> dict[str, tuple[Field | None, ...]]:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    described = {}
+    described: dict[str, tuple[Field | None, ...]] = {}
     for table, generated in vars(schema).items():
         if hasattr(generated, "GetRootAs"):
             fields = dict(_field(table, *each) for each in _accessors(generated))
@@ -87,9 +87,9 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _accessors(generated: Any) -> Iterator[tuple[str, Any]]:
+def _accessors(generated: type) -> Iterator[tuple[str, Any]]:
     """Yields the name and the accessor of each field."""
-    methods = vars(generated)
+    methods: Mapping[str, Any] = vars(generated)
     for name, method in methods.items():
         is_variant = _VARIANTS.search(name) and _VARIANTS.sub("", name) in methods
         if inspect.isfunction(method) and name not in ("__init__", "Init") and not is_variant:

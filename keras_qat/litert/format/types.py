@@ -91,7 +91,7 @@ class Operator:
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     version: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def operand(self, *roles: str) -> Tensor | None:
         """Returns the first operand that has one of the roles, or None.

@@ -17,27 +17,27 @@ Shape = list[int]  # -1 for a dynamic dimension
 Rule = Callable[[Sequence[Shape], np.ndarray, Record], Shape]
 
 
-def _padded(shapes, constant, options):
+def _padded(shapes: Sequence[Shape], constant: np.ndarray, options: Record) -> Shape:
     before_and_after = constant.reshape(-1, 2).sum(axis=1).tolist()
     pairs = zip(shapes[0], before_and_after, strict=True)
     return [n + more if n >= 0 else n for n, more in pairs]
 
 
-def _tiled(shapes, constant, options):
+def _tiled(shapes: Sequence[Shape], constant: np.ndarray, options: Record) -> Shape:
     pairs = zip(shapes[0], constant.tolist(), strict=True)
     return [n * times if n >= 0 else n for n, times in pairs]
 
 
-def _resized(shapes, constant, options):
+def _resized(shapes: Sequence[Shape], constant: np.ndarray, options: Record) -> Shape:
     batch, _, _, channels = shapes[0]
     return [batch, *constant.tolist(), channels]
 
 
-def _given(shapes, constant, options):
+def _given(shapes: Sequence[Shape], constant: np.ndarray, options: Record) -> Shape:
     return constant.tolist()
 
 
-def _unchanged(shapes, constant, options):
+def _unchanged(shapes: Sequence[Shape], constant: np.ndarray, options: Record) -> Shape:
     return shapes[0]
 
 
@@ -59,7 +59,7 @@ def _rule_of_windows(declaration: Declaration) -> Rule:
 
 def _windows(image: Shape, kernel: Shape, options: Record) -> Shape:
     """Returns the number of windows along each axis (`ComputeOutSize` in `kernels/padding.h`)."""
-    result = []
+    result: Shape = []
     for axis, size, window in zip("hw", image, kernel, strict=True):
         reach = (window - 1) * options.get(f"dilation_{axis}_factor", 1)
         if name_of("Padding", options["padding"]) == "SAME":

@@ -7,8 +7,6 @@ Follows LiteRT's own verifier and the assumptions that its interpreter does not 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_qat.litert.format.constants import buffer_data, check_constant, is_empty
 from keras_qat.litert.format.flatbuffer import Damage, Record
 from keras_qat.litert.format.operators import declaration_of
@@ -90,7 +88,7 @@ def _check_tensors(model: Record, subgraph: Record, content: bytes, where: str) 
 
 
 def _check_shape(tensor: Record, where: str) -> None:
-    shape = [] if tensor["shape"] is None else tensor["shape"].tolist()
+    shape = tensor.integers("shape")
     elements = 1
     for size in shape:
         elements *= max(size, 1)
@@ -112,7 +110,7 @@ def _check_quantization(tensor: Record, where: str) -> None:
     if zeros is None or zeros.size != scales.size:
         zero_points = 0 if zeros is None else zeros.size
         raise Damage(f"{where}.quantization", f"{scales.size} scales, {zero_points} zero points")
-    shape = [] if tensor["shape"] is None else tensor["shape"].tolist()
+    shape = tensor.integers("shape")
     axis = quantization["quantized_dimension"]
     if (scales.size == 1 and axis == 0) or has_axis_of_its_own(tensor):
         return
@@ -122,16 +120,12 @@ def _check_quantization(tensor: Record, where: str) -> None:
         )
 
 
-def _indices(vector: np.ndarray | None) -> list[int]:
-    return [] if vector is None else vector.tolist()
-
-
 def _check_operators(model: Record, subgraph: Record, content: bytes, where: str) -> None:
     tensors = subgraph["tensors"]
     for end in ("inputs", "outputs"):
-        for index in _indices(subgraph[end]):
+        for index in subgraph.integers(end):
             _check_index(index, tensors, f"{where}.{end}")
-    known = set(_indices(subgraph["inputs"]))
+    known = set(subgraph.integers("inputs"))
     given = {i for i, tensor in enumerate(tensors) if _is_given(tensor, model, content)}
     # Empty tensors need no operator, but may not be empty for a batch of samples.
     empty = {i for i, tensor in enumerate(tensors) if is_empty(tensor)}
@@ -158,7 +152,7 @@ def _is_given(tensor: Record, model: Record, content: bytes) -> bool:
 
 def _check_operands(operator: Record, tensors: Sequence[Record], where: str) -> None:
     for end in ("inputs", "outputs", "intermediates"):
-        for index in _indices(operator[end]):
+        for index in operator.integers(end):
             if index != NO_TENSOR or end == "outputs":
                 _check_index(index, tensors, f"{where}.{end}")
 
@@ -166,7 +160,7 @@ def _check_operands(operator: Record, tensors: Sequence[Record], where: str) -> 
 def _check_order(
     operator: Record, number: int, known: set[int], given: set[int], empty: set[int], where: str
 ) -> None:
-    inputs = [i for i in _indices(operator["inputs"]) if i != NO_TENSOR]
+    inputs = [i for i in operator.integers("inputs") if i != NO_TENSOR]
     name = name_of("BuiltinOperator", number)
     if declaration_of(name).place("new_shape") is not None:
         inputs = inputs[:1]  # the shape may be in the options alone
@@ -175,7 +169,7 @@ def _check_order(
     for index in inputs:
         if index not in known and index not in given:
             raise Damage(f"{where}.inputs", f"tensor {index} is not computed before")
-    for index in _indices(operator["outputs"]):
+    for index in operator.integers("outputs"):
         if index in known or index in given - empty:
             raise Damage(f"{where}.outputs", f"tensor {index} has a value already")
         known.add(index)
@@ -208,15 +202,15 @@ def _called(subgraph: Record, number: int, subgraphs: Sequence[Record]) -> Itera
             for field in tables().get(options.table, ()) if options is not None else ():
                 if field is None or field.kind != "subgraph":
                     continue
-                value = options[field.name]
-                for index in _indices(value) if field.is_vector else [value]:
+                name = field.name
+                for index in options.integers(name) if field.is_vector else [options[name]]:
                     where = f"Model.subgraphs[{number}].operators[{i}].{field.name}"
                     _check_index(index, subgraphs, where)
                     yield index
 
 
 def _check_metadata(model: Record) -> None:
-    for index in _indices(model["metadata_buffer"]):
+    for index in model.integers("metadata_buffer"):
         _check_index(index, model["buffers"], "Model.metadata_buffer")
     for i, metadata in enumerate(model["metadata"] or ()):
         if metadata["name"] is None:
@@ -232,7 +226,8 @@ def _check_signatures(model: Record) -> None:
             raise Damage(f"{where}.signature_key", "it is absent")
         tensors = model["subgraphs"][signature["subgraph_index"]]["tensors"]
         for end in ("inputs", "outputs"):
-            for j, entry in enumerate(signature[end] or ()):
+            entries: Sequence[Record] | None = signature[end]
+            for j, entry in enumerate(entries or ()):
                 _check_index(entry["tensor_index"], tensors, f"{where}.{end}[{j}].tensor_index")
                 if entry["name"] is None:
                     raise Damage(f"{where}.{end}[{j}].name", "it is absent")

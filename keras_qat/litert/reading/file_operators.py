@@ -46,8 +46,8 @@ def _operator(file: LiteRTFile, record: Record, tensors: Sequence[Tensor]) -> Op
     options = record["builtin_options"]
     return Operator(
         code=file.operator_name(record),
-        inputs=tuple(tensors[i] if i >= 0 else None for i in _numbers(record["inputs"])),
-        outputs=tuple(tensors[i] for i in _numbers(record["outputs"])),
+        inputs=tuple(tensors[i] if i >= 0 else None for i in record.integers("inputs")),
+        outputs=tuple(tensors[i] for i in record.integers("outputs")),
         version=file.operator_code(record)["version"],
         options={} if options is None else dict(_option(*field) for field in options.items()),
     )
@@ -88,7 +88,3 @@ def _quantization(record: Record | None) -> Quantization | None:
     if record is None or record["scale"] is None or not record["scale"].size:
         return None
     return Quantization(record["scale"], record["zero_point"], record["quantized_dimension"])
-
-
-def _numbers(vector: np.ndarray | None) -> list[int]:
-    return [] if vector is None else vector.tolist()

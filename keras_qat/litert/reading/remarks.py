@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from keras_qat.litert.format.flatbuffer import Record
 
@@ -36,25 +36,20 @@ def remarks(model: Record) -> Iterator[str]:
                 f"{len(odd)} vector(s), {odd[0]!r} first, have their scales at an axis that they "
                 "do not have, as old converters wrote biases."
             )
-        made = {int(i) for i in _numbers(subgraph["inputs"])}
+        made = set(subgraph.integers("inputs"))
         for operator in subgraph["operators"] or ():
             code = model["operator_codes"][operator["opcode_index"]]
-            scratch = [
-                i for i in _numbers(operator["inputs"]) if _is_scratch(i, made, model, tensors)
-            ]
+            inputs = operator.integers("inputs")
+            scratch = [i for i in inputs if _is_scratch(i, made, model, tensors)]
             if scratch and code["custom_code"]:
                 yield (
                     f"The operator {code['custom_code']!r} takes {len(scratch)} tensor(s) that no "
                     f"operator computes, {tensors[scratch[0]]['name']!r} first, as working memory."
                 )
-            made |= {int(i) for i in _numbers(operator["outputs"])}
+            made |= set(operator.integers("outputs"))
 
 
-def _numbers(vector) -> list[int]:
-    return [] if vector is None else vector.tolist()
-
-
-def _is_scratch(index: int, made: set[int], model: Record, tensors) -> bool:
+def _is_scratch(index: int, made: set[int], model: Record, tensors: Sequence[Record]) -> bool:
     if index < 0 or index in made or tensors[index]["is_variable"]:
         return False
     buffer = tensors[index]["buffer"]

@@ -72,12 +72,10 @@ def check_runnable(file: LiteRTFile) -> None:
 
 
 def _call(name: str, operator: Record, tensors: Sequence[Record], where: str) -> _Call:
-    inputs = [] if operator["inputs"] is None else operator["inputs"].tolist()
-    outputs = [] if operator["outputs"] is None else operator["outputs"].tolist()
     return _Call(
         name,
-        [tensors[i] if i >= 0 else None for i in inputs],
-        [tensors[i] for i in outputs],
+        [tensors[i] if i >= 0 else None for i in operator.integers("inputs")],
+        [tensors[i] for i in operator.integers("outputs")],
         operator["builtin_options"] or operator["builtin_options2"],
         where,
     )

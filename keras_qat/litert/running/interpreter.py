@@ -202,7 +202,8 @@ class Runner:
         if all(want in ((None,), got) for want, got in zip(wanted, given, strict=True)):
             return [arrays]
         sizes = {size for want in wanted for size in want if size is not None}
-        size, total = min(sizes), max(array.shape[0] for array in arrays if array.ndim)
+        size = min(sizes)
+        total: int = max(array.shape[0] for array in arrays if array.ndim)
         if len(sizes) > 1 or set(given) != {(total,)} or size < 1:
             raise InvalidDataError(
                 "The file's batch is fixed.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,8 @@ class _Lookups:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema, self._table, self._graph = schema, table, graph
-        codes = vars(schema.BuiltinOperator)
+        generated: type = schema.BuiltinOperator
+        codes: Mapping[str, int] = vars(generated)
         self._lacking = {codes[name]: name for name in with_trait("no_reference_kernel")}
 
     def replaced(self, operator: Any) -> list[Any]:

@@ -59,7 +59,7 @@ def fold_shapes(model: Model) -> Model:
         The model with a constant instead of each such operator.
     """
     folded: dict[Tensor, Tensor] = {}
-    operators = []
+    operators: list[Operator] = []
     for operator in model.operators:
         operator = _replaced(operator, folded)
         value = _shape_value(operator, set(folded.values()))
@@ -87,7 +87,7 @@ class _ConstantShapes:
 
     def __init__(self, model: Model):
         self.names = {tensor.name for tensor in model_tensors(model)}
-        self.made: dict[tuple[Tensor, tuple], Tensor] = {}
+        self.made: dict[tuple[Tensor, tuple[int | None, ...]], Tensor] = {}
 
     def operator(self, operator: Operator) -> Operator:
         x, old = operator.inputs

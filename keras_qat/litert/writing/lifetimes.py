@@ -68,9 +68,11 @@ class Lifetimes:
             before[maker] |= users[tensor]
             for user in _members(users[tensor]):
                 after[user] |= 1 << maker
-        steps = []
+        steps: list[Step] = []
         for index, operator in enumerate(model.operators):
-            inputs = dict.fromkeys(x for x in operator.inputs if x in users and x not in kept)
+            inputs = dict.fromkeys(
+                x for x in operator.inputs if x is not None and x in users and x not in kept
+            )
             unused = [x for x in operator.outputs if not users[x] and x not in kept]
             steps.append(
                 Step(
@@ -78,7 +80,7 @@ class Lifetimes:
                     before=tuple(_members(before[index])),
                     made=sum(sizes[x] for x in operator.outputs),
                     unused=sum(sizes[x] for x in unused),
-                    taken=tuple((sizes[x], users[x]) for x in inputs if x is not None),
+                    taken=tuple((sizes[x], users[x]) for x in inputs),
                 )
             )
         return cls(tuple(steps), sum(sizes[x] for x in dict.fromkeys(model.inputs.values())))
@@ -99,7 +101,8 @@ class Lifetimes:
 
 
 def _bytes(model: Model) -> dict[Tensor, int]:
-    unknown, sizes = unknown_sizes(model), {}
+    unknown = unknown_sizes(model)
+    sizes: dict[Tensor, int] = {}
     for tensor in model_tensors(model):
         size = dense_bytes(static_shape(tensor, unknown), tensor.dtype) or 0
         sizes[tensor] = -(-size // _ALIGNMENT) * _ALIGNMENT

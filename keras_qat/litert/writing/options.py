@@ -1,5 +1,6 @@
 """Operator options by name: from `Operator.options` to the schema's option tables."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from keras_qat.errors import LiteRTFormatError
@@ -54,12 +55,13 @@ def pack_options(operator: Operator) -> tuple[int, Any]:
             )
         return schema.BuiltinOptions.NONE, None
     number = enum_value("BuiltinOptions", kind, operator.code)
-    table = getattr(schema, f"{kind}T")()
+    table: object = getattr(schema, f"{kind}T")()
+    fields: Mapping[str, Any] = vars(table)
     for name, value in operator.options.items():
-        if name not in vars(table):
+        if name not in fields:
             raise LiteRTFormatError(
                 f"{kind} of {operator.code} has no such field.",
-                expected=f"one of {sorted(vars(table))}",
+                expected=f"one of {sorted(fields)}",
                 received=f"{name}={value!r}",
             )
         where = f"{operator.code}, {kind}.{name}"
@@ -108,7 +110,9 @@ def enum_value(enum: str, name: Any, where: str) -> int:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    members = {k: v for k, v in vars(getattr(schema, enum)).items() if not k.startswith("_")}
+    generated: type = getattr(schema, enum)
+    numbers: Mapping[str, int] = vars(generated)
+    members = {k: v for k, v in numbers.items() if not k.startswith("_")}
     if str(name) not in members:  # str(): a list, say, is not hashable
         known = (
             f"one of {list(members)}" if len(members) <= 30 else f"a name in the schema's {enum}"

@@ -59,6 +59,13 @@ def lowest_peak_order(lifetimes: Lifetimes, most_steps: int = _MOST_STEPS) -> li
     return search.run() if search.present > search.floor else None
 
 
+class _Order(NamedTuple):
+    """A linked list of the operators that have run, the last operator first."""
+
+    before: _Order | None
+    last: int
+
+
 class _State(NamedTuple):
     """The operators that have run, the operators that can run next, and the order (linked list)."""
 
@@ -66,7 +73,7 @@ class _State(NamedTuple):
     ready: tuple[int, ...]
     live: int
     peak: int
-    order: tuple | None
+    order: _Order | None
 
 
 class _Search:
@@ -80,7 +87,7 @@ class _Search:
 
     def run(self) -> list[int] | None:
         first = self._settled(self.start)
-        queue, seen, pushed = [(self._rank(first), 0, first)], set(), 0
+        queue, seen, pushed = [(self._rank(first), 0, first)], set[int](), 0
         while queue and self.left > 0:
             *_, state = heapq.heappop(queue)
             if not state.ready:
@@ -120,12 +127,12 @@ class _Search:
         follow = [i for i in step.before if not self.steps[i].after & ~done]
         ready = tuple(sorted([*(i for i in state.ready if i != index), *follow]))
         live, peak = most - step.freed(done), max(state.peak, most)
-        return _State(done, ready, live, peak, (state.order, index))
+        return _State(done, ready, live, peak, _Order(state.order, index))
 
 
-def _listed(order: tuple | None) -> list[int]:
-    indices = []
+def _listed(order: _Order | None) -> list[int]:
+    indices: list[int] = []
     while order is not None:
-        order, index = order
-        indices.append(index)
+        indices.append(order.last)
+        order = order.before
     return indices[::-1]

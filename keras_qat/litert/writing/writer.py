@@ -7,8 +7,9 @@ The format is LiteRT's FlatBuffers schema, version 3
 import os
 import secrets
 import struct
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -97,8 +98,10 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
 
 def _checked(path: Any) -> Path:
     """Returns a path to a file, which need not exist."""
-    if isinstance(path, (str, os.PathLike)) and Path(path).name:
-        return Path(path)
+    if isinstance(path, (str, os.PathLike)):
+        named = Path(cast("str | os.PathLike[str]", path))
+        if named.name:
+            return named
     raise ExportError(
         "`filepath` is not a path.",
         received=f"path={path!r}",
@@ -149,7 +152,7 @@ class _Assembly:
         self.code_index = {kind: i for i, kind in enumerate(kinds)}
         self.buffers = [AlignedBuffer()]  # number 0: empty by convention, for activations
         self.buffer_index: dict[bytes, int] = {}
-        self.quantizations: dict[tuple, Any] = {}
+        self.quantizations: dict[tuple[bytes, bytes, int], Any] = {}
 
     def model_table(self) -> Any:
         from ai_edge_litert import schema_py_generated as schema
@@ -224,7 +227,7 @@ class _Assembly:
     def _signature(self) -> Any:
         from ai_edge_litert import schema_py_generated as schema
 
-        def maps(names):
+        def maps(names: Mapping[str, Tensor]) -> list[Any]:
             return [schema.TensorMapT(name, self.tensor_index[t]) for name, t in names.items()]
 
         return schema.SignatureDefT(
@@ -249,7 +252,7 @@ class _Assembly:
             self.buffers.append(AlignedBuffer(content))
         return self.buffer_index[content]
 
-    def _indices(self, tensors) -> list[int]:
+    def _indices(self, tensors: Iterable[Tensor | None]) -> list[int]:
         return [_NO_TENSOR if t is None else self.tensor_index[t] for t in tensors]
 
 
