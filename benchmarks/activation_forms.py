@@ -1,7 +1,7 @@
-"""Ways to write an activation behind a 1x1 convolution of 56x56x64, compared before one is chosen.
+"""Compares the forms of an activation after a 1x1 convolution of 56x56x64.
 
-For each: milliseconds of XNNPACK with 1 and 2 threads (interleaved, the minimum), the arena that
-TensorFlow Lite Micro needs, and the operators that vela leaves to the CPU. Needs tflite-micro and
+For each: milliseconds of XNNPACK with 1 and 2 threads (interleaved, the minimum), the arena of
+TensorFlow Lite Micro, and the operators that vela leaves to the CPU. Needs tflite-micro and
 ethos-u-vela; `--page` writes the table of docs/performance.md.
 """
 
@@ -23,14 +23,14 @@ from keras_qat.litert import to_bytes
 from tests.vela import compiled_by_vela
 
 SHAPE = (56, 56, 64)
-SX, ZX = 12 / 255, 0  # of the convolution's output, about -6 to 6
+SX, ZX = 12 / 255, 0  # scale of the convolution's output, about -6 to 6
 REAL = SX * (np.arange(-128, 128) - ZX)
 ROUNDS = 50
 PAGE = ROOT / "docs" / "performance.md"
 
 
 def convolution() -> Chain:
-    """The convolution; its output has 256 values."""
+    """Makes the convolution. Its output has 256 values."""
     rng = np.random.default_rng(0)
     scale = 0.02
     kernel = rng.integers(-127, 128, (64, 1, 1, 64)).astype("int8")
@@ -48,7 +48,7 @@ def convolution() -> Chain:
 
 
 def output(function: Callable[[Any], Any]) -> Any:
-    """The grid that holds all results of a function."""
+    """Returns the grid that covers all results of a function."""
     y = function(REAL)
     low, high = min(y.min(), 0.0), max(y.max(), 0.0)
     scale = (high - low) / 255
@@ -100,7 +100,7 @@ def lookup(function):
 
 
 def lookup_quantize(function, dtype):
-    """The integers as those of another type, whose zero point is 128 more."""
+    """Looks up by integers of another type, with a zero point that is 128 larger."""
 
     def write(chain):
         out, options = grid(SX, ZX + 128), {}
@@ -111,7 +111,7 @@ def lookup_quantize(function, dtype):
 
 
 def lookup_wrapped(function, dtype):
-    """A cast to uint8, which wraps negative integers around."""
+    """Looks up after a cast to uint8, which wraps negative integers."""
 
     def write(chain):
         cast(cast(chain, "int8", "uint8"), "uint8", dtype)
@@ -121,7 +121,7 @@ def lookup_wrapped(function, dtype):
 
 
 def lookup_narrow(function):
-    """A cast to int16, and an addition there."""
+    """Looks up after a cast to int16 and an addition in int16."""
 
     def write(chain):
         cast(chain, "int8", "int16")
@@ -224,7 +224,7 @@ def hard_sigmoid_saturating(chain):
 
 
 def hard_sigmoid_depthwise(chain):
-    """One depthwise convolution whose output saturates at 0 and 1."""
+    """Computes one depthwise convolution. Its output saturates at 0 and 1."""
     kernel = constant("sixths", np.full((1, 1, 1, 64), 127, "int8"), grid(1 / 6 / 127))
     bias = np.full(64, round(0.5 / (SX / 6 / 127)), "int32")
     fields = {"padding": "VALID", "strideH": 1, "strideW": 1, "depthMultiplier": 1}
@@ -249,13 +249,13 @@ def times(gate, out_of_gate=hard_swish):
 
 
 def hard_swish_late(chain):
-    """The sixth at the end."""
+    """Multiplies by a sixth at the end."""
     times(shifted, lambda x: 6 * hard_swish(x))(chain)
     return binary(chain, "MUL", chain.y, scalar("sixth", 1 / 6), output(hard_swish))
 
 
 def scaled_elu(slope, scale=1.0):
-    """`scale * elu(x, alpha=slope)`: ELU, its negative part times a slope, and a factor."""
+    """Computes `scale * elu(x, alpha=slope)`: ELU, a slope for its negative part, and a factor."""
 
     def write(chain):
         chain.add("ELU", SHAPE, output(elu))
@@ -269,7 +269,7 @@ def scaled_elu(slope, scale=1.0):
 
 
 def celu_products(alpha):
-    """`alpha * elu(x / alpha)`; both products only change the scale."""
+    """Computes `alpha * elu(x / alpha)`. Both products only change the scale."""
 
     def write(chain):
         binary(chain, "MUL", chain.y, scalar("inverse", 1 / alpha), grid(SX / alpha, ZX))
@@ -287,7 +287,7 @@ def prelu(chain):
 
 
 def relu6_limits(chain):
-    """Two operators, each with the parameters of their input."""
+    """Computes two operators, each with the quantization parameters of its input."""
     return extreme("MINIMUM", 4.0)(extreme("MAXIMUM", 0.0)(chain))
 
 
@@ -380,7 +380,7 @@ interpreter.print_allocations()
 
 
 def arena(content: bytes, x: np.ndarray) -> str:
-    """Bytes of arena in TensorFlow Lite Micro; "-" if it does not run the file."""
+    """Returns the bytes of arena in TensorFlow Lite Micro, or "-" if it does not run the file."""
     import pickle
 
     child = subprocess.run(
@@ -444,7 +444,7 @@ def measure() -> list[dict[str, Any]]:
 
 
 def table_of(records: list[dict[str, Any]]) -> str:
-    """The table of docs/performance.md."""
+    """Returns the table of docs/performance.md."""
     lines = ["| function | form | ms, 1 thread | ms, 2 threads | arena, kB | on the CPU |"]
     lines.append("|---|---|---|---|---|---|")
     for each in records:

@@ -1,14 +1,13 @@
-"""Exactness of every model of `keras.applications`, with weights that make every layer matter.
+"""Checks that every model of `keras.applications` is exact, with weights that use every layer.
 
-Weights are random (nothing is downloaded). Kernels get channels of different sizes, batch norms
-random scales, some negative, and moving statistics near the real ones of some batch, so that
-activations neither vanish nor explode. Each model takes the smallest input that it can be built
-with, or `--size`, is calibrated, trained for one step, exported and compared tensor by tensor, in a
-process of its own. `--markdown docs/applications.md` renews the page in the documentation, which is
-about `--scheme int8`.
+Weights are random, so nothing is downloaded. Kernels have channels of different sizes. Batch norms
+have random scales, some negative, and moving statistics near those of some batch, so that
+activations neither vanish nor explode. Each model has the smallest input that it can be built with,
+or `--size`. A separate process calibrates it, trains it for one step, exports it and compares it
+tensor by tensor. `--markdown docs/applications.md` renews the page, which is about `--scheme int8`.
 
-`--clone-only` is quick: it compares the rewritten float models with the originals, and with
-`--markdown` renews these two columns of the page.
+`--clone-only` is quick: it compares the rewritten float models with the originals. With
+`--markdown` it renews these two columns of the page.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ from common import (
 
 import keras_qat
 
-# The smallest height and width that a model can be built with, where they are not 32.
+# The smallest height and width of a model if it is not 32.
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SEED = 11
 CALIBRATION = 16
-# Relative; a network that amplifies rounding more than that is compared with itself.
+# A relative tolerance. A network that amplifies rounding more than this is compared with itself.
 CLONE_GOAL = 1e-4
 NAMES = sorted(
     name for name in dir(keras.applications) if callable(getattr(keras.applications, name))
@@ -52,7 +51,7 @@ NAMES = sorted(
 
 
 def random_images(model: keras.Model, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Images of coarse blocks and noise: a deep network would average noise alone.
+    """Returns images of coarse blocks and noise: a deep network would average pure noise.
 
     Pixels are in [-1, 1], or 0 to 255 for models that rescale them.
     """
@@ -73,14 +72,14 @@ def build(name: str, rng: np.random.Generator, size: int | None = None) -> keras
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     for layer in model.layers:
         for weight in layer.weights:
-            # ConvNeXt starts with branches that count a millionth.
+            # ConvNeXt initializes its branches with a factor of a millionth.
             kind = "gamma" if type(layer).__name__ == "LayerScale" else weight.name
             weight.assign(_randomized(kind, weight, rng))
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0  # the moving statistics become those of the next batch
+        norm.momentum = 0.0  # makes the moving statistics those of the next batch
     images = random_images(model, rng, 32)
     model(images, training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -99,9 +98,9 @@ def _randomized(kind: str, weight, rng: np.random.Generator):
         "gamma": lambda: rng.uniform(0.5, 1.5, shape) * signs,
         "beta": lambda: rng.normal(0, 0.3, shape),
         "bias": lambda: rng.normal(0, 0.1, shape),
-        # Channels of sizes 1 to 16: one scale for all of them would not do.
+        # Channels of sizes 1 to 16, for which one scale per tensor would lose accuracy.
         "kernel": lambda: value * 2 ** rng.uniform(-2, 2, shape[-1]),
-        # Those of `Normalization`, of pixels from 0 to 1.
+        # The statistics of `Normalization` for pixels from 0 to 1.
         "mean": lambda: rng.uniform(0.4, 0.5, shape),
         "variance": lambda: rng.uniform(0.04, 0.06, shape),
     }
@@ -109,7 +108,7 @@ def _randomized(kind: str, weight, rng: np.random.Generator):
 
 
 def _spread_logits(model: keras.Model, images: np.ndarray) -> None:
-    """Scales the logits, so that the softmax is neither flat nor decided."""
+    """Scales the logits, so that the softmax is neither flat nor one-hot."""
     logits = keras.ops.convert_to_numpy(model(images, training=False))
     logits = np.log(logits + 1e-30)
     for weight in model.weights[-2:]:
@@ -117,7 +116,7 @@ def _spread_logits(model: keras.Model, images: np.ndarray) -> None:
 
 
 def train_one_step(qat: keras.Model, images: np.ndarray, rng: np.random.Generator) -> None:
-    # Gradients of a deep random network are huge: a step of bounded size leaves it a network.
+    # A deep random network has huge gradients. A step of bounded size does not destroy it.
     optimizer = keras.optimizers.SGD(1e-2, global_clipnorm=1.0)
     qat.compile(optimizer, "sparse_categorical_crossentropy")
     qat.fit(images, rng.integers(0, 1000, 8), batch_size=8, epochs=1, verbose=0)
@@ -126,7 +125,7 @@ def train_one_step(qat: keras.Model, images: np.ndarray, rng: np.random.Generato
 def measure(
     name: str, count: int, folder: str | None, size: int | None = None, scheme: str = "int8"
 ) -> dict:
-    """Takes one model the whole way; only to its clone if there is no folder."""
+    """Runs all steps on one model. Without a folder it only makes the clone."""
     print(name, flush=True)
     keras.utils.set_random_seed(SEED)
     rng, stages = np.random.default_rng(SEED), Stages()
@@ -161,10 +160,10 @@ def measure(
 
 
 def clone_difference(model: keras.Model, images: np.ndarray) -> dict[str, float]:
-    """How far the rewritten float model is from the original, against the largest probability.
+    """Returns the relative difference of the rewritten and the original float model.
 
-    Both compute the same function, but round differently, which some deep random networks amplify
-    without bounds: how much shows in what pixels that are a millionth larger change.
+    Both compute the same function, but round differently. Some deep random networks amplify
+    rounding without bound. The effect of pixels that are a millionth larger shows by how much.
     """
     exact = np.asarray(model(images, training=False))
     clone = np.asarray(keras_qat.clone_model(model)(images, training=False))
@@ -176,7 +175,7 @@ def clone_difference(model: keras.Model, images: np.ndarray) -> dict[str, float]
 
 
 def trained_weights(qat: keras.Model) -> list:
-    """The trainable variables, without biases that a batch norm behind them takes away again."""
+    """Returns the trainable variables without biases that a batch norm after them cancels."""
     normalized = [x for x in qat.layers if getattr(x, "batch_normalization", None) is not None]
     without = {id(layer.bias) for layer in normalized if layer.use_bias}
     return [weight for weight in qat.trainable_weights if id(weight) not in without]
@@ -208,7 +207,7 @@ def show(results: dict[str, dict], scheme: str) -> None:
 
 
 def show_clones(results: dict[str, dict], goal: float) -> bool:
-    """Prints how far the clones are; says whether all of them compute the same function."""
+    """Prints the differences of the clones. Returns whether all compute the same function."""
     columns = {"model": COLUMNS["model"], **CLONE_COLUMNS}
     print_table("Clones against originals, relative", list(columns), rows_of(results, columns))
     held = [
@@ -216,13 +215,15 @@ def show_clones(results: dict[str, dict], goal: float) -> bool:
         for r in results.values()
     ]
     near = sum(r.get("clone_difference", 1.0) <= goal for r in results.values())
-    print(f"within {goal:g}: {near} of {len(held)}; or nearer than the nudged: {sum(held)}")
+    print(f"within {goal:g}: {near} of {len(held)}; or nearer than the nudged input: {sum(held)}")
     return all(held)
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--names", nargs="+", default=NAMES, help="in keras.applications")
-    parser.add_argument("--images", type=int, default=4, metavar="K", help="to verify with")
+    parser.add_argument("--names", nargs="+", default=NAMES, help="models of keras.applications")
+    parser.add_argument(
+        "--images", type=int, default=4, metavar="K", help="number of images for verify"
+    )
     parser.add_argument("--size", type=int, help="height and width instead of the smallest")
     parser.add_argument("--scheme", default="int8", choices=("int8", "uint8"))
     parser.add_argument("--clone-only", action="store_true", help="stop at the float clone")
@@ -232,7 +233,9 @@ def arguments(parser) -> None:
 def main() -> int:
     args = parse(__doc__, arguments)
     print_environment()
-    spawn = multiprocessing.get_context("spawn")  # a clean process: its peak RSS is the model's
+    spawn = multiprocessing.get_context(
+        "spawn"
+    )  # a new process: its peak memory is that of the model
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names:
@@ -241,7 +244,7 @@ def main() -> int:
                     place = None if args.clone_only else folder
                     rest = (args.images, place, args.size, args.scheme)
                     results[name] = pool.submit(measure, name, *rest).result()
-                except Exception as error:  # the other models are measured all the same
+                except Exception as error:  # go on with the other models
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}
             save(args.json, results)
     if args.clone_only:

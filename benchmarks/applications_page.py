@@ -1,4 +1,4 @@
-"""The page of `applications_exact.py` in the documentation, and the columns of its table."""
+"""Writes the documentation page of `applications_exact.py`, and the columns of its table."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rows_of(results: dict[str, dict], columns: dict = COLUMNS) -> list[list[str]
 
 
 def renew_columns(path: Path, results: dict[str, dict]) -> None:
-    """Puts how far the clones are into the table of the page as it is."""
+    """Puts the differences of the clones into the existing table of the page."""
     lines = path.read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| model |"))
     headings = _cells(lines[first])

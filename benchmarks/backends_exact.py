@@ -1,10 +1,10 @@
-"""Exactness on the backend and the device that Keras runs on, such as a GPU under JAX or PyTorch.
+"""Checks exactness on the backend and the device of Keras, such as a GPU under JAX or PyTorch.
 
-A GPU sums products in other orders and, if it may, in fewer bits: what inference computes must not
-depend on it. Models of `keras.applications` with random weights are quantized, trained for a step,
-exported, and compared tensor by tensor with LiteRT's reference kernels on the CPU. The backend is
-that of the environment: `KERAS_BACKEND=jax python benchmarks/backends_exact.py`. JAX and PyTorch do
-not need TensorFlow.
+A GPU adds products in different orders and, if allowed, in fewer bits. Inference must not depend on
+this. The script quantizes models of `keras.applications` with random weights, trains them for a
+step, exports them, and compares each tensor with LiteRT's reference kernels on the CPU. The
+environment chooses the backend: `KERAS_BACKEND=jax python benchmarks/backends_exact.py`. With JAX
+and PyTorch, TensorFlow is not necessary.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ HEADINGS = ("model", "tensors", "elements", "mismatches", "verify, s")
 
 def arguments(parser) -> None:
     parser.add_argument("--names", nargs="+", default=NAMES, help="models of keras.applications")
-    parser.add_argument("--images", type=int, default=32, help="how many to compare")
+    parser.add_argument("--images", type=int, default=32, help="number of images to compare")
     parser.add_argument("--size", type=int, default=64, help="height and width")
     parser.add_argument("--scheme", default="int8")
 
 
 def device() -> str:
-    """What the backend computes on."""
+    """Returns the device of the backend."""
     import keras
 
     if keras.backend.backend() == "torch":

@@ -1,7 +1,8 @@
-"""Accuracy of MLPerf Tiny's ResNet-8 on CIFAR-10: float, calibrated, trained, and as a file.
+"""Measures MLPerf Tiny's ResNet-8 on CIFAR-10: float, calibrated, trained, and as a file.
 
 The data folder holds `cifar10_train_jpeg.npz` with the arrays `jpeg` (the bytes of all JPEG files),
-`offsets` (file i is jpeg[offsets[i]:offsets[i + 1]]) and `labels`. The last 5,000 images validate.
+`offsets` (file i is jpeg[offsets[i]:offsets[i + 1]]) and `labels`. The last 5,000 images are for
+validation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ VALIDATION = 5000
 CALIBRATION = 500
 VERIFICATION = 500
 GOAL = 0.3
-# One epoch at a constant rate ends anywhere within some points: one order says little.
+# One epoch at a constant rate scatters by some points, so several orders are necessary.
 SEEDS = (20, 21, 22, 23, 24, 25)
 SCHEMES = ("int8", "uint8")
 
@@ -62,7 +63,7 @@ def evaluate(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict
 
 
 def measure_quantized(name, qat, validation, folder, stages) -> dict:
-    """Accuracy in Keras and of the exported file; how many outputs differ; `verify`."""
+    """Returns accuracies in Keras and of the file, their differences, and `verify`."""
     images, labels = validation
     result = stages.run(f"{name}: Keras evaluate", evaluate, qat, images, labels)
     path = folder / "model.tflite"
@@ -110,7 +111,7 @@ def run(args) -> dict:
             row = results["seeds"][seed] = {"float": evaluate(trained, *validation)}
             for scheme, measured in results["schemes"].items():
                 measure = None
-                if seed == args.seeds[0]:  # the files of the others are as exact, and take as long
+                if seed == args.seeds[0]:  # files of other seeds are as exact
                     rest = (validation, Path(folder), stages)
                     measure = functools.partial(measure_into, measured, rest)
                 qat = train_quantized(source, scheme, training, seed, stages, measure)
@@ -124,7 +125,7 @@ def measure_into(measured: dict, rest: tuple, name: str, qat: keras.Model) -> No
 
 
 def train_quantized(source, scheme, training, seed, stages, measure) -> keras.Model:
-    """Quantizes, calibrates and trains; `measure` is called before and after the epoch."""
+    """Quantizes, calibrates and trains. Calls `measure` before and after the epoch."""
     qat = compiled(keras_qat.quantize_model(source, scheme))
     keras_qat.calibrate(qat, training[0][:CALIBRATION], verbose=0)
     if measure is not None:
@@ -160,7 +161,7 @@ def quantized_rows(results: dict) -> dict:
 
 
 def print_goals(results: dict) -> None:
-    """Says whether each thing that the library promises held here."""
+    """Prints whether each goal was reached."""
     quantized = quantized_rows(results).values()
     goals = {
         "0 mismatches against the reference kernels": all(
@@ -184,7 +185,7 @@ def print_goals(results: dict) -> None:
 
 
 def show_seeds(results: dict) -> dict[str, list[float]]:
-    """Prints what each order of the images led to; returns the points that each scheme lost."""
+    """Prints the results of each order of the images. Returns the points that each scheme lost."""
     losses: dict[str, list[float]] = {scheme: [] for scheme in results["schemes"]}
     rows = []
     for seed, row in results["seeds"].items():
@@ -195,7 +196,9 @@ def show_seeds(results: dict) -> dict[str, list[float]]:
         rows.append((seed, *(f"{each:.2f}" for each in percent.values()), *ends))
     headings = ("seed", "float, %", *(f"{scheme}, %" for scheme in losses))
     headings += tuple(f"{scheme}: points lost" for scheme in losses)
-    print_table("One epoch each, the images in another order for each seed", headings, rows)
+    print_table(
+        "One epoch each, with a different order of the images for each seed", headings, rows
+    )
     return losses
 
 
@@ -204,7 +207,7 @@ def arguments(parser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="the pretrained .h5 file")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="orders of the images")
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
-    parser.add_argument("--limit", type=int, help="at most so many images of each split")
+    parser.add_argument("--limit", type=int, help="largest number of images of each split")
 
 
 def main() -> None:

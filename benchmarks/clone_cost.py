@@ -1,15 +1,15 @@
-"""What cloning costs in time and memory, against `keras.models.clone_model`.
+"""Measures time and memory of cloning, against `keras.models.clone_model`.
 
-Each figure is of a fresh process. Time: `keras_qat.clone_model`, Keras's own clone, and Keras's
-clone with the weights copied to it run by turns; the smallest of the rounds counts, as CPU time of
-the process (all threads) and on the wall.
+Each figure comes from a new process. Time: `keras_qat.clone_model`, Keras's clone, and Keras's
+clone with copied weights run in turns. The smallest time of the rounds counts, as CPU time of the
+process (all threads) and as wall time.
 
-Memory: resident memory of the process, of which a thread looks for the peak each millisecond.
-`added` is the peak while cloning less what was resident before the call, with the original model in
-place and the library warm from cloning a model of four layers. The goal is about original and clone
-together: weights of the original plus `added`, against two copies of the weights. Beside it the
-same with all that the original takes for `weights of the original`: what is resident with it less
-what was before it was built, Keras's objects and what drawing random weights left behind included.
+Memory: a thread reads the resident memory of the process each millisecond. `added` is the peak
+during cloning minus the resident memory before the call. At that time the original model exists,
+and the library has cloned a model of four layers. The goal is about original and clone together:
+weights of the original plus `added`, divided by two copies of the weights. The next column has the
+whole memory of the original instead of its weights: the resident memory with it minus that before
+it was built, which includes Keras's objects and leftovers of drawing random weights.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def measure_time(name: str, rounds: int) -> dict[str, Any]:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory (Linux)."""
+    """Returns the resident bytes of this process (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Peak(threading.Thread):
-    """Looks for the most resident memory until it is stopped."""
+    """Records the peak of resident memory until it is stopped."""
 
     def __init__(self):
         super().__init__()
@@ -161,9 +161,9 @@ def show(results: dict[str, dict]) -> None:
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--models", nargs="+", default=MODELS, help="of keras.applications")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="models of keras.applications")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each side")
-    parser.add_argument("--child", nargs=3, metavar="X", help="what this script starts itself with")
+    parser.add_argument("--child", nargs=3, metavar="X", help="for internal use")
 
 
 def main() -> None:

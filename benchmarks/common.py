@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, environment, interleaved timing, data, tables, JSON."""
+"""Functions of all benchmarks: arguments, environment, interleaved timing, data, tables, JSON."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Some benchmarks are of the tests' cases.
+# Some benchmarks use the cases of the tests.
 sys.path.append(str(Path(__file__).parents[1]))
-# Before anything imports TensorFlow.
+# This has to be set before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -33,7 +33,7 @@ PACKAGES = ("keras", "tensorflow", "jax", "torch", "ai-edge-litert", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of every round, as CPU time of the process (all threads) and on the wall."""
+    """The seconds of every round, as CPU time of the process (all threads) and as wall time."""
 
     cpu: tuple[float, ...]
     wall: tuple[float, ...]
@@ -51,7 +51,7 @@ class Timing:
 def parse(
     description: str | None, configure: Callable[[argparse.ArgumentParser], object] | None = None
 ) -> argparse.Namespace:
-    """Parses the command line; `configure` adds a script's own arguments to `--json`."""
+    """Parses the command line. `configure` adds arguments to `--json`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,13 +62,13 @@ def parse(
 
 
 def cpu_count() -> int:
-    """How many CPUs this process may use."""
-    # Not on every system; Python 3.13 has os.process_cpu_count.
+    """Returns the number of CPUs that this process may use."""
+    # Not every system has this function. Python 3.13 has os.process_cpu_count.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what is installed, and machine, without importing what is listed."""
+    """Returns the versions of packages and the machine, without importing the packages."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -88,9 +88,9 @@ def print_environment() -> None:
 
 
 def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Times callables in turns, so that a change in the machine's load meets all of them.
+    """Times callables in turns, so that a change of the machine's load affects all of them.
 
-    Each is called once before, untimed. The order is reversed in every other round.
+    Each is called once before without timing. Every other round reverses the order.
     """
     for call in calls.values():
         call()
@@ -106,13 +106,13 @@ def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 class Stages:
-    """Wall seconds of named stages, collected in order."""
+    """Wall seconds of named stages in their order."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
 
     def run(self, name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls, and keeps how long it took."""
+        """Calls a function and records its time."""
         print(f"  {name} ...", end="", flush=True)
         start = time.perf_counter()
         result = call(*args, **kwargs)
@@ -122,19 +122,19 @@ class Stages:
 
 
 def peak_rss_mib() -> float:
-    """The most memory that this process ever held, in MiB."""
+    """Returns the peak memory of this process in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table; the first column is text, the others are numbers."""
+    """Prints a table. The first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left")
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    # A pipe has no width of its own; 80 columns would cut the cells.
+    # A pipe has no width, and 80 columns would cut the cells.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(table)
 
@@ -144,7 +144,7 @@ def verdict(value: float, goal: float) -> str:
 
 
 def save(path: Path | None, results: Any) -> None:
-    """Writes results and environment as JSON, if a path was given."""
+    """Writes results and environment as JSON if a path is given."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,21 +163,21 @@ def chunks(array: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def file_outputs(path: Path, kernels: str, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
-    """Runs a file with one input and one output over images that are as its input wants them."""
+    """Runs a file of one input and one output on images in the type of its input."""
     from keras_qat.litert import Runner
 
     runner = Runner(path, kernels=kernels, num_threads=cpu_count())
     dtype = runner.inputs[0].dtype
-    # The interpreter plans its memory anew for each batch size: only the last may differ.
+    # The interpreter plans memory again for each batch size, so only the last batch may differ.
     parts = [runner.run([part.astype(dtype)])[0] for part in chunks(images, batch_size)]
     return np.concatenate(parts)
 
 
 def float_tensors(path: Path) -> list[str]:
-    """Names of all tensors of a file, constants too, that hold floats."""
+    """Returns the names of all float tensors of a file, including constants."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    # Without a delegate, whose own tensors would be listed as well.
+    # Without a delegate, since its tensors would be listed, too.
     interpreter = Interpreter(
         model_path=str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF
     )

@@ -1,9 +1,9 @@
-"""Our files beside the converter's post-training int8 files of the same Keras models.
+"""Compares our files with the converter's post-training int8 files of the same Keras models.
 
-Of each network: milliseconds of an invocation at 1 and 2 threads, by turns and the least of many;
-size of the file; arena in TensorFlow Lite Micro; operators that vela leaves to the CPU. The files
-are kept in the folder, so that times can be measured again without building them; `--rebuild`
-writes ours anew. `--markdown docs/performance.md` renews the table there.
+For each network: milliseconds of an invocation with 1 and 2 threads (in turns, the minimum), size
+of the file, arena in TensorFlow Lite Micro, and operators that vela leaves to the CPU. The files
+stay in the folder, so that times can be measured again without building them. `--rebuild` writes
+our files again. `--markdown docs/performance.md` renews the table there.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ Row = dict[str, Any]
 
 
 def built(name: str, size: int, folder: Path, rebuild: bool) -> dict[str, Path]:
-    """The two files of a network, written where they are not there."""
+    """Returns the two files of a network. Writes missing files."""
     place = folder / f"{name}-{size}"
     paths = {side: place / f"{side}.tflite" for side in SIDES}
     if rebuild or not all(path.exists() for path in paths.values()):
         script = Path(__file__).with_name("deployed_files.py")
         command = [sys.executable, str(script), name, str(size), str(place)]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
-        if child.returncode:  # the converter prints pages otherwise
+        if child.returncode:  # the converter prints pages of logs
             raise RuntimeError(child.stderr.strip().splitlines()[-1])
     return paths
 
 
 def milliseconds(paths: dict[str, Path], threads: int, rounds: int) -> dict[str, float]:
-    """The least time of an invocation of each file."""
+    """Returns the smallest time of an invocation of each file."""
     calls = {side: _interpreter(path, threads).invoke for side, path in paths.items()}
     timings = interleave(calls, rounds)
     return {side: 1e3 * min(timing.wall) for side, timing in timings.items()}
@@ -67,7 +67,7 @@ def _interpreter(path: Path, threads: int) -> Any:
 
 
 def measure(paths: dict[str, Path], rounds: int, probes: list[str]) -> Row:
-    """Everything about the files of one network."""
+    """Returns all figures of the files of one network."""
     known = {side: facts(path, probes) for side, path in paths.items()}
     times = {threads: milliseconds(paths, threads, rounds) for threads in THREADS}
     goals = {f"ms_{threads}": (times[threads], TIME_GOAL) for threads in THREADS}
@@ -79,7 +79,7 @@ def measure(paths: dict[str, Path], rounds: int, probes: list[str]) -> Row:
 
 
 def against(values: Mapping[str, float | None], goal: float) -> Row:
-    """Both values, their ratio and whether the goal was reached; no ratio where one is missing."""
+    """Returns both values, their ratio and whether the goal was reached. The ratio may be None."""
     if values["ours"] is None or values["converter"] is None:
         return {**values, "ratio": None, "goal": goal, "verdict": ""}
     ratio = values["ours"] / values["converter"]
@@ -87,7 +87,7 @@ def against(values: Mapping[str, float | None], goal: float) -> Row:
 
 
 def cells(name: str, row: Row) -> list[str]:
-    """A line of the table."""
+    """Returns a line of the table."""
     if "failed" in row:
         return [name, row["failed"], *[""] * (len(HEADINGS) - 2)]
     compared, files = row["compared"], row["files"]
@@ -118,13 +118,13 @@ def _listed(known: Row) -> str:
 
 
 def markdown(results: dict[str, Row]) -> str:
-    """The table as docs/performance.md has it."""
+    """Returns the table of docs/performance.md."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *(cells(*item) for item in results.items())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def renew(path: Path, results: dict[str, Row]) -> None:
-    """Replaces the table between the two comments of a page."""
+    """Replaces the table between the two marker comments of a page."""
     text, table = path.read_text(), f"{START}\n\n{markdown(results)}\n\n{END}"
     pattern = f"{re.escape(START)}.*?{re.escape(END)}"
     path.write_text(re.sub(pattern, lambda _: table, text, count=1, flags=re.DOTALL))
@@ -133,9 +133,11 @@ def renew(path: Path, results: dict[str, Row]) -> None:
 def arguments(parser) -> None:
     parser.add_argument("--names", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--size", type=int, default=96, help="height and width of the images")
-    parser.add_argument("--rounds", type=int, default=50, help="invocations; the least counts")
+    parser.add_argument(
+        "--rounds", type=int, default=50, help="invocations, of which the fastest counts"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "deployed")
-    parser.add_argument("--rebuild", action="store_true", help="write our files anew")
+    parser.add_argument("--rebuild", action="store_true", help="write our files again")
     parser.add_argument("--without", nargs="+", choices=PROBES, default=(), help="leave these out")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="renew the table here, too")
 

@@ -1,10 +1,10 @@
-"""What `deployed.py` finds out about a file: its size, its operators, its arena, what vela leaves.
+"""Facts about a file for `deployed.py`: size, operators, arena, operators left by vela.
 
     python benchmarks/deployed_facts.py arena FILE
     python benchmarks/deployed_facts.py vela FILE
 
-These two run in processes of their own: TensorFlow Lite Micro may stop its process, and takes its
-arena from it. What was found is kept beside the file for as long as that has the same content.
+These two run in separate processes: TensorFlow Lite Micro may abort its process, and allocates its
+arena there. The results are stored beside the file, and are valid while its content is equal.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ PROBES = ("arena", "vela")
 
 
 def facts(path: Path, probes: Collection[str] = PROBES) -> dict[str, Any]:
-    """Says what a file is, beside how long it takes.
+    """Returns all facts about a file but its times.
 
     Args:
         path: The file.
         probes: `"arena"`, TensorFlow Lite Micro's memory; `"vela"`, operators left to the CPU.
 
     Returns:
-        `bytes`; `undelegated`, operators that XNNPACK does not take, by name; `partitions` of those
-        that it takes; `operators`; and of each probe what it found, None if it does not run.
+        `bytes`; `undelegated`, operators that XNNPACK does not take, by name; `partitions`, the
+            number of partitions that it takes; `operators`; and the result of each probe, None
+            if the file does not run.
     """
     content = path.read_bytes()
     kept, digest = path.with_suffix(".json"), hashlib.sha256(content).hexdigest()
@@ -49,7 +50,7 @@ def facts(path: Path, probes: Collection[str] = PROBES) -> dict[str, Any]:
 
 
 def plan(content: bytes) -> dict[str, Any]:
-    """What LiteRT's default runtime gives to XNNPACK."""
+    """Returns the operators that LiteRT's default runtime does not give to XNNPACK."""
     from tests.delegates import undelegated
 
     left, partitions = undelegated(content)
@@ -61,12 +62,12 @@ def plan(content: bytes) -> dict[str, Any]:
 
 
 def counted(codes: Iterable[str]) -> dict[str, int]:
-    """How often each operator occurs, the most frequent first."""
+    """Counts each operator, the most frequent first."""
     return dict(collections.Counter(codes).most_common())
 
 
 def operators_of(content: bytes) -> list[str]:
-    """The names of a file's operators."""
+    """Returns the names of a file's operators."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content)
@@ -85,7 +86,7 @@ def _in_a_process(probe: str, path: Path) -> Any:
 
 
 def arena(path: Path) -> int:
-    """Bytes of the arena that TensorFlow Lite Micro used."""
+    """Returns the bytes of arena that TensorFlow Lite Micro used."""
     script = (
         "import sys; from tflite_micro.python.tflite_micro import runtime\n"
         f"i = runtime.Interpreter.from_file(sys.argv[1], arena_size={ARENA_SIZE})\n"
@@ -100,7 +101,7 @@ def arena(path: Path) -> int:
 
 
 def left_by_vela(path: Path) -> dict[str, int]:
-    """The operators that stay for the CPU, by name, when vela compiles for an Ethos-U55."""
+    """Returns the operators, by name, that vela leaves to the CPU for an Ethos-U55."""
     from tests.vela import compiled_by_vela
 
     operators = operators_of(compiled_by_vela(path.read_bytes()))

@@ -2,9 +2,9 @@
 
     python benchmarks/deployed_files.py NAME SIZE FOLDER
 
-Both are of one Keras model with random weights, calibrated on the same images, int8 in and out.
-The converter is `tf.lite.TFLiteConverter`, with post-training quantization. Its file is kept if it
-is there, for the weights are the same in every run.
+Both come from one Keras model with random weights, calibrated on the same images, int8 in and out.
+The converter is `tf.lite.TFLiteConverter` with post-training quantization. An existing file of the
+converter is kept, since the weights are equal in every run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEED, CALIBRATION = 11, 8
 
 
 def yolo_tiny(size: int) -> keras.Model:
-    """YOLOv3-tiny (Redmon and Farhadi, 2018), as Darknet's yolov3-tiny.cfg has it."""
+    """Makes YOLOv3-tiny (Redmon and Farhadi, 2018) after Darknet's yolov3-tiny.cfg."""
 
     def convolve(x, filters, kernel):
         x = layers.Conv2D(filters, kernel, padding="same", use_bias=False)(x)
@@ -45,7 +45,7 @@ def yolo_tiny(size: int) -> keras.Model:
 
 
 def mlp_mixer(size: int) -> keras.Model:
-    """MLP-Mixer (Tolstikhin et al., 2021): 8 blocks of 256 channels, patches of 8x8 pixels."""
+    """Makes an MLP-Mixer (Tolstikhin et al., 2021): 8 blocks of 256 channels, patches of 8x8."""
 
     def mlp(x, hidden, width):
         x = layers.Activation("gelu")(layers.Dense(hidden)(x))
@@ -66,12 +66,12 @@ OWN: dict[str, Callable[[int], keras.Model]] = {"YOLO-tiny": yolo_tiny, "MLP-Mix
 
 
 def network(name: str, size: int, rng: np.random.Generator) -> keras.Model:
-    """A network of `keras.applications`, or one of those above."""
+    """Makes a network of `keras.applications`, or one of those above."""
     return OWN[name](size) if name in OWN else build(name, rng, size)
 
 
 def converted(model: keras.Model, images: np.ndarray) -> bytes:
-    """What TensorFlow's converter makes of a model: int8 wherever it has an int8 operator."""
+    """Returns the converter's file: int8 wherever the converter has an int8 operator."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)

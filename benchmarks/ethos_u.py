@@ -1,4 +1,4 @@
-"""Which of our operators vela, Arm's compiler for Ethos-U NPUs, leaves to the CPU.
+"""Counts our operators that vela, Arm's compiler for Ethos-U NPUs, leaves to the CPU.
 
 Compiles the file of each contract case and writes docs/ethos_u.json, which docs/supported.md
 quotes. Needs ethos-u-vela.
@@ -24,7 +24,7 @@ ACCELERATOR = "ethos-u55-128"
 
 
 def left_to_cpu(compiled: bytes) -> set[str]:
-    """The names of the outputs of the operators that are not the NPU's."""
+    """Returns the outputs of the operators that the NPU does not run."""
     model = schema.ModelT.InitFromPackedBuf(compiled)
     graph, custom = model.subgraphs[0], schema.BuiltinOperator.CUSTOM
     left = [
@@ -34,7 +34,7 @@ def left_to_cpu(compiled: bytes) -> set[str]:
 
 
 def count_case(case) -> Iterator[tuple[str, str, bool]]:
-    """The layer and the code of each operator, and whether it is left to the CPU."""
+    """Yields the layer and the code of each operator, and whether it is left to the CPU."""
     quantized = Prepared(case).quantize()
     model = lower_model(quantized)
     on_cpu = left_to_cpu(compiled_by_vela(to_bytes(model), ACCELERATOR))
@@ -68,7 +68,7 @@ def main() -> None:
         "vela": importlib.metadata.version("ethos-u-vela"),
         "accelerator": ACCELERATOR,
         "operators": records,
-        # Those of which no file was compiled.
+        # Layers of which no file was compiled.
         "refused": sorted(refused - {layer for layer, _ in counts}),
     }
     path = ROOT / "docs" / "ethos_u.json"

@@ -1,4 +1,4 @@
-"""How much `import keras_qat` adds to `import keras`, in fresh processes, by turns."""
+"""Measures how much `import keras_qat` adds to `import keras`, in new processes, in turns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ print(time.process_time() - cpu, time.perf_counter() - wall)
 
 
 def seconds(modules: str) -> tuple[float, float]:
-    """CPU and wall seconds of an import statement in a fresh interpreter."""
+    """Returns CPU and wall seconds of an import statement in a new interpreter."""
     command = [sys.executable, "-c", PROGRAM.format(modules=modules)]
-    # An installed package has bytecode, which a checkout must be allowed to write.
+    # An installed package has bytecode, so a checkout has to write its bytecode first.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     cpu, wall = done.stdout.split()[-2:]
@@ -33,7 +33,7 @@ def main() -> None:
     )
     print_environment()
     imports = ("keras", "keras, keras_qat")
-    for modules in imports:  # writes the .pyc files, fills the disk cache
+    for modules in imports:  # writes the .pyc files and fills the disk cache
         seconds(modules)
     samples = {modules: [] for modules in imports}
     for i in range(args.rounds):

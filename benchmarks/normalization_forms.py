@@ -1,8 +1,8 @@
-"""Normalizations beside the converter's, and the operators that they could be made of.
+"""Compares normalizations with the converter's, and times operators they could be made of.
 
-Milliseconds of LiteRT's default kernels, interleaved, the minimum of 50; the signal-to-noise ratio
-of both files' reference integers against the float model, for inputs of one variance and for
-groups whose variances are up to 100 times apart. docs/performance.md quotes it.
+Prints milliseconds of LiteRT's default kernels (interleaved, the minimum of 50), and the
+signal-to-noise ratio of both files' reference integers against the float model, for inputs of one
+variance and for groups with variances up to 100 times apart. docs/performance.md quotes it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def measure(name: str) -> list[dict[str, Any]]:
 
 
 def operator_files() -> dict[str, bytes]:
-    """One operator each on 3136 rows of 96 values; the second operand one value for each row."""
+    """Makes files of one operator on 3136 rows of 96 values, with one value per row as operand."""
     whole, column = (SIZE,), (1,)
     axes, keep = constant("axes", np.array([1], "int32")), {"keepDims": True}
     one = {dtype: constant("one", np.ones((1, 1), dtype), grid(1)) for dtype in ("int8", "int32")}

@@ -1,7 +1,7 @@
-"""Measures what the range rules cost in accuracy, over several seeds.
+"""Measures the accuracy of the range rules over several seeds.
 
-Three experiments, each a few seconds per seed: outliers in the calibration data, training with
-small batches on heavy tails, and features of different scale in one input.
+There are three experiments of a few seconds per seed: outliers in the calibration data, training
+with small batches on heavy-tailed data, and features of different scale in one input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Scores = dict[str, float]
 
 
 def outliers(seed: int) -> Scores:
-    """Accuracy after calibration on 500 samples, one of them 100 times as large."""
+    """Returns the accuracy after calibration on 500 samples. One of them is 100 times as large."""
     import keras
 
     import keras_qat
@@ -53,7 +53,7 @@ def outliers(seed: int) -> Scores:
 
 
 def small_batches(seed: int) -> Scores:
-    """Normalized error of a regression on heavy tails, after an epoch of training."""
+    """Returns the normalized error of a regression on heavy-tailed data after an epoch."""
     import keras
 
     import keras_qat
@@ -95,7 +95,7 @@ def small_batches(seed: int) -> Scores:
 
 
 def scales(seed: int) -> Scores:
-    """Accuracy where features with deviations of 0.5 to 300 share an input; 1 for a finding."""
+    """Returns the accuracy with features of deviations 0.5 to 300, and 1 for a finding."""
     import keras
 
     import keras_qat
@@ -143,7 +143,7 @@ def main() -> int:
     args = parse(__doc__, arguments)
     print_environment()
     results: dict[str, dict[str, list[float]]] = {}
-    warnings.simplefilter("ignore")  # outliers and ranges are what is measured
+    warnings.simplefilter("ignore")  # the script measures outliers and ranges
     for name in args.only:
         runs = [EXPERIMENTS[name](seed) for seed in range(args.seeds)]
         results[name] = {key: [run[key] for run in runs] for key in runs[0]}

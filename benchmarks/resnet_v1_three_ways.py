@@ -1,11 +1,11 @@
-"""A ResNet v1 for CIFAR-10 written in three ways, each trained, quantized and exported alike.
+"""Trains, quantizes and exports a ResNet v1 for CIFAR-10 that is written in three ways.
 
-The notes on quantizing with TensorFlow 1.x say that the activation behind the addition stops the
-conversion, and advise to combine it with the layers before:
+According to notes on quantizing with TensorFlow 1.x, the activation after the addition stops the
+conversion. They advise to combine it with the previous layers:
 
-- "plain": the ordinary Keras model, with `Activation("relu")` behind each `add`;
-- "drop-in": the same network of `keras_qat.layers` that hold batch normalization and activation;
-- "moved": the advice: no activation behind `add`, but one in each of the two layers before it.
+- "plain": the ordinary Keras model, with `Activation("relu")` after each `add`;
+- "drop-in": the same network of `keras_qat.layers` that contain batch normalization and activation;
+- "moved": the advice: no activation after `add`, but one in each of the two layers before it.
 
 The data folder holds the file that `cifar10_resnet8.py` reads.
 """
@@ -46,12 +46,12 @@ COMMON = {
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How a network is written.
+    """The functions that write a network in one way.
 
     Attributes:
         convolve: Makes `(x, filters, size, strides, activation, batch_normalization)` a tensor.
-        merge: Adds two tensors, and activates the sum where that is the way.
-        before_merge: Activation of the two layers before the addition.
+        merge: Adds two tensors, and activates the sum if this way does so.
+        before_merge: The activation of the two layers before the addition.
     """
 
     convolve: Callable[..., Any]
@@ -62,7 +62,7 @@ class Way:
 def resnet_layer(
     x, num_filters, kernel_size=3, strides=1, activation="relu", batch_normalization=True
 ):
-    """Convolution, batch normalization and activation as three Keras layers."""
+    """Makes convolution, batch normalization and activation as three Keras layers."""
     x = layers.Conv2D(num_filters, kernel_size, strides, **COMMON)(x)
     if batch_normalization:
         x = layers.BatchNormalization()(x)
@@ -72,7 +72,7 @@ def resnet_layer(
 def drop_in_layer(
     x, num_filters, kernel_size=3, strides=1, activation="relu", batch_normalization=True
 ):
-    """The same as one layer."""
+    """Makes convolution, batch normalization and activation as one layer."""
     layer = QConv2D(
         num_filters,
         kernel_size,
@@ -93,7 +93,7 @@ WAYS = {
 
 
 def resnet_v1(way: Way, depth: int, num_filters: int) -> keras.Model:
-    """Three stacks of residual blocks, with pixels between 0 and 1 as input."""
+    """Makes three stacks of residual blocks for pixels between 0 and 1."""
     inputs = keras.Input((32, 32, 3), name="image")
     x = way.convolve(inputs, num_filters)
     for stack in range(3):
@@ -112,7 +112,7 @@ def resnet_v1(way: Way, depth: int, num_filters: int) -> keras.Model:
 
 
 def train(model: keras.Model, data, epochs: int, rate: float, seed: int) -> None:
-    """Trains with a rate that ends at zero; the order of the images depends on the seed alone."""
+    """Trains with a rate that ends at zero. The order of the images depends only on the seed."""
     keras.utils.set_random_seed(seed)
     steps = epochs * -(-len(data[1]) // BATCH)
     rates = keras.optimizers.schedules.CosineDecay(rate, steps)
@@ -131,7 +131,7 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def measure_file(qat, images: np.ndarray, labels: np.ndarray, folder: Path) -> dict[str, Any]:
-    """Exports a uint8 file, and compares it with the model on all images, given as pixels."""
+    """Exports a uint8 file, and compares it with the model on the pixels of all images."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     path = folder / "model.tflite"
@@ -153,7 +153,7 @@ def measure_file(qat, images: np.ndarray, labels: np.ndarray, folder: Path) -> d
         "different_outputs": int(np.count_nonzero(np.round(in_keras) != outputs)),
         "verify_mismatches": report.mismatches(),
         "bytes": path.stat().st_size,
-        # The interpreter has no public count of its operators.
+        # The interpreter has no public function that counts its operators.
         "operators": [op["op_name"] for op in interpreter._get_ops_details()],
     }
 
@@ -194,7 +194,7 @@ def show(results: dict[str, dict], count: int) -> None:
     ]
     headings = ("written", "float", "int8, calibrated", "int8, trained", ".tflite ref.")
     headings += ("outputs != Keras", "verify: mismatches", "file kB", "operators")
-    print_table(f"Accuracy on {count} images that were not trained with", headings, rows)
+    print_table(f"Accuracy on {count} validation images", headings, rows)
     equal = all(row["trained"] == row["file_correct"] for row in results.values())
     exact = not any(r["different_outputs"] + r["verify_mismatches"] for r in results.values())
     held = equal and exact
@@ -205,7 +205,7 @@ def arguments(parser) -> None:
     parser.add_argument("--data", type=Path, required=True, help=f"folder with {DATA_FILE}")
     parser.add_argument("--depth", type=int, default=20, help="6n + 2 layers (default: 20)")
     parser.add_argument("--filters", type=int, default=16, help="of the first stack (default: 16)")
-    parser.add_argument("--limit", type=int, help="train with so many images only")
+    parser.add_argument("--limit", type=int, help="number of images to train with")
     parser.add_argument("--epochs", type=int, default=6, help="of the float model (default: 6)")
     parser.add_argument("--qat-epochs", type=int, default=1, help="(default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")

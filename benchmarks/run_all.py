@@ -1,8 +1,8 @@
-"""Runs the benchmarks one after another, each in a process of its own: `make bench`.
+"""Runs the benchmarks in sequence, each in a separate process: `make bench`.
 
-Each saves its numbers as NAME.json in the folder, build/bench unless another is given. One that
-fails does not stop the others; the exit status is 1 then. Those that need data are run if it is
-given, and otherwise named with what they need.
+Each saves its numbers as NAME.json in the folder, which is build/bench by default. If one fails,
+the others still run, and the exit status is 1. Benchmarks that need data run if the data is given.
+Otherwise the output names the missing data.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SCRIPTS = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A script and how it is run.
+    """A script and its arguments.
 
     Attributes:
-        name: Of the file, without its suffix.
-        arguments: What it is always given.
-        needs: Options, without dashes, that it cannot run without.
-        takes: Options that it is given where they are known.
-        by_itself: Why it is not run here; empty if it is.
+        name: The name of the file without its suffix.
+        arguments: The arguments of each run.
+        needs: The required options, without dashes.
+        takes: The options that are passed on if they are given.
+        by_itself: The reason why it is not run here. Empty if it is run.
     """
 
     name: str
@@ -60,7 +60,7 @@ BENCHMARKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a benchmark ended: `result` is "passed", or why it did not; None seconds if not run."""
+    """The outcome of a benchmark: "passed" or a reason, and the seconds if it was run."""
 
     result: str
     seconds: float | None = None
@@ -68,13 +68,13 @@ class Outcome:
 
 
 def skipped(benchmark: Benchmark, given: Mapping[str, object]) -> str:
-    """Why a benchmark is not run; empty if it is."""
+    """Returns the reason why a benchmark is not run, or an empty text."""
     missing = [f"--{name}" for name in benchmark.needs if given.get(name) is None]
     return benchmark.by_itself or (f"needs {' and '.join(missing)}" if missing else "")
 
 
 def run(benchmark: Benchmark, given: Mapping[str, object], folder: Path, scripts: Path) -> Outcome:
-    """Runs one benchmark, whose output is seen at once."""
+    """Runs one benchmark and shows its output at once."""
     if reason := skipped(benchmark, given):
         return Outcome(f"skipped: {reason}")
     command = [sys.executable, str(scripts / f"{benchmark.name}.py"), *benchmark.arguments]
@@ -82,7 +82,7 @@ def run(benchmark: Benchmark, given: Mapping[str, object], folder: Path, scripts
         if given.get(name) is not None:
             command += [f"--{name}", str(given[name])]
     path = folder / f"{benchmark.name}.json"
-    path.unlink(missing_ok=True)  # an old one would be taken for this run's
+    path.unlink(missing_ok=True)  # an old file would look like a result of this run
     print(f"\n== {benchmark.name}", flush=True)
     start = time.perf_counter()
     status = subprocess.run([*command, "--json", str(path)]).returncode
@@ -100,7 +100,7 @@ def run_all(
     folder: Path,
     scripts: Path = SCRIPTS,
 ) -> dict[str, Outcome]:
-    """Runs benchmarks whatever becomes of those before; the outcomes by name."""
+    """Runs all benchmarks, also after a failure. Returns the outcomes by name."""
     folder.mkdir(parents=True, exist_ok=True)
     return {each.name: run(each, given, folder, scripts) for each in benchmarks}
 

@@ -1,4 +1,4 @@
-"""Ways to write one thing in LiteRT, compared: do both runtimes agree, how exact, how fast."""
+"""Compares forms of one computation in LiteRT: agreement of both runtimes, accuracy, time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SEEDS = range(5)
 
 
 class Chain:
-    """Operators one behind the other, each with constants besides.
+    """A sequence of operators, each with constants.
 
     Args:
-        shape: Shape of the input, without the batch.
-        scale: Its scale.
-        zero_point: Its zero point.
-        dtype: Its type.
+        shape: The shape of the input, without the batch.
+        scale: The scale of the input.
+        zero_point: The zero point of the input.
+        dtype: The type of the input.
     """
 
     def __init__(self, shape, scale, zero_point=0, dtype="int8"):
@@ -33,7 +33,7 @@ class Chain:
     def add(
         self, code, shape, output=None, dtype="int8", *, version=1, options=None, operands=None
     ):
-        """Adds an operator with an output of a shape and a grid; `...` among the operands is it."""
+        """Adds an operator with an output shape and grid. The operand `...` is the last output."""
         y = Tensor(f"y{len(self.operators)}", (None, *shape), dtype, output)
         inputs = tuple(self.y if each is ... else each for each in operands or (...,))
         self.operators.append(Operator(code, inputs, (y,), version, options or {}))
@@ -128,7 +128,7 @@ AVERAGES: dict[str, Callable[..., Chain]] = {
 
 
 def compare_averages(shape: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
-    """One record for each way to average images after a ReLU."""
+    """Yields one record for each form of an average of images after a ReLU."""
     for name, make in AVERAGES.items():
         runs = []
         for seed in SEEDS:
@@ -144,7 +144,7 @@ def compare_averages(shape: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
 
 
 def compare_forms(forms: dict[tuple[str, str], Callable]) -> Iterator[dict[str, Any]]:
-    """One record for each operator, on random integers."""
+    """Yields one record for each operator on random integers."""
     for (question, name), make in forms.items():
         runs = []
         for seed in SEEDS:
@@ -154,7 +154,7 @@ def compare_forms(forms: dict[tuple[str, str], Callable]) -> Iterator[dict[str, 
 
 
 def run(model: Model, x: np.ndarray, exact: np.ndarray | None = None) -> dict[str, Any]:
-    """Both runtimes' outputs compared, and each with the exact values."""
+    """Compares both runtimes' outputs with each other and with the exact values."""
     content = to_bytes(model)
     one, other = (Runner(content, kernels=kernels).run([x])[0] for kernels in KERNELS)
     away = np.abs(one.astype("int64") - other.astype("int64"))
@@ -169,7 +169,7 @@ def run(model: Model, x: np.ndarray, exact: np.ndarray | None = None) -> dict[st
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts added up, the largest difference, and the mean of decibels."""
+    """Returns the sums of counts, the largest difference, and the mean of decibels."""
     joined: dict[str, Any] = {}
     for key in runs[0]:
         values = [each[key] for each in runs]
@@ -180,7 +180,7 @@ def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def timed(chain: Chain, x: np.ndarray, repeats: int = 100) -> dict[str, float]:
-    """Microseconds for one sample, one thread, the least of many runs."""
+    """Returns the microseconds for one sample and one thread, the minimum of many runs."""
     result = {}
     for kernels in KERNELS:
         runner = Runner(to_bytes(chain.model()), kernels=kernels)
@@ -194,7 +194,7 @@ def timed(chain: Chain, x: np.ndarray, repeats: int = 100) -> dict[str, float]:
 
 
 def on_npu(chain: Chain) -> dict[str, float]:
-    """What vela says of an Ethos-U55: thousands of cycles and KiB; none if the CPU has to do it."""
+    """Returns vela's estimate for an Ethos-U55 (1000 cycles, KiB), or None for the CPU."""
     summary = summary_by_vela(to_bytes(chain.model()))
     cycles, memory = float(summary["cycles_total"]), float(summary["sram_memory_used"])
     return {"npu_kilocycles": round(cycles / 1000, 1), "npu_kib": round(memory, 1)}

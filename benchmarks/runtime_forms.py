@@ -1,4 +1,4 @@
-"""Operators that the runtimes compute differently, or that this project avoids, on random data."""
+"""Operators that the runtimes compute differently or that this project avoids, on random data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def scales(rng: np.random.Generator) -> tuple[float, float, int, int]:
-    """Two scales of about one size, and two zero points."""
+    """Draws two scales of similar size and two zero points."""
     return (*np.exp(rng.normal(-3, 0.3, 2)), *rng.integers(-100, 100, 2))
 
 
@@ -66,7 +66,7 @@ def resize(before: tuple[int, int], after: tuple[int, int]) -> Callable:
 
 
 def averaging(multiplier: float) -> Callable:
-    """A MEAN of 64 integers that multiplies their sum by a given number."""
+    """Makes a MEAN of 64 integers that multiplies their sum by a given number."""
 
     def make(rng):
         axes, options = constant("axes", np.int32([1, 2])), {"keepDims": False}
@@ -113,7 +113,7 @@ FORMS |= {("MEAN of 64", f"sum times {each}"): averaging(each) for each in MULTI
 
 
 def measure_choices() -> list[dict[str, Any]]:
-    """All comparisons, one record for each form."""
+    """Returns all comparisons, one record for each form."""
 
     def all_of_them() -> Iterator[dict[str, Any]]:
         for shape in ((7, 7, 1280), (8, 8, 64)):

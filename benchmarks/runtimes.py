@@ -1,8 +1,8 @@
-"""How LiteRT's reference kernels and its default ones differ, operator by operator.
+"""Compares LiteRT's reference kernels and its default kernels, operator by operator.
 
-Every operator of every contract case is cut out into a file of its own and run by both runtimes
-on the inputs that it has in the case's model, so that differences do not add up. Writes
-docs/runtimes.json, and docs/runtimes.md from it; docs/supported.md quotes the former.
+Every operator of every contract case becomes a separate file. Both runtimes run it on the inputs
+that it has in the case's model, so that differences do not accumulate. Writes docs/runtimes.json,
+and docs/runtimes.md from it. docs/supported.md quotes the JSON file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NETWORK_SEED = 11
 
 @dataclasses.dataclass
 class Difference:
-    """How many elements were compared, how many of them differ, and by how much at most."""
+    """The number of compared elements, the number of differences, and the largest difference."""
 
     elements: int = 0
     differing: int = 0
@@ -51,14 +51,14 @@ class Difference:
 
 
 def contract_cases() -> list[Case]:
-    """All cases of the tests of layers."""
+    """Returns all cases of the tests of layers."""
     paths = sorted((ROOT / "tests" / "layers").glob("test_*.py"))
     modules = [importlib.import_module(f"tests.layers.{path.stem}") for path in paths]
     return list({case.name: case for m in modules for case in vars(m).get("CASES", ())}.values())
 
 
 def cut_out(model: Model, operator: Operator) -> Model:
-    """A model of one operator, and of those that compute plain integers (a shape) for it."""
+    """Makes a model of one operator, and of the operators that compute a shape for it."""
     producers = {out: each for each in model.operators for out in each.outputs}
     kept: dict[Operator, None] = {}
 
@@ -79,7 +79,7 @@ def is_fed(tensor: Tensor | None) -> bool:
 
 
 def owners(quantized: Any, model: Model) -> Iterator[tuple[str, Operator]]:
-    """Each operator with the name of the class of its layer."""
+    """Yields each operator with the name of the class of its layer."""
     nodes = read_model(quantized).nodes
     for operator in model.operators:
         name = operator.outputs[0].name
@@ -89,7 +89,7 @@ def owners(quantized: Any, model: Model) -> Iterator[tuple[str, Operator]]:
 
 
 def input_integers(runner: Runner, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """What the file takes for real values, or for ids."""
+    """Returns the file's integers for real values or ids."""
 
     def convert(details, x):
         if not details.scale.size:
@@ -102,15 +102,15 @@ def input_integers(runner: Runner, arrays: list[np.ndarray]) -> list[np.ndarray]
 
 
 def samples_for(model: Model) -> list[int]:
-    """How many samples of each operator's output give its share of all elements."""
+    """Returns the number of samples per operator that give its share of all elements."""
     share = -(-ELEMENTS // (len(SEEDS) * len(SCALES)))
     outputs = [operator.outputs[0] for operator in model.operators]
-    # A shape has as many elements whatever the number of samples.
+    # The size of a shape does not depend on the number of samples.
     return [-(-share // math.prod(t.shape[1:])) if len(t.shape) > 1 else 16 for t in outputs]
 
 
 def compare_case(case: Case, add: Callable[..., None]) -> None:
-    """Compares each operator of a case, over seeds and scales."""
+    """Compares each operator of a case over seeds and scales."""
     samples = samples_for(lower_model(Prepared(case).quantize()))
     batch = max(16, *samples, 0)
     for seed, scale in itertools.product(SEEDS, SCALES):
@@ -123,15 +123,15 @@ def compare_case(case: Case, add: Callable[..., None]) -> None:
         for few, (layer, operator) in zip(samples, owners(quantized, model), strict=True):
             one = cut_out(model, operator)
             fed = [tensors[name] for name in one.inputs]
-            # Some operators have more than samples along their first axis.
+            # The first axis of some operators is not only that of samples.
             if all(len(values) == batch for values in fed):
                 fed = [values[:few] for values in fed]
             add(layer, operator, *both(one, fed))
 
 
 def both(model: Model, fed: list[np.ndarray]) -> list[np.ndarray]:
-    """The output of a model of one operator in each runtime."""
-    if model.operators[-1].code == "RESHAPE":  # it may merge the samples
+    """Returns the output of a model of one operator in each runtime."""
+    if model.operators[-1].code == "RESHAPE":  # the operator may merge the samples
         model = with_samples(model, fed)
     content = to_bytes(model)
     runners = [Runner(content, kernels=kernels) for kernels in ("reference", "default")]
@@ -139,7 +139,7 @@ def both(model: Model, fed: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def with_samples(model: Model, fed: list[np.ndarray]) -> Model:
-    """The model for exactly as many samples as it is given."""
+    """Returns the model for the exact number of samples in the inputs."""
     given = {
         tensor: dataclasses.replace(tensor, shape=values.shape)
         for tensor, values in zip(model.inputs.values(), fed, strict=True)
@@ -152,7 +152,7 @@ def with_samples(model: Model, fed: list[np.ndarray]) -> Model:
 
 
 def measure_operators(cases: list[Case]) -> list[dict[str, Any]]:
-    """One record for each layer and operator that occur."""
+    """Returns one record for each occurring pair of layer and operator."""
     found: dict[tuple[str, str, str], Difference] = {}
 
     def add(layer: str, operator: Operator, one: np.ndarray, other: np.ndarray) -> None:
@@ -169,7 +169,7 @@ def measure_operators(cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def measure_networks() -> dict[str, Any]:
-    """How much adds up in a MobileNet with random weights, in both schemes."""
+    """Measures the accumulated differences in a MobileNet with random weights, in both schemes."""
     return {
         "cpu": processor(),
         "schemes": {scheme: measure_network(scheme) for scheme in ("int8", "uint8")},
@@ -177,7 +177,7 @@ def measure_networks() -> dict[str, Any]:
 
 
 def measure_network(scheme: str) -> list[dict[str, Any]]:
-    """One record for each operator, by itself, and one for all of them in a row."""
+    """Returns one record for each operator alone, and one for all of them in sequence."""
     keras.utils.set_random_seed(NETWORK_SEED)
     rng = np.random.default_rng(NETWORK_SEED)
     network = build("MobileNet", rng, size=64)
@@ -197,14 +197,14 @@ def measure_network(scheme: str) -> list[dict[str, Any]]:
 
 
 def run_all(model: Model, images: np.ndarray, kernels: str) -> dict[str, np.ndarray]:
-    """Every tensor that a runtime computes of some images."""
+    """Returns every tensor that a runtime computes for some images."""
     runner = Runner(to_bytes(model), expose_all=True, kernels=kernels)
     runner.run(input_integers(runner, [images]))
     return runner.tensors()
 
 
 def processor() -> str:
-    """What the processor is called."""
+    """Returns the name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
@@ -218,7 +218,7 @@ def show(records: list[dict[str, Any]]) -> None:
 
 
 def measure(only: list[str] | None) -> dict[str, Any]:
-    """Measures operators, and ways to write them unless it is about a few cases only."""
+    """Measures operators, and their forms unless only some cases are given."""
     cases = [case for case in contract_cases() if only is None or case.name in only]
     results = {
         "environment": environment(),
@@ -232,9 +232,11 @@ def measure(only: list[str] | None) -> dict[str, Any]:
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--only", nargs="*", metavar="CASE", help="only these; nothing is written")
-    parser.add_argument("--networks", action="store_true", help="only the networks, anew")
-    parser.add_argument("--page", action="store_true", help="only write docs/runtimes.md anew")
+    parser.add_argument(
+        "--only", nargs="*", metavar="CASE", help="only these cases; nothing is written"
+    )
+    parser.add_argument("--networks", action="store_true", help="measure only the networks again")
+    parser.add_argument("--page", action="store_true", help="only write docs/runtimes.md again")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""How much slower operators are that XNNPACK does not take, against an addition that it takes.
+"""Measures operators that XNNPACK does not take, against an addition that it takes.
 
-Each operator is a file of its own, on one tensor of 56x56x64 elements (or on two of them), one
-thread. The factor is its least time over that of an int8 ADD of as many elements, which XNNPACK
-takes; both run by turns. `--write` puts the factors into keras_qat/targets/xnnpack.toml, from which
-`check` has them.
+Each operator is a separate file on one or two tensors of 56x56x64 elements, with one thread. The
+factor is its smallest time divided by that of an int8 ADD of as many elements, which XNNPACK
+takes. Both run in turns. `--write` puts the factors into keras_qat/targets/xnnpack.toml, which
+`check` reads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def numbers(name: str, values) -> Tensor:
 
 
 def model(code: str, inputs, output: Tensor, version: int = 1, **options) -> Model:
-    """One operator as a model, fed with what is no constant."""
+    """Makes a model of one operator. Its inputs are the operands that are not constant."""
     fed = {x.name: x for x in inputs if x is not None and x.data is None}
     operator = Operator(code, tuple(inputs), (output,), version, options)
     return Model(fed, {"y": output}, (operator,))
@@ -69,7 +69,7 @@ def cast(before: str, after: str) -> Callable[[], Model]:
 
 
 def gather(dtype: str) -> Model:
-    """A table of 256 entries, as a function is looked up."""
+    """Makes a GATHER from a table of 256 entries, as in the lookup of a function."""
     table = Tensor("table", (256,), dtype, GRID if dtype == "int8" else None)
     data = np.zeros(256, dtype)
     table = Tensor("table", (256,), dtype, table.quantization, data)
@@ -166,7 +166,7 @@ OPERATORS: dict[tuple[str, str], Callable[[], Model]] = {
 
 
 def invoker(content: bytes) -> Callable[[], object]:
-    """An interpreter with one thread and random inputs, ready to run."""
+    """Returns a function that runs an interpreter with one thread and random inputs."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter, rng = Interpreter(model_content=content, num_threads=1), np.random.default_rng(0)
@@ -179,7 +179,7 @@ def invoker(content: bytes) -> Callable[[], object]:
 
 
 def measure(rounds: int) -> list[dict]:
-    gc.freeze()  # Keras's objects: to look through them takes longer than an operator
+    gc.freeze()  # a collection of Keras's objects takes longer than an operator
     base, records = invoker(to_bytes(BASE())), []
     assert not undelegated(to_bytes(BASE()))[0]
     for (code, dtype), build in OPERATORS.items():
@@ -199,7 +199,7 @@ def measure(rounds: int) -> list[dict]:
 
 
 def write(records: list[dict]) -> None:
-    """Replaces the factors of the profile, with today's date."""
+    """Replaces the factors and the date of the profile."""
     text = PROFILE.read_text()
     lines = [
         f'"{r["operator"]} {r["type"]}" = {r["factor"]:.3g}' for r in records if not r["delegated"]
@@ -212,7 +212,9 @@ def write(records: list[dict]) -> None:
 
 
 def arguments(parser) -> None:
-    parser.add_argument("--rounds", type=int, default=50, help="invocations; the least counts")
+    parser.add_argument(
+        "--rounds", type=int, default=50, help="invocations, of which the fastest counts"
+    )
     parser.add_argument("--write", action="store_true", help="renew the profile")
 
 

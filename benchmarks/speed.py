@@ -1,7 +1,7 @@
-"""Costs: quantizing, exporting, a training step and exact inference, against the float model.
+"""Measures quantizing, exporting, a training step and exact inference, against the float model.
 
-Both sides of a ratio run by turns in this process; the ratio is that of the smallest CPU times
-(`time.process_time`, all threads). Weights and data are random: they do not change the time.
+Both sides of a ratio run in turns in this process. The ratio is that of the smallest CPU times
+(`time.process_time`, all threads). Weights and data are random, which does not change the time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def resnet8() -> keras.Model:
-    """Three stacks of one residual block with 16, 32 and 64 filters, for 32x32x3 images."""
+    """Makes three stacks of one residual block with 16, 32 and 64 filters, for 32x32x3 images."""
 
     def conv(x, filters, size, strides, activation):
         x = layers.Conv2D(filters, size, strides, "same")(x)
@@ -60,7 +60,7 @@ def application(name: str, size: int, classes: int = 1000) -> keras.Model:
 
 
 def row(what: str, timings: dict[str, Timing], goal: float) -> Row:
-    """The result of timing `ours` against `base`."""
+    """Returns the table row of timing `ours` against `base`."""
     ours, base = timings["ours"], timings["base"]
     ratio = min(ours.cpu) / min(base.cpu)
     wall_ratio = min(ours.wall) / min(base.wall)
@@ -88,7 +88,7 @@ def quantize_rows(args) -> list[Row]:
 
 
 def export_rows(args) -> list[Row]:
-    """Seconds, not a ratio: `ours` alone."""
+    """Returns rows of seconds of `ours` instead of ratios."""
     qat = keras_qat.quantize_model(application("MobileNetV2", 224))
     keras_qat.calibrate(qat, np.random.default_rng(0).random((1, 224, 224, 3)), verbose=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +105,7 @@ def export_rows(args) -> list[Row]:
 
 
 def pair(source: keras.Model, images: np.ndarray, jit: bool | str) -> dict[str, keras.Model]:
-    """The float model and its quantized form, compiled alike."""
+    """Returns the float model and the quantized model, compiled alike."""
     qat = keras_qat.quantize_model(source)
     keras_qat.calibrate(qat, images[:16], verbose=0)
     models = {"base": keras.models.clone_model(source), "ours": qat}
@@ -126,7 +126,7 @@ def repeated(call: Callable[..., object], times: int, *arguments: object) -> Cal
 def model_rows(
     args, method: str, what: str, batches: tuple[int, int], modes: dict, goal: float
 ) -> list[Row]:
-    """Times a method of both models of two pairs, in each mode of compilation."""
+    """Times a method of both models of two pairs in each mode of compilation."""
     rng, rows = np.random.default_rng(1), []
     sources = {"ResNet-8": resnet8(), "MobileNetV2 96": application("MobileNetV2", 96, 10)}
     for (name, source), batch in zip(sources.items(), batches, strict=True):

@@ -1,10 +1,10 @@
-"""TFMOT and keras_qat side by side: what they quantize, what it costs, how true the file is.
+"""Compares TFMOT and keras_qat: supported models, time, and agreement of model and file.
 
-TFMOT 0.8.1 runs in an environment of its own, `.venv-tfmot`, which is made on demand (network,
-2 GB). Each tool does the same tasks (`tfmot_worker.py`) with its own Keras, in processes of its
-own; what the files hold and compute is measured here, by the same code for both.
+TFMOT 0.8.1 runs in a separate environment, `.venv-tfmot`, which is made on demand (network, 2 GB).
+Each tool does the same tasks (`tfmot_worker.py`) with its own Keras in separate processes. This
+script measures the contents and the results of the files with the same code for both tools.
 
-`--data` and `--model` name what `cifar10_resnet8.py` reads; without them a ResNet-8 is trained on
+`--data` and `--model` are those of `cifar10_resnet8.py`. Without them a ResNet-8 is trained on
 scikit-learn's digits, enlarged to 32x32x3, first in float by Keras 2.
 """
 
@@ -25,7 +25,7 @@ from keras_qat.deployed import LiteRTModel
 from keras_qat.errors import LiteRTFormatError
 
 TOOLS = ("tfmot", "keras_qat")
-# One for each of the modules of `keras.applications` in Keras 3, the heavy ones last.
+# One model for each module of `keras.applications` in Keras 3. Large models are last.
 FAMILIES = (
     "MobileNet",
     "MobileNetV2",
@@ -50,7 +50,7 @@ Results = dict[str, Any]
 
 
 def check_file(answer: Results) -> Results:
-    """Adds the size of the file that a worker wrote; fails what is not integers throughout."""
+    """Adds the size of a worker's file to its answer. Rejects files that are not fully integer."""
     if "failed" in answer:
         return answer
     path = Path(answer.pop("file"))
@@ -68,7 +68,7 @@ def check_file(answer: Results) -> Results:
 
 
 def for_both(workers: Workers, task: str, folder: Path, **arguments: Any) -> Results:
-    """Gives both tools a task that ends with a file."""
+    """Gives both tools a task that writes a file."""
     results = {}
     for tool in TOOLS:
         path = folder / f"{tool}.tflite"
@@ -92,7 +92,7 @@ def measure_networks(workers: Workers, folder: Path, args) -> Results:
 
 
 def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Scikit-learn's digits as images to train and to validate with, of pixels from 0 to 255."""
+    """Returns scikit-learn's digits as training and validation images of pixels from 0 to 255."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
@@ -102,7 +102,7 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 
 
 def write_data(args, path: Path) -> int:
-    """Writes the images for the workers, in the order to train in; returns how many validate."""
+    """Writes the images in training order. Returns the number of validation images."""
     training, validation = load_images(args.data, args.limit) if args.data else digits()
     order = np.random.default_rng(0).permutation(len(training[1]))[: args.limit]
     x, val_x = training[0][order], validation[0]
@@ -133,7 +133,7 @@ def measure_training(workers: Workers, folder: Path, args) -> Results:
 
 
 def compare(file: Path, predictions: Any, data: Any) -> Results:
-    """Accuracies, and how much of what Keras predicts the file does not."""
+    """Returns the accuracies, and the differences between Keras and the file."""
     labels = data["val_y"]
 
     def accuracy(outputs: np.ndarray) -> float:
@@ -149,10 +149,10 @@ def compare(file: Path, predictions: Any, data: Any) -> Results:
 
 
 def disagreement(in_keras: np.ndarray, outputs: np.ndarray, details: Any) -> dict[str, int]:
-    """How many classes and how many output integers differ.
+    """Returns the number of different classes and of different output integers.
 
-    A class does if it is none of those that the file gives the most: integers are often equal. What
-    Keras predicts is rounded to the integers that the file has.
+    A class differs if other classes have a larger score in the file: integers are often equal. The
+    predictions of Keras are rounded to the integers of the file.
     """
     chosen = np.take_along_axis(outputs, np.argmax(in_keras, -1)[:, None], -1)[:, 0]
 
@@ -253,11 +253,13 @@ def show(results: Results) -> None:
 def arguments(parser) -> None:
     parser.add_argument("--data", type=Path, help=f"folder with {DATA_FILE}")
     parser.add_argument("--model", type=Path, help="a float model for --data, .h5 of Keras 2")
-    parser.add_argument("--limit", type=int, help="train with so many images only")
+    parser.add_argument("--limit", type=int, help="number of images to train with")
     parser.add_argument("--epochs", type=int, default=1, help="of QAT (default: 1)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each side")
     parser.add_argument("--repeats", type=int, default=3, help="steps in a round (default: 3)")
-    parser.add_argument("--families", nargs="+", default=FAMILIES, help="in keras.applications")
+    parser.add_argument(
+        "--families", nargs="+", default=FAMILIES, help="models of keras.applications"
+    )
     parser.add_argument("--seconds", type=float, default=900, help="limit of a task")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=tuple(SECTIONS))
 
@@ -281,7 +283,7 @@ def main() -> int:
 
 
 def flat(results: Results) -> list[Results]:
-    """The pairs of both tools' answers."""
+    """Yields the pairs of both tools' answers."""
     parts = [*results.get("families", {}).values(), *results.get("networks", {}).values()]
     return parts + [results[key] for key in ("keras3", "training") if key in results]
 

@@ -1,4 +1,4 @@
-"""An environment of its own for TFMOT, and the processes that work for one tool or the other."""
+"""A separate environment for TFMOT, and the worker processes of both tools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORKER = Path(__file__).with_name("tfmot_worker.py")
 
 
 def make_environment(folder: Path = ENVIRONMENT) -> Path:
-    """Returns the interpreter that has TFMOT; installs it, if that was not done yet."""
+    """Returns the Python that has TFMOT. Installs TFMOT if necessary."""
     python, stamp = folder / "bin" / "python", folder / ".installed"
     if not stamp.exists() or stamp.stat().st_mtime < REQUIREMENTS.stat().st_mtime:
         print(f"Installing {REQUIREMENTS.name} into {folder} (a few minutes) ...", flush=True)
@@ -29,26 +29,26 @@ def make_environment(folder: Path = ENVIRONMENT) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """What the requirements pin."""
+    """Returns the pinned versions of the requirements."""
     lines = REQUIREMENTS.read_text().splitlines()
     pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     return {name.strip(): version.strip() for name, version in pairs}
 
 
 class Workers:
-    """Processes that do one task each.
+    """Worker processes. Each does one task.
 
     Args:
-        pythons: The interpreter of each tool.
-        seconds: How long a task may take.
-        script: What is run.
+        pythons: The Python interpreter of each tool.
+        seconds: The time limit of a task.
+        script: The script of the workers.
     """
 
     def __init__(self, pythons: Mapping[str, Path], seconds: float, script: Path = WORKER):
         self._pythons, self._seconds, self._script = pythons, seconds, script
 
     def ask(self, tool: str, task: str, **arguments: Any) -> dict[str, Any]:
-        """The result of a task; one that did not end well has `failed`, which says why."""
+        """Returns the result of a task. If the task failed, `failed` is the reason."""
         print(f"  {tool}: {task} {arguments.get('name', '')}", flush=True)
         command = [self._pythons[tool], self._script, tool, task, json.dumps(arguments)]
         try:
@@ -62,7 +62,7 @@ class Workers:
 
 
 def read_answer(code: int, stdout: str, stderr: str) -> dict[str, Any]:
-    """The JSON object in the last line that a worker printed, or how its process ended."""
+    """Returns the JSON object in the last line of a worker, or the exit status of its process."""
     try:
         answer = json.loads(stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):

@@ -1,9 +1,9 @@
-"""One task of the comparison with TFMOT, by one of the two tools.
+"""Runs one task of the comparison with TFMOT by one of the two tools.
 
-`tfmot_worker.py TOOL TASK JSON`, in the environment of the tool; the JSON object holds the task's
-arguments. The last line that is printed is the result, a JSON object; that of a task that an error
-ended has the error's first line as `failed`, and as `stage` what was being done. Whatever is
-measured runs the same code for both tools, each with its own Keras.
+Run `tfmot_worker.py TOOL TASK JSON` in the environment of the tool. The JSON object has the task's
+arguments. The last printed line is the result, a JSON object. After an error, `failed` is the first
+line of the error, and `stage` is the stage of the task. All measurements run the same code for both
+tools, each with its own Keras.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SEED, BATCH = 7, 64
 
 
 class Tfmot:
-    """Keras 2, and TFMOT's default 8-bit scheme; exported by TensorFlow's converter."""
+    """Keras 2 and TFMOT's default 8-bit scheme, exported by TensorFlow's converter."""
 
     def __init__(self):
-        # Before anything imports TensorFlow.
+        # This has to be set before TensorFlow is imported.
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         import tf_keras
 
@@ -36,7 +36,7 @@ class Tfmot:
         return self.keras.models.load_model(path, compile=False)
 
     def quantize(self, model: Any, images: np.ndarray) -> Any:
-        """TFMOT has no calibration: it observes ranges while it trains."""
+        """Quantizes a model. TFMOT has no calibration: it observes ranges during training."""
         import tensorflow_model_optimization as tfmot
 
         return tfmot.quantization.keras.quantize_model(model)
@@ -52,7 +52,7 @@ class Tfmot:
 
 
 class KerasQat:
-    """Keras 3, and keras_qat's default scheme."""
+    """Keras 3 and keras_qat's default scheme."""
 
     def __init__(self):
         import keras
@@ -83,7 +83,7 @@ TOOLS = {"tfmot": Tfmot, "keras_qat": KerasQat}
 
 
 class Stages:
-    """Seconds of each stage; which one an error ended."""
+    """The seconds of each stage, and the current stage."""
 
     def __init__(self):
         self.now = "start"
@@ -98,7 +98,7 @@ class Stages:
 
 def compiled(tool: Any, model: Any, rate: float, eager: bool = False) -> Any:
     optimizer = tool.keras.optimizers.SGD(rate, momentum=0.9)
-    # Both without XLA, which Keras 2 does not use unless it is told to.
+    # Both run without XLA, which Keras 2 uses only on request.
     model.compile(
         optimizer,
         "sparse_categorical_crossentropy",
@@ -115,7 +115,7 @@ def application(tool: Any, name: str, size: int, classes: int = 1000) -> Any:
 
 
 def resnet8(tool: Any) -> Any:
-    """MLPerf Tiny's: three stacks of one residual block, for 32x32x3 images."""
+    """Makes MLPerf Tiny's ResNet-8: three stacks of one residual block for 32x32x3 images."""
     layers = tool.keras.layers
 
     def conv(x, filters, size, strides, activation):
@@ -147,7 +147,7 @@ def family(tool: Any, stages: Stages, name: str, size: int, path: str) -> dict[s
     model = stages.run("build", application, tool, name, size)
     images = np.random.default_rng(SEED).random((4, size, size, 3), "float32")
     qat = stages.run("quantize", tool.quantize, model, images)
-    # Of one step the graph would take far longer than the step.
+    # Building a graph would take far longer than one step.
     compiled(tool, qat, 1e-6, eager=True)
     stages.run("train", qat.train_on_batch, images, np.arange(4))
     stages.run("export", tool.export, qat, path)
@@ -157,9 +157,9 @@ def family(tool: Any, stages: Stages, name: str, size: int, path: str) -> dict[s
 def network(
     tool: Any, stages: Stages, name: str, batch: int, rounds: int, repeats: int, path: str
 ) -> dict[str, Any]:
-    """Times a training step against that of the float model, and exporting."""
+    """Times a training step against that of the float model, and the export."""
     rng = np.random.default_rng(SEED)
-    # A tool may change the model that it is given.
+    # A tool may change its model.
     source, base = (stages.run("build", NETWORKS[name], tool) for _ in range(2))
     images = rng.random((batch, *source.input_shape[1:]), "float32")
     labels = rng.integers(0, 10, batch)
@@ -193,7 +193,7 @@ def pretrain(tool: Any, stages: Stages, data: str, epochs: int, path: str) -> di
 
 
 def fit(model: Any, arrays: Any, epochs: int) -> float:
-    """Trains with the images in the order that they have, which is the same for both tools."""
+    """Trains on the images in their order, which is equal for both tools."""
     history = model.fit(
         arrays["x"], arrays["y"], batch_size=BATCH, epochs=epochs, shuffle=False, verbose=0
     )
@@ -210,7 +210,7 @@ def train(
     calibration: int,
     folder: str,
 ) -> dict[str, Any]:
-    """Loads a float model, trains it quantized, exports it; keeps what both predict."""
+    """Loads a float model, trains it quantized, exports it, and saves predictions of both."""
     arrays = np.load(data)
     source = stages.run("load", tool.load, model)
     before = source.predict(arrays["val_x"], batch_size=250, verbose=0)
@@ -246,7 +246,7 @@ def main() -> None:
     stages = Stages()
     try:
         result = TASKS[task](TOOLS[tool](), stages, **json.loads(arguments))
-    except Exception as error:  # what a tool refuses is a result
+    except Exception as error:  # a refusal of a tool is a result
         result = {"failed": first_line(error), "stage": stages.now}
     print(json.dumps({**result, "seconds": stages.seconds}))
 

@@ -1,9 +1,9 @@
 """Checks that `wide-activation-range` is found exactly where its advice helps.
 
-Models of `keras.applications` with the random weights of `applications_exact.py`, on random images,
-or on CIFAR-10 with `--data`, the folder of the file that `cifar10_resnet8.py` reads; trained models
-by `--models`, files for images from 0 to 255, or of `--scale` times that. For each finding the
-signal-to-noise ratio of the quantized model's outputs is measured without the advice and with it.
+It uses models of `keras.applications` with the random weights of `applications_exact.py`, on random
+images, or on CIFAR-10 with `--data`, the folder of the file that `cifar10_resnet8.py` reads.
+`--models` adds files of trained models for images from 0 to 255, or `--scale` times that. For each
+finding it measures the signal-to-noise ratio of the outputs without the advice and with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from common import parse, print_environment, print_table, save
 
 import keras_qat
 
-# One of each family, the smallest.
+# The smallest model of each family.
 NAMES = (
     "ConvNeXtTiny DenseNet121 EfficientNetB0 EfficientNetV2B0 InceptionV3 MobileNet MobileNetV2 "
     "MobileNetV3Small NASNetMobile ResNet50 ResNet50V2 VGG16 Xception"
@@ -31,7 +31,7 @@ SEED = 11
 
 
 def resized(images: np.ndarray, model: keras.Model, is_centered: bool) -> np.ndarray:
-    """Images of the size that a model takes, from -1 to 1 where it does not rescale them."""
+    """Returns images in the model's size, from -1 to 1 if the model does not rescale them."""
     size = model.input_shape[1:3]
     images = keras.ops.image.resize(images.astype("float32"), size, interpolation="bicubic")
     images = np.clip(keras.ops.convert_to_numpy(images), 0, 255)
@@ -39,13 +39,13 @@ def resized(images: np.ndarray, model: keras.Model, is_centered: bool) -> np.nda
 
 
 def signal_to_noise(exact: np.ndarray, quantized: np.ndarray) -> float:
-    """In decibels, around the mean of each output."""
+    """Returns the ratio in decibels, around the mean of each output."""
     signal = np.square(exact - exact.mean(axis=0)).sum()
     return float(10 * np.log10(signal / np.square(quantized - exact).sum()))
 
 
 def measure(model: keras.Model, images: np.ndarray) -> list[dict]:
-    """The findings of a model, each with the ratio without and with its advice."""
+    """Returns the findings of a model, each with the ratio without and with its advice."""
     exact = model.predict(images, verbose=0)
 
     def ratio(overrides: dict | None) -> float:
