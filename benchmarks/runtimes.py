@@ -192,7 +192,7 @@ def measure_network(scheme: str) -> list[dict[str, Any]]:
         difference = found.setdefault(operator.code, Difference())
         difference.add(*both(part, [one[each] for each in part.inputs]))
         whole.add(one[name], other[name])
-    found["all in a row"] = whole
+    found["all in sequence"] = whole
     return [{"operator": code, **dataclasses.asdict(each)} for code, each in found.items()]
 
 

@@ -1,4 +1,4 @@
-"""The text of docs/runtimes.md around what benchmarks/runtimes.py measured."""
+"""Writes docs/runtimes.md from the measurements of benchmarks/runtimes.py."""
 
 from __future__ import annotations
 
@@ -10,116 +10,117 @@ PAGE = """\
 
 Written by `python benchmarks/runtimes.py`: do not edit.
 
-LiteRT has two sets of kernels. Inference in Keras equals the *reference* kernels, which TensorFlow
-Lite Micro and CMSIS-NN follow, but for [a step in dense layers](targets.md). The *default* ones,
-XNNPACK and LiteRT's optimized kernels, run on phones and PCs, and round some operators in another
-way. This page says which, how often, and what follows for how layers are written.
+LiteRT has two sets of kernels. Inference in Keras equals the *reference* kernels. TensorFlow Lite
+Micro and CMSIS-NN follow them, except for [a step in dense layers](targets.md). The *default*
+kernels, XNNPACK and LiteRT's optimized kernels, run on phones and PCs. They round some operators
+differently. This page lists these operators, the frequency of differences, and the consequences.
 
-Measured with ai-edge-litert {litert}, numpy {numpy}, on {machine}, one thread. XNNPACK has other
-code for other processors.
+Measured with ai-edge-litert {litert}, numpy {numpy}, on {machine}, one thread. XNNPACK has
+different code for other processors.
 
 ## Operator by operator
 
-Each operator of each contract case (`tests/layers`) was cut out into a file of its own, and run by
-both runtimes on the inputs that it has in the case's model, so that differences do not add up:
-{seeds} seeds, {scales} scales of the data, ranges as calibrated. A difference of 1 is one step of
+Each operator of each contract case (`tests/layers`) was written to a separate file. Both runtimes
+ran it on the inputs that it has in the case's model, so that differences do not accumulate: with
+{seeds} seeds, {scales} scales of the data, and calibrated ranges. A difference of 1 is one step of
 the output.
 
 {operators}
 
-In convolutions, products and averages the differences come from one rule. The reference kernels
-multiply an int32 sum by a 31-bit fraction, round to an integer, shift it right and round *again*;
-XNNPACK multiplies in float32 and rounds once. Where the shift is k bits, about one sum in 2^(k+1)
-is rounded to a tie first, and then the wrong way. Convolutions shift by some 8 bits, products of
-two tensors by some 6, averages of whole images by 1 to 5.
+In convolutions, products and averages the differences have one cause. The reference kernels
+multiply an int32 sum by a 31-bit fraction, round to an integer, shift it right and round *again*.
+XNNPACK multiplies in float32 and rounds once. With a shift of k bits, about one sum in 2^(k+1)
+is first rounded to a tie, and then in the wrong direction. Convolutions shift by some 8 bits,
+products of two tensors by some 6, averages of whole images by 1 to 5.
 
-## What is written otherwise, or avoided
+## Operators with another form, and avoided operators
 
 {choices}
 
-**Leaky ReLU** is LEAKY_RELU, with the integers of the reference kernel; XNNPACK's has multipliers
-of 8 bits. PRELU with a constant slope, whose kernels agree, takes many times as long
-([performance](performance.md)): `activations="lookup"` has it, and negative slopes get it.
+**Leaky ReLU** is LEAKY_RELU, with the integers of the reference kernel. XNNPACK's kernel has
+multipliers of 8 bits. The kernels of PRELU with a constant slope agree, but take many times as long
+([performance](performance.md)). `activations="lookup"` and negative slopes use PRELU.
 
-**A change of range** on its own, QUANTIZE from int8 to int8, has such multipliers too, and is
-rare: tensors that have to have one range share it from the beginning, in training as well
-([one tensor, one range](README.md#one-tensor-one-range)). Only where a kernel prescribes the range
-of one of them, as of a sigmoid before a concatenation, there is one. A QUANTIZE at the ends of a
-file, from uint8, only shifts by 128.
+**A requantization**, QUANTIZE from int8 to int8, has multipliers of 8 bits, too. It is rare:
+tensors that need one range share it from the beginning, also in training ([one tensor, one
+range](README.md#one-tensor-one-range)). It is necessary only if a kernel prescribes the range of
+one of them, as in a sigmoid before a concatenation. A QUANTIZE from uint8 at the input or output of
+a file only shifts by 128.
 
 **Bilinear resizing** is one RESIZE_BILINEAR with half-pixel centers, as in Keras. The reference
-kernel knows positions in 1024ths of a pixel, XNNPACK the weights in 2048ths: at factors of 2 and 4
-both are exact fractions and only ties differ; at others up to {resized:.0f} % of the elements do,
-by several steps. No integer operator does the same in both runtimes at the same cost; where that
-matters, use a factor of 2 or 4, or `interpolation="nearest"`, on which they agree.
+kernel has positions in 1024ths of a pixel, XNNPACK has weights in 2048ths. At factors of 2 and 4
+both are exact fractions, and only ties differ. At other factors up to {resized:.0f} % of the
+elements differ by several steps. No integer operator is equal in both runtimes at the same cost. If
+that matters, use a factor of 2 or 4, or `interpolation="nearest"`, which is equal in both.
 
-**Transposed convolutions** get the shape of their output from SHAPE and ADD where the batch is
-dynamic. Such a TRANSPOSE_CONV agrees with the reference; with a constant shape, which it has in a
-file of [one batch size](targets.md#one-batch-size), XNNPACK takes it, and it does not quite.
+**Transposed convolutions** get the shape of their output from SHAPE and ADD if the batch is
+dynamic. This TRANSPOSE_CONV agrees with the reference. In a file of [one batch
+size](targets.md#one-batch-size) the shape is constant, XNNPACK takes the operator, and a few
+elements differ.
 
-**LOGISTIC, TANH and the like** look their results up in tables that the kernels make with functions
-of the C library, which differ in their last bits. Where the exact result lies next to a rounding
-tie, they would make two tables. So a scale is widened, by 0.8 % at most, until no entry of a table
-lies within a thousandth of a step of a tie: that of the output, or of the input where the kernel
-prescribes the output's. Where both are prescribed, as for the tanh of a sigmoid, nothing can be
-widened; and `activations="lookup"` widens nothing. All other functions are lookups by CAST, ADD and
-GATHER, whose table is in the file.
+**LOGISTIC, TANH and similar operators** look up their results in tables. The kernels make these
+with functions of C libraries, which differ in their last bits. If the exact result is next to a
+rounding tie, the tables would differ. So a scale is widened, by 0.8 % at most, until no entry of a
+table lies within a thousandth of a step of a tie. It is the scale of the output, or that of the
+input if the kernel prescribes the output's. If both are prescribed, as in the tanh of a sigmoid, no
+scale can be widened. `activations="lookup"` widens no scale. All other functions are lookups by
+CAST, ADD and GATHER, with the table in the file.
 
-**ELU** is not among the reference kernels. Wherever this package speaks of them (`verify`,
-`LiteRTModel(..., kernels="reference")`, `Runner`, the table above), ELU is LiteRT's own kernel that
-no delegate replaces. It runs once on all 256 integers, and CAST, ADD and GATHER look its results up
-in a copy of the file. Other programs that choose the reference kernels cannot load the file. The
-kernel of microcontrollers computes `exp(x) - 1` in float32, and has other integers where the scale
-of its input is below 2^-17.
+**ELU** has no reference kernel. Where this package uses the reference kernels (`verify`,
+`LiteRTModel(..., kernels="reference")`, `Runner`, the table above), ELU is LiteRT's kernel without
+a delegate. It runs once on all 256 integers. A copy of the file looks up the results by CAST, ADD
+and GATHER. Other programs that choose the reference kernels cannot load the file. The kernel of
+microcontrollers computes `exp(x) - 1` in float32, and gives other integers if the scale of its
+input is below 2^-17.
 
-**A ReLU or ReLU6 on its own** is an ADD of zero that fuses it. RELU and RELU6, which agree too, are
-not taken by XNNPACK ([performance](performance.md)). They remain where the input's scale is more
+**A standalone ReLU or ReLU6** is an ADD of zero that fuses it. RELU and RELU6 agree, too, but
+XNNPACK does not take them ([performance](performance.md)). They remain if the input's scale is more
 than 256 times the output's.
 
 ## The average of an image
 
-An average has a much narrower range than its image. LiteRT's MEAN gives it a range of its own, and
-is the operator in which the runtimes differ most. By how much depends on one number, by which the
-sum is multiplied, `input scale / (output scale * number of pixels)`; for 64 pixels:
+An average has a much narrower range than its image. LiteRT's MEAN gives it a separate range, and
+is the operator in which the runtimes differ most. The difference depends on the multiplier of the
+sum, `input scale / (output scale * number of pixels)`. For 64 pixels:
 
 {means}
 
-Is there another way, with a range of its own, that costs nothing and on which both agree? For
-images after a ReLU, the signal-to-noise ratio against the exact average of the same integers, the
-time for one image, and vela's estimate for an Ethos-U55 with 128 multipliers:
+Is there another form, with a separate range and at no cost, on which both agree? The table shows,
+for images after a ReLU, the signal-to-noise ratio against the exact average of the same integers,
+the time for one image, and vela's estimate for an Ethos-U55 with 128 multipliers:
 
 {averages}
 
-- AVERAGE_POOL_2D agrees everywhere and is fast, but has the range of its input: some 16 dB, more
-  than 2 of 8 bits, are lost.
-- A row of 127s in a BATCH_MATMUL agrees everywhere too, and is as exact as rounding once can be.
-  But XNNPACK does not take it, the product transposes a copy of the image first, which doubles the
+- AVERAGE_POOL_2D agrees everywhere and is fast, but has the range of its input. This loses some
+  16 dB, more than 2 of 8 bits.
+- A row of 127s in a BATCH_MATMUL also agrees everywhere, and is as exact as one rounding allows.
+  But XNNPACK does not take it, the product first transposes a copy of the image, which doubles the
   memory, and the NPU needs three to four times as many cycles.
-- A depthwise convolution by a kernel of 127s shifts by 7 bits more, and so differs 50 to 150 times
+- A depthwise convolution by a kernel of 127s shifts by 7 more bits, so it differs 50 to 150 times
   less often. It has a weight for each pixel and channel, and XNNPACK is slow with such kernels.
-- A sum in int32 agrees, at the cost of a tensor of four times the size; vela leaves all of it to
+- A sum in int32 agrees, but needs a tensor of four times the size, and vela leaves all of it to
   the CPU.
-- A MEAN over one axis, behind a RESHAPE, computes the same integers as over two.
+- A MEAN over one axis, after a RESHAPE, computes the same integers as over two.
 
-So none costs nothing, and MEAN stays: the difference is one step of a tensor that has {db:.0f} dB,
+Each form has a cost, so MEAN stays. The difference is one step of a tensor that has {db:.0f} dB,
 and its reference integers are those of microcontrollers and of Keras.
 
-## What adds up in a network, in int8 and uint8
+## Accumulated differences in a network, in int8 and uint8
 
-A difference of one step goes on through all operators behind it, and a sum of hundreds of inputs
-that each may differ is more likely to differ itself. Random weights damp nothing: in a deep network
-of them the small shares above become large ones. Below is a MobileNet at 64x64 with the weights of
-`applications_exact.py`, 8 images, on {network_cpu}: each kind of operator by itself, on the
-inputs that it has in the reference runtime, and then all in a row, each on what the one before it
-computed.
+A difference of one step affects all later operators. A sum of hundreds of inputs that may
+differ is more likely to differ, too. A deep network of random weights does not damp differences, so
+the small shares above become large. The table shows a MobileNet at 64x64 with the weights of
+`applications_exact.py`, 8 images, on {network_cpu}: first each operator alone, on the
+inputs that it has in the reference runtime, then all in sequence, each on the output of the
+previous one.
 
 {networks}
 
-So that a fifth of all elements differs is no fault of one operator, and not of uint8: int8 loses as
-much. By itself no operator is more than one step away. In uint8 convolutions differ more often,
-depthwise ones above all, by the rule above: one scale for all channels makes the multiplier of
-most channels larger than a scale of their own would, and it shifts by fewer bits. `verify` lists
-the layers in order: look for the first that differs.
+A fifth of all elements differ, but not because of one operator, and not because of uint8: int8
+differs as much. Alone, no operator differs by more than one step. In uint8, convolutions differ
+more often, especially depthwise ones, by the rule above: with one scale for all channels, the
+multiplier of most channels is larger than with a separate scale, and it shifts by fewer bits.
+`verify` lists the layers in order: look for the first that differs.
 """
 
 
