@@ -1,16 +1,17 @@
-"""Anomaly detection: an autoencoder of what is normal, in int8, and what its scores are worth.
+"""Anomaly detection: an autoencoder of normal data in int8, and the quality of its scores.
 
-A dense autoencoder, as in MLPerf Tiny, learns to squeeze the vibration spectra of a healthy machine
-through eight numbers and back. What it cannot reconstruct is not normal: the mean squared error of
-a reconstruction is the score, and the area under the ROC curve (AUC) says how well the score tells
-faults from health. The default machine is generated: its speed and load vary, its faults are a
-worn bearing and an imbalance. Neither is seen in training.
+A dense autoencoder, as in MLPerf Tiny, learns to compress the vibration spectra of a healthy
+machine to eight numbers and to restore them. A spectrum that it cannot reconstruct is an anomaly.
+The score is the mean squared error of the reconstruction. The area under the ROC curve (AUC)
+measures how well the score separates faults from healthy spectra. The default machine is generated:
+its speed and load vary, and its faults are a worn bearing and an imbalance. The training data has
+no faults.
 
     python examples/anomaly_detection.py                     # a generated machine, offline
-    python examples/anomaly_detection.py --data spectra.npz  # arrays of one's own
+    python examples/anomaly_detection.py --data spectra.npz  # your own arrays
 
 The second takes arrays named `train` and `test`, of shape (n, features), and `labels` of the test:
-1 for an anomaly, 0 for none.
+1 for an anomaly, 0 for a normal sample.
 
 The first prints, after 25 seconds of processor time:
 
@@ -27,10 +28,10 @@ The first prints, after 25 seconds of processor time:
     | .tflite, default kernels   | 0.9016 |             0.2275 |    0.5729 |
 
 
-    A score is the difference of two vectors that are nearly the same if all is well, so the
-    rounding to 8 bits is part of it: compare the mean errors. The AUC depends on the order of
-    the scores alone. Those of Keras in int8 and of the file with the reference kernels are the
-    same numbers; the default kernels may round differently.
+    A score is the difference of two vectors. They are nearly equal for a healthy machine, so
+    the rounding to 8 bits is a part of the score: compare the mean errors. The AUC depends
+    only on the order of the scores. The scores of Keras in int8 and of the file with the
+    reference kernels are equal. The default kernels may round differently.
 
     Scores that differ: 0 of 2000
     Integers that differ: 0 of 1,040,000
@@ -51,18 +52,18 @@ from sklearn.metrics import roc_auc_score
 
 import keras_qat
 
-BANDS = 128  # of the generated spectra
+BANDS = 128  # number of bands of the generated spectra
 
 WHAT_TO_LOOK_AT = """
-A score is the difference of two vectors that are nearly the same if all is well, so the
-rounding to 8 bits is part of it: compare the mean errors. The AUC depends on the order of
-the scores alone. Those of Keras in int8 and of the file with the reference kernels are the
-same numbers; the default kernels may round differently.
+A score is the difference of two vectors. They are nearly equal for a healthy machine, so
+the rounding to 8 bits is a part of the score: compare the mean errors. The AUC depends
+only on the order of the scores. The scores of Keras in int8 and of the file with the
+reference kernels are equal. The default kernels may round differently.
 """
 
 
 def generate_spectra(count: int, fault: str | None, random: np.random.Generator) -> np.ndarray:
-    """Spectra of a rotating machine in decibels, float32 of shape (count, BANDS)."""
+    """Returns spectra of a rotating machine in decibels, float32 of shape (count, BANDS)."""
     bands = np.arange(BANDS)
 
     def peak(place, height):
@@ -70,7 +71,7 @@ def generate_spectra(count: int, fault: str | None, random: np.random.Generator)
 
     speed = random.uniform(8, 14, (count, 1))  # the band of the first harmonic
     load = random.uniform(0.5, 1, (count, 1))
-    power = 0.02 * np.exp(-bands / 60) * (1 + load)  # of the flow
+    power = 0.02 * np.exp(-bands / 60) * (1 + load)  # the noise of the flow
     for harmonic in range(1, 7):
         height = load / harmonic**1.5
         if fault == "imbalance" and harmonic == 1:
@@ -86,7 +87,7 @@ def generate_spectra(count: int, fault: str | None, random: np.random.Generator)
 
 
 def generated_machine():
-    """Returns spectra to train, all healthy, spectra to test, and labels: 1 for a fault."""
+    """Returns healthy spectra for training, spectra for the test, and labels: 1 for a fault."""
     random = np.random.default_rng(0)
     train = generate_spectra(6000, None, random)
     kinds = ((1000, None), (500, "bearing"), (500, "imbalance"))
@@ -95,7 +96,7 @@ def generated_machine():
 
 
 def own_data(path: pathlib.Path):
-    """The same from a file."""
+    """Returns spectra and labels from a file."""
     train, test, labels = load_arrays(path, ("train", "test", "labels"))
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
         sys.exit(
@@ -108,7 +109,7 @@ def own_data(path: pathlib.Path):
 
 
 def build_autoencoder(features: int) -> keras.Model:
-    """Three dense layers down to eight numbers, three up again, as in MLPerf Tiny but smaller."""
+    """Makes three dense layers down to eight numbers and three up again."""
     x = inputs = keras.Input((features,), name="spectrum")
     for units in (64, 64, 8, 64, 64):
         x = layers.Dense(units, use_bias=False)(x)
@@ -118,7 +119,7 @@ def build_autoencoder(features: int) -> keras.Model:
 
 
 def fit(kind: str, model: keras.Model, x: np.ndarray, epochs: int, rate: float) -> None:
-    """Trains a model to return what it is given, at a rate that falls to zero."""
+    """Trains a model to return its input, with a learning rate that falls to zero."""
     steps = epochs * -(-len(x) // 64)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(schedule), "mean_squared_error")
@@ -127,12 +128,12 @@ def fit(kind: str, model: keras.Model, x: np.ndarray, epochs: int, rate: float) 
 
 
 def scores(model, x: np.ndarray) -> np.ndarray:
-    """The mean squared errors of what a Keras model or a file, in real values, reconstructs."""
+    """Returns the mean squared errors of the reconstructions of a Keras model or a file."""
     return np.mean(np.square(model.predict(x, verbose=0) - x), axis=1)
 
 
 def rated(name: str, found: np.ndarray, labels: np.ndarray):
-    """A row of the table."""
+    """Returns a row of the table."""
     means = (float(np.mean(found[labels == label])) for label in (0, 1))
     return (name, float(roc_auc_score(labels, found)), *means)
 
@@ -142,14 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, help="an .npz file: train, test, labels")
     parser.add_argument(
-        "--epochs", type=positive, default=20, help="in float; quantized it is four"
+        "--epochs", type=positive, default=20, help="epochs in float; four more are quantized"
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/anomalies"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
     train, test, labels = own_data(args.data) if args.data else generated_machine()
-    # As in front of the device's network: each feature gets the mean 0 and the variance 1.
+    # As in preprocessing on the device, each feature gets the mean 0 and the variance 1.
     mean, deviation = train.mean(axis=0), train.std(axis=0) + np.float32(1e-6)
     train, test = (train - mean) / deviation, (test - mean) / deviation
 

@@ -1,9 +1,9 @@
-"""Layers of one's own: one that needs nothing, one that needs `keras_qat.register`.
+"""Custom layers: one that needs no registration, and one that needs `keras_qat.register`.
 
-`SqueezeExcite` is made of Keras layers, `keras.ops` and a weight of its own. It needs no
-registration: its `call` is traced, and becomes LiteRT's operators, with weights that train on.
-`SoftThreshold` calls TensorFlow itself, as layers from older code do. That cannot be traced, and
-`check` says so; a function registered beside it says in `keras.ops` what it computes.
+`SqueezeExcite` consists of Keras layers, `keras.ops` and its own weight. It needs no registration:
+its `call` is traced, and becomes LiteRT's operators with trainable weights. `SoftThreshold` calls
+TensorFlow, as layers of older code do. It cannot be traced, and `check` reports an error. A
+registered function computes the same with `keras.ops`.
 
     python examples/custom_layer.py            # scikit-learn's digits, offline
     python examples/custom_layer.py --mnist    # MNIST, downloaded by Keras
@@ -41,10 +41,11 @@ The first prints, after half a minute of processor time:
     | .tflite, default kernels        |   0.9667 |
 
 
-    No layer of one's own is left in the quantized model: it loads, trains and exports without
-    their classes. SoftThreshold is a lookup of 256 entries, exact in both kernels, and each part
-    of SqueezeExcite an operator or two. Keras and the reference kernels are equal, integer by
-    integer; the default kernels round some operators differently, and may score differently.
+    The quantized model contains no custom layer: it loads, trains and exports without their
+    classes. SoftThreshold is a lookup of 256 entries, exact in both sets of kernels. Each part
+    of SqueezeExcite is one or two operators. Keras and the reference kernels are equal in
+    every integer. The default kernels round some operators differently, so the accuracy may
+    differ.
 
     Integers that differ: 0 of 2,505,728
     The file: build/custom/custom_int8.tflite, 25.4 kB
@@ -65,17 +66,18 @@ from report import console, positive, print_table, prove
 import keras_qat
 
 WHAT_TO_LOOK_AT = """
-No layer of one's own is left in the quantized model: it loads, trains and exports without
-their classes. SoftThreshold is a lookup of 256 entries, exact in both kernels, and each part
-of SqueezeExcite an operator or two. Keras and the reference kernels are equal, integer by
-integer; the default kernels round some operators differently, and may score differently.
+The quantized model contains no custom layer: it loads, trains and exports without their
+classes. SoftThreshold is a lookup of 256 entries, exact in both sets of kernels. Each part
+of SqueezeExcite is one or two operators. Keras and the reference kernels are equal in
+every integer. The default kernels round some operators differently, so the accuracy may
+differ.
 """
 
 
 class SqueezeExcite(layers.Layer):
-    """Scales each channel by what all of them are on average: needs no registration.
+    """Scales each channel by a function of the means of all channels. Needs no registration.
 
-    `strength` is a weight of the layer itself, the others are of the layers inside.
+    `strength` is a weight of the layer itself. The inner layers have the other weights.
     """
 
     def build(self, input_shape):
@@ -93,7 +95,7 @@ class SqueezeExcite(layers.Layer):
 
 
 class SoftThreshold(layers.Layer):
-    """Moves each value towards zero by a threshold, as in denoising: has to be registered."""
+    """Moves each value towards zero by a threshold, as in denoising. Has to be registered."""
 
     def __init__(self, threshold=0.25, **kwargs):
         super().__init__(**kwargs)
@@ -104,12 +106,12 @@ class SoftThreshold(layers.Layer):
 
 
 def soft_threshold(layer: SoftThreshold, x):
-    """What `SoftThreshold.call` computes, in `keras.ops`."""
+    """Computes `SoftThreshold.call` with `keras.ops`."""
     return ops.soft_shrink(x, layer.threshold)
 
 
 def build_network(size: int) -> keras.Model:
-    """A small convolutional network with both layers in it."""
+    """Makes a small convolutional network with both layers."""
     return keras.Sequential(
         [
             keras.Input((size, size, 1), name="pixels"),
@@ -130,14 +132,14 @@ def build_network(size: int) -> keras.Model:
 
 
 def show_findings(report) -> None:
-    """Prints what stands in the way, the first sentence of each finding."""
+    """Prints the first sentence of each finding."""
     for finding in report.errors:
         reason = finding.message.partition(". ")[0]
         console.print(f"  {finding.layer!r}, {finding.code}:\n  {reason}.")
 
 
 def show_custom_layers(model: keras.Model, report) -> None:
-    """Prints what each layer of one's own becomes, and which passes did that."""
+    """Prints the layers that each custom layer becomes, and the passes that made them."""
     own = {layer.name for layer in model.layers if isinstance(layer, SqueezeExcite | SoftThreshold)}
     for row in report.layers:
         if row.name in own:
@@ -147,13 +149,13 @@ def show_custom_layers(model: keras.Model, report) -> None:
 
 
 def weights_of(model: keras.Model, name: str) -> list[np.ndarray]:
-    """The trainable weights of all that a layer became."""
+    """Returns the trainable weights of all layers that a layer became."""
     made = (layer for layer in model.layers if layer.name.startswith(name))
     return [ops.convert_to_numpy(w) for layer in made for w in layer.trainable_weights]
 
 
 def fit(kind: str, model: keras.Model, training, epochs: int, rate: float) -> None:
-    """Trains a model, in float or quantized, at a rate that falls to zero."""
+    """Trains a model, in float or quantized, with a learning rate that falls to zero."""
     batch = 32 if len(training[1]) < 10_000 else 128
     steps = epochs * -(-len(training[1]) // batch)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
@@ -163,7 +165,7 @@ def fit(kind: str, model: keras.Model, training, epochs: int, rate: float) -> No
 
 
 def accuracy(model, test) -> float:
-    """The accuracy of a Keras model or of a file: both have the same `predict`."""
+    """Returns the accuracy of a Keras model or of a file: both have `predict`."""
     x, y = test
     return float(np.mean(np.argmax(model.predict(x, verbose=0), axis=-1) == y))
 
@@ -172,7 +174,9 @@ def main() -> None:
     """Checks, registers, checks again; trains, exports, evaluates, and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", action="store_true", help="MNIST instead of the bundled digits")
-    parser.add_argument("--epochs", type=positive, default=8, help="in float; quantized it is two")
+    parser.add_argument(
+        "--epochs", type=positive, default=8, help="epochs in float; two more are quantized"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/custom"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -182,7 +186,7 @@ def main() -> None:
 
     console.print("Before the registration:")
     show_findings(keras_qat.check(model))
-    # Above `soft_threshold` it would be a decorator; here it shows what is found without it.
+    # Usually `register` is a decorator. Here it comes later, to show the findings before it.
     keras_qat.register(SoftThreshold)(soft_threshold)
     report = keras_qat.check(model)
     console.print("After the registration:", "OK" if report.ok else "not OK")

@@ -1,4 +1,4 @@
-"""The images that examples share: scikit-learn's bundled digits, or MNIST."""
+"""Images of several examples: scikit-learn's bundled digits, or MNIST."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sklearn.model_selection import train_test_split
 
 
 def load_pixels(is_mnist: bool):
-    """Returns the pixels, uint8 of shape (n, size, size, 1), and labels to train and to test."""
+    """Returns pixels, uint8 of shape (n, size, size, 1), and labels for training and test."""
     if is_mnist:
         try:
             (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
-        except Exception as error:  # whatever the download raises
+        except Exception as error:  # the download can raise any error
             sys.exit(f"MNIST cannot be downloaded ({error}). Without --mnist no data is needed.")
         return (x[..., None], y), (x_test[..., None], y_test)
     digits = load_digits()

@@ -1,8 +1,8 @@
 """From a trained float model to a verified uint8 file, on scikit-learn's bundled digits.
 
-A small ResNet, its residual blocks written as most people write them (the activation on its own
-behind the `Add`), is trained in float and saved as an `.h5` file: the "pretrained model". Then:
-load, quantize, train, export, verify. Run it with `make demo`, or
+A small ResNet with the usual residual blocks (a standalone activation after the `Add`) is trained
+in float and saved as an `.h5` file, the "pretrained model". The next steps are load, quantize,
+train, export and verify. Run it with `make demo`, or
 
     python examples/digits_demo.py --output build/demo
 
@@ -17,9 +17,10 @@ Its last lines, on two cores of an x86-64 CPU:
     | LiteRT file, reference kernels |   0.9867 |       0 of 13,175,100 |         0.80 |    92,880 |
     | LiteRT file, default kernels   |   0.9867 | 978,521 of 13,175,100 |         0.03 |    92,880 |
 
-    The quantized model in Keras and the file with the reference kernels have one accuracy, because
-    none of their integers differ. The default kernels, those of phones and PCs, are fast and round
-    otherwise; the tables above show how that adds up from layer to layer.
+    The quantized model in Keras and the file with the reference kernels have equal accuracy,
+    because none of their integers differ. The default kernels, which phones and PCs use, are
+    fast and round differently. The tables above show how the differences accumulate from layer
+    to layer.
 
     The files:
       build/demo/digits_resnet.h5
@@ -43,14 +44,15 @@ import keras_qat
 from keras_qat.litert import Runner
 
 WHAT_TO_LOOK_AT = """
-The quantized model in Keras and the file with the reference kernels have one accuracy, because
-none of their integers differ. The default kernels, those of phones and PCs, are fast and round
-otherwise; the tables above show how that adds up from layer to layer.
+The quantized model in Keras and the file with the reference kernels have equal accuracy,
+because none of their integers differ. The default kernels, which phones and PCs use, are
+fast and round differently. The tables above show how the differences accumulate from layer
+to layer.
 """
 
 
 def load_pixels():
-    """Returns train and test digits as uint8 pixels of shape (n, 16, 16, 1), and their labels."""
+    """Returns training and test digits as uint8 pixels of shape (n, 16, 16, 1), and labels."""
     digits = load_digits()
     # The bundled images have 17 grey levels.
     pixels = (digits.images * 255 / 16).astype("uint8")[..., None]
@@ -59,14 +61,14 @@ def load_pixels():
 
 
 def conv_block(x, filters, strides=1, activation="relu", size=3):
-    """Convolution, batch normalization and, if asked for, an activation."""
+    """Makes a convolution, a batch normalization and, on request, an activation."""
     x = keras.layers.Conv2D(filters, size, strides, "same")(x)
     x = keras.layers.BatchNormalization()(x)
     return x if activation is None else keras.layers.Activation(activation)(x)
 
 
 def build_resnet():
-    """The ResNet of the TensorFlow 1.x notes: an activation stands alone behind each `Add`."""
+    """Makes the ResNet of the TensorFlow 1.x notes: each `Add` has an activation after it."""
     inputs = keras.Input((16, 16, 1), name="pixels")
     x = conv_block(inputs, 16)
     for stack, filters in enumerate((16, 32, 64)):
@@ -83,18 +85,18 @@ def build_resnet():
 
 
 def train_float(data, path):
-    """Trains the float model and saves it: the model that the rest of the demo starts from."""
+    """Trains and saves the float model, from which the rest of the demo starts."""
     x_train, x_test, y_train, y_test = data
     model = build_resnet()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x_train, y_train, batch_size=64, epochs=8, verbose=2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras advises against .h5; old models come as that
+        warnings.simplefilter("ignore")  # Keras warns of .h5, but old models are .h5 files
         model.save(path)
 
 
 def quantize_and_train(model, data):
-    """Quantizes, prints what was rewritten, and trains for two epochs."""
+    """Quantizes, prints the rewrites, and trains for two epochs."""
     x_train, x_test, y_train, y_test = data
     qat = keras_qat.quantize_model(model, calibration_data=x_train[:256])
     console.print("\n[bold]What was rewritten[/bold]")
@@ -120,7 +122,7 @@ def run_file(path, kernels, images, labels):
 
 
 def print_results(float_accuracy, qat_accuracy, report, files, data):
-    """Prints the table of results and where the files are."""
+    """Prints the table of results and the paths of the files."""
     _, x_test, _, y_test = data
     h5, tflite = files
     rows = [

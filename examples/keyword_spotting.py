@@ -1,15 +1,15 @@
 """Keyword spotting: log-mel features, 1D convolutions, an int8 file.
 
 Clips of one second become a spectrogram on the mel scale, in decibels, of shape (time, mels). A
-network of `Conv1D` and `SeparableConv1D` says which word it was. Its `Normalization` is part of the
-model, and is folded into the first convolution: the file takes plain decibels. The default words
-are generated: melodies of a voice, each with a pitch, length, place and noise of its own.
+network of `Conv1D` and `SeparableConv1D` classifies the word. Its `Normalization` is a part of the
+model, and is folded into the first convolution: the file takes decibels. The default words are
+generated: melodies of a voice, with different pitch, length, position and noise in each clip.
 
     python examples/keyword_spotting.py                          # generated words, offline
-    python examples/keyword_spotting.py --wavs speech_commands   # a folder of wav files a word
+    python examples/keyword_spotting.py --wavs speech_commands   # a folder of wav files per word
 
-The second takes 16-bit mono wav files of 16 kHz, laid out as Google's Speech Commands are: what is
-named in `testing_list.txt` is the test; without that file it is one clip in five.
+The second takes 16-bit mono wav files of 16 kHz, in the folders of Google's Speech Commands. The
+files in `testing_list.txt` are the test. Without that file, one clip in five is for the test.
 
 The first prints, after half a minute of processor time:
 
@@ -26,9 +26,10 @@ The first prints, after half a minute of processor time:
     | .tflite, default kernels   |   0.9703 |
 
 
-    From "float" to "int8, calibrated" is what 8 bits cost; training has had two epochs more, and
-    may end above float. The last line of Keras and the reference kernels are equal. The default
-    kernels, those of phones, round some operators differently, and may score differently.
+    The difference between "float" and "int8, calibrated" is the cost of 8 bits. The trained
+    model had two more epochs, so its accuracy may be above float. The last line of Keras and
+    that of the reference kernels are equal. The default kernels, which phones use, round some
+    operators differently, so the accuracy may differ.
 
     Integers that differ: 0 of 3,373,056
     The file: build/keywords/keywords_int8.tflite, 37.2 kB
@@ -49,9 +50,9 @@ from sklearn.model_selection import train_test_split
 
 import keras_qat
 
-RATE = 16_000  # samples in a second, and in a clip
+RATE = 16_000  # samples per second, and per clip
 
-# The pitch of each generated word over its length, in octaves above where it starts.
+# The pitch of each generated word over its length, in octaves above its start.
 MELODIES = {
     "flat": (0.0, 0.0),
     "rise": (0.0, 0.6),
@@ -64,14 +65,15 @@ MELODIES = {
 NO_WORD = "noise"
 
 WHAT_TO_LOOK_AT = """
-From "float" to "int8, calibrated" is what 8 bits cost; training has had two epochs more, and
-may end above float. The last line of Keras and the reference kernels are equal. The default
-kernels, those of phones, round some operators differently, and may score differently.
+The difference between "float" and "int8, calibrated" is the cost of 8 bits. The trained
+model had two more epochs, so its accuracy may be above float. The last line of Keras and
+that of the reference kernels are equal. The default kernels, which phones use, round some
+operators differently, so the accuracy may differ.
 """
 
 
 def generate_clip(word: str, random: np.random.Generator) -> np.ndarray:
-    """One second of noise, with the melody of a word somewhere in it: int16 samples."""
+    """Returns one second of noise with the melody of a word, as int16 samples."""
     clip = random.normal(size=RATE) * random.uniform(0.02, 0.2)
     if word != NO_WORD:
         length = int(RATE * random.uniform(0.4, 0.8))
@@ -87,7 +89,7 @@ def generate_clip(word: str, random: np.random.Generator) -> np.ndarray:
 
 
 def generated_words(clips: int = 320):
-    """Returns training and test data, (features, labels) each, and the words."""
+    """Returns training and test data, each (features, labels), and the words."""
     random = np.random.default_rng(0)
     words = [*MELODIES, NO_WORD]
     labels = np.repeat(np.arange(len(words)), clips)
@@ -97,7 +99,7 @@ def generated_words(clips: int = 320):
 
 
 def read_wav(path: pathlib.Path) -> np.ndarray:
-    """The first second of a wav file, int16 samples; a shorter one ends in silence."""
+    """Returns the first second of a wav file as int16 samples. A shorter file ends in silence."""
     try:
         with wave.open(str(path)) as file:
             kind = (file.getframerate(), file.getsampwidth(), file.getnchannels())
@@ -113,7 +115,7 @@ def read_wav(path: pathlib.Path) -> np.ndarray:
 
 
 def recorded_words(folder: pathlib.Path):
-    """The same from wav files: each folder that does not begin with `_` or `.` is a word."""
+    """Returns data from wav files. Each folder that does not begin with `_` or `.` is a word."""
     paths = [path for path in sorted(folder.glob("*/*.wav")) if path.parent.name[0] not in "_."]
     words = sorted({path.parent.name for path in paths})
     if len(words) < 2:
@@ -132,15 +134,15 @@ def recorded_words(folder: pathlib.Path):
 
 
 def features(clips) -> np.ndarray:
-    """The log-mel spectrograms of clips, in decibels: float32 of shape (n, time, mels)."""
-    # Windows of 32 ms, each 20 ms after the one before; 40 bands.
+    """Returns the log-mel spectrograms of clips in decibels, float32 of shape (n, time, mels)."""
+    # Windows of 32 ms every 20 ms, and 40 bands.
     spectrogram = layers.MelSpectrogram(
         fft_length=512, sequence_stride=320, num_mel_bins=40, sampling_rate=RATE, min_power=1e-6
     )
     parts, part = [], []
     for clip in clips:
         part.append(clip)
-        if len(part) == 256:  # a hundred thousand clips at once are too many
+        if len(part) == 256:  # a hundred thousand clips at once need too much memory
             parts.append(spectrogram(np.array(part) / np.float32(32768)))
             part = []
     if part:
@@ -149,7 +151,7 @@ def features(clips) -> np.ndarray:
 
 
 def build_network(x: np.ndarray, words: int) -> keras.Model:
-    """Convolutions over time; the mels are channels."""
+    """Makes convolutions over time. The mels are the channels."""
     normalization = layers.Normalization(name="normalization")
     normalization.adapt(x)
 
@@ -160,7 +162,7 @@ def build_network(x: np.ndarray, words: int) -> keras.Model:
         [
             keras.Input(x.shape[1:], name="decibels"),
             normalization,
-            # "valid": zeros around normalized values would keep the normalization from folding.
+            # "valid", since zero padding of normalized values would prevent the folding.
             layers.Conv1D(32, 5, padding="valid", use_bias=False),
             *normed_relu(),
             layers.SeparableConv1D(48, 5, padding="same", use_bias=False),
@@ -180,7 +182,7 @@ def build_network(x: np.ndarray, words: int) -> keras.Model:
 
 
 def fit(kind: str, model: keras.Model, training, epochs: int, rate: float) -> None:
-    """Trains a model, in float or quantized, at a rate that falls to zero."""
+    """Trains a model, in float or quantized, with a learning rate that falls to zero."""
     steps = epochs * -(-len(training[1]) // 32)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
@@ -189,7 +191,7 @@ def fit(kind: str, model: keras.Model, training, epochs: int, rate: float) -> No
 
 
 def accuracy(model, test) -> float:
-    """The accuracy of a Keras model or of a file: both have the same `predict`."""
+    """Returns the accuracy of a Keras model or of a file: both have `predict`."""
     x, y = test
     return float(np.mean(np.argmax(model.predict(x, verbose=0), axis=-1) == y))
 
@@ -198,7 +200,9 @@ def main() -> None:
     """Trains in float, quantizes, trains, exports, evaluates, and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wavs", type=pathlib.Path, help="a folder with a folder for each word")
-    parser.add_argument("--epochs", type=positive, default=8, help="in float; quantized it is two")
+    parser.add_argument(
+        "--epochs", type=positive, default=8, help="epochs in float; two more are quantized"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/keywords"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

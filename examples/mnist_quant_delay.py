@@ -1,10 +1,10 @@
 """TensorFlow 1's MNIST script today: float first, quantized later, everything in uint8.
 
-The notes on quantizing with TensorFlow 1.x train a small convolutional network in float, go on with
-fake quantization after `quant_delay` steps, freeze a graph and convert it with
-`inference_type = uint8` and `quantized_input_stats`. This does the same in one process, with the
-network as it was: its batch normalizations stand *behind* the activations, where they cannot be
-folded into the convolutions before them.
+The notes on quantizing with TensorFlow 1.x train a small convolutional network in float, continue
+with fake quantization after `quant_delay` steps, freeze a graph and convert it with
+`inference_type = uint8` and `quantized_input_stats`. This example does the same in one process with
+the same network. Its batch normalizations are *after* the activations, where they cannot be folded
+into the previous convolutions.
 
     python examples/mnist_quant_delay.py            # scikit-learn's digits, offline
     python examples/mnist_quant_delay.py --mnist    # MNIST, downloaded by Keras
@@ -27,10 +27,10 @@ The first prints, after a minute on two cores:
     | .tflite, reference kernels |     349 |   0.9694 |
     | .tflite, default kernels   |     349 |   0.9694 |
 
-    Epoch 1 trained in float, and is quantized at inference all the same: "Keras, uint8" is what
-    a file would have scored at that moment. Compare the two lines of each epoch for the price
-    of 8 bits, and the last one of Keras with the reference kernels: they are equal. The default
-    kernels round some operators differently, and may score differently.
+    Epoch 1 trains in float, but inference is quantized: "Keras, uint8" is the accuracy of a
+    file exported at that moment. The difference between the two lines of each epoch is the
+    cost of 8 bits. The last line of Keras and that of the reference kernels are equal. The
+    default kernels round some operators differently, so the accuracy may differ.
 
     Keras 349 = .tflite 349
     Types in the file: int32, uint8
@@ -55,18 +55,18 @@ import keras_qat
 from keras_qat.litert import Runner
 
 WHAT_TO_LOOK_AT = """
-Epoch 1 trained in float, and is quantized at inference all the same: "Keras, uint8" is what
-a file would have scored at that moment. Compare the two lines of each epoch for the price
-of 8 bits, and the last one of Keras with the reference kernels: they are equal. The default
-kernels round some operators differently, and may score differently.
+Epoch 1 trains in float, but inference is quantized: "Keras, uint8" is the accuracy of a
+file exported at that moment. The difference between the two lines of each epoch is the
+cost of 8 bits. The last line of Keras and that of the reference kernels are equal. The
+default kernels round some operators differently, so the accuracy may differ.
 """
 
 
 def build_network(size: int) -> keras.Model:
-    """The network of the notes: activations in the layers, batch normalizations behind them."""
+    """Makes the network of the notes: batch normalizations are after the activations."""
 
     def norm():
-        return layers.BatchNormalization(momentum=0.9)  # 90 steps have to be enough
+        return layers.BatchNormalization(momentum=0.9)  # training has only 90 steps
 
     return keras.Sequential(
         [
@@ -87,27 +87,27 @@ def build_network(size: int) -> keras.Model:
 
 
 def evaluate(model: keras.Model, pixels: np.ndarray, labels: np.ndarray) -> int:
-    """How many images a Keras model classifies correctly."""
+    """Returns the number of images that a Keras model classifies correctly."""
     probabilities = model.predict(pixels / np.float32(255), batch_size=256, verbose=0)
     return int(np.sum(np.argmax(probabilities, axis=-1) == labels))
 
 
 def evaluate_file(path: pathlib.Path, kernels: str, pixels: np.ndarray, labels: np.ndarray) -> int:
-    """The same for a file, which takes the pixels as they are."""
+    """Returns the number of images that a file classifies correctly. It takes pixels unchanged."""
     (scores,) = Runner(path, kernels=kernels).run([pixels])
     return int(np.sum(np.argmax(scores, axis=-1) == labels))
 
 
 def types_in(path: pathlib.Path) -> list[str]:
-    """The types of all tensors of a file, constants too."""
-    # Delegates would add tensors of their own.
+    """Returns the types of all tensors of a file, including constants."""
+    # Delegates would add tensors.
     kernels = OpResolverType.BUILTIN_REF
     file = Interpreter(str(path), experimental_op_resolver_type=kernels)
     return sorted({np.dtype(details["dtype"]).name for details in file.get_tensor_details()})
 
 
 def train(training, test, epochs: int):
-    """Trains one epoch in float and the others quantized; returns the model and what it scored."""
+    """Trains one epoch in float and the others quantized. Returns the model and its scores."""
     x, y = training
     batch = 16 if len(y) < 10_000 else 128
     steps = -(-len(y) // batch)
@@ -144,7 +144,7 @@ def main() -> None:
     qat, rows = train(training, test, args.epochs)
 
     path = args.output / "mnist_uint8.tflite"
-    keras_qat.export_litert(qat, path)  # the scheme's own type at both ends
+    keras_qat.export_litert(qat, path)  # uint8 inputs and outputs, the type of the scheme
     for kernels in ("reference", "default"):
         rows.append((f".tflite, {kernels} kernels", evaluate_file(path, kernels, *test)))
     title = f"Correct, of {len(test[1])} images that were not trained on"

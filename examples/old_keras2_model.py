@@ -2,11 +2,11 @@
 
 `data/digits_keras2.h5` was written by Keras 2 (`data/make_digits_keras2.py`): a small MobileNet
 with gates. Its depthwise convolutions have `groups`, its normalizations `axis=[3]`, some of its
-layers are calls of TensorFlow's functions, and its gates are Keras 2's hard sigmoid, which has
-another slope in Keras 3. It is loaded, checked, quantized, trained for an epoch and exported.
+layers are calls of TensorFlow's functions, and its gates are Keras 2's hard sigmoid, which has a
+different slope in Keras 3. It is loaded, checked, quantized, trained for an epoch and exported.
 
     python examples/old_keras2_model.py
-    python examples/old_keras2_model.py --model FILE.h5 --data FILE.npz    # a classifier of yours
+    python examples/old_keras2_model.py --model FILE.h5 --data FILE.npz    # your classifier
 
 The `.npz` has the arrays of `keras.datasets`: `x_train`, `y_train`, `x_test`, `y_test`.
 
@@ -28,10 +28,10 @@ The first prints, after 20 seconds on two idle cores:
     | .tflite, reference kernels |   0.9889 |
     | .tflite, default kernels   |   0.9889 |
 
-    The float line is the old model as it was: nothing was trained anew, and no layer was
-    rewritten by hand. The next one is in integers after calibration alone, the one after it
-    after training with quantization. Keras and the reference kernels are equal; the default
-    kernels round some operators differently, and may score differently.
+    The float line is the old model: it was not trained again, and no layer was rewritten by
+    hand. The next line is in integers after calibration, the third after training with
+    quantization. Keras and the reference kernels are equal. The default kernels round some
+    operators differently, so the accuracy may differ.
 
     Integers that differ: 0 of 4,750,336
     The file: build/old_keras2/digits_keras2_int8.tflite, 30.5 kB
@@ -58,15 +58,15 @@ CALIBRATION = 500
 VERIFICATION = 256
 
 WHAT_TO_LOOK_AT = """
-The float line is the old model as it was: nothing was trained anew, and no layer was
-rewritten by hand. The next one is in integers after calibration alone, the one after it
-after training with quantization. Keras and the reference kernels are equal; the default
-kernels round some operators differently, and may score differently.
+The float line is the old model: it was not trained again, and no layer was rewritten by
+hand. The next line is in integers after calibration, the third after training with
+quantization. Keras and the reference kernels are equal. The default kernels round some
+operators differently, so the accuracy may differ.
 """
 
 
 def load_data(path: pathlib.Path | None):
-    """Returns arrays and labels to train and to test: the digits, or those of an `.npz` file."""
+    """Returns arrays and labels for training and test: the digits, or those of an `.npz` file."""
     if path is not None:
         try:
             with np.load(path) as file:
@@ -75,23 +75,23 @@ def load_data(path: pathlib.Path | None):
             sys.exit(f"{path} cannot be read as an .npz with {', '.join(ARRAYS)}: {error}")
         return (x, y), (x_test, y_test)
     digits = load_digits()
-    # What the model was trained on: 16x16 values from 0 to 1.
+    # The model was trained on 16x16 values from 0 to 1.
     images = np.float32(digits.images / 16)[..., None].repeat(2, axis=1).repeat(2, axis=2)
     x, x_test, y, y_test = train_test_split(images, digits.target, test_size=0.25, random_state=0)
     return (x, y), (x_test, y_test)
 
 
 def what_keras_says(path: pathlib.Path) -> str:
-    """What `keras.models.load_model` says of a file: the last line of it."""
+    """Returns the last line of the error of `keras.models.load_model` for a file."""
     try:
         keras.models.load_model(path)
-    except Exception as error:  # Keras has no type of its own for this
+    except Exception as error:  # Keras has no type for this error
         return str(error).strip().splitlines()[-1].removeprefix("Exception encountered: ")
     return "nothing, it loads the file"
 
 
 def load_classifier(path: pathlib.Path) -> keras.Model:
-    """Loads the model; ends the example if it is none that this example can score."""
+    """Loads the model. Ends the example if it is not a classifier."""
     try:
         model = keras_qat.load_model(path)
     except keras_qat.errors.KerasQatError as error:
@@ -102,7 +102,7 @@ def load_classifier(path: pathlib.Path) -> keras.Model:
 
 
 def accuracy(model: keras.Model | keras_qat.LiteRTModel, test) -> float:
-    """How much of the data is classified correctly, by a Keras model or by a file."""
+    """Returns the share of data that a Keras model or a file classifies correctly."""
     x, y = test
     labels = y.reshape(-1) if y.size == len(y) else np.argmax(y, axis=-1)
     predicted = np.argmax(model.predict(x, batch_size=256, verbose=0), axis=-1)

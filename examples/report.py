@@ -1,4 +1,4 @@
-"""What the examples share: what users give, the table at the end, the proof that all is equal."""
+"""Functions of all examples: users' data, the table of results, the proof of equality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ console = Console(width=100, highlight=False)
 
 
 def positive(text: str) -> int:
-    """A whole number of at least one, as a `type` of argparse, which says if it is none."""
+    """Reads a positive whole number, as a `type` of argparse, which shows the error."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -27,12 +27,12 @@ def positive(text: str) -> int:
 
 
 def load_arrays(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
-    """The arrays of these names in an `.npz` file; ends the example if it does not have them."""
+    """Returns arrays of an `.npz` file by name. Ends the example if it lacks one."""
     try:
         with np.load(path, allow_pickle=False) as file:
             lacking = [name for name in names if name not in file]
             arrays = [] if lacking else [file[name] for name in names]
-    except Exception as error:  # whatever numpy and zipfile raise
+    except Exception as error:  # numpy and zipfile can raise any error
         sys.exit(f"{path} cannot be read as an .npz file ({error}).")
     if lacking:
         sys.exit(f"{path} has no array named {' or '.join(map(repr, lacking))}.")
@@ -43,8 +43,8 @@ def load_arrays(path: pathlib.Path, names: Sequence[str]) -> list[np.ndarray]:
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table in Markdown; the first column is text, floats get four digits."""
-    console.print(title)  # a title of the table would be wrapped to its width
+    """Prints a table in Markdown. The first column is text, floats have four digits."""
+    console.print(title)  # rich would wrap a title to the width of the table
     table = Table(box=box.MARKDOWN)
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left")
@@ -54,7 +54,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any
 
 
 def prove(model: keras.Model, path: pathlib.Path, data: Any) -> None:
-    """Compares every integer of every layer with the file's; ends the example if one differs."""
+    """Compares every integer of every layer with the file. Ends the example if one differs."""
     report = keras_qat.verify(model, path, data, verbose=0)
     elements = sum(row.elements for row in report.layers["reference"].values())
     console.print(f"Integers that differ: {report.mismatches()} of {elements:,}")

@@ -3,8 +3,8 @@
 The network is the ResNet v1 of CIFAR-10 (He et al., 2015, https://arxiv.org/abs/1512.03385, section
 4.2): three stacks of residual blocks, 6n + 2 layers. It is written with the drop-in layers of
 `keras_qat.layers`: a convolution, its batch normalization and its ReLU are one `QConv2D`, an
-addition and the ReLU behind it one `QAdd`. In float they are ordinary Keras layers; quantized, each
-of them is one operator of the file. The file takes uint8 pixels: the model scales them itself.
+addition and the ReLU after it are one `QAdd`. In float they are ordinary Keras layers. Quantized,
+each of them is one operator of the file. The file takes uint8 pixels: the model scales them itself.
 
     python examples/resnet_v1.py              # 8 layers, scikit-learn's digits, offline
     python examples/resnet_v1.py --cifar10    # 20 layers, CIFAR-10, downloaded by Keras
@@ -23,12 +23,13 @@ The first prints, after half a minute on two idle cores:
     | .tflite, reference kernels          |   0.9956 |
     | .tflite, default kernels            |   0.9933 |
 
-    The first line is a twin that never heard of quantization: the same initial weights, as many
-    epochs. The second has the weights of the quantized model, without its rounding. From the
-    third on all is computed in integers, and Keras and the reference kernels are equal. The
-    default kernels round some operators differently, and may score differently. Below are the
-    operators of the file: each QConv2D is one CONV_2D, each QAdd one ADD, and no normalization,
-    ReLU or scaling of pixels is left. QUANTIZE makes int8 of the uint8 input.
+    The first line is a twin that was trained in float only, with equal initial weights and as
+    many epochs. The second line has the weights of the quantized model, without its rounding.
+    From the third line on, everything is computed in integers, and Keras and the reference
+    kernels are equal. The default kernels round some operators differently, so the accuracy
+    may differ. The operators of the file are listed below: each QConv2D is one CONV_2D, and
+    each QAdd is one ADD. No normalization, ReLU or scaling of pixels is left. QUANTIZE
+    converts the uint8 input to int8.
 
     1 QUANTIZE, 9 CONV_2D, 3 ADD, 1 MEAN, 1 FULLY_CONNECTED, 1 SOFTMAX
     Integers that differ: 0 of 7,492,608
@@ -56,21 +57,22 @@ BATCH = 32
 FIRST_FLOAT_EPOCHS = 2
 
 WHAT_TO_LOOK_AT = """
-The first line is a twin that never heard of quantization: the same initial weights, as many
-epochs. The second has the weights of the quantized model, without its rounding. From the
-third on all is computed in integers, and Keras and the reference kernels are equal. The
-default kernels round some operators differently, and may score differently. Below are the
-operators of the file: each QConv2D is one CONV_2D, each QAdd one ADD, and no normalization,
-ReLU or scaling of pixels is left. QUANTIZE makes int8 of the uint8 input.
+The first line is a twin that was trained in float only, with equal initial weights and as
+many epochs. The second line has the weights of the quantized model, without its rounding.
+From the third line on, everything is computed in integers, and Keras and the reference
+kernels are equal. The default kernels round some operators differently, so the accuracy
+may differ. The operators of the file are listed below: each QConv2D is one CONV_2D, and
+each QAdd is one ADD. No normalization, ReLU or scaling of pixels is left. QUANTIZE
+converts the uint8 input to int8.
 """
 
 
 def load_pixels(is_cifar10: bool):
-    """Returns pixels, uint8 of shape (n, size, size, channels), and labels to train and to test."""
+    """Returns uint8 pixels of shape (n, size, size, channels), and labels, in two splits."""
     if is_cifar10:
         try:
             (x, y), (x_test, y_test) = keras.datasets.cifar10.load_data()
-        except Exception as error:  # whatever the download raises
+        except Exception as error:  # the download can raise any error
             sys.exit(
                 f"CIFAR-10 cannot be downloaded ({error}). Without --cifar10 no data is needed."
             )
@@ -84,13 +86,13 @@ def load_pixels(is_cifar10: bool):
 
 
 def convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str | None = "relu"):
-    """Convolution, batch normalization and activation: one layer, one operator."""
+    """Makes convolution, batch normalization and activation: one layer, one operator."""
     return QConv2D(
         filters,
         size,
         strides,
         padding="same",
-        batch_norm={"momentum": 0.9},  # a few hundred steps have to be enough
+        batch_norm={"momentum": 0.9},  # training has only a few hundred steps
         activation=activation,
         kernel_initializer="he_normal",
         kernel_regularizer=keras.regularizers.L2(1e-4),
@@ -98,9 +100,9 @@ def convolve(x, filters: int, size: int = 3, strides: int = 1, activation: str |
 
 
 def build_network(shape: tuple[int, ...], depth: int, is_cifar10: bool) -> keras.Model:
-    """ResNet v1 with `depth` layers, 6n + 2, that takes pixels from 0 to 255."""
+    """Makes a ResNet v1 with `depth` layers, 6n + 2, for pixels from 0 to 255."""
     inputs = x = keras.Input(shape, name="pixels")
-    if is_cifar10:  # as in the paper; digits have no mirror images
+    if is_cifar10:  # as in the paper, but digits are not mirrored
         x = layers.RandomFlip("horizontal")(x)
         x = layers.RandomTranslation(1 / 8, 1 / 8, fill_mode="constant")(x)
     x = layers.Rescaling(1 / 255)(x)
@@ -120,7 +122,7 @@ def build_network(shape: tuple[int, ...], depth: int, is_cifar10: bool) -> keras
 
 
 def train(model: keras.Model, training, epochs: int) -> None:
-    """Trains with a rate that ends at zero."""
+    """Trains with a learning rate that ends at zero."""
     x, y = training
     rates = keras.optimizers.schedules.CosineDecay(2e-3, epochs * -(-len(y) // BATCH))
     model.compile(
@@ -130,7 +132,7 @@ def train(model: keras.Model, training, epochs: int) -> None:
 
 
 def accuracy(model: keras.Model, test) -> float:
-    """How many images a Keras model classifies correctly."""
+    """Returns the share of images that a Keras model classifies correctly."""
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model.evaluate(*test, batch_size=256, verbose=0, return_dict=True)["accuracy"]
 

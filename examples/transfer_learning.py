@@ -1,17 +1,16 @@
 """Transfer learning on a cloned MobileNetV2, and from there to a quantized file.
 
-A MobileNetV2 that has learned one task is cloned: `keras_qat.clone_model` gives the layers that the
-device will run, still in float, with the same weights. Its clone is frozen below a new head, which
-learns another task from a few images; then the upper half is thawed and fine-tuned; then the
-whole is quantized, calibrated and trained again, with the lower half still frozen.
+A MobileNetV2 that has learned one task is cloned: `keras_qat.clone_model` gives the layers of the
+file, still in float, with the same weights. The frozen clone gets a new head, which learns another
+task from a few images. Then the upper half is unfrozen and fine-tuned. Then the whole model is
+quantized, calibrated and trained again, with the lower half still frozen.
 
     python examples/transfer_learning.py                   # scikit-learn's digits, offline
     python examples/transfer_learning.py --imagenet DIR    # weights of ImageNet, your images
 
-Without the network there are no weights of ImageNet: the first learns to read the digits 0 to 6,
-and transfers to 7, 8 and 9, of which it sees five images each. Such small images need the lower
-layers alone, up to block 6. `DIR` has a folder of images for each class; four fifths of them
-are trained on.
+Offline there are no weights of ImageNet. So the first command learns the digits 0 to 6, and
+transfers to 7, 8 and 9, with five images each. For these small images the lower layers up to block
+6 are enough. `DIR` has a folder of images for each class. Four fifths of them are for training.
 
 The first prints, after less than two minutes on two idle cores:
 
@@ -35,12 +34,12 @@ The first prints, after less than two minutes on two idle cores:
     | transfer: .tflite, reference kernels            |   0.9131 |
     | transfer: .tflite, default kernels              |   0.9131 |
 
-    The first two lines are the same network, trained on the same few images alone: in as many
-    steps as the transfer took, and in three times as many. Compare them with the fourth: on digits
-    this simple the other task saves steps, no more, and the epochs are chosen to show it. The next
-    two are in integers, before and after training with quantization. Keras and the reference
-    kernels are equal; the default kernels round some operators differently, and may score
-    differently.
+    The first two lines are an equal network that was trained only on the few images: in as
+    many steps as the transfer, and in three times as many. Compare them with the fourth line:
+    on these simple digits the other task only saves steps. The number of epochs was chosen to
+    show this. The next two lines are in integers, before and after training with quantization.
+    Keras and the reference kernels are equal. The default kernels round some operators
+    differently, so the accuracy may differ.
 
     Integers that differ: 0 of 14,181,888
     The file: build/transfer/transfer.tflite, 50.0 kB
@@ -61,42 +60,42 @@ from sklearn.model_selection import train_test_split
 
 import keras_qat
 
-KNOWN = 7  # digits that the pretrained network has learned
+KNOWN = 7  # digits of the pretrained network
 PER_CLASS = 5
 BATCH = 8
 
 WHAT_TO_LOOK_AT = """
-The first two lines are the same network, trained on the same few images alone: in as many
-steps as the transfer took, and in three times as many. Compare them with the fourth: on digits
-this simple the other task saves steps, no more, and the epochs are chosen to show it. The next
-two are in integers, before and after training with quantization. Keras and the reference
-kernels are equal; the default kernels round some operators differently, and may score
-differently.
+The first two lines are an equal network that was trained only on the few images: in as
+many steps as the transfer, and in three times as many. Compare them with the fourth line:
+on these simple digits the other task only saves steps. The number of epochs was chosen to
+show this. The next two lines are in integers, before and after training with quantization.
+Keras and the reference kernels are equal. The default kernels round some operators
+differently, so the accuracy may differ.
 """
 
 
 def build_base(size: int, weights: str | None, last: str) -> keras.Model:
-    """MobileNetV2 up to its layer `last`, and the mean over the image of what that computes."""
+    """Makes MobileNetV2 up to its layer `last`, and the mean of its output over the image."""
     shape = (size, size, 3)
     whole = keras.applications.MobileNetV2(shape, alpha=0.35, include_top=False, weights=weights)
     for layer in whole.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.9  # Keras's 0.999 is for a million steps
+            layer.momentum = 0.9  # Keras's 0.999 needs far more steps
     mean = layers.GlobalAveragePooling2D(name="mean")(whole.get_layer(last).output)
     return keras.Model(whole.input, mean, name="mobilenetv2")
 
 
 def add_head(base: keras.Model, classes: int) -> keras.Model:
-    """A classifier that takes pixels from 0 to 255."""
+    """Makes a classifier for pixels from 0 to 255."""
     inputs = x = keras.Input(base.input_shape[1:], name="pixels")
     x = layers.RandomTranslation(0.1, 0.1, fill_mode="nearest")(x)  # at training only
     x = layers.RandomRotation(0.05, fill_mode="nearest")(x)
-    x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)  # what MobileNetV2 was trained on
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)  # the range that MobileNetV2 was trained on
     return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="head")(base(x)))
 
 
 def train(model: keras.Model, training, epochs: int, rate: float, stage: str) -> None:
-    """Trains with a rate that ends at zero, whatever is not frozen."""
+    """Trains all layers that are not frozen, with a learning rate that ends at zero."""
     x, y = training
     trained, weights = len(model.trainable_weights), len(model.weights)
     console.print(f"{stage}: {len(y)} images, {epochs} epochs, {trained} of {weights} weights")
@@ -106,13 +105,13 @@ def train(model: keras.Model, training, epochs: int, rate: float, stage: str) ->
 
 
 def accuracy(model: keras.Model, test) -> float:
-    """How many images a Keras model classifies correctly."""
+    """Returns the share of images that a Keras model classifies correctly."""
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model.evaluate(*test, batch_size=128, verbose=0, return_dict=True)["accuracy"]
 
 
 def pretrained_on_digits(epochs: int):
-    """A base that has learned the digits 0 to 6, and 7, 8 and 9 to train and to test."""
+    """Returns a base that has learned the digits 0 to 6, and data of 7, 8 and 9."""
     digits = load_digits()
     # The bundled images have 17 grey levels and 8x8 pixels.
     images = np.float32(digits.images * 255 / 16)[..., None].repeat(3, axis=-1)
@@ -131,10 +130,10 @@ def pretrained_on_digits(epochs: int):
 
 
 def pretrained_on_imagenet(folder: pathlib.Path):
-    """MobileNetV2 as it comes, and the images of a folder to train and to test."""
+    """Returns the pretrained MobileNetV2, and the images of a folder for training and test."""
     try:
         base = build_base(96, "imagenet", last="out_relu")
-    except Exception as error:  # whatever the download raises
+    except Exception as error:  # the download can raise any error
         sys.exit(
             f"MobileNetV2 cannot be downloaded ({error}). Without --imagenet no data is needed."
         )
@@ -153,9 +152,9 @@ def pretrained_on_imagenet(folder: pathlib.Path):
 
 
 def transfer(base: keras.Model, training, test, epochs: int):
-    """Trains a head on the frozen base, then the upper half; returns the model and its scores."""
+    """Trains a head on the frozen base, then the upper half. Returns the model and its scores."""
     classes = int(training[1].max()) + 1
-    base.trainable = False  # its batch normalizations keep their statistics
+    base.trainable = False  # batch normalizations of the base keep their statistics
     model = add_head(base, classes)
     train(model, training, epochs, 3e-2, "Head")
     rows = [("transfer: Keras, float, new head", accuracy(model, test))]
@@ -168,10 +167,10 @@ def transfer(base: keras.Model, training, test, epochs: int):
 
 
 def from_scratch(base: keras.Model, training, test, epochs: int):
-    """Trains the same network without what it had learned; returns the scores."""
+    """Trains an equal network from initial weights. Returns the scores."""
     rows = []
     for times, name in ((1, "as long"), (3, "three times as long")):
-        untrained = keras.models.clone_model(base)  # with fresh weights
+        untrained = keras.models.clone_model(base)  # with initial weights
         for layer in untrained.layers:
             layer.trainable = True
         twin = add_head(untrained, int(training[1].max()) + 1)
@@ -183,7 +182,9 @@ def from_scratch(base: keras.Model, training, test, epochs: int):
 def main() -> None:
     """Transfers, quantizes, exports, and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--imagenet", type=pathlib.Path, metavar="DIR", help="images of yours")
+    parser.add_argument(
+        "--imagenet", type=pathlib.Path, metavar="DIR", help="a folder of your images"
+    )
     parser.add_argument("--epochs", type=int, default=10, help="of each stage of the transfer")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/transfer"))
     args = parser.parse_args()

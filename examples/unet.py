@@ -1,15 +1,16 @@
 """Segmentation with a small U-Net: both ways of upsampling, skip connections, uint8 pixels in.
 
-Each pixel of an image gets a class. The way down is convolutions and max pooling; the way up is a
-`Conv2DTranspose` at the first level and an `UpSampling2D(interpolation="bilinear")` at the second;
-`Concatenate` joins both ways at each level. The default images are generated: discs, squares and
-triangles, of any colour and size, over a noisy gradient.
+Each pixel of an image gets a class. The network goes down with convolutions and max pooling. It
+goes up with a `Conv2DTranspose` at the first level and an
+`UpSampling2D(interpolation="bilinear")` at the second. `Concatenate` joins both paths at each level.
+The default images are generated: discs, squares and triangles of any colour and size on a noisy
+gradient.
 
     python examples/unet.py                   # generated shapes, offline
-    python examples/unet.py --data own.npz    # images and masks of one's own
+    python examples/unet.py --data own.npz    # your own images and masks
 
 The second takes two arrays: `images`, uint8 of shape (n, height, width, channels), and `masks`,
-integers of shape (n, height, width), a class from 0 for each pixel. Height and width must be
+integers of shape (n, height, width), with a class from 0 for each pixel. Height and width must be
 multiples of four. One image in five is for the test.
 
 The first prints, after 100 seconds of processor time:
@@ -27,10 +28,10 @@ The first prints, after 100 seconds of processor time:
     | .tflite, default kernels   |   0.9021 |                                176 |
 
 
-    Trained in int8, the model has had two epochs more than in float, and may end above it. The
-    file with the reference kernels gives each pixel the class that Keras gives it. The default
-    kernels round some operators differently, by one step at first, and more elements differ
-    from layer to layer: the last column counts the pixels that get another class for it.
+    The model trained in int8 had two more epochs than the one in float, so its IoU may be
+    larger. The file with the reference kernels gives each pixel the same class as Keras. The
+    default kernels round some operators differently, first by one step, and the differences
+    accumulate from layer to layer. The last column counts the pixels with a different class.
 
     Operators: CONV_2D 11, MAX_POOL_2D 2, CONCATENATION 2, QUANTIZE 1, SHAPE 1, ADD 1,
     TRANSPOSE_CONV 1, RESIZE_BILINEAR 1, SOFTMAX 1
@@ -53,13 +54,13 @@ from report import console, load_arrays, positive, print_table, prove
 
 import keras_qat
 
-SIZE = 48  # of the generated images, in pixels
+SIZE = 48  # height and width of the generated images in pixels
 
 WHAT_TO_LOOK_AT = """
-Trained in int8, the model has had two epochs more than in float, and may end above it. The
-file with the reference kernels gives each pixel the class that Keras gives it. The default
-kernels round some operators differently, by one step at first, and more elements differ
-from layer to layer: the last column counts the pixels that get another class for it.
+The model trained in int8 had two more epochs than the one in float, so its IoU may be
+larger. The file with the reference kernels gives each pixel the same class as Keras. The
+default kernels round some operators differently, first by one step, and the differences
+accumulate from layer to layer. The last column counts the pixels with a different class.
 """
 
 
@@ -87,14 +88,14 @@ def draw(random: np.random.Generator):
 
 
 def generated_shapes(count: int = 1000):
-    """Returns images and masks, for training and test, and the number of classes."""
+    """Returns images and masks for training and test, and the number of classes."""
     random = np.random.default_rng(0)
     images, masks = map(np.stack, zip(*(draw(random) for _ in range(count)), strict=True))
     return split(images, masks), 4
 
 
 def own_data(path: pathlib.Path):
-    """The same from a file."""
+    """Returns images, masks and the number of classes from a file."""
     images, masks = load_arrays(path, ("images", "masks"))
     is_pixels = images.ndim == 4 and images.dtype == np.uint8 and len(images) >= 5
     if not is_pixels or images.shape[1] % 4 or images.shape[2] % 4:
@@ -112,13 +113,13 @@ def own_data(path: pathlib.Path):
 
 
 def split(images: np.ndarray, masks: np.ndarray):
-    """One image in five is for the test."""
+    """Splits the data. One image in five is for the test."""
     is_test = np.arange(len(images)) % 5 == 0
     return (images[~is_test], masks[~is_test]), (images[is_test], masks[is_test])
 
 
 def convolutions(x, filters: int):
-    """Two convolutions with batch normalization and ReLU."""
+    """Makes two convolutions with batch normalization and ReLU."""
     for _ in range(2):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
         x = layers.BatchNormalization(momentum=0.9)(x)
@@ -127,9 +128,9 @@ def convolutions(x, filters: int):
 
 
 def build_unet(shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Two levels down, two up."""
+    """Makes two levels down and two levels up."""
     inputs = keras.Input(shape, name="pixels")
-    x = layers.Rescaling(1 / 255)(inputs)  # folded away: a pixel is its own integer
+    x = layers.Rescaling(1 / 255)(inputs)  # folded, so the integers are the pixels
     upper = convolutions(x, 12)
     middle = convolutions(layers.MaxPooling2D()(upper), 24)
     x = convolutions(layers.MaxPooling2D()(middle), 48)
@@ -142,7 +143,7 @@ def build_unet(shape: tuple[int, ...], classes: int) -> keras.Model:
 
 
 def fit(kind: str, model: keras.Model, training, epochs: int, rate: float) -> None:
-    """Trains a model, in float or quantized, at a rate that falls to zero."""
+    """Trains a model, in float or quantized, with a learning rate that falls to zero."""
     steps = epochs * -(-len(training[1]) // 16)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
@@ -151,12 +152,12 @@ def fit(kind: str, model: keras.Model, training, epochs: int, rate: float) -> No
 
 
 def segment(model, images: np.ndarray) -> np.ndarray:
-    """The class of each pixel, by a Keras model or by a file: both have the same `predict`."""
+    """Returns the class of each pixel by a Keras model or a file: both have `predict`."""
     return np.argmax(model.predict(images, verbose=0), axis=-1)
 
 
 def mean_iou(masks: np.ndarray, found: np.ndarray, classes: int) -> float:
-    """The mean, over the classes, of intersection over union."""
+    """Returns the mean over the classes of intersection over union."""
     metric = keras.metrics.MeanIoU(classes)
     metric.update_state(masks, found)
     return float(metric.result())
@@ -166,7 +167,9 @@ def main() -> None:
     """Trains in float, quantizes, trains, exports, segments, and compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, help="an .npz file: images, masks")
-    parser.add_argument("--epochs", type=positive, default=12, help="in float; quantized it is two")
+    parser.add_argument(
+        "--epochs", type=positive, default=12, help="epochs in float; two more are quantized"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/unet"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -178,7 +181,7 @@ def main() -> None:
     fit("Float", model, training, args.epochs, 4e-3)
     found = {"Keras, float": segment(model, images)}
     qat = keras_qat.quantize_model(model)
-    keras_qat.calibrate(qat, training[0][:200], verbose=0)  # uint8: each pixel is its own integer
+    keras_qat.calibrate(qat, training[0][:200], verbose=0)  # uint8, so the integers are the pixels
     found["Keras, int8, calibrated"] = segment(qat, images)
     fit("Quantized", qat, training, 2, 4e-4)
     in_keras = found["Keras, int8, trained"] = segment(qat, images)

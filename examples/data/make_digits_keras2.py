@@ -1,6 +1,6 @@
 """Writes `digits_keras2.h5` with Keras 2, which the package `tf_keras` is today.
 
-The network has what files of its years have and Keras 3 refuses: depthwise convolutions with
+The network has parts of files of that time that Keras 3 refuses: depthwise convolutions with
 `groups`, a normalization with `axis=[3]`, calls of TensorFlow's functions, Keras 2's hard sigmoid.
 
     python examples/data/make_digits_keras2.py
@@ -22,14 +22,14 @@ PATH = pathlib.Path(__file__).parent / "digits_keras2.h5"
 
 
 def load_images():
-    """The digits as `old_keras2_model.py` loads them: 16x16 values from 0 to 1."""
+    """Returns the digits as `old_keras2_model.py` loads them: 16x16 values from 0 to 1."""
     digits = load_digits()
     images = np.float32(digits.images / 16)[..., None].repeat(2, axis=1).repeat(2, axis=2)
     return train_test_split(images, digits.target, test_size=0.25, random_state=0)
 
 
 def separable_block(x, filters: int, strides: int, is_gated: bool = True):
-    """A depthwise and a 1x1 convolution, and a gate, as of squeeze and excitation."""
+    """Makes a depthwise and a 1x1 convolution, and a gate as in squeeze and excitation."""
     x = layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(axis=[3], momentum=0.9)(x)
     x = layers.Activation("swish")(x)
@@ -44,7 +44,7 @@ def separable_block(x, filters: int, strides: int, is_gated: bool = True):
 
 
 def build_network() -> tf_keras.Model:
-    """A small MobileNet of about 2020."""
+    """Makes a small MobileNet in the style of 2020."""
     image = layers.Input((16, 16, 1), name="image")
     x = layers.Conv2D(16, 3, padding="same", use_bias=False)(image)
     x = layers.BatchNormalization(axis=[3], momentum=0.9)(x)
@@ -66,12 +66,12 @@ def main() -> None:
     model = build_network()
     optimizer = tf_keras.optimizers.legacy.SGD(
         0.1, decay=1e-3
-    )  # without momentum: the file stays small
+    )  # without momentum, so that the file stays small
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x, y, batch_size=32, epochs=25, verbose=0)
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras advises against .h5
+        warnings.simplefilter("ignore")  # Keras warns of .h5
         model.save(PATH)
     print(f"Keras {tf_keras.__version__}: accuracy {accuracy:.4f}, {PATH.stat().st_size:,} bytes")
 
