@@ -2,9 +2,9 @@
 
 Each pixel of an image gets a class. The network goes down with convolutions and max pooling. It
 goes up with a `Conv2DTranspose` at the first level and an
-`UpSampling2D(interpolation="bilinear")` at the second. `Concatenate` joins both paths at each level.
-The default images are generated: discs, squares and triangles of any colour and size on a noisy
-gradient.
+`UpSampling2D(interpolation="bilinear")` at the second. `Concatenate` joins both paths at each
+level. The default images are generated: discs, squares and triangles of any colour and size on a
+noisy gradient.
 
     python examples/unet.py                   # generated shapes, offline
     python examples/unet.py --data own.npz    # your own images and masks

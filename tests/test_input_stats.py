@@ -142,7 +142,7 @@ def test_input_stats_of_two_inputs(tmp_path, merge):
 def test_input_stats_of_export_are_refused_for_inputs_that_share_parameters(tmp_path):
     model = keras_qat.quantize_model(two_inputs(layers.Concatenate), calibration_data=REAL)
     before = model.predict(REAL, verbose=0)
-    message = "have to mean what those of other tensors do.*'left'.*to `quantize_model`"
+    message = "shares its quantization parameters.*'left'.*to `quantize_model`"
     with pytest.raises(InvalidInputStatsError, match=message):
         exported(model, tmp_path, quantized_input_stats={"left": (0, 255)})
     assert not list(tmp_path.iterdir())
@@ -194,7 +194,7 @@ def test_input_stats_that_do_not_fit_the_data_warn_with_both_ranges(tmp_path, st
 
 
 def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
-    with pytest.warns(InputStatsWarning, match="127.5, is no integer: 128 .*0.0039 off"):
+    with pytest.warns(InputStatsWarning, match="127.5, is not an integer: 128 .*0.0039 off"):
         model = small(UNIT * 2 - 1, image=(127.5, 127.5))
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", np.float32(1 / 127.5), 128)}
@@ -205,7 +205,7 @@ def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
 @pytest.mark.parametrize(
     "stats, text",
     [
-        ({"picture": (0, 255)}, "is not there.*'picture'.*names among .'image'"),
+        ({"picture": (0, 255)}, "does not exist.*'picture'.*names among .'image'"),
         ({"image": (0, 0)}, "'image'.*std > 0.*\\(0, 0\\)"),
         ({"image": (0, -1)}, "std > 0"),
         ({"image": 255}, "mean, std"),
@@ -219,7 +219,7 @@ def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
         ({"image": (0, 255, "int16")}, "type 'uint8' or 'int8'"),
         ({"image": (300, 1)}, "No integer .*a mean of 300 for uint8"),
         ({"image": (-129, 1)}, "No integer .*a mean of -129 for int8"),
-        ((0, 255), "go by the names"),
+        ((0, 255), "a dict with the names"),
     ],
 )
 def test_input_stats_refuse_invalid_values(tmp_path, stats, text):

@@ -1,4 +1,4 @@
-"""Quantization of the model's inputs."""
+"""Layers that quantize inputs and float tensors, and that observe ranges at the boundary."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from keras_qat.quantizers import Grid, InputStats
 
 
 class RangeHolder(QuantizedLayer):
-    """Base class of layers that know the range of a tensor of the model's border.
+    """Base class of layers that have the range of a boundary tensor of the model.
 
     Args:
-        stats: Arguments of an `InputStats` that says what the integers mean, whatever is observed;
-            None for a grid that covers the observed range.
-        takes_pixels: Whether the model scales the tensor down as one does with pixels, so that data
-            within 0 to 255 has this range, and a pixel is its own integer.
+        stats: Arguments of an `InputStats`, which fixes the quantization parameters. None for
+            parameters that cover the observed range.
+        takes_pixels: Whether the model scales the tensor down like pixels. Then data within 0 to
+            255 has the range 0 to 255, and the integers are the pixels.
         **kwargs: Arguments of `QuantizedLayer`.
     """
 
@@ -36,16 +36,16 @@ class RangeHolder(QuantizedLayer):
             self.set_stats(InputStats(**stats))
 
     def set_stats(self, stats: InputStats | None) -> None:
-        """Says what the integers mean; None for what the observed range says.
+        """Sets the statistics of the input. With None, the observed range applies.
 
-        The layer keeps its observer, which knows what the data is like. The model has to be linked
-        again.
+        The layer keeps its observer, which has the range of the data. Afterwards the model needs
+        `link_layers`.
         """
         self.stats = stats
         self.fixed_parameters = None if stats is None else stats.parameters(self._scheme())
 
     def meaning(self) -> tuple[float, float]:
-        """Returns `(mean, std)`: the uint8 integer `q` stands for `(q - mean) / std` now."""
+        """Returns `(mean, std)`. The uint8 integer `q` represents `(q - mean) / std` now."""
         parameters = self._linked().output
         scale, zero_point = parameters.grid()
         std = 1.0 / float(scale) if self.stats is None else self.stats.std
@@ -56,7 +56,7 @@ class RangeHolder(QuantizedLayer):
         return input_shape
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns no layer: in float it does nothing."""
+        """Returns no layers: in float this layer is the identity."""
         return []
 
     def get_config(self):
@@ -68,10 +68,10 @@ class RangeHolder(QuantizedLayer):
 
 @keras.saving.register_keras_serializable("keras_qat")
 class QuantizeInput(RangeHolder):
-    """Rounds a model input to its grid. In the file it is the input tensor's own quantization.
+    """Rounds a model input to its grid. In the file it is the quantization of the input tensor.
 
-    A calibrated range stays, whatever training sees: training does not change the data. Without
-    calibration the range is observed over the training steps.
+    Training does not change a calibrated range, since it does not change the data. Without
+    calibration, training observes the range.
 
     Args:
         scheme: The scheme.
@@ -102,7 +102,7 @@ class QuantizeInput(RangeHolder):
 
 @keras.saving.register_keras_serializable("keras_qat")
 class Quantize(QuantizeInput):
-    """Rounds what a float layer computes to a grid, for the layers behind it: one QUANTIZE.
+    """Rounds the output of a float layer to a grid, for the next layers: one QUANTIZE.
 
     Args:
         scheme: The scheme.
@@ -115,13 +115,13 @@ class Quantize(QuantizeInput):
 
 @keras.saving.register_keras_serializable("keras_qat")
 class ObserveRange(RangeHolder):
-    """Returns its input: a tensor of the model's border that float layers take or make.
+    """Returns its input: a boundary tensor of the model that float layers take or make.
 
-    It knows the range, for files whose inputs or outputs are to be integers all the same: these
-    have a DEQUANTIZE or a QUANTIZE there, and those with float32 ends have none.
+    The layer has the range of the tensor, for files with integer inputs or outputs. These files
+    have a DEQUANTIZE or a QUANTIZE there. Files with float32 inputs and outputs have none.
 
     Args:
-        scheme: The scheme of the border.
+        scheme: The scheme of the boundary.
         **kwargs: Arguments of `RangeHolder` and of `keras.layers.Layer`.
 
     Example:
@@ -132,12 +132,12 @@ class ObserveRange(RangeHolder):
     operators = ("DEQUANTIZE", "QUANTIZE")
 
     def call(self, inputs, training=None):
-        """Returns the input as float32; training observes it."""
+        """Returns the input as float32. Training observes it."""
         x = ops.cast(inputs, "float32")
         if training:
             self.observer.track(x)
         return x
 
     def lower(self, builder, *inputs):
-        """Returns the input: the file's ends are converted as the caller of the export asks."""
+        """Returns the input. The export converts inputs and outputs to the requested types."""
         return inputs[0]

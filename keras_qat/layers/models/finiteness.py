@@ -17,8 +17,8 @@ from keras_qat.layers.kernels.weighted import WeightedLayer
 def all_finite(model: keras.Model) -> Any:
     """Returns whether all weights and ranges of a model are finite, as a tensor.
 
-    It is part of what inference computes. Small variables are looked at together: a network has
-    hundreds of them, and each operation takes longer to start than to run.
+    Each inference computes it. Small variables are checked together: a network has hundreds of
+    them, and an operation takes longer to start than to run.
 
     Args:
         model: A built model.
@@ -43,7 +43,7 @@ def all_finite(model: keras.Model) -> Any:
     def each_is_finite():
         return ops.all(ops.stack([ops.all(ops.isfinite(value)) for value in (*joined, *kernels)]))
 
-    # A sum takes a third of the time. It may overflow.
+    # A sum takes a third of the time, but may overflow.
     total = ops.sum(ops.stack([ops.sum(value) for value in (*joined, *kernels)]))
     return ops.cond(ops.isfinite(total), lambda: ops.convert_to_tensor(True), each_is_finite)
 
@@ -51,16 +51,16 @@ def all_finite(model: keras.Model) -> Any:
 def nan_unless_finite(outputs: Any, inputs: Any, is_finite: Any) -> Any:
     """Returns outputs that are NaN where a float model would compute NaN.
 
-    Integers have no NaN: cast to one, it is some number, which looks like a result. XLA may lose
-    NaN in training too, where values are clipped to a range. Infinite inputs are left to clipping.
+    Integers have no NaN: a cast makes it a number that looks like a result. XLA may also lose NaN
+    in training, where values are clipped to a range. Infinite inputs are only clipped.
 
     Args:
-        outputs: Tensors, the first axis that of the samples.
-        inputs: The tensors that they were computed of. A sample with a NaN has NaN outputs.
+        outputs: Tensors. The first axis is that of the samples.
+        inputs: The tensors from which they were computed. A sample with a NaN has NaN outputs.
         is_finite: bool scalar tensor, whether the weights and ranges are finite.
 
     Returns:
-        The outputs; those that are integers stay as they are. NaN passes on to gradients.
+        The outputs. Integer outputs stay unchanged. NaN propagates to gradients.
 
     Example:
     >>> x, y = ops.array([[0.5], [np.nan]]), ops.array([[1.0, 2.0], [3.0, 4.0]])
@@ -104,7 +104,7 @@ def finiteness_errors(layer: QuantizedLayer) -> Iterator[InvalidModelError]:
 
 
 def layer_weight_errors(layer: QuantizedLayer) -> Iterator[InvalidModelError]:
-    """Yields an error for each weight of a layer that is not finite, folded ones included.
+    """Yields an error for each weight or folded weight of a layer that is not finite.
 
     Args:
         layer: A built layer of a quantized model.
@@ -130,10 +130,10 @@ def check_finite(model: keras.Model, find: Any = finiteness_errors) -> None:
 
     Args:
         model: A model of quantized layers.
-        find: Yields the errors of a layer: `layer_weight_errors` for weights alone.
+        find: A function that yields the errors of a layer: `layer_weight_errors` for weights only.
 
     Raises:
-        InvalidModelError: Naming the layer and the variable.
+        InvalidModelError: If a weight or a range is not finite. Names the layer and the variable.
     """
     for layer in model.layers:
         if isinstance(layer, QuantizedLayer):
@@ -155,7 +155,7 @@ def warn_of_nan(model: keras.Model) -> None:
 
 
 def _folding_errors(layer: WeightedLayer) -> Iterator[InvalidModelError]:
-    """What is not finite although the variables are: a root of a negative variance, overflow."""
+    """Yields errors of folded weights: a root of a negative variance, or an overflow."""
     folded = layer.folded_weights()
     for name, values in (("kernel", folded.kernel), ("bias", folded.offset + folded.shifted)):
         count = _not_finite(values)
@@ -178,7 +178,7 @@ def _range_variables(layer: QuantizedLayer) -> Iterator[Any]:
 
 
 def _not_finite(values: Any) -> int:
-    """How many values are NaN or infinite."""
+    """Returns the number of values that are NaN or infinite."""
     return int(ops.sum(ops.cast(ops.logical_not(ops.isfinite(values)), "int32")))
 
 

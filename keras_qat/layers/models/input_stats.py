@@ -1,4 +1,4 @@
-"""quantized_input_stats: what the integers of a quantized model's inputs mean."""
+"""quantized_input_stats: the real values of the integers of a quantized model's inputs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from keras_qat.quantizers import InputStats
 def checked_input_stats(
     quantized_input_stats: Any, names: list[str], ids: set[str]
 ) -> dict[str, InputStats]:
-    """Returns what the user says of each input.
+    """Returns the checked statistics of each input.
 
     Args:
-        quantized_input_stats: What should be a dict from names to `(mean, std)`.
+        quantized_input_stats: The argument of the user: a dict from names to `(mean, std)`.
         names: The names of the model's inputs.
-        ids: Those that hold ids.
+        ids: The names of the inputs of ids.
 
     Raises:
-        InvalidInputStatsError: If it is something else, or about an input that there is not.
+        InvalidInputStatsError: If the argument is not such a dict, or names an unknown input.
     """
     if not isinstance(quantized_input_stats, Mapping):
         raise InvalidInputStatsError(
-            "Statistics of inputs go by the names of the inputs.",
+            "`quantized_input_stats` must be a dict with the names of inputs.",
             received=f"quantized_input_stats={quantized_input_stats!r}",
             expected=f"a dict from names among {names} to (mean, std)",
-            fix=f"Say quantized_input_stats={{'{names[0]}': (mean, std)}}.",
+            fix=f"Pass quantized_input_stats={{'{names[0]}': (mean, std)}}.",
         )
     for name in quantized_input_stats:
         if name not in names or name in ids:
-            problem = "holds ids, which are integers already" if name in ids else "is not there"
+            problem = "holds ids, which are integers already" if name in ids else "does not exist"
             raise InvalidInputStatsError(
                 f"`quantized_input_stats` is about an input that {problem}.",
                 layer=str(name),
@@ -48,16 +48,16 @@ def checked_input_stats(
     for name, stats in checked.items():
         if stats.mean != stats.zero:
             warn_user(
-                f"The mean of the input '{name}', {stats.mean:g}, is no integer: {stats.zero} "
-                f"stands for 0, and each value is {abs(stats.zero - stats.mean) / stats.std:.2g} "
-                "off. A Rescaling layer at the head of the model is exact.",
+                f"The mean of the input '{name}', {stats.mean:g}, is not an integer: {stats.zero} "
+                f"represents 0, and each value is {abs(stats.zero - stats.mean) / stats.std:.2g} "
+                "off. A Rescaling layer at the beginning of the model is exact.",
                 InputStatsWarning,
             )
     return checked
 
 
 def input_holders(model: keras.Model) -> Iterator[tuple[str, RangeHolder | None]]:
-    """Yields each input of a quantized model, and the layer that knows its range; None for ids."""
+    """Yields each input of a quantized model and the layer that has its range. None for ids."""
     graph = read_model(model)
     consumers = graph.consumers()
     for name in graph.inputs:
@@ -66,15 +66,15 @@ def input_holders(model: keras.Model) -> Iterator[tuple[str, RangeHolder | None]
 
 
 def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
-    """Says what the integers of a quantized model's inputs mean.
+    """Sets the statistics of a quantized model's inputs.
 
     Args:
         model: A quantized model.
         quantized_input_stats: A dict from names of inputs to `(mean, std)`.
 
     Raises:
-        InvalidInputStatsError: If it is not understood, or the integers of an input have to mean
-            what those of another tensor do. The model is not changed then.
+        InvalidInputStatsError: If the argument is invalid, or an input shares its quantization
+            parameters with other tensors. Then the model is not changed.
     """
     holders = dict(input_holders(model))
     ids = {name for name, holder in holders.items() if holder is None}
@@ -83,15 +83,15 @@ def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
         _assign(model, holders, wanted)
     except InvalidGraphError as error:
         raise InvalidInputStatsError(
-            "The integers of an input have to mean what those of other tensors do.",
+            "This input shares its quantization parameters with other tensors.",
             layer=next(iter(wanted)),
             received=error.what,
-            fix="Pass `quantized_input_stats` to `quantize_model`, which makes room for it.",
+            fix="Pass `quantized_input_stats` to `quantize_model`, which requantizes the input.",
         ) from error
 
 
 def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
-    """Sets statistics and links the layers again; if they cannot be linked, all is as it was."""
+    """Sets statistics and links the layers again. If that fails, restores the old statistics."""
     old = {name: holders[name].stats for name in stats}
     for name, own in stats.items():
         holders[name].set_stats(own)
@@ -106,16 +106,16 @@ def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, 
 
 
 def _forget_compiled(model: keras.Model) -> None:
-    """Makes the functions of the training loop anew: those compiled have the old grids in them."""
+    """Makes the functions of the training loop again: compiled ones contain the old parameters."""
     model.make_train_function(force=True)
     model.make_test_function(force=True)
     model.make_predict_function(force=True)
 
 
 def check_input_stats(model: keras.Model) -> None:
-    """Warns of inputs whose observed data is not what their statistics are for.
+    """Warns of inputs with observed data that does not fit their statistics.
 
-    Where the user did not say which type the statistics are about, the data decides.
+    If the user did not give the type of the statistics, the data decides.
     """
     holders: dict[str, Any] = {
         name: holder
@@ -126,7 +126,7 @@ def check_input_stats(model: keras.Model) -> None:
     settled = {name: holder.stats.settled(*ends[name]) for name, holder in holders.items()}
     changed = {name: own for name, own in settled.items() if own != holders[name].stats}
     if changed:
-        # Inputs that share their integers keep what they had, and warn.
+        # Inputs that share their parameters keep their statistics. They get a warning below.
         with contextlib.suppress(InvalidGraphError):
             _assign(model, holders, changed)
     for name, holder in holders.items():
@@ -140,7 +140,7 @@ def _warn(name: str, stats: InputStats, ends: tuple[float, float]) -> None:
     warn_user(
         f"The input '{name}' has {stats.dtype} integers for {low:.6g} to {high:.6g}, by "
         f"quantized_input_stats=({stats.mean:g}, {stats.std:g}), but its data was {ends[0]:.6g} to "
-        f"{ends[1]:.6g}. Give the mean and std that are right, with '{other}' as the third if they "
-        f"are about {other}, or scale the data as the model was trained on it.",
+        f"{ends[1]:.6g}. Give the correct mean and std, with '{other}' as the third value if they "
+        f"are for {other}, or scale the data as in training.",
         InputStatsWarning,
     )
