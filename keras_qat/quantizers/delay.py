@@ -22,7 +22,7 @@ def checked_steps(steps: Any) -> int:
     """Returns a number of training steps.
 
     Args:
-        steps: What should be one.
+        steps: The number of steps.
 
     Raises:
         InvalidDelayError: If it is not a whole number from 0 to 2**31 - 1.
@@ -46,16 +46,16 @@ def checked_steps(steps: Any) -> int:
 class QuantDelay(keras.layers.Layer):
     """Counts the training steps of a model down until its quantization starts.
 
-    As `create_training_graph(quant_delay=...)` of TensorFlow 1 has it: weights train in float
-    first, while ranges are observed. The count is a variable, so that it is saved with the
-    weights, and training that was interrupted goes on where it was.
+    As in `create_training_graph(quant_delay=...)` of TensorFlow 1, weights train in float first,
+    while ranges are observed. The count is a variable. It is saved with the weights, so an
+    interrupted training continues where it stopped.
 
     Args:
-        steps: How many training steps to compute in float.
+        steps: The number of training steps in float.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
-        left: int32 scalar variable, how many of them are left.
+        left: int32 scalar variable, the number of remaining steps.
 
     Raises:
         InvalidDelayError: If `steps` is not a whole number of steps.
@@ -84,7 +84,7 @@ class QuantDelay(keras.layers.Layer):
         )
 
     def count_down(self):
-        """Takes one of the steps that are left, inside a training step.
+        """Decrements the remaining steps, inside a training step.
 
         Returns:
             bool scalar tensor: whether this step is one of the delay.
@@ -102,12 +102,12 @@ class QuantDelay(keras.layers.Layer):
 def delayed(is_delayed: Any) -> Iterator[None]:
     """Makes fake quantization return its input while a condition holds.
 
-    The condition is part of what is computed: a compiled training step goes over from float to
-    quantized without being compiled anew. Ranges are observed in either case.
+    The condition is a tensor: a compiled training step changes from float to quantized without
+    another compilation. Ranges are observed in both cases.
 
     Args:
-        is_delayed: bool scalar tensor; None for quantization without a condition, which then
-            costs nothing.
+        is_delayed: bool scalar tensor. None for quantization without a condition, which has no
+            cost.
 
     Returns:
         A context manager.
@@ -125,14 +125,14 @@ def delayed(is_delayed: Any) -> Iterator[None]:
 
 
 def unless_delayed(exact, quantized):
-    """Returns what is quantized, or what it was made from while quantization is delayed.
+    """Returns the quantized tensor, or the exact one while quantization is delayed.
 
     Args:
-        exact: Tensor of what the float model computes with.
-        quantized: Tensor of the same shape and dtype, as the kernel has it.
+        exact: Tensor of the float model.
+        quantized: Quantized tensor of the same shape and dtype.
 
     Returns:
-        `quantized` itself if there is no delay, else the one of the two that counts now.
+        `quantized` if there is no delay, else the tensor that applies now.
 
     Example:
     >>> float(unless_delayed(0.26, 0.3))

@@ -1,13 +1,13 @@
-"""Calibrated ranges that do not fit what training sees."""
+"""Calibrated ranges that do not fit the values in training."""
 
 from __future__ import annotations
 
 from keras_qat.quantizers.observers import RangeObserver
 
-# Parts of a range's width: how far training may leave it, and how much it has to take of it.
+# Parts of a range's width: the largest excess of training values, and the smallest used part.
 _MOST_LEFT = 0.5
 _LEAST_TAKEN = 1.0 / 8.0
-# Fewer training steps say little.
+# Fewer training steps are not representative.
 _ENOUGH_STEPS = 20
 MISFIT_FIX = (
     "Calibrate again, `keras_qat.calibrate(model, data)`, and train on; or let training move the "
@@ -16,15 +16,15 @@ MISFIT_FIX = (
 
 
 def range_misfit(name: str, observer: RangeObserver) -> str | None:
-    """Says how a calibrated range that training holds does not fit what training sees.
+    """Describes how a calibrated range that training holds does not fit the values in training.
 
     Args:
         name: Name of the tensor.
         observer: Its observer.
 
     Returns:
-        A sentence; None if training leaves the range by no more than half of its width, and takes
-        an eighth of it or more; or if the range is not held, or there were hardly any steps.
+        A sentence. None if values exceed the range by at most half of its width and use an eighth
+        of it or more, if the range is not held, or after too few steps.
 
     Example:
     >>> import keras

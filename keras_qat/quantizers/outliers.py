@@ -8,25 +8,25 @@ from typing import Any
 
 import numpy as np
 
-# No more than one sample in so many is set aside.
+# At most one sample in this number is left out.
 _RARE = 100
-# Fewer samples say too little of what is usual.
+# Fewer samples do not show the usual size.
 _ENOUGH = 16
-# A range that is not so many times too wide costs less than two bits.
+# A range that is wider than necessary by a smaller factor costs less than two bits.
 _FAR = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Outliers:
-    """Samples that are far larger than all others in one tensor, as calibration sees it.
+    """Samples of calibration that are far larger than all others in one tensor.
 
     Attributes:
-        input: Name of the tensor: an input, or a layer whose output it is.
-        count: How many samples.
-        samples: Of how many.
+        input: Name of the tensor: an input, or the layer that computes it.
+        count: The number of such samples.
+        samples: The number of all samples.
         largest: The largest magnitude in them.
         others: The largest magnitude in the other samples.
-        is_kept: Whether the range covers them: calibration sets samples aside by the inputs alone.
+        is_kept: Whether the range covers them: calibration leaves out samples by their inputs only.
     """
 
     input: str
@@ -50,7 +50,7 @@ class Outliers:
 
     @property
     def fix(self) -> str:
-        """What to do about it."""
+        """The suggested fix."""
         if self.is_kept:
             return (
                 "Remove them from the calibration data if such samples do not matter; or bound the "
@@ -96,10 +96,10 @@ def find_outliers(
 
 
 def _outlying(sizes: np.ndarray) -> np.ndarray:
-    """Says of each sample whether it is far beyond the hundredth part of the samples before it.
+    """Returns for each sample whether it is far larger than the next hundredth of the samples.
 
-    How far depends on how the sizes spread: with heavy tails, the largest is many times the
-    median. Samples that are all 0 say nothing of the spread.
+    The factor depends on the spread of the sizes: with heavy tails, the largest is many times the
+    median. Samples of zeros do not count for the spread.
     """
     ordered = np.sort(sizes[sizes > 0])
     if len(ordered) < _ENOUGH:

@@ -1,4 +1,4 @@
-"""How far samples reach: what a training step tells a range."""
+"""The reach of samples: the values with which a training step updates a range."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from keras import ops
 
 from keras_qat.backend import across_replicas
 
-# A range is of no use where no sample takes a sixteenth of it, so that 8 bits are 4.
+# A range is useless if no sample uses a sixteenth of it, since then 8 bits are 4.
 _NARROW = 1.0 / 16.0
 
 
 def sample_reach(x):
     """Returns how far the finite values of each sample reach from 0, without a gradient.
 
-    A sum tells whether all values are finite: minima and maxima lose NaN on some backends. Leaving
-    values out takes several times as long as the extremes alone, so that it is done only if needed.
+    A sum shows whether all values are finite: minima and maxima lose NaN on some backends. To leave
+    out values takes several times as long as the extremes, so it is done only if necessary.
 
     Args:
         x: float32 tensor, samples along the first axis.
 
     Returns:
-        float32 tensor of shape (samples, 2): minus the minimum, and the maximum; minus infinity for
+        float32 tensor of shape (samples, 2): minus the minimum, and the maximum. Minus infinity for
         a sample without a finite value.
 
     Example:
@@ -44,20 +44,20 @@ def sample_reach(x):
 
 
 def reach_width(reach):
-    """The width of a range that holds 0, as each grid does."""
+    """Returns the width of a range that includes 0, as each grid does."""
     return ops.sum(ops.maximum(reach, 0.0))
 
 
 def whole_batch(samples, limit):
-    """Sums up the samples of all replicas, each of which has a part of the batch.
+    """Combines the samples of all replicas. Each replica has a part of the batch.
 
     Args:
-        samples: float32 tensor of shape (samples, 2), how far each sample reaches.
+        samples: float32 tensor of shape (samples, 2), the reach of each sample.
         limit: float32 tensor of shape (2,), a reach.
 
     Returns:
-        How far the batch reaches, of shape (2,); how many samples reach further than the limit on
-        either side; and how many samples there are. All are float32.
+        The reach of the batch, of shape (2,), the number of samples beyond the limit on either
+        side, and the number of samples. All are float32.
     """
     is_far = ops.cast(ops.any(samples > limit, axis=1), "float32")
     counts = ops.stack([ops.sum(is_far), ops.cast(ops.shape(samples)[0], "float32")])
@@ -67,6 +67,6 @@ def whole_batch(samples, limit):
 
 
 def is_narrow(batch, width):
-    """Whether a batch takes too small a part of a range; what is all 0 may have been dropped."""
+    """Returns whether a batch uses too small a part of a range. Dropout may have made zeros."""
     own = reach_width(batch)
     return ops.logical_and(own > 0, own < _NARROW * width)

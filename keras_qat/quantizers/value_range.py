@@ -1,4 +1,4 @@
-"""The range of a tensor that is always at hand."""
+"""The range of a tensor with known values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from keras import ops
 
 
 class ValueRange:
-    """The range of a tensor that is always at hand, such as a table of weights.
+    """The range of a tensor with known values, such as a table of weights.
 
-    It has what `RangeParameters` needs of a `RangeObserver`, but observes nothing: the range is
-    that of the values now.
+    It has the attributes of a `RangeObserver` that `RangeParameters` needs, but observes nothing:
+    the range is that of the current values.
 
     Args:
         values: Returns the tensor.
