@@ -211,8 +211,14 @@ def _shapes(node: Node) -> str:
 def _expression(node: Node, shown: dict[str, str]) -> str:
     leaves = tree.flatten(node.arguments[0]) + tree.flatten(node.arguments[1])
     operands = [_operand(leaf, shown) for leaf in leaves if not isinstance(leaf, bool | None)]
-    text = f"{label_of(node.head)}({', '.join([*operands, *_options(node)])})"
-    return " + ".join([text, *map(label_of, node.operations[1:])])
+    head, *others = node.operations
+    texts = [f"{label_of(head)}({', '.join([*operands, *_options(head)])})"]
+    return " + ".join([*texts, *map(_with_options, others)])
+
+
+def _with_options(operation: Any) -> str:
+    options = ", ".join(_options(operation))
+    return label_of(operation) + (f"({options})" if options else "")
 
 
 def _operand(leaf: Any, shown: dict[str, str]) -> str:
@@ -224,12 +230,10 @@ def _operand(leaf: Any, shown: dict[str, str]) -> str:
     return leaf.name if isinstance(leaf, Parameter) else f"constant{tuple(ops.shape(value))}"
 
 
-def _options(node: Node) -> Iterable[str]:
+def _options(operation: Any) -> Iterable[str]:
     for name in _ARGUMENTS:
-        value = getattr(node.head, name, None)
+        value = getattr(operation, name, None)
         text = getattr(value, "__name__", value)
-        if node.activation_split and name == "activation":
-            continue
         if value is not None and value is not True and text not in ("linear", -1, [-1], "valid"):
             yield f"{name}={text}"
 

@@ -72,8 +72,8 @@ def _measured(name: str) -> dict[str, Any]:
 def _slices(differences: list[dict], placed: dict[str, Any]) -> Iterable[str]:
     rows = [
         (
-            names(entry.pattern[0]),
-            ", ".join(names(follower) for follower in entry.pattern[1:]),
+            names(entry.head),
+            ", ".join(names(follower) for follower in entry.followers),
             ", ".join(entry.layer.operators) or "none",
             _default_kernels(entry.layer, differences) if entry.layer.operators else "",
             _ethos_u(entry.layer, placed) if entry.layer.operators else "",
@@ -139,7 +139,7 @@ def _functions() -> Iterable[str]:
     rows = [
         (f"`{name}`", ", ".join(_operators_for(name, entry.layer)))
         for entry in registered_rules()
-        for name in entry.pattern[0].label.split(" or ")
+        for name in entry.head.label.split(" or ")
         if name.isidentifier() and name.islower()
     ]
     yield from table(("function", "LiteRT operators"), sorted(rows))

@@ -93,7 +93,7 @@ def _fusing() -> set[type]:
     """Returns the classes of layers that can fuse a ReLU after them."""
     relu = keras.layers.ReLU()
     rules = registered_rules()
-    return {each.layer for each in rules if any(follows(relu) for follows in each.pattern[1:])}
+    return {each.layer for each in rules if any(follows(relu) for follows in each.followers)}
 
 
 def _could_fuse(

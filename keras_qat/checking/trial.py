@@ -206,8 +206,6 @@ def _stand_in(node: Node) -> Node:
         node,
         operations=(Refused(node),),
         arguments=(list(node.inputs), {}),
-        activation_split=False,
-        input_affine=None,
     )
 
 

@@ -57,10 +57,6 @@ class Node:
             for each array and variable.
         shapes: Shape of each output.
         dtypes: Dtype of each output.
-        activation_split: Whether the `activation` argument of the first operation was split
-            off into a node of its own, so that the first operation itself is linear.
-        input_affine: Arguments of a constant factor and offset for each channel that the first
-            operation applies to its input first, or None.
         origins: Names of the operations of the user's model that the node computes, or computes a
             part of.
         scheme: Scheme of the layer that the node becomes, None for float.
@@ -74,8 +70,6 @@ class Node:
     arguments: Any
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
-    activation_split: bool = False
-    input_affine: Mapping[str, Any] | None = None
     origins: tuple[str, ...] = ()
     scheme: Scheme | None = None
     sources: tuple[str, ...] = ()

@@ -63,3 +63,10 @@ def mask_of(tensor: Any) -> Any:
 def set_mask(tensor: Any, mask: Any) -> None:
     """Attaches a mask to a tensor, as Keras does."""
     tensor._keras_mask = mask
+
+
+def shallow_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Returns a layer with the same attributes, so also the same variables, and no calls."""
+    copied = object.__new__(type(layer))
+    vars(copied).update(vars(layer), _inbound_nodes=[], _outbound_nodes=[])
+    return copied

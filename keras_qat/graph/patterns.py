@@ -79,14 +79,16 @@ def operation_named(*names: str) -> Matcher:
 
 
 def label_of(operation: Any) -> str:
-    """Returns a readable name: the class of a layer, or the name of an operation in `keras.ops`.
+    """Returns a readable name: that of an operation in `keras.ops`, or the class of a layer.
 
     Example:
     >>> label_of(keras.layers.Flatten())
     'Flatten'
     """
     name = type(operation).__name__
-    return name if isinstance(operation, keras.layers.Layer) else operation_named(name).label
+    is_of_keras = type(operation).__module__.startswith("keras.src.")
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return operation_named(name).label if is_of_keras and not is_layer else name
 
 
 def _snake_case(name: str) -> str:

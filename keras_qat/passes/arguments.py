@@ -22,6 +22,11 @@ def for_removing(setting: Setting) -> Arguments:
     return {"names": names} if names else None
 
 
+def for_splitting(setting: Setting) -> Arguments:
+    """Returns the arguments of `split_activations`."""
+    return {"split": setting.split}
+
+
 def for_annotating(setting: Setting) -> Arguments:
     """Returns the arguments of `annotate_schemes`."""
     scheme = setting.options.scheme

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.input_affine import InputAffine
 from keras_qat.passes.rewriting import absorb_nodes
 
 _KERNEL = layer_of(
@@ -60,9 +61,9 @@ def fold_affines_forward(graph: Graph) -> Graph:
         taken_up = (_takes_up(each, affine) and each.is_like(node) for each in behind)
         if all(taken_up) and all(calls[id(each.head)] == 1 for each in behind):
             mapping[edge] = node.inputs[0]
-            arguments = _arguments(node, affine)
             for each in behind:
-                folded[each.name] = dataclasses.replace(each, input_affine=arguments)
+                operations = (_operation(node, affine), *each.operations)
+                folded[each.name] = dataclasses.replace(each, operations=operations)
                 absorbed[each.name] = [node.name]
     return absorb_nodes(graph, folded, absorbed, mapping)
 
@@ -89,19 +90,13 @@ def constant_affine(node: Node) -> Affine | None:
 
 def _takes_up(node: Node, affine: Affine) -> bool:
     layer = node.head
-    if (
-        node.input_affine is not None
-        or len(node.inputs) != 1
-        or not _KERNEL(layer)
-        or getattr(layer, "groups", 1) != 1
-    ):
+    if len(node.inputs) != 1 or not _KERNEL(layer) or getattr(layer, "groups", 1) != 1:
         return False
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return False
     return not np.any(affine.beta) or getattr(layer, "padding", "valid") == "valid"
 
 
-def _arguments(node: Node, affine: Affine) -> dict[str, Any]:
-    """The factor and the offset in the order of `InputAffine`."""
-    factor, offset = (value.astype("float32").tolist() for value in affine)
-    return {"factor": factor, "offset": offset, "name": node.head.name}
+def _operation(node: Node, affine: Affine) -> InputAffine:
+    gamma, beta = (value.astype("float32").tolist() for value in affine)
+    return InputAffine(gamma, beta, node.head.name)

@@ -32,7 +32,7 @@ def _no_node(text: str, matches: Callable[[Node], bool]) -> Invariant:
 
 
 def _was_rewritten(node: Node) -> bool:
-    return len(node.operations) > 1 or node.activation_split or node.input_affine is not None
+    return len(node.operations) > 1
 
 
 def _has_moved_axis(node: Node) -> bool:

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_qat.graph import Graph
 from keras_qat.layers.core.channel_affine import ChannelAffine
+from keras_qat.layers.kernels.input_affine import without_affine
 from keras_qat.passes.provenance import Rewrite
 
 
@@ -28,9 +29,10 @@ def kept_weights(source: Graph, graph: Graph, log: Sequence[Rewrite]) -> frozens
     names: set[str] = set()
     for node in graph.nodes.values():
         layers = [source.nodes[name].head for name in node.origins if name not in changed]
-        for operation in node.operations:
+        operations = without_affine(node.operations)
+        for operation in operations:
             if any(_keeps(operation, layer) for layer in layers):
-                names |= {operation.name, *([node.name] if operation is node.head else ())}
+                names |= {operation.name, *([node.name] if operation is operations[0] else ())}
     return frozenset(names)
 
 
@@ -41,8 +43,8 @@ def _keeps(operation: Any, layer: Any) -> bool:
     is_named_after = f"{operation.name}_".startswith(f"{layer.name}_")
     if isinstance(operation, ChannelAffine) or not is_named_after:
         return False
-    known = getattr(layer, "variables", ())
-    return all(any(_is_copy(own, v) for v in known) for own in getattr(operation, "variables", ()))
+    own, known = (getattr(each, "variables", ()) for each in (operation, layer))
+    return all(any(mine is v or _is_copy(mine, v) for v in known) for mine in own)
 
 
 def _is_copy(own: Any, variable: Any) -> bool:

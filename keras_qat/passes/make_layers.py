@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Hashable
+from typing import Any
 
 import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.core.activation_names import FUSED_CODES, function_name
+from keras_qat.layers.core.activation_names import FUSED_CODES, Activation, function_name
 from keras_qat.layers.core.drop_in import remade
 from keras_qat.layers.core.registry import find_rule, refusal
+from keras_qat.layers.kernels.input_affine import without_affine
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
 
 
@@ -74,8 +76,6 @@ def _make(
         node,
         operations=(made[key],),
         arguments=((edges[0] if len(edges) == 1 else edges,), {}),
-        activation_split=False,
-        input_affine=None,
     )
     return Replacement([call])
 
@@ -92,8 +92,7 @@ def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
         layer.dtype_policy = "float32"  # half precision cannot represent all integers
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
-            layer.keras_layer = keras.saving.serialize_keras_object(node.head)
-            layer.keras_layer["config"]["name"] = node.name  # calls of one layer may become several
+            layer.keras_layer = _serialized(node)
         return layer
     return remade(kind, node.head, name=node.name, scheme=node.scheme)
 
@@ -115,14 +114,25 @@ def _check_operators(node: Node, layer: QuantizedLayer) -> None:
 
 def _can_fuse_its_own(kind: type[QuantizedLayer], node: Node) -> bool:
     """Returns whether LiteRT fuses an `activation` argument that was not split off."""
-    is_split = not kind.takes_activation or node.activation_split
-    return is_split or function_name(node.head.activation) in FUSED_CODES
+    head = without_affine(node.operations)[0]
+    return not kind.takes_activation or function_name(head.activation) in FUSED_CODES
 
 
 def _is_without_weights(node: Node) -> bool:
     """Returns whether a node is one of Keras's own layers, given by its configuration alone."""
     is_own = type(node.head).__module__.startswith("keras.src.layers")
+    is_own = is_own or type(node.head) is Activation
     return is_own and len(node.operations) == 1 and not node.head.variables
+
+
+def _serialized(node: Node) -> dict[str, Any]:
+    """Returns one of Keras's own layers in serialized form, under the name of the node."""
+    head = node.head
+    if type(head) is Activation:
+        head = keras.layers.Activation(head.activation, dtype=head.dtype_policy)
+    serialized = keras.saving.serialize_keras_object(head)
+    serialized["config"]["name"] = node.name  # calls of one layer may become several
+    return serialized
 
 
 def _without_slice(node: Node) -> UnsupportedLayerError:

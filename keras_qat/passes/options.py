@@ -9,6 +9,7 @@ from typing import Any
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph
 from keras_qat.passes.overrides import Overrides
+from keras_qat.passes.split_activations import SplitLayers
 from keras_qat.scheme import Scheme
 
 POLICIES = ("exact", "lookup", "substitute", "error")
@@ -56,6 +57,7 @@ class Setting:
         schemes: Scheme (None for float) of each operation with an override, by its `id`.
         named: The origins that a key of `overrides` matches.
         left_out: The rewrites that `rewrites` leaves out, in order.
+        split: The layers that `split_activations` has split.
         rewritten: The graph after the last rewrite; None before.
     """
 
@@ -64,4 +66,5 @@ class Setting:
     schemes: Mapping[int, Scheme | None] = dataclasses.field(default_factory=dict)
     named: frozenset[str] = frozenset()
     left_out: tuple[Callable[[Graph], Graph], ...] = ()
+    split: SplitLayers = dataclasses.field(default_factory=dict)
     rewritten: Graph | None = None

@@ -72,6 +72,7 @@ OPENING: tuple[Step, ...] = (
     Step(
         split_activations,
         "Before all passes that match activations: they are separate nodes from here on.",
+        arguments=arguments.for_splitting,
     ),
 )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers.core.registry import find_rule
+from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.passes.fold_affines_forward import Affine, constant_affine
 
 _WHITE = 255.0
@@ -48,10 +49,9 @@ def _keeps_range(node: Node) -> bool:
 
 
 def _affine(node: Node) -> Affine | None:
-    if node.input_affine is None:
+    if not INPUT_AFFINE(node.head):
         return constant_affine(node)
-    gamma, beta = (np.asarray(node.input_affine[end]) for end in ("factor", "offset"))
-    return Affine(gamma, beta)
+    return Affine(node.head.factor, node.head.offset)
 
 
 def _scales_pixels(affine: Affine | None, is_image: bool) -> bool:

@@ -3,51 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 
 from keras_qat.graph import Graph, Node
-from keras_qat.layers.core.activation_names import function_name
+from keras_qat.graph.keras_internals import shallow_copy
+from keras_qat.layers.core.activation_names import Activation, function_name
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.rewriting import Replacement, Rewriting, followed_by, replace_nodes
 
+# The linear copy of each layer, and its activation.
+SplitLayers = dict[Any, tuple[keras.layers.Layer, Activation]]
 
-def split_activations(graph: Graph) -> Graph:
+
+def split_activations(graph: Graph, split: SplitLayers | None = None) -> Graph:
     """Writes `Conv2D(activation="relu")` as a linear `Conv2D` and an `Activation`.
 
     Matches: a layer with a kernel whose `activation` is not linear.
-    Builds: the same layer, linear, and an `Activation` after it.
+    Builds: a linear copy of the layer, with the same variables, and an `Activation` after it.
     Why: later passes see activations in one form only. `fuse_activations` fuses them again where
     LiteRT can.
 
     Args:
         graph: The graph.
+        split: The layers that were split before. New ones are added. A layer that is called both
+            inside and outside of a custom layer thus stays one layer.
 
     Returns:
         A graph in which layers with a kernel are linear.
     """
-    split: dict[int, keras.layers.Layer] = {}
+    known = {} if split is None else split
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not has_activation(node):
             return None
-        # A shared layer stays shared: one activation layer for all its calls.
-        label = f"{node.head.name}_{function_name(node.head.activation)}"
-        layer = split.setdefault(
-            id(node.head),
-            keras.layers.Activation(node.head.activation, name=label, dtype="float32"),
-        )
-        linear = dataclasses.replace(node, activation_split=True)
-        return Replacement([linear, followed_by(layer, node, rewriting)])
+        if node.head not in known:
+            known[node.head] = _split(node.head)
+        linear, activation = known[node.head]
+        kernel = dataclasses.replace(node, operations=(linear,))
+        return Replacement([kernel, followed_by(activation, node, rewriting)])
 
     return replace_nodes(graph, write)
 
 
 def has_activation(node: Node) -> bool:
     """Returns whether a layer with a kernel has an activation of its own."""
-    if node.activation_split:
-        return False
     entry = find_rule(node.operations)
     if entry is None or not entry.layer.takes_activation:
         return False
     return function_name(node.head.activation) != "linear"
+
+
+def _split(layer: Any) -> tuple[keras.layers.Layer, Activation]:
+    """Returns a linear copy of a layer, which shares its variables, and its activation."""
+    linear = shallow_copy(layer)
+    vars(linear)["activation"] = keras.activations.linear
+    name = f"{layer.name}_{function_name(layer.activation)}"
+    return linear, Activation(layer.activation, name=name, dtype="float32")

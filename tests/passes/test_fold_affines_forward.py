@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_qat
-from keras_qat.passes import PIPELINE
+from keras_qat.graph import build_model, read_model
+from keras_qat.passes import PIPELINE, run_pipeline
 from tests.layers.contract import exported, layer, operators_of, randomize
 
 layers = keras.layers
@@ -135,3 +136,14 @@ def test_fold_affines_forward_gives_equal_weights_in_graph_and_eager_mode():
     for jit in (False, True):
         compiled = tensorflow.function(lambda: rewritten.folded_weights().kernel, jit_compile=jit)
         assert (keras.ops.convert_to_numpy(compiled()) == expected).all()
+
+
+def test_fold_affines_forward_puts_an_operation_before_the_kernel():
+    model = model_of(layers.Rescaling(0.5, 1.0, name="scale"), layers.Dense(2, name="dense"))
+    graph, _ = run_pipeline(read_model(model), PIPELINE)
+    node = graph.nodes["dense"]
+    assert [type(each).__name__ for each in node.operations] == ["InputAffine", "Dense"]
+    assert node.head.name == "scale" and node.origins == ("scale", "dense")
+    x = np.ones((1, *model.input_shape[1:]), "float32")
+    assert (keras.ops.convert_to_numpy(node.head(x)) == 1.5).all()
+    np.testing.assert_allclose(build_model(graph)(x), model(x), rtol=1e-6)

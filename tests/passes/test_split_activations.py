@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_qat
 from keras_qat.graph import Edge
 from keras_qat.passes.split_activations import split_activations
 from tests.passes.graphs import applied, chains
@@ -25,7 +26,9 @@ def test_split_activations_makes_a_node_of_the_activation(layer):
     graph = applied(split_activations, behind_image(layer))
     assert chains(graph) == {"layer": ["layer"], "layer_relu": ["layer_relu"]}
     linear, activation = graph.nodes["layer"], graph.nodes["layer_relu"]
-    assert linear.head is layer and linear.activation_split
+    assert type(linear.head) is type(layer) and linear.head.name == layer.name
+    assert linear.head.activation is keras.activations.linear
+    assert [*map(id, linear.head.variables)] == [*map(id, layer.variables)]
     assert activation.head.activation is keras.activations.relu
     assert activation.inputs == (Edge("layer"),) and activation.shapes == linear.shapes
     assert graph.outputs == Edge("layer_relu")
@@ -90,3 +93,35 @@ def test_split_activations_keeps_the_function():
     data = np.random.default_rng(0).random((2, 4, 4, 3), "float32")
     linear = keras.ops.matmul(data, layer.kernel) + layer.bias
     assert (np.asarray(activation(linear)) == np.asarray(model(data))).all()
+
+
+class Residual(layers.Layer):
+    """Adds to a tensor what another layer makes of it."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, x):
+        return x + self.inner(x)
+
+
+def test_split_activations_keeps_a_layer_shared_inside_and_outside_of_another():
+    x = keras.Input((4,), name="x")
+    dense = layers.Dense(4, activation="relu", name="dense")
+    model = keras.Model(x, Residual(dense, name="sum")(dense(x)))
+    clone = keras_qat.clone_model(model)
+    assert [layer.name for layer in clone.layers] == ["x", "dense", "sum"]
+    assert len(clone.trainable_weights) == 2
+    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+
+
+def test_strip_quantization_tells_an_argument_from_a_layer():
+    """Only an activation that was an argument becomes an argument again."""
+    apart = [layers.Dense(2, name="dense"), layers.Activation("relu", name="act")]
+    for made in ([layers.Dense(2, activation="relu", name="dense")], apart):
+        model = keras.Sequential([keras.Input((3,), name="x"), *made])
+        plain = keras_qat.strip_quantization(keras_qat.quantize_model(model))
+        assert [layer.name for layer in plain.layers[1:]] == [layer.name for layer in made]
+        assert plain.layers[1].activation is made[0].activation

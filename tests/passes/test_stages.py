@@ -57,8 +57,7 @@ def made(**schemes):
 
 # Graphs that violate an invariant, in the node "own" unless another name is given.
 BROKEN = [
-    (invariants.AS_WRITTEN, lambda: split_activations(
-        chain(layers.Dense(2, activation="relu", name="own"))), "own"),
+    (invariants.AS_WRITTEN, fused_at_random, "own"),
     (invariants.ONE_INTEGER_TYPE, mixed, "own"),
     (invariants.NO_NESTED_MODEL, lambda: chain(
         keras.Sequential([keras.Input((8, 8, 3)), layers.ReLU()], name="own")), "own"),

@@ -16,6 +16,17 @@ _OPERATIONS = {
 }
 
 
+class Activation(keras.layers.Activation):
+    """The `activation` argument of a layer, as an operation after the layer.
+
+    Its class tells it from an `Activation` of the user, whose name the fused layer keeps.
+    """
+
+
+# The layers that apply a function, given as an argument.
+ACTIVATION_LAYERS = (keras.layers.Activation, Activation)
+
+
 def function_name(function: Any) -> str:
     """Returns the canonical name of an activation function.
 
@@ -46,7 +57,7 @@ def activation_name(operation: Any) -> str | None:
         `"relu"`, `"relu6"`, `"softmax"`, `"linear"`, ..., or None if the operation is not an
         activation, or has parameters that no canonical name stands for.
     """
-    if type(operation) is keras.layers.Activation:
+    if type(operation) in ACTIVATION_LAYERS:
         return function_name(operation.activation)
     if is_relu(operation):
         return _relu_name(operation)

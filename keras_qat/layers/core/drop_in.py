@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_qat.errors import InvalidModelError, KerasQatError, original_error
-from keras_qat.layers.core.activation_names import activation_name, function_name
+from keras_qat.layers.core.activation_names import Activation, activation_name, function_name
 
 
 class DropIn(keras.layers.Layer):
@@ -175,7 +175,8 @@ def activation_config(cls: type, follower: Any) -> dict[str, Any]:
     if function is None:
         raise cannot_take_up(cls, follower)
     # Names of operations contain a counter of the whole process.
-    own = follower.name if isinstance(follower, keras.layers.Layer) else None
+    is_layer = isinstance(follower, keras.layers.Layer) and type(follower) is not Activation
+    own = follower.name if is_layer else None
     return {"activation": function, "activation_name": own}
 
 

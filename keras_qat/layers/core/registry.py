@@ -19,12 +19,22 @@ class Rule:
     """One entry of the registry.
 
     Attributes:
-        pattern: The chain of operations, the first operation first.
+        pattern: The chain of operations, in the order that they apply.
         layer: Class of the quantized layer for the chain.
     """
 
     pattern: tuple[Matcher, ...]
     layer: type[QuantizedLayer]
+
+    @property
+    def head(self) -> Matcher:
+        """The matcher of the operation that the layer computes."""
+        return next(matcher for matcher in self.pattern if not matcher.optional)
+
+    @property
+    def followers(self) -> tuple[Matcher, ...]:
+        """The matchers of the operations after it."""
+        return self.pattern[self.pattern.index(self.head) + 1 :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +68,8 @@ def register(*pattern: Matcher | type):
 
     Args:
         *pattern: For a class, one layer class or `keras_qat.graph` matcher for each operation of
-            the chain. The first one must be required, and the others are followers that the layer
-            can absorb. For a function, layer classes.
+            the chain. One must be required. Those after it are followers that the layer can
+            absorb. For a function, layer classes.
 
     Returns:
         A decorator of the class or of a function `(layer, *tensors)` that returns the layer's

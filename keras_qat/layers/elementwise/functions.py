@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_qat.graph.patterns import Matcher
-from keras_qat.layers.core.activation_names import function_name, is_relu
+from keras_qat.layers.core.activation_names import ACTIVATION_LAYERS, function_name, is_relu
 from keras_qat.layers.elementwise.constant_power import ConstantPower
 
 # Operations of `keras.ops` by the name of their class, with the attributes that matter.
@@ -144,7 +144,7 @@ def function_of(operation: Any) -> Function | None:
     >>> function_of(keras.layers.Activation("swish")).name
     'silu'
     """
-    if type(operation) is keras.layers.Activation:
+    if type(operation) in ACTIVATION_LAYERS:
         name = function_name(operation.activation)
         return Function(name, _DEFAULTS.get(name, ())) if name in _ACTIVATIONS else None
     read = _relu if is_relu(operation) else _LAYERS.get(type(operation))

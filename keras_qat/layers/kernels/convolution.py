@@ -15,6 +15,7 @@ from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.layers.core.sequences import planar
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.kernels.windows import WindowOperator, dilation_options, window_options
 
@@ -122,7 +123,7 @@ class DepthwiseConvolution(WindowOperator):
         )
 
 
-@register(layer_of(keras.layers.Conv2D), maybe(BATCH_NORM), maybe(FUSED))
+@register(maybe(INPUT_AFFINE), layer_of(keras.layers.Conv2D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
 class QConv2D(WeightedLayer, keras.layers.Conv2D):
     """2D convolution with folded batch normalization and fused activation: one CONV_2D.
@@ -146,7 +147,9 @@ class QConv2D(WeightedLayer, keras.layers.Conv2D):
     kernel_operator = Convolution()
 
 
-@register(layer_of(keras.layers.DepthwiseConv2D), maybe(BATCH_NORM), maybe(FUSED))
+@register(
+    maybe(INPUT_AFFINE), layer_of(keras.layers.DepthwiseConv2D), maybe(BATCH_NORM), maybe(FUSED)
+)
 @keras.saving.register_keras_serializable("keras_qat")
 class QDepthwiseConv2D(WeightedLayer, keras.layers.DepthwiseConv2D):
     """Depthwise convolution with folded batch normalization: one DEPTHWISE_CONV_2D.

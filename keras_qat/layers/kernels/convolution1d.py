@@ -9,10 +9,11 @@ from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.convolution import Convolution, DepthwiseConvolution
+from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.layers.kernels.weighted import WeightedLayer
 
 
-@register(layer_of(keras.layers.Conv1D), maybe(BATCH_NORM), maybe(FUSED))
+@register(maybe(INPUT_AFFINE), layer_of(keras.layers.Conv1D), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
 class QConv1D(WeightedLayer, keras.layers.Conv1D):
     """1D convolution: one CONV_2D between two RESHAPEs, after a PAD if it is causal.
@@ -34,7 +35,9 @@ class QConv1D(WeightedLayer, keras.layers.Conv1D):
     kernel_operator = Convolution()
 
 
-@register(layer_of(keras.layers.DepthwiseConv1D), maybe(BATCH_NORM), maybe(FUSED))
+@register(
+    maybe(INPUT_AFFINE), layer_of(keras.layers.DepthwiseConv1D), maybe(BATCH_NORM), maybe(FUSED)
+)
 @keras.saving.register_keras_serializable("keras_qat")
 class QDepthwiseConv1D(WeightedLayer, keras.layers.DepthwiseConv1D):
     """Depthwise 1D convolution: one DEPTHWISE_CONV_2D between two RESHAPEs.

@@ -13,6 +13,7 @@ from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.kernels.accumulators import requantize_dense
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.layers.kernels.integer_weights import IntegerWeights
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
 from keras_qat.layers.kernels.weighted import WeightedLayer
@@ -51,7 +52,7 @@ class FullyConnected(KernelOperator):
         )
 
 
-@register(layer_of(keras.layers.Dense), maybe(BATCH_NORM), maybe(FUSED))
+@register(maybe(INPUT_AFFINE), layer_of(keras.layers.Dense), maybe(BATCH_NORM), maybe(FUSED))
 @keras.saving.register_keras_serializable("keras_qat")
 class QDense(WeightedLayer, keras.layers.Dense):
     """Dense layer with folded batch normalization and fused activation: one FULLY_CONNECTED.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_qat.backend import float64
+from keras_qat.graph import Matcher
 
 
-class InputAffine:
-    """Applies a layer with a kernel to `x * factor + offset`, computed from `x` itself.
+class InputAffine(keras.Operation):
+    """The operation `x * factor + offset` before a layer with a kernel, and in that layer.
+
+    The layer computes from `x` itself: its kernel and bias absorb the factor and the offset.
 
     The variable of the kernel does not change, and neither do its gradients. With the factor
     1 / 255 in the kernel, the same learning rate would be 65,000 times larger.
@@ -29,9 +33,17 @@ class InputAffine:
     """
 
     def __init__(self, factor: Sequence[float], offset: Sequence[float], name: str):
+        super().__init__(name=name)
         self.factor = np.asarray(factor, "float32")
         self.offset = np.asarray(offset, "float32")
-        self.name = name
+
+    def call(self, x):
+        """Computes the operation itself."""
+        return x * self.factor + self.offset
+
+    def compute_output_spec(self, x):
+        """Returns a tensor of the shape and dtype of the input."""
+        return keras.KerasTensor(x.shape, x.dtype)
 
     @property
     def has_offset(self) -> bool:
@@ -75,3 +87,11 @@ class InputAffine:
         """Returns the constructor's arguments."""
         factor, offset = self.factor.tolist(), self.offset.tolist()
         return {"factor": factor, "offset": offset, "name": self.name}
+
+
+INPUT_AFFINE = Matcher("a constant factor and offset", lambda each: type(each) is InputAffine)
+
+
+def without_affine(operations: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns a chain of operations without the `InputAffine` that it may begin with."""
+    return operations[1:] if INPUT_AFFINE(operations[0]) else operations

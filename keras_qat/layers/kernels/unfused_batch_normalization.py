@@ -164,8 +164,6 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `UnfusedBatchNormalization [+ ReLU]`."""
         config = {**node.head.get_config(), "name": node.name, "dtype": "float32"}
-        if node.activation_split:
-            config["activation"] = None
         config = cls._with_followers(config, node.operations[1:])
         return cls.from_config({**config, "scheme": scheme})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,7 +16,7 @@ from keras_qat.layers.core.constants import stored
 from keras_qat.layers.core.drop_in import activation_config, assign_copy, quiet_config
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.kernels.block import Block, with_trainable
-from keras_qat.layers.kernels.input_affine import InputAffine
+from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (
     BiasPressure,
     FoldedWeights,
@@ -181,24 +183,21 @@ class WeightedLayer(QuantizedLayer, Block):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer for `head [+ BatchNormalization] [+ ReLU]`."""
-        cls.kernel_operator.check(node, scheme)
-        config = {**quiet_config(node.head), "name": node.name, "dtype": "float32"}
+        """Makes the layer for `[InputAffine +] head [+ BatchNormalization] [+ ReLU]`."""
+        head, *followers = operations = without_affine(node.operations)
+        cls.kernel_operator.check(dataclasses.replace(node, operations=operations), scheme)
+        config = {**quiet_config(head), "name": node.name, "dtype": "float32"}
         config.pop("activity_regularizer", None)  # is a layer of its own
         # `carry_weights` copies the kernel with its low-rank updates merged.
         config |= dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
-        if node.activation_split:
-            config["activation"] = "linear"
-        for operation in node.operations[1:]:
+        for operation in followers:
             if isinstance(operation, keras.layers.BatchNormalization):
                 config["batch_norm"] = {**quiet_config(operation), "dtype": "float32"}
                 continue
             config |= activation_config(cls, operation)
-        if node.activation_split:
-            config["activation_name"] = None
         config = {**with_trainable(config), "scheme": scheme}
-        if node.input_affine is not None:
-            config["input_affine"] = dict(node.input_affine)
+        if INPUT_AFFINE(node.head):
+            config["input_affine"] = node.head.config()
         return cls.from_config(config)
 
     def finish(self, y, training=None):
