@@ -55,9 +55,9 @@ The last column says what becomes of the example without the rewrite.
 
 **What changes the function.** One rewrite is optional, [`drop_bias`](#drop_bias): it runs only if
 it is named, `rewrites=[*keras_qat.DEFAULT_REWRITES, "drop_bias"]`, or alone. And
-`clone_model(model, skip_layers=["name"])` leaves layers out altogether, by name and of nested
-models too, each with one input of the shape of its output. What either returns computes something
-else, and is trained afterwards.
+`skip_layers=["name"]` leaves layers out altogether, by name and of nested models too, each with one
+input of the shape of its output. The result of either computes something else, and is trained
+afterwards.
 """
 
 FOLLOWING = """\

@@ -8,13 +8,11 @@ from typing import Any
 import keras
 
 from keras_qat.calibration import calibrate
-from keras_qat.conversion import Conversion
+from keras_qat.compiler import compile
 from keras_qat.errors import OwnTrainingWarning, warn_user
 from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
-from keras_qat.passes.options import Options
-from keras_qat.passes.overrides import Overrides
-from keras_qat.quantizers import checked_default_range, checked_steps
+from keras_qat.passes.config import Config
 from keras_qat.scheme import Scheme, get_scheme
 
 # Methods that a subclass of `keras.Model` overrides to train or to be evaluated in its own way.
@@ -42,6 +40,7 @@ def clone_model(
     skip_layers: Sequence[str] = (),
     input_tensors: Any = None,
     activations: str = "exact",
+    overrides: Mapping[str | type, str | Scheme | None] | None = None,
 ) -> keras.Model:
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
 
@@ -58,6 +57,9 @@ def clone_model(
         input_tensors: Keras tensors to build the clone upon, in the structure of the model's
             inputs; None for new inputs.
         activations: The policy for activations, see `quantize_model`.
+        overrides: Layers that will get another scheme, or None to stay in float, in
+            `quantize_model`. All of the clone computes in float, but layers are not fused across a
+            boundary between integers and float.
 
     Returns:
         A functional `keras.Model` of `keras_qat` layers that trains and saves like any other.
@@ -67,6 +69,7 @@ def clone_model(
         InvalidModelError: If the model cannot be read, has weights that are not finite, or a name
             in `skip_layers` is not the name of a layer that can be left out.
         InvalidRewriteError: If `rewrites` has an unknown name.
+        InvalidOverrideError: If a key of `overrides` matches no layer, or a value is not a scheme.
         UnsupportedLayerError: If a layer has no integer form.
         RewriteError: If the clone computes other values than the model, see `quantize_model`.
 
@@ -76,12 +79,13 @@ def clone_model(
     >>> [type(layer).__name__ for layer in clone_model(model).layers]
     ['InputLayer', 'QConv2D']
     """
-    options = Options(rewrites=rewrites, skip_layers=skip_layers, activations=activations)
-    conversion = Conversion(model, options)
-    conversion.run()
+    config = Config(
+        rewrites=rewrites, skip_layers=skip_layers, activations=activations, overrides=overrides
+    )
+    compiled = compile(model, config)
     _warn_of_own_training(model)
-    clone = conversion.build(RewrittenModel, input_tensors)
-    conversion.prove(clone)
+    clone = compiled.build(RewrittenModel, input_tensors)
+    compiled.prove(clone)
     return clone
 
 
@@ -91,6 +95,7 @@ def quantize_model(
     *,
     calibration_data: Any = None,
     rewrites: Sequence[str] | None = None,
+    skip_layers: Sequence[str] = (),
     activations: str = "exact",
     quant_delay: int = 0,
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
@@ -114,6 +119,7 @@ def quantize_model(
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
+        skip_layers: Names of layers to leave out, see `clone_model`. This changes the function.
         activations: The policy for activations. `"exact"` computes each with the fastest
             operators, such as LOGISTIC and MUL for a swish, and looks up functions without an
             operator in a table. `"lookup"` looks up every function that some targets have no
@@ -147,7 +153,8 @@ def quantize_model(
         rewrites.
 
     Raises:
-        InvalidModelError: If the model cannot be read, or has weights that are not finite.
+        InvalidModelError: If the model cannot be read, has weights that are not finite, or a name
+            in `skip_layers` is not the name of a layer that can be left out.
         UnsupportedLayerError: If a layer has no integer form.
         InvalidSchemeError: If the scheme is unknown.
         InvalidDataError: If the calibration data does not fit.
@@ -171,21 +178,20 @@ def quantize_model(
     >>> qat.predict(images, verbose=0).shape
     (32, 6, 6, 4)
     """
-    resolved, delay = get_scheme(scheme), checked_steps(quant_delay)
-    if default_ranges_stats is not None:
-        checked_default_range(default_ranges_stats)
-    options = Options(
-        scheme=resolved,
+    config = Config(
+        scheme=get_scheme(scheme),
         rewrites=rewrites,
+        skip_layers=skip_layers,
         activations=activations,
-        overrides=Overrides(overrides or {}),
+        overrides=overrides,
+        quant_delay=quant_delay,
+        default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
     )
-    conversion = Conversion(model, options)
-    conversion.run()
+    compiled = compile(model, config)
     _warn_of_own_training(model)
-    quantized = conversion.build(QuantizedModel, delay=delay)
-    conversion.prove(quantized, calibration_data)
+    quantized = compiled.build(QuantizedModel)
+    compiled.prove(quantized, calibration_data)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     if default_ranges_stats is not None:

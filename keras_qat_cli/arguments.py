@@ -73,6 +73,13 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         "--rewrites", nargs="*", metavar="NAME", help="apply only these rewrites (default: all)"
     )
     group.add_argument(
+        "--skip-layer",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="leave out a layer, which changes the function; may be repeated",
+    )
+    group.add_argument(
         "--activations",
         default="exact",
         help="exact, lookup, substitute or error (default: exact)",
@@ -93,6 +100,18 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT=MEAN,STD",
         help="mean and standard deviation of an input, such as image=0,255; may be repeated",
     )
+    add_default_range(group)
+
+
+def add_default_range(parser: argparse._ActionsContainer) -> None:
+    """Adds `--default-range`."""
+    parser.add_argument(
+        "--default-range",
+        nargs=2,
+        type=number,
+        metavar=("MIN", "MAX"),
+        help="a range for tensors that lack min/max data, to experiment with",
+    )
 
 
 def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,8 +123,10 @@ def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "scheme": options.scheme,
         "rewrites": options.rewrites,
+        "skip_layers": options.skip_layer,
         "activations": options.activations,
         "overrides": dict(options.override),
+        "default_ranges_stats": options.default_range and tuple(options.default_range),
         "quantized_input_stats": dict(options.input_stats) or None,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import tree
@@ -21,12 +21,11 @@ from keras_qat.checking.runtimes import differing_runtimes
 from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import slow_findings, target_findings
 from keras_qat.checking.tensors import sums_too_large, weight_findings
-from keras_qat.checking.trial import Exhausted, Trial
+from keras_qat.checking.trial import Trial
 from keras_qat.checking.wide_ranges import wide_activations
-from keras_qat.conversion import Conversion
+from keras_qat.compiler import CompiledGraph, compile
 from keras_qat.data import Batch, batches
 from keras_qat.errors import (
-    InvalidDataError,
     KerasQatError,
     KernelLimitError,
     MissingRangeError,
@@ -38,9 +37,8 @@ from keras_qat.layers.models.finiteness import finiteness_errors
 from keras_qat.layers.models.wrapped import find_quantized_model
 from keras_qat.litert import Model
 from keras_qat.lowering import check_kernel_limits, lower_graph
+from keras_qat.passes.config import Config
 from keras_qat.passes.inline_models import inline_models
-from keras_qat.passes.options import Options
-from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.targets import Target, fast_kernels, get_target
@@ -65,8 +63,11 @@ def check(
     calibration_data: Any = None,
     target: str | None = None,
     rewrites: Sequence[str] | None = None,
+    skip_layers: Sequence[str] = (),
     activations: str = "exact",
+    quant_delay: int = 0,
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
 ) -> CheckReport:
     """Reports what each layer of a model becomes, and which problems there are.
@@ -88,20 +89,26 @@ def check(
         target: The target of the file, such as `"tflite-micro"`, see `export_litert`. Each
             operator that does not run there is a finding. The limit for RELU6 of `"tflite-micro"`
             depends on ranges, and needs `calibration_data`.
-        rewrites: As in `quantize_model`; so are the next three. A quantized model has its own.
+        rewrites: As in `quantize_model`; so are the next six. A quantized model has its own.
+        skip_layers: Names of layers to leave out.
         activations: The policy for activations that LiteRT has no integer operator for.
+        quant_delay: Number of training steps in float. No finding depends on it.
         overrides: Layers that get another scheme, or None to stay in float.
+        default_ranges_stats: A range for the tensors whose range is not known.
         quantized_input_stats: The meaning of the integers of inputs.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.
 
     Raises:
-        InvalidModelError: If the model is not built, or has quantized layers without being a
-            quantized model.
+        InvalidModelError: If the model is not built, has quantized layers without being a
+            quantized model, or a name in `skip_layers` is not the name of a layer that can be left
+            out.
         InvalidSchemeError: If the scheme is unknown.
         InvalidRewriteError: If `rewrites` has an unknown name, or `activations` is unknown.
         InvalidOverrideError: If a key of `overrides` matches no layer, or a value is not a scheme.
+        InvalidDelayError: If `quant_delay` is not a non-negative integer.
+        InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
         InvalidInputStatsError: If `quantized_input_stats` is not valid.
         InvalidDataError: If the data does not fit.
         InvalidTargetError: If `target` has no profile.
@@ -118,73 +125,49 @@ def check(
     quantized = find_quantized_model(model)
     if quantized is not None:
         return _check_quantized(quantized, calibration_data, profile)
-    resolved = get_scheme(scheme)
-    options = Options(
-        scheme=resolved,
+    config = Config(
+        scheme=get_scheme(scheme),
         rewrites=rewrites,
+        skip_layers=skip_layers,
         activations=activations,
-        overrides=Overrides(overrides or {}),
+        overrides=overrides,
+        quant_delay=quant_delay,
+        default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
     )
-    return _check_float(model, resolved, options, calibration_data, profile)
+    return _check_float(model, config, calibration_data, profile)
 
 
 def _check_float(
-    model: keras.Model,
-    scheme: Scheme,
-    options: Options,
-    calibration_data: Any,
-    profile: Target | None,
+    model: keras.Model, config: Config, calibration_data: Any, profile: Target | None
 ) -> CheckReport:
+    trial, scheme = Trial(), cast(Scheme, config.scheme).name
     try:
-        conversion = Conversion(model, options)
+        compiled = compile(model, config, trial)
     except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
-        return CheckReport(model.name, scheme.name, (), (error_finding(error),), ())
-    data = _batches(conversion.source, calibration_data)
-    inlined = inline_models(conversion.source)
-    trial = Trial(inlined)
-    errors, is_complete = _convert(conversion, trial)
+        return CheckReport(model.name, scheme, (), (error_finding(error),), ())
+    errors, linked = trial.errors, None
     if not errors:
+        data = _batches(compiled.source, calibration_data)
         try:
-            conversion.build(QuantizedModel)
+            built = compiled.build(QuantizedModel)
+            compiled.prove(built, calibration_data)
+            linked = _linked(compiled, data)
+            if config.default_ranges_stats is not None:
+                built.set_default_ranges(config.default_ranges_stats)
         except KerasQatError as error:
             errors = [error]
-    made = conversion.made or trial.stand_ins(conversion.graph)
-    linked = None
-    if not errors:
-        try:
-            linked = _linked(with_known_shapes(made), data)
-        except InvalidDataError as error:
-            errors = [error]
+    inlined = inline_models(compiled.source)
+    made = compiled.layers or trial.stand_ins(compiled.graph)
     ranges = tensor_ranges(made, {} if linked is None else linked.statistics, is_quantized=False)
-    log = conversion.log
     return CheckReport(
         model=model.name,
-        scheme=scheme.name,
-        layers=tuple(rows_of(inlined, log, made, ranges)),
+        scheme=scheme,
+        layers=tuple(rows_of(inlined, compiled.log, made, ranges)),
         findings=(*map(error_finding, errors), *_findings(linked, profile)),
-        rewrites=tuple(log),
-        is_complete=is_complete,
+        rewrites=tuple(compiled.log),
+        is_complete=not trial.errors or compiled.layers is not None,
     )
-
-
-def _convert(conversion: Conversion, trial: Trial) -> tuple[list[KerasQatError], bool]:
-    """Runs the stages up to the first error, and as far as possible after it.
-
-    Returns:
-        The errors, and whether the last stage was reached.
-    """
-    errors = list(conversion.model_errors())
-    if errors:  # errors of layers would follow from an error that is known
-        return errors, False
-    try:
-        conversion.run_stages(trial.run)
-    except Exhausted:
-        pass
-    except Exception:
-        if not trial.errors:
-            raise
-    return trial.errors, conversion.made is not None
 
 
 def _check_quantized(
@@ -224,8 +207,13 @@ def _lacking(model: QuantizedModel) -> Iterator[Finding]:
         yield error_finding(error)
 
 
-def _linked(made: Graph, data: Sequence[Batch]) -> LinkedModel:
-    """Gives linked layers the ranges that are known before calibration."""
+def _linked(compiled: CompiledGraph, data: Sequence[Batch]) -> LinkedModel:
+    """Gives linked layers the ranges that are known before calibration.
+
+    Raises:
+        InvalidDataError: If the values of a tensor are too large for a range.
+    """
+    made = with_known_shapes(cast(Graph, compiled.layers))
     statistics = observed(made, data) if data else estimated(made)
     for node in made.nodes.values():
         if not node.is_input and (known := statistics.get(node.head.observer)) is not None:

@@ -19,7 +19,7 @@ from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.open_layers import open_layers
 from keras_qat.passes.quantize_inputs import quantize_floats
 from keras_qat.passes.rewriting import Replacement, attempt
-from keras_qat.passes.running import Pass, run_pass
+from keras_qat.passes.running import Pass, Runner, run_pass
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.stages import check_invariants
 
@@ -58,7 +58,7 @@ class Refused:
         return [keras.KerasTensor(shape, dtype) for shape, dtype in self._outputs]
 
 
-class Trial:
+class Trial(Runner):
     """Runs passes as `quantize_model` does up to the first error, and then past it.
 
     The first error is that of `quantize_model`, since both do the same until then. After it each
@@ -66,17 +66,14 @@ class Trial:
     times the work that was done before. Work is counted in Keras operations that are read or
     made, so that the result does not depend on the machine.
 
-    Args:
-        source: The graph as it was read, nested models opened.
-
     Attributes:
         errors: The errors that were found.
         work: The work that was done.
     """
 
-    def __init__(self, source: Graph):
+    def __init__(self):
         self.errors: list[KerasQatError] = []
-        self.work = _START + len(source.nodes)
+        self.work = 0
         self._limit: int | None = None
         self._refused: dict[int, Any] = {}  # by the `id` of operations, which are kept alive
 
@@ -95,6 +92,7 @@ class Trial:
             KerasQatError: If an argument is wrong, so that the error is not about a layer.
         """
         function = getattr(rewrite, "func", rewrite)
+        self.work = self.work or _START + len(inline_models(graph).nodes)
         if self.errors and function in _NOT_OF_STAND_INS:
             return graph
         if function is make_layers and not self._can_spend(sum(map(_making, _calls(graph)))):
@@ -113,6 +111,10 @@ class Trial:
                 if function not in (inline_models, *_COSTS):
                     self._spend(_WRITTEN * _new_operations(graph, made))
                 return _without_sources(made)
+
+    def report(self, error: KerasQatError) -> None:
+        """Keeps an error that no pass raised."""
+        self.errors.append(error)
 
     def stand_ins(self, graph: Graph) -> Graph:
         """Returns a graph of stand-ins alone, for when no layers were made.

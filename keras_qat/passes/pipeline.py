@@ -9,6 +9,7 @@ from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph.soundness import check_float
 from keras_qat.passes import arguments, invariants
 from keras_qat.passes.canonicalize import canonicalize
+from keras_qat.passes.config import Setting
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
@@ -23,7 +24,6 @@ from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
-from keras_qat.passes.options import Setting
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.recognize_functions import recognize_functions
@@ -272,6 +272,13 @@ REWRITING: tuple[Stage, ...] = (
                 "Runs with `rewrites`, so that an error can name the rewrite that is missing.",
                 "fixed",
                 arguments.for_left_out,
+            ),
+            Step(
+                annotate_schemes,
+                "Runs for `clone_model` with `overrides`, which decide what is fused: all of a "
+                "clone is in float.",
+                "fixed",
+                arguments.for_clones,
             ),
         ),
         (invariants.ONE_INTEGER_TYPE,),

@@ -47,6 +47,24 @@ def run_pass(rewrite: Pass, graph: Graph) -> Graph:
         ) from error
 
 
+class Runner:
+    """Runs the passes of a compilation, and raises the first error.
+
+    Attributes:
+        errors: The errors that did not end the compilation. There are none here.
+    """
+
+    errors: Sequence[KerasQatError] = ()
+
+    def run(self, rewrite: Pass, graph: Graph) -> Graph:
+        """Runs a pass, see `run_pass`."""
+        return run_pass(rewrite, graph)
+
+    def report(self, error: KerasQatError) -> None:
+        """Raises an error that no pass raised."""
+        raise error
+
+
 def run_pipeline(graph: Graph, passes: Sequence[Pass]) -> tuple[Graph, tuple[Rewrite, ...]]:
     """Runs passes in order, checking the graph after each.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from keras_qat.errors import InvalidGraphError
 from keras_qat.graph import Graph
-from keras_qat.passes.options import Setting
+from keras_qat.passes.config import Setting
 from keras_qat.passes.running import Pass, name_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from keras_qat_cli.arguments import count, number
+from keras_qat_cli.arguments import add_default_range, count
 from keras_qat_cli.console import Outcome
 
 HELP = "write a quantized model as a .tflite file"
@@ -21,13 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             choices=_TYPES,
             help=f"type of the {end}s (default: that of the model's scheme)",
         )
-    parser.add_argument(
-        "--default-range",
-        nargs=2,
-        type=number,
-        metavar=("MIN", "MAX"),
-        help="a range for tensors that lack min/max data, to experiment with",
-    )
+    add_default_range(parser)
     parser.add_argument(
         "--target",
         help="check that the file runs there: litert, tflite-micro, ethos-u or edgetpu",

@@ -1,5 +1,8 @@
 """check against quantize_model on refused models: equal verdicts and texts, and no hang."""
 
+import contextlib
+import dataclasses
+import inspect
 import re
 
 import keras
@@ -8,7 +11,9 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat import errors
+from keras_qat.layers.core import registry
 from keras_qat.passes import make_layers, open_layers, running
+from keras_qat.passes.config import Config
 from keras_qat.passes.pipeline import REWRITING
 from keras_qat.passes.stages import Stage, Step
 from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, table
@@ -55,6 +60,15 @@ def dense_model():
     return plain((4,), lambda x: layers.Dense(3, activation="softplus", name="dense")(x))
 
 
+def masked_model():
+    chain = [
+        layers.Masking(name="mask"),
+        layers.Dense(3, name="dense"),
+        layers.Activation("softplus", name="softplus"),
+    ]
+    return keras.Sequential([keras.Input((6, 4), name="x"), *chain])
+
+
 @pytest.mark.parametrize(
     ("make", "options"),
     [
@@ -67,10 +81,54 @@ def dense_model():
         (dense_model, {"rewrites": [*keras_qat.DEFAULT_REWRITES, "drop_bias"]}),
         (dense_model, {"quantized_input_stats": {"x": (0, 255)}}),
         (REFUSED["lstm"], {"overrides": {"lstm": None}}),
+        (masked_model, {}),
+        (masked_model, {"skip_layers": ["mask", "softplus"], "activations": "error"}),
+        (masked_model, {"skip_layers": ["mask"], "activations": "error"}),
+        (dense_model, {"skip_layers": []}),
+        (dense_model, {"quant_delay": 5, "default_ranges_stats": (0, 6)}),
+        (REFUSED["top_k"], {"quant_delay": 5, "default_ranges_stats": (-1, 1)}),
     ],
 )
 def test_check_agrees_with_quantize_model_under_options(make, options):
     assert_agreement(make(), **options)
+
+
+def options_of(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.name != "model"}
+
+
+def test_check_and_clone_model_take_the_options_of_quantize_model():
+    ours = options_of(keras_qat.quantize_model)
+    assert options_of(keras_qat.check) == {**ours, "target": None}
+    rest = {field.name for field in dataclasses.fields(Config)}
+    assert ours.keys() == rest | {"calibration_data"}
+    clone = options_of(keras_qat.clone_model)
+    assert clone.keys() - {"input_tensors"} <= ours.keys()
+    assert rest - clone.keys() == {
+        *("scheme", "quant_delay", "default_ranges_stats", "quantized_input_stats")
+    }
+
+
+def test_check_agrees_with_quantize_model_on_a_registered_function_that_is_wrong():
+    class Tripled(layers.Layer):
+        def call(self, x):
+            return 3.0 * x
+
+    with wrong_function(Tripled):
+        model = plain((4,), lambda x: layers.Dense(2)(Tripled(name="tripled")(x)))
+        report = assert_agreement(model)
+    assert report.errors[0].layer == "tripled"
+
+
+@contextlib.contextmanager
+def wrong_function(kind):
+    """Registers a function for a class of layers that computes something else."""
+    keras_qat.register(kind)(lambda layer, x: 2.0 * x)
+    try:
+        yield
+    finally:
+        registry._CALLS.pop(kind)
 
 
 # Options that refuse some models and take others.
@@ -81,6 +139,7 @@ OPTIONS = [
     {"activations": "substitute", "scheme": "uint8"},
     {"overrides": {".*": None}},
     {"rewrites": ["inline_models", "open_layers"]},
+    {"default_ranges_stats": (-1, 6), "quant_delay": 3},
     {"rewrites": [name for name in keras_qat.DEFAULT_REWRITES if name != "write_kernels"]},
 ]
 
@@ -103,6 +162,10 @@ def test_check_agrees_with_quantize_model_if_one_layer_stays_in_float(name):
         ({"activations": "melt"}, errors.InvalidRewriteError),
         ({"overrides": {"melt": None}}, errors.InvalidOverrideError),
         ({"quantized_input_stats": {"melt": (0, 255)}}, errors.InvalidInputStatsError),
+        ({"skip_layers": ["melt"]}, errors.InvalidModelError),
+        ({"skip_layers": ["dense"]}, errors.InvalidModelError),
+        ({"quant_delay": -1}, errors.InvalidDelayError),
+        ({"default_ranges_stats": (6, 0)}, errors.InvalidDefaultRangeError),
     ],
 )
 def test_check_raises_for_wrong_arguments_as_quantize_model_does(options, kind):
@@ -169,7 +232,7 @@ def test_quantize_model_raises_a_typed_error_if_a_stage_fails(monkeypatch):
         raise AssertionError("never said")
 
     stage = Stage("last", "", (Step(fails, "", "fixed"),), ())
-    monkeypatch.setattr("keras_qat.conversion.REWRITING", (*REWRITING, stage))
+    monkeypatch.setattr("keras_qat.compiler.REWRITING", (*REWRITING, stage))
     report = assert_agreement(dense_model())
     assert report.errors[0].code == "invalid-graph"
     assert "'fails'" in report.errors[0].message and "AssertionError" in report.errors[0].message

@@ -1,5 +1,7 @@
 """The commands. The oracles are the library, Keras and LiteRT."""
 
+import argparse
+import inspect
 import json
 import sys
 import tempfile
@@ -11,6 +13,7 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QuantizedModel
+from keras_qat_cli.arguments import add_conversion, conversion_options
 from keras_qat_cli.main import main
 from tests.models import (
     labels,
@@ -54,10 +57,25 @@ CONVERSION = [
     (["--activations", "lookup"], {"activations": "lookup"}),
     (["--override", "Dense=float", "--override", "Conv2D=int8_per_tensor"],
      {"overrides": {"Dense": None, "Conv2D": "int8_per_tensor"}}),
+    (["--skip-layer", "relu", "--skip-layer", "bn"], {"skip_layers": ["relu", "bn"]}),
+    (["--default-range", "-1", "6"], {"default_ranges_stats": (-1.0, 6.0)}),
     (["--input-stats", "{input}=0,255"], {"quantized_input_stats": {"{input}": (0, 255)}}),
     (["--input-stats", "{input}=0,127,int8"],
      {"quantized_input_stats": {"{input}": (0, 127, "int8")}}),
 ]  # fmt: skip
+
+
+def test_conversion_options_are_those_of_the_library():
+    parser = argparse.ArgumentParser()
+    add_conversion(parser)
+    ours = conversion_options(parser.parse_args([]))
+    library = inspect.signature(keras_qat.quantize_model).parameters
+    # The number of training steps in float is an option about training.
+    assert ours.keys() == library.keys() - {"model", "calibration_data", "quant_delay"}
+    defaults = {name: library[name].default for name in ours}
+    assert {name: value or None for name, value in ours.items()} == {
+        name: value or None for name, value in defaults.items()
+    }
 
 
 @pytest.mark.parametrize(("arguments", "options"), CONVERSION)

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 from keras_qat.graph import read_model
-from keras_qat.passes.options import Options, Setting
+from keras_qat.passes.config import Config, Setting
 from keras_qat.passes.pipeline import DEFAULT_REWRITES, REWRITING
 from keras_qat.passes.running import run_pipeline
 from keras_qat.passes.schemes import (
@@ -51,7 +51,7 @@ def settled(graph, **named):
 def with_schemes(graph, **named):
     """Returns the graph after all rewrites. Some nodes have their own schemes."""
     schemes = schemes_of(graph, **named)
-    setting = Setting(Options(INT8), frozenset(DEFAULT_REWRITES), schemes, frozenset(named))
+    setting = Setting(Config(INT8), frozenset(DEFAULT_REWRITES), INT8, schemes, frozenset(named))
     passes = [each for stage in REWRITING for each in stage.passes(setting)]
     return run_pipeline(graph, passes)[0]
 

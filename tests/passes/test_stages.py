@@ -10,8 +10,8 @@ import keras_qat
 from keras_qat.errors import InvalidGraphError
 from keras_qat.graph import read_model
 from keras_qat.passes import STAGES, invariants
+from keras_qat.passes.config import Config, Setting
 from keras_qat.passes.make_layers import make_layers
-from keras_qat.passes.options import Options, Setting
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.schemes import annotate_schemes
 from keras_qat.passes.split_activations import split_activations
@@ -92,7 +92,7 @@ def test_every_invariant_of_a_stage_is_tested():
 
 def test_stage_with_a_violated_invariant_is_named(monkeypatch):
     stage = Stage("melt", "", (), (invariants.NO_SEPARABLE,))
-    monkeypatch.setattr("keras_qat.conversion.REWRITING", (stage,))
+    monkeypatch.setattr("keras_qat.compiler.REWRITING", (stage,))
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.SeparableConv2D(2, 3, name="own")])
     with pytest.raises(InvalidGraphError, match="The stage 'melt'.*'own'.*separable") as raised:
         keras_qat.clone_model(model)
@@ -103,8 +103,8 @@ def test_stage_with_a_violated_invariant_is_named(monkeypatch):
 def test_invariants_are_not_checked_without_one_of_the_rewrites():
     steps = (Step(split_activations, ""),)
     stage = Stage("open", "", steps, (invariants.LINEAR_KERNELS,))
-    assert len(list(stage.passes(Setting(Options(), frozenset({"split_activations"}))))) == 2
-    assert list(stage.passes(Setting(Options(), frozenset()))) == []
+    assert len(list(stage.passes(Setting(Config(), frozenset({"split_activations"}))))) == 2
+    assert list(stage.passes(Setting(Config(), frozenset()))) == []
 
 
 def test_stages_have_reasons_of_one_sentence_or_two():

@@ -1,4 +1,4 @@
-"""The options of a conversion, and the settings that stages take their arguments from."""
+"""The configuration of a compilation, and the settings that stages take their arguments from."""
 
 from __future__ import annotations
 
@@ -8,37 +8,54 @@ from typing import Any
 
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph
-from keras_qat.passes.overrides import Overrides
+from keras_qat.passes.overrides import Key, Overrides
 from keras_qat.passes.split_activations import SplitLayers
+from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme
 
 POLICIES = ("exact", "lookup", "substitute", "error")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """The options of `quantize_model`, `clone_model` and `check` that affect the graph.
+class Config:
+    """The options of `quantize_model`, `check` and `clone_model`. They mean the same in each.
 
     Attributes:
         scheme: The scheme; None for `clone_model`, whose layers compute in float.
         rewrites: Names of the rewrites to apply; None for all.
         skip_layers: Names of layers to remove.
         activations: The policy for activations.
-        overrides: Layers that get another scheme.
-        quantized_input_stats: The meaning of the integers of inputs.
+        overrides: Layers that get another scheme, or None to stay in float.
+        quant_delay: Number of training steps in float.
+        default_ranges_stats: A range for the tensors that lack min/max data, or None.
+        quantized_input_stats: The meaning of the integers of inputs, or None.
 
     Raises:
         InvalidRewriteError: If `activations` is not the name of a policy.
+        InvalidOverrideError: If a key or a value of `overrides` has another type.
+        InvalidDelayError: If `quant_delay` is not a non-negative integer.
+        InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
+
+    Example:
+    >>> from keras_qat.scheme import get_scheme
+    >>> Config(get_scheme("int8"), overrides={"head": None}).activations
+    'exact'
     """
 
     scheme: Scheme | None = None
     rewrites: Sequence[str] | None = None
     skip_layers: Sequence[str] = ()
     activations: str = "exact"
-    overrides: Overrides = dataclasses.field(default_factory=lambda: Overrides({}))
+    overrides: Mapping[Key, str | Scheme | None] | None = None
+    quant_delay: int = 0
+    default_ranges_stats: Any = None
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "quant_delay", checked_steps(self.quant_delay))
+        if self.default_ranges_stats is not None:
+            checked_default_range(self.default_ranges_stats)
+        Overrides(self.overrides or {})
         if self.activations not in POLICIES:
             raise InvalidRewriteError(
                 "Unknown policy for activations.",
@@ -49,11 +66,12 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The options and what they mean for one model. Steps take their arguments from here.
+    """The configuration and what it means for one model. Steps take their arguments from here.
 
     Attributes:
-        options: The options.
+        config: The configuration.
         chosen: Names of the rewrites to apply.
+        default: Scheme of the operations without an override; None if all stay in float.
         schemes: Scheme (None for float) of each operation with an override, by its `id`.
         named: The origins that a key of `overrides` matches.
         left_out: The rewrites that `rewrites` leaves out, in order.
@@ -61,8 +79,9 @@ class Setting:
         rewritten: The graph after the last rewrite; None before.
     """
 
-    options: Options
+    config: Config
     chosen: frozenset[str]
+    default: Scheme | None = None
     schemes: Mapping[int, Scheme | None] = dataclasses.field(default_factory=dict)
     named: frozenset[str] = frozenset()
     left_out: tuple[Callable[[Graph], Graph], ...] = ()
