@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import keras
 
-from keras_qat.errors import KerasQatError
+from keras_qat.errors import KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node, build_model
 from keras_qat.graph.soundness import (
     input_errors,
@@ -31,7 +31,7 @@ from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.kept_weights import kept_weights
 from keras_qat.passes.overrides import Overrides
 from keras_qat.passes.pipeline import MAKING, PIPELINE, REWRITING
-from keras_qat.passes.provenance import rewrites_of
+from keras_qat.passes.provenance import error_of_user, rewrites_of
 from keras_qat.passes.running import Runner, name_of
 from keras_qat.passes.schemes import check_one_type, origins_of
 from keras_qat.proof import check_ends, check_values
@@ -79,12 +79,11 @@ class CompiledGraph:
         if self.config.quant_delay:
             first = next(node for node in layers.nodes.values() if not node.is_input)
             first.head.delay_steps = self.config.quant_delay
-        result = build_model(
-            layers,
-            model_class,
-            input_tensors=input_tensors,
-            after_call=functools.partial(carry_weights, self.graph),
-        )
+        carry = functools.partial(carry_weights, self.graph)
+        try:
+            result = build_model(layers, model_class, input_tensors=input_tensors, after_call=carry)
+        except UnsupportedLayerError as error:
+            raise error_of_user(error, layers.nodes.get(error.layer or "")) from error.__cause__
         self._freeze_batch_norms()
         result.rewrite_log = tuple(self.log)
         result.origins = MappingProxyType(origins_by_layer(layers))

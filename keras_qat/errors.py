@@ -55,6 +55,24 @@ class KerasQatError(Exception):
             parts.append(f"To fix it: {fix}")
         super().__init__(" ".join(parts))
 
+    def of_layer(self, layer: str) -> Self:
+        """Returns the same error about another layer, of which the present one is a part.
+
+        Args:
+            layer: Name of the other layer.
+
+        Example:
+        >>> print(KerasQatError("No integers.", layer="block_sort").of_layer("block"))
+        No integers. Layer: 'block'. Received: its operation 'block_sort'.
+        """
+        part = f"its operation '{self.layer}'"
+        received = part if self.received is None else f"{part}, {self.received}"
+        found = type(self).__new__(type(self))
+        vars(found).update(vars(self))
+        parts = {"expected": self.expected, "fix": self.fix}
+        KerasQatError.__init__(found, self.what, layer=layer, received=received, **parts)
+        return found
+
 
 def original_error(error: KerasQatError) -> KerasQatError:
     """Returns the error that a `call` raised, if Keras raised a copy of its text instead.

@@ -17,6 +17,7 @@ from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.open_layers import open_layers
+from keras_qat.passes.provenance import error_of_user
 from keras_qat.passes.quantize_inputs import quantize_floats
 from keras_qat.passes.rewriting import Replacement, attempt
 from keras_qat.passes.running import Pass, Runner, run_pass
@@ -159,7 +160,7 @@ class Trial(Runner):
         return self._limit is None or self.work + work <= self._limit
 
     def _note(self, error: KerasQatError, node: Node | None) -> None:
-        self.errors.append(error)
+        self.errors.append(error_of_user(error, node))
         if self._limit is None:
             self._limit = self.work * (1 + _PATIENCE)
         if node is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from keras_qat.errors import InvalidGraphError
+from keras_qat.errors import InvalidGraphError, KerasQatError
 from keras_qat.graph import Graph, Node, label_of
 from keras_qat.graph.reading import is_model
 from keras_qat.layers.elementwise.functions import function_of
@@ -40,6 +40,18 @@ class Rewrite:
         functions = f" ({self.functions})" if self.functions else ""
         names = f"{' + '.join(self.layers_in)} -> {' + '.join(self.layers_out)}"
         return f"{self.rewrite}: {names}{functions}"
+
+
+def error_of_user(error: KerasQatError, node: Node | None) -> KerasQatError:
+    """Returns an error about a node, so that it names a layer of the user's model.
+
+    Args:
+        error: The error. If it is about another node, it does not change.
+        node: The node.
+    """
+    if node is None or error.layer != node.name or node.user_name == node.name:
+        return error
+    return error.of_layer(node.user_name)
 
 
 def untouched(graph: Graph) -> Graph:

@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from keras_qat.errors import InvalidGraphError, KerasQatError
 from keras_qat.graph import Graph
 from keras_qat.graph.statements import first_line
-from keras_qat.passes.provenance import Rewrite, check_provenance, rewrites_of, untouched
+from keras_qat.passes.provenance import (
+    Rewrite,
+    check_provenance,
+    error_of_user,
+    rewrites_of,
+    untouched,
+)
 
 Pass = Callable[[Graph], Graph]
 
@@ -57,8 +63,11 @@ class Runner:
     errors: Sequence[KerasQatError] = ()
 
     def run(self, rewrite: Pass, graph: Graph) -> Graph:
-        """Runs a pass, see `run_pass`."""
-        return run_pass(rewrite, graph)
+        """Runs a pass, see `run_pass`. Errors about a node name a layer of the user's model."""
+        try:
+            return run_pass(rewrite, graph)
+        except KerasQatError as error:
+            raise error_of_user(error, graph.nodes.get(error.layer or "")) from error.__cause__
 
     def report(self, error: KerasQatError) -> None:
         """Raises an error that no pass raised."""

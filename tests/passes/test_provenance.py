@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_qat
-from keras_qat.errors import InvalidGraphError
+from keras_qat.errors import InvalidGraphError, UnsupportedLayerError
 from keras_qat.graph import Edge, read_model
 from keras_qat.passes import PIPELINE, Rewrite, run_pipeline
 from keras_qat.passes.provenance import rewrites_of
@@ -160,3 +160,35 @@ def test_check_rows_of_merged_operations_name_the_same_layer():
     for name in ("relu0", "relu1"):
         assert [made.name for made in rows[name].becomes] == ["conv"]
         assert rows[name].rewrites == ("merge_equal_operations", "fuse_activations")
+
+
+class Summed(layers.Layer):
+    """A layer with an operation that has no integer form."""
+
+    def call(self, x):
+        return x + ops.cumsum(x, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "operation"),
+    [
+        (lambda: Summed(name="own"), {}, "own_cumsum"),
+        (lambda: Summed(name="own"), {"rewrites": ["open_layers"]}, "own_cumsum"),
+        (lambda: layers.Dense(3, activation="sparsemax", name="own"), {}, "own_sparsemax"),
+        (
+            lambda: layers.Dense(3, activation="softplus", name="own"),
+            {"activations": "error"},
+            "own_softplus",
+        ),
+    ],
+)
+def test_error_of_a_pass_names_the_layer_of_the_user(make, options, operation):
+    x = keras.Input((4, 3), name="x")
+    model = keras.Model(x, make()(x))
+    with pytest.raises(UnsupportedLayerError) as raised:
+        keras_qat.quantize_model(model, **options)
+    assert raised.value.layer == "own"
+    assert "Layer: 'own'." in str(raised.value) and f"its operation '{operation}'" in str(
+        raised.value
+    )
+    assert keras_qat.check(model, **options).errors[0].layer == "own"
