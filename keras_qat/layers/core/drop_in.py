@@ -97,8 +97,8 @@ class DropIn(keras.layers.Layer):
                 following layers that this class can fuse.
 
         Returns:
-            A layer that computes in float, with the name of the first layer, built if that layer
-            is.
+            The layer that `clone_model` would make of them, with the name of the first layer. It
+            computes in float32. It is built if the first layer is.
 
         Raises:
             InvalidModelError: If this class does not replace these layers.
@@ -118,7 +118,8 @@ class DropIn(keras.layers.Layer):
                 expected=f"a {cls.keras_class.__name__} first" if cls.keras_class else None,
                 fix="`keras_qat.clone_model` finds the class for each layer of a model.",
             )
-        layer = cls.from_config(cls.config_of_keras(chain[0], chain[1:]))
+        config = cls.config_of_keras(chain[0], chain[1:])
+        layer = cls.from_config({**config, "dtype": "float32"})
         if chain[0].built:
             build_like(layer, chain[0])
             layer.copy_from_keras(chain)

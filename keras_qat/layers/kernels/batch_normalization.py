@@ -135,7 +135,6 @@ class QBatchNormalization(WeightedLayer):
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `BatchNormalization [+ ReLU]`."""
         config = cls.config_of_keras(node.head, node.operations[1:])
-        config["batch_norm"]["dtype"] = "float32"
         return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
 
     def to_keras(self):
@@ -152,7 +151,7 @@ class QBatchNormalization(WeightedLayer):
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a batch normalization and an activation."""
-        config = {"name": head.name, "batch_norm": head.get_config()}
+        config = {"name": head.name, "batch_norm": {**head.get_config(), "dtype": "float32"}}
         for follower in followers:
             if "activation" in config:
                 raise cannot_take_up(cls, follower)
@@ -161,11 +160,7 @@ class QBatchNormalization(WeightedLayer):
 
     def copy_from_keras(self, chain: Sequence[Any]) -> None:
         """Copies the batch normalization's variables."""
-        copy_by_path(chain[0], self.batch_normalization)
-
-    def carry_weights(self, node: Node) -> None:
-        """Copies the batch normalization's variables."""
-        copy_variables(node.head, self.batch_normalization)
+        copy_variables(chain[0], self.batch_normalization)
 
     def get_config(self):
         """Returns the constructor's arguments."""

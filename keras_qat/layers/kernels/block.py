@@ -153,7 +153,6 @@ class Block(DropIn):
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a Keras layer, its batch normalization and activation."""
-        config = quiet_config(head)
         if followers and head.activity_regularizer is not None:
             raise InvalidModelError(
                 "The regularizer of the kernel's output cannot be applied to the block's output.",
@@ -161,13 +160,28 @@ class Block(DropIn):
                 received="an activity_regularizer",
                 fix="Pass the regularizer to the block itself.",
             )
+        config = cls.config_of_chain(head, followers)
+        return {**config, "activity_regularizer": head.activity_regularizer}
+
+    @classmethod
+    def config_of_chain(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a Keras layer and its followers, without regularizer.
+
+        Args:
+            head: The Keras layer that this class replaces.
+            followers: The Keras layers or operations after it.
+
+        Raises:
+            InvalidModelError: If this class cannot fuse a follower.
+        """
+        config = {**quiet_config(head), "dtype": "float32", "activity_regularizer": None}
         for follower in followers:
             is_last = function_name(keras.activations.get(config["activation"])) != "linear"
-            is_norm = type(follower) is keras.layers.BatchNormalization
+            is_norm = isinstance(follower, keras.layers.BatchNormalization)
             if is_last or (is_norm and "batch_norm" in config):
                 raise cannot_take_up(cls, follower)
             if is_norm:
-                config["batch_norm"] = quiet_config(follower)
+                config["batch_norm"] = {**quiet_config(follower), "dtype": "float32"}
             else:
                 config |= activation_config(cls, follower)
         return with_trainable(config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,9 +15,9 @@ from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.base import Centered, QuantizedLayer
 from keras_qat.layers.core.constants import stored
-from keras_qat.layers.core.drop_in import activation_config, assign_copy, quiet_config
+from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.fused import fused_code
-from keras_qat.layers.kernels.block import Block, with_trainable
+from keras_qat.layers.kernels.block import Block
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (
     BiasPressure,
@@ -186,19 +188,17 @@ class WeightedLayer(QuantizedLayer, Block):
         """Makes the layer for `[InputAffine +] head [+ BatchNormalization] [+ ReLU]`."""
         head, *followers = operations = without_affine(node.operations)
         cls.kernel_operator.check(dataclasses.replace(node, operations=operations), scheme)
-        config = {**quiet_config(head), "name": node.name, "dtype": "float32"}
-        config.pop("activity_regularizer", None)  # is a layer of its own
-        # `carry_weights` copies the kernel with its low-rank updates merged.
-        config |= dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
-        for operation in followers:
-            if isinstance(operation, keras.layers.BatchNormalization):
-                config["batch_norm"] = {**quiet_config(operation), "dtype": "float32"}
-                continue
-            config |= activation_config(cls, operation)
-        config = {**with_trainable(config), "scheme": scheme}
+        config = {**cls.config_of_chain(head, followers), "name": node.name, "scheme": scheme}
         if INPUT_AFFINE(node.head):
             config["input_affine"] = node.head.config()
         return cls.from_config(config)
+
+    @classmethod
+    def config_of_chain(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration for a Keras layer and its followers, see `Block`."""
+        config = super().config_of_chain(head, followers)
+        # The kernel is copied with its low-rank updates merged.
+        return config | dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
 
     def finish(self, y, training=None):
         """Applies the input's offset, bias, batch normalization and activation in float."""
@@ -218,7 +218,11 @@ class WeightedLayer(QuantizedLayer, Block):
 
     def carry_weights(self, node: Node) -> None:
         """Copies kernel, bias and batch normalization."""
-        sources = [op for op in node.operations if getattr(op, "weights", None)]
+        self.copy_from_keras(node.operations)
+
+    def copy_from_keras(self, chain: Sequence[Any]) -> None:
+        """Copies kernel, bias and batch normalization."""
+        sources = [operation for operation in chain if getattr(operation, "weights", None)]
         for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
             copy_values(theirs, mine)
 
