@@ -1,4 +1,4 @@
-"""What all quantized layers have in common: three forwards, linking and lowering."""
+"""Base class of all quantized layers: three forwards, linking and lowering."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ class QuantizedLayer(DropIn):
         keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
         activation_bits: Widths of activations that its integer arithmetic is exact for.
         makes_operator: Whether `lower` adds an operator with the layer's name.
-        takes_indices: Whether the input is integers that are no quantized values.
+        takes_indices: Whether the input is ids instead of quantized values.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
         takes_activation: Whether the Keras layer has an `activation` argument that has to
-            become a node of its own before anything is fused.
+            become a separate node before fusing.
     """
 
     operators: tuple[str, ...]
@@ -173,8 +173,8 @@ class QuantizedLayer(DropIn):
             name: Name of the layer.
 
         Raises:
-            UnsupportedLayerError: If its activations have another width.
-            InvalidSchemeError: If there is no scheme of that name.
+            UnsupportedLayerError: If the activations of the scheme have an unsupported width.
+            InvalidSchemeError: If no scheme has this name.
         """
         scheme = get_scheme(scheme)
         if scheme.activation_bits in cls.activation_bits:
@@ -212,11 +212,11 @@ class QuantizedLayer(DropIn):
         return self.integer_forward(inputs)
 
     def float_forward(self, inputs, training=None):
-        """Computes what the Keras layer computes."""
+        """Computes the output of the Keras layer in float."""
         raise NotImplementedError
 
     def training_forward(self, inputs):
-        """Computes in float, the output rounded to its grid."""
+        """Computes in float, with the output rounded to its grid."""
         return self.quantize_output(self.float_forward(inputs, training=True))
 
     def quantize_output(self, y):
@@ -228,7 +228,7 @@ class QuantizedLayer(DropIn):
         return fake_quantize(y, grid.scale, grid.zero_point, *limits)
 
     def integer_forward(self, inputs):
-        """Computes the reference kernels' integers, and returns the real values they stand for."""
+        """Computes the reference kernels' integers, and returns their real values."""
         links = self._linked()
         tensors = tree.flatten(inputs)
         centered = [center(x, p) for x, p in zip(tensors, links.inputs, strict=True)]

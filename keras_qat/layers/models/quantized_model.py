@@ -71,15 +71,15 @@ class QuantizedModel(RewrittenModel):
 
     @property
     def quant_delay(self) -> QuantDelay | None:
-        """How many training steps are left before quantization starts; None without a delay."""
+        """The training steps before quantization starts. None without a delay."""
         delays = (getattr(layer, "quant_delay", None) for layer in self.layers)
         return next((delay for delay in delays if delay is not None), None)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        """Computes integers at inference; refuses where a tensor lacks min/max data.
+        """Computes integers at inference. Raises an error if a tensor lacks min/max data.
 
-        Outputs are NaN for samples with NaN, and for all if a weight or a range is not finite, or
-        if a tensor lacks min/max data where no error can say it: in a compiled function.
+        Outputs are NaN for samples with NaN. All outputs are NaN if a weight or a range is not
+        finite, or if a tensor lacks min/max data in a compiled function, which cannot raise.
         """
         if in_float_mode():
             return super().call(inputs, training=training, mask=mask, **kwargs)
@@ -97,14 +97,14 @@ class QuantizedModel(RewrittenModel):
         return nan_unless_finite(outputs, inputs, is_finite)
 
     def predict(self, *args, **kwargs):
-        """Predicts as `keras.Model` does; warns if weights that are not finite make NaN of it."""
+        """Predicts like `keras.Model`. Warns if weights that are not finite cause NaN."""
         outputs = super().predict(*args, **kwargs)
         if _has_nan(y.ravel()[:1] for y in keras.tree.flatten(outputs)):
             warn_of_nan(self)
         return outputs
 
     def evaluate(self, *args, **kwargs):
-        """Evaluates as `keras.Model` does; warns if weights that are not finite make NaN of it."""
+        """Evaluates like `keras.Model`. Warns if weights that are not finite cause NaN."""
         results = super().evaluate(*args, **kwargs)
         if _has_nan(keras.tree.flatten(results)):
             warn_of_nan(self)
@@ -167,15 +167,15 @@ class QuantizedModel(RewrittenModel):
         """Writes the model for inference.
 
         Args:
-            filepath: Where to write.
-            format: `"litert"` for what `keras_qat.export_litert` writes, `"tf_saved_model"` for a
-                SavedModel that computes what the quantized model does, in float operators.
-            verbose: Whether to print where the artifact is.
-            input_signature: As of `keras.Model.export`; not for `"litert"`.
+            filepath: The path to write to.
+            format: `"litert"` for the file of `keras_qat.export_litert`, `"tf_saved_model"` for a
+                SavedModel that computes the quantized model in float operators.
+            verbose: Whether to print the path of the artifact.
+            input_signature: As in `keras.Model.export`. Not for `"litert"`.
             **kwargs: For `"litert"` the arguments of `keras_qat.export_litert`.
 
         Raises:
-            ExportError: If the format has no quantized form, or arguments do not go with it.
+            ExportError: If the format has no quantized form, or does not take the arguments.
             MissingRangeError: If a tensor lacks min/max data.
         """
         self.check_ranges()
@@ -188,7 +188,7 @@ class QuantizedModel(RewrittenModel):
 
     @property
     def lacking_ranges(self) -> tuple[str, ...]:
-        """Names of the tensors that lack min/max data, and have no default range either."""
+        """The names of the tensors that have neither min/max data nor a default range."""
         return tuple(
             name
             for name, observer in named_observers(self)
@@ -197,7 +197,7 @@ class QuantizedModel(RewrittenModel):
 
     @property
     def default_ranges(self) -> dict[str, tuple[float, float]]:
-        """The ranges (min, max) of the tensors that have a default one now, by name."""
+        """The ranges (min, max) of the tensors that have a default range now, by name."""
         return {
             name: observer.limits for name, observer in named_observers(self) if observer.is_default
         }
@@ -205,14 +205,14 @@ class QuantizedModel(RewrittenModel):
     def set_default_ranges(self, default_ranges_stats: Any) -> None:
         """Gives a range to each tensor that was neither calibrated nor trained.
 
-        It stands in for the tensor's own, in training, inference, saved models and files alike,
-        until calibration or a training step observes the tensor.
+        Training, inference, saved models and files use it until calibration or a training step
+        observes the tensor.
 
         Args:
             default_ranges_stats: A pair (min, max).
 
         Raises:
-            InvalidDefaultRangeError: If it is no range.
+            InvalidDefaultRangeError: If the argument is not a range.
         """
         ends = checked_default_range(default_ranges_stats)
         for _, observer in named_observers(self):
@@ -233,10 +233,10 @@ class QuantizedModel(RewrittenModel):
 
     @property
     def quantized_input_stats(self) -> dict[str, tuple[float, float]]:
-        """What the integers of the inputs mean, by name: `(mean, std)` about uint8.
+        """The statistics `(mean, std)` of the inputs by name, for uint8 integers.
 
-        The pixel `q` of a file's input stands for `(q - mean) / std`; the integers of an int8 input
-        are 128 less. Inputs that hold ids or lack a range are left out.
+        The pixel `q` of a file's input represents `(q - mean) / std`. The integers of an int8 input
+        are smaller by 128. Inputs of ids and inputs without a range are left out.
         """
         graph, lacking = read_model(self), self.lacking_ranges
         return {
@@ -251,7 +251,7 @@ class QuantizedModel(RewrittenModel):
         """Raises if a tensor has no range: not calibrated, not trained, and no default.
 
         Raises:
-            MissingRangeError: Naming the tensors and the layers that take them.
+            MissingRangeError: If a tensor has no range. Names these tensors and their consumers.
         """
         lacking = self.lacking_ranges
         if lacking:
@@ -263,9 +263,9 @@ keras.saving.get_custom_objects()["QuantizedModel"] = QuantizedModel
 
 
 def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:
-    """Yields each tensor that has an observed range: its name, that of its layer, and the observer.
+    """Yields the name and the observer of each tensor with an observed range.
 
-    An input of which the user said what its integers mean has none.
+    Inputs with `quantized_input_stats` have no observed range.
 
     A tensor between a layer's operators has the name that it has in the file.
     """
