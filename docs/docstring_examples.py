@@ -1,4 +1,4 @@
-"""Shows the examples of docstrings as code: they are written without indentation there."""
+"""Shows the examples of docstrings as code, though docstrings do not indent them."""
 
 import re
 import textwrap
@@ -7,7 +7,7 @@ import griffe
 
 
 class DocstringExamples(griffe.Extension):
-    """Makes `Example:`, the last part of a docstring, the section that griffe knows."""
+    """Converts `Example:`, the last part of a docstring, to the section of griffe."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         """Indents the example of an object."""

@@ -1,4 +1,4 @@
-"""Writes docs/rewrites.md: what each pass of the pipeline does, on a small model.
+"""Writes docs/rewrites.md: the effect of each pass of the pipeline on a small model.
 
 Run it with `make docs-rewrites`. The models are in docs/rewrite_examples.py.
 """
@@ -76,10 +76,10 @@ stage the graph is checked: a statement that does not hold is an `InvalidGraphEr
 node. A stage of which `rewrites` leaves out a pass is not checked.
 """
 
-# Passes that are not named by `rewrites`, with sections of their own.
+# Passes outside of `rewrites`, with separate sections.
 _FOLLOWING = (make_layers, quantize_inputs, quantize_floats, separate_ranges, name_outputs)
 
-# The arguments by which examples differ.
+# The arguments of some examples.
 _ARGUMENTS = ("activation", "axis", "newshape", "padding", "subscripts", "use_bias")
 
 
@@ -97,7 +97,7 @@ def page() -> str:
         parts += _section(rewrite)
     for rewrite in OPTIONAL:
         parts += _section(rewrite)
-        parts.append("It is optional: it runs only if it is named, behind `open_drop_ins`.\n")
+        parts.append("It is optional: it runs only if it is named, after `open_drop_ins`.\n")
     parts += _text(substitute_activations, "##")
     parts.append('It is no part of the pipeline: `activations="substitute"` puts it behind ')
     parts[-1] += "`recognize_functions`.\n"
@@ -108,7 +108,7 @@ def page() -> str:
 
 
 def _order(number: int, stage: Stage) -> Iterable[str]:
-    """The lines about a stage: why it stands there, its passes, and what holds after it."""
+    """Returns the lines about a stage: its reason, its passes, and its invariants."""
     described = {each.__name__ for each in (*PIPELINE, *OPTIONAL, substitute_activations)}
     described |= {each.__name__ for each in _FOLLOWING}
     yield f"### {number}. {stage.name}\n"
@@ -122,7 +122,7 @@ def _order(number: int, stage: Stage) -> Iterable[str]:
 
 
 def sections(rewrite: Any) -> list[tuple[str, str]]:
-    """The parts Matches, Builds and Why of a pass's docstring, each in one line."""
+    """Returns the parts Matches, Builds and Why of a pass's docstring, each in one line."""
     body = (inspect.getdoc(rewrite) or "").partition("\nArgs:")[0]
     pieces = re.split(r"^(Matches|Builds|Why): ", body, flags=re.MULTILINE)[1:]
     texts = (" ".join(piece.split()) for piece in pieces[1::2])
@@ -149,7 +149,7 @@ def _section(rewrite: Any) -> Iterable[str]:
 
 
 def _run(name: str) -> tuple[Graph, Graph]:
-    """The graph of an example before and after a pass."""
+    """Returns the graph of an example before and after a pass."""
     passes = select_rewrites([*DEFAULT_REWRITES, name])
     position = [rewrite.__name__ for rewrite in passes].index(name)
     before, _ = run_pipeline(read_model(_example(name)), passes[:position])
@@ -166,7 +166,7 @@ def _example(name: str) -> keras.Model:
 
 
 def _without(name: str) -> str:
-    """What becomes of an example with all other rewrites."""
+    """Returns the result of an example with all other rewrites."""
     others = [rewrite.__name__ for rewrite in PIPELINE if rewrite.__name__ != name]
     model = _example(name)
     usual = _layers(keras_qat.clone_model(model))
@@ -183,7 +183,7 @@ def _layers(model: keras.Model) -> str:
 
 
 def _names(*graphs: Graph) -> dict[str, str]:
-    """Names without the numbers that Keras counts up over the whole process."""
+    """Returns names without the numbers that Keras counts over the whole process."""
     shown: dict[str, str] = {}
     for name in (name for graph in graphs for name in graph.nodes):
         if name in shown:

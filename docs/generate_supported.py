@@ -1,4 +1,4 @@
-"""Writes docs/supported.md from the registry of rules, the passes and what was measured.
+"""Writes docs/supported.md from the registry of rules, the passes and the measurements.
 
 Run it with `make docs-supported`. The measurements are docs/runtimes.json and docs/ethos_u.json.
 """
@@ -32,16 +32,17 @@ Written by `make docs-supported` from the registry of rules, the passes and the 
 not edit.
 
 A model is first rewritten ([below](#rewritten-first)) until it consists of the layers and
-operations of this table. Each row is a rule: what it takes, what it absorbs, and the LiteRT
-operators that it becomes, or some of them, depending on its arguments. A layer that is not listed,
-one of your own included, is opened: what counts is what its `call` consists of. `ops` is
-`keras.ops`; a function without a prefix is taken as an activation, as a layer and as an operation.
+operations of this table. Each row is a rule: the layer or operation that it takes, the layers that
+it absorbs, and its LiteRT operators, or some of them, depending on the arguments. Other layers,
+also your own, are opened: they are supported if the operations of their `call` are. `ops` is
+`keras.ops`. A function without a prefix may be an activation, a layer or an operation.
 
-Every rule is exact to the *reference* kernels: all integers are equal. "Default kernels" says how
-many elements of its operators differ between those and XNNPACK with LiteRT's optimized kernels,
-each operator by itself, over all contract cases ([how, and why](runtimes.md)); "exact" is none.
-"Ethos-U55" says which operators vela {vela} leaves to the CPU in the files of the contract cases;
-"some" are those that it takes with other arguments, "refused" is a file that it cannot read.
+Every rule is exact to the *reference* kernels: all integers are equal. "Default kernels" is the
+share of elements of its operators that differ between these and XNNPACK with LiteRT's optimized
+kernels, for each operator alone, over all contract cases ([explanation](runtimes.md)). "exact"
+means that no element differs. "Ethos-U55" lists the operators that vela {vela} leaves to the CPU in
+the files of the contract cases. "some" means that it takes the operator with other arguments,
+"refused" means that it cannot read the file.
 """
 
 
@@ -86,7 +87,7 @@ def _slices(differences: list[dict], placed: dict[str, Any]) -> Iterable[str]:
 
 
 def names(matcher: Matcher) -> str:
-    """What a matcher takes: code in backticks, one after the other."""
+    """Returns the names that a matcher takes, as code in backticks."""
     return ", ".join(_code(name) for name in matcher.label.split(" or "))
 
 
@@ -95,7 +96,7 @@ def _code(name: str) -> str:
 
 
 def summary(cls: Any) -> str:
-    """The first line of a docstring."""
+    """Returns the first line of a docstring."""
     return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
@@ -104,7 +105,7 @@ def _default_kernels(layer: type, records: list[dict]) -> str:
     if {record["operator"] for record in own} < set(layer.operators):
         return "not measured"
     kinds = sorted({(record["operator"], record["type"]) for record in own})
-    # An operator rounds alike in all layers, but not all of them have data that show it.
+    # An operator rounds alike in all layers, but the data of some layers does not show it.
     found = [_difference(*kind, records) for kind in kinds]
     return ", ".join(filter(None, found)) or "exact"
 
@@ -135,7 +136,7 @@ def _functions() -> Iterable[str]:
     yield "Each becomes a lookup of 256 entries, which is exact in both runtimes:"
     yield ", ".join(f"`{name}`" for name in looked_up())
     yield "and a `ReLU` with a slope, a threshold or a maximum other than 6.\n"
-    yield "These become operators of their own:\n"
+    yield "These become separate operators:\n"
     rows = [
         (f"`{name}`", ", ".join(_operators_for(name, entry.layer)))
         for entry in registered_rules()
@@ -171,23 +172,23 @@ def _operators_for(function: str, layer: Any) -> Sequence[str]:
 
 
 def _passes() -> Iterable[str]:
-    yield "The passes, in the order in which they run; [each on an example](rewrites.md).\n"
+    yield "The passes in their order. Another page has [an example of each](rewrites.md).\n"
     for rewrite in PIPELINE:
         yield f"- [`{rewrite.__name__}`](rewrites.md#{rewrite.__name__}): {summary(rewrite)}"
     known = [cls for cls in layers_written_in_ops() if cls.__module__.startswith("keras.src.")]
     written = ", ".join(f"`keras.layers.{cls.__name__}`" for cls in known)
-    yield f"\n`open_layers` has a way of its own to write these in operations: {written}."
+    yield f"\n`open_layers` has separate rules to write these in operations: {written}."
 
 
 def _refusals() -> Iterable[str]:
-    yield "LiteRT computes these in no integer operator, and they are not rewritten either.\n"
+    yield "LiteRT has no integer operator for these, and no pass rewrites them.\n"
     rows = [(names(each.matcher), each.reason, each.fix) for each in registered_refusals()]
     yield from table(("refused", "reason", "what to do"), sorted(rows))
     yield ""
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    """The lines of a Markdown table."""
+    """Yields the lines of a Markdown table."""
     yield f"| {' | '.join(headings)} |"
     yield "|" + "---|" * len(headings)
     for row in rows:

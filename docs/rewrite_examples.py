@@ -1,4 +1,4 @@
-"""A small model for each pass of the pipeline, in which it has something to do."""
+"""A small model for each pass of the pipeline that the pass changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGE = (8, 8, 3)
 
 
 def chain(*sequence: Any, shape: tuple[int, ...] = IMAGE, name: str = "image") -> keras.Model:
-    """Makes a functional model of layers and functions, one after the other."""
+    """Makes a functional model of a sequence of layers and functions."""
     inputs = keras.Input(shape, name=name)
     outputs = inputs
     for each in sequence:
@@ -23,7 +23,7 @@ def chain(*sequence: Any, shape: tuple[int, ...] = IMAGE, name: str = "image") -
 
 
 class Gate(layers.Layer):
-    """A layer of one's own."""
+    """A custom layer."""
 
     def build(self, input_shape):
         """Makes the weight."""
@@ -31,7 +31,7 @@ class Gate(layers.Layer):
         super().build(input_shape)
 
     def call(self, x):
-        """Multiplies with the weight."""
+        """Multiplies by the weight."""
         return ops.relu(ops.matmul(x, self.kernel))
 
 

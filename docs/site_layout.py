@@ -1,15 +1,15 @@
-"""Gives the site the layout of the repository, so that relative links work in both."""
+"""Gives the site the layout of the repository, so relative links work in both."""
 
 from pathlib import Path
 
 from mkdocs.structure.files import File
 
-# What the site shows, beside docs/; scripts are files to look at, the rest are pages.
+# The files of the site beside docs/. Scripts are plain files, the rest are pages.
 OTHERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "examples/*.py")
 
 
 def on_files(files, config):
-    """Replaces the pages of docs/ by the same under `docs/`, and adds what lies beside."""
+    """Moves the pages of docs/ to `docs/`, and adds the files beside it."""
     root = Path(config.config_file_path).parent
     for file in list(files):
         if file.src_dir == config.docs_dir:

@@ -24,7 +24,7 @@ class Scheme:
         activation_bits: Width of an activation, in bits.
         weight_bits: Width of a weight, in bits.
         accumulator_bits: Width of the sum of products and the bias, in bits.
-        weight_per_channel: Whether each output channel has a weight scale of its own.
+        weight_per_channel: Whether each output channel has its own weight scale.
         weight_symmetric: Whether the zero point of weights lies in the middle of their range.
         is_signed: Whether integers are signed.
         rounds_scale_products: Whether convolutions round the product of the scales of input and

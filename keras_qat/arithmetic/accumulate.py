@@ -235,7 +235,7 @@ def _largest_part(taps: int, largest_product: int, window: Any) -> int:
             "The window is too large for an exact accumulator.",
             received=f"a window of {taps} taps, {tuple(window)}",
             expected=f"at most {most_taps(largest_product)} taps",
-            fix="Use a smaller kernel, or several in a row.",
+            fix="Use a smaller kernel, or several in sequence.",
         )
     return most
 

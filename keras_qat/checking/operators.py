@@ -59,7 +59,7 @@ def standalone_activations(linked: LinkedModel) -> Iterator[Finding]:
 
 
 _MOVED_RELU = (
-    "A ReLU that is not fused into the layer with the kernel costs a requantization of its own, "
+    "A ReLU that is not fused into the layer with the kernel costs a separate requantization, "
     "since LiteRT's operators that move values cannot fuse it",
     "Apply it directly to the output of the layer with the kernel, before values are pooled, "
     "joined or moved: the result is the same, and it costs nothing there.",
@@ -73,7 +73,7 @@ def _other_activation(name: str, operators: Sequence[str]) -> tuple[str, str]:
             '; or pass activations="substitute" to `quantize_model`, for operators without a table'
         )
     what = (
-        f"{name} is an operation of its own ({', '.join(operators)}), where a relu or relu6 would "
+        f"{name} is a separate operation ({', '.join(operators)}), where a relu or relu6 would "
         "be part of the layer before it"
     )
     return what, f"{fix}. Train after it."
@@ -144,14 +144,14 @@ def unfolded_batch_norms(linked: LinkedModel) -> Iterator[Finding]:
         "unfolded-batch-norm",
         alone,
         "A batch normalization is folded only after a layer with a kernel whose output has no "
-        "other consumer; these are a DEPTHWISE_CONV_2D of their own",
+        "other consumer; these are a separate DEPTHWISE_CONV_2D",
         "Where accuracy allows it, normalize directly after a convolution or Dense layer, before "
         "its activation, pooling or addition.",
     )
     yield from _grouped(
         "unfolded-batch-norm",
         unfused,
-        "A batch normalization that is not to be fused is a MUL and an ADD of its own, with one "
+        "A batch normalization that must not be fused is a separate MUL and ADD, with one "
         "scale for all channels",
         "Use `keras.layers.BatchNormalization`, which is folded.",
     )

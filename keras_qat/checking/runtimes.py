@@ -24,7 +24,7 @@ _BOTH = "`verify` reports both runtimes; on microcontrollers it is the reference
 def differing_runtimes(graph: Graph, lowered: Model) -> Iterator[Finding]:
     """Finds operators whose elements differ by 2 % or more between LiteRT's two sets of kernels.
 
-    The percentages in operators.toml are of each operator by itself, as in docs/runtimes.md.
+    The percentages in operators.toml are of each operator alone, as in docs/runtimes.md.
     Operators that differ less often occur in every model, and seldom change a result.
 
     Args:

@@ -22,7 +22,7 @@ from keras_qat.graph.keras_internals import (
 def read_model(model: keras.Model) -> Graph:
     """Reads a functional or sequential model.
 
-    Nested models stay nodes of their own; the pass `inline_models` opens them. The operations
+    Nested models stay separate nodes; the pass `inline_models` opens them. The operations
     in the graph are the model's own objects, not copies.
 
     Args:

@@ -12,7 +12,7 @@ import traceback
 # Libraries whose frames are skipped: the user's statement above them caused the error.
 _LIBRARIES = {"keras", "keras_qat", "tensorflow", "jax", "jaxlib", "torch", "numpy", "optree"}
 
-# Keras prints the message of a nested layer in bold, below a headline of its own.
+# Keras prints the message of a nested layer in bold, below a separate headline.
 _NESTED_MESSAGE = re.compile("\x1b\\[1m(.*?)\x1b\\[0m", re.DOTALL)
 
 

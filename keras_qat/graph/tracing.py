@@ -84,7 +84,7 @@ def _check_arguments(node: Node) -> None:
             received=f"a {type(node.head).__name__} that is called with a mask",
             expected="a call without one",
             fix="Make no mask: `mask_zero=False` in an `Embedding`, and no `Masking`; then cut the "
-            "sequences to one length, or give the padding a value of its own.",
+            "sequences to one length, or give the padding a separate value.",
         )
     if any(isinstance(leaf, Parameter) for leaf in tree.flatten(node.arguments)):
         raise UnsupportedLayerError(
@@ -233,7 +233,7 @@ def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable
             "A weight of this layer does not occur in the traced operations, and would not train.",
             layer=name,
             received=f"{type(layer).__name__} with {lost}",
-            fix="Keep each weight in an attribute of its own. Call inner layers on tensors that "
+            fix="Keep each weight in a separate attribute. Call inner layers on tensors that "
             "depend on the inputs of `call`. Instead of an `Embedding` of fixed positions, add a "
             "weight: `self.add_weight(shape=(positions, channels))`.",
         )

@@ -36,7 +36,7 @@ RULES: tuple[Rule, ...] = (
 def canonicalize(graph: Graph) -> Graph:
     """Joins or cancels adjacent transpositions, reshapes, paddings and ReLUs.
 
-    Matches: two operations of one of these types in a row; a ReLU after a max pooling, reshape,
+    Matches: two operations of one of these types in sequence; a ReLU after a max pooling, reshape,
     transposition or padding, if the layer before can fuse the ReLU; a bias after a reshape; an
     element-wise function, batch normalization or softmax between two transpositions or reshapes.
     Builds: one operation of the type, or none; the function first and the transposition last. The

@@ -27,7 +27,7 @@ def fold_padding(graph: Graph) -> Graph:
     """Folds a zero padding into the convolution after it, if the result is the same.
 
     Matches: a `ZeroPadding1D` or `ZeroPadding2D` whose only consumer is a convolution without
-    padding of its own, if `padding="same"` would put as many zeros in the same places. An example
+    its own padding, if `padding="same"` would put as many zeros in the same places. An example
     is the `ZeroPadding2D(((0, 1), (0, 1)))` before a stride of 2 in MobileNet.
     Builds: the convolution with `padding="same"` and copies of its weights, under its name.
     Why: in LiteRT a padding is an operator that copies the whole tensor.

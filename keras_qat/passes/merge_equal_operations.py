@@ -23,7 +23,7 @@ def merge_equal_operations(graph: Graph) -> Graph:
     """Computes an activation or a pooling once if several layers apply it to the same tensor.
 
     Matches: element-wise functions and poolings with the same arguments and the same input as an
-    earlier one. An output of the model keeps an operator of its own.
+    earlier one. An output of the model keeps a separate operator.
     Builds: nothing; consumers take the output of the first one instead.
     Why: the separable convolutions of NASNet each begin with a ReLU of their shared input. Each
     ReLU would be an operator and a tensor, and could not be fused into the layer before.

@@ -1,4 +1,4 @@
-"""Gives the average over a whole sequence or image a range of its own."""
+"""Gives the average over a whole sequence or image its own range."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pool_whole_images(graph: Graph) -> Graph:
     Builds: a global average pooling that keeps the dimensions.
     Why: LiteRT's AVERAGE_POOL_2D has the range of its input. The mean of an image has a much
     narrower range than its pixels, so most of the 8 bits would be lost. A global pooling becomes
-    MEAN, which has a range of its own.
+    MEAN, which has its own range.
 
     Args:
         graph: The graph.

@@ -83,7 +83,7 @@ def check_provenance(name: str, before: Graph, after: Graph) -> None:
         parts = [before.nodes.get(source) for source in node.sources]
         old = before.nodes.get(node.name)
         is_left = old is not None and old.operations == node.operations
-        # The operations of a nested model become origins of their own.
+        # The operations of a nested model become separate origins.
         is_inner = any(part is not None and is_model(part.head) for part in parts)
         if (
             None in parts

@@ -138,7 +138,7 @@ def _ids(graph: Graph) -> set[Edge]:
             found.add(edge)
             continue
         raise UnsupportedLayerError(
-            "The ids that a layer looks up must be an input of the model of their own.",
+            "The ids that a layer looks up must be a separate input of the model.",
             layer=takers[0].name,
             received=problem,
             expected="an input that only such layers take",

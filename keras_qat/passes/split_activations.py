@@ -1,4 +1,4 @@
-"""Makes the `activation` argument of a layer an operation of its own."""
+"""Makes the `activation` argument of a layer a separate operation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def split_activations(graph: Graph, split: SplitLayers | None = None) -> Graph:
 
 
 def has_activation(node: Node) -> bool:
-    """Returns whether a layer with a kernel has an activation of its own."""
+    """Returns whether a layer with a kernel has its own activation."""
     entry = find_rule(node.operations)
     if entry is None or not entry.layer.takes_activation:
         return False

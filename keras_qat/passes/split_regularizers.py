@@ -1,4 +1,4 @@
-"""Makes the `activity_regularizer` argument of a layer an operation of its own."""
+"""Makes the `activity_regularizer` argument of a layer a separate operation."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def split_separables(graph: Graph) -> Graph:
     Builds: a depthwise convolution without a bias, and under the old name a convolution with the
     bias and the activation; both have copies of the weights. A shared layer becomes two shared
     layers.
-    Why: LiteRT needs two operators for it, and the tensor between them has a range of its own.
+    Why: LiteRT needs two operators for it, and the tensor between them has its own range.
 
     Args:
         graph: The graph.

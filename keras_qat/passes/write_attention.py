@@ -21,7 +21,7 @@ def write_attention(graph: Graph) -> Graph:
     Matches: `ops.dot_product_attention` without a mask, as in `MultiHeadAttention`.
     Builds: `softmax(query * scale @ key) @ value`, and an addition of the bias, if there is one.
     `write_products` then puts the axes in order.
-    Why: each of these is an operator of LiteRT, and the product has a range of its own.
+    Why: each of these is an operator of LiteRT, and the product has its own range.
 
     Args:
         graph: The graph.

@@ -17,7 +17,7 @@ from keras_qat.passes.rewriting import rewrite_nodes
 
 _QUOTIENT = operation_named("Divide", "TrueDivide")
 _POWER = operation_named("Power")
-# Powers that have operations of their own.
+# Powers that have their own operations.
 _NAMED: dict[float, Callable[[Any], Any]] = {
     -1.0: ops.reciprocal,
     -0.5: ops.rsqrt,

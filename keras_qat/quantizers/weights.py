@@ -59,7 +59,7 @@ def weight_grid(
     """Returns the grid that covers all weights.
 
     Asymmetric weights are those of TensorFlow 1: the range from the smallest to the largest one,
-    extended to hold 0, which gets an integer of its own.
+    extended to hold 0, which gets its own integer.
     Source: `ChooseQuantizationParams` in TensorFlow 1's `lite/toco/tooling_util.cc`, with
     the narrow range of its `FakeQuantWithMinMaxVars`.
 

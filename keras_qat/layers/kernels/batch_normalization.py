@@ -93,7 +93,7 @@ class QBatchNormalization(WeightedLayer):
 
     After an activation, a pooling or an input there is no convolution to fold the batch
     normalization into. A depthwise convolution with a 1x1 kernel is one operator, and each channel
-    has a weight scale of its own, unlike in a MUL and an ADD.
+    has its own weight scale, unlike in a MUL and an ADD.
 
     Args:
         activation: Activation after the batch normalization: None, `"relu"` or `"relu6"`.

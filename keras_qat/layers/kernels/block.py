@@ -35,7 +35,7 @@ class Block(DropIn):
     Args:
         *args: Arguments of the Keras layer; `activation` is applied last.
         batch_norm: Whether a batch normalization follows the kernel, or the arguments of one.
-        activation_name: Name of the activation if it was a layer of its own, such as in a cloned
+        activation_name: Name of the activation if it was a separate layer, such as in a cloned
             model.
         trainable_kernel: Whether training changes kernel and bias. If not, the batch normalization
             may still be trained.

@@ -88,7 +88,7 @@ class DepthwiseConvolution(WindowOperator):
     channel_axes = (-2, -1)
 
     def apply(self, layer: Any, x, kernel):
-        """Convolves each channel by itself, in float."""
+        """Convolves each channel separately, in float."""
         return ops.depthwise_conv(
             x,
             kernel,

@@ -27,7 +27,7 @@ class WindowOperator(KernelOperator):
                 layer=node.name,
                 received=f"kernel_size={tuple(node.head.kernel_size)}",
                 expected=f"at most {most} taps",
-                fix="Use a smaller kernel, or several in a row.",
+                fix="Use a smaller kernel, or several in sequence.",
             )
 
     def add(self, layer: Any, builder, x):

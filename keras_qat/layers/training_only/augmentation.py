@@ -89,6 +89,6 @@ class QAugmentation(TrainingOnly):
 
 refuse(
     layer_of(keras.layers.RandomCrop),
-    reason="A random crop crops and resizes at inference too, by a rule of its own.",
+    reason="A random crop crops and resizes at inference too, by its own rule.",
     fix="Use `keras.layers.CenterCrop` or `keras.layers.Resizing`, or crop the training data.",
 )

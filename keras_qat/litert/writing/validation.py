@@ -72,7 +72,7 @@ def _check_names(tensors: list[Tensor]) -> None:
             raise LiteRTFormatError(
                 "Two different tensors share a name, or a name is empty.",
                 received=f"name={tensor.name!r}",
-                fix="Give each tensor a name of its own.",
+                fix="Give each tensor its own name.",
             )
         seen.add(tensor.name)
 

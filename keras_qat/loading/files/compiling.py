@@ -12,7 +12,7 @@ from keras_qat.errors import InvalidFileWarning, warn_user
 from keras_qat.loading.files.failures import described
 from keras_qat.loading.files.source import Source
 
-# Arguments of old optimizers that Keras 3 does not have, and that do not matter by themselves.
+# Arguments of old optimizers that Keras 3 does not have, and that do not matter alone.
 _DROPPED = ("decay", "is_legacy_optimizer", "jit_compile", "schedule_decay", "initial_decay")
 # Wrappers, which stand for the function that they name.
 _WRAPPERS = ("LossFunctionWrapper", "MeanMetricWrapper", "SumOverBatchSizeMetricWrapper")

@@ -108,7 +108,7 @@ class Masks:
         return any(id(tensor) in marked for tensor in tensors)
 
     def _mask_argument(self, layer: Any, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Returns the argument `mask` of a call, if Keras 3 does not find the mask by itself."""
+        """Returns the argument `mask` of a call, if Keras 3 does not find the mask."""
         tensors = tree.flatten(inputs)
         is_needed = self._any(tensors, self._hidden) or any(map(_is_tensor, tree.flatten(kwargs)))
         takes_mask = "mask" in inspect.signature(layer.call).parameters

@@ -288,6 +288,6 @@ def function_named(name: Any, layer: str) -> Function:
             "This TensorFlow function is not supported.",
             layer=layer,
             received=f"tf.{name}",
-            fix="Build the model anew with `keras.ops`, and load the weights by name.",
+            fix="Build the model again with `keras.ops`, and load the weights by name.",
         )
     return found

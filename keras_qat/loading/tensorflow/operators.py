@@ -144,7 +144,7 @@ def operator_function(config: Mapping[str, Any]) -> Callable[..., Any]:
             layer=name,
             received=str(node.get("op") if isinstance(node, Mapping) else type(node).__name__),
             expected="one of those in docs/loading.md",
-            fix="Build the model anew with `keras.ops`, and load the weights by name.",
+            fix="Build the model again with `keras.ops`, and load the weights by name.",
         )
     function = OPERATORS[node["op"]]
     attributes = {key: _attribute(value) for key, value in (node.get("attr") or {}).items()}

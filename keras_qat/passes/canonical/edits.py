@@ -92,7 +92,7 @@ class Pair:
         return self.can_join and self.view.follower(self.before) is self.node
 
     def removed(self, source: Edge) -> Edit | None:
-        """Removes the node. An output of the model keeps an operator of its own.
+        """Removes the node. An output of the model keeps a separate operator.
 
         Args:
             source: The tensor that equals the output of the node.

@@ -22,7 +22,7 @@ def remove_transpose(pair: Pair) -> Edit | None:
 
 
 def join_transposes(pair: Pair) -> Edit | None:
-    """Joins two transpositions, since two permutations in a row are one permutation."""
+    """Joins two transpositions, since two permutations in sequence are one permutation."""
     if not TRANSPOSE(pair.node.head) or not TRANSPOSE(pair.before.head) or not pair.can_join:
         return None
     first = axes_of(pair.before)
