@@ -1,6 +1,6 @@
 """Functions that `test_distribute.py` runs in a separate process with two logical CPUs.
 
-The script takes the name of a function and a folder. It prints the function's result as JSON.
+The script takes a folder and the names of functions. It prints the results as JSON, by name.
 """
 
 import contextlib
@@ -174,4 +174,4 @@ if __name__ == "__main__":
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
-    print(json.dumps(globals()[sys.argv[1]](sys.argv[2])))
+    print(json.dumps({name: globals()[name](sys.argv[1]) for name in sys.argv[2:]}))

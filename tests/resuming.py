@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import keras_qat
-from tests.models import images, labels, network
+from tests.models import labels, small_images, small_network
 
 BATCHES, EPOCHS = 6, 4
 
@@ -34,16 +34,16 @@ class Stop(keras.callbacks.Callback):
 def made():
     """Makes a compiled model with random layers that starts to quantize in the second epoch."""
     keras.utils.set_random_seed(3)
-    image = keras.Input((8, 8, 3))
+    image = keras.Input((4, 4, 3))
     x = keras.layers.Dropout(0.1)(keras.layers.RandomFlip()(image))
-    float_model = keras.Model(image, network()(x))
+    float_model = keras.Model(image, small_network()(x))
     model = keras_qat.quantize_model(float_model, quant_delay=BATCHES + 2)
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     return model
 
 
 def train(model, callbacks=(), **arguments):
-    x, y = images(BATCHES * 8), labels(BATCHES * 8)
+    x, y = small_images(BATCHES * 8), labels(BATCHES * 8)
     model.fit(
         x, y, batch_size=8, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=list(callbacks),
         **arguments,

@@ -1,4 +1,4 @@
-"""Models under `tf.distribute`. Each test runs in a separate process with two logical CPUs."""
+"""Models under `tf.distribute`, in separate processes with two logical CPUs."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from tests.quantizers.modes import on_tensorflow
 pytestmark = on_tensorflow
 
 
-def run(function, folder):
+def run(folder, *functions):
     result = subprocess.run(
-        [sys.executable, "-m", "tests.distributed", function, str(folder)],
+        [sys.executable, "-m", "tests.distributed", str(folder), *functions],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
@@ -25,23 +25,34 @@ def run(function, folder):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_mirrored_training_gives_the_ranges_of_a_single_device(tmp_path):
-    for name, (single, mirrored) in run("training", tmp_path).items():
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """The results of the quick tests, computed by one process because it starts slowly."""
+    folder = tmp_path_factory.mktemp("distributed")
+    return run(folder, "training", "calibration", "outside")
+
+
+def test_mirrored_training_gives_the_ranges_of_a_single_device(found):
+    for name, (single, mirrored) in found["training"].items():
         assert mirrored == single, name
 
 
-def test_mirrored_calibration_gives_the_ranges_without_a_strategy(tmp_path):
-    inside, without = run("calibration", tmp_path)
+def test_mirrored_calibration_gives_the_ranges_without_a_strategy(found):
+    inside, without = found["calibration"]
     assert inside == without
     assert inside[0][:2] == [-2, 2]  # without the outlier
 
 
-SLOW = pytest.mark.slow
+def failed(uses):
+    assert uses
+    return [name for name, result in uses.items() if result is False]
 
 
-@pytest.mark.parametrize(
-    "scope", ["outside", *(pytest.param(name, marks=SLOW) for name in ("inside", "one_worker"))]
-)
-def test_mirrored_model_works_in_every_use(scope, tmp_path):
-    found = run(scope, tmp_path)
-    assert found and not [name for name, result in found.items() if result is False]
+def test_mirrored_model_works_in_every_use(found):
+    assert not failed(found["outside"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["inside", "one_worker"])
+def test_mirrored_model_works_in_every_use_inside_the_scope(scope, tmp_path):
+    assert not failed(run(tmp_path, scope)[scope])

@@ -11,7 +11,6 @@ from ai_edge_litert.interpreter import Interpreter
 import keras_qat
 from keras_qat.errors import ExportError, MissingRangeError
 from tests.models import quantized, small_images, small_network
-from tests.processes import run_python
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +40,6 @@ def test_keras_save_can_be_loaded_by_keras_and_load_model(name, ending, models, 
             loaded = load(path)
             assert type(loaded) is type(model)
             np.testing.assert_array_equal(predicted(loaded), predicted(model))
-
-
-FRESH = """
-import json, sys, keras_qat, keras
-print(json.dumps(type(keras.models.load_model(sys.argv[1])).__name__))
-"""
-
-
-def test_keras_save_as_h5_can_be_loaded_in_a_fresh_process(models, tmp_path):
-    models["quantized"].save(tmp_path / "model.h5")
-    assert run_python(FRESH, tmp_path / "model.h5") == "QuantizedModel"
 
 
 def reloaded_weights(model, tmp_path):

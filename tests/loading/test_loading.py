@@ -48,11 +48,17 @@ def with_config(path, change):
         file.attrs["model_config"] = json.dumps(config)
 
 
+@pytest.fixture(scope="module", params=NAMES)
+def loaded(request, keras2):
+    """A loaded model, inputs, its outputs and those of Keras 2. No test changes the model."""
+    inputs, expected = keras2.arrays(request.param)
+    model = keras_qat.load_model(keras2.path(request.param))
+    return model, inputs, computed(model, inputs), expected
+
+
 @pytest.mark.filterwarnings("ignore:The loss or metric")
-@pytest.mark.parametrize("name", NAMES)
-def test_load_model_of_keras_2_gives_equal_outputs(keras2, name):
-    inputs, expected = keras2.arrays(name)
-    outputs = computed(keras_qat.load_model(keras2.path(name)), inputs)
+def test_load_model_of_keras_2_gives_equal_outputs(loaded):
+    _, _, outputs, expected = loaded
     for output, other in zip(outputs, expected, strict=True):
         assert output.shape == other.shape
         np.testing.assert_allclose(output, other, rtol=1e-5, atol=1e-5)
@@ -72,11 +78,8 @@ def test_keras_2_files_have_every_layer_that_keras_3_has(keras2):
 
 
 @pytest.mark.filterwarnings("ignore:The loss or metric")
-@pytest.mark.parametrize("name", NAMES)
-def test_load_model_of_keras_2_can_be_saved_and_loaded(keras2, name, tmp_path):
-    inputs, _ = keras2.arrays(name)
-    model = keras_qat.load_model(keras2.path(name))
-    expected = computed(model, inputs)
+def test_load_model_of_keras_2_can_be_saved_and_loaded(loaded, tmp_path):
+    model, inputs, expected, _ = loaded
     model.save(tmp_path / "new.keras")
     for output, other in zip(
         computed(keras_qat.load_model(tmp_path / "new.keras"), inputs), expected, strict=True

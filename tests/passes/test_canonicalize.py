@@ -280,9 +280,8 @@ chains_of_steps = st.lists(
 )
 
 
-@hypothesis.settings(max_examples=25)
-@hypothesis.given(chains_of_steps)
-def test_canonicalize_keeps_the_function_of_random_chains(steps):
+def check_chain(steps):
+    """Checks that `canonicalize` keeps the function, adds no layer and needs no second run."""
     model = model_of(*(functools.partial(STEPS[kind], choice=n) for kind, n in steps))
     data = data_for(model)
     clones = [keras_qat.clone_model(model, rewrites=each) for each in (None, OTHERS)]
@@ -296,3 +295,16 @@ def test_canonicalize_keeps_the_function_of_random_chains(steps):
     once = canonicalize(read_model(model))
     assert canonicalize(once) is once
     keras.backend.clear_session()
+
+
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(chains_of_steps)
+def test_canonicalize_keeps_the_function_of_random_chains(steps):
+    check_chain(steps)
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=100)
+@hypothesis.given(chains_of_steps)
+def test_canonicalize_keeps_the_function_of_many_random_chains(steps):
+    check_chain(steps)

@@ -127,9 +127,8 @@ STEPS = {
 }
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=8))
-def test_shared_layers_in_chains_keep_their_function(names):
+def check_chain(names):
+    """Checks that a clone of a chain of shared layers computes the same."""
     made = {name: STEPS[name]() for name in names}
     image = keras.Input((6, 8, 2))
     tensors = [image]
@@ -142,6 +141,22 @@ def test_shared_layers_in_chains_keep_their_function(names):
         return
     model = keras.Model(image, tensors[1:])
     assert_same(model, keras_qat.clone_model(model), normal((6, 8, 2), 2))
+
+
+names_of_steps = st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=8)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(names_of_steps)
+def test_shared_layers_in_chains_keep_their_function(names):
+    check_chain(names)
+
+
+@pytest.mark.slow
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(names_of_steps)
+def test_shared_layers_in_many_chains_keep_their_function(names):
+    check_chain(names)
 
 
 def assert_exact(model, data, folder):
