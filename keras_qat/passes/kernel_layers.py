@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -9,8 +10,14 @@ import numpy as np
 from keras import tree
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Graph, Parameter
+from keras_qat.graph import Graph, Node, Parameter, operation_named
 from keras_qat.layers.elementwise.binary import value_of
+from keras_qat.passes.rewriting import absorb_nodes
+
+# These operations have no arguments but their operands.
+_ARITHMETIC = operation_named(
+    "Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide"
+)
 
 
 class KernelLayers:
@@ -68,6 +75,35 @@ class KernelLayers:
                     places.setdefault(id(operation), node.name)
                     if len(places) > 1:
                         raise _tied(variable, sorted(places.values()))
+
+
+def share_arithmetic(graph: Graph) -> Graph:
+    """Makes equal operations with one trainable variable calls of one operation.
+
+    A bias that is added in each step of a loop then becomes one weight.
+
+    Args:
+        graph: The graph.
+
+    Returns:
+        The graph; the same object if no variable is used twice.
+    """
+    first: dict[Hashable, Node] = {}
+    made: dict[str, Node] = {}
+    for name, node in graph.nodes.items():
+        if not _has_parameter(node) or not _ARITHMETIC(node.head):
+            continue
+        key = type(node.head), graph.signature(node), node.scheme
+        earlier = first.setdefault(key, node)
+        if earlier.head is not node.head:
+            made[name] = dataclasses.replace(node, operations=earlier.operations)
+    return absorb_nodes(graph, made, {}, {})
+
+
+def _has_parameter(node: Node) -> bool:
+    leaves = tree.flatten(node.arguments)
+    is_trained = any(isinstance(leaf, Parameter) and leaf.trainable for leaf in leaves)
+    return is_trained and len(node.operations) == 1
 
 
 def _tied(variable: Any, places: list[str]) -> UnsupportedLayerError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +26,19 @@ class _Affine:
     trainable_shift: bool = False
 
     @property
+    def trains(self) -> bool:
+        """Whether training changes the function."""
+        return self.trainable_scale or self.trainable_shift
+
+    @property
     def is_identity(self) -> bool:
         """Whether the function returns its input, and always will."""
-        trains = self.trainable_scale or self.trainable_shift
-        return not trains and bool(np.all(self.gamma == 1) and np.all(self.beta == 0))
+        return not self.trains and bool(np.all(self.gamma == 1) and np.all(self.beta == 0))
 
     def then(self, other: _Affine) -> _Affine | None:
         """Composes two affines. Returns None if their variables would train differently."""
         scales = bool(np.any(other.gamma != 1)) or other.trainable_scale
-        trains = self.trainable_scale or self.trainable_shift or other.trainable_scale
+        trains = self.trains or other.trainable_scale
         if (scales and trains) or (self.trainable_shift and other.trainable_shift):
             return None
         return _Affine(
@@ -63,40 +69,74 @@ def write_affines(graph: Graph) -> Graph:
     """
     affines = {node.name: _affine_of(graph, node) for node in graph.nodes.values()}
     found = {name: affine for name, affine in affines.items() if affine is not None}
-    chains = {name: (name,) for name in found}
-    mapping = _merge(graph, found, chains)
+    chains, mapping = _merge(graph, found)
     # Calls of the same operations have the same variables, and become calls of one layer.
     layers: dict[tuple[int, ...], ChannelAffine] = {}
     made: dict[str, Node] = {}
-    for name, affine in found.items():
+    for name, (affine, names) in chains.items():
         node = graph.nodes[name]
         if Edge(name) not in mapping:
-            key = tuple(id(graph.nodes[each].head) for each in chains[name])
+            key = _operations(graph, names)
             layers[key] = layers.get(key) or _layer_of(node, affine)
             arguments = ((node.inputs[0],), {})
             made[name] = dataclasses.replace(node, operations=(layers[key],), arguments=arguments)
-    absorbed = {name: chains[name][:-1] for name in made}
+    absorbed = {name: chains[name].names[:-1] for name in made}
     return absorb_nodes(graph, made, absorbed, mapping)
 
 
+class _Chain(NamedTuple):
+    """Affines in a row as one affine, and the names of their nodes."""
+
+    affine: _Affine
+    names: tuple[str, ...]
+
+
 def _merge(
-    graph: Graph, found: dict[str, _Affine], chains: dict[str, tuple[str, ...]]
-) -> dict[Edge, Edge]:
-    """Merges affines in a row into the last one. Returns the replacements of the others."""
+    graph: Graph, found: Mapping[str, _Affine]
+) -> tuple[dict[str, _Chain], dict[Edge, Edge]]:
+    """Merges affines in a row into the last one. Returns the chains, and the replacements.
+
+    Calls of one operation with a variable stay calls of one layer: where they are in different
+    rows, they are not merged.
+    """
+    apart: set[int] = set()
+    while True:
+        chains, mapping = _merged(graph, found, apart)
+        rows: dict[int, set[tuple[int, ...]]] = defaultdict(set)
+        for name, chain in chains.items():
+            if Edge(name) not in mapping:
+                for each in chain.names:
+                    if found[each].trains:
+                        rows[id(graph.nodes[each].head)].add(_operations(graph, chain.names))
+        torn = {head for head, places in rows.items() if len(places) > 1}
+        if torn <= apart:
+            return chains, mapping
+        apart |= torn
+
+
+def _operations(graph: Graph, names: Iterable[str]) -> tuple[int, ...]:
+    return tuple(id(graph.nodes[name].head) for name in names)
+
+
+def _merged(
+    graph: Graph, found: Mapping[str, _Affine], apart: Container[int]
+) -> tuple[dict[str, _Chain], dict[Edge, Edge]]:
     consumers, outputs = graph.consumers(), set(graph.output_edges)
+    chains = {name: _Chain(affine, (name,)) for name, affine in found.items()}
     mapping: dict[Edge, Edge] = {}
-    for name in list(found):
+    for name in found:
         edge = graph.nodes[name].inputs[0]
-        before = found.get(edge.node)
+        before = chains.get(edge.node)
         is_like = graph.nodes[name].is_like(graph.nodes[edge.node])
         if before is not None and is_like and edge not in outputs and len(consumers[edge]) == 1:
-            both = before.then(found[name])
-            if both is not None:
-                found[name], chains[name] = both, chains[edge.node] + chains[name]
+            both = before.affine.then(found[name])
+            heads = _operations(graph, (edge.node, name))
+            if both is not None and not any(head in apart for head in heads):
+                chains[name] = _Chain(both, (*before.names, name))
                 mapping[edge] = _source(graph, edge, mapping)
-        if found[name].is_identity:
+        if chains[name].affine.is_identity:
             mapping[Edge(name)] = _source(graph, Edge(name), mapping)
-    return mapping
+    return chains, mapping
 
 
 def _source(graph: Graph, edge: Edge, mapping: dict[Edge, Edge]) -> Edge:

@@ -18,7 +18,7 @@ from keras_qat.passes.contracting import (
     contraction_of,
     unfolded,
 )
-from keras_qat.passes.kernel_layers import KernelLayers
+from keras_qat.passes.kernel_layers import KernelLayers, share_arithmetic
 from keras_qat.passes.rewriting import rewrite_nodes
 
 _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
@@ -35,7 +35,8 @@ def write_kernels(graph: Graph) -> Graph:
     array.
     Builds: the Keras layer without a bias, with a copy of the weight. Transposes and reshapes
     around a `Dense` put its axes in order. A bias that is added after it is folded into it later.
-    A weight that is used twice in the same way becomes a layer that is called twice.
+    A weight that is used twice in the same way becomes a layer that is called twice. Equal sums and
+    products with one weight become calls of one operation.
     Why: slices take layers. Custom layers consist of operations.
 
     Args:
@@ -58,7 +59,7 @@ def write_kernels(graph: Graph) -> Graph:
             return functools.partial(convolve, node.head, kernels) if rank in (1, 2) else None
         return _dense_of(graph, node, kernels)
 
-    written = rewrite_nodes(graph, write)
+    written = share_arithmetic(rewrite_nodes(graph, write))
     kernels.check_tied(written)
     return written
 

@@ -99,3 +99,24 @@ def test_write_affines_refuses_a_shared_layer_of_two_shapes():
     model = keras.Model([first, second], [scaled(first), scaled(second)])
     with pytest.raises(UnsupportedLayerError, match="different shapes.*scaled"):
         keras_qat.clone_model(model)
+
+
+class Offset(keras.layers.Layer):
+    """Adds a bias."""
+
+    def build(self, input_shape):
+        self.b = self.add_weight(shape=(4,), name="b", initializer="random_normal")
+
+    def call(self, inputs):
+        return inputs + self.b
+
+
+def test_write_affines_keeps_one_weight_of_a_layer_that_is_called_after_different_factors():
+    x = keras.Input((3, 4))
+    offset = Offset()
+    model = keras.Model(x, [keras.layers.ReLU()(offset(2 * x)), keras.layers.ReLU()(offset(x))])
+    data = np.random.default_rng(0).normal(size=(8, 3, 4)).astype("float32")
+    clone = keras_qat.clone_model(model)
+    assert len(clone.trainable_weights) == 1
+    for got, expected in zip(clone(data), model(data), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)

@@ -175,3 +175,60 @@ def test_write_kernels_refuses_other_einsums(equation):
     shape = (5,) * (len(equation.split("->")[0].split(",")[1]))
     with pytest.raises((UnsupportedLayerError, ValueError)):
         keras_qat.quantize_model(keras.Model(x, ops.einsum(equation, x, kernel(*shape))))
+
+
+class Steps(layers.Layer):
+    """Adds one bias after the same product in each step of a loop."""
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(4, 8), name="w")
+        self.b = self.add_weight(shape=(8,), name="b", initializer="random_normal")
+
+    def call(self, inputs):
+        state = ops.matmul(inputs[:, 0], self.w) + self.b
+        for step in range(1, inputs.shape[1]):
+            state = ops.relu(ops.matmul(inputs[:, step], self.w) + self.b) + state
+        return state
+
+
+class InTwoRows(layers.Layer):
+    """Adds one bias between different factors."""
+
+    def build(self, input_shape):
+        self.b = self.add_weight(shape=(4,), name="b", initializer="random_normal")
+
+    def call(self, inputs):
+        return ops.relu(2 * inputs + self.b) + ops.relu(3 * (inputs + self.b) + 1)
+
+
+class TableTwice(layers.Layer):
+    """Adds a table, which is not one value for each channel, to two tensors."""
+
+    def build(self, input_shape):
+        self.b = self.add_weight(shape=(3, 4), name="b", initializer="random_normal")
+
+    def call(self, inputs):
+        return ops.relu(inputs + self.b) + ops.tanh(3 * inputs + self.b)
+
+
+@pytest.mark.parametrize("layer", [Steps, InTwoRows, TableTwice])
+def test_write_kernels_keeps_a_bias_of_several_sums_one_weight(layer, tmp_path):
+    model = around(layer(), (3, 4))
+    data = normal((3, 4))
+    quantized = assert_exact(model, data, tmp_path)
+    assert len(quantized.trainable_weights) == len(model.trainable_weights)
+    quantized.compile("sgd", "mse")
+    quantized.fit(data, np.zeros((len(data), *quantized.output_shape[1:])), verbose=0)
+    assert_file_exact(quantized, data, tmp_path)
+
+
+class InTwoRoles(MyDense):
+    """Adds its bias, and multiplies by it."""
+
+    def call(self, inputs):
+        return (ops.matmul(inputs, self.w) + self.b) * self.b
+
+
+def test_write_kernels_refuses_a_weight_that_is_added_and_multiplied():
+    with pytest.raises(UnsupportedLayerError, match="train separately.*'roles_add'"):
+        keras_qat.quantize_model(around(InTwoRoles(4, name="roles"), (6, 4)))
