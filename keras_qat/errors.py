@@ -244,7 +244,7 @@ class OwnTrainingWarning(UserWarning):
 
 
 class DefaultRangesWarning(UserWarning):
-    """A file has tensors with a default range, because they lack min/max data."""
+    """Tensors have a default range, because they lack min/max data."""
 
 
 class TargetFallbackWarning(UserWarning):

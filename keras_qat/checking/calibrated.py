@@ -6,19 +6,29 @@ from collections.abc import Iterator
 
 from keras_qat.checking.findings import WARNING, Finding
 from keras_qat.layers import QuantizedModel
-from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.quantized_model import (
+    NOT_SAVED_FIX,
+    named_observers,
+    not_saved,
+    tensors_without_saved_range,
+)
 from keras_qat.quantizers import MISFIT_FIX, Outliers, range_misfit
 
 
 def calibration_findings(model: QuantizedModel) -> Iterator[Finding]:
-    """Finds samples that calibration set aside, and ranges that fit few samples or no training.
+    """Finds samples that calibration set aside, and ranges that do not fit or were not saved.
 
     Args:
         model: The quantized model.
 
     Yields:
-        One finding for each tensor with outliers, and one for each tensor whose range has drifted.
+        One finding for each tensor with outliers, one for each tensor whose range has drifted, and
+        one for all tensors without a saved range.
     """
+    names = tensors_without_saved_range(model)
+    if names:
+        place = names[0].partition("/")[0], names[0]
+        yield Finding(WARNING, "range-not-saved", *place, not_saved(names), NOT_SAVED_FIX)
     for each in model.calibration_outliers:
         outliers = Outliers(**each)
         place = outliers.input, outliers.input

@@ -19,7 +19,7 @@ from keras_qat.layers import QuantizedModel
 from keras_qat.layers.models.finiteness import check_finite
 from keras_qat.layers.models.formats import writes
 from keras_qat.layers.models.input_stats import check_input_stats, set_input_stats
-from keras_qat.layers.models.quantized_model import missing_ranges
+from keras_qat.layers.models.quantized_model import missing_ranges, warn_of_ranges_not_saved
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Model, Tensor, write
 from keras_qat.litert.format.operators import declaration_of
@@ -119,6 +119,7 @@ def export_litert(
     write(name_tensors(lowered), filepath)
     if fallback is not None:
         warn_user(fallback, TargetFallbackWarning)
+    warn_of_ranges_not_saved(model)
     if model.default_ranges:
         warn_user(
             f"{len(model.default_ranges)} tensor(s) lack min/max data and have a default range: "

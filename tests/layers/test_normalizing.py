@@ -1,5 +1,6 @@
 """Normalization by the statistics of each sample: contract cases, hand-computed numbers, errors."""
 
+import warnings
 import zipfile
 
 import h5py
@@ -226,11 +227,22 @@ def test_normalization_saved_without_inner_ranges_loads(tmp_path):
         for name, content in parts.items():
             old.writestr(name, content)
     loaded = keras_qat.load_model(tmp_path / "old.keras")
-    exact, y = np.array(model(data)), loaded.predict(data, verbose=0)
+    advice = r"'norm_normalized/centered', 'norm_normalized/reciprocal'.*keras_qat.calibrate\("
+    with pytest.warns(DefaultRangesWarning, match=advice):
+        exact, y = np.array(model(data)), loaded.predict(data, verbose=0)
     assert 10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) > 27
+    findings = [each for each in keras_qat.check(loaded).findings if "not-saved" in each.code]
+    assert [each.layer for each in findings] == ["norm_normalized"]
     with pytest.warns(DefaultRangesWarning, match="reciprocal"):
         keras_qat.export_litert(loaded, tmp_path / "old.tflite")
-    assert keras_qat.verify(loaded, tmp_path / "old.tflite", data[:2], verbose=0).exact
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DefaultRangesWarning)
+        assert keras_qat.verify(loaded, tmp_path / "old.tflite", data[:2], verbose=0).exact
+    keras_qat.calibrate(loaded, data, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DefaultRangesWarning)
+        np.testing.assert_array_equal(loaded(data), quantized(data))
+    assert all(each.code != "range-not-saved" for each in keras_qat.check(loaded).findings)
 
 
 @pytest.mark.filterwarnings("ignore:You passed `rms_scaling:UserWarning")

@@ -9,7 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.errors import InvalidGraphError, MissingRangeError, RangeDriftWarning, warn_user
+from keras_qat.errors import (
+    DefaultRangesWarning,
+    InvalidGraphError,
+    MissingRangeError,
+    RangeDriftWarning,
+    warn_user,
+)
 from keras_qat.graph import Edge, Graph, range_groups, read_model
 from keras_qat.layers.boundary.quantize import RangeHolder
 from keras_qat.layers.core.base import (
@@ -39,6 +45,9 @@ __all__ = ["QuantizedModel", "float_mode"]
 
 # Of how many tensors without a range an error says what takes them.
 _MOST = 4
+# The limits of an inner tensor that an older version saved no range of.
+_NOT_SAVED = (0.0, 0.0)
+NOT_SAVED_FIX = "Calibrate the model again, `keras_qat.calibrate(model, data)`."
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -86,6 +95,7 @@ class QuantizedModel(RewrittenModel):
         is_finite = all_finite(self)
         if not training and _are_readable(observed_layers(self), inputs):
             self.check_ranges()
+            warn_of_ranges_not_saved(self)
             if not bool(is_finite):
                 warn_of_nan(self)
         if not training:
@@ -154,11 +164,13 @@ class QuantizedModel(RewrittenModel):
     def make_predict_function(self, force=False):
         """Checks the ranges, then builds the function that `predict` runs."""
         self.check_ranges()
+        warn_of_ranges_not_saved(self)
         return super().make_predict_function(force=force)
 
     def make_test_function(self, force=False):
         """Checks the ranges, then builds the function that `evaluate` runs."""
         self.check_ranges()
+        warn_of_ranges_not_saved(self)
         return super().make_test_function(force=force)
 
     def export(
@@ -199,7 +211,9 @@ class QuantizedModel(RewrittenModel):
     def default_ranges(self) -> dict[str, tuple[float, float]]:
         """The ranges (min, max) of the tensors that have a default range now, by name."""
         return {
-            name: observer.limits for name, observer in named_observers(self) if observer.is_default
+            name: observer.limits
+            for name, observer in named_observers(self)
+            if observer.is_default and observer.limits != _NOT_SAVED
         }
 
     def set_default_ranges(self, default_ranges_stats: Any) -> None:
@@ -300,6 +314,39 @@ def missing_ranges(lacking: Sequence[str], uses: Mapping[str, Sequence[str]]) ->
         "`quantize_model`), or train the model. If accuracy does not matter, pass "
         "`default_ranges_stats=(min, max)` to `export_litert` or `quantize_model`; "
         "`keras_qat.suggest_default_ranges(model, data)` finds a range that covers all values.",
+    )
+
+
+def tensors_without_saved_range(model: keras.Model) -> tuple[str, ...]:
+    """Returns the names of inner tensors whose ranges an older version did not save.
+
+    Args:
+        model: A quantized model.
+    """
+    inner = ((n, each) for n, each in named_observers(model) if each.is_default)
+    return tuple(name for name, observer in inner if observer.limits == _NOT_SAVED)
+
+
+def warn_of_ranges_not_saved(model: keras.Model) -> None:
+    """Warns of inner tensors whose ranges an older version did not save.
+
+    Args:
+        model: A quantized model.
+    """
+    names = tensors_without_saved_range(model)
+    if names:
+        warn_user(f"{not_saved(names)} {NOT_SAVED_FIX}", DefaultRangesWarning)
+
+
+def not_saved(names: Sequence[str]) -> str:
+    """Returns the warning about tensors without a saved range.
+
+    Args:
+        names: Names of the tensors.
+    """
+    return (
+        f"{len(names)} tensor(s) inside layers have coarser steps than necessary: "
+        f"{_listing(names)}. An older version of keras_qat saved the model without their ranges."
     )
 
 
