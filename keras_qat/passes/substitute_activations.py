@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,8 +17,13 @@ from keras_qat.passes.rewriting import rewrite_nodes
 from keras_qat.scheme import Scheme
 
 
-def _leaky(x: Any) -> Any:
-    return ops.leaky_relu(x, negative_slope=0.2)
+def _bounded(x: Any, alpha: float = 1.0) -> Any:
+    return ops.maximum(x, -alpha)
+
+
+def _scaled_and_bounded(x: Any) -> Any:
+    # The limits of selu: its slope for positive values, and its smallest value.
+    return ops.maximum(1.05070099 * x, -1.75809934)
 
 
 def _steep_sigmoid(x: Any) -> Any:
@@ -29,15 +35,15 @@ def _clipped(x: Any) -> Any:
     return ops.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-# Each stand-in consists of operators that accelerators without GATHER have.
-STAND_INS: dict[str, Callable[[Any], Any]] = {
-    "celu": _leaky,
-    "elu": _leaky,
+# Each stand-in consists of operators that all targets have.
+STAND_INS: dict[str, Callable[..., Any]] = {
+    "celu": _bounded,
+    "elu": _bounded,
     "gelu": ops.hard_silu,
     "hard_tanh": _steep_sigmoid,
     "log_sigmoid": lambda x: -1.0 * ops.relu(-1.0 * x),
     "mish": ops.hard_silu,
-    "selu": _leaky,
+    "selu": _scaled_and_bounded,
     "softplus": ops.relu,
     "softsign": _steep_sigmoid,
     "sparse_plus": ops.relu,
@@ -51,8 +57,9 @@ def substitute_activations(graph: Graph) -> Graph:
 
     Matches: an activation that is a lookup, or whose operator few targets have: softplus, elu,
     selu, celu, gelu, mish, softsign, squareplus and others.
-    Builds: relu for softplus; leaky relu with a slope of 0.2 for elu, selu and celu; hard-swish for
-    gelu and mish; `2 * sigmoid(2 * x) - 1` for softsign; `relu6(x + 3) / 6` for sigmoids.
+    Builds: relu for softplus; `maximum(x, -alpha)` for elu and celu, and the same with the limits
+    of selu; hard-swish for gelu and mish; `2 * sigmoid(2 * x) - 1` for softsign;
+    `relu6(x + 3) / 6` for sigmoids. All targets have these operators.
     Why: a lookup is a GATHER, which some accelerators lack. The function changes: train
     after it.
 
@@ -65,7 +72,10 @@ def substitute_activations(graph: Graph) -> Graph:
 
     def write(node: Node) -> Callable[..., Any] | None:
         function = function_of(node.head)
-        return None if function is None else STAND_INS.get(function.name)
+        if function is None or function.name not in STAND_INS:
+            return None
+        options = {name: value for name, value in function.options if name == "alpha"}
+        return functools.partial(STAND_INS[function.name], **options)
 
     return rewrite_nodes(graph, write)
 

@@ -39,7 +39,7 @@ def test_substitute_activations_needs_no_lookup(name):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("softplus", "softplus -> relu"), ("gelu", "gelu -> hard_silu"), ("elu", "elu -> leaky_relu")],
+    [("softplus", "softplus -> relu"), ("gelu", "gelu -> hard_silu"), ("elu", "elu -> maximum")],
 )
 def test_substitute_activations_logs_both_functions(name, text):
     (found,) = [
@@ -53,6 +53,21 @@ def test_substitute_activations_logs_both_functions(name, text):
 
 def cheap_of(model):
     return keras_qat.clone_model(model, activations="substitute")
+
+
+@pytest.mark.parametrize("name", sorted(STAND_INS))
+def test_substitute_activations_writes_operators_of_every_target(name):
+    x = keras.Input((4, 4, 3), batch_size=1)
+    model = keras.Model(x, layers.Activation(name)(layers.Conv2D(4, 3)(x)))
+    for target in ("litert", "tflite-micro", "ethos-u", "edgetpu"):
+        found = keras_qat.check(model, target=target, activations="substitute").findings
+        assert [each for each in found if each.code.startswith("target")] == []
+
+
+def test_substitute_activations_keeps_the_limit_of_elu():
+    x = keras.Input((6,))
+    clone = cheap_of(keras.Model(x, layers.ELU(alpha=0.25)(x)))
+    np.testing.assert_array_equal(clone(X), np.maximum(X, np.float32(-0.25)))
 
 
 @pytest.mark.parametrize("name", ["hard_sigmoid", "silu", "tanh"])
