@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.graph import Edge, Graph, Node, layer_of
+from keras_qat.graph import Edge, Graph, Node, any_of, layer_of, operation_named
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.input_affine import InputAffine
 from keras_qat.passes.rewriting import absorb_nodes
@@ -22,6 +23,7 @@ _KERNEL = layer_of(
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
 )
+_PRODUCT = any_of(layer_of(keras.layers.Multiply), operation_named("Multiply"))
 
 
 class Affine(NamedTuple):
@@ -36,7 +38,8 @@ def fold_affines_forward(graph: Graph) -> Graph:
 
     Matches: a `ChannelAffine` whose variables do not train, or a frozen `BatchNormalization`. No
     layer before it absorbed it, and only convolutions and dense layers take its output. A layer
-    that pads absorbs factors only, since its zeros would not be zeros before an offset.
+    that pads absorbs factors only, since its zeros would not be zeros before an offset. One factor
+    for all channels is absorbed past a product of two tensors too.
     Builds: these layers with the factor and the offset before them. The file has `kernel * factor`
     and a bias. The kernel itself trains, as before.
     Why: the `Rescaling` or `Normalization` at the start of a model then costs nothing, and the
@@ -54,18 +57,35 @@ def fold_affines_forward(graph: Graph) -> Graph:
     calls = Counter(id(node.head) for node in graph.nodes.values())
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     for node in graph.nodes.values():
-        edge, behind = Edge(node.name), consumers.get(Edge(node.name), [])
-        affine = constant_affine(node)
-        if affine is None or edge in outputs or not behind:
+        edge, affine = Edge(node.name), constant_affine(node)
+        behind = [] if affine is None else _takers(consumers, outputs, node, affine)
+        if affine is None or not behind:
             continue
         taken_up = (_takes_up(each, affine) and each.is_like(node) for each in behind)
-        if all(taken_up) and all(calls[id(each.head)] == 1 for each in behind):
+        is_free = all(calls[id(each.head)] == 1 and each.name not in folded for each in behind)
+        if all(taken_up) and is_free:
             mapping[edge] = node.inputs[0]
             for each in behind:
                 operations = (_operation(node, affine), *each.operations)
                 folded[each.name] = dataclasses.replace(each, operations=operations)
                 absorbed[each.name] = [node.name]
     return absorb_nodes(graph, folded, absorbed, mapping)
+
+
+def _takers(
+    consumers: Mapping[Edge, Sequence[Node]], outputs: Container[Edge], node: Node, affine: Affine
+) -> Sequence[Node]:
+    """Returns the nodes that take the output of an affine, alone or as a factor of a product."""
+    edge = Edge(node.name)
+    behind = [] if edge in outputs else consumers.get(edge, [])
+    if len(behind) != 1 or not _PRODUCT(behind[0].head):
+        return behind
+    product, is_factor = behind[0], not affine.beta.any() and np.ptp(affine.gamma) == 0
+    is_once = list(product.inputs).count(edge) == 1 and len(product.inputs) == 2
+    is_whole = product.shapes[0][-1] == affine.gamma.size and product.is_like(node)
+    if not (is_factor and is_once and is_whole) or Edge(product.name) in outputs:
+        return []
+    return consumers.get(Edge(product.name), [])
 
 
 def constant_affine(node: Node) -> Affine | None:

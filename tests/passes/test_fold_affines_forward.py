@@ -147,3 +147,54 @@ def test_fold_affines_forward_puts_an_operation_before_the_kernel():
     x = np.ones((1, *model.input_shape[1:]), "float32")
     assert (keras.ops.convert_to_numpy(node.head(x)) == 1.5).all()
     np.testing.assert_allclose(build_model(graph)(x), model(x), rtol=1e-6)
+
+
+def gated(factor, *, is_output=False, last=layers.Conv2D):
+    """A gate of `relu6(x + 3)` and a factor, as in MobileNetV3."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((9, 9, 3))
+    y = layers.Conv2D(4, 3, name="conv")(x)
+    gate = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(y))
+    product = layers.Multiply(name="product")([y, layers.ReLU(6.0)(gate + 3.0) * factor])
+    outputs = last(5, 1, padding="same", name="last")(product)
+    return keras.Model(x, [outputs, product] if is_output else outputs)
+
+
+def test_fold_affines_forward_folds_one_of_two_factors_of_a_product():
+    x = keras.Input((9, 9, 3))
+    product = (layers.ReLU()(x) * 0.25) * (layers.ReLU(6.0)(x) * 0.5)
+    model = keras.Model(x, layers.Conv2D(4, 3, name="last")(product))
+    clone = keras_qat.clone_model(model)
+    np.testing.assert_allclose(clone(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
+    assert len(clone.layers) == 6  # the input, two ReLUs, one factor, product and convolution
+
+
+def test_fold_affines_forward_folds_a_factor_past_a_product():
+    model = gated(1 / 6)
+    quantized = keras_qat.quantize_model(model, calibration_data=IMAGES)
+    codes = operators_of(exported(quantized))
+    assert codes == ["CONV_2D", "MEAN", "CONV_2D", "MUL", "CONV_2D"]
+    clone = keras_qat.clone_model(model)
+    assert len(clone.layers) == 6
+    np.testing.assert_allclose(clone(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
+    exact = model.predict(IMAGES, verbose=0)
+    noise = quantized.predict(IMAGES, verbose=0) - exact
+    assert 10 * np.log10(np.var(exact) / np.var(noise)) > 25
+
+
+@pytest.mark.parametrize(
+    ("factor", "options"),
+    [
+        (np.array([0.1, 0.2, 0.3, 0.4], "float32"), {}),
+        (1 / 6, {"is_output": True}),
+        (1 / 6, {"last": layers.Conv2DTranspose}),
+    ],
+)
+def test_fold_affines_forward_leaves_other_factors_before_a_product(factor, options):
+    model = gated(factor, **options)
+    clone = keras_qat.clone_model(model)
+    assert len(clone.layers) == 7  # the input, three convolutions, mean, factor and product
+    for got, expected in zip(
+        keras.tree.flatten(clone(IMAGES)), keras.tree.flatten(model(IMAGES)), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
