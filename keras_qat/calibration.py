@@ -192,7 +192,8 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
             yield node, node.head.observer, tensors[Edge(node.name)]
         for observer, compute in node.head.inner_observations():
             inputs = [tensors[edge] for edge in node.inputs]
-            tensor = keras.layers.Lambda(compute, dtype="float32")(
+            name = f"keras_qat_{node.name}_{observer.name}"
+            tensor = keras.layers.Lambda(compute, dtype="float32", name=name)(
                 inputs[0] if len(inputs) == 1 else inputs
             )
             yield node, observer, tensor
@@ -238,6 +239,17 @@ class _Seen:
     are_pixels: dict[str, bool]
 
 
+def _sums_of(rule: RangeRule, tensor: Any, index: int) -> Any:
+    """Returns what a rule adds up for a tensor, or None if the rule needs only the extremes.
+
+    The operations of the rule are in a layer with a name of its own: their names could be those of
+    layers of the model.
+    """
+    if rule.sums(ops.cast(tensor, "float32")) is None:
+        return None
+    return keras.layers.Lambda(rule.sums, dtype="float32", name=f"keras_qat_sums_{index}")(tensor)
+
+
 def _seen(
     model: QuantizedModel,
     tensors: Sequence[Any],
@@ -246,8 +258,11 @@ def _seen(
     rule: RangeRule,
 ) -> _Seen:
     # A policy of half precision would round the extremes.
-    extremes_of = [Extremes(dtype="float32")(tensor) for tensor in tensors]
-    sums_of = [rule.sums(ops.cast(tensor, "float32")) for tensor in tensors]
+    extremes_of = [
+        Extremes(dtype="float32", name=f"keras_qat_extremes_{i}")(tensor)
+        for i, tensor in enumerate(tensors)
+    ]
+    sums_of = [_sums_of(rule, tensor, i) for i, tensor in enumerate(tensors)]
     outputs = [extremes_of, [tensor for tensor in sums_of if tensor is not None]]
     extremes: list[np.ndarray] = []
     sizes: list[np.ndarray] = []

@@ -239,3 +239,17 @@ def test_check_names_ranges_that_training_replaced():
     assert ranges(model)["dense"] == pytest.approx((78, 78), rel=0.01)
     (found,) = keras_qat.check(model).findings
     assert (found.code, found.layer) == ("range-drift", "dense") and "replaced" in found.message
+
+
+@pytest.mark.parametrize("rule", ["minmax", "robust", "percentile"])
+def test_calibrate_takes_layers_with_the_names_of_operations(rule):
+    x = keras.Input((6,), name="x")
+    names = "add", "extremes", "maximum", "log2", "multiply", "reshape", "sign", "lambda"
+    y = x
+    for name in names:
+        y = keras.layers.Dense(4, name=name)(y)
+    y = keras.layers.LayerNormalization(name="norm")(y)
+    qat = keras_qat.quantize_model(keras.Model(x, y))
+    data = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    keras_qat.calibrate(qat, data, range_rule=rule, verbose=0)
+    assert qat.lacking_ranges == ()
