@@ -65,7 +65,7 @@ def set_mask(tensor: Any, mask: Any) -> None:
     tensor._keras_mask = mask
 
 
-def shallow_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+def shallow_copy(layer: object) -> keras.layers.Layer:
     """Returns a layer with the same attributes, so also the same variables, and no calls."""
     copied = object.__new__(type(layer))
     vars(copied).update(vars(layer), _inbound_nodes=[], _outbound_nodes=[])
