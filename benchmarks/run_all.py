@@ -54,6 +54,7 @@ BENCHMARKS = (
     Benchmark("slow_operators"),
     Benchmark("ranges", ("--seeds", "2")),
     Benchmark("wide_ranges", ("--names", "MobileNetV2", "ResNet50"), takes=("data",)),
+    Benchmark("wide_ranges_trained", ("--seeds", "1")),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
 
