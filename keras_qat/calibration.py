@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from keras_qat.errors import (
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel
-from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
 from keras_qat.layers.models.input_stats import check_input_stats, input_holders
 from keras_qat.layers.models.quantized_model import named_observers
@@ -91,7 +92,8 @@ def calibrate(
     for observer, _, _ in ranges:
         observer.reset()
     for observer, minimum, maximum in ranges:
-        observer.widen(minimum, maximum, hold=observer.keeps_calibration or rule.holds)
+        keeps_calibration = observer.specification.keeps_calibration
+        observer.widen(minimum, maximum, hold=keeps_calibration or rule.holds)
     model.calibration_outliers = [each.to_dict() for each in outliers]
     for each in outliers:
         if each.is_kept:
@@ -188,14 +190,15 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
     for node in read_model(model).nodes.values():
         if not isinstance(node.head, QuantizedLayer):
             continue
-        if node.head.observer is not None:
-            yield node, node.head.observer, tensors[Edge(node.name)]
-        for observer, compute in node.head.inner_observations():
-            inputs = [tensors[edge] for edge in node.inputs]
-            name = f"keras_qat_{node.name}_{observer.name}"
-            tensor = keras.layers.Lambda(compute, dtype="float32", name=name)(
-                inputs[0] if len(inputs) == 1 else inputs
-            )
+        for part, observer in node.head.observers().items():
+            tensor = tensors[Edge(node.name)]
+            if part != "output":
+                compute = functools.partial(node.head.inner_tensor, part)
+                inputs = [tensors[edge] for edge in node.inputs]
+                name = f"keras_qat_{node.name}_{observer.name}"
+                tensor = keras.layers.Lambda(compute, dtype="float32", name=name)(
+                    inputs[0] if len(inputs) == 1 else inputs
+                )
             yield node, observer, tensor
 
 
@@ -293,7 +296,7 @@ def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray
     """Returns samples that are far larger than all others in a tensor, but not set aside."""
     found = []
     for (name, observer), own in zip(observers, sizes.astype("float64"), strict=True):
-        allowed = max(map(abs, observer.usual_range or (0.0,)))
+        allowed = max(map(abs, observer.specification.usual_range or (0.0,)))
         found += find_outliers({name: own}, {name: allowed})[0]
     return [dataclasses.replace(each, is_kept=True) for each in found]
 
@@ -320,7 +323,7 @@ def _allowed_sizes(model: QuantizedModel, are_pixels: dict[str, bool]) -> dict[s
         if holder is not None and holder.stats is not None:
             known = holder.stats.range
         elif holder is not None and holder.observer is not None:
-            known = holder.observer.usual_range or known
+            known = holder.observer.specification.usual_range or known
         is_any_right = holder is None or are_pixels[name]
         allowed[name] = np.inf if is_any_right else max(map(abs, known))
     return allowed

@@ -7,8 +7,8 @@ from keras import layers
 
 import keras_qat
 from keras_qat import backend
-from keras_qat.layers.core import base
-from keras_qat.layers.core.base import Centered, center, inference, real_values
+from keras_qat.layers.core import base, integers
+from keras_qat.layers.core.integers import Centered, center, inference, real_values
 from keras_qat.quantizers import FixedParameters, RangeParameters
 
 pytestmark = pytest.mark.skipif(
@@ -107,7 +107,7 @@ def test_inference_keeps_the_integers_of_a_tensor_as_long_as_the_tensor():
         x = real_values(made)
         assert center(x, parameters) is made
         del x
-        assert not base._INTEGERS.get()
+        assert not integers._INTEGERS.get()
         x = real_values(made)
     assert center(x, parameters) is not made
     assert np.array_equal(center(x, parameters).values, made.values)

@@ -8,7 +8,7 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import MissingRangeError
-from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.modes import float_mode
 from tests.layers.contract import Case, Prepared, assert_equals_litert, exported
 from tests.models import labels, quantized, small_images, small_network
 from tests.processes import run_python

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from keras_qat.checking.statistics import Statistics
-from keras_qat.graph import Edge, Graph, Node, RangeGroup, range_groups
+from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer
-from keras_qat.quantizers import FixedParameters, RangeObserver
+from keras_qat.layers.models.quantized_model import tensor_name
+from keras_qat.layers.models.range_groups import (
+    RangeGroup,
+    fixed_parameters,
+    makers,
+    output_specification,
+    range_groups,
+)
+from keras_qat.quantizers import Derived, FixedParameters, RangeObserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +79,8 @@ def tensor_ranges(
     groups = range_groups(graph)
 
     def of_observer(
-        name: str, observer: RangeObserver | None, others: tuple[str, ...] = ()
+        name: str, observer: RangeObserver, others: tuple[str, ...] = ()
     ) -> TensorRange:
-        if observer is None:
-            return TensorRange(name, "weights", shared_with=others)
         if is_quantized:
             return _at_hand(name, observer, others)
         known = statistics.get(observer)
@@ -84,28 +89,32 @@ def tensor_ranges(
         return TensorRange(name, "observed", known.minimum, known.maximum, others)
 
     def ranges(node: Node) -> Iterator[TensorRange]:
-        others = _makers(graph, groups[Edge(node.name)], node)
-        fixed = node.head.fixed_parameters
-        if node.head.scheme is None:
-            yield TensorRange(node.name, "float")
-        elif fixed is not None:
-            by = _prescriber(graph, node, fixed)
-            yield TensorRange(node.name, "fixed", shared_with=others, fixed_by=by)
-        elif _has_range(node.head):
-            yield of_observer(node.name, node.head.observer, others)
-        else:
-            yield TensorRange(node.name, "shared", shared_with=others)
-        for observer, _ in node.head.inner_observations():
-            part = observer.name.removesuffix("_range")
-            yield of_observer(f"{node.name}/{part}", observer)
+        others = _others(graph, groups[Edge(node.name)], node)
+        known = _without_observer(graph, node, others)
+        if known is not None:
+            yield known
+        for tensor, observer in node.head.observers().items():
+            if tensor != "output":
+                yield of_observer(tensor_name(node.name, tensor), observer)
+            elif known is None:
+                yield of_observer(node.name, observer, others)
 
     nodes = [node for node in graph.nodes.values() if isinstance(node.head, QuantizedLayer)]
     return {node.name: tuple(ranges(node)) for node in nodes}
 
 
-def _has_range(layer: Any) -> bool:
-    """Returns whether a layer's output has a range of its own: observed, or of a table."""
-    return layer.observer is not None or layer.range_source is not None
+def _without_observer(graph: Graph, node: Node, others: tuple[str, ...]) -> TensorRange | None:
+    """Returns the origin of an output's range; None if it is the range that is observed."""
+    own, fixed = output_specification(node), fixed_parameters(node)
+    if own is None:
+        return TensorRange(node.name, "float")
+    if fixed is not None:
+        by = _prescriber(graph, node, fixed)
+        return TensorRange(node.name, "fixed", shared_with=others, fixed_by=by)
+    if own.observed is None:
+        source = "weights" if isinstance(own, Derived) else "shared"
+        return TensorRange(node.name, source, shared_with=others)
+    return None
 
 
 def _at_hand(name: str, observer: RangeObserver, others: tuple[str, ...]) -> TensorRange:
@@ -115,17 +124,9 @@ def _at_hand(name: str, observer: RangeObserver, others: tuple[str, ...]) -> Ten
     return TensorRange(name, source, *observer.limits, others)
 
 
-def _makers(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:
+def _others(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:
     """Returns the other tensors of a group that are computed."""
-    found = {}
-    for edge in group.edges:
-        head: Any = graph.nodes[edge.node].head
-        is_made = isinstance(head, QuantizedLayer) and head.scheme is not None
-        if not is_made or head is node.head:
-            continue
-        if head.fixed_parameters is not None or _has_range(head):
-            found.setdefault(id(head), edge.node)
-    return tuple(found.values())
+    return tuple(each.name for each in makers(graph, group) if each.head is not node.head)
 
 
 def _prescriber(graph: Graph, node: Node, fixed: FixedParameters) -> str:

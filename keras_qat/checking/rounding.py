@@ -11,7 +11,7 @@ from keras import ops
 from keras_qat.checking.computing import computed
 from keras_qat.checking.linking import LinkedModel
 from keras_qat.graph import Node
-from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.modes import float_mode
 
 # Rare samples, such as outliers, can make up most of a signal that most samples do not have.
 _MOST = 0.95

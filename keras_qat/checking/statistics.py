@@ -14,7 +14,7 @@ from keras_qat.checking.computing import computed
 from keras_qat.data import Batch
 from keras_qat.graph import Graph
 from keras_qat.layers.core.activation_names import function_name
-from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver
 
@@ -180,7 +180,7 @@ class _Observed:
 def _observable(graph: Graph, batch: Batch) -> Iterator[tuple[RangeObserver, np.ndarray]]:
     """Yields each tensor that has an observer."""
     for node, args, kwargs, result in computed(graph, batch):
-        if node.head.observer is not None:
-            yield node.head.observer, ops.convert_to_numpy(result)
-        for observer, compute in node.head.inner_observations():
-            yield observer, ops.convert_to_numpy(compute(*args, **kwargs))
+        for name, observer in node.head.observers().items():
+            is_output = name == "output"
+            value = result if is_output else node.head.inner_tensor(name, *args, **kwargs)
+            yield observer, ops.convert_to_numpy(value)

@@ -46,8 +46,8 @@ class Refused:
         node: The call that the stand-in replaces.
     """
 
-    scheme = fixed_parameters = None
-    shares_range = takes_indices = False
+    scheme = None
+    takes_indices = False
     makes_operator = True
 
     def __init__(self, node: Node):

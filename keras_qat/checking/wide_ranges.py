@@ -14,6 +14,7 @@ from keras_qat.checking.statistics import Statistics
 from keras_qat.checking.tensors import channel_numbers, is_known, steps_of
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizeInput, Requantize
+from keras_qat.layers.models.range_groups import is_shared
 from keras_qat.quantizers import RangeParameters
 
 # 16 of 256 steps are 4 of 8 bits. Rounding to fewer steps gives an error of 3 % or more.
@@ -106,7 +107,7 @@ def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
 def _joint(graph: Graph, name: str) -> Node | None:
     """Returns the layer that joins a tensor with others in one range, such as a concatenation."""
     for node in graph.consumers().get(Edge(name), ()):
-        if node.head.shares_range:
+        if is_shared(node):
             is_joint = len(set(node.inputs)) > 1
             found = node if is_joint else _joint(graph, node.name)
             if found is not None:
@@ -172,7 +173,7 @@ def _takers(graph: Graph, name: str) -> Iterator[str]:
         affine = getattr(node.head, "input_affine", None)
         if not is_conversion:
             yield node.user_name if affine is None else affine.name
-        if is_conversion or node.head.shares_range:
+        if is_conversion or is_shared(node):
             yield from _takers(graph, node.name)
 
 

@@ -3,7 +3,6 @@
 from keras_qat.graph.building import build_model
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter
 from keras_qat.graph.patterns import Matcher, any_of, label_of, layer_of, maybe, operation_named
-from keras_qat.graph.ranges import RangeGroup, range_groups
 from keras_qat.graph.reading import read_model
 
 __all__ = [
@@ -12,13 +11,11 @@ __all__ = [
     "Matcher",
     "Node",
     "Parameter",
-    "RangeGroup",
     "any_of",
     "build_model",
     "label_of",
     "layer_of",
     "maybe",
     "operation_named",
-    "range_groups",
     "read_model",
 ]

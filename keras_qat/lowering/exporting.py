@@ -19,7 +19,8 @@ from keras_qat.layers import QuantizedModel
 from keras_qat.layers.models.finiteness import check_finite
 from keras_qat.layers.models.formats import writes
 from keras_qat.layers.models.input_stats import check_input_stats, set_input_stats
-from keras_qat.layers.models.quantized_model import missing_ranges, warn_of_ranges_not_saved
+from keras_qat.layers.models.missing_ranges import missing_ranges
+from keras_qat.layers.models.quantized_model import warn_of_ranges_not_saved
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Model, Tensor, write
 from keras_qat.litert.format.operators import declaration_of

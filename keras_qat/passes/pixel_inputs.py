@@ -10,6 +10,7 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.passes.fold_affines_forward import Affine, constant_affine
+from keras_qat.quantizers import Shared
 
 _WHITE = 255.0
 # Normalized images are hardly ever larger: ImageNet's channels end at -2.2 and 2.7.
@@ -45,7 +46,7 @@ def pixel_inputs(graph: Graph) -> frozenset[str]:
 
 def _keeps_range(node: Node) -> bool:
     found = find_rule(node.operations)
-    return found is not None and found.layer.shares_range
+    return found is not None and isinstance(found.layer.output_specification, Shared)
 
 
 def _affine(node: Node) -> Affine | None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 
-from keras_qat.graph import Edge, Graph, Node, range_groups
+from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import Requantize
-from keras_qat.layers.models.quantized_model import is_contradictory
+from keras_qat.layers.models.range_groups import (
+    fixed_parameters,
+    is_contradictory,
+    is_shared,
+    output_specification,
+    range_groups,
+)
 from keras_qat.scheme import Scheme
 
 
@@ -32,8 +38,7 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
     edges = [
         Edge(node.name)
         for node in graph.nodes.values()
-        if getattr(node.head, "fixed_parameters", None) is not None
-        and is_contradictory(graph, groups[Edge(node.name)].edges)
+        if fixed_parameters(node) is not None and is_contradictory(graph, groups[Edge(node.name)])
     ]
     if not edges:
         return graph
@@ -41,9 +46,7 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
     tied = {
         node.name
         for node in graph.nodes.values()
-        if not node.is_input
-        and node.head.scheme is not None
-        and (node.head.shares_range or calls[id(node.head)] > 1)
+        if output_specification(node) is not None and (is_shared(node) or calls[id(node.head)] > 1)
     }
     consumers = graph.consumers()
     made: dict[Edge, Edge] = {}

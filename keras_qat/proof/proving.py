@@ -12,7 +12,7 @@ from keras import ops
 from keras_qat.backend import without_gradients
 from keras_qat.errors import RewriteError
 from keras_qat.graph import Edge, Graph, Node, read_model
-from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.core.registry import users_function
 from keras_qat.passes import Rewrite
 from keras_qat.passes.inline_models import inline_models

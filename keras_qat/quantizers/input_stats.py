@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.errors import InvalidInputStatsError
-from keras_qat.quantizers.tensor_parameters import FixedParameters
-from keras_qat.scheme import Scheme
+from keras_qat.quantizers.specification import Fixed, Free
 
 # The integer of each type that uint8 calls 0.
 _LOWEST = {"uint8": 0, "int8": -128}
@@ -94,11 +93,10 @@ class InputStats:
         low = _LOWEST[self.dtype] - self.zero
         return low / self.std, (low + 255) / self.std
 
-    def parameters(self, scheme: Scheme) -> FixedParameters:
-        """Returns the input tensor's quantization parameters in a scheme."""
-        low = scheme.activation_low
-        zero_point = self.zero - _LOWEST[self.dtype] + low
-        return FixedParameters(float(np.float32(1.0 / self.std)), zero_point, low)
+    def specification(self, observed: Free) -> Fixed:
+        """Returns the specification of the input, which is also observed."""
+        zero_point = self.zero - _LOWEST[self.dtype] + _LOWEST["int8"]
+        return Fixed(float(np.float32(1.0 / self.std)), zero_point, observed)
 
     def fits(self, minimum: float, maximum: float) -> bool:
         """Whether data of a range is what the integers are for.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,7 +11,7 @@ from keras import ops
 
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.reach import is_narrow, reach_width, sample_reach, whole_batch
-from keras_qat.quantizers.robust import Robust
+from keras_qat.quantizers.specification import Free, Specification
 
 # A range is of no use where most samples leave it by more than half of its width.
 _FAR = 0.5
@@ -29,11 +31,7 @@ class RangeObserver(keras.layers.Layer):
     with training (`track`), as its rule says. NaN and infinite values are not observed.
 
     Args:
-        rule: The rule by which training moves the range.
-        usual_range: The range (min, max) that such a tensor is known to have, such as (0, 255) of
-            pixels: observed ranges within it become it, unless they are a small part. None if
-            nothing is known.
-        keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
+        specification: The specification of the tensor.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -55,17 +53,9 @@ class RangeObserver(keras.layers.Layer):
     (3.0, 1)
     """
 
-    def __init__(
-        self,
-        rule: RangeRule | None = None,
-        usual_range: tuple[float, float] | None = None,
-        keeps_calibration: bool = False,
-        **kwargs,
-    ):
+    def __init__(self, specification: Free | None = None, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
-        self.rule = rule or Robust()
-        self.usual_range = usual_range
-        self.keeps_calibration = keeps_calibration
+        self.specification = specification or Free()
 
     def build(self, input_shape=None):
         """Creates the variables."""
@@ -174,14 +164,15 @@ class RangeObserver(keras.layers.Layer):
         is_unfit = ops.logical_or(share > 0.5, is_narrow(batch, old_width))
         unfit = ops.where(is_unfit, self.unfit + ops.cast(count, "int32"), 0)
         is_replaced = unfit >= _ENOUGH_SAMPLES
-        if self.keeps_calibration:
+        if self.specification.keeps_calibration:
             is_replaced = ops.logical_and(is_replaced, held != _HELD)
         is_range = ops.logical_and(old_width > 0, ops.isfinite(self.maximum - self.minimum))
         is_known = ops.logical_and(is_range, self.updates > 0)
         is_replaced = ops.logical_or(is_replaced, ops.logical_not(is_known))
         # Samples that are far away may be outliers: they move it by their share of the batch.
         limit = old_width * ops.where(share > 0, share, 1.0)
-        seen = ops.where(is_replaced, batch, self.rule.moved(self.seen.value, batch, limit))
+        old_seen = self.seen.value
+        seen = ops.where(is_replaced, batch, self.specification.rule.moved(old_seen, batch, limit))
         held = ops.where(is_replaced, -ops.abs(held), held)
         new = ops.where(held == _HELD, old, seen)
         self.minimum.assign(-new[0])
@@ -193,22 +184,25 @@ class RangeObserver(keras.layers.Layer):
         self.updates.assign(ops.where(is_seen, count, self.updates.value))
 
     def _usual_reach(self, reach):
-        if self.usual_range is None:
+        if self.specification.usual_range is None:
             return reach
         low, high = self._usual(-reach[0], reach[1])
         return ops.stack([-low, high])
 
     def _usual(self, low, high):
         """The usual range instead of an observed one that takes a fair part of it."""
-        if self.usual_range is None:
+        if self.specification.usual_range is None:
             return low, high
-        least, most = self.usual_range
+        least, most = self.specification.usual_range
         is_usual = ops.logical_and(low >= least, high <= most)
         is_usual = ops.logical_and(is_usual, high - low > _FAIR_PART * (most - least))
         return ops.where(is_usual, least, low), ops.where(is_usual, most, high)
 
     def load_own_variables(self, store):
         """Loads the variables; version 0.1 had the first three only."""
+        if not store.keys() and self.specification.may_be_missing:
+            self.assume(0.0, 0.0)
+            return
         if len(store.keys()) > 3:
             super().load_own_variables(store)
             return
@@ -220,17 +214,38 @@ class RangeObserver(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         """Makes the observer of a configuration."""
-        rule = keras.saving.deserialize_keras_object(config["rule"])
-        return cls(**{**config, "rule": rule})
+        parts = config["specification"]
+        rule = keras.saving.deserialize_keras_object(parts["rule"])
+        return cls(**{**config, "specification": Free(**{**parts, "rule": rule})})
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        own = {
-            "rule": keras.saving.serialize_keras_object(self.rule),
-            "usual_range": self.usual_range,
-            "keeps_calibration": self.keeps_calibration,
-        }
-        return {**super().get_config(), **own}
+        rule = keras.saving.serialize_keras_object(self.specification.rule)
+        parts = {**vars(self.specification), "rule": rule}
+        return {**super().get_config(), "specification": parts}
+
+
+def make_observers(
+    specifications: Mapping[str, Specification], rule: RangeRule | None = None
+) -> dict[str, RangeObserver]:
+    """Makes the observers of the tensors that are observed, by the names of the tensors.
+
+    Args:
+        specifications: The specifications of a layer's tensors.
+        rule: The rule by which training moves the ranges; None for the rules of the specifications.
+
+    Example:
+    >>> [each.name for each in make_observers({"output": Free(), "product": Free()}).values()]
+    ['range', 'product_range']
+    """
+    made = {}
+    for tensor, specification in specifications.items():
+        observed = specification.observed
+        if observed is not None:
+            observed = dataclasses.replace(observed, rule=rule or observed.rule)
+            name = "range" if tensor == "output" else f"{tensor}_range"
+            made[tensor] = RangeObserver(observed, name=name)
+    return made
 
 
 def _number(variable: keras.Variable) -> Any:

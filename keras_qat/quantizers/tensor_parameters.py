@@ -7,12 +7,13 @@ import contextvars
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_qat.backend import compiled
+from keras_qat.quantizers.fixed_parameters import Grid
 from keras_qat.quantizers.observers import RangeObserver
 from keras_qat.quantizers.value_range import ValueRange
 from keras_qat.quantizers.weights import reciprocal
@@ -36,45 +37,6 @@ def grids_once() -> Iterator[None]:
         yield
     finally:
         _GRIDS.reset(token)
-
-
-class Grid(NamedTuple):
-    """The quantization parameters of a tensor at one moment.
-
-    Attributes:
-        scale: float32 scalar tensor, the real size of one step.
-        zero_point: int32 scalar tensor, the integer that stands for 0.0.
-    """
-
-    scale: Any
-    zero_point: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class FixedParameters:
-    """Parameters that the kernel prescribes, such as 1/256 and -128 for SOFTMAX.
-
-    Attributes:
-        scale_value: Real size of one step.
-        zero_point_value: Integer that stands for 0.0.
-        low: Smallest integer of the type; a layer class says what int8 has.
-    """
-
-    scale_value: float
-    zero_point_value: int
-    low: int = -128
-
-    def of(self, scheme: Scheme) -> FixedParameters:
-        """Returns the parameters that stand for the same values in a scheme's type."""
-        low = scheme.activation_low
-        return FixedParameters(self.scale_value, self.zero_point_value - self.low + low, low)
-
-    def grid(self) -> Grid:
-        """Returns the scale and the zero point as tensors."""
-        return Grid(
-            ops.convert_to_tensor(np.float32(self.scale_value)),
-            ops.convert_to_tensor(np.int32(self.zero_point_value)),
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from keras_qat.errors import ExportError, InvalidDataError, KernelLimitError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QSoftmax, QuantizedModel
-from keras_qat.layers.core.base import float_mode
+from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.models.finiteness import check_finite
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Runner

@@ -2,13 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.quantizers import RangeObserver, ValueRange, checked_default_range
+from keras_qat.quantizers import Free, RangeObserver, ValueRange, checked_default_range
 from keras_qat.quantizers.range_rules import MovingAverage
 from tests.quantizers.modes import on_tensorflow
 
 
-def observer(**arguments):
-    made = RangeObserver(**arguments)
+def observer(name=None, **arguments):
+    made = RangeObserver(Free(**arguments), name=name)
     made.build()
     return made
 
@@ -158,9 +158,10 @@ def test_observer_variables_are_not_trained_and_have_an_aggregation():
 
 
 def test_observer_configuration_makes_an_equal_observer():
-    made = observer(rule=MovingAverage(0.9), name="range")
+    arguments = {"rule": MovingAverage(0.9), "usual_range": (0.0, 255.0), "keeps_calibration": True}
+    made = observer(name="range", **arguments)
     copy = RangeObserver.from_config(made.get_config())
-    assert (copy.rule, copy.name) == (MovingAverage(0.9), "range")
+    assert (copy.specification, copy.name) == (Free(**arguments), "range")
     assert keras.saving.get_registered_name(RangeObserver) == "keras_qat>RangeObserver"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import InvalidRangeRuleError
+from keras_qat.layers import QuantizedModel
 from keras_qat.quantizers import RangeObserver, RangeRule
 from keras_qat.quantizers.range_rules import (
     RANGE_RULES,
@@ -154,6 +155,23 @@ def test_saved_model_keeps_its_range_rule(tmp_path):
         assert limits(each)["dense"] == (0, pytest.approx(16 - 0.5 * 8, rel=0.005))
 
 
+def test_range_rule_is_kept_by_clone_model():
+    data = np.array([[0, 0, 0, 0], [4, 4, 4, 4]], "float32")
+    model = calibrated(data, MovingAverage(0.5))
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert clone.range_rule == MovingAverage(0.5)
+    clone.compile(keras.optimizers.SGD(0.0), "mse")
+    clone.fit(data / 2, np.zeros((2, 1)), batch_size=2, verbose=0)
+    assert limits(clone)["dense"] == (0, pytest.approx(16 - 0.5 * 8, rel=0.005))
+
+
+def test_range_rule_in_the_configuration_of_an_older_model_is_loaded():
+    config = calibrated(np.eye(4, dtype="float32"), "robust").get_config()
+    config["range_rule"] = keras.saving.serialize_keras_object(MovingAverage(0.5))
+    assert QuantizedModel.from_config(config).range_rule == MovingAverage(0.5)
+
+
 def test_calibrate_with_another_rule_changes_the_compiled_training_step():
     data = np.array([[0, 0, 0, 0], [4, 4, 4, 4]], "float32")
     model = calibrated(data, "moving_average")
@@ -170,4 +188,4 @@ def test_saved_model_omits_the_default_range_rule():
 
 
 def test_observer_has_the_default_rule():
-    assert RangeObserver().rule == Robust()
+    assert RangeObserver().specification.rule == Robust()

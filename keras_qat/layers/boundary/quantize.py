@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.requantize import quantize
-from keras_qat.layers.core.base import Centered, QuantizedLayer
-from keras_qat.quantizers import Grid, InputStats
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.quantizers import Free, Grid, InputStats
 
 
 class RangeHolder(QuantizedLayer):
@@ -18,31 +19,30 @@ class RangeHolder(QuantizedLayer):
 
     Args:
         stats: Arguments of an `InputStats`, which fixes the quantization parameters. None for
-            parameters that cover the observed range.
+            parameters that cover the observed range. After a change of the attribute the model
+            needs `link_layers`.
         takes_pixels: Whether the model scales the tensor down like pixels. Then data within 0 to
             255 has the range 0 to 255, and the integers are the pixels.
         **kwargs: Arguments of `QuantizedLayer`.
+
+    Attributes:
+        keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
     """
 
     makes_operator = False
+    keeps_calibration = False
 
     def __init__(self, *args, stats: dict | None = None, takes_pixels: bool = False, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.stats: InputStats | None = None
+        # The specifications depend on both, and the constructor makes their observers.
+        self.stats = None if stats is None else InputStats(**stats)
         self.takes_pixels = takes_pixels
-        if takes_pixels and self.observer is not None:
-            self.observer.usual_range = (0.0, 255.0)
-        if stats is not None:
-            self.set_stats(InputStats(**stats))
+        super().__init__(*args, **kwargs)
 
-    def set_stats(self, stats: InputStats | None) -> None:
-        """Sets the statistics of the input. With None, the observed range applies.
-
-        The layer keeps its observer, which has the range of the data. Afterwards the model needs
-        `link_layers`.
-        """
-        self.stats = stats
-        self.fixed_parameters = None if stats is None else stats.parameters(self._scheme())
+    def specifications(self):
+        """Returns the specification of the output. It is observed even if statistics fix it."""
+        usual = (0.0, 255.0) if self.takes_pixels else None
+        observed = Free(usual_range=usual, keeps_calibration=self.keeps_calibration)
+        return {"output": observed if self.stats is None else self.stats.specification(observed)}
 
     def meaning(self) -> tuple[float, float]:
         """Returns `(mean, std)`. The uint8 integer `q` represents `(q - mean) / std` now."""

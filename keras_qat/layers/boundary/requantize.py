@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.requantize import rescale
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
 from keras_qat.quantizers import Grid
 
 

@@ -2,104 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import dataclasses
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import tree
 
 from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.core.drop_in import DropIn, remade
+from keras_qat.layers.core.integers import Centered, Links, Parameters, center, real_values
+from keras_qat.layers.core.modes import in_float_mode
 from keras_qat.litert.format.operators import with_trait
 from keras_qat.quantizers import (
-    FixedParameters,
+    Derived,
+    Free,
     Grid,
     QuantDelay,
     RangeObserver,
-    RangeParameters,
+    RangeRule,
+    Robust,
+    Specification,
+    ValueRange,
     fake_quantize,
-    grids_once,
+    make_observers,
 )
 from keras_qat.scheme import Scheme, get_scheme
-
-Parameters = FixedParameters | RangeParameters
-
-_FLOAT_MODE = contextvars.ContextVar("keras_qat_float_mode", default=False)
-
-
-@contextlib.contextmanager
-def float_mode():
-    """Makes quantized layers compute in float, for calibration and comparison.
-
-    The layers look at it when they are called or traced, so a compiled function keeps the mode
-    it was traced in.
-    """
-    token = _FLOAT_MODE.set(True)
-    try:
-        yield
-    finally:
-        _FLOAT_MODE.reset(token)
-
-
-def in_float_mode() -> bool:
-    """Whether quantized layers compute in float now."""
-    return _FLOAT_MODE.get()
-
-
-# The integers of the tensors that layers made in the call of a model that runs now, by `id`.
-_INTEGERS: contextvars.ContextVar[dict[int, tuple[Any, Centered]] | None] = contextvars.ContextVar(
-    "keras_qat_integers", default=None
-)
-
-
-@contextlib.contextmanager
-def inference() -> Iterator[None]:
-    """Shares what layers compute in one call of a model: grids, and the integers of tensors.
-
-    A layer takes the integers that the layer before it computed, instead of dividing the real
-    values by their scale and rounding. The integers are kept as long as the real values.
-
-    Returns:
-        A context manager. No range may change within it.
-    """
-    integers: dict[int, tuple[Any, Centered]] = {}
-    token = _INTEGERS.set(integers)
-    try:
-        with grids_once():
-            yield
-    finally:
-        _INTEGERS.reset(token)
-        integers.clear()
-
-
-@dataclasses.dataclass(eq=False)
-class Links:
-    """The quantization parameters around a layer. A plain object: Keras must not track it.
-
-    Attributes:
-        inputs: Parameters of each input tensor; None for a tensor that is not quantized.
-        output: Parameters of the output tensor.
-    """
-
-    inputs: Sequence[Parameters | None] = ()
-    output: Parameters | None = None
-
-
-class Centered(NamedTuple):
-    """A tensor in integers.
-
-    Attributes:
-        values: float32 whole numbers `q - zero_point`.
-        grid: Its quantization parameters; None for a model input, whose values are real.
-    """
-
-    values: Any
-    grid: Any
 
 
 class QuantizedLayer(DropIn):
@@ -120,18 +49,17 @@ class QuantizedLayer(DropIn):
         scheme: A scheme, its name, or None for a layer that computes in float.
         quant_delay: How many training steps its model computes in float before it quantizes.
             One layer of a model says and counts it, for all of them.
+        range_rule: The rule by which training moves the ranges of its tensors, or the rule's
+            configuration; None for the rules of the specifications.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
         operators: The LiteRT operators that `lower` adds, each that it may add for some
             arguments; empty where it adds none. Each registered layer says it.
         int8_operators: Those of them that take int8 tensors inside the layer in every scheme.
-        shares_range: Whether the output has the quantization parameters of the inputs, because
-            the operator moves or selects values.
-        fixed_parameters: Parameters of the output if the kernel prescribes them: of the class those
-            for int8, of a layer with a scheme those for its type.
+        output_specification: How the output gets its quantization parameters, unless arguments of
+            the layer change it.
         least_input_scale: Scale that inputs have at least; their range is widened to it.
-        keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
         activation_bits: Widths of activations that its integer arithmetic is exact for.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is ids instead of quantized values.
@@ -142,27 +70,33 @@ class QuantizedLayer(DropIn):
 
     operators: tuple[str, ...]
     int8_operators: tuple[str, ...] = ()
-    shares_range = False
-    fixed_parameters: FixedParameters | None = None
+    output_specification: Specification = Free()
     least_input_scale = 0.0
-    keeps_calibration = False
     takes_activation = False
     takes_indices = False
     avoids_ties = False
     activation_bits: tuple[int, ...] = (8,)
     makes_operator = True
 
-    def __init__(self, *args, scheme: str | Scheme | None = None, quant_delay: int = 0, **kwargs):
+    def __init__(
+        self,
+        *args,
+        scheme: str | Scheme | None = None,
+        quant_delay: int = 0,
+        range_rule: RangeRule | dict[str, Any] | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.scheme = None if scheme is None else self.checked_scheme(scheme, self.name)
         self.links = Links()
         self.delay_steps: int = quant_delay
         self.quant_delay: QuantDelay | None = None
         self.observer: Any = None
-        if self.scheme is not None and self.fixed_parameters is not None:
-            self.fixed_parameters = self.fixed_parameters.of(self.scheme)
-        if self.scheme is not None and not self.shares_range and self.fixed_parameters is None:
-            self.observer = RangeObserver(keeps_calibration=self.keeps_calibration, name="range")
+        is_config = isinstance(range_rule, dict)
+        rule = keras.saving.deserialize_keras_object(range_rule) if is_config else range_rule
+        specifications = {} if self.scheme is None else self.specifications()
+        for tensor, observer in make_observers(specifications, rule).items():
+            setattr(self, _attribute(tensor), observer)
 
     @classmethod
     def checked_scheme(cls, scheme: str | Scheme, name: str) -> Scheme:
@@ -188,16 +122,41 @@ class QuantizedLayer(DropIn):
             fix='Pass scheme="int8".',
         )
 
+    def specifications(self) -> Mapping[str, Specification]:
+        """Returns how the tensors get their quantization parameters, if there is a scheme.
+
+        Subclasses whose arguments change it, or with observed tensors between their operators,
+        extend it. The constructor calls it, once the Keras layer is constructed.
+
+        Returns:
+            The specification of `"output"`, and of each observed tensor between the operators.
+        """
+        return {"output": self.output_specification}
+
+    def observers(self) -> dict[str, RangeObserver]:
+        """Returns the observers of the tensors that are observed, by the names of the tensors."""
+        found = {name: getattr(self, _attribute(name), None) for name in self.specifications()}
+        return {name: observer for name, observer in found.items() if observer is not None}
+
     @property
     def range_source(self) -> Any:
-        """What has the smallest and the largest value of the output: the observer."""
+        """The object that provides the output's minimum and maximum: an observer or a table."""
+        specification = self.specifications()["output"]
+        if isinstance(specification, Derived):
+            return ValueRange(lambda: getattr(self, specification.source))
         return self.observer
 
+    def set_range_rule(self, rule: RangeRule) -> None:
+        """Sets the rule by which training moves the ranges of the layer's tensors."""
+        for observer in self.observers().values():
+            observer.specification = dataclasses.replace(observer.specification, rule=rule)
+
     def build(self, input_shape):
-        """Builds the Keras layer, the range observer and the delay."""
+        """Builds the Keras layer, the range observers and the delay."""
         super().build(input_shape)
-        if self.observer is not None and not self.observer.built:
-            self.observer.build()
+        for observer in self.observers().values():
+            if not observer.built:
+                observer.build()
         if self.delay_steps and self.quant_delay is None:
             # Last, so that the order of the weights is the same after loading.
             self.quant_delay = QuantDelay(self.delay_steps, name="quant_delay")
@@ -259,12 +218,14 @@ class QuantizedLayer(DropIn):
         """
         raise NotImplementedError
 
-    def inner_observations(self) -> Iterator[tuple[RangeObserver, Callable[..., Any]]]:
-        """Yields each observer of a tensor between the layer's operators.
+    def inner_tensor(self, name: str, inputs):
+        """Computes a tensor between the layer's operators in float.
 
-        With it comes the function that computes the tensor in float, of what `call` takes.
+        Args:
+            name: Name of the tensor in `specifications`.
+            inputs: The inputs of the layer.
         """
-        yield from ()
+        raise NotImplementedError
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
@@ -305,7 +266,10 @@ class QuantizedLayer(DropIn):
         """Returns the constructor's arguments."""
         name = None if self.scheme is None else self.scheme.name
         delay = {"quant_delay": self.delay_steps} if self.delay_steps else {}
-        return {**super().get_config(), "scheme": name, **delay}
+        rules = (observer.specification.rule for observer in self.observers().values())
+        rule = next(rules, Robust())
+        own = {"range_rule": keras.saving.serialize_keras_object(rule)} if rule != Robust() else {}
+        return {**super().get_config(), "scheme": name, **delay, **own}
 
     def output_grid(self) -> Grid | None:
         """Returns the grid of the output; None for a float layer."""
@@ -327,56 +291,6 @@ class QuantizedLayer(DropIn):
         return self.links
 
 
-class MovesValues(QuantizedLayer):
-    """Base class of layers whose operator copies integers: its float forward is exact."""
-
-    shares_range = True
-
-    def float_forward(self, inputs, training=None):
-        """Calls the Keras layer."""
-        del training
-        return super(QuantizedLayer, self).call(inputs)
-
-    def training_forward(self, inputs):
-        """Calls the Keras layer: values from the grid stay on the grid."""
-        return self.float_forward(inputs, training=True)
-
-    def integer(self, *inputs: Centered, output: Grid):
-        """Moves the integers as the float forward moves values; 0 is the zero point."""
-        del output
-        return self.float_forward(inputs[0].values, training=False)
-
-
-def center(x, parameters: Parameters | None) -> Centered:
-    """Turns the real values of a tensor into the integers that they stand for.
-
-    Args:
-        x: float32 tensor of real values, each a multiple of the scale.
-        parameters: Its quantization parameters; None leaves `x` as it is.
-
-    Returns:
-        The centered integers.
-    """
-    if parameters is None:
-        return Centered(x, None)
-    known = (_INTEGERS.get() or {}).get(id(x))
-    if known is not None and known[0]() is x:
-        return known[1]
-    grid = parameters.grid()
-    return Centered(ops.round(x / grid.scale), grid)
-
-
-def real_values(centered: Centered):
-    """Returns the real values of centered integers.
-
-    Args:
-        centered: The integers and their grid.
-
-    Returns:
-        float32 tensor.
-    """
-    x = centered.values * centered.grid.scale
-    key, known = id(x), _INTEGERS.get()
-    if known is not None:
-        known[key] = weakref.ref(x, lambda _: known.pop(key, None)), centered
-    return x
+def _attribute(tensor: str) -> str:
+    """Returns the attribute that holds a tensor's observer: saved weights have its name."""
+    return "observer" if tensor == "output" else f"{tensor}_observer"

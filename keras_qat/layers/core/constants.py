@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_qat.layers.core.base import Centered
+from keras_qat.layers.core.integers import Centered
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid, quantize_weights, weight_grid
 from keras_qat.scheme import Scheme

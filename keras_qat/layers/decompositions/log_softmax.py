@@ -17,7 +17,8 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import activation_of
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.decompositions.integer_operators import IntegerOperators
 from keras_qat.layers.elementwise.activations import Elementwise

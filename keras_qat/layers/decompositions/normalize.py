@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,12 +20,20 @@ from keras_qat.arithmetic.normalize import (
 )
 from keras_qat.backend import compiled
 from keras_qat.graph import layer_of
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import build_like
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.decompositions.normalize_operators import NormalizingOperators
 from keras_qat.layers.elementwise.terms import Term, combined, lower_term, reduced, reshaped
-from keras_qat.quantizers import Grid, RangeObserver, RangeParameters, fake_quantize, reciprocal
+from keras_qat.quantizers import (
+    Free,
+    Grid,
+    RangeObserver,
+    RangeParameters,
+    fake_quantize,
+    reciprocal,
+)
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -87,18 +95,6 @@ class Normalize(keras.layers.Layer):
         return {**super().get_config(), "view": self.view, "axis": self.axis, **rule}
 
 
-@keras.saving.register_keras_serializable("keras_qat")
-class InnerRange(RangeObserver):
-    """The observer of a tensor inside a layer. Models that were saved without it can be loaded."""
-
-    def load_own_variables(self, store):
-        """Loads the range. Without a saved range, takes a range that stands for all values."""
-        if store.keys():
-            super().load_own_variables(store)
-        else:
-            self.assume(0.0, 0.0)
-
-
 @register(layer_of(Normalize))
 @keras.saving.register_keras_serializable("keras_qat")
 class QNormalize(QuantizedLayer, Normalize):
@@ -135,21 +131,14 @@ class QNormalize(QuantizedLayer, Normalize):
     )
     int8_operators = ("BATCH_MATMUL",)
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.centered_observer: Any = None
-        self.reciprocal_observer: Any = None
-        if self.scheme is not None:
-            if self.rule.centered:
-                self.centered_observer = InnerRange(name="centered_range")
-            self.reciprocal_observer = InnerRange(name="reciprocal_range")
+    centered_observer: RangeObserver | None = None
+    reciprocal_observer: RangeObserver
 
-    def build(self, input_shape):
-        """Builds the observers."""
-        super().build(input_shape)
-        for observer, _ in self.inner_observations():
-            if not observer.built:
-                observer.build()
+    def specifications(self):
+        """Returns the specifications of the output, the differences and the reciprocals."""
+        inner = ("centered", "reciprocal") if self.rule.centered else ("reciprocal",)
+        # Version 0.1 did not observe them.
+        return {**super().specifications(), **dict.fromkeys(inner, Free(may_be_missing=True))}
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns Keras's normalization over the last axes, or None for groups of channels."""
@@ -191,12 +180,10 @@ class QNormalize(QuantizedLayer, Normalize):
         factor = fake_quantize(factor, self._reciprocal_scale(grid), limits[0], *limits)
         return self.quantize_output(ops.reshape(x * factor, (-1, *inputs.shape[1:])))
 
-    def inner_observations(self) -> Iterator[tuple[RangeObserver, Callable[..., Any]]]:
-        """Yields the observers of the differences from the mean, and of the reciprocals."""
-        if self.centered_observer is not None:
-            yield self.centered_observer, self.centered
-        if self.reciprocal_observer is not None:
-            yield self.reciprocal_observer, lambda x: self.reciprocal(self.centered(x))
+    def inner_tensor(self, name: str, inputs):
+        """Computes the differences from the mean, or the reciprocals."""
+        x = self.centered(inputs)
+        return x if name == "centered" else self.reciprocal(x)
 
     def integer(self, *inputs: Centered, output: Grid):
         """Normalizes in integers."""

@@ -16,12 +16,13 @@ from keras_qat.arithmetic.softmax import softmax
 from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import FUSED, activation_name, activation_of
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import cannot_take_up
 from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.litert import Quantization
-from keras_qat.quantizers import FixedParameters, Grid
+from keras_qat.quantizers import Fixed, Grid
 from keras_qat.scheme import Scheme
 
 # Ratio of an input's scale to the output's scale. XNNPACK does not take an ADD from this ratio on,
@@ -51,7 +52,7 @@ class QSoftmax(Elementwise):
 
     operators = ("SOFTMAX",)
     keras_class = keras.layers.Softmax
-    fixed_parameters = FixedParameters(1 / 256, -128)
+    output_specification = Fixed(1 / 256, -128)
     # The kernel aborts at 2^-26. Logits within this scale have equal probabilities.
     least_input_scale = 2.0**-25
 

@@ -14,9 +14,9 @@ from keras_qat.arithmetic.multiply import multiply
 from keras_qat.backend import compiled
 from keras_qat.graph import any_of, layer_of, maybe, operation_named
 from keras_qat.layers.core.activation_names import FUSED, function_name
-from keras_qat.layers.core.base import Centered
 from keras_qat.layers.core.constants import centered_constant, stored
 from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.binary import Binary
 from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid

@@ -59,8 +59,9 @@ class Binary(QuantizedLayer):
     def __init__(
         self, *, constant: dict | None = None, scheme: str | Scheme | None = None, **kwargs
     ):
-        super().__init__(scheme=scheme, **kwargs)
+        # The specifications may depend on it, and the constructor makes their observers.
         self.constant = None if constant is None else Constant(**constant)
+        super().__init__(scheme=scheme, **kwargs)
         self.operand: Any = None
 
     def build(self, input_shape):

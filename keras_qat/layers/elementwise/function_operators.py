@@ -8,7 +8,8 @@ from keras import ops
 
 from keras_qat.arithmetic.tables import Table, operator_table
 from keras_qat.graph import Node
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.layers.elementwise.lookup import QLookup
 from keras_qat.quantizers import Grid

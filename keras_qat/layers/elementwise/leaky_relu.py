@@ -11,7 +11,8 @@ from keras import ops
 from keras_qat.arithmetic.prelu import prelu
 from keras_qat.backend import compiled
 from keras_qat.graph import Node
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.functions import function_named, function_of
 from keras_qat.layers.elementwise.prelu import Sloped

@@ -14,7 +14,7 @@ from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.function_operators import Tabulated
 from keras_qat.layers.elementwise.functions import function_named
-from keras_qat.quantizers import FixedParameters, Grid
+from keras_qat.quantizers import Fixed, Grid
 from keras_qat.scheme import Scheme
 
 
@@ -35,7 +35,7 @@ class QSigmoid(Tabulated):
     """
 
     operators = ("LOGISTIC",)
-    fixed_parameters = FixedParameters(1 / STEPS_IN_ONE, -128)
+    output_specification = Fixed(1 / STEPS_IN_ONE, -128)
     function = staticmethod(logistic)
 
     def __init__(

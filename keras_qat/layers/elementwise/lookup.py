@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_qat.arithmetic.lookup import lookup_table
 from keras_qat.graph import Node
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.layers.elementwise.float_terms import float_term

@@ -13,14 +13,13 @@ from keras import ops, tree
 from keras_qat.arithmetic.requantize import quantize
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
-from keras_qat.layers.core.base import Centered
 from keras_qat.layers.core.drop_in import assign_copy
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.elementwise.binary import Binary, operands_of, value_of
 from keras_qat.layers.moving.reshape import batch_moved
-from keras_qat.quantizers import Grid, RangeObserver
-from keras_qat.scheme import Scheme
+from keras_qat.quantizers import Free, Grid, Shared
 
 
 class Extreme(Binary):
@@ -28,20 +27,15 @@ class Extreme(Binary):
 
     A constant is rounded to the grid of the output. Its values may lie far beyond the values of the
     tensor. The range is therefore the range of the observed outputs, not of the constant.
-
-    Args:
-        scheme: A scheme, its name, or None for a layer that computes in float.
-        **kwargs: Keyword arguments of `Binary`.
     """
 
-    shares_range = True
+    output_specification = Shared()
     operator_code: str
     function: Any  # of two tensors
 
-    def __init__(self, *, scheme: str | Scheme | None = None, **kwargs):
-        super().__init__(scheme=scheme, **kwargs)
-        if self.scheme is not None and self.constant is not None:
-            self.observer = RangeObserver(name="range")
+    def specifications(self):
+        """Returns the specification of the output. With a constant the output is observed."""
+        return {"output": Shared(None if self.constant is None else Free())}
 
     def float_forward(self, inputs, training=None):
         """Selects in float."""

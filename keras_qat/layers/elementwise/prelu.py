@@ -12,9 +12,9 @@ from keras_qat.arithmetic.prelu import prelu
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
-from keras_qat.layers.core.base import Centered
 from keras_qat.layers.core.constants import centered_constant, stored
 from keras_qat.layers.core.drop_in import assign_copy
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid

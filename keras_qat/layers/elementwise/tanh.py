@@ -8,7 +8,7 @@ from keras import ops
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.function_operators import Tabulated
 from keras_qat.layers.elementwise.functions import function_named
-from keras_qat.quantizers import FixedParameters
+from keras_qat.quantizers import Fixed
 
 
 @register(function_named("tanh"))
@@ -31,7 +31,7 @@ class QTanh(Tabulated):
     operators = ("TANH",)
     avoids_ties = True
     has_lookup = True
-    fixed_parameters = FixedParameters(1 / 128, 0)
+    output_specification = Fixed(1 / 128, 0)
     function = staticmethod(ops.tanh)
 
     def float_forward(self, inputs, training=None):

@@ -9,10 +9,11 @@ from keras import ops
 from keras_qat.arithmetic.requantize import quantize
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import assign_copy, quiet_config
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
-from keras_qat.quantizers import Grid, ValueRange
+from keras_qat.quantizers import Derived, Grid
 from keras_qat.scheme import Scheme
 
 
@@ -38,15 +39,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
 
     operators = ("GATHER",)
     takes_indices = True
-
-    def __init__(self, *args, scheme: str | Scheme | None = None, **kwargs):
-        super().__init__(*args, scheme=scheme, **kwargs)
-        self.observer = None
-
-    @property
-    def range_source(self):
-        """Returns the range of the table."""
-        return ValueRange(lambda: self.embeddings)
+    output_specification = Derived("embeddings")
 
     def float_forward(self, inputs, training=None):
         """Looks up the vectors."""

@@ -10,7 +10,8 @@ from keras_qat.arithmetic.multiply import product_multiplier
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.kernels.accumulators import requantize_centered

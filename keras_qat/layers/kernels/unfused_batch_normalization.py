@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -12,14 +12,16 @@ from keras import ops
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED, function_name
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import centered_constant, stored
 from keras_qat.layers.core.drop_in import activation_behind, activation_config, cannot_take_up
 from keras_qat.layers.core.fused import fused_code
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.arithmetic import combined_centered
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import (
+    Free,
     Grid,
     RangeObserver,
     RangeParameters,
@@ -68,27 +70,27 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
     operators = ("MUL", "ADD")
     takes_activation = True
     is_opened = False
+    product_observer: RangeObserver
 
     def __init__(self, *args, activation=None, activation_name=None, scheme=None, **kwargs):
         super().__init__(*args, scheme=scheme, **kwargs)
         self.activation = keras.activations.get(activation)
         self.activation_name = activation_name
-        self.product_observer: Any = None
-        if self.scheme is not None:
-            self.product_observer = RangeObserver(name="product_range")
+
+    def specifications(self):
+        """Returns the specifications of the output and of the product."""
+        return {**super().specifications(), "product": Free()}
 
     def build(self, input_shape):
         """Builds the batch normalization and both range observers."""
         super().build(input_shape)
-        if self.product_observer is not None:
-            self.product_observer.build()
-            if getattr(self, "renorm", False):
-                raise UnsupportedLayerError(
-                    "Batch renormalization cannot be trained with quantization.",
-                    layer=self.name,
-                    received="renorm=True",
-                    fix="Make the layer with `renorm=False`.",
-                )
+        if self.scheme is not None and getattr(self, "renorm", False):
+            raise UnsupportedLayerError(
+                "Batch renormalization cannot be trained with quantization.",
+                layer=self.name,
+                received="renorm=True",
+                fix="Make the layer with `renorm=False`.",
+            )
 
     def float_forward(self, inputs, training=None):
         """Calls the Keras layer."""
@@ -134,12 +136,9 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         product = self._lowered(builder, "MUL", inputs[0], factor, "NONE", **inner)
         return self._lowered(builder, "ADD", product, offset, fused)
 
-    def inner_observations(self) -> Iterator[tuple[RangeObserver, Callable[..., Any]]]:
-        """Yields the observer of the product."""
-        if self.product_observer is not None:
-            yield self.product_observer, self._product
-
-    def _product(self, inputs):
+    def inner_tensor(self, name: str, inputs):
+        """Computes the product in float."""
+        del name
         affine = self._affine(self.moving_mean, self.moving_variance)
         return inputs * self._spread(inputs, affine.factor)
 

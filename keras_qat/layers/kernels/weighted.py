@@ -13,10 +13,11 @@ from keras import ops
 from keras_qat.backend import compiled, float64, maximum
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
-from keras_qat.layers.core.base import Centered, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import stored
 from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.fused import fused_code
+from keras_qat.layers.core.integers import Centered
 from keras_qat.layers.kernels.block import Block
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (

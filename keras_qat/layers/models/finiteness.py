@@ -171,10 +171,8 @@ def _folding_errors(layer: WeightedLayer) -> Iterator[InvalidModelError]:
 
 
 def _range_variables(layer: QuantizedLayer) -> Iterator[Any]:
-    observers = [layer.observer, *(observer for observer, _ in layer.inner_observations())]
-    for observer in observers:
-        if observer is not None:
-            yield from (observer.minimum, observer.maximum)
+    for observer in layer.observers().values():
+        yield from (observer.minimum, observer.maximum)
 
 
 def _not_finite(values: Any) -> int:

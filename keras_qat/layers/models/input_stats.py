@@ -11,7 +11,7 @@ import keras
 from keras_qat.errors import InputStatsWarning, InvalidGraphError, InvalidInputStatsError, warn_user
 from keras_qat.graph import Edge, read_model
 from keras_qat.layers.boundary.quantize import RangeHolder
-from keras_qat.layers.models.quantized_model import link_layers
+from keras_qat.layers.models.linking import link_layers
 from keras_qat.quantizers import InputStats
 
 
@@ -94,12 +94,12 @@ def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, 
     """Sets statistics and links the layers again. If that fails, restores the old statistics."""
     old = {name: holders[name].stats for name in stats}
     for name, own in stats.items():
-        holders[name].set_stats(own)
+        holders[name].stats = own
     try:
         link_layers(read_model(model))
     except InvalidGraphError:
         for name, own in old.items():
-            holders[name].set_stats(own)
+            holders[name].stats = own
         link_layers(read_model(model))
         raise
     _forget_compiled(model)

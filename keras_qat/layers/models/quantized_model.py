@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_qat.errors import (
-    DefaultRangesWarning,
-    InvalidGraphError,
-    MissingRangeError,
-    RangeDriftWarning,
-    warn_user,
-)
-from keras_qat.graph import Edge, Graph, range_groups, read_model
+from keras_qat.errors import DefaultRangesWarning, RangeDriftWarning, warn_user
+from keras_qat.graph import read_model
 from keras_qat.layers.boundary.quantize import RangeHolder
-from keras_qat.layers.core.base import (
-    Parameters,
-    QuantizedLayer,
-    float_mode,
-    in_float_mode,
-    inference,
-)
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import inference
+from keras_qat.layers.core.modes import float_mode, in_float_mode
 from keras_qat.layers.models.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.models.formats import writer_of
+from keras_qat.layers.models.linking import link_layers
+from keras_qat.layers.models.missing_ranges import listing, missing_ranges, uses_of
 from keras_qat.layers.models.rewritten_model import RewrittenModel
-from keras_qat.layers.models.table_groups import scale_adjustments
 from keras_qat.quantizers import (
     MISFIT_FIX,
+    Fixed,
     QuantDelay,
     RangeObserver,
-    RangeParameters,
     RangeRule,
     Robust,
     checked_default_range,
@@ -43,8 +33,6 @@ from keras_qat.quantizers import (
 
 __all__ = ["QuantizedModel", "float_mode"]
 
-# Of how many tensors without a range an error says what takes them.
-_MOST = 4
 # The limits of an inner tensor that an older version saved no range of.
 _NOT_SAVED = (0.0, 0.0)
 NOT_SAVED_FIX = "Calibrate the model again, `keras_qat.calibrate(model, data)`."
@@ -65,14 +53,12 @@ class QuantizedModel(RewrittenModel):
     Attributes:
         calibration_outliers: The samples that calibration set aside, or that made the range of a
             tensor wide: a list of dicts with the attributes of `keras_qat.quantizers.Outliers`.
-        range_rule: The rule by which training moves the ranges that it does not hold.
 
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.
     """
 
     calibration_outliers: Sequence[Mapping[str, Any]] = ()
-    range_rule: RangeRule = Robust()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -141,20 +127,19 @@ class QuantizedModel(RewrittenModel):
         return history
 
     def get_config(self):
-        """Returns the functional configuration, what calibration set aside, and the range rule."""
+        """Returns the functional configuration, and what calibration set aside."""
         outliers = [dict(each) for each in self.calibration_outliers]
-        rule = keras.saving.serialize_keras_object(self.range_rule)
         return {
             **super().get_config(),
             **({"calibration_outliers": outliers} if outliers else {}),
-            **({"range_rule": rule} if self.range_rule != Robust() else {}),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model of a configuration."""
         config = dict(config)
-        outliers, rule = config.pop("calibration_outliers", ()), config.pop("range_rule", None)
+        outliers = config.pop("calibration_outliers", ())
+        rule = config.pop("range_rule", None)  # older models have it, their layers do not
         model = super().from_config(config, custom_objects=custom_objects)
         if rule is not None:
             model.set_range_rule(keras.saving.deserialize_keras_object(rule, custom_objects))
@@ -232,6 +217,12 @@ class QuantizedModel(RewrittenModel):
         for _, observer in named_observers(self):
             observer.assume(*ends)
 
+    @property
+    def range_rule(self) -> RangeRule:
+        """The rule by which training moves the ranges that it does not hold."""
+        rules = (observer.specification.rule for _, observer in named_observers(self))
+        return next(rules, Robust())
+
     def set_range_rule(self, rule: RangeRule) -> None:
         """Sets the rule by which training moves ranges; a training step is compiled with it.
 
@@ -240,9 +231,9 @@ class QuantizedModel(RewrittenModel):
         """
         if rule == self.range_rule:
             return
-        self.range_rule = rule
-        for _, observer in named_observers(self):
-            observer.rule = rule
+        for layer in self.layers:
+            if isinstance(layer, QuantizedLayer):
+                layer.set_range_rule(rule)
         self.train_function = None
 
     @property
@@ -269,7 +260,7 @@ class QuantizedModel(RewrittenModel):
         """
         lacking = self.lacking_ranges
         if lacking:
-            raise missing_ranges(lacking, _uses(read_model(self)))
+            raise missing_ranges(lacking, uses_of(read_model(self)))
 
 
 # Keras writes the bare name of the class into `.h5`.
@@ -285,36 +276,20 @@ def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:
     """
     for layer in model.layers:
         if isinstance(layer, QuantizedLayer):
-            if layer.observer is not None and layer.fixed_parameters is None:
-                yield layer.name, layer.observer
-            for observer, _ in layer.inner_observations():
-                yield f"{layer.name}/{observer.name.removesuffix('_range')}", observer
+            for tensor, observer in layer.observers().items():
+                if not isinstance(layer.specifications()[tensor], Fixed):
+                    yield tensor_name(layer.name, tensor), observer
+
+
+def tensor_name(layer: str, tensor: str) -> str:
+    """Returns the name of a tensor of a layer in the file: its output, or an inner tensor."""
+    return layer if tensor == "output" else f"{layer}/{tensor}"
 
 
 def _all_observed(model: keras.Model) -> Any:
     """Whether each tensor has min/max data or a default range, as a tensor."""
     updates = [observer.updates.value for _, observer in named_observers(model)]
     return keras.ops.all(keras.ops.stack(updates) != 0) if updates else True
-
-
-def missing_ranges(lacking: Sequence[str], uses: Mapping[str, Sequence[str]]) -> MissingRangeError:
-    """Makes the error for tensors that lack min/max data.
-
-    Args:
-        lacking: Names of the tensors.
-        uses: What takes each tensor, as text.
-    """
-    shown = (f"'{name}' is {' and '.join(uses[name])}" for name in lacking[:_MOST] if uses[name])
-    return MissingRangeError(
-        f"{len(lacking)} tensor(s) lack min/max data, which is necessary for quantization: "
-        f"{_listing(lacking, len(lacking))}. {'; '.join(shown)}.",
-        tensors=lacking,
-        layer=lacking[0].partition("/")[0],
-        fix="Calibrate (`keras_qat.calibrate(model, data)`, or `calibration_data` of "
-        "`quantize_model`), or train the model. If accuracy does not matter, pass "
-        "`default_ranges_stats=(min, max)` to `export_litert` or `quantize_model`; "
-        "`keras_qat.suggest_default_ranges(model, data)` finds a range that covers all values.",
-    )
 
 
 def tensors_without_saved_range(model: keras.Model) -> tuple[str, ...]:
@@ -346,116 +321,13 @@ def not_saved(names: Sequence[str]) -> str:
     """
     return (
         f"{len(names)} tensor(s) inside layers have coarser steps than necessary: "
-        f"{_listing(names)}. An older version of keras_qat saved the model without their ranges."
+        f"{listing(names)}. An older version of keras_qat saved the model without their ranges."
     )
-
-
-def _uses(graph: Graph) -> Mapping[str, Sequence[str]]:
-    """The layers that take each tensor."""
-    uses: dict[str, list[str]] = defaultdict(list)
-    for node in graph.nodes.values():
-        for edge in node.inputs:
-            kind = type(node.head).__name__
-            uses[graph.nodes[edge.node].head.name].append(
-                f"an input to the layer '{node.name}' ({kind})"
-            )
-    for edge in graph.output_edges:
-        uses[graph.nodes[edge.node].head.name].append("an output of the model")
-    return uses
 
 
 def observed_layers(model: keras.Model) -> list[QuantizedLayer]:
     """Returns the layers of a model whose outputs have an observed range."""
     return [layer for layer in model.layers if getattr(layer, "observer", None) is not None]
-
-
-def link_layers(graph: Graph) -> None:
-    """Gives each layer the quantization parameters of its inputs and its output.
-
-    Args:
-        graph: A graph in which each node but the inputs is one quantized layer.
-
-    Raises:
-        InvalidGraphError: If a node is something else, or tensors with prescribed parameters
-            would have to share them with others.
-    """
-    for node in graph.nodes.values():
-        if not node.is_input and not isinstance(node.head, QuantizedLayer):
-            raise InvalidGraphError(
-                "A quantized model has a layer that is not quantized.",
-                layer=node.name,
-                received=type(node.head).__name__,
-                fix="Make the model with `keras_qat.quantize_model`.",
-            )
-    groups, least_scales = range_groups(graph), _least_scales(graph)
-    adjustments = scale_adjustments(graph, groups)
-    parameters: dict[int, Parameters | None] = {}
-    for group in groups.values():
-        if id(group) not in parameters:
-            made = _group_parameters(graph, group.edges, least_scales, adjustments.get(group))
-            parameters[id(group)] = made
-    for node in graph.nodes.values():
-        if not node.is_input:
-            inputs = [parameters[id(groups[edge])] for edge in node.inputs]
-            node.head.link(inputs, parameters[id(groups[Edge(node.name)])])
-
-
-def _least_scales(graph: Graph) -> Mapping[Edge, float]:
-    """What the operators that take a tensor need its scale to be at least."""
-    least: dict[Edge, float] = defaultdict(float)
-    for node in graph.nodes.values():
-        for edge in node.inputs:
-            least[edge] = max(least[edge], node.head.least_input_scale)
-    return least
-
-
-def _group_parameters(
-    graph: Graph,
-    edges: tuple[Edge, ...],
-    least_scales: Mapping[Edge, float],
-    adjust: Callable[[Any, Any], Any] | None,
-) -> Parameters | None:
-    makers = {id(layer): layer for layer in _makers(graph, edges)}.values()
-    fixed = [layer for layer in makers if layer.fixed_parameters is not None]
-    if is_contradictory(graph, edges):
-        raise InvalidGraphError(
-            f"The tensors {_listing(map(str, edges))} have to share one range, but LiteRT "
-            "prescribes that of some of them.",
-            layer=fixed[0].name,
-            fix="Make the model with `keras_qat.quantize_model`, which puts a `Requantize` there.",
-        )
-    if fixed:
-        return fixed[0].fixed_parameters
-    observers = [layer.range_source for layer in makers]
-    schemes = [layer.scheme for layer in makers if layer.scheme is not None]
-    least_scale = max(map(least_scales.__getitem__, edges))
-    return RangeParameters(schemes[0], observers, least_scale, adjust) if schemes else None
-
-
-def is_contradictory(graph: Graph, edges: tuple[Edge, ...]) -> bool:
-    """Whether tensors that have to share one range have one that is prescribed, and another.
-
-    Args:
-        graph: A graph of quantized layers.
-        edges: The tensors.
-    """
-    return len({layer.fixed_parameters for layer in _makers(graph, edges)}) > 1
-
-
-def _makers(graph: Graph, edges: tuple[Edge, ...]) -> Iterator[QuantizedLayer]:
-    """The layers that compute the values of a group, or add some to those that they move."""
-    for edge in edges:
-        node = graph.nodes[edge.node]
-        if node.is_input or node.head.scheme is None:
-            continue
-        if not node.head.shares_range or node.head.observer is not None:
-            yield node.head
-
-
-def _listing(names, most: int = 8) -> str:
-    names = list(names)
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _has_nan(values: Iterable[Any]) -> bool:

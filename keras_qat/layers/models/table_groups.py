@@ -9,7 +9,8 @@ from typing import Any
 from keras import ops
 
 from keras_qat.arithmetic.tables import away_from_ties
-from keras_qat.graph import Edge, Graph, RangeGroup
+from keras_qat.graph import Edge, Graph
+from keras_qat.layers.models.range_groups import RangeGroup, fixed_parameters
 
 
 def scale_adjustments(
@@ -34,7 +35,7 @@ def scale_adjustments(
         if layer is None or layer.scheme is None or not layer.avoids_ties:
             continue
         source, target = groups[node.inputs[0]], groups[Edge(node.name)]
-        if layer.fixed_parameters is not None:
+        if fixed_parameters(node) is not None:
             target = source
         elif source is not target:
             if target in _reached(source, depends):

@@ -7,7 +7,9 @@ from keras import ops, tree
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
-from keras_qat.layers.core.base import Centered, MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import batch_moved
 from keras_qat.quantizers import Grid

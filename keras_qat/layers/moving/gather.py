@@ -12,7 +12,8 @@ from keras import ops
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, operation_named
 from keras_qat.graph.graph import Parameter
-from keras_qat.layers.core.base import MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import batch_moved, sample_sizes
 from keras_qat.scheme import Scheme

@@ -13,10 +13,12 @@ from keras_qat.arithmetic.requantize import quantize
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
 from keras_qat.graph.graph import Parameter
-from keras_qat.layers.core.base import Centered, MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import batch_moved, check_channels_last
-from keras_qat.quantizers import Grid, RangeObserver
+from keras_qat.quantizers import Free, Grid, Shared
 from keras_qat.scheme import Scheme
 
 _MIRRORS = {"reflect": "REFLECT", "symmetric": "SYMMETRIC"}
@@ -59,12 +61,14 @@ class QPad(MovesValues):
         scheme: str | Scheme | None = None,
         **kwargs,
     ):
+        self.mode, self.value = mode, float(value)  # the specifications depend on the value
         super().__init__(scheme=scheme, **kwargs)
         self.pad_width = tuple((int(before), int(behind)) for before, behind in pad_width)
-        self.mode, self.value = mode, float(value)
         self._check()
-        if self.scheme is not None and self.value:
-            self.observer = RangeObserver(name="range")
+
+    def specifications(self):
+        """Returns the specification of the output. With a constant the output is observed."""
+        return {"output": Shared(Free() if self.value else None)}
 
     def _check(self):
         if self.mode != "constant" and self.mode not in _MIRRORS:

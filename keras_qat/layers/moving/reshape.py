@@ -8,7 +8,8 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
-from keras_qat.layers.core.base import MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.scheme import Scheme
 

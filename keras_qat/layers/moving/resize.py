@@ -17,7 +17,9 @@ from keras_qat.arithmetic.resize import (
 )
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
-from keras_qat.layers.core.base import Centered, MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import check_channels_last, sample_sizes
 from keras_qat.quantizers import Grid, unless_delayed

@@ -11,7 +11,8 @@ from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of, operation_named
-from keras_qat.layers.core.base import MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.gather import constant_integers
 from keras_qat.layers.moving.reshape import batch_moved, check_channels_last

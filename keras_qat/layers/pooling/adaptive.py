@@ -11,7 +11,9 @@ from keras import ops
 
 from keras_qat.arithmetic.pooling import window_sums
 from keras_qat.graph import Node, any_of, layer_of, operation_named
-from keras_qat.layers.core.base import Centered, MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import image_shape, lower_on_image
 from keras_qat.layers.pooling.windows import (

@@ -6,7 +6,8 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
-from keras_qat.layers.core.base import MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import image_shape
 from keras_qat.layers.pooling.reductions import Averaging

@@ -14,7 +14,9 @@ from keras_qat.arithmetic.pooling import mean
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
-from keras_qat.layers.core.base import Centered, MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import check_sizes_known
 from keras_qat.layers.moving.reshape import batch_moved

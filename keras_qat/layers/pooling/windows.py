@@ -12,7 +12,9 @@ from keras import ops
 from keras_qat.arithmetic.pooling import average
 from keras_qat.backend import compiled
 from keras_qat.graph import Node, any_of, layer_of, operation_named
-from keras_qat.layers.core.base import Centered, MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.layers.core.sequences import check_sizes_known, lower_on_image, planar
 from keras_qat.layers.moving.reshape import check_channels_last

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import keras
 
 from keras_qat.graph import layer_of
-from keras_qat.layers.core.base import MovesValues, QuantizedLayer
+from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 
 

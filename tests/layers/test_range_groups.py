@@ -3,19 +3,24 @@
 import keras
 from keras import layers
 
-from keras_qat.graph import Edge, range_groups, read_model
+from keras_qat.graph import Edge, read_model
+from keras_qat.layers.models.range_groups import range_groups
+from keras_qat.quantizers import Free, Shared, Specification
 
 
 class Computes(layers.Layer):
-    shares_range = False
+    output_specification: Specification = Free()
     scheme: str | None = "int8"
+
+    def specifications(self):
+        return {"output": self.output_specification}
 
     def call(self, inputs):
         return inputs[0] + inputs[1] if isinstance(inputs, list) else inputs * 2
 
 
 class Moves(Computes):
-    shares_range = True
+    output_specification = Shared()
 
 
 class MovesInFloat(Moves):
