@@ -6,11 +6,17 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from keras_qat.graph import Graph, Node
+from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.reading import is_model
 from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.models.range_groups import (
+    is_contradictory,
+    makers,
+    output_specification,
+    range_groups,
+)
 from keras_qat.passes.split_activations import has_activation
 from keras_qat.passes.split_merges import is_merge_of_many
 from keras_qat.passes.split_outputs import IS_SPLIT
@@ -65,6 +71,16 @@ def _without_conversion(graph: Graph) -> Iterator[str]:
             yield node.name
 
 
+def _without_range(graph: Graph) -> Iterator[str]:
+    """Yields the integer tensors that neither have a range nor share one, or share two."""
+    groups = range_groups(graph)
+    for node in graph.nodes.values():
+        group = groups[Edge(node.name)]
+        is_ranged = makers(graph, group) and not is_contradictory(graph, group)
+        if output_specification(node) is not None and not is_ranged:
+            yield node.name
+
+
 AS_WRITTEN = _no_node("Each node is one operation, as the user wrote it.", _was_rewritten)
 ONE_INTEGER_TYPE = Invariant("All nodes in integers have one integer type.", _mixed_types)
 NO_NESTED_MODEL = _no_node("No node is a nested model.", lambda node: is_model(node.head))
@@ -80,4 +96,8 @@ ONE_LAYER_EACH = _no_node("Each node is the call of one layer of `keras_qat`.", 
 CONVERTED = Invariant(
     "An integer layer takes integers: real values pass a `QuantizeInput` or a `Quantize` first.",
     _without_conversion,
+)
+RANGED = Invariant(
+    "Each integer tensor has one range, which is observed, prescribed, of a weight, or shared.",
+    _without_range,
 )

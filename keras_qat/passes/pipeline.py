@@ -317,7 +317,7 @@ MAKING: tuple[Stage, ...] = (
                 arguments.for_conversions,
             ),
         ),
-        (invariants.CONVERTED,),
+        (invariants.CONVERTED, invariants.RANGED),
     ),
     Stage(
         "name outputs",

@@ -55,6 +55,17 @@ def made(**schemes):
     return make_layers(annotate_schemes(graph, schemes, INT8))
 
 
+def moved():
+    return make_layers(annotate_schemes(chain(layers.Flatten(name="own")), {}, INT8))
+
+
+def joined():
+    x = keras.Input((4,), name="x")
+    y = layers.Concatenate(name="own")([x, layers.Activation("sigmoid", name="own_sigmoid")(x)])
+    graph = make_layers(annotate_schemes(read_model(keras.Model(x, y)), {}, INT8))
+    return quantize_inputs(graph, INT8)
+
+
 # Graphs that violate an invariant, in the node "own" unless another name is given.
 BROKEN = [
     (invariants.AS_WRITTEN, fused_at_random, "own"),
@@ -71,6 +82,8 @@ BROKEN = [
     (invariants.ONE_LAYER_EACH, lambda: chain(layers.ReLU(name="own")), "own"),
     (invariants.CONVERTED, made, "first"),
     (invariants.CONVERTED, lambda: quantize_inputs(made(first=None), INT8), "own"),
+    (invariants.RANGED, moved, "own"),
+    (invariants.RANGED, joined, "x_quantize"),
 ]  # fmt: skip
 
 
@@ -82,6 +95,7 @@ def test_invariant_names_the_node_that_violates_it(invariant, make, name):
 def test_invariants_hold_after_conversions_are_inserted():
     graph = quantize_floats(quantize_inputs(made(first=None), INT8), INT8)
     assert list(invariants.CONVERTED.violations(graph)) == []
+    assert list(invariants.RANGED.violations(graph)) == []
     assert list(invariants.ONE_LAYER_EACH.violations(graph)) == []
 
 
