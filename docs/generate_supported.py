@@ -53,7 +53,7 @@ def page() -> str:
         [
             INTRODUCTION.format(vela=ethos_u["vela"]),
             "## Layers and operations\n",
-            *_slices(_measured("runtimes.json")["operators"], ethos_u),
+            *_rules(_measured("runtimes.json")["operators"], ethos_u),
             "\n## Element-wise functions\n",
             *_functions(),
             "\n## LiteRT operators\n",
@@ -70,7 +70,7 @@ def _measured(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / name).read_text())
 
 
-def _slices(differences: list[dict], placed: dict[str, Any]) -> Iterable[str]:
+def _rules(differences: list[dict], placed: dict[str, Any]) -> Iterable[str]:
     rows = [
         (
             names(entry.head),

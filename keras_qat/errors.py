@@ -97,7 +97,7 @@ class UnsupportedLayerError(KerasQatError, ValueError):
 
 
 class InvalidRegistrationError(KerasQatError, ValueError):
-    """A slice was registered for something other than a layer class or a matcher."""
+    """A rule was registered for something other than a layer class or a matcher."""
 
 
 class InvalidRewriteError(KerasQatError, ValueError):

@@ -52,14 +52,14 @@ def prepared(request):
     return Prepared(request.param)
 
 
-def slices_without_a_case():
+def rules_without_a_case():
     registered = {entry.layer for entry in registered_rules()}
     covered = {cls for case in CASES for cls in case.covers}
     return sorted(cls.__name__ for cls in registered - covered)
 
 
 def test_every_rule_has_a_case():
-    lacking = slices_without_a_case()
+    lacking = rules_without_a_case()
     assert not lacking, f"registered, but in no CASES of tests/layers: {lacking}"
 
 
@@ -69,24 +69,24 @@ def test_rule_without_a_case_is_found(monkeypatch):
 
     monkeypatch.setattr(registry, "_RULES", list(registry.registered_rules()))
     registry.register(layer_of(keras.layers.Layer))(QUntested)
-    assert "QUntested" in slices_without_a_case()
+    assert "QUntested" in rules_without_a_case()
 
 
 def test_every_operator_of_a_rule_has_a_declaration():
     """An operator without roles, options and versions cannot be written or checked."""
-    slices = registered_rules()
-    written = {code for entry in slices for code in entry.layer.operators}
+    rules = registered_rules()
+    written = {code for entry in rules for code in entry.layer.operators}
     assert written <= declarations().keys()
     assert all(declarations()[code].releases for code in written)
 
 
-def slices_without_operators():
+def rules_without_operators():
     registered = {entry.layer for entry in registered_rules()}
     return sorted(cls.__name__ for cls in registered if not hasattr(cls, "operators"))
 
 
 def test_every_rule_declares_its_operators():
-    lacking = slices_without_operators()
+    lacking = rules_without_operators()
     assert not lacking, f"set the class attribute `operators`, what `lower` adds: {lacking}"
 
 
@@ -96,7 +96,7 @@ def test_rule_without_operators_is_found(monkeypatch):
 
     monkeypatch.setattr(registry, "_RULES", list(registry.registered_rules()))
     registry.register(layer_of(keras.layers.Layer))(QUndeclared)
-    assert "QUndeclared" in slices_without_operators()
+    assert "QUndeclared" in rules_without_operators()
 
 
 def test_case_has_the_layers_it_covers(prepared):
@@ -319,7 +319,7 @@ keras_qat.export_litert(model, "fresh.tflite")
 """
 
 
-def many_slices():
+def many_rules():
     layers = keras.layers
     inputs = keras.Input((9, 9, 3))
     x = layers.Conv2D(4, 3, strides=2, use_bias=False)(layers.ZeroPadding2D(1)(inputs))
@@ -335,7 +335,7 @@ def many_slices():
 
 
 def test_fresh_process_needs_one_import(tmp_path):
-    prepared = Prepared(Case("many_slices", (), many_slices))
+    prepared = Prepared(Case("many_rules", (), many_rules))
     prepared.quantized.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", prepared.x)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -63,7 +63,7 @@ def register(*pattern: Matcher | type):
     Above a `QuantizedLayer`, the pattern is the chain of operations that it replaces. Above a
     function, the pattern is one or more layer classes. The function computes with `keras.ops` the
     same as the `call` of these layers, for layers whose own `call` cannot be traced. The first
-    slice that matches a chain determines its quantized layer. Reloading a quantized model needs no
+    rule that matches a chain determines its quantized layer. Reloading a quantized model needs no
     registration.
 
     Args:
