@@ -21,8 +21,8 @@ from cifar10_resnet8 import DATA_FILE, load_images
 from common import float_tensors, parse, print_environment, print_table, save
 from tfmot_environment import Workers, make_environment, versions
 
-from keras_qat.deployed import LiteRTModel
 from keras_qat.errors import LiteRTFormatError
+from keras_qat.litert_model import LiteRTModel
 
 TOOLS = ("tfmot", "keras_qat")
 # One model for each module of `keras.applications` in Keras 3. Large models are last.

@@ -4,10 +4,10 @@ from keras_qat import errors, layers
 from keras_qat.calibration import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
-from keras_qat.deployed import LiteRTModel
 from keras_qat.freezing import freeze_batch_norm, unfreeze_batch_norm
 from keras_qat.inspection import inspect_litert
 from keras_qat.layers.core.registry import register
+from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
 from keras_qat.lowering import export_litert
 from keras_qat.passes import DEFAULT_REWRITES

@@ -23,7 +23,7 @@ from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
-from keras_qat.layers.models.input_stats import check_input_stats, input_holders
+from keras_qat.layers.models.input_stats import check_input_stats, input_boundaries
 from keras_qat.layers.models.quantized_model import named_observers
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.quantizers import (
@@ -318,12 +318,12 @@ def _sizes(x: np.ndarray) -> np.ndarray:
 def _allowed_sizes(model: QuantizedModel, are_pixels: dict[str, bool]) -> dict[str, float]:
     """Returns the largest allowed magnitude of each input: infinite for ids and pixels."""
     allowed = {}
-    for name, holder in input_holders(model):
+    for name, boundary in input_boundaries(model):
         known = (0.0, 0.0)
-        if holder is not None and holder.stats is not None:
-            known = holder.stats.range
-        elif holder is not None and holder.observer is not None:
-            known = holder.observer.specification.usual_range or known
-        is_any_right = holder is None or are_pixels[name]
+        if boundary is not None and boundary.stats is not None:
+            known = boundary.stats.range
+        elif boundary is not None and boundary.observer is not None:
+            known = boundary.observer.specification.usual_range or known
+        is_any_right = boundary is None or are_pixels[name]
         allowed[name] = np.inf if is_any_right else max(map(abs, known))
     return allowed

@@ -98,7 +98,7 @@ def test_calibrate_gives_pixels_a_scale_of_one(make):
     pixels = np.array([[3, 7, 9, 4], [5, 6, 7, 8]], "uint8")
     model = keras_qat.quantize_model(linear())
     keras_qat.calibrate(model, make(pixels), verbose=0)
-    scale, zero_point = model.get_layer("x_quantize").links.output.grid()
+    scale, zero_point = model.get_layer("x_quantize").neighbours.output.grid()
     assert (float(scale), int(zero_point)) == (1.0, -128)
     assert ranges(model)["dense"] == (23, 26)
 
@@ -136,8 +136,8 @@ def test_calibrate_gives_a_shared_layer_one_range():
     keras_qat.calibrate(model, (X[:1], X[1:2]), verbose=0)
     assert ranges(model)["dense"] == (10, 26)
     layer = model.get_layer("dense")
-    assert layer.links.inputs[0] is model.get_layer("a_quantize").links.output
-    assert layer.links.inputs[0] is model.get_layer("b_quantize").links.output
+    assert layer.neighbours.inputs[0] is model.get_layer("a_quantize").neighbours.output
+    assert layer.neighbours.inputs[0] is model.get_layer("b_quantize").neighbours.output
 
 
 def test_calibrate_leaves_weights_unchanged():

@@ -8,7 +8,7 @@ from keras import layers
 import keras_qat
 from keras_qat import backend
 from keras_qat.layers.core import base, integers
-from keras_qat.layers.core.integers import Centered, center, inference, real_values
+from keras_qat.layers.core.integers import OffsetInts, center, inference, real_values
 from keras_qat.quantizers import FixedParameters, RangeParameters
 
 pytestmark = pytest.mark.skipif(
@@ -94,15 +94,17 @@ def test_call_computes_the_grid_of_each_tensor_once(monkeypatch):
 
     monkeypatch.setattr(RangeParameters, "_computed", counted)
     model(images())
-    links = [layer.links for layer in model.layers if isinstance(layer, base.QuantizedLayer)]
-    tensors = {p for each in links for p in (*each.inputs, each.output)}
+    neighbours = [
+        layer.neighbours for layer in model.layers if isinstance(layer, base.QuantizedLayer)
+    ]
+    tensors = {p for each in neighbours for p in (*each.inputs, each.output)}
     assert len(seen) == len(set(seen))
     assert set(seen) == {p for p in tensors if isinstance(p, RangeParameters)}
 
 
 def test_inference_keeps_the_integers_of_a_tensor_as_long_as_the_tensor():
     parameters = FixedParameters(0.5, 3)
-    made = Centered(keras.ops.array([1.0, -2.0]), parameters.grid())
+    made = OffsetInts(keras.ops.array([1.0, -2.0]), parameters.grid())
     with inference():
         x = real_values(made)
         assert center(x, parameters) is made

@@ -141,9 +141,9 @@ def test_overrides_of_a_pooling_separate_ranges():
 
     assert operators({"pool": None}, build=build) == "C D P Q C"
     model = quantized(build(), {"pool": None})
-    behind = model.get_layer("last").links.inputs[0]
-    assert behind is model.get_layer("pool_quantize").links.output
-    assert behind is not model.get_layer("conv").links.output
+    behind = model.get_layer("last").neighbours.inputs[0]
+    assert behind is model.get_layer("pool_quantize").neighbours.output
+    assert behind is not model.get_layer("conv").neighbours.output
 
 
 def test_overrides_of_a_nested_model_apply_to_all_its_layers():

@@ -109,7 +109,7 @@ def test_keras_clone_of_a_quantized_model_is_equal():
     assert (outputs(clone, data) == outputs(model, data)).all()
     assert bytes_of(clone) == bytes_of(model)
     ours, theirs = clone.get_layer("conv"), model.get_layer("conv")
-    assert ours.links.inputs[0] is not theirs.links.inputs[0]
+    assert ours.neighbours.inputs[0] is not theirs.neighbours.inputs[0]
 
 
 def test_loaded_model_without_ranges_can_be_calibrated(tmp_path):

@@ -11,17 +11,17 @@ from keras import tree
 
 from keras_qat.calibration import check_width
 from keras_qat.checking.calibrated import calibration_findings
+from keras_qat.checking.check_table import rows_of, rows_of_quantized
+from keras_qat.checking.diagnostics import Diagnostics
 from keras_qat.checking.findings import Finding, error_finding
 from keras_qat.checking.linking import LinkedModel
 from keras_qat.checking.operators import standalone_activations, unfolded_batch_norms
 from keras_qat.checking.ranges import tensor_ranges
 from keras_qat.checking.report import CheckReport
-from keras_qat.checking.rows import rows_of, rows_of_quantized
 from keras_qat.checking.runtimes import differing_runtimes
 from keras_qat.checking.statistics import estimated, observed
 from keras_qat.checking.targets import slow_findings, target_findings
 from keras_qat.checking.tensors import sums_too_large, weight_findings
-from keras_qat.checking.trial import Trial
 from keras_qat.checking.wide_ranges import wide_activations
 from keras_qat.compiler import CompiledGraph, compile
 from keras_qat.data import Batch, batches
@@ -141,12 +141,12 @@ def check(
 def _check_float(
     model: keras.Model, config: Config, calibration_data: Any, profile: Target | None
 ) -> CheckReport:
-    trial, scheme = Trial(), cast(Scheme, config.scheme).name
+    diagnostics, scheme = Diagnostics(), cast(Scheme, config.scheme).name
     try:
-        compiled = compile(model, config, trial)
+        compiled = compile(model, config, diagnostics)
     except UnsupportedLayerError as error:  # a subclassed model whose `call` cannot be traced
         return CheckReport(model.name, scheme, (), (error_finding(error),), ())
-    errors, linked = trial.errors, None
+    errors, linked = diagnostics.errors, None
     if not errors:
         data = _batches(compiled.source, calibration_data)
         try:
@@ -158,7 +158,7 @@ def _check_float(
         except KerasQatError as error:
             errors = [error]
     inlined = inline_models(compiled.source)
-    made = compiled.layers or trial.stand_ins(compiled.graph)
+    made = compiled.layers or diagnostics.stand_ins(compiled.graph)
     ranges = tensor_ranges(made, {} if linked is None else linked.statistics, is_quantized=False)
     return CheckReport(
         model=model.name,
@@ -166,7 +166,7 @@ def _check_float(
         layers=tuple(rows_of(inlined, compiled.log, made, ranges)),
         findings=(*map(error_finding, errors), *_findings(linked, profile)),
         rewrites=tuple(compiled.log),
-        is_complete=not trial.errors or compiled.layers is not None,
+        is_complete=not diagnostics.errors or compiled.layers is not None,
     )
 
 

@@ -39,7 +39,7 @@ class Rounding:
         Args:
             layer: The layer whose output is rounded to the steps of its range, without clipping.
         """
-        scale = float(layer.links.output.grid().scale)
+        scale = float(layer.neighbours.output.grid().scale)
 
         def rounded(node: Node, result: Any) -> Any:
             return ops.round(result / scale) * scale if node.head is layer else result

@@ -154,7 +154,7 @@ def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
     other channels, do not count, since they lose nothing.
     other channels, are not counted: nothing is lost there.
     """
-    source, output = layer.links.inputs[0], layer.links.output
+    source, output = layer.neighbours.inputs[0], layer.neighbours.output
     if not is_known(source) or not is_known(output):
         return
     scales = source.grid().scale, output.grid().scale
@@ -196,7 +196,11 @@ def sums_too_large(linked: LinkedModel) -> Iterator[Finding]:
             continue
         known = linked.statistics.get(layer.observer)
         is_observed = linked.is_quantized or (known is not None and known.is_observed)
-        if is_observed and is_known(layer.links.inputs[0]) and is_known(layer.links.output):
+        if (
+            is_observed
+            and is_known(layer.neighbours.inputs[0])
+            and is_known(layer.neighbours.output)
+        ):
             try:
                 layer.lower_weights()
             except UnsupportedLayerError as error:

@@ -77,7 +77,7 @@ def _loud(linked: LinkedModel, found: list[_Wide]) -> Iterator[_Wide]:
 
 
 def _wide_range(linked: LinkedModel, layer: Any) -> Iterator[_Wide]:
-    known, parameters = linked.statistics.get(layer.observer), layer.links.output
+    known, parameters = linked.statistics.get(layer.observer), layer.neighbours.output
     if known is None or not isinstance(parameters, RangeParameters) or not is_known(parameters):
         return
     scale = float(parameters.grid().scale)

@@ -49,7 +49,7 @@ class Builder:
     @property
     def output_quantization(self) -> Quantization | None:
         """Quantization parameters of the node's output. None in float."""
-        return None if self.is_float else quantization_of(self._node.head.links.output)
+        return None if self.is_float else quantization_of(self._node.head.neighbours.output)
 
     def operator(
         self,

@@ -28,9 +28,9 @@ from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes
 from keras_qat.litert.writing.scheduling import schedule
 from keras_qat.lowering.batch_size import check_batch_size
 from keras_qat.lowering.builder import Builder
-from keras_qat.lowering.end_names import name_tensors
-from keras_qat.lowering.end_types import EndTypes
-from keras_qat.lowering.ends import lower_inputs, lower_outputs, types_of_ends
+from keras_qat.lowering.io_names import name_tensors
+from keras_qat.lowering.io_types import IoTypes
+from keras_qat.lowering.model_io import lower_inputs, lower_outputs, resolved_io_types
 from keras_qat.lowering.tensor_uses import tensor_uses
 from keras_qat.targets import check_runs, get_target
 
@@ -40,8 +40,8 @@ def export_litert(
     model: QuantizedModel,
     filepath: str | os.PathLike,
     *,
-    inference_input_type: EndTypes | None = None,
-    inference_output_type: EndTypes | None = None,
+    inference_input_type: IoTypes | None = None,
+    inference_output_type: IoTypes | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
     target: str | None = None,
@@ -131,8 +131,8 @@ def export_litert(
 
 def lower_model(
     model: QuantizedModel,
-    inference_input_type: EndTypes | None = None,
-    inference_output_type: EndTypes | None = None,
+    inference_input_type: IoTypes | None = None,
+    inference_output_type: IoTypes | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Any = None,
     batch_size: int | None = None,
@@ -163,7 +163,7 @@ def lower_model(
     model = quantized_model_in(model, "exported")
     graph = read_model(model)
     check_batch_size(batch_size, graph)
-    types = types_of_ends(graph, inference_input_type, inference_output_type)
+    types = resolved_io_types(graph, inference_input_type, inference_output_type)
     if default_ranges_stats is not None:
         model.set_default_ranges(default_ranges_stats)
     if quantized_input_stats is not None:
@@ -237,7 +237,7 @@ def lower_graph(graph: Graph) -> Model:
     Returns:
         The `keras_qat.litert.Model`.
     """
-    return lower_edges(graph, *types_of_ends(graph))[0]
+    return lower_edges(graph, *resolved_io_types(graph))[0]
 
 
 def lower_edges(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from keras_qat.graph import Edge, Graph
-from keras_qat.lowering.end_names import tensor_names
-from keras_qat.lowering.end_types import EndTypes
-from keras_qat.lowering.ends import output_nodes, range_holder, types_of_ends
 from keras_qat.lowering.exporting import lower_edges
+from keras_qat.lowering.io_names import tensor_names
+from keras_qat.lowering.io_types import IoTypes
+from keras_qat.lowering.model_io import boundary_node, output_nodes, resolved_io_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FileTensors:
     sources: dict[str, str]
 
 
-def file_tensors(graph: Graph, input_types: EndTypes, output_types: EndTypes) -> FileTensors:
+def file_tensors(graph: Graph, input_types: IoTypes, output_types: IoTypes) -> FileTensors:
     """Finds the tensors that an exported file has for the nodes of a graph.
 
     Args:
@@ -44,7 +44,7 @@ def file_tensors(graph: Graph, input_types: EndTypes, output_types: EndTypes) ->
     Raises:
         ExportError: If the model has no such inputs or outputs.
     """
-    types = types_of_ends(graph, input_types, output_types)
+    types = resolved_io_types(graph, input_types, output_types)
     lowered, tensors = lower_edges(graph, *types)
     names = tensor_names(lowered)
     of_nodes = {
@@ -53,8 +53,10 @@ def file_tensors(graph: Graph, input_types: EndTypes, output_types: EndTypes) ->
         if tensor in names and tensor.data is None
     }
     consumers = graph.consumers()
-    holders = {names[x]: range_holder(consumers, Edge(name)) for name, x in lowered.inputs.items()}
-    sources = {name: holder.name for name, holder in holders.items() if holder is not None}
+    boundaries = {
+        names[x]: boundary_node(consumers, Edge(name)) for name, x in lowered.inputs.items()
+    }
+    sources = {name: boundary.name for name, boundary in boundaries.items() if boundary is not None}
     for node in graph.nodes.values():
         if not node.is_input and node.name in of_nodes:
             sources.setdefault(of_nodes[node.name], node.name)

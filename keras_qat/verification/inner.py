@@ -14,7 +14,7 @@ from keras_qat.litert.reading.file_operators import file_operators
 from keras_qat.lowering.exporting import lower_model
 from keras_qat.verification.call import Call
 from keras_qat.verification.kernels import compute
-from keras_qat.verification.locality import behind_float
+from keras_qat.verification.replay import behind_float
 from keras_qat.verification.report import LayerComparison, VerificationReport
 
 

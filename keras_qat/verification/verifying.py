@@ -22,7 +22,7 @@ from keras_qat.litert import Runner
 from keras_qat.lowering import FileTensors, file_tensors
 from keras_qat.verification.conversion import to_file_input
 from keras_qat.verification.inner import InnerTensors
-from keras_qat.verification.locality import behind_float, local_values, real_values
+from keras_qat.verification.replay import behind_float, local_values, real_values
 from keras_qat.verification.report import LayerComparison, VerificationReport
 
 # LiteRT's limit is 512; this limit leaves room for the kernel's rounding.

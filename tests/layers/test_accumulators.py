@@ -33,7 +33,7 @@ def quantized(make, shape, scheme, kernel, bias, spread, reach):
 def assert_no_overflow(model):
     """Checks in int64 that the layer's integers cannot sum to more than int32 holds."""
     layer = model.get_layer("it")
-    scales = (each.grid().scale for each in (layer.links.inputs[0], layer.links.output))
+    scales = (each.grid().scale for each in (layer.neighbours.inputs[0], layer.neighbours.output))
     integers = layer.integer_weights(*scales)
     kernel, bias = (np.asarray(each).astype("int64") for each in (integers.kernel, integers.bias))
     axes = (0, 1) if layer.name == "it" and hasattr(layer, "depth_multiplier") else None

@@ -69,7 +69,7 @@ def test_hard_swish_file_that_the_kernel_refuses_is_not_written(largest, tmp_pat
     model = keras_qat.quantize_model(model, activations="lookup")
     values = np.array([[-100.0, -50.0, largest]], "float32")
     keras_qat.calibrate(model, values, verbose=0)
-    parameters = model.get_layer("y").links
+    parameters = model.get_layer("y").neighbours
     input_scale, output_scale = parameters.inputs[0].grid().scale, parameters.output.grid().scale
     assert float(input_scale) < 128 * float(output_scale)
     keras_qat.export_litert(model, tmp_path / "model.tflite")

@@ -60,19 +60,19 @@ def covers(parameters, low, high):
 
 def check_parameters(node):
     """Compares the parameters around a layer with its specification."""
-    own, links, layer = output_specification(node), node.head.links, node.head
+    own, neighbours, layer = output_specification(node), node.head.neighbours, node.head
     if own is None:
-        return links.output is None
-    found = grid_of(links.output)
+        return neighbours.output is None
+    found = grid_of(neighbours.output)
     if isinstance(own, Shared) and own.observed is None:
         assert layer.observer is None
-        return all(grid_of(each) == found for each in links.inputs)
+        return all(grid_of(each) == found for each in neighbours.inputs)
     if isinstance(own, Fixed):
         return found == (np.float32(own.scale), own.zero_point)
     if isinstance(own, Derived):
         table = keras.ops.convert_to_numpy(getattr(layer, own.source))
-        return covers(links.output, table.min(), table.max())
-    return covers(links.output, *layer.observer.limits)
+        return covers(neighbours.output, table.min(), table.max())
+    return covers(neighbours.output, *layer.observer.limits)
 
 
 def check_model(model, data):

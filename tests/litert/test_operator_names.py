@@ -12,7 +12,7 @@ PACKAGE = Path(keras_qat.__file__).parent
 KNOWN = {
     # These add operators to a file, or remove operators that they added.
     "lowering/builder.py": {"DEQUANTIZE", "RESHAPE"},
-    "lowering/ends.py": {"QUANTIZE"},
+    "lowering/model_io.py": {"QUANTIZE"},
     "litert/running/measured_tables.py": {"ADD", "CAST", "GATHER"},
     "litert/writing/fixed_batch.py": {"ADD", "SHAPE"},
     # An operator that is in a part of the layers which actions.toml gives advice for.

@@ -90,5 +90,5 @@ def test_pool_whole_images_gives_the_average_its_own_range():
     x = keras.Input((4, 4, 1))
     model = keras.Model(x, layers.AveragePooling2D(4, name="pool")(x))
     qat = keras_qat.quantize_model(model, calibration_data=data)
-    assert float(qat.get_layer("pool").links.output.grid().scale) == pytest.approx(1 / 255)
+    assert float(qat.get_layer("pool").neighbours.output.grid().scale) == pytest.approx(1 / 255)
     assert qat.predict(data, verbose=0).ravel().tolist() == [1.0] * 8

@@ -10,17 +10,17 @@ from keras import ops
 
 from keras_qat.arithmetic.requantize import quantize
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Free, Grid, InputStats
 
 
-class RangeHolder(QuantizedLayer):
+class BoundaryLayer(QuantizedLayer):
     """Base class of layers that have the range of a boundary tensor of the model.
 
     Args:
         stats: Arguments of an `InputStats`, which fixes the quantization parameters. None for
             parameters that cover the observed range. After a change of the attribute the model
-            needs `link_layers`.
+            needs `assign_params`.
         takes_pixels: Whether the model scales the tensor down like pixels. Then data within 0 to
             255 has the range 0 to 255, and the integers are the pixels.
         **kwargs: Arguments of `QuantizedLayer`.
@@ -46,7 +46,7 @@ class RangeHolder(QuantizedLayer):
 
     def meaning(self) -> tuple[float, float]:
         """Returns `(mean, std)`. The uint8 integer `q` represents `(q - mean) / std` now."""
-        parameters = self._linked().output
+        parameters = self._neighbours().output
         scale, zero_point = parameters.grid()
         std = 1.0 / float(scale) if self.stats is None else self.stats.std
         return float(int(zero_point) - parameters.low), std
@@ -67,7 +67,7 @@ class RangeHolder(QuantizedLayer):
 
 
 @keras.saving.register_keras_serializable("keras_qat")
-class QuantizeInput(RangeHolder):
+class QuantizeInput(BoundaryLayer):
     """Rounds a model input to its grid. In the file it is the quantization of the input tensor.
 
     Training does not change a calibrated range, since it does not change the data. Without
@@ -75,7 +75,7 @@ class QuantizeInput(RangeHolder):
 
     Args:
         scheme: The scheme.
-        **kwargs: Arguments of `RangeHolder` and of `keras.layers.Layer`.
+        **kwargs: Arguments of `BoundaryLayer` and of `keras.layers.Layer`.
     """
 
     operators = ("QUANTIZE",)
@@ -86,7 +86,7 @@ class QuantizeInput(RangeHolder):
         del training
         return ops.cast(inputs, "float32")
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Rounds half away from zero, as LiteRT's QUANTIZE does."""
         scheme, x = self._scheme(), ops.cast(inputs[0].values, "float32")
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
@@ -114,7 +114,7 @@ class Quantize(QuantizeInput):
 
 
 @keras.saving.register_keras_serializable("keras_qat")
-class ObserveRange(RangeHolder):
+class ObserveRange(BoundaryLayer):
     """Returns its input: a boundary tensor of the model that float layers take or make.
 
     The layer has the range of the tensor, for files with integer inputs or outputs. These files
@@ -122,7 +122,7 @@ class ObserveRange(RangeHolder):
 
     Args:
         scheme: The scheme of the boundary.
-        **kwargs: Arguments of `RangeHolder` and of `keras.layers.Layer`.
+        **kwargs: Arguments of `BoundaryLayer` and of `keras.layers.Layer`.
 
     Example:
     >>> ObserveRange(scheme="int8")(np.array([0.3], "float32")).numpy().tolist()

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_qat.arithmetic.requantize import rescale
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Grid
 
 
@@ -36,7 +36,7 @@ class Requantize(QuantizedLayer):
         """Returns no layer, since the layer does nothing in float."""
         return []
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Rescales the integers by the double rounding of QUANTIZE."""
         ((values, grid),) = inputs
         scheme = self._scheme()

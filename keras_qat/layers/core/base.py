@@ -1,4 +1,4 @@
-"""Base class of all quantized layers: three forwards, linking and lowering."""
+"""Base class of all quantized layers: three forwards, its neighbours and lowering."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from keras import tree
 from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.core.drop_in import DropIn, remade
-from keras_qat.layers.core.integers import Centered, Links, Parameters, center, real_values
+from keras_qat.layers.core.integers import (
+    NeighbourParams,
+    OffsetInts,
+    Parameters,
+    center,
+    real_values,
+)
 from keras_qat.layers.core.modes import in_float_mode
 from keras_qat.litert.format.operators import with_trait
 from keras_qat.quantizers import (
@@ -39,7 +45,7 @@ class QuantizedLayer(DropIn):
     inference computes the integers of LiteRT's reference kernels.
 
     A tensor between two layers holds real values, `(q - zero_point) * scale` in float32.
-    Inside `integer` a tensor is `Centered`: the whole numbers `q - zero_point`, in float32.
+    Inside `integer` a tensor is `OffsetInts`: the whole numbers `q - zero_point`, in float32.
 
     Subclasses define `float_forward`, `integer` and `lower`; most also inherit from the Keras
     layer whose arguments they take.
@@ -88,7 +94,7 @@ class QuantizedLayer(DropIn):
     ):
         super().__init__(*args, **kwargs)
         self.scheme = None if scheme is None else self.checked_scheme(scheme, self.name)
-        self.links = Links()
+        self.neighbours = NeighbourParams()
         self.delay_steps: int = quant_delay
         self.quant_delay: QuantDelay | None = None
         self.observer: Any = None
@@ -182,19 +188,19 @@ class QuantizedLayer(DropIn):
         """Observes the range of the output and rounds it to its grid, straight through."""
         if self.observer is not None:
             self.observer.track(y)
-        grid, scheme = self._linked().output.grid(), self._scheme()
+        grid, scheme = self._neighbours().output.grid(), self._scheme()
         limits = scheme.activation_low, scheme.activation_high
         return fake_quantize(y, grid.scale, grid.zero_point, *limits)
 
     def integer_forward(self, inputs):
         """Computes the reference kernels' integers, and returns their real values."""
-        links = self._linked()
+        neighbours = self._neighbours()
         tensors = tree.flatten(inputs)
-        centered = [center(x, p) for x, p in zip(tensors, links.inputs, strict=True)]
-        grid = links.output.grid()
-        return real_values(Centered(self.integer(*centered, output=grid), grid))
+        centered = [center(x, p) for x, p in zip(tensors, neighbours.inputs, strict=True)]
+        grid = neighbours.output.grid()
+        return real_values(OffsetInts(self.integer(*centered, output=grid), grid))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes the operator in integers.
 
         Args:
@@ -258,9 +264,9 @@ class QuantizedLayer(DropIn):
     def carry_weights(self, node: Node) -> None:
         """Copies the weights of the chain of Keras operations that this layer was made for."""
 
-    def link(self, inputs: Sequence[Parameters | None], output: Parameters) -> None:
+    def assign_params(self, inputs: Sequence[Parameters | None], output: Parameters) -> None:
         """Tells the layer the quantization parameters of the tensors around it."""
-        self.links.inputs, self.links.output = tuple(inputs), output
+        self.neighbours.inputs, self.neighbours.output = tuple(inputs), output
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -273,22 +279,22 @@ class QuantizedLayer(DropIn):
 
     def output_grid(self) -> Grid | None:
         """Returns the grid of the output; None for a float layer."""
-        return None if self.scheme is None else self._linked().output.grid()
+        return None if self.scheme is None else self._neighbours().output.grid()
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:
             raise NotQuantizedError("The layer has no quantization scheme.", layer=self.name)
         return self.scheme
 
-    def _linked(self) -> Any:
-        if self.links.output is None:
+    def _neighbours(self) -> Any:
+        if self.neighbours.output is None:
             raise NotQuantizedError(
                 "A quantized layer was called outside a quantized model, so that it does not "
                 "know the scales of its inputs.",
                 layer=self.name,
                 fix="Make the model with `keras_qat.quantize_model`.",
             )
-        return self.links
+        return self.neighbours
 
 
 def _attribute(tensor: str) -> str:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Grid, quantize_weights, weight_grid
 from keras_qat.scheme import Scheme
 
 
-def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> Centered:
+def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> OffsetInts:
     """Quantizes a constant operand with one scale, like weights.
 
     Args:
@@ -32,7 +32,7 @@ def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> C
     """
     grid = weight_grid(values, None, scheme, least_scale)
     zero_point = ops.reshape(ops.convert_to_tensor(grid.zero_point, "int32"), ())
-    return Centered(quantize_weights(values, grid), Grid(ops.reshape(grid.scale, ()), zero_point))
+    return OffsetInts(quantize_weights(values, grid), Grid(ops.reshape(grid.scale, ()), zero_point))
 
 
 def stored(centered: Any, grid: Grid, scheme: Scheme) -> tuple[np.ndarray, Quantization]:

@@ -17,7 +17,7 @@ Parameters = FixedParameters | RangeParameters
 
 
 @dataclasses.dataclass(eq=False)
-class Links:
+class NeighbourParams:
     """The quantization parameters around a layer. A plain object: Keras must not track it.
 
     Attributes:
@@ -29,7 +29,7 @@ class Links:
     output: Parameters | None = None
 
 
-class Centered(NamedTuple):
+class OffsetInts(NamedTuple):
     """A tensor in integers.
 
     Attributes:
@@ -42,8 +42,8 @@ class Centered(NamedTuple):
 
 
 # The integers of the tensors that layers made in the call of a model that runs now, by `id`.
-_INTEGERS: contextvars.ContextVar[dict[int, tuple[Any, Centered]] | None] = contextvars.ContextVar(
-    "keras_qat_integers", default=None
+_INTEGERS: contextvars.ContextVar[dict[int, tuple[Any, OffsetInts]] | None] = (
+    contextvars.ContextVar("keras_qat_integers", default=None)
 )
 
 
@@ -57,7 +57,7 @@ def inference() -> Iterator[None]:
     Returns:
         A context manager. No range may change within it.
     """
-    integers: dict[int, tuple[Any, Centered]] = {}
+    integers: dict[int, tuple[Any, OffsetInts]] = {}
     token = _INTEGERS.set(integers)
     try:
         with grids_once():
@@ -67,7 +67,7 @@ def inference() -> Iterator[None]:
         integers.clear()
 
 
-def center(x, parameters: Parameters | None) -> Centered:
+def center(x, parameters: Parameters | None) -> OffsetInts:
     """Turns the real values of a tensor into the integers that they stand for.
 
     Args:
@@ -78,15 +78,15 @@ def center(x, parameters: Parameters | None) -> Centered:
         The centered integers.
     """
     if parameters is None:
-        return Centered(x, None)
+        return OffsetInts(x, None)
     known = (_INTEGERS.get() or {}).get(id(x))
     if known is not None and known[0]() is x:
         return known[1]
     grid = parameters.grid()
-    return Centered(ops.round(x / grid.scale), grid)
+    return OffsetInts(ops.round(x / grid.scale), grid)
 
 
-def real_values(centered: Centered):
+def real_values(centered: OffsetInts):
     """Returns the real values of centered integers.
 
     Args:

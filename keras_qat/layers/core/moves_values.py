@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Grid, Shared
 
 
@@ -21,7 +21,7 @@ class MovesValues(QuantizedLayer):
         """Calls the Keras layer: values from the grid stay on the grid."""
         return self.float_forward(inputs, training=True)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Moves the integers as the float forward moves values; 0 is the zero point."""
         del output
         return self.float_forward(inputs[0].values, training=False)

@@ -18,7 +18,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import activation_of
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.decompositions.integer_operators import IntegerOperators
 from keras_qat.layers.elementwise.activations import Elementwise
@@ -74,7 +74,7 @@ class QLogSoftmax(Elementwise):
         del training
         return ops.log_softmax(inputs, axis=-1)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes in int32. Only differences of the input matter."""
         ((values, grid),), scheme = inputs, self._scheme()
         tables = log_softmax_tables(grid.scale, output.scale, rule=self._rule)
@@ -85,8 +85,8 @@ class QLogSoftmax(Elementwise):
         """Adds about 17 operators: per value a cast, two lookups, differences, a shift, limits."""
         if self.scheme is None:
             return builder.operator("LOG_SOFTMAX", inputs)
-        links, scheme, rule = self._linked(), self._scheme(), self._rule
-        grid, output = links.inputs[0].grid(), links.output.grid()
+        neighbours, scheme, rule = self._neighbours(), self._scheme(), self._rule
+        grid, output = neighbours.inputs[0].grid(), neighbours.output.grid()
         tables = log_softmax_tables(grid.scale, output.scale, rule=rule)
         exponentials, differences, logarithms = (ops.convert_to_numpy(table) for table in tables)
         shape, add = builder.output_shape, IntegerOperators(builder)

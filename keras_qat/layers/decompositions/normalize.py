@@ -22,7 +22,7 @@ from keras_qat.backend import compiled
 from keras_qat.graph import layer_of
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import build_like
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.decompositions.normalize_operators import NormalizingOperators
 from keras_qat.layers.elementwise.terms import Term, combined, lower_term, reduced, reshaped
@@ -175,7 +175,7 @@ class QNormalize(QuantizedLayer, Normalize):
         if self.centered_observer is not None:
             self.centered_observer.track(x)
         self.reciprocal_observer.track(factor)
-        scheme, grid = self._scheme(), self._linked().inputs[0].grid()
+        scheme, grid = self._scheme(), self._neighbours().inputs[0].grid()
         limits = scheme.activation_low, scheme.activation_high
         factor = fake_quantize(factor, self._reciprocal_scale(grid), limits[0], *limits)
         return self.quantize_output(ops.reshape(x * factor, (-1, *inputs.shape[1:])))
@@ -185,7 +185,7 @@ class QNormalize(QuantizedLayer, Normalize):
         x = self.centered(inputs)
         return x if name == "centered" else self.reciprocal(x)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Normalizes in integers."""
         ((values, grid),), scheme = inputs, self._scheme()
         limits = {"low": scheme.activation_low, "high": scheme.activation_high}
@@ -199,7 +199,7 @@ class QNormalize(QuantizedLayer, Normalize):
         """Adds about 25 operators: 6 take all values, the others one value for each group."""
         if self.scheme is None:
             return lower_term(builder, self._real_term(inputs[0], builder.output_shape))
-        grid = self._linked().inputs[0].grid()
+        grid = self._neighbours().inputs[0].grid()
         scale = self._reciprocal_scale(grid)
         table = reciprocals(grid.scale, scale, normalization=self.rule)
         scales = inner_scales(grid.scale, scale, self.rule.count)

@@ -19,7 +19,7 @@ from keras_qat.layers.core.activation_names import FUSED, activation_name, activ
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import cannot_take_up
 from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.litert import Quantization
 from keras_qat.quantizers import Fixed, Grid
@@ -65,7 +65,7 @@ class QSoftmax(Elementwise):
         """Computes the softmax in float, and does not round it."""
         return self.float_forward(inputs, training=True)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes in fixed point, as the reference SOFTMAX does."""
         del output
         ((values, grid),) = inputs
@@ -120,7 +120,7 @@ class QReLU(Elementwise):
         del training
         return apply_activation(self.activation, inputs)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Rescales and clips."""
         ((values, grid),) = inputs
         options = {"activation": self.activation, "scheme": self._scheme()}
@@ -141,8 +141,8 @@ class QReLU(Elementwise):
 
     def _scales(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scale of the input, which zero has too, and the scale of the output."""
-        links = self._linked()
-        return _scale_of(links.inputs[0].grid()), _scale_of(links.output.grid())
+        neighbours = self._neighbours()
+        return _scale_of(neighbours.inputs[0].grid()), _scale_of(neighbours.output.grid())
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:

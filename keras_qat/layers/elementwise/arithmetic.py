@@ -16,7 +16,7 @@ from keras_qat.graph import any_of, layer_of, maybe, operation_named
 from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.constants import centered_constant, stored
 from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.binary import Binary
 from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
@@ -72,7 +72,7 @@ class Arithmetic(Binary):
             constant = fake_quantize_weights(self.operand, grid)
         return self.quantize_output(self._combined(inputs, constant))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Combines as the reference kernel does."""
         (a, grid_a), (b, grid_b) = self.in_order(inputs, self._constant_centered(output.scale))
         options = {"activation": self.activation, "scheme": self._scheme()}
@@ -94,13 +94,13 @@ class Arithmetic(Binary):
         return {**super().get_config(), **names}
 
     def _fused_code(self) -> str:
-        return fused_code(self.activation, self._linked().output.grid())
+        return fused_code(self.activation, self._neighbours().output.grid())
 
     def _combined(self, inputs, constant):
         operands = self.in_order(tree.flatten(inputs), constant)
         return apply_activation(self.activation, functools.reduce(self.function, operands))
 
-    def _constant_centered(self, output_scale) -> Centered | None:
+    def _constant_centered(self, output_scale) -> OffsetInts | None:
         if self.constant is None:
             return None
         values = ops.convert_to_tensor(self.operand)
@@ -109,7 +109,7 @@ class Arithmetic(Binary):
     def _lowered_constant(self, builder, x):
         if self.scheme is None:
             return self.lowered_operand(builder, x)
-        centered = self._constant_centered(self._linked().output.grid().scale)
+        centered = self._constant_centered(self._neighbours().output.grid().scale)
         if centered is None or self.constant is None:
             return None
         constant = stored(centered.values, centered.grid, self._scheme())

@@ -9,7 +9,7 @@ from keras import ops
 from keras_qat.arithmetic.tables import Table, operator_table
 from keras_qat.graph import Node
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.layers.elementwise.lookup import QLookup
 from keras_qat.quantizers import Grid
@@ -61,7 +61,7 @@ class Tabulated(Elementwise):
         """
         return operator_table(*grid, *output, function=self.function, **self.limits())
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Looks each integer up in the table."""
         ((values, grid),) = inputs
         table = ops.cast(self.table(grid, output) - output.zero_point, "float32")
@@ -80,7 +80,7 @@ class Tabulated(Elementwise):
             parameters: The parameters whose scale may change: those of the layer's input, of its
                 output, or of both.
         """
-        source, target = self._linked().inputs[0], self._linked().output
+        source, target = self._neighbours().inputs[0], self._neighbours().output
         ends = source is parameters, target is parameters
         free_end = {(True, False): "input", (False, True): "output"}.get(ends, "both")
         other = source if free_end == "output" else target

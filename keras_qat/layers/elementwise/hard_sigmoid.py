@@ -56,7 +56,7 @@ class QHardSigmoid(Tabulated):
         """Adds an ADD and a MUL, or in float the operators of the function."""
         if self.scheme is None:
             return lower_term(builder, float_term(Function("hard_sigmoid"), inputs[0]))
-        shifted = self._shifted(self._linked().inputs[0].grid())
+        shifted = self._shifted(self._neighbours().inputs[0].grid())
         total = builder.operator(
             "ADD",
             (inputs[0], self._constant(builder, "three", 3.0)),

@@ -70,9 +70,12 @@ class _WideEnough:
     @property
     def maximum(self):
         """The largest observed value, or a value that makes the scale large enough."""
-        links, largest = self._layer.links, ops.convert_to_tensor(self._layer.observer.maximum)
-        source = links.inputs[0]
-        if source is None or source is links.output:
+        neighbours, largest = (
+            self._layer.neighbours,
+            ops.convert_to_tensor(self._layer.observer.maximum),
+        )
+        source = neighbours.inputs[0]
+        if source is None or source is neighbours.output:
             return largest
         scheme: Any = self._layer.scheme
         steps = scheme.activation_high - scheme.activation_low

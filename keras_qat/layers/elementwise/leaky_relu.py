@@ -12,7 +12,7 @@ from keras_qat.arithmetic.prelu import prelu
 from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.functions import function_named, function_of
 from keras_qat.layers.elementwise.prelu import Sloped
@@ -74,7 +74,7 @@ class QLeakyReLU(Sloped):
             return super().training_forward(inputs)
         return self.quantize_output(self.float_forward(inputs, training=True))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes as the reference kernel does."""
         if self.operator == "PRELU":
             return super().integer(*inputs, output=output)

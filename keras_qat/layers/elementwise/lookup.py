@@ -11,7 +11,7 @@ from keras import ops
 from keras_qat.arithmetic.lookup import lookup_table
 from keras_qat.graph import Node
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.layers.elementwise.float_terms import float_term
@@ -58,7 +58,7 @@ class QLookup(Elementwise):
         del training
         return self.function(inputs)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Looks each integer up in the table."""
         ((values, grid),) = inputs
         table = ops.cast(self._table(grid, output) - output.zero_point, "float32")
@@ -69,8 +69,8 @@ class QLookup(Elementwise):
         """Adds CAST, ADD (if signed) and GATHER, or in float the operators of the function."""
         if self.scheme is None:
             return lower_term(builder, float_term(self.function, inputs[0]))
-        links, scheme = self._linked(), self._scheme()
-        table = self._table(links.inputs[0].grid(), links.output.grid())
+        neighbours, scheme = self._neighbours(), self._scheme()
+        table = self._table(neighbours.inputs[0].grid(), neighbours.output.grid())
         entries = ops.convert_to_numpy(table).astype(scheme.dtype)
         wide = builder.operator(
             "CAST",

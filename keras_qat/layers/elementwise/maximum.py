@@ -14,7 +14,7 @@ from keras_qat.arithmetic.requantize import quantize
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.drop_in import assign_copy
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.elementwise.binary import Binary, operands_of, value_of
@@ -48,7 +48,7 @@ class Extreme(Binary):
         y = self.float_forward(inputs, training=True)
         return y if self.constant is None else self.quantize_output(y)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Selects among the integers."""
         constant = None
         if self.constant is not None:

@@ -14,7 +14,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.core.constants import centered_constant, stored
 from keras_qat.layers.core.drop_in import assign_copy
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
@@ -62,7 +62,7 @@ class Sloped(Elementwise):
         grid = weight_grid(ops.stop_gradient(slopes), None, self._scheme())
         return self.quantize_output(_sloped(inputs, fake_quantize_weights(slopes, grid)))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes as the reference PRELU does."""
         ((values, grid),), scheme = inputs, self._scheme()
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
@@ -79,7 +79,7 @@ class Sloped(Elementwise):
         alpha = builder.constant("alpha", *stored(slopes, grid, self._scheme()))
         return builder.operator("PRELU", (inputs[0], alpha))
 
-    def _integer_slopes(self) -> Centered:
+    def _integer_slopes(self) -> OffsetInts:
         """Returns the slopes in integers, with an axis for the batch."""
         return centered_constant(ops.convert_to_tensor(self.slopes())[None], self._scheme())
 

@@ -11,7 +11,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import assign_copy, quiet_config
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.quantizers import Derived, Grid
 from keras_qat.scheme import Scheme
@@ -46,7 +46,7 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
         del training
         return super(QuantizedLayer, self).call(inputs)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Looks up the vectors and rounds them, as the table in the file is rounded."""
         vectors = self.float_forward(inputs[0].values)
         return ops.cast(self._quantized(vectors, output) - output.zero_point, "float32")

@@ -11,7 +11,7 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.kernels.accumulators import requantize_centered
@@ -65,7 +65,7 @@ class QMatmul(QuantizedLayer):
         del training
         return ops.matmul(*inputs)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Sums exactly, and scales as the reference BATCH_MATMUL does."""
         (a, grid_a), (b, grid_b) = inputs
         scheme = self._scheme()

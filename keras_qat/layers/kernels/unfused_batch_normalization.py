@@ -16,7 +16,7 @@ from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import centered_constant, stored
 from keras_qat.layers.core.drop_in import activation_behind, activation_config, cannot_take_up
 from keras_qat.layers.core.fused import fused_code
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.arithmetic import combined_centered
 from keras_qat.litert import Quantization
@@ -107,7 +107,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         y = product + self._spread(inputs, self._rounded(affine.offset))
         return self.quantize_output(self.activation(y))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Multiplies and adds as the two reference kernels do."""
         ((values, grid),) = inputs
         between = self._product_grid()
@@ -126,10 +126,10 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         fused = fused_code(function_name(self.activation), self.output_grid())
         if self.scheme is None:
             affine = self._affine(self.moving_mean, self.moving_variance)
-            factor, offset = (Centered(values, None) for values in affine)
+            factor, offset = (OffsetInts(values, None) for values in affine)
             product = self._lowered(builder, "MUL", inputs[0], factor, "NONE", part="product")
             return self._lowered(builder, "ADD", product, offset, fused)
-        factor, offset = self._constants(self._linked().output.grid().scale)
+        factor, offset = self._constants(self._neighbours().output.grid().scale)
         grid = [np.reshape(ops.convert_to_numpy(value), 1) for value in self._product_grid()]
         between = Quantization(grid[0].astype("float32"), grid[1].astype("int64"))
         inner = {"part": "product", "quantization": between}
@@ -172,7 +172,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         names = {"activation": activation, "activation_name": self.activation_name}
         return {**super().get_config(), **names}
 
-    def _lowered(self, builder, code, x, constant: Centered, fused: str, **output):
+    def _lowered(self, builder, code, x, constant: OffsetInts, fused: str, **output):
         values, quantization = ops.convert_to_numpy(self._spread(x, constant.values)), None
         if constant.grid is not None:
             values, quantization = stored(values, constant.grid, self._scheme())
@@ -207,7 +207,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         grid = weight_grid(ops.stop_gradient(values), None, self._scheme())
         return fake_quantize_weights(values, grid)
 
-    def _constants(self, output_scale) -> tuple[Centered, Centered]:
+    def _constants(self, output_scale) -> tuple[OffsetInts, OffsetInts]:
         """Returns the factors and offsets in integers."""
         affine = self._affine(self.moving_mean, self.moving_variance)
         factor = centered_constant(affine.factor, self._scheme())

@@ -17,7 +17,7 @@ from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import stored
 from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.fused import fused_code
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.kernels.block import Block
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (
@@ -94,7 +94,7 @@ class WeightedLayer(QuantizedLayer, Block):
             self.finish(self.kernel_operator.apply(self, inputs, kernel), True)
         )
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Accumulates in int32 and requantizes as the reference kernel does."""
         ((values, grid),) = inputs
         weights = self.integer_weights(grid.scale, output.scale)
@@ -168,8 +168,8 @@ class WeightedLayer(QuantizedLayer, Block):
             folded = self.folded_weights()
             bias = ops.convert_to_numpy(folded.offset + folded.shifted)
             return ops.convert_to_numpy(folded.kernel), None, bias
-        links = self._linked()
-        scales = links.inputs[0].grid().scale, links.output.grid().scale
+        neighbours = self._neighbours()
+        scales = neighbours.inputs[0].grid().scale, neighbours.output.grid().scale
         weights = self.integer_weights(*scales)
         check_accumulators(weights, self.channel_axes, self._scheme(), self.name)
         grid = Grid(weights.kernel_scale, weights.kernel_zero_point)

@@ -10,8 +10,8 @@ import keras
 
 from keras_qat.errors import InputStatsWarning, InvalidGraphError, InvalidInputStatsError, warn_user
 from keras_qat.graph import Edge, read_model
-from keras_qat.layers.boundary.quantize import RangeHolder
-from keras_qat.layers.models.linking import link_layers
+from keras_qat.layers.boundary.quantize import BoundaryLayer
+from keras_qat.layers.models.neighbours import assign_params
 from keras_qat.quantizers import InputStats
 
 
@@ -56,13 +56,13 @@ def checked_input_stats(
     return checked
 
 
-def input_holders(model: keras.Model) -> Iterator[tuple[str, RangeHolder | None]]:
+def input_boundaries(model: keras.Model) -> Iterator[tuple[str, BoundaryLayer | None]]:
     """Yields each input of a quantized model and the layer that has its range. None for ids."""
     graph = read_model(model)
     consumers = graph.consumers()
     for name in graph.inputs:
         heads = (node.head for node in consumers.get(Edge(name), ()))
-        yield name, next((head for head in heads if isinstance(head, RangeHolder)), None)
+        yield name, next((head for head in heads if isinstance(head, BoundaryLayer)), None)
 
 
 def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
@@ -76,11 +76,11 @@ def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
         InvalidInputStatsError: If the argument is invalid, or an input shares its quantization
             parameters with other tensors. Then the model is not changed.
     """
-    holders = dict(input_holders(model))
-    ids = {name for name, holder in holders.items() if holder is None}
-    wanted = checked_input_stats(quantized_input_stats, list(holders), ids)
+    boundaries = dict(input_boundaries(model))
+    ids = {name for name, boundary in boundaries.items() if boundary is None}
+    wanted = checked_input_stats(quantized_input_stats, list(boundaries), ids)
     try:
-        _assign(model, holders, wanted)
+        _assign(model, boundaries, wanted)
     except InvalidGraphError as error:
         raise InvalidInputStatsError(
             "This input shares its quantization parameters with other tensors.",
@@ -90,17 +90,17 @@ def set_input_stats(model: keras.Model, quantized_input_stats: Any) -> None:
         ) from error
 
 
-def _assign(model: keras.Model, holders: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
+def _assign(model: keras.Model, boundaries: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
     """Sets statistics and links the layers again. If that fails, restores the old statistics."""
-    old = {name: holders[name].stats for name in stats}
+    old = {name: boundaries[name].stats for name in stats}
     for name, own in stats.items():
-        holders[name].stats = own
+        boundaries[name].stats = own
     try:
-        link_layers(read_model(model))
+        assign_params(read_model(model))
     except InvalidGraphError:
         for name, own in old.items():
-            holders[name].stats = own
-        link_layers(read_model(model))
+            boundaries[name].stats = own
+        assign_params(read_model(model))
         raise
     _forget_compiled(model)
 
@@ -117,21 +117,21 @@ def check_input_stats(model: keras.Model) -> None:
 
     If the user did not give the type of the statistics, the data decides.
     """
-    holders: dict[str, Any] = {
-        name: holder
-        for name, holder in input_holders(model)
-        if holder is not None and holder.stats is not None and holder.observer.is_observed
+    boundaries: dict[str, Any] = {
+        name: boundary
+        for name, boundary in input_boundaries(model)
+        if boundary is not None and boundary.stats is not None and boundary.observer.is_observed
     }
-    ends = {name: holder.observer.limits for name, holder in holders.items()}
-    settled = {name: holder.stats.settled(*ends[name]) for name, holder in holders.items()}
-    changed = {name: own for name, own in settled.items() if own != holders[name].stats}
+    ends = {name: boundary.observer.limits for name, boundary in boundaries.items()}
+    settled = {name: boundary.stats.settled(*ends[name]) for name, boundary in boundaries.items()}
+    changed = {name: own for name, own in settled.items() if own != boundaries[name].stats}
     if changed:
         # Inputs that share their parameters keep their statistics. They get a warning below.
         with contextlib.suppress(InvalidGraphError):
-            _assign(model, holders, changed)
-    for name, holder in holders.items():
-        if not holder.stats.fits(*ends[name]):
-            _warn(name, holder.stats, ends[name])
+            _assign(model, boundaries, changed)
+    for name, boundary in boundaries.items():
+        if not boundary.stats.fits(*ends[name]):
+            _warn(name, boundary.stats, ends[name])
 
 
 def _warn(name: str, stats: InputStats, ends: tuple[float, float]) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 
 from keras_qat.errors import DefaultRangesWarning, RangeDriftWarning, warn_user
 from keras_qat.graph import read_model
-from keras_qat.layers.boundary.quantize import RangeHolder
+from keras_qat.layers.boundary.quantize import BoundaryLayer
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import inference
 from keras_qat.layers.core.modes import float_mode, in_float_mode
 from keras_qat.layers.models.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.models.formats import writer_of
-from keras_qat.layers.models.linking import link_layers
 from keras_qat.layers.models.missing_ranges import listing, missing_ranges, uses_of
+from keras_qat.layers.models.neighbours import assign_params
 from keras_qat.layers.models.rewritten_model import RewrittenModel
 from keras_qat.quantizers import (
     MISFIT_FIX,
@@ -62,7 +62,7 @@ class QuantizedModel(RewrittenModel):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        link_layers(read_model(self))
+        assign_params(read_model(self))
 
     @property
     def quant_delay(self) -> QuantDelay | None:
@@ -247,7 +247,7 @@ class QuantizedModel(RewrittenModel):
         return {
             node.inputs[0].node: node.head.meaning()
             for node in graph.nodes.values()
-            if isinstance(node.head, RangeHolder)
+            if isinstance(node.head, BoundaryLayer)
             and node.inputs[0].node in graph.inputs
             and node.name not in lacking
         }

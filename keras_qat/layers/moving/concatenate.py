@@ -8,7 +8,7 @@ from keras import ops, tree
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import batch_moved
@@ -21,7 +21,7 @@ class _Joins(MovesValues):
 
     axis: int
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Joins the integers as the float forward joins values."""
         del output
         return self.float_forward([x.values for x in inputs], training=False)

@@ -14,7 +14,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
 from keras_qat.graph.graph import Parameter
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import batch_moved, check_channels_last
@@ -115,7 +115,7 @@ class QPad(MovesValues):
         y = self.float_forward(inputs, training=True)
         return self.quantize_output(y) if self.value else y
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Pads the integers."""
         return self._padded(inputs[0].values, self._integer_value(output))
 

@@ -18,7 +18,7 @@ from keras_qat.arithmetic.resize import (
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.moving.reshape import check_channels_last, sample_sizes
@@ -120,7 +120,7 @@ class QResize(MovesValues):
         taps = [self._training_taps(*pair) for pair in sizes]
         return self.quantize_output(_interpolated(inputs, taps))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Selects integers, or interpolates as the kernel of the type does."""
         values = inputs[0].values
         if self.interpolation == "nearest":

@@ -12,7 +12,7 @@ from keras import ops
 from keras_qat.arithmetic.pooling import window_sums
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import image_shape, lower_on_image
@@ -188,7 +188,7 @@ class QAdaptiveAveragePooling(AdaptivePooling):
         """Averages and rounds to the grid of the input."""
         return self.quantize_output(self.float_forward(inputs, training=True))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
         pairs = zip(values.shape[1:-1], self.output_size, strict=True)

@@ -15,7 +15,7 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import check_sizes_known
@@ -45,7 +45,7 @@ class Averaging(QuantizedLayer):
         del training
         return ops.mean(inputs, axis=self.reduced_axes(), keepdims=self.keepdims)
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Sums in int32, then scales as the reference MEAN does."""
         ((values, grid),), scheme = inputs, self._scheme()
         axes = self.reduced_axes()

@@ -13,7 +13,7 @@ from keras_qat.arithmetic.pooling import average
 from keras_qat.backend import compiled
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.integers import Centered
+from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.layers.core.sequences import check_sizes_known, lower_on_image, planar
@@ -69,7 +69,7 @@ class AverageWindows(WindowPooling):
         """Averages and rounds to the grid of the input."""
         return self.quantize_output(self.float_forward(inputs, training=True))
 
-    def integer(self, *inputs: Centered, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Grid):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
         counts = ops.convert_to_tensor(self._window_sizes(values.shape))

@@ -10,7 +10,10 @@ import keras
 import numpy as np
 
 from keras_qat.data import Batch, batches, count_batches, labelled_batches
-from keras_qat.deployed.ends import (
+from keras_qat.errors import LiteRTFormatError
+from keras_qat.inspection import FileReport, inspect_litert
+from keras_qat.litert import Runner
+from keras_qat.litert_model.io_tensors import (
     as_data,
     file_inputs,
     names_of,
@@ -18,11 +21,8 @@ from keras_qat.deployed.ends import (
     to_file_input,
     to_real,
 )
-from keras_qat.deployed.metrics import scores
-from keras_qat.deployed.summary import print_summary
-from keras_qat.errors import LiteRTFormatError
-from keras_qat.inspection import FileReport, inspect_litert
-from keras_qat.litert import Runner
+from keras_qat.litert_model.metrics import scores
+from keras_qat.litert_model.summary import print_summary
 
 _METRICS = ("accuracy",)
 _THREADS = range(1, 2**31)  # the interpreter takes an int of 32 bits

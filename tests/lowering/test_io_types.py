@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import ExportError
-from keras_qat.lowering.end_types import INFERENCE_TYPES, end_types
+from keras_qat.lowering.io_types import INFERENCE_TYPES, io_types
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(8, 5)).astype("float32")
@@ -116,10 +116,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_end_types_refuses_invalid_types(name):
+def test_io_types_refuses_invalid_types(name):
     wanted, message = WRONG[name]
     with pytest.raises(ExportError, match=message):
-        end_types(wanted, ["a", "b"], "inference_input_type")
+        io_types(wanted, ["a", "b"], "inference_input_type")
 
 
 def test_export_refuses_types_of_unknown_names(model, tmp_path):

@@ -9,8 +9,8 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import InvalidDataError
 from keras_qat.litert import Model, Operator, Tensor, to_bytes
-from keras_qat.lowering.end_names import name_tensors
-from keras_qat.lowering.end_types import INFERENCE_TYPES
+from keras_qat.lowering.io_names import name_tensors
+from keras_qat.lowering.io_types import INFERENCE_TYPES
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from keras_qat.checking.diagnostics import Refused
 from keras_qat.checking.ranges import TensorRange
 from keras_qat.checking.report import CheckedLayer, MadeLayer
-from keras_qat.checking.trial import Refused
 from keras_qat.graph import Graph, Node, label_of
 from keras_qat.layers import QuantizedModel
 from keras_qat.passes import Rewrite

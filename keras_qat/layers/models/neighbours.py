@@ -1,4 +1,4 @@
-"""Links layers: gives each one the quantization parameters of the tensors around it."""
+"""Gives each layer the quantization parameters of the tensors around it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keras_qat.layers.models.table_groups import scale_adjustments
 from keras_qat.quantizers import RangeParameters
 
 
-def link_layers(graph: Graph) -> None:
+def assign_params(graph: Graph) -> None:
     """Gives each layer the quantization parameters of its inputs and its output.
 
     Args:
@@ -50,7 +50,7 @@ def link_layers(graph: Graph) -> None:
     for node in graph.nodes.values():
         if not node.is_input:
             inputs = [parameters[id(groups[edge])] for edge in node.inputs]
-            node.head.link(inputs, parameters[id(groups[Edge(node.name)])])
+            node.head.assign_params(inputs, parameters[id(groups[Edge(node.name)])])
 
 
 def _least_scales(graph: Graph) -> Mapping[Edge, float]:

@@ -59,7 +59,7 @@ class Refused:
         return [keras.KerasTensor(shape, dtype) for shape, dtype in self._outputs]
 
 
-class Trial(Runner):
+class Diagnostics(Runner):
     """Runs passes as `quantize_model` does up to the first error, and then past it.
 
     The first error is that of `quantize_model`, since both do the same until then. After it each

@@ -13,11 +13,11 @@ INFERENCE_TYPES = ("int8", "uint8", "float32")
 IDS = "int32"
 
 # One type for all, a dict by name, or a list in order.
-EndTypes = str | Mapping[str, str] | Sequence[str]
+IoTypes = str | Mapping[str, str] | Sequence[str]
 
 
-def end_types(
-    wanted: EndTypes | None,
+def io_types(
+    wanted: IoTypes | None,
     names: Sequence[str],
     argument: str,
     ids: frozenset[str] = frozenset(),
@@ -41,7 +41,7 @@ def end_types(
         ExportError: If a name or a type is unknown, or there are too few or too many.
 
     Example:
-    >>> end_types({"image": "uint8"}, ("image", "mask"), "inference_input_type")
+    >>> io_types({"image": "uint8"}, ("image", "mask"), "inference_input_type")
     {'image': 'uint8', 'mask': 'int8'}
     """
     wanted = default if wanted is None else _with_names(wanted)

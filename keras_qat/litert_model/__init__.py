@@ -1,5 +1,5 @@
 """A `.tflite` file that is used like a Keras model."""
 
-from keras_qat.deployed.model import LiteRTModel
+from keras_qat.litert_model.model import LiteRTModel
 
 __all__ = ["LiteRTModel"]

@@ -8,10 +8,10 @@ from typing import Any
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange
-from keras_qat.layers.boundary.quantize import RangeHolder
+from keras_qat.layers.boundary.quantize import BoundaryLayer
 from keras_qat.litert import Tensor
 from keras_qat.lowering.builder import Builder, quantization_of
-from keras_qat.lowering.end_types import EndTypes, end_types
+from keras_qat.lowering.io_types import IoTypes, io_types
 
 # int8 and uint8 have the same scale. Their zero points differ by the difference of the lowest
 # integers.
@@ -34,14 +34,14 @@ def lower_inputs(
     consumers = graph.consumers()
     for name, dtype in types.items():
         edge = Edge(name)
-        holder, shape = range_holder(consumers, edge), graph.shape(edge)
-        parameters = None if holder is None else holder.head.links.output
+        boundary, shape = boundary_node(consumers, edge), graph.shape(edge)
+        parameters = None if boundary is None else boundary.head.neighbours.output
         tensors[edge] = _boundary_tensor(name, shape, dtype, parameters)
     return {name: tensors[Edge(name)] for name in types}
 
 
-def types_of_ends(
-    graph: Graph, inputs: EndTypes | None = None, outputs: EndTypes | None = None
+def resolved_io_types(
+    graph: Graph, inputs: IoTypes | None = None, outputs: IoTypes | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Returns the type of each input and of each output, by name.
 
@@ -57,10 +57,10 @@ def types_of_ends(
         ExportError: If a name or a type is unknown, or there are too few or too many.
     """
     consumers, own = graph.consumers(), _own_type(graph)
-    ids = frozenset(name for name in graph.inputs if range_holder(consumers, Edge(name)) is None)
+    ids = frozenset(name for name in graph.inputs if boundary_node(consumers, Edge(name)) is None)
     return (
-        end_types(inputs, list(graph.inputs), "inference_input_type", ids, default=own),
-        end_types(outputs, list(named_outputs(graph)), "inference_output_type", default=own),
+        io_types(inputs, list(graph.inputs), "inference_input_type", ids, default=own),
+        io_types(outputs, list(named_outputs(graph)), "inference_output_type", default=own),
     )
 
 
@@ -70,10 +70,10 @@ def _own_type(graph: Graph) -> str:
     return next((scheme.dtype for scheme in schemes if scheme is not None), "int8")
 
 
-def range_holder(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
+def boundary_node(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
     """Returns the node that holds the range of a tensor of real values, or None."""
     takers = consumers.get(edge, ())
-    return next((node for node in takers if isinstance(node.head, RangeHolder)), None)
+    return next((node for node in takers if isinstance(node.head, BoundaryLayer)), None)
 
 
 def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tensor:
@@ -103,7 +103,7 @@ def lower_outputs(
     for name, node in output_nodes(graph, tensors, types).items():
         dtype, inner = types[name], tensors[Edge(node.name)]
         if (inner, dtype) not in converted:
-            parameters = node.head.links.output
+            parameters = node.head.neighbours.output
             converted[inner, dtype] = _converted(builder, inner, dtype, parameters)
         outputs[name] = converted[inner, dtype]
     return outputs
@@ -128,7 +128,7 @@ def output_nodes(
         is_observed = isinstance(node.head, ObserveRange)
         if tensors[edge].dtype == "float32" != types[name] and not is_observed:
             # Quantized layers use this tensor too.
-            node = range_holder(consumers, edge) or node
+            node = boundary_node(consumers, edge) or node
         nodes[name] = node
     return nodes
 
