@@ -19,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench test coverage test-all test-min test-pythons lint format docs docs-supported docs-rewrites dist clean
+.PHONY: help demo bench test test-all test-min test-pythons lint format docs docs-supported docs-rewrites dist clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -30,11 +30,8 @@ demo: $(DEMO_STAMP)  ## Train, quantize, fine-tune, export and verify a small Re
 bench: $(DEMO_STAMP)  ## Run the benchmarks, TFMOT beside ours too, into build/bench (BENCH="--only speed" for some)
 	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
-test: $(DEV_STAMP)  ## Run the tests, the slow ones left out
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
-
-coverage: $(DEV_STAMP)  ## Run the same tests, and fail if their branch coverage is below 92 %
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --cov --cov-report term
+test: $(DEV_STAMP)  ## Run the tests, the slow ones left out (COVERAGE=--cov: their branch coverage too)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(COVERAGE)
 
 test-all: $(VELA_STAMP)  ## Run all tests, those with Arm's compiler for NPUs too
 	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/test_applications.py
