@@ -42,6 +42,26 @@ def test_keras_save_can_be_loaded_by_keras_and_load_model(name, ending, models, 
             np.testing.assert_array_equal(predicted(loaded), predicted(model))
 
 
+def network_with_axes():
+    """Normalizes over one axis, and reduces over one axis and over two."""
+    x = keras.Input((4, 4, 6), name="image")
+    y = keras.layers.LayerNormalization(name="norm")(x)
+    mean = keras.ops.mean(y, axis=[1, 2])
+    highest = keras.ops.max(keras.ops.max(y, axis=1), axis=1)
+    return keras.Model(x, keras.layers.Concatenate(name="both")([mean, highest]))
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_layers_with_several_axes_are_saved_and_loaded(ending, tmp_path):
+    data = np.random.default_rng(0).normal(size=(8, 4, 4, 6)).astype("float32")
+    source = network_with_axes()
+    for model in (quantized(source, data), keras_qat.clone_model(source)):
+        model.save(tmp_path / f"model.{ending}")
+        loaded = keras.models.load_model(tmp_path / f"model.{ending}")
+        expected = np.asarray(model(data, training=False))
+        np.testing.assert_array_equal(np.asarray(loaded(data, training=False)), expected)
+
+
 def reloaded_weights(model, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     clone = keras.models.clone_model(model)

@@ -20,6 +20,7 @@ from keras_qat.arithmetic.normalize import (
 )
 from keras_qat.backend import compiled
 from keras_qat.graph import layer_of
+from keras_qat.layers.core.axes import with_axis
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import build_like
 from keras_qat.layers.core.integers import OffsetInts
@@ -92,7 +93,12 @@ class Normalize(keras.layers.Layer):
     def get_config(self):
         """Returns the constructor's arguments."""
         rule = {"kind": self.rule.kind, "epsilon": self.rule.epsilon}
-        return {**super().get_config(), "view": self.view, "axis": self.axis, **rule}
+        return {**super().get_config(), "view": self.view, "axes": self.axis, **rule}
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the layer of a configuration."""
+        return super().from_config(with_axis(config))
 
 
 @register(layer_of(Normalize))

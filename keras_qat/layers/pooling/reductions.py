@@ -14,6 +14,7 @@ from keras_qat.arithmetic.pooling import mean
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
+from keras_qat.layers.core.axes import with_axis
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
@@ -114,7 +115,12 @@ class ReducesAxes(QuantizedLayer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "axis": self.axis, "keepdims": self.keepdims}
+        return {**super().get_config(), "axes": self.axis, "keepdims": self.keepdims}
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the layer of a configuration."""
+        return super().from_config(with_axis(config))
 
 
 @register(operation_named("Mean"))
