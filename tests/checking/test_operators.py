@@ -128,7 +128,7 @@ def test_unfolded_batch_norm_is_found():
 
 def test_unfolded_batch_norm_of_the_unfused_layer():
     (finding,) = found(normalized(cls=UnfusedBatchNormalization), "unfolded-batch-norm")
-    assert finding.layer == "norm" and "a MUL and an ADD" in finding.message
+    assert finding.layer == "norm" and "a separate MUL and ADD" in finding.message
 
 
 def test_unfolded_batch_norm_ignores_a_rescaling():

@@ -31,7 +31,7 @@ def accumulated(layer, shape):
     layer.scheme = WIDE
     x = np.full((1, *shape), ACTIVATION, "float32")
     kernel = np.full(layer.kernel.shape, WEIGHT, "float32")
-    return np.asarray(layer.accumulate(x, kernel))
+    return np.asarray(layer.kernel_operator.accumulate(layer, x, kernel))
 
 
 @pytest.mark.parametrize(
