@@ -235,7 +235,7 @@ def test_overrides_refuse_a_layer_without_a_float_form():
             return inputs
 
         def lower(self, builder, *inputs):
-            self._linked()
+            self._neighbours()
             return inputs[0]
 
     x = keras.Input((3,))
