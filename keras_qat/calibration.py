@@ -227,7 +227,7 @@ def _observe(
 
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    """What calibration data shows.
+    """The observations of the calibration data.
 
     Attributes:
         extremes: The smallest and the largest value of each sample, of shape (tensors, samples, 2).

@@ -37,7 +37,7 @@ def write_kernels(graph: Graph) -> Graph:
     around a `Dense` put its axes in order. A bias that is added after it is folded into it later.
     A weight that is used twice in the same way becomes a layer that is called twice. Equal sums and
     products with one weight become calls of one operation.
-    Why: slices take layers. Custom layers consist of operations.
+    Why: rules match layers. Custom layers consist of operations.
 
     Args:
         graph: The graph.

@@ -1,4 +1,4 @@
-"""What the integers of a model input mean, as its user says it."""
+"""The real values of the integers of a model input, as the user states them."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Measured:
         return None if found is None or found.data is None else found.data.tolist()
 
     def constant(self, role: str) -> Any:
-        """Returns the values of the operand with a role; None if there is none or it is computed.
+        """Returns the values of the operand with a role; None if it is absent or computed.
 
         Args:
             role: The role, such as `"pads"`.

@@ -51,7 +51,7 @@ class Call:
         return self.output.dtype in _SCHEMES_BY_TYPE and self.output.quantization is not None
 
     def value(self, role: str) -> Any:
-        """Returns the value of the first operand with a role, None if there is none."""
+        """Returns the value of the first operand with a role; None without such an operand."""
         place = self.declaration.place(role)
         return None if place is None or place >= len(self.values) else self.values[place]
 

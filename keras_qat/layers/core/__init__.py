@@ -1,1 +1,1 @@
-"""What all layers are made of: their base, their registry, and what several families share."""
+"""The base class of all layers, their registry, and parts that several families share."""

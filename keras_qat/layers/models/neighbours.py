@@ -54,7 +54,7 @@ def assign_params(graph: Graph) -> None:
 
 
 def _least_scales(graph: Graph) -> Mapping[Edge, float]:
-    """What the operators that take a tensor need its scale to be at least."""
+    """Returns the least scale of each tensor that the operators after it accept."""
     least: dict[Edge, float] = defaultdict(float)
     for node in graph.nodes.values():
         for edge in node.inputs:

@@ -1,4 +1,4 @@
-"""What is known of each LiteRT operator: the table in operators.toml, read once.
+"""The properties of each LiteRT operator: the table in operators.toml, read once.
 
 Everything that needs a fact about an operator reads this table: the writer, the checks of files,
 `verify`, targets and the versions of operators.
@@ -30,7 +30,7 @@ class Apart:
             operators of the name.
         when: Conditions on quantities of the operator, see `keras_qat.targets.quantities`. The
             first entry of an operator whose conditions are met applies.
-        fix: A way to avoid the difference, empty if there is none.
+        fix: A way to avoid the difference; empty if no way is known.
     """
 
     share: str
@@ -41,7 +41,7 @@ class Apart:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of one LiteRT operator.
+    """The properties of one LiteRT operator.
 
     Attributes:
         operands: The role of each operand, in the kernel's order: `"data"`, `"weights"`, `"bias"`,

@@ -66,7 +66,7 @@ def open_hdf5(path: Any) -> Iterator[h5py.File]:
 
 
 def text_attribute(group: h5py.Group, name: str) -> str | None:
-    """Returns an attribute as text, or None if there is none."""
+    """Returns an attribute as text, or None if it is absent."""
     if name not in group.attrs:
         return None
     value = group.attrs[name]
@@ -76,7 +76,7 @@ def text_attribute(group: h5py.Group, name: str) -> str | None:
 
 
 def json_attribute(group: h5py.Group, name: str) -> Any:
-    """Returns the parsed value of a JSON attribute, or None if there is none.
+    """Returns the parsed value of a JSON attribute, or None if it is absent.
 
     Raises:
         InvalidFileError: If the attribute is not JSON.
