@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic import accumulate
 from keras_qat.graph import Matcher, Node, maybe
 from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.base import QuantizedLayer
@@ -24,7 +22,7 @@ from keras_qat.layers.core.drop_in import (
     remade,
 )
 from keras_qat.layers.core.registry import register
-from keras_qat.layers.kernels.kernel_operator import KernelOperator
+from keras_qat.layers.kernels.kernel_operator import KernelOperator, channel_sums
 from keras_qat.layers.kernels.weighted import WeightedLayer, copy_variables
 from keras_qat.scheme import Scheme
 
@@ -50,12 +48,7 @@ class ScaledChannels(KernelOperator):
 
     def accumulate(self, layer: Any, values, kernel):
         """Multiplies each channel, exactly: a sum has one product."""
-        return accumulate.depthwise(
-            values,
-            kernel,
-            convolve=functools.partial(self.apply, layer),
-            largest_product=layer.scheme.largest_product,
-        )
+        return channel_sums(self, layer, values, kernel)
 
     def add(self, layer: Any, builder, x):
         """Adds a DEPTHWISE_CONV_2D, between two RESHAPEs if the rank of the input is not 4."""

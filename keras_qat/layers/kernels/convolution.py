@@ -16,6 +16,7 @@ from keras_qat.layers.core.registry import refuse, register
 from keras_qat.layers.core.sequences import planar
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
+from keras_qat.layers.kernels.kernel_operator import channel_sums
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.kernels.windows import WindowOperator, dilation_options, window_options
 
@@ -100,12 +101,7 @@ class DepthwiseConvolution(WindowOperator):
 
     def accumulate(self, layer: Any, values, kernel):
         """Convolves exactly: a channel has few taps."""
-        return accumulate.depthwise(
-            values,
-            kernel,
-            convolve=functools.partial(self.apply, layer),
-            largest_product=layer.scheme.largest_product,
-        )
+        return channel_sums(self, layer, values, kernel)
 
     def add_to_image(self, layer: Any, builder, x, **output):
         """Adds one DEPTHWISE_CONV_2D; the weights are (1, height, width, out)."""

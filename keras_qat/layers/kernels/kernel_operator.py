@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from keras_qat.arithmetic import accumulate
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.kernels.accumulators import requantize_centered
@@ -82,3 +84,23 @@ class KernelOperator:
             The LiteRT tensor of the output.
         """
         raise NotImplementedError
+
+
+def channel_sums(operator: KernelOperator, layer: Any, values, kernel):
+    """Computes the sums of an operator that sums each channel by itself, exactly.
+
+    Args:
+        operator: The operator.
+        layer: The layer.
+        values: float32 whole numbers `q - zero_point`.
+        kernel: float32 whole numbers, the quantized kernel.
+
+    Returns:
+        The accumulators, for `arithmetic.accumulate.whole`.
+    """
+    return accumulate.depthwise(
+        values,
+        kernel,
+        convolve=functools.partial(operator.apply, layer),
+        largest_product=layer.scheme.largest_product,
+    )
