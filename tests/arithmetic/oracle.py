@@ -1,10 +1,11 @@
-"""Oracles of the arithmetic: LiteRT's reference kernels, and Python's integers."""
+"""Oracles of the arithmetic: LiteRT's kernels, and Python's integers."""
 
 import fractions
 
 import numpy as np
 
 from keras_qat.litert import Model, Operator, Quantization, Runner, Tensor, to_bytes
+from tests.delegates import undelegated
 
 INT8 = (-128, 127)
 
@@ -15,12 +16,12 @@ def activation(array, scale, zero_point):
     return tensor, array
 
 
-def constant(name, array, scale=None, axis=0):
-    """Returns a constant operand. It is symmetric if it has a scale."""
+def constant(name, array, scale=None, axis=0, zero_point=0):
+    """Returns a constant operand. It is quantized if it has a scale."""
     if scale is None:
         return Tensor(name, array.shape, array.dtype.name, None, array), None
     scale = np.atleast_1d(np.float32(scale))
-    quantization = Quantization(scale, np.zeros(len(scale), "int64"), axis)
+    quantization = Quantization(scale, np.full(len(scale), zero_point, "int64"), axis)
     return Tensor(name, array.shape, array.dtype.name, quantization, array), None
 
 
@@ -33,18 +34,58 @@ def reference(code, operands, shape, scale, zero_point, version=1, **options):
 
     The output tensor is uint8 if the input is uint8, else int8.
     """
+    content = one_operator(code, operands, shape, scale, zero_point, version, **options)
+    return _output(content, operands, "reference")
+
+
+def xnnpack(code, operands, shape, scale, zero_point, version=1, **options):
+    """Returns the output of one operator in XNNPACK, to which LiteRT must delegate it."""
+    content = one_operator(code, operands, shape, scale, zero_point, version, **options)
+    assert undelegated(content) == ([], 1)
+    return _output(content, operands, "default")
+
+
+def optimized(code, operands, shape, scale, zero_point, version=1, **options):
+    """Returns the output of one operator in LiteRT's optimized kernels, not in XNNPACK."""
+    content = one_operator(code, operands, shape, scale, zero_point, version, **options)
+    assert undelegated(content) == ([("y", code)], 0)
+    return _output(content, operands, "default")
+
+
+def one_operator(code, operands, shape, scale, zero_point, version=1, *, dtype=None, **options):
+    """Returns a file of one operator. The output is uint8 if the input is, unless `dtype` is given.
+
+    Args:
+        code: The operator.
+        operands: Each operand's tensor, and the array that runs give it. A constant has no array.
+        shape: Shape of the output.
+        scale: Scale of the output.
+        zero_point: Zero point of the output.
+        version: Version of the operator.
+        dtype: Type of the output.
+        **options: Options of the operator.
+    """
     tensors = tuple(tensor for tensor, _ in operands)
-    dtype = "uint8" if tensors[0].dtype == "uint8" else "int8"
+    dtype = dtype or ("uint8" if tensors[0].dtype == "uint8" else "int8")
     output = Tensor("y", shape, dtype, per_tensor(scale, zero_point))
-    inputs = [(tensor, array) for tensor, array in operands if array is not None]
+    inputs = {tensor.name: tensor for tensor, array in operands if array is not None}
     operator = Operator(code, tensors, (output,), version, options)
-    model = Model({tensor.name: tensor for tensor, _ in inputs}, {"y": output}, (operator,))
-    runner = Runner(to_bytes(model), kernels="reference")
-    return runner.run([array for _, array in inputs])[0].astype("int32")
+    return to_bytes(Model(inputs, {"y": output}, (operator,)))
+
+
+def _output(content, operands, kernels):
+    arrays = [array for _, array in operands if array is not None]
+    return Runner(content, kernels=kernels).run(arrays)[0].astype("int32")
 
 
 def int8s(rng, shape):
     return rng.integers(-128, 128, shape, "int8")
+
+
+def integers(rng, dtype, shape):
+    """Draws integers of a whole type."""
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max + 1, shape, dtype)
 
 
 def scales(rng, size, low=-9, high=4):

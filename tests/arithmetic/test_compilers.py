@@ -20,11 +20,13 @@ from keras_qat.arithmetic import (
     softmax,
     tables,
 )
+from keras_qat.arithmetic.xnnpack import requantize as xnnpack_requantize
 from tests.arithmetic import oracle
 
 RNG = np.random.default_rng(0)
 Q, R = RNG.integers(-128, 128, (2, 400, 10), "int32")
 ACC = RNG.integers(-(2**20), 2**20, (400, 64), "int32")
+SUMS = RNG.integers(-(2**30), 2**30, (400, 64), "int32") >> np.arange(64, dtype="int32") % 20
 MULTIPLIER, SHIFT = RNG.integers(2**30, 2**31, 64, "int32"), RNG.integers(-15, -8, 64, "int32")
 SX, SY = np.float32(0.0372911), np.float32(0.7134217)
 SW = oracle.scales(RNG, 64)
@@ -92,8 +94,10 @@ TABLES = {
 CASES = {
     "scale_ratio": (scale_ratio, SX, MANY, SY),
     "conv_multiplier": (fixed_point.conv_multiplier, SX, MANY, SY),
+    "scale_float32": (xnnpack_requantize.scale_float32, SX, MANY, SY),
     "requantize": (requantize.requantize, ACC, MULTIPLIER, SHIFT, 3, -128, 127),
     "requantize_float64": (requantize.requantize_float64, ACC, SX, SW, SY, 3, -128, 127),
+    "requantize_float32": (xnnpack_requantize.requantize_float32, SUMS, SX, SW, SY, 3, -128, 127),
     "quantize": (requantize.quantize, FLOATS, SX, 3, -128, 127),
     "rescale": (requantize.rescale, Q, SX, 5, SY, -7, -128, 127),
     "add": (elementwise.add, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
@@ -166,6 +170,10 @@ def test_scale_ratio_equals_that_of_doubles(eager):
     ]
 
 
+def test_scale_float32_equals_that_of_floats(eager):
+    assert eager["scale_float32"] == [(SX * MANY / SY).tolist()]
+
+
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("fused_size", [1, 2**31], ids=["fused", "plain"])
 def test_compiled_rule_gives_the_eager_bits(name, fused_size, eager, monkeypatch):
@@ -195,7 +203,7 @@ def test_rule_with_constant_scales_gives_the_eager_bits(compiler, name, nested, 
         assert bits(compiler(frozen, arrays[large])) == eager[name]
 
 
-@pytest.mark.parametrize("name", list(CASES)[2:])
+@pytest.mark.parametrize("name", list(CASES)[3:])
 def test_rule_of_a_symbolic_tensor_keeps_the_shape(name):
     function, first, *rest = CASES[name]
     x = keras.KerasTensor(first.shape, keras.backend.standardize_dtype(first.dtype))
