@@ -20,9 +20,9 @@ def rows_of(
     """Returns a row for each layer of a float model.
 
     Args:
-        graph: The model, nested models opened.
+        graph: The graph of the model, with nested models inlined.
         log: The rewrites.
-        made: The layers that were made from it. Their origins are calls of `graph`.
+        made: The graph of the layers that were made. Their origins are calls of `graph`.
         ranges: The origins of the ranges of the layers' tensors.
     """
     calls: dict[int, list[str]] = {}
@@ -56,7 +56,7 @@ def rows_of_quantized(model: QuantizedModel, graph: Graph, ranges: Ranges) -> li
 
 
 def _rewrites(log: Iterable[Rewrite], origins: Iterable[str]) -> dict[str, None]:
-    """Returns the names of the passes that rewrote some operations of the user or their results."""
+    """Returns the names of the passes that rewrote some of the user's operations."""
     found = (each.rewrite for each in log if not set(origins).isdisjoint(each.origins))
     return dict.fromkeys(found)
 

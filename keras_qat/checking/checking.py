@@ -1,4 +1,4 @@
-"""check: reports what each layer becomes and which problems there are, before any training."""
+"""The function `check`, which reports problems of a model before any training."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
     weight_findings,
     wide_activations,
 )
-# Batches of 32 samples each are enough for the range of a tensor, and quick.
+# Number of batches. Of 32 samples each, they are enough for the range of a tensor, and quick.
 _MOST_BATCHES = 4
-# These samples are enough for a mean, and quick.
+# Number of samples. They are enough for a mean, and quick.
 _MOST_SAMPLES = 32
 
 
@@ -70,28 +70,28 @@ def check(
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
 ) -> CheckReport:
-    """Reports what each layer of a model becomes, and which problems there are.
+    """Reports the LiteRT operators that each layer of a model becomes, and the problems.
 
     Nothing is trained or calibrated, and the model is not changed. `check` runs the stages of
     `quantize_model` and inspects the layers that they make. If `quantize_model` raises with the
     same options, there are findings of level `"error"`, and the first of them has the text of its
-    error. Others are listed if they are found in about twice the time that the first one took.
-    `is_complete` of the report is True if the search reached the end. If `quantize_model` does not
-    raise, findings of level `"error"` are about the file: `export_litert` would raise them for
-    `target`, or for ranges or weights. docs/findings.md lists the warnings.
+    error. More errors are listed if the search finds them in about twice the time of the first
+    error. `is_complete` of the report is True if the search reached the end. If `quantize_model`
+    does not raise, findings of level `"error"` are about the file: `export_litert` would raise them
+    because of `target`, ranges or weights. docs/findings.md lists the warnings.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed; or a quantized model,
             whose ranges are used.
-        scheme: `"int8"`, `"uint8"`, or a `Scheme`; a quantized model has its own.
+        scheme: `"int8"`, `"uint8"`, or a `Scheme`. A quantized model already has a scheme.
         calibration_data: Data of the types that `calibrate` takes. The first four batches are
             used. Without data, findings about ranges and biases rely on batch normalizations.
         target: The target of the file, such as `"tflite-micro"`, see `export_litert`. Each
             operator that does not run there is a finding. The limit for RELU6 of `"tflite-micro"`
             depends on ranges, and needs `calibration_data`.
-        rewrites: As in `quantize_model`; so are the next six. A quantized model has its own.
+        rewrites: As in `quantize_model`, like the next six. A quantized model already has these.
         skip_layers: Names of layers to leave out.
-        activations: The policy for activations that LiteRT has no integer operator for.
+        activations: The policy for activations without an integer operator in LiteRT.
         quant_delay: Number of training steps in float. No finding depends on it.
         overrides: Layers that get another scheme, or None to stay in float.
         default_ranges_stats: A range for the tensors whose range is not known.
@@ -101,8 +101,8 @@ def check(
         A `CheckReport`; print it, or use its `to_dict`.
 
     Raises:
-        InvalidModelError: If the model is not built, has quantized layers without being a
-            quantized model, or a name in `skip_layers` is not the name of a layer that can be left
+        InvalidModelError: If the model is not built, if a float model has quantized layers, or if
+            `skip_layers` has a name that is unknown, or the name of a layer that cannot be left
             out.
         InvalidSchemeError: If the scheme is unknown.
         InvalidRewriteError: If `rewrites` has an unknown name, or `activations` is unknown.

@@ -19,7 +19,8 @@ def computed(
     Args:
         graph: A graph of built layers.
         batch: One batch of its inputs.
-        change: Returns the tensor that the layers after a node take instead of its result.
+        change: A function of a node and its result. The next layers take the tensor that the
+            function returns, instead of the result.
 
     Yields:
         Each node that is not an input, its arguments, its keyword arguments, and its result.

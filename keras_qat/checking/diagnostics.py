@@ -24,7 +24,7 @@ from keras_qat.passes.running import Pass, Runner, run_pass
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.stages import check_invariants
 
-# Stand-ins have no known type or range, and do not keep invariants.
+# Passes that cannot run on stand-ins, which have no known type or range and break invariants.
 _NOT_OF_STAND_INS = (quantize_floats, separate_ranges, check_invariants)
 # The most time for the search for more errors, relative to the time up to the first error.
 _PATIENCE = 2
@@ -40,7 +40,7 @@ class Exhausted(Exception):
 
 
 class Refused:
-    """A stand-in for a layer that has no integer form: an operation that no pass knows.
+    """A stand-in for a layer without an integer form. No pass rewrites it.
 
     Args:
         node: The call that the stand-in replaces.
@@ -60,12 +60,12 @@ class Refused:
 
 
 class Diagnostics(Runner):
-    """Runs passes as `quantize_model` does up to the first error, and then past it.
+    """Runs passes like `quantize_model`, but continues after errors.
 
-    The first error is that of `quantize_model`, since both do the same until then. After it each
-    layer that is refused is replaced by a stand-in, once. The search takes at most `_PATIENCE`
-    times the work that was done before. Work is counted in Keras operations that are read or
-    made, so that the result does not depend on the machine.
+    The first error is the error of `quantize_model`, since both run the same passes until then.
+    After it, each layer that a pass refuses is replaced by a stand-in. The search for more errors
+    takes at most `_PATIENCE` times the work before the first error. Work is counted in Keras
+    operations that are read or made, so that the result does not depend on the machine.
 
     Attributes:
         errors: The errors that were found.
@@ -79,7 +79,7 @@ class Diagnostics(Runner):
         self._refused: dict[int, Any] = {}  # by the `id` of operations, which are kept alive
 
     def run(self, rewrite: Pass, graph: Graph) -> Graph:
-        """Runs a pass. Layers that it refuses are replaced before.
+        """Runs a pass. Layers that the pass refuses are replaced by stand-ins first.
 
         Args:
             rewrite: The pass.
@@ -114,11 +114,11 @@ class Diagnostics(Runner):
                 return _without_sources(made)
 
     def report(self, error: KerasQatError) -> None:
-        """Keeps an error that no pass raised."""
+        """Adds an error that no pass raised."""
         self.errors.append(error)
 
     def stand_ins(self, graph: Graph) -> Graph:
-        """Returns a graph of stand-ins alone, for when no layers were made.
+        """Returns a graph of only stand-ins, for a conversion that made no layers.
 
         Args:
             graph: The last graph that was made.
@@ -131,7 +131,7 @@ class Diagnostics(Runner):
         return dataclasses.replace(graph, nodes=kept, inputs=(), outputs=[], input_structure=[])
 
     def _patient(self, rewrite: Any) -> Pass:
-        """Returns the pass, made to continue after each node that it refuses, if possible."""
+        """Returns a pass that continues after each node that it refuses, if it can."""
         cost = _COSTS.get(getattr(rewrite, "func", rewrite))
         if cost is None:
             return rewrite
@@ -167,7 +167,7 @@ class Diagnostics(Runner):
             self._refused[id(node.head)] = node.head
 
     def _past(self, error: KerasQatError, graph: Graph) -> Graph:
-        """Returns the graph without the layer that a pass refuses."""
+        """Returns the graph with stand-ins for the layer that a pass refuses."""
         culprit = graph.nodes.get(error.layer or "")
         is_known = culprit is None or isinstance(culprit.head, Refused) or culprit.is_input
         if is_known and self.errors:
@@ -185,12 +185,12 @@ def _calls(graph: Graph) -> list[Node]:
 
 
 def _making(node: Node) -> int:
-    """Returns the work to make a layer for a node, which is 0 if no rule takes the node."""
+    """Returns the work to make a layer for a node, or 0 if no rule matches the node."""
     is_made = isinstance(node.head, QuantizedLayer) or find_rule(node.operations) is not None
     return _MADE if is_made else 0
 
 
-# The passes that take each layer by itself, and their work for a layer.
+# The passes that process each layer separately, and their work for a layer.
 _COSTS: dict[Any, Callable[[Node], int]] = {
     open_layers: lambda node: _TRACED * inner_layers(node.head),
     make_layers: _making,
@@ -198,13 +198,13 @@ _COSTS: dict[Any, Callable[[Node], int]] = {
 
 
 def _without_slices(graph: Graph) -> Graph:
-    """Returns a graph of only the calls that `make_layers` refuses, which takes no time."""
+    """Returns a graph of only the calls that `make_layers` refuses. To refuse takes no time."""
     kept = {node.name: node for node in _calls(graph) if not _making(node)}
     return dataclasses.replace(graph, nodes=kept, inputs=(), outputs=[], input_structure=[])
 
 
 def _stand_in(node: Node) -> Node:
-    """Returns a node with the same inputs and outputs, which no pass knows."""
+    """Returns a stand-in for a node, with the same inputs and outputs."""
     return dataclasses.replace(
         node,
         operations=(Refused(node),),
@@ -221,7 +221,7 @@ def _without_culprit(graph: Graph, culprit: Node) -> Graph:
 
 
 def _without_sources(graph: Graph) -> Graph:
-    """Returns the graph without sources, since stand-ins are not rewrites."""
+    """Returns the graph with stand-ins without sources, since they are not rewrites."""
     nodes = {
         name: dataclasses.replace(node, sources=()) if isinstance(node.head, Refused) else node
         for name, node in graph.nodes.items()

@@ -14,21 +14,21 @@ ERROR, WARNING = "error", "warning"
 WARNINGS = {
     "standalone-activation": "LiteRT's operators with a kernel, and additions, fuse a relu or "
     "relu6 at no cost; any other activation reads and writes its tensor once more, and rounds it.",
-    "unfolded-batch-norm": "Folded into the kernel before it, a batch normalization costs nothing; "
-    "alone it is an operator, and another rounding.",
+    "unfolded-batch-norm": "A batch normalization that is folded into the kernel before it costs "
+    "nothing. Otherwise it is a separate operator, and rounds once more.",
     "dead-channel": "A constant channel costs as much as other channels, and "
     "many constant channels mean that the training went wrong.",
     "wasted-weight-range": "With one scale for all channels the widest one sets the steps: 16 of "
     "254 steps are 4 of 8 bits, an error of 3 to 6 % of a channel's largest weight.",
-    "bias-saturates": "A bias is stored in 32 bits at the scale of input times weights; one that "
-    "does not fit makes the steps of the weights larger, and half as many are one bit less.",
+    "bias-saturates": "A bias is stored in 32 bits at the scale of input times weights. If it does "
+    "not fit, the steps of the weights become larger. Half as many steps are one bit less.",
     "wide-activation-range": "The range of a tensor has 255 steps; if 98 % of its values take 16 "
     "of them, 4 of 8 bits are spent on rare values. Channels share it: a narrow one gets few "
     "steps.",
-    "slow-operator": "LiteRT's fast kernels, XNNPACK, do not support the operator: a kernel of "
-    "LiteRT's own runs it, and splits the part of the model that XNNPACK runs in two.",
+    "slow-operator": "LiteRT's fast kernels, XNNPACK, do not support the operator. Another kernel "
+    "of LiteRT runs it, which splits the part of the model that XNNPACK runs in two.",
     "outlying-samples": "One sample at 100 times the size of the others would leave them 3 of 255 "
-    "steps; if it is set aside, it is clipped.",
+    "steps. If calibration sets it aside, it is clipped.",
     "range-drift": "Training holds calibrated ranges: values outside are clipped, and a range that "
     "is too wide wastes steps.",
     "runtimes-differ": "Keras computes the results of LiteRT's reference kernels; LiteRT's default "
@@ -41,8 +41,8 @@ class Finding:
     """A problem of a quantized model, or something that costs it speed or accuracy.
 
     Attributes:
-        level: `"error"`: the model cannot be quantized as it is, and `quantize_model` raises with
-            the same text, or the file would not run on the given target.
+        level: `"error"`: the model cannot be quantized, and `quantize_model` raises with the same
+            text, or the file would not run on the given target.
             `"warning"`: the model can be quantized, with a loss of speed or accuracy.
         code: A stable name for programs. The code of an error is the name of its class:
             `"unsupported-layer"` is an `UnsupportedLayerError`. docs/findings.md lists the other
@@ -65,7 +65,7 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """The layer and the tensor, unless the message names them, as text after a word."""
+        """The layer and the tensor, as text to append, unless the message names them."""
         is_named = self.layer is None or f"'{self.layer}'" in self.message
         where = "" if is_named else f" '{self.layer}'"
         if self.tensor and self.tensor != self.layer and not self.layers:

@@ -1,4 +1,4 @@
-"""The layers of a quantized model, built and linked, without the Keras model."""
+"""The layers of a quantized model, built and linked, but not yet a Keras model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from keras_qat.quantizers import RangeObserver
 
 @dataclasses.dataclass(frozen=True)
 class LinkedModel:
-    """The layers that would be exported, as far as known before training.
+    """The layers that would be exported, with the ranges that are known before training.
 
     Attributes:
         graph: Each node but the inputs is a call of a layer that is built, has its weights, and is
             linked to the quantization parameters of its inputs and outputs.
         statistics: Statistics of the values of tensors, by their observers.
         sample: A batch of the inputs; None if there is no data.
-        is_quantized: Whether the user quantized the model, so that its ranges are used.
+        is_quantized: Whether the layers are those of a quantized model, whose ranges are used.
     """
 
     graph: Graph

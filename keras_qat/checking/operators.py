@@ -106,7 +106,7 @@ def _could_fuse(
         consumers: Its consumers.
         fusing: Classes of layers that can fuse an activation.
         edge: The input tensor of the activation.
-        moved: Whether the activation may be moved before operators that move values.
+        moved: Whether the activation may move before operators that only move values.
     """
     node = graph.nodes[edge.node]
     if node.is_input or len(consumers[edge]) > 1 or edge in graph.output_edges:

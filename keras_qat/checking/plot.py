@@ -20,7 +20,7 @@ def plot_ranges(title: str, tensors: Sequence[TensorRange], findings: Sequence[F
     Args:
         title: The title.
         tensors: The tensors. Those with a minimum and a maximum are drawn, each once.
-        findings: The bars of tensors that they name have another colour.
+        findings: The bars of tensors that a finding names have another colour.
 
     Returns:
         A `matplotlib.figure.Figure`.

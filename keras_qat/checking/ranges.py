@@ -73,8 +73,8 @@ def tensor_ranges(
         is_quantized: Whether the graph is that of a quantized model, whose ranges are used.
 
     Returns:
-        For the name of each node but the inputs, the tensor that it makes, and the tensors between
-        the operators of its layer.
+        By the name of each node except inputs: the range of its output, then the ranges of the
+        tensors between the operators of its layer.
     """
     groups = range_groups(graph)
 
@@ -104,7 +104,7 @@ def tensor_ranges(
 
 
 def _without_observer(graph: Graph, node: Node, others: tuple[str, ...]) -> TensorRange | None:
-    """Returns the origin of an output's range; None if it is the range that is observed."""
+    """Returns the origin of an output's range, or None if the output has an observer."""
     own, fixed = output_specification(node), fixed_parameters(node)
     if own is None:
         return TensorRange(node.name, "float")

@@ -1,4 +1,4 @@
-"""The report of `check`, as a table, as values and as a verdict."""
+"""The report of `check`, with its table, its values and its verdict."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class CheckedLayer:
     Attributes:
         name: Name of the layer.
         kind: Name of its class, or of the `keras.ops` function.
-        becomes: The layers that it becomes, or is fused into; empty if it is left out or refused.
-        rewrites: Names of the passes that rewrote it.
-        refused: Whether it has no integer form. A finding has the reason.
+        becomes: The layers that the layer becomes, or is fused into. Empty if it is left out or has
+            no integer form.
+        rewrites: Names of the passes that rewrote the layer.
+        refused: Whether the layer has no integer form. A finding has the reason.
         tensors: The tensors that these layers make, and the origins of their ranges.
     """
 
@@ -79,7 +80,7 @@ class CheckReport:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that prevent quantization of the model as it is."""
+        """The findings that prevent the quantization of the model."""
         return tuple(finding for finding in self.findings if finding.level == ERROR)
 
     @property
@@ -94,7 +95,7 @@ class CheckReport:
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """Whether the model can be quantized, with counts, in one line."""
         made = {layer.name for row in self.layers for layer in row.becomes}
         counts = [
             _counted(len(found), level)
@@ -108,14 +109,14 @@ class CheckReport:
         return f"NOT OK:{found}{more}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything as plain Python values, for programs."""
+        """Returns the report as plain Python values, for programs."""
         return {**dataclasses.asdict(self), "ok": self.ok}
 
     def plot(self) -> Any:
         """Draws each known range of a tensor as a bar, in the order of the model.
 
         The scale is logarithmic on both sides of zero. Tensors that a finding names are red.
-        Matplotlib is required, which is in the extra `[plots]`.
+        The extra `[plots]` installs Matplotlib, which is required.
 
         Returns:
             A `matplotlib.figure.Figure`: `figure.savefig("ranges.png")` writes it.
@@ -156,7 +157,7 @@ class CheckReport:
 
 
 def _listed(heading: str, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yields the lines that list findings of a level."""
+    """Yields a heading and one or two lines for each finding."""
     if findings:
         yield heading
     for finding in findings:

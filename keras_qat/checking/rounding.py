@@ -13,9 +13,9 @@ from keras_qat.checking.linking import LinkedModel
 from keras_qat.graph import Node
 from keras_qat.layers.core.modes import float_mode
 
-# Rare samples, such as outliers, can make up most of a signal that most samples do not have.
+# Share of the values that count, the smallest ones. Rare outliers could be most of the signal.
 _MOST = 0.95
-# Relative to the largest value of an output. Smaller variations are rounding errors of a constant.
+# Smaller variations, relative to an output's largest value, are rounding errors of a constant.
 _CONSTANT = 1e-6
 
 

@@ -18,7 +18,7 @@ _DIFFERING = (
     "rounds differently in LiteRT's reference kernels, which Keras computes exactly, and in its "
     "default ones (XNNPACK): measured, up to"
 )
-_BOTH = "`verify` reports both runtimes; on microcontrollers it is the reference kernels that run."
+_BOTH = "`verify` reports both runtimes. Microcontrollers run the reference kernels."
 
 
 def differing_runtimes(graph: Graph, lowered: Model) -> Iterator[Finding]:

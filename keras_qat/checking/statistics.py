@@ -18,13 +18,14 @@ from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.quantizers import RangeObserver
 
-# One in a billion of normally distributed values is further from the mean.
+# Number of deviations. One in a billion of normally distributed values is further from the mean.
 _DEVIATIONS = 6.0
 # Number of values of a tensor that are drawn from each batch for quantiles.
 _SAMPLE = 8192
-# Values left out at either end are rare enough to be clipped: more than one of 128 samples.
+# Share of the values that is left out at each end. These are rare enough to be clipped. It is more
+# than one of 128 samples.
 _TAIL = 0.01
-# Fewer values do not show how wide a channel is.
+# A channel with fewer values has no known width.
 _FEW_VALUES = 32
 
 
@@ -40,8 +41,8 @@ class Statistics:
         count: Number of observed values of each channel; 0 for an estimate.
         typical_width: Width of the range of 98 % of the values that are not 0, extended to hold 0
             if 0 is among them. For an estimate, the width for half of the channels.
-        channel_width: float32 array, width of the range of each channel, extended to hold 0; 0 for
-            a channel with few values other than 0; None for an estimate.
+        channel_width: float32 array, width of the range of each channel, extended to hold 0. It is
+            0 for a channel with few values other than 0. None for an estimate.
     """
 
     is_observed: bool
@@ -110,7 +111,7 @@ def may_be_positive(layer: Any, deviations: float) -> np.ndarray | None:
 
 
 def _reach(layer: Any, deviations: float) -> np.ndarray:
-    """Returns the value of each channel so many deviations from its mean."""
+    """Returns the value that is a number of deviations above the mean, for each channel."""
     norm = layer.batch_normalization
     channels = norm.moving_variance.shape
     mean = ops.convert_to_numpy(norm.beta) if norm.center else np.zeros(channels, "float32")

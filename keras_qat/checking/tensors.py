@@ -28,7 +28,7 @@ _FEW_STEPS = 16
 _LARGEST_FACTOR = 2.0
 # One scale for all channels would round smaller weights to 0.
 _HARDLY_ANY = 1.0 / 256
-# Fewer values do not show that a channel is dead: it may be active seldom.
+# With fewer values, a channel that is seldom active would look dead.
 _ENOUGH_VALUES = 1000
 
 
@@ -37,7 +37,7 @@ class _Channels(NamedTuple):
 
     Attributes:
         folded: The weights.
-        extremes: The weights, with only the smallest and the largest weight of each channel.
+        extremes: The folded weights, with only the smallest and the largest weight of each channel.
         low: float32 array, smallest weight of each output channel.
         high: float32 array, largest weight of each output channel.
     """
@@ -102,19 +102,21 @@ def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) ->
 
 
 def _silent(layer: Any, known: Statistics | None) -> tuple[Any, str]:
-    """Returns the channels that are never above 0, and the evidence for that.
+    """Returns the channels that are never above 0, and the evidence.
 
-    The statistics of training come from more data than `check` has, so they are used too.
+    Batch normalizations have statistics of more data than `check` has, so they are used too.
     """
     if known is None or (known.is_observed and known.count < _ENOUGH_VALUES):
         return False, ""
     silent = known.channel_maximum <= 0
     if not known.is_observed:
-        return silent, "never above 0, says its batch normalization (beta + 6 |gamma| <= 0)"
+        reason = "according to the batch normalization (beta + 6 |gamma| <= 0)"
+        return silent, f"never above 0 {reason}"
     why, likely = f"never above 0 in {known.count:,} observed values", may_be_positive(layer, 3)
     if likely is None:
         return silent, why
-    return silent & ~likely, f"{why}, as its batch normalization says (beta + 3 |gamma| <= 0)"
+    reason = "and according to the batch normalization (beta + 3 |gamma| <= 0)"
+    return silent & ~likely, f"{why} {reason}"
 
 
 def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
@@ -150,9 +152,8 @@ def _wasted_range(layer: Any, channels: _Channels) -> Iterator[Finding]:
 def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
     """Finds a bias that makes the scale of the weights larger than the weights need.
 
-    Channels whose weights cannot move the output by a step, and are tiny beside the weights of
-    other channels, do not count, since they lose nothing.
-    other channels, are not counted: nothing is lost there.
+    Channels do not count if their weights cannot change the output by a step and are tiny compared
+    with the weights of other channels. Such channels lose nothing.
     """
     source, output = layer.neighbours.inputs[0], layer.neighbours.output
     if not is_known(source) or not is_known(output):
@@ -176,14 +177,14 @@ def _saturating_bias(layer: Any, channels: _Channels) -> Iterator[Finding]:
             layer.name,
             f"{layer.name}/bias",
             f"A bias as large as {bias[worst]:.4g} (channel {worst}) does not fit in 32 bits at "
-            f"the scale that the weights need: it makes the scale {factor:.3g} times larger, and "
+            f"the scale that the weights need. It makes the scale {factor:.3g} times larger, which "
             f"leaves that many times fewer steps for the weights of {channel_numbers(raised)}.",
             'Leave the bias out (the rewrite "drop_bias"), or scale the input of the layer up.',
         )
 
 
 def sums_too_large(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds layers that an export refuses with the observed ranges.
+    """Finds layers that would make an export fail with the observed ranges.
 
     Args:
         linked: The model.

@@ -31,8 +31,8 @@ class _Wide(NamedTuple):
     """A tensor whose usual values, or whole channels, take few steps of the range.
 
     Attributes:
-        layer: The layer that makes it.
-        steps: Number of steps that they take, relative to the limit.
+        layer: The layer that makes the tensor.
+        steps: Number of steps that these values take, divided by the limit for a finding.
         message: The problem.
         fix: A way to fix it.
     """
@@ -44,10 +44,11 @@ class _Wide(NamedTuple):
 
 
 def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
-    """Finds tensors whose range is so wide that it costs the outputs accuracy.
+    """Finds tensors with a range so wide that the outputs lose accuracy.
 
-    Few steps do no harm to values that hardly affect the outputs. With data each of these tensors
-    is rounded by itself, and reported only if the outputs then have a poor signal-to-noise ratio.
+    Few steps do no harm to a tensor that hardly affects the outputs. With data, each of the found
+    tensors is rounded alone. It is reported only if the outputs then have a poor signal-to-noise
+    ratio.
 
     Args:
         linked: The model.
@@ -64,7 +65,7 @@ def wide_activations(linked: LinkedModel) -> Iterator[Finding]:
 
 
 def _loud(linked: LinkedModel, found: list[_Wide]) -> Iterator[_Wide]:
-    """Yields tensors with a poor signal-to-noise ratio at the outputs, of the most suspect ones."""
+    """Measures the most suspect tensors. Yields those that add much noise to the outputs."""
     rounding = Rounding(linked)
     last = sorted(wide.steps for wide in found)[:_MOST_MEASURED]
     for wide in found:
@@ -121,8 +122,9 @@ def _is_output(graph: Graph, node: Node) -> bool:
 
 def _of_values(layer: Any, known: Statistics, steps: float) -> _Wide:
     channel = int(known.channel_maximum.argmax())
-    whose = "98 % of its values" if known.is_observed else "half of its channels, as their "
-    whose += "" if known.is_observed else "batch normalization says,"
+    whose = "98 % of its values"
+    if not known.is_observed:
+        whose = "half of its channels, according to their batch normalization,"
     return _Wide(
         layer,
         steps / _FEW_STEPS,
@@ -134,10 +136,10 @@ def _of_values(layer: Any, known: Statistics, steps: float) -> _Wide:
 
 
 def _of_channels(graph: Graph, layer: Any, widths: np.ndarray, scale: float) -> Iterator[_Wide]:
-    """Finds channels that take a few steps of a range that other channels make wide.
+    """Finds channels that take only few steps of a range, because other channels make it wide.
 
-    At the ends of a model each channel counts. Inside, layers have many channels that are seldom
-    active, so at least half of them have to be narrow.
+    At inputs and outputs of the model one narrow channel is enough. Inside the model many channels
+    are seldom active, so at least half of the channels have to be narrow.
     """
     place, live = place_of(graph, layer), widths[widths > 0]
     narrow = (widths > 0) & (widths / scale < _FEW_CHANNEL_STEPS)
@@ -151,7 +153,7 @@ def _of_channels(graph: Graph, layer: Any, widths: np.ndarray, scale: float) -> 
         layer,
         (steps if is_end else float(np.median(live)) / scale) / _FEW_CHANNEL_STEPS,
         f"The channels have one range, and channel {widest}, as wide as {widths[widest]:.4g}, "
-        f"makes it so wide that others take few of its {steps_of(layer)} steps, as little as "
+        f"makes it so wide that others take few of its {steps_of(layer)} steps, as few as "
         f"{steps:.1f}: {channel_numbers(np.flatnonzero(narrow))}.",
         _way_out(graph, node, [] if place.is_input else [place.user_name], is_output),
     )
@@ -163,7 +165,7 @@ def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> st
         return f"Leave the layers that scale the channels in float: `overrides={{{floats}}}`."
     if len(set(node.inputs)) > 1:
         return f"Make separate outputs of the tensors that '{node.user_name}' joins."
-    return "Compute channels of different size in layers of their own, as separate outputs."
+    return "Compute channels of different size in separate layers, as separate outputs."
 
 
 def _takers(graph: Graph, name: str) -> Iterator[str]:
@@ -182,7 +184,8 @@ def place_of(graph: Graph, layer: Any) -> Node:
 
     Args:
         graph: A graph of layers.
-        layer: One of the layers. A conversion between two ranges counts as its input.
+        layer: One of the layers. For a conversion between two ranges, the node that makes its input
+            is returned.
     """
     node = next(each for each in graph.nodes.values() if each.head is layer)
     while not node.is_input and isinstance(node.head, (QuantizeInput, Requantize)):

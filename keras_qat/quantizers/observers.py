@@ -1,4 +1,4 @@
-"""Observation of the range that an activation takes."""
+"""Observers, which hold the ranges of activations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.reach import is_narrow, reach_width, sample_reach, whole_batch
 from keras_qat.quantizers.specification import Free, Specification
 
-# A range is of no use where most samples leave it by more than half of its width.
+# A range does not fit if most samples leave it by more than half of its width.
 _FAR = 0.5
-# So many samples in a row have to agree on that: one of them may be an outlier, or small.
+# A range is replaced if it fits none of this many samples in a row. A single sample may be an
+# outlier, or small.
 _ENOUGH_SAMPLES = 64
-# Data that takes less of its usual range may be another kind of data: it would lose two bits.
+# Data that takes less of the usual range may be of another kind, and would lose two bits there.
 _FAIR_PART = 0.25
-# What `held` says of a range.
+# Values of `held`.
 _MOVING, _HELD, _REPLACED = 0, 1, -1
 
 
@@ -27,8 +28,8 @@ _MOVING, _HELD, _REPLACED = 0, 1, -1
 class RangeObserver(keras.layers.Layer):
     """Holds the observed minimum and maximum of one tensor.
 
-    Calibration sets the range (`widen`), and training holds it. A range without calibration moves
-    with training (`track`), as its rule says. NaN and infinite values are not observed.
+    Calibration sets the range (`widen`), and training holds it. Without calibration, training moves
+    the range (`track`) by its range rule. NaN and infinite values are not observed.
 
     Args:
         specification: The specification of the tensor.
@@ -37,13 +38,13 @@ class RangeObserver(keras.layers.Layer):
     Attributes:
         minimum: float32 scalar variable, the smallest value of the range.
         maximum: float32 scalar variable, the largest value of the range.
-        updates: int32 scalar variable, how often a range was observed. 0 means that
-            the tensor lacks min/max data, -1 that it has a default range for want of its own.
-        seen: float32 variable of shape (2,), how far the moving range that training sees reaches
-            from 0 down and up: -minimum and maximum.
-        held: int32 scalar variable. 1: the range was calibrated, and training holds it. 0: it moves
-            with training. -1: it moves, because the calibrated one did not fit the training.
-        unfit: int32 scalar variable, how many samples in a row the range does not fit.
+        updates: int32 scalar variable, the number of observations. 0: the tensor lacks min/max
+            data. -1: the tensor has a default range.
+        seen: float32 variable of shape (2,), the moving range of the values in training, as
+            -minimum and maximum.
+        held: int32 scalar variable. 1: the range was calibrated, and training holds it. 0: training
+            moves the range. -1: training moves the range, because the calibrated range did not fit.
+        unfit: int32 scalar variable, the number of samples in a row that the range does not fit.
 
     Example:
     >>> observer = RangeObserver()
@@ -85,7 +86,7 @@ class RangeObserver(keras.layers.Layer):
 
     @property
     def is_observed(self) -> bool:
-        """Whether the range is the tensor's own: calibrated or trained."""
+        """Whether the range was calibrated or trained."""
         return _number(self.updates) > 0
 
     @property
@@ -100,22 +101,22 @@ class RangeObserver(keras.layers.Layer):
 
     @property
     def was_replaced(self) -> bool:
-        """Whether training replaced a calibrated range that did not fit it."""
+        """Whether training replaced a calibrated range that did not fit."""
         return _number(self.held) == _REPLACED
 
     @property
     def seen_range(self) -> tuple[float, float]:
-        """The moving minimum and maximum that training sees, also while a range is held."""
+        """The moving minimum and maximum of the values in training, also while a range is held."""
         low, high = ops.convert_to_numpy(self.seen)
         return -float(low), float(high)
 
     def widen(self, minimum: float, maximum: float, *, hold: bool = True) -> None:
-        """Extends the range to cover [minimum, maximum]; the first call sets it.
+        """Extends the range to cover [minimum, maximum]. The first call sets the range.
 
         Args:
             minimum: Smallest value of the tensor on calibration data.
-            maximum: Largest one.
-            hold: Whether training holds the range, or moves it on.
+            maximum: Largest value of the tensor on calibration data.
+            hold: Whether training holds the range. If not, training moves it.
         """
         if self.is_observed:
             low, high = self.limits
@@ -125,12 +126,12 @@ class RangeObserver(keras.layers.Layer):
         self.held.assign(_HELD if hold else _MOVING)
 
     def assume(self, minimum: float, maximum: float) -> None:
-        """Takes [minimum, maximum] until the tensor is observed; does nothing if it was."""
+        """Sets a default range until the tensor is observed. Has no effect after that."""
         if not self.is_observed:
             self._set(minimum, maximum, -1)
 
     def reset(self) -> None:
-        """Forgets the range: the tensor lacks min/max data again."""
+        """Discards the range. The tensor lacks min/max data again."""
         self._set(0.0, 0.0, 0)
 
     def _set(self, minimum, maximum, updates: int) -> None:
@@ -142,17 +143,17 @@ class RangeObserver(keras.layers.Layer):
         self.unfit.assign(0)
 
     def track(self, x) -> None:
-        """Moves the range with a batch, inside a training step, unless it is held.
+        """Moves the range with a batch, inside a training step, unless the range is held.
 
-        A range that fits none of 64 samples in a row is replaced, a held one too: it was
-        observed when the tensor was another one, as before the statistics of batch normalizations
-        were trained. It would clip everything, or round everything to 0, without a gradient. A
-        range that is not finite, or that has width 0, because there were only zeros so far, is
-        replaced at once. A batch without a finite value changes nothing.
+        A range that fits none of 64 samples in a row is replaced, even if it is held. This happens
+        if the values have changed since calibration, for example because the statistics of batch
+        normalizations were trained later. The old range would clip all values, or round all values
+        to 0, without a gradient. A range that is not finite is replaced at once. So is a range of
+        width 0, which was observed on zeros only. A batch without a finite value changes nothing.
 
         Args:
-            x: float32 tensor, samples along the first axis. Values that are not finite are left
-                out.
+            x: float32 tensor, samples along the first axis. Values that are not finite are
+                ignored.
         """
         held, old = self.held.value, ops.stack([-self.minimum, self.maximum.value])
         old_width = reach_width(old)
@@ -169,7 +170,7 @@ class RangeObserver(keras.layers.Layer):
         is_range = ops.logical_and(old_width > 0, ops.isfinite(self.maximum - self.minimum))
         is_known = ops.logical_and(is_range, self.updates > 0)
         is_replaced = ops.logical_or(is_replaced, ops.logical_not(is_known))
-        # Samples that are far away may be outliers: they move it by their share of the batch.
+        # Far samples may be outliers. They move the range by their share of the batch.
         limit = old_width * ops.where(share > 0, share, 1.0)
         old_seen = self.seen.value
         seen = ops.where(is_replaced, batch, self.specification.rule.moved(old_seen, batch, limit))
@@ -190,7 +191,10 @@ class RangeObserver(keras.layers.Layer):
         return ops.stack([-low, high])
 
     def _usual(self, low, high):
-        """The usual range instead of an observed one that takes a fair part of it."""
+        """Returns an observed range, or the usual range instead.
+
+        The usual range is returned if the observed range is inside it and takes a fair part of it.
+        """
         if self.specification.usual_range is None:
             return low, high
         least, most = self.specification.usual_range
@@ -199,7 +203,7 @@ class RangeObserver(keras.layers.Layer):
         return ops.where(is_usual, least, low), ops.where(is_usual, most, high)
 
     def load_own_variables(self, store):
-        """Loads the variables; version 0.1 had the first three only."""
+        """Loads the variables. Files of version 0.1 may have only the first three."""
         if not store.keys() and self.specification.may_be_missing:
             self.assume(0.0, 0.0)
             return
@@ -208,12 +212,12 @@ class RangeObserver(keras.layers.Layer):
             return
         minimum, maximum, updates = (store[key] for key in ("0", "1", "2"))
         self._set(minimum, maximum, int(updates[()]))
-        # Training steps counted as updates too.
+        # Training steps were counted as updates too. A single update is a calibration.
         self.held.assign(_HELD if _number(self.updates) == 1 else _MOVING)
 
     @classmethod
     def from_config(cls, config):
-        """Makes the observer of a configuration."""
+        """Makes an observer from the result of `get_config`."""
         parts = config["specification"]
         rule = keras.saving.deserialize_keras_object(parts["rule"])
         return cls(**{**config, "specification": Free(**{**parts, "rule": rule})})
@@ -228,11 +232,11 @@ class RangeObserver(keras.layers.Layer):
 def make_observers(
     specifications: Mapping[str, Specification], rule: RangeRule | None = None
 ) -> dict[str, RangeObserver]:
-    """Makes the observers of the tensors that are observed, by the names of the tensors.
+    """Makes an observer for each tensor that needs one, by the name of the tensor.
 
     Args:
         specifications: The specifications of a layer's tensors.
-        rule: The rule by which training moves the ranges; None for the rules of the specifications.
+        rule: The rule by which training moves the ranges. By default each specification has one.
 
     Example:
     >>> [each.name for each in make_observers({"output": Free(), "product": Free()}).values()]
@@ -249,5 +253,8 @@ def make_observers(
 
 
 def _number(variable: keras.Variable) -> Any:
-    """The value of a scalar: `int` and `float` do not take the mirrored ones of a strategy."""
+    """Returns the value of a scalar variable, which a `tf.distribute` strategy may mirror.
+
+    `int` and `float` do not take mirrored variables.
+    """
     return variable.numpy().item()

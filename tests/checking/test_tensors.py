@@ -80,7 +80,7 @@ def test_dead_channel_that_neither_data_nor_training_activates():
     model.get_layer("conv").kernel.assign(np.full((1, 1, 3, 2), 0.1))
     assert not found(model, "dead-channel")
     (finding,) = found(model, "dead-channel", calibration_data=data)
-    assert "1,024 observed values, as its batch" in finding.message
+    assert "1,024 observed values and according to the batch" in finding.message
     assert "(beta + 3 |gamma| <= 0): channel 1" in finding.message
     model.get_layer("norm").beta.assign([0.0, -2.0])  # seldom active, but active in training
     assert not found(model, "dead-channel", calibration_data=data)
