@@ -1,4 +1,4 @@
-"""The data of constants: position in the file, and check of the size."""
+"""Finds the data of constants in a file, and checks its size."""
 
 import math
 
@@ -11,7 +11,7 @@ _CSR = 1  # DimensionType.SPARSE_CSR
 
 
 def buffer_data(buffer: Record, content: bytes) -> memoryview | None:
-    """Returns the bytes of a `Buffer` table, inside it or after the tables; `None` if it is empty.
+    """Returns the bytes of a buffer, from its table or after all tables, or None if it is empty.
 
     Args:
         buffer: The `Buffer` table.
@@ -31,7 +31,7 @@ def buffer_data(buffer: Record, content: bytes) -> memoryview | None:
 
 
 def check_constant(tensor: Record, data: memoryview, where: str) -> None:
-    """Checks that a constant has as many bytes as its shape and type, or its sparsity, need.
+    """Checks that a constant has the number of bytes that its shape, type and sparsity need.
 
     Follows LiteRT's own verifier
     (https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/core/tools/verifier.cc).
@@ -69,7 +69,7 @@ def _check_strings(data: np.ndarray, where: str) -> None:
 
 
 def _sparse_elements(sparsity: Record, shape: list[int], where: str) -> int:
-    """Counts the elements that a sparse tensor stores, level by level of its traversal."""
+    """Returns the number of elements that a sparse tensor stores, and checks each level."""
     order, levels = sparsity["traversal_order"], sparsity["dim_metadata"]
     if order is None or levels is None or order.size != len(levels) or order.size < len(shape):
         raise Damage(where, "its levels do not fit the rank of the tensor")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from keras_qat.litert.format.schema_enums import name_of
 
-# Bits of an element, by the schema's TensorType; None where an element has no fixed size.
+# Bits of an element, by the schema's TensorType. None if elements have no fixed size.
 BITS = {
     "float64": 64,
     "float32": 32,

@@ -1,8 +1,8 @@
-"""Reads FlatBuffers by a description of their tables, and checks each offset before following it.
+"""Reads FlatBuffers by a description of their tables, and checks each offset before its use.
 
-flatbuffers has a verifier in C++ but not in Python, and its Python accessors follow every offset of
-a file unchecked. https://flatbuffers.dev/internals/ describes the format and the necessary checks.
-The limits are those of the verifier in C++ (`flatbuffers/verifier.h`).
+The library flatbuffers has a verifier in C++ but not in Python, and its Python accessors use every
+offset of a file unchecked. https://flatbuffers.dev/internals/ describes the format and the
+necessary checks. The limits are those of the verifier in C++ (`flatbuffers/verifier.h`).
 """
 
 import functools
@@ -57,11 +57,11 @@ class Damage(Exception):
 
 
 class Record(dict[str, Any]):
-    """The fields of one table by name; absent fields have their defaults.
+    """The fields of one table by name. Absent fields have their defaults.
 
-    Numbers are Python numbers, strings are `str`, vectors of numbers are read-only arrays on the
-    file's bytes, and vectors of tables are tuples of records. An absent table, string or vector is
-    `None`, and so is a union without a value.
+    Numbers are Python numbers and strings are `str`. Vectors of numbers are read-only arrays that
+    share the file's bytes. Vectors of tables are tuples of records. An absent table, string or
+    vector is `None`, and so is a union without a value.
 
     Attributes:
         table: Name of the table in the schema.
@@ -87,11 +87,11 @@ def decode(
     unions: Mapping[str, Sequence[str]],
     root: str,
 ) -> Record:
-    r"""Reads all of a FlatBuffer, or raises.
+    r"""Reads and checks all tables of a FlatBuffer.
 
-    Each table is read once however often it is referred to, and all objects together cannot be
-    larger than twice the file. Therefore no file takes time or memory out of proportion to its
-    size. The tables must not contain themselves, so the depth has a bound as well.
+    Each table is read once, even if several fields refer to it. All objects together cannot be
+    larger than twice the file. Therefore time and memory are in proportion to the size of the file.
+    The description must not have tables that contain themselves, so the depth is bounded too.
 
     Args:
         content: The file.

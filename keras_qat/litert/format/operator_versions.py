@@ -76,7 +76,7 @@ def _is_per_channel(operator: Operator) -> bool:
 
 
 def _is_rescaled_up(operator: Operator) -> bool:
-    """Returns whether the product of the inputs' scales is not below the output's scale."""
+    """Returns whether the product of the inputs' scales is at least the output's scale."""
     a, b, y = (_scales(x) for x in (*operator.inputs, *operator.outputs))
     return bool(a.size and b.size and y.size) and bool(a[0] * b[0] / y[0] >= 1)
 

@@ -1,7 +1,7 @@
-"""The properties of each LiteRT operator: the table in operators.toml, read once.
+"""The properties of each LiteRT operator, from the table in operators.toml.
 
-Everything that needs a fact about an operator reads this table: the writer, the checks of files,
-`verify`, targets and the versions of operators.
+The writer, the checks of files, `verify`, the targets and the versions of operators read this
+table.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ class Apart:
 
     Attributes:
         share: The share of the elements of 8 bits that differ, and by how many steps.
-        case: The kind of operators that differ so, as text after the operator's name; empty for all
-            operators of the name.
+        case: The operators of that name that differ, as text after the name; empty for all of them.
         when: Conditions on quantities of the operator, see `keras_qat.targets.quantities`. The
             first entry of an operator whose conditions are met applies.
         fix: A way to avoid the difference; empty if no way is known.
@@ -45,28 +44,31 @@ class Declaration:
 
     Attributes:
         operands: The role of each operand, in the kernel's order: `"data"`, `"weights"`, `"bias"`,
-            `"ids"`, or what the numbers of a constant say, such as `"axes"`. In the table `?` marks
-            an operand that may be left out at the end, `-` an operand that may be absent before
-            others, and `*` any number of operands.
+            `"ids"`, or the meaning of the numbers of a constant, such as `"axes"`. In the table `?`
+            marks an operand that may be left out at the end, `-` an operand that may be absent
+            before others, and `*` any number of operands.
         absent: The places of the operands that may be absent before others.
-        inputs: The least and the most inputs.
-        outputs: The least and the most outputs; `results` in the table, where 1 is left out.
-        options: Name of the table of its options in the schema, or `None`. The name follows from
-            the operator's; operators.toml has those that do not.
-        computes: The result for plain numbers, as a kind of rule and the name of a function, which
-            `keras_qat.verification.kernels` reads; empty if `verify` does not recompute it.
+        inputs: The smallest and the largest number of inputs.
+        outputs: The smallest and the largest number of outputs. In the table this is `results`,
+            which is left out if both are 1.
+        options: Name of the options table in the schema, or `None`. operators.toml has only the
+            names that do not follow from the operator's name.
+        computes: The rule for the result of plain numbers: a kind of rule and the name of a
+            function, for `keras_qat.verification.kernels`. Empty if `verify` does not recompute the
+            result.
         integer: Name of the rule of `keras_qat.arithmetic` that the reference kernel follows for
-            8-bit integers with scales, for the kinds of rules that have several.
-        macs: Number of multiply-accumulates, as a product: `"output"` and `"data"` are the number
-            of elements; `"weights(.hwi)"` is the product of the sizes of the axes with a letter of
-            a tensor of that many axes, where `*` is any number of axes before; `"steps"` is the
-            number of elements of the data without the last axis; `"matrices"` is the number of
-            elements of all weights. `"unknown"` if they are not counted, empty if there are none.
-        macs_if: Other products, by the option that has to be set.
-        channel_axis: The axis of the weights that the output's channels are at.
-        scale_limit: The limit of the kernel for scales of 8-bit tensors, beyond which it aborts:
-            `"sum"`: the output's must be above 2^-19 of each input's. `"logits"`: that of the data,
-            times beta, must be above 2^-26.
+            8-bit integers with scales. Only kinds of rules with several choices need it.
+        macs: Number of multiply-accumulates, as a product of factors. `"output"` and `"data"` are
+            numbers of elements. `"weights(.hwi)"` is the product of some sizes of the weights: each
+            character is an axis, and only axes with a letter count. A `*` is any number of leading
+            axes. `"steps"` is the number of elements of the data without the last axis.
+            `"matrices"` is the number of elements of all weights. `"unknown"` if they are not
+            counted, empty if there are none.
+        macs_if: The product to use instead if an option is set, by the name of the option.
+        channel_axis: The axis of the weights that has the output's channels.
+        scale_limit: The limit for scales of 8-bit tensors, beyond which the kernel aborts. `"sum"`:
+            the output's scale must be above 2^-19 times each input's scale. `"logits"`: the scale
+            of the data, times beta, must be above 2^-26.
         traits: `"elementwise"`: the output has the shape of the input. `"keeps_type"`: the kernel
             copies values, and needs one type for input and output. `"commutes"`: an element-wise
             function that preserves order may be applied before it instead of after it.
@@ -74,10 +76,11 @@ class Declaration:
             `"reads_more"`: its time grows with its input, not with its output.
             `"narrow_weights"`: its kernels take weights of 4 bits. `"no_reference_kernel"`: only
             LiteRT's default kernels have it.
-        versions: The condition under which each version is needed, by its name in
-            `keras_qat.litert.format.operator_versions` or that of an option which has to be set.
-        reference_version: The highest version that LiteRT's reference resolver registers, if its
-            kernel runs files of a higher one too.
+        versions: The condition of each version: its name in
+            `keras_qat.litert.format.operator_versions`, or the name of an option that has to be
+            set.
+        reference_version: The highest version that LiteRT's reference resolver registers, if the
+            kernel also runs files of higher versions.
         releases: The first runtime releases that have versions 1, 2, 3, ...; empty if not known.
         apart: Measured differences between the reference kernel and the default one.
     """
@@ -128,7 +131,7 @@ def declarations() -> Mapping[str, Declaration]:
 
 
 def declaration_of(code: str) -> Declaration:
-    """Returns the declaration of an operator, without facts if the operator is not known.
+    """Returns the declaration of an operator, or an empty declaration for an unknown operator.
 
     Example:
         >>> declaration_of("RELU").inputs, declaration_of("IF").options

@@ -1,4 +1,4 @@
-"""Names of numbers in the schema, from the classes that `ai-edge-litert` generates from it."""
+"""Names the numbers of the schema, with the classes that `ai-edge-litert` generates from it."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 
 @cache
 def names(enum: str) -> dict[int, str]:
-    """Returns the members of one of the schema's enums or unions by number, in their order.
+    """Returns the names of the members of an enum or union of the schema, by number.
 
     Args:
         enum: Name of the enum, such as `"TensorType"`.
@@ -25,11 +25,11 @@ def names(enum: str) -> dict[int, str]:
 
 
 def name_of(enum: str, number: int) -> str:
-    """Returns the name of a number.
+    """Returns the name of a member of an enum.
 
     Args:
         enum: Name of the enum.
-        number: The number. Numbers of a newer schema have no name here.
+        number: The number of the member. Numbers of a newer schema have no name.
 
     Example:
         >>> name_of("BuiltinOperator", 3), name_of("BuiltinOperator", 999)

@@ -1,8 +1,8 @@
 """The tables of LiteRT's FlatBuffers schema: their fields, in the order of their slots.
 
-They come from the classes that `ai-edge-litert` generates from the schema. Each accessor of these
-classes is called with a probe instead of a file. The probe notes the slot and the type that the
-accessor asks for. The description is therefore that of the installed release.
+The description comes from the classes that `ai-edge-litert` generates from the schema. Each
+accessor of these classes is called with a probe instead of a file. The probe records the slot and
+the type that the accessor reads. The description is therefore that of the installed release.
 """
 
 import inspect
@@ -24,7 +24,7 @@ KINDS = {
     "Uint64Flags": "u64",
     "Float32Flags": "f32",
 }
-# The classes do not have the union of a field, nor the fields that number subgraphs.
+# Facts that the classes lack: the union of a field, and which fields are numbers of subgraphs.
 _UNIONS = {
     "builtin_options": "BuiltinOptions",
     "builtin_options2": "BuiltinOptions2",
@@ -45,7 +45,7 @@ class Field:
         name: Name in the schema.
         kind: A number (`"bool"`, `"i8"` to `"f32"`), `"string"`, the name of a table or of a union,
             or `"subgraph"` for an i32 that is the number of a subgraph.
-        default: Value where a file leaves the field out.
+        default: Value of the field if a file omits it.
         is_vector: Whether the field holds a vector of that kind.
         is_union: Whether `kind` is the name of a union. The field before it holds the type.
     """
@@ -97,7 +97,7 @@ def _accessors(generated: type) -> Iterator[tuple[str, Any]]:
 
 
 def _field(table: str, accessor_name: str, accessor: Any) -> tuple[int, Field]:
-    """Returns the slot and the description of a field: the reads of its accessor from a probe."""
+    """Returns the slot and the description of a field, as a probe records them."""
     name, probe = snake_case(accessor_name), _Probe()
     holder = SimpleNamespace(_tab=probe)
     index = (0,) * (accessor.__code__.co_argcount - 1)  # accessors of vectors take an index
@@ -113,7 +113,7 @@ def _field(table: str, accessor_name: str, accessor: Any) -> tuple[int, Field]:
 
 
 class _Probe:
-    """Replaces `flatbuffers.table.Table`: a table without fields, or with the requested fields."""
+    """Replaces `flatbuffers.table.Table`. Either no field is present, or each requested one."""
 
     Bytes, Pos = b"", 0
 

@@ -1,7 +1,6 @@
 """Data types of a LiteRT model: frozen dataclasses that the writer turns into a file.
 
-This module does not depend on the file format. The writer checks a model
-and writes it.
+This module does not depend on the file format.
 """
 
 from collections.abc import Mapping
@@ -41,7 +40,7 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor of a model. An object that is used twice is one tensor in the file.
+    """One tensor of a model. Each object is one tensor in the file.
 
     Args:
         name: Name that is unique in the model.

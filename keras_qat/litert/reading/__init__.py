@@ -1,1 +1,1 @@
-"""Reading any file, checked before anything relies on it."""
+"""Reads and checks files of any origin."""

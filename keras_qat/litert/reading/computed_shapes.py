@@ -1,7 +1,7 @@
-"""Shapes that kernels compute, whatever shape the file states for the output.
+"""Computes the output shapes of kernels, to compare them with the shapes that a file states.
 
-A damaged constant here makes a kernel allocate any amount of memory. XNNPACK reads constants by the
-stated shape of the tensors that are computed from them.
+A damaged constant could make a kernel allocate any amount of memory. XNNPACK reads a constant by
+the stated shape of the tensor that is computed from it.
 """
 
 from collections.abc import Callable, Sequence
@@ -124,7 +124,7 @@ def contradicts(stated: Record, computed: list[int]) -> bool:
         computed: The computed shape.
     """
     sizes = _sizes(stated)
-    if not sizes or not computed:  # a scalar's shape is also written for an unknown shape
+    if not sizes or not computed:  # the shape of a scalar may be unknown
         return False
     if len(sizes) != len(computed):
         return True

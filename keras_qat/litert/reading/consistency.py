@@ -1,7 +1,8 @@
 """Checks the tables of a file of any origin against each other.
 
-Follows LiteRT's own verifier and the assumptions that its interpreter does not check
-(https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/core/tools/verifier.cc).
+The checks are those of LiteRT's own verifier
+(https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/core/tools/verifier.cc), and
+checks of facts that LiteRT's interpreter relies on but does not check.
 """
 
 from collections.abc import Iterable, Sequence
@@ -74,7 +75,7 @@ def _check_index(index: int, things: Sequence[Any] | None, where: str) -> None:
 
 def _check_tensors(model: Record, subgraph: Record, content: bytes, where: str) -> None:
     if subgraph["tensors"] is None:
-        raise Damage(f"{where}.tensors", "there is no such vector")
+        raise Damage(f"{where}.tensors", "the vector is missing")
     for i, tensor in enumerate(subgraph["tensors"]):
         at = f"{where}.tensors[{i}] {tensor['name']!r}"
         _check_shape(tensor, at)
@@ -127,7 +128,7 @@ def _check_operators(model: Record, subgraph: Record, content: bytes, where: str
             _check_index(index, tensors, f"{where}.{end}")
     known = set(subgraph.integers("inputs"))
     given = {i for i, tensor in enumerate(tensors) if _is_given(tensor, model, content)}
-    # Empty tensors need no operator, but may not be empty for a batch of samples.
+    # A tensor of stated size 0 needs no operator. An operator may compute it for another batch.
     empty = {i for i, tensor in enumerate(tensors) if is_empty(tensor)}
     for i, operator in enumerate(subgraph["operators"] or ()):
         at = f"{where}.operators[{i}]"
@@ -165,7 +166,7 @@ def _check_order(
     if declaration_of(name).place("new_shape") is not None:
         inputs = inputs[:1]  # the shape may be in the options alone
     if name == "CUSTOM":
-        inputs = []  # may take working memory, as Arm's `ethos-u` does
+        inputs = []  # may be working memory, as for Arm's `ethos-u`
     for index in inputs:
         if index not in known and index not in given:
             raise Damage(f"{where}.inputs", f"tensor {index} is not computed before")

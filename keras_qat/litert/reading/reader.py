@@ -1,4 +1,4 @@
-"""Reads any `.tflite` file, and checks all of it first."""
+"""Reads `.tflite` files of any origin, and checks all parts of them."""
 
 import os
 import stat
@@ -39,14 +39,14 @@ class LiteRTFile:
     model: Record
 
     def operator_name(self, operator: Record) -> str:
-        """Returns the name of an operator: the schema's name, or the name of a custom operator.
+        """Returns the name of a built-in or custom operator.
 
         Args:
             operator: An `Operator` table of this file.
 
         Returns:
-            A name such as `"CONV_2D"`, `"CUSTOM(name)"`, or `"UNKNOWN(300)"` for a number that is
-            not in the schema of the installed `ai-edge-litert`.
+            The schema's name, such as `"CONV_2D"`; `"CUSTOM(name)"`; or `"UNKNOWN(300)"` for a
+            number that is not in the schema of the installed `ai-edge-litert`.
         """
         code = self.operator_code(operator)
         name = name_of("BuiltinOperator", builtin_number(code))
@@ -57,7 +57,7 @@ class LiteRTFile:
         return self.model["operator_codes"][operator["opcode_index"]]
 
     def data(self, tensor: Record) -> memoryview | None:
-        """Returns the bytes of a constant, wherever in the file they are.
+        """Returns the bytes of a constant, from inside or after the tables.
 
         Args:
             tensor: A `Tensor` table of this file.
@@ -79,11 +79,11 @@ def _unions() -> dict[str, tuple[str, ...]]:
 
 
 def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
-    """Reads a `.tflite` file. Checks all of it, and runs nothing.
+    """Reads and checks a `.tflite` file. Nothing is run.
 
-    Each offset and size is checked before it is followed. Then the contents of the file are checked
-    against each other: numbers of tensors, buffers, operators and subgraphs, the sizes of
-    constants, quantization parameters, sparsity, the order of operators, signatures.
+    Each offset and size is checked before it is used. Then the tables are checked against each
+    other: the numbers of tensors, buffers, operators and subgraphs, the sizes of constants,
+    quantization parameters, sparsity, the order of operators, and signatures.
 
     Args:
         content_or_path: The file's content, or its path.
@@ -93,7 +93,7 @@ def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
 
     Raises:
         LiteRTFormatError: if the file cannot be read, is not a `.tflite` file, or is damaged. The
-            message has the file's name, the table and the field.
+            message names the file, the table and the field.
 
     Example:
         >>> from keras_qat.litert import read

@@ -1,4 +1,4 @@
-"""Oddities of a file that do not prevent it from running."""
+"""Finds oddities of a file that do not prevent it from running."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Checks of a valid file that keep LiteRT's interpreter from stopping the process.
+"""Checks that LiteRT's interpreter can run a valid file without ending the process.
 
 The interpreter returns an error for most files that its kernels cannot compute. But some checks of
 the kernels abort (`TFLITE_CHECK` in
-https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/kernels), XNNPACK reads
-operands before any check, and missing memory is not noticed before it is used.
+https://github.com/tensorflow/tensorflow/tree/master/tensorflow/lite/kernels). XNNPACK reads
+operands before any check. Memory that is missing is only noticed when it is used.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _check_operands(call: _Call) -> None:
 
 
 def _check_sizes(call: _Call, table: str | None) -> None:
-    """Checks strides, windows and blocks, by which kernels divide and multiply unchecked."""
+    """Checks strides, windows and blocks. Kernels divide and multiply by them unchecked."""
     for field in tables().get(table or "", ()):
         if field is not None and field.name.startswith(SIZES):
             value = field.default if call.options is None else call.options[field.name]
@@ -175,7 +175,7 @@ def _check_softmax(call: _Call) -> None:
 
 
 def _check_types(call: _Call) -> None:
-    """Checks types: RESHAPE copies as many bytes as its output has, and does not convert."""
+    """Checks the types of operators such as RESHAPE, which copy bytes without conversion."""
     if "keeps_type" not in declaration_of(call.name).traits:
         return
     types = {tensor["type"] for tensor in (*call.inputs[:1], *call.outputs) if tensor is not None}

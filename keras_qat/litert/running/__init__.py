@@ -1,1 +1,1 @@
-"""Running files with LiteRT's own interpreter."""
+"""Runs files with LiteRT's own interpreter."""

@@ -1,4 +1,4 @@
-"""Makes the intermediate tensors of a file readable, whatever delegate runs the file."""
+"""Makes the intermediate tensors of a file readable, with any delegate."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from keras_qat.litert.writing.writer import finish
 def expose_tensors(content: bytes) -> bytes:
     """Returns a copy of a file in which every operator's outputs are outputs of the model.
 
-    A delegate such as XNNPACK keeps intermediate tensors to itself, but must deliver outputs. The
+    A delegate such as XNNPACK does not return intermediate tensors, but it returns outputs. The
     original outputs come first, in their order. The signatures do not change.
 
     Args:

@@ -13,7 +13,7 @@ from keras_qat.litert.reading.runnable import check_runnable
 from keras_qat.litert.running.expose import expose_tensors
 from keras_qat.litert.running.measured_tables import needs_tables, with_measured_tables
 
-# Maps our names to members of the interpreter's OpResolverType.
+# Members of the interpreter's OpResolverType, by the names of this package.
 KERNELS = {"reference": "BUILTIN_REF", "default": "AUTO"}
 
 
@@ -147,10 +147,10 @@ class Runner:
         return results[: len(self.outputs)]
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Returns the values of every tensor but the constants in the last `run`.
+        """Returns the values that all tensors except constants had in the last `run`.
 
         Returns:
-            Arrays by the tensor's name in the file: the inputs, and all outputs of all operators.
+            Arrays by the tensors' names in the file: the inputs, and all outputs of all operators.
 
         Raises:
             LiteRTFormatError: without `expose_all=True`, or before the first `run`.
@@ -174,10 +174,10 @@ class Runner:
         return dict(self._tensors)
 
     def pieces(self) -> list[dict[str, np.ndarray]]:
-        """Returns the result of `tensors` for each piece that the last `run` passed on.
+        """Returns the tensors of each piece of the last `run`, in the form of `tensors`.
 
-        If the batch is not fixed in the file, there is one piece. A fixed batch may be filled up
-        with copies of its last sample.
+        If the batch is not fixed in the file, there is one piece. With a fixed batch, the last
+        piece may be filled up with copies of its last sample.
         """
         return list(self._piecewise)
 
@@ -236,7 +236,7 @@ class Runner:
             raise LiteRTFormatError(f"LiteRT cannot run the file: {error}") from error
 
     def _allocate(self, shapes: list[tuple[int, ...]]) -> None:
-        self._allocated = None  # remains if a kernel refuses the shapes
+        self._allocated = None  # stays None if a kernel refuses the shapes
         for details, shape in zip(self.inputs, shapes, strict=True):
             self._interpreter.resize_tensor_input(details.index, shape)
         self._interpreter.allocate_tensors()

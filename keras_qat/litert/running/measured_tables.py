@@ -1,4 +1,4 @@
-"""Replaces operators that the reference kernels lack by tables of the results of other kernels."""
+"""Replaces operators without a reference kernel by tables of the results of other kernels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _INTEGERS = np.arange(-128, 128, dtype="int8")
 def with_measured_tables(content: bytes) -> bytes:
     """Returns a file that the reference kernels run, with the same integers in its tensors.
 
-    The reference kernels lack ELU. LiteRT's own kernel for ELU, which belongs to no delegate,
-    computes all 256 integers once. CAST, ADD and GATHER then look them up instead of the operator.
-    The reference kernels compute DEPTHWISE_CONV_2D with int4 weights, but do not register its
-    version. The file then states an older version.
+    The reference kernels lack ELU. LiteRT's kernel for ELU, which belongs to no delegate, computes
+    the results of all 256 integers once. CAST, ADD and GATHER then look up the results, and replace
+    the operator. The reference kernels compute DEPTHWISE_CONV_2D with int4 weights, but do not
+    register its version. The returned file states an older version.
 
     Args:
         content: A `.tflite` file.
@@ -143,7 +143,7 @@ class _Lookups:
 
 
 def measured_table(code: str, source: Quantization, target: Quantization, version: int = 1) -> Any:
-    """Runs an operator without options on all int8 integers, by LiteRT's own kernel.
+    """Runs an operator without options on all int8 integers, with LiteRT's own kernel.
 
     Args:
         code: Name of the operator.
@@ -152,7 +152,7 @@ def measured_table(code: str, source: Quantization, target: Quantization, versio
         version: Version of the operator.
 
     Returns:
-        int8 array of shape (256,), the results for -128 to 127.
+        int8 array of shape (256,), the results of -128 to 127.
 
     Example:
         >>> from keras_qat.litert.reading.reader import read
@@ -179,7 +179,7 @@ def _quantization(tensor: Any) -> Quantization:
 
 
 def _drop_unused_codes(table: Any) -> None:
-    """Removes codes without operators, since the interpreter looks for the kernels of all codes."""
+    """Removes codes without operators. The interpreter would look for a kernel of each code."""
     operators = [each for graph in table.subgraphs for each in graph.operators]
     used = sorted({each.opcodeIndex for each in operators})
     table.operatorCodes = [table.operatorCodes[index] for index in used]

@@ -1,1 +1,1 @@
-"""From a model of operators to the bytes of a file."""
+"""Writes a model of operators as the bytes of a file."""

@@ -29,7 +29,7 @@ class AlignedBuffer:
     def __init__(self, data: bytes | None = None):
         self.data = data
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's object API calls it so)
+    def Pack(self, builder: Any) -> int:  # noqa: N802 (the name in the schema's object API)
         """Appends the buffer to a file under construction.
 
         Args:
@@ -55,7 +55,7 @@ def _aligned_vector(builder: Any, data: bytes) -> int:
 
 
 def constant_bytes(data: np.ndarray) -> bytes:
-    r"""Returns an array as the file stores it: row-major and little-endian on every host.
+    r"""Returns the bytes of an array in the file, row-major and little-endian on every host.
 
     Two int4 elements are packed in a byte, the first one in the lower bits.
 

@@ -1,4 +1,4 @@
-"""Files for one batch size, without unknown sizes and computed shapes."""
+"""Fixes the batch size of a model, so that no shape is unknown or computed."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def fix_batch(model: Model, batch_size: int) -> Model:
 
 
 def fold_shapes(model: Model) -> Model:
-    """Replaces computed shapes by constants: SHAPE of a known shape, and sums of such shapes.
+    """Replaces the operators that compute known shapes by constants.
+
+    These are SHAPE of a tensor of known shape, and sums of the results.
 
     Args:
         model: Any model.
 
     Returns:
-        The model with a constant instead of each such operator.
+        The model with a constant instead of each of these operators.
     """
     folded: dict[Tensor, Tensor] = {}
     operators: list[Operator] = []
@@ -103,7 +105,7 @@ class _ConstantShapes:
         return dataclasses.replace(operator, inputs=(x, new), options={"newShape": new.data})
 
     def _unused(self, name: str) -> str:
-        """Returns a new name for a shape that shared a constant with another one before."""
+        """Returns an unused name for a shape. Two shapes may have been one constant before."""
         names = (f"{name}_{i}" for i in itertools.count(1))
         name = next(name for name in names if name not in self.names)
         self.names.add(name)

@@ -1,4 +1,4 @@
-"""Operator options by name: from `Operator.options` to the schema's option tables."""
+"""Converts the options of operators to the options tables of the schema."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from keras_qat.errors import LiteRTFormatError
 from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.types import Operator
 
-# The schema's generated classes do not say which integer fields are enums.
+# The integer fields that are enums. The schema's generated classes lack this fact.
 ENUM_FIELDS = {
     "padding": "Padding",
     "fusedActivationFunction": "ActivationFunctionType",
@@ -72,7 +72,7 @@ def pack_options(operator: Operator) -> tuple[int, Any]:
 def _field_value(name: str, value: Any, default: Any, where: str) -> Any:
     if name in ENUM_FIELDS:
         return enum_value(ENUM_FIELDS[name], value, where)
-    if default is None:  # strings and vectors are checked by the packing itself
+    if default is None:  # the packing itself checks strings and vectors
         return value
     try:
         converted = type(default)(value)
@@ -113,7 +113,7 @@ def enum_value(enum: str, name: Any, where: str) -> int:
     generated: type = getattr(schema, enum)
     numbers: Mapping[str, int] = vars(generated)
     members = {k: v for k, v in numbers.items() if not k.startswith("_")}
-    if str(name) not in members:  # str(): a list, say, is not hashable
+    if str(name) not in members:  # str(), since a value such as a list is not hashable
         known = (
             f"one of {list(members)}" if len(members) <= 30 else f"a name in the schema's {enum}"
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from keras_qat.litert.format.types import Model
 from keras_qat.litert.writing.lifetimes import Lifetimes
 
-# Number of operators that the search tries before it gives up, in about a second.
+# Number of operators that the search tries before it stops, which takes about a second.
 _MOST_STEPS = 200_000
 
 
@@ -17,8 +17,8 @@ def schedule(model: Model) -> Model:
     """Reorders operators to lower the peak of live tensors.
 
     Runtimes place the tensors of a file in one arena. The size of the arena follows from the
-    tensors that are needed at one time. Where a model branches, these depend on the order of the
-    operators.
+    tensors that are needed at the same time. In a model with branches these depend on the order of
+    the operators.
 
     Args:
         model: A valid model.
@@ -52,7 +52,7 @@ def lowest_peak_order(lifetimes: Lifetimes, most_steps: int = _MOST_STEPS) -> li
         most_steps: Number of operators to try as the next operator.
 
     Returns:
-        The indices of the operators; None if no order is better than the present one, or if the
+        The indices of the operators. None if no order is better than the model's order, or if the
         search found none.
     """
     search = _Search(lifetimes, most_steps)
@@ -106,7 +106,7 @@ class _Search:
         return max(state.peak, self.floor), -state.done.bit_count()
 
     def _settled(self, state: _State) -> _State:
-        """Runs the operators that do not raise the peak of any order by running now."""
+        """Runs the operators that can run next without raising the peak of any order."""
         while True:
             index = next((i for i in state.ready if self._is_free(state, i)), None)
             if index is None:
@@ -114,7 +114,7 @@ class _Search:
             state = self._after(state, index)
 
     def _is_free(self, state: _State, index: int) -> bool:
-        """Returns whether an operator takes no more than it frees, and does not raise the peak."""
+        """Returns whether an operator takes no more memory than it frees, within the peak."""
         self.left -= 1
         step = self.steps[index]
         if state.live + step.made > max(state.peak, self.floor):

@@ -28,7 +28,7 @@ class SharingBuilder(Builder):
         """Stores a vector, or finds an equal vector.
 
         Args:
-            x: A vector of numbers.
+            x: The vector, of numbers.
 
         Returns:
             The offset of the vector.
@@ -40,7 +40,7 @@ class SharingBuilder(Builder):
 
 
 class SharedTable:
-    """Stands for an object-API table to which several others refer, and stores the table once.
+    """An object-API table that several tables refer to, and that is stored once.
 
     Args:
         table: The table.
@@ -50,7 +50,7 @@ class SharedTable:
         self.table = table
         self._packed: tuple[Builder, int] | None = None
 
-    def Pack(self, builder: Builder) -> int:  # noqa: N802 (the schema's object API calls it so)
+    def Pack(self, builder: Builder) -> int:  # noqa: N802 (the name in the schema's object API)
         """Stores the table if this builder has not stored it yet.
 
         Args:

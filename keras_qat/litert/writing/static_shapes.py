@@ -1,4 +1,4 @@
-"""Shapes that a file states for readers without unknown sizes."""
+"""Computes shapes without unknown sizes, for readers of files that need constant shapes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras_qat.litert.format.types import Model, Tensor
 
 
 def unknown_sizes(model: Model, batch_size: int = 1) -> dict[Tensor, int]:
-    """Returns the unknown size of each tensor when the model runs for one batch.
+    """Returns the value of the unknown size of each tensor, for a given batch size.
 
-    The size is the size of the batch, except after a RESHAPE that merges the batch with other axes.
-    Compilers for accelerators plan with these shapes.
+    It is the batch size, except after a RESHAPE that merges the batch with other axes. Compilers
+    for accelerators use these shapes.
 
     Args:
         model: The model.

@@ -41,9 +41,9 @@ def _mentions(model: Model) -> Iterator[Tensor]:
 def validate(model: Model) -> None:
     """Checks that a model can be written.
 
-    Names are unique; constants have the shape and dtype they declare; quantization fits the
-    tensor; every operand is a model input, a constant or the output of an earlier operator; every
-    output is defined once.
+    Names must be unique. Constants must have the shape and dtype of their tensors, and quantization
+    parameters must fit the tensors. Each operand must be a model input, a constant or the output of
+    an earlier operator. Each tensor must be defined once.
 
     Args:
         model: The model to check.

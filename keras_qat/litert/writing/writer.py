@@ -25,15 +25,15 @@ SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 SIGNATURE_KEY = "serving_default"
 _NO_TENSOR = -1
-_LAST_DEPRECATED_CODE = 127  # the one-byte field that runtimes before 2.4 read
+_LAST_DEPRECATED_CODE = 127  # largest code in the one-byte field, for runtimes before 2.4
 
 
 def to_bytes(model: Model) -> bytes:
     """Turns a model into the content of a `.tflite` file.
 
-    The same model gives the same bytes. Constant data is aligned to 16 bytes. The file states its
-    `min_runtime_version` if that of every operator is known (see
-    `keras_qat.litert.format.operator_versions`), and omits it otherwise.
+    The same model gives the same bytes. Constant data is aligned to 16 bytes. The file states a
+    `min_runtime_version` if the first runtime release of every operator is known (see
+    `keras_qat.litert.format.operator_versions`).
 
     Args:
         model: The model. It is checked first (see `keras_qat.litert.writing.validation.validate`).
@@ -97,7 +97,7 @@ def write(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def _checked(path: Any) -> Path:
-    """Returns a path to a file, which need not exist."""
+    """Returns the path of a file. The file need not exist."""
     if isinstance(path, (str, os.PathLike)):
         named = Path(cast("str | os.PathLike[str]", path))
         if named.name:
@@ -150,7 +150,7 @@ class _Assembly:
         self.tensor_index = {tensor: i for i, tensor in enumerate(self.tensors)}
         kinds = dict.fromkeys((op.code, op.version) for op in model.operators)
         self.code_index = {kind: i for i, kind in enumerate(kinds)}
-        self.buffers = [AlignedBuffer()]  # number 0: empty by convention, for activations
+        self.buffers = [AlignedBuffer()]  # number 0 is empty by convention, for activations
         self.buffer_index: dict[bytes, int] = {}
         self.quantizations: dict[tuple[bytes, bytes, int], Any] = {}
 
