@@ -20,6 +20,7 @@ from keras_qat.arithmetic import (
     softmax,
     tables,
 )
+from keras_qat.arithmetic.xnnpack import elementwise as xnnpack_elementwise
 from keras_qat.arithmetic.xnnpack import requantize as xnnpack_requantize
 from tests.arithmetic import oracle
 
@@ -102,6 +103,9 @@ CASES = {
     "rescale": (requantize.rescale, Q, SX, 5, SY, -7, -128, 127),
     "add": (elementwise.add, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
     "subtract": (elementwise.subtract, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "add_xnnpack": (xnnpack_elementwise.add, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "subtract_xnnpack": (xnnpack_elementwise.subtract, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "multiply_xnnpack": (xnnpack_elementwise.multiply, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
     "average": (pooling.average, ACC, 49),
     "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
     "softmax": (softmax.softmax, Q, SX),
