@@ -8,7 +8,7 @@ from typing import Any
 PAGE = """\
 # Two runtimes
 
-Written by `python benchmarks/runtimes.py`: do not edit.
+`python benchmarks/runtimes.py` writes this page. Do not edit it.
 
 LiteRT has two sets of kernels. Inference in Keras equals the *reference* kernels. TensorFlow Lite
 Micro and CMSIS-NN follow them, except for [a step in dense layers](targets.md). The *default*
@@ -20,8 +20,9 @@ different code for other processors.
 
 ## Operator by operator
 
-Each operator of each contract case (`tests/layers`) was written to a separate file. Both runtimes
-ran it on the inputs that it has in the case's model, so that differences do not accumulate: with
+A contract case is a small model for the tests of one layer (`tests/layers`). Each operator of each
+contract case was written to a separate file. Both runtimes ran this file on the inputs that the
+operator has in the case's model, so that differences do not accumulate. The measurement used
 {seeds} seeds, {scales} scales of the data, and calibrated ranges. A difference of 1 is one step of
 the output.
 
@@ -29,103 +30,105 @@ the output.
 
 In convolutions, products and averages the differences have one cause. The reference kernels
 multiply an int32 sum by a 31-bit fraction, round to an integer, shift it right and round *again*.
-XNNPACK multiplies in float32 and rounds once. With a shift of k bits, about one sum in 2^(k+1)
-is first rounded to a tie, and then in the wrong direction. Convolutions shift by some 8 bits,
-products of two tensors by some 6, averages of whole images by 1 to 5.
+XNNPACK multiplies in float32 and rounds once. With a shift of k bits, the reference kernels first
+round about one sum in 2^(k+1) to a tie, and then in the wrong direction. Convolutions shift by
+about 8 bits, products of two tensors by about 6, averages of whole images by 1 to 5.
 
 ## Operators with another form, and avoided operators
 
 {choices}
 
-**Leaky ReLU** is LEAKY_RELU, with the integers of the reference kernel. XNNPACK's kernel has
-multipliers of 8 bits. The kernels of PRELU with a constant slope agree, but take many times as long
-([performance](performance.md)). `activations="lookup"` and negative slopes use PRELU.
+**Leaky ReLU** becomes LEAKY_RELU. Keras computes the integers of the reference kernel. XNNPACK's
+kernel differs, because it uses multipliers of 8 bits. The two kernels of PRELU with a constant
+slope agree, but they take many times as long ([performance](performance.md)).
+`activations="lookup"` and negative slopes use PRELU.
 
-**A requantization**, QUANTIZE from int8 to int8, has multipliers of 8 bits, too. It is rare:
+**A requantization**, QUANTIZE from int8 to int8, differs for the same reason. It is rare, because
 tensors that need one range share it from the beginning, also in training ([one tensor, one
 range](README.md#one-tensor-one-range)). It is necessary only if a kernel prescribes the range of
 one of them, as in a sigmoid before a concatenation. A QUANTIZE from uint8 at the input or output of
 a file only shifts by 128.
 
 **Bilinear resizing** is one RESIZE_BILINEAR with half-pixel centers, as in Keras. The reference
-kernel has positions in 1024ths of a pixel, XNNPACK has weights in 2048ths. At factors of 2 and 4
-both are exact fractions, and only ties differ. At other factors up to {resized:.0f} % of the
+kernel rounds positions to 1/1024 of a pixel, and XNNPACK rounds weights to 1/2048. At factors of 2
+and 4 both are exact fractions, and only ties differ. At other factors up to {resized:.0f} % of the
 elements differ by several steps. No integer operator is equal in both runtimes at the same cost. If
-that matters, use a factor of 2 or 4, or `interpolation="nearest"`, which is equal in both.
+this difference matters, use a factor of 2 or 4, or `interpolation="nearest"`, which is equal in
+both.
 
 **Transposed convolutions** get the shape of their output from SHAPE and ADD if the batch is
-dynamic. This TRANSPOSE_CONV agrees with the reference. In a file of [one batch
-size](targets.md#one-batch-size) the shape is constant, XNNPACK takes the operator, and a few
+dynamic. This TRANSPOSE_CONV agrees with the reference. In a file for [one batch
+size](targets.md#one-batch-size) the shape is constant. XNNPACK then takes the operator, and a few
 elements differ.
 
-**LOGISTIC, TANH and similar operators** look up their results in tables. The kernels make these
-with functions of C libraries, which differ in their last bits. If the exact result is next to a
-rounding tie, the tables would differ. So a scale is widened, by 0.8 % at most, until no entry of a
-table lies within a thousandth of a step of a tie. It is the scale of the output, or that of the
-input if the kernel prescribes the output's. If both are prescribed, as in the tanh of a sigmoid, no
-scale can be widened. `activations="lookup"` widens no scale. All other functions are lookups by
-CAST, ADD and GATHER, with the table in the file.
+**LOGISTIC, TANH and similar operators** look up their results in tables. The kernels compute the
+tables with functions of C libraries, which differ in their last bits. If an exact result is next to
+a rounding tie, the tables could differ. To avoid this, a scale is widened, by 0.8 % at most, until
+no entry of the table is within a thousandth of a step of a tie. The scale of the output is widened,
+or the scale of the input if the kernel prescribes the scale of the output. If both scales are
+prescribed, as in the tanh of a sigmoid, no scale can be widened. `activations="lookup"` widens no
+scale. All other functions are lookups by CAST, ADD and GATHER, with the table in the file.
 
-**ELU** has no reference kernel. Where this package uses the reference kernels (`verify`,
-`LiteRTModel(..., kernels="reference")`, `Runner`, the table above), ELU is LiteRT's kernel without
-a delegate. It runs once on all 256 integers. A copy of the file looks up the results by CAST, ADD
-and GATHER. Other programs that choose the reference kernels cannot load the file. The kernel of
-microcontrollers computes `exp(x) - 1` in float32, and gives other integers if the scale of its
-input is below 2^-17.
+**ELU** has no reference kernel. When this package uses the reference kernels (`verify`,
+`LiteRTModel(..., kernels="reference")`, `Runner`, the table above), it runs LiteRT's kernel for ELU
+without a delegate. The kernel runs once on all 256 integers. A copy of the file looks up the
+results by CAST, ADD and GATHER. Other programs that choose the reference kernels cannot load the
+file. The kernel of microcontrollers computes `exp(x) - 1` in float32, and gives other integers if
+the scale of its input is below 2^-17.
 
-**A standalone ReLU or ReLU6** is an ADD of zero that fuses it. RELU and RELU6 agree, too, but
-XNNPACK does not take them ([performance](performance.md)). They remain if the input's scale is more
-than 256 times the output's.
+**A standalone ReLU or ReLU6** is an ADD of zero that fuses it. RELU and RELU6 agree too, but
+XNNPACK does not take them ([performance](performance.md)). They are used only if the input's scale
+is more than 256 times the output's scale.
 
 ## The average of an image
 
-An average has a much narrower range than its image. LiteRT's MEAN gives it a separate range, and
-is the operator in which the runtimes differ most. The difference depends on the multiplier of the
-sum, `input scale / (output scale * number of pixels)`. For 64 pixels:
+An average has a much narrower range than its image. LiteRT's MEAN gives the average a separate
+range. MEAN is the operator in which the runtimes differ most. The difference depends on the
+multiplier of the sum, `input scale / (output scale * number of pixels)`. For 64 pixels:
 
 {means}
 
-Is there another form, with a separate range and at no cost, on which both agree? The table shows,
-for images after a ReLU, the signal-to-noise ratio against the exact average of the same integers,
-the time for one image, and vela's estimate for an Ethos-U55 with 128 multipliers:
+No other form has a separate range, agrees in both runtimes, and costs nothing. The table compares
+forms on images after a ReLU. It has the signal-to-noise ratio against the exact average of the same
+integers, the time for one image, and vela's estimate for an Ethos-U55 with 128 multipliers:
 
 {averages}
 
-- AVERAGE_POOL_2D agrees everywhere and is fast, but has the range of its input. This loses some
-  16 dB, more than 2 of 8 bits.
-- A row of 127s in a BATCH_MATMUL also agrees everywhere, and is as exact as one rounding allows.
-  But XNNPACK does not take it, the product first transposes a copy of the image, which doubles the
-  memory, and the NPU needs three to four times as many cycles.
-- A depthwise convolution by a kernel of 127s shifts by 7 more bits, so it differs 50 to 150 times
-  less often. It has a weight for each pixel and channel, and XNNPACK is slow with such kernels.
-- A sum in int32 agrees, but needs a tensor of four times the size, and vela leaves all of it to
+- AVERAGE_POOL_2D agrees everywhere and is fast, but its output has the range of its input. This
+  loses about 16 dB, more than 2 of 8 bits.
+- A BATCH_MATMUL with a row of 127s also agrees everywhere, and is as exact as one rounding allows.
+  But XNNPACK does not take it. The product first transposes a copy of the image, which doubles the
+  memory. The NPU needs three to four times as many cycles.
+- A DEPTHWISE_CONV_2D with a kernel of 127s shifts by 7 more bits, so it differs 50 to 150 times
+  less often. It has a weight for each pixel and channel, and XNNPACK is slow with large kernels.
+- A SUM in int32 agrees, but needs a tensor of four times the size, and vela leaves all of it to
   the CPU.
-- A MEAN over one axis, after a RESHAPE, computes the same integers as over two.
+- A MEAN over one axis, after a RESHAPE, computes the same integers as over two axes.
 
-Each form has a cost, so MEAN stays. The difference is one step of a tensor that has {db:.0f} dB,
-and its reference integers are those of microcontrollers and of Keras.
+Each form has a cost, so MEAN is used. The difference is one step of a tensor that has {db:.0f} dB.
+Microcontrollers and Keras compute the reference integers.
 
 ## Accumulated differences in a network, in int8 and uint8
 
 A difference of one step affects all later operators. A sum of hundreds of inputs that may
 differ is more likely to differ, too. A deep network of random weights does not damp differences, so
 the small shares above become large. The table shows a MobileNet at 64x64 with the weights of
-`applications_exact.py`, 8 images, on {network_cpu}: first each operator alone, on the
-inputs that it has in the reference runtime, then all in sequence, each on the output of the
-previous one.
+`applications_exact.py` and 8 images, on {network_cpu}. The first rows show each operator alone, on
+the inputs that it has in the reference runtime. The row "all in sequence" shows all operators, each
+on the output of the previous one.
 
 {networks}
 
-A fifth of all elements differ, but not because of one operator, and not because of uint8: int8
-differs as much. Alone, no operator differs by more than one step. In uint8, convolutions differ
-more often, especially depthwise ones, by the rule above: with one scale for all channels, the
-multiplier of most channels is larger than with a separate scale, and it shifts by fewer bits.
-`verify` lists the layers in order: look for the first that differs.
+A fifth of all elements differ. The cause is not a single operator: alone, no operator differs by
+more than one step. The cause is not uint8 either: int8 differs as much. In uint8, convolutions
+differ more often than in int8, especially depthwise convolutions. With one scale for all channels,
+the multiplier of most channels is larger than with a separate scale, and shifts by fewer bits.
+`verify` lists the layers in order. Look for the first layer that differs.
 """
 
 
 def page(results: dict[str, Any]) -> str:
-    """Returns the page for what `runtimes.py` saved."""
+    """Returns the page for the results that `runtimes.py` saved."""
     environment, choices = results["environment"], results["choices"]
     forms = [each for each in choices if "reference_us" not in each]
     means = [each for each in forms if each["question"] == "MEAN of 64"]
