@@ -21,6 +21,8 @@ from keras_qat.arithmetic import (
     tables,
 )
 from keras_qat.arithmetic.xnnpack import elementwise as xnnpack_elementwise
+from keras_qat.arithmetic.xnnpack import mean as xnnpack_mean
+from keras_qat.arithmetic.xnnpack import quantize as xnnpack_quantize
 from keras_qat.arithmetic.xnnpack import requantize as xnnpack_requantize
 from tests.arithmetic import oracle
 
@@ -31,6 +33,7 @@ SUMS = RNG.integers(-(2**30), 2**30, (400, 64), "int32") >> np.arange(64, dtype=
 MULTIPLIER, SHIFT = RNG.integers(2**30, 2**31, 64, "int32"), RNG.integers(-15, -8, 64, "int32")
 SX, SY = np.float32(0.0372911), np.float32(0.7134217)
 SW = oracle.scales(RNG, 64)
+SLOPE = np.float32(0.3)
 MANY = oracle.scales(RNG, 20_000)
 FLOATS = (RNG.integers(-300, 300, 20_000) * np.float32(0.5) * SX).astype("float32")
 
@@ -39,6 +42,10 @@ def scale_ratio(*scales):
     """Returns the double, since its last bits seldom change integer results."""
     with backend.float64():
         return exact_float.scale_ratio(*scales)
+
+
+def mean_xnnpack(sums, *grids_and_limits):
+    return xnnpack_mean.mean(sums, 49, *grids_and_limits)
 
 
 PIXELS = RNG.integers(0, 256, (60, 17, 17, 3), "int32")
@@ -106,6 +113,10 @@ CASES = {
     "add_xnnpack": (xnnpack_elementwise.add, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
     "subtract_xnnpack": (xnnpack_elementwise.subtract, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
     "multiply_xnnpack": (xnnpack_elementwise.multiply, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "quantize_xnnpack": (xnnpack_quantize.quantize, FLOATS, SX, 3, -128, 127),
+    "rescale_xnnpack": (xnnpack_quantize.rescale, Q, SX, 5, SY, -7, -128, 127),
+    "leaky_relu_xnnpack": (xnnpack_quantize.leaky_relu, Q, SX, 5, SLOPE, SY, -7, -128, 127),
+    "mean_xnnpack": (mean_xnnpack, SUMS, SX, 5, SY, 2, -128, 127),
     "average": (pooling.average, ACC, 49),
     "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
     "softmax": (softmax.softmax, Q, SX),
