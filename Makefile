@@ -40,7 +40,7 @@ test-all: $(VELA_STAMP)  ## Run all tests, those with Arm's compiler for NPUs to
 # Keras 3.15.0 asks a number's method about None, which Python deprecates; 3.15.1 does not.
 OLD_WARNINGS := -W 'ignore:NotImplemented should not be used:DeprecationWarning'
 
-test-min: $(MIN_STAMP)  ## Run the tests with the oldest versions that are claimed (TESTS=tests/test_data.py for some)
+test-min: $(MIN_STAMP)  ## Run the tests with the oldest versions that are claimed (TESTS=tests/data for some)
 	$(MIN_VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(OLD_WARNINGS) $(TESTS)
 
 test-pythons:  ## Run the tests on each Python that is claimed and installed

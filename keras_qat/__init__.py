@@ -1,7 +1,7 @@
 """Quantization-aware training for Keras 3, exact to LiteRT's integer kernels."""
 
 from keras_qat import errors, layers
-from keras_qat.calibration import calibrate, suggest_default_ranges
+from keras_qat.calibration.calibrating import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.freezing import freeze_batch_norm, unfreeze_batch_norm

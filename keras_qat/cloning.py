@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_qat.calibration import calibrate
+from keras_qat.calibration.calibrating import calibrate
 from keras_qat.compiler import compile
 from keras_qat.errors import OwnTrainingWarning, warn_user
 from keras_qat.graph.reading import is_model

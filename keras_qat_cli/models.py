@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_qat
-from keras_qat.data import batches
+from keras_qat.data.batches import batches
 from keras_qat_cli.errors import UsageError
 
 Inputs = Sequence[tuple[str, tuple[int | None, ...]]]

@@ -9,7 +9,7 @@ from typing import Any, cast
 import keras
 from keras import tree
 
-from keras_qat.calibration import check_width
+from keras_qat.calibration.observing import check_width
 from keras_qat.checking.calibrated import calibration_findings
 from keras_qat.checking.check_table import rows_of, rows_of_quantized
 from keras_qat.checking.diagnostics import Diagnostics
@@ -24,7 +24,7 @@ from keras_qat.checking.targets import slow_findings, target_findings
 from keras_qat.checking.tensors import sums_too_large, weight_findings
 from keras_qat.checking.wide_ranges import wide_activations
 from keras_qat.compiler import CompiledGraph, compile
-from keras_qat.data import Batch, batches
+from keras_qat.data.batches import Batch, batches
 from keras_qat.errors import (
     KerasQatError,
     KernelLimitError,

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops, tree
 
-from keras_qat.data import Batch
+from keras_qat.data.batches import Batch
 from keras_qat.graph import Edge, Graph, Node, Parameter
 
 

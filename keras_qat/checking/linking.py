@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_qat.checking.statistics import Statistics
-from keras_qat.data import Batch
+from keras_qat.data.batches import Batch
 from keras_qat.graph import Graph
 from keras_qat.quantizers import RangeObserver
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.checking.computing import computed
-from keras_qat.data import Batch
+from keras_qat.data.batches import Batch
 from keras_qat.graph import Graph
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.modes import float_mode

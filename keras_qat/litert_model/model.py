@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat.data import Batch, batches, count_batches, labelled_batches
+from keras_qat.data.batches import Batch, batches, count_batches, labelled_batches
 from keras_qat.errors import LiteRTFormatError
 from keras_qat.inspection import FileReport, inspect_litert
 from keras_qat.litert import Runner

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_qat.data import batches
+from keras_qat.data.batches import batches
 from keras_qat.errors import RewriteError
 from keras_qat.graph import Edge, Graph, Node, Parameter
 

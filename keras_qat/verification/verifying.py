@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_qat.backend import on_one_replica
-from keras_qat.data import Batch, counted_batches
+from keras_qat.data.batches import Batch, counted_batches
 from keras_qat.errors import ExportError, InvalidDataError, KernelLimitError
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge

@@ -153,7 +153,7 @@ def _train(model: Any, options: argparse.Namespace, inputs: Any, loss: Any) -> d
     import keras
     import numpy as np
 
-    from keras_qat.data import batches
+    from keras_qat.data.batches import batches
     from keras_qat_cli.data import batch_size, open_data
 
     train = open_data(options, inputs, options.train_data)

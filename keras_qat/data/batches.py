@@ -1,36 +1,25 @@
-"""Reads batches of model inputs from arrays, datasets, generators and lists."""
+"""Yields checked batches of model inputs, with or without targets."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_qat.data.elements import (
+    TakesInputs,
+    elements_of,
+    inputs_of,
+    is_array,
+    tuple_of_inputs,
+    with_targets,
+)
 from keras_qat.errors import InvalidDataError
 
 Batch = tuple[np.ndarray, ...]
-
-
-class TakesInputs(Protocol):
-    """An object with inputs that have names and shapes: a `keras.Model`, or a file.
-
-    Attributes:
-        inputs: The inputs in order, each with a `name` and a `shape`, the batch included.
-        input: The inputs in their original structure. Data uses the keys of a dict.
-    """
-
-    @property
-    def inputs(self) -> Sequence[Any]:
-        """The inputs in order."""
-        ...
-
-    @property
-    def input(self) -> Any:
-        """The structure of the inputs."""
-        ...
 
 
 def batches(
@@ -46,7 +35,7 @@ def batches(
             `(inputs, targets, weights)`; only the inputs are used. A dict has the keys of the dict
             from which the model was made, or else the names of the model's inputs.
         model: The model.
-        steps: The largest number of batches; None for all.
+        steps: The largest number of batches. None for all.
         batch_size: Size of a batch cut from arrays, unless the model has a fixed one.
 
     Yields:
@@ -92,11 +81,11 @@ def counted_batches(
     _check_counts(steps, batch_size)
     produced = 0
     fixed = fixed_batch_size(model)
-    elements = _elements(data, model, fixed or batch_size)
+    elements = elements_of(data, model, fixed or batch_size)
     for element in itertools.islice(elements, steps):
         batch = tuple(
             _checked(array, tensor, produced, fixed)
-            for array, tensor in zip(_inputs(element, model), model.inputs, strict=True)
+            for array, tensor in zip(inputs_of(element, model), model.inputs, strict=True)
         )
         yield from _pieces(batch, fixed)
         produced += 1
@@ -125,7 +114,7 @@ def labelled_batches(
         model: The model.
         targets: An array, or a list or dict of arrays, if `data` consists of arrays.
         weights: Sample weights in the same form; only together with `targets`.
-        steps: The largest number of batches; None for all.
+        steps: The largest number of batches. None for all.
         batch_size: Size of a batch cut from arrays.
 
     Yields:
@@ -140,10 +129,10 @@ def labelled_batches(
     [32, 8]
     """
     _check_counts(steps, batch_size)
-    data = _as_keras_has_it(data, model)
-    elements = _elements(data, model, fixed_batch_size(model) or batch_size)
+    data = tuple_of_inputs(data, model)
+    elements = elements_of(data, model, fixed_batch_size(model) or batch_size)
     if targets is not None:
-        elements = _with_targets(data, elements, model, targets, weights)
+        elements = with_targets(data, elements, targets, weights)
     elif weights is not None:
         raise InvalidDataError(
             "Sample weights need targets.",
@@ -159,13 +148,13 @@ def labelled_batches(
                 expected="elements (inputs, targets) or (inputs, targets, weights)",
                 fix="Pass the targets with arrays, or data that yields pairs.",
             )
-        rest_of_it = (*element[1:], None)[:2]
-        is_single = np.ndim(_inputs(element, model)[0]) == len(model.inputs[0].shape) - 1
+        labels = (*element[1:], None)[:2]
+        is_single = np.ndim(inputs_of(element, model)[0]) == len(model.inputs[0].shape) - 1
         if is_single:
-            rest_of_it = keras.tree.map_structure(
-                lambda part: None if part is None else np.asarray(part)[None], rest_of_it
+            labels = keras.tree.map_structure(
+                lambda part: None if part is None else np.asarray(part)[None], labels
             )
-        yield batch, *rest_of_it
+        yield batch, *labels
 
 
 def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | None:
@@ -185,10 +174,10 @@ def count_batches(data: Any, model: TakesInputs, batch_size: int = 32) -> int | 
     2
     """
     _check_counts(None, batch_size)
-    data = _as_keras_has_it(data, model)
+    data = tuple_of_inputs(data, model)
     arrays = list(data.values()) if isinstance(data, Mapping) else data
     first = arrays[0] if isinstance(arrays, tuple | list) and len(arrays) else arrays
-    if _is_array(first) and not isinstance(data, list):
+    if is_array(first) and not isinstance(data, list):
         size = fixed_batch_size(model) or batch_size
         return -(-len(first) // size) if np.ndim(first) else None
     try:
@@ -233,129 +222,6 @@ def _check_counts(steps: int | None, batch_size: int) -> None:
             "The size of a batch must be a positive whole number.",
             received=f"batch_size={batch_size!r}",
         )
-
-
-def _elements(data: Any, model: TakesInputs, batch_size: int) -> Iterator[Any]:
-    """Cuts arrays into batches; iterates over everything else."""
-    if _is_array(data):
-        data = (data,)
-    data = _as_keras_has_it(data, model)
-    if isinstance(data, Mapping):
-        data = tuple(_by_name(data, model))
-    if isinstance(data, tuple) and data and all(_is_array(array) for array in data):
-        arrays = [np.asarray(array) for array in data]
-        if len({array.shape[:1] for array in arrays}) > 1 or arrays[0].ndim == 0:
-            raise InvalidDataError(
-                "The arrays for the inputs have different numbers of samples, or none.",
-                received=f"shapes {[array.shape for array in arrays]}",
-            )
-        for start in range(0, len(arrays[0]), batch_size):
-            yield tuple(array[start : start + batch_size] for array in arrays)
-    elif isinstance(data, keras.utils.PyDataset):
-        yield from (data[i] for i in range(len(data)))
-    elif _is_data_loader(data):  # lists of a data loader are like tuples of other data
-        yield from (tuple(each) if isinstance(each, list) else each for each in data)
-    elif hasattr(data, "__iter__"):
-        yield from data
-    else:
-        raise InvalidDataError(
-            "Data of this type cannot be read.",
-            received=type(data).__name__,
-            expected="an array, a tf.data.Dataset, a generator, or a list of arrays",
-        )
-
-
-def _with_targets(
-    data: Any, elements: Iterator[Any], model: TakesInputs, targets: Any, weights: Any
-) -> Iterator[tuple[Any, Any, Any]]:
-    """Pairs batches cut from arrays with their targets, and weights or None."""
-    is_cut = isinstance(data, Mapping | tuple) or _is_array(data)
-    targets = keras.tree.map_structure(np.asarray, targets)
-    weights = None if weights is None else keras.tree.map_structure(np.asarray, weights)
-    sizes = {
-        array.shape[:1] for array in keras.tree.flatten((targets, weights)) if array is not None
-    }
-    samples = len(keras.tree.flatten(data)[0]) if is_cut else None
-    if sizes != {(samples,)}:
-        raise InvalidDataError(
-            "The targets do not match the data.",
-            received=f"data of type {type(data).__name__} with "
-            f"{'unknown' if samples is None else samples} samples, targets or weights for "
-            f"{sorted(size[0] if size else 0 for size in sizes)}",
-            expected="arrays, with one target (and one weight, if any) for each sample",
-        )
-    start = 0
-    for element in elements:
-        inputs = element if isinstance(element, tuple) else (element,)
-        part = slice(start, start := start + len(inputs[0]))
-        yield (
-            inputs,
-            *keras.tree.map_structure(
-                lambda array, part=part: None if array is None else array[part], (targets, weights)
-            ),
-        )
-
-
-def _inputs(element: Any, model: TakesInputs) -> list[Any]:
-    """Returns the inputs of an element: `inputs`, `(inputs, targets)` or one with weights."""
-    count = len(model.inputs)
-    if isinstance(element, tuple) and element:
-        nested = isinstance(element[0], tuple | list | Mapping)
-        if nested or count == 1 or len(element) != count:
-            element = element[0]
-    if isinstance(element, Mapping):
-        element = _by_name(element, model)
-    if _is_array(element):
-        element = [element]
-    if not isinstance(element, tuple | list) or len(element) != count:
-        raise InvalidDataError(
-            "A batch has the wrong number of inputs.",
-            received=f"{len(element) if hasattr(element, '__len__') else type(element).__name__}",
-            expected=f"{count}: {[tensor.name for tensor in model.inputs]}",
-        )
-    return list(element)
-
-
-def _by_name(arrays: Mapping[str, Any], model: TakesInputs) -> list[Any]:
-    names = [tensor.name for tensor in model.inputs]
-    keys = _keys(model) or names
-    for known in (keys, names):
-        if all(name in arrays for name in known):
-            return [arrays[name] for name in known]
-    raise InvalidDataError(
-        "The data lacks inputs of the model.",
-        received=f"a dict with {sorted(arrays)}",
-        expected=f"a dict with {keys}",
-    )
-
-
-def _keys(model: TakesInputs) -> list[str]:
-    """Returns the keys of the dict of inputs of a model, in order. `fit` takes the same keys."""
-    made_of = getattr(model, "input", None)  # a loaded Sequential has no `input`
-    if not isinstance(made_of, Mapping):
-        return []
-    positions = [id(tensor) for tensor in model.inputs]
-    return sorted(made_of, key=lambda key: positions.index(id(made_of[key])))
-
-
-def _as_keras_has_it(data: Any, model: TakesInputs) -> Any:
-    """Returns a list of arrays for several inputs as a tuple, which cannot be a list of batches."""
-    is_of_inputs = isinstance(data, list) and len(data) == len(model.inputs) > 1
-    return tuple(data) if is_of_inputs and all(map(_is_array, data)) else data
-
-
-def _is_array(value: Any) -> bool:
-    return (
-        hasattr(value, "shape") and hasattr(value, "dtype") and not hasattr(value, "element_spec")
-    )
-
-
-def _is_data_loader(data: Any) -> bool:
-    """Returns whether data is a `torch.utils.data.DataLoader`. PyTorch need not be installed."""
-    return any(
-        each.__name__ == "DataLoader" and each.__module__.startswith("torch.utils.data")
-        for each in type(data).__mro__
-    )
 
 
 def _checked(value: Any, tensor: Any, position: int, fixed: int | None) -> np.ndarray:

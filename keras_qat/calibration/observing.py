@@ -1,4 +1,4 @@
-"""calibrate, suggest_default_ranges: observe the range of every activation."""
+"""Observes the tensors of a quantized model in one pass over data."""
 
 from __future__ import annotations
 
@@ -12,151 +12,23 @@ import numpy as np
 from keras import ops
 
 from keras_qat.backend import on_one_replica
-from keras_qat.data import Batch, batches, count_batches
-from keras_qat.errors import (
-    InvalidDataError,
-    OutlierWarning,
-    warn_user,
-)
+from keras_qat.data.batches import Batch
+from keras_qat.errors import InvalidDataError
 from keras_qat.graph import Edge, Node, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.core.modes import float_mode
-from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
-from keras_qat.layers.models.input_stats import check_input_stats, input_boundaries
-from keras_qat.layers.models.quantized_model import named_observers
-from keras_qat.layers.models.wrapped import quantized_model_in
-from keras_qat.quantizers import (
-    MinMax,
-    Outliers,
-    RangeObserver,
-    RangeRule,
-    find_outliers,
-    get_range_rule,
-)
+from keras_qat.layers.models.input_stats import input_boundaries
+from keras_qat.quantizers import Outliers, RangeObserver, RangeRule, find_outliers
 
 Range = tuple[RangeObserver, float, float]
-
-
-def calibrate(
-    model: QuantizedModel,
-    data: Any,
-    steps: int | None = None,
-    *,
-    range_rule: str | RangeRule = "robust",
-    verbose: int | str = "auto",
-) -> None:
-    """Sets the range of every activation to its range on data, computed in float.
-
-    Samples whose inputs are far larger than all others, at most one in a hundred, are set aside:
-    one sample at 100 times its size would leave the others 3 of 255 steps. An `OutlierWarning`
-    has their number, and `keras_qat.check` repeats it. Training holds the ranges.
-
-    The old ranges are forgotten. An input with data of dtype uint8 gets the range 0 to 255, even
-    if no value reaches the ends, so that a file with uint8 inputs takes pixels as they are. An
-    input that the model scales down like pixels, such as by a `Rescaling(1 / 255)`, gets the
-    same range, for any data within 0 to 255 that takes more than a quarter of it. Resizing or
-    augmentation may come before. The range of an input with `quantized_input_stats` is only
-    compared. An `InputStatsWarning` reports a difference.
-
-    Args:
-        model: A model from `keras_qat.quantize_model`.
-        data: A numpy array (a tuple, or a dict by input name, for several inputs); or a
-            `tf.data.Dataset`, generator, or list of batches or samples. A few hundred samples
-            like those of the deployment are enough.
-        steps: The number of batches to use; None for all.
-        range_rule: A name, or an object of `keras_qat.quantizers.range_rules`. `"robust"`: the
-            smallest and the largest value over all samples that are not set aside. `"minmax"`: over
-            all samples. `"moving_average"`: as `"robust"`, and training moves the ranges instead of
-            holding them. `"percentile"`: without the largest 0.01 % of all values at either end;
-            `Percentile(99.9)` for another share.
-        verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
-
-    Raises:
-        NotQuantizedError: If the model was not made by `quantize_model`.
-        InvalidRangeRuleError: If `range_rule` is unknown.
-        InvalidModelError: If a weight of the model is not finite.
-        InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
-            model is then not changed.
-
-    Example:
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> import keras_qat
-    >>> qat = keras_qat.quantize_model(model)
-    >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
-    """
-    model = quantized_model_in(model, "calibrated")
-    rule = get_range_rule(range_rule)
-    ranges, outliers = _observed(model, data, steps, verbose, rule)
-    model.set_range_rule(rule)
-    for observer, _, _ in ranges:
-        observer.reset()
-    for observer, minimum, maximum in ranges:
-        keeps_calibration = observer.specification.keeps_calibration
-        observer.widen(minimum, maximum, hold=keeps_calibration or rule.holds)
-    model.calibration_outliers = [each.to_dict() for each in outliers]
-    for each in outliers:
-        if each.is_kept:
-            continue
-        warn_user(f"{each} {each.fix}", OutlierWarning)
-    check_input_stats(model)
-
-
-def suggest_default_ranges(
-    model: QuantizedModel, data: Any, steps: int | None = None, *, verbose: int | str = "auto"
-) -> tuple[float, float] | None:
-    """Finds a range that covers all values of all tensors that lack min/max data.
-
-    The tensors that have a default range count as tensors that lack data. The model is not changed.
-
-    Args:
-        model: A model from `keras_qat.quantize_model`.
-        data: Data of the types that `calibrate` takes.
-        steps: The number of batches to use; None for all.
-        verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
-
-    Returns:
-        The smallest and the largest value, for `default_ranges_stats` of `export_litert`; None if
-        no tensor lacks min/max data.
-
-    Raises:
-        NotQuantizedError: If the model was not made by `quantize_model`.
-        InvalidDataError: If the data is empty, does not fit the model, or is not finite.
-
-    Example:
-    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "relu", name="sum",
-    ...                                                                 kernel_initializer="ones")])
-    >>> import keras_qat
-    >>> qat = keras_qat.quantize_model(model)
-    >>> suggest_default_ranges(qat, np.array([[-1.0, 2.0], [4.0, 3.0]], "float32"), verbose=0)
-    (-1.0, 7.0)
-    """
-    model = quantized_model_in(model, "calibrated")
-    observed, _ = _observed(model, data, steps, verbose, MinMax())
-    lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
-    ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
-    if not ranges:
-        return None
-    lows, highs = zip(*ranges, strict=True)
-    return min(lows), max(highs)
-
-
-def _observed(
-    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, rule: RangeRule
-) -> tuple[list[Range], list[Outliers]]:
-    """Returns the range of each observer's tensor on data, and the samples that were set aside."""
-    check_finite(model, layer_weight_errors)
-    count = count_batches(data, model)
-    target = steps if count is None else min(count, steps or count)
-    bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
-    return _observe(model, batches(data, model, steps=steps), bar, rule)
 
 
 class Extremes(keras.layers.Layer):
     """The smallest and the largest value of each sample, of shape (samples, 2)."""
 
     def call(self, inputs):
-        """Computes both."""
+        """Computes both values."""
         axes = tuple(range(1, len(inputs.shape)))
         ends = (ops.min(inputs, axes), ops.max(inputs, axes)) if axes else (inputs, inputs)
         return ops.stack(ends, axis=1)
@@ -185,7 +57,7 @@ def check_width(name: str, minimum: Any, maximum: Any) -> None:
 
 
 def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]:
-    """Yields each observer with its tensor, and the node that makes it."""
+    """Yields each observer with its tensor, and the node that makes the tensor."""
     tensors = tensors_by_edge(model)
     for node in read_model(model).nodes.values():
         if not isinstance(node.head, QuantizedLayer):
@@ -202,10 +74,24 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
             yield node, observer, tensor
 
 
-def _observe(
+def observe(
     model: QuantizedModel, data: Iterable[Batch], bar: keras.utils.Progbar, rule: RangeRule
 ) -> tuple[list[Range], list[Outliers]]:
-    """Observes the tensors in one pass over the data, and leaves out outliers."""
+    """Observes the tensors of a model in one pass over data.
+
+    Args:
+        model: A quantized model.
+        data: Batches of its inputs.
+        bar: A progress bar, which is updated with the number of batches.
+        rule: The rule for the ranges.
+
+    Returns:
+        The range of each tensor, with its observer, and the outliers: samples that are left out if
+        the rule sets outliers aside, and samples that alone make a range wide.
+
+    Raises:
+        InvalidDataError: If the values of a tensor overflow float32.
+    """
     found = list(_tensors(model))
     if not found:
         return [], []
@@ -231,7 +117,7 @@ class _Seen:
 
     Attributes:
         extremes: The smallest and the largest value of each sample, of shape (tensors, samples, 2).
-        sums: What the rule adds up over the batches, for each tensor.
+        sums: The sums of the rule over all batches, for each tensor. None if the rule has none.
         sizes: The largest magnitude of each sample in each input, by name.
         are_pixels: Whether all data of an input is uint8, by name.
     """
@@ -243,9 +129,9 @@ class _Seen:
 
 
 def _sums_of(rule: RangeRule, tensor: Any, index: int) -> Any:
-    """Returns what a rule adds up for a tensor, or None if the rule needs only the extremes.
+    """Returns the tensor that a rule adds up over batches, or None if it needs only the extremes.
 
-    The operations of the rule are in a layer with a name of its own: their names could be those of
+    The operations of the rule are in a layer of their own, because their names could be names of
     layers of the model.
     """
     if rule.sums(ops.cast(tensor, "float32")) is None:
@@ -260,6 +146,7 @@ def _seen(
     bar: keras.utils.Progbar,
     rule: RangeRule,
 ) -> _Seen:
+    """Computes the extremes of each sample, and the sums of the rule, over all batches."""
     # A policy of half precision would round the extremes.
     extremes_of = [
         Extremes(dtype="float32", name=f"keras_qat_extremes_{i}")(tensor)
@@ -293,7 +180,7 @@ def _seen(
 
 
 def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray) -> list[Outliers]:
-    """Returns samples that are far larger than all others in a tensor, but not set aside."""
+    """Returns samples that are far larger than all others in a tensor, but are not set aside."""
     found = []
     for (name, observer), own in zip(observers, sizes.astype("float64"), strict=True):
         allowed = max(map(abs, observer.specification.usual_range or (0.0,)))
@@ -302,7 +189,7 @@ def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray
 
 
 def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:
-    """Returns extremes by samples of the model. Tensors without that axis have one pair for all."""
+    """Returns extremes for each sample. A tensor without the axis of samples has one pair."""
     if len(extremes) == samples:
         return extremes
     whole = [extremes[:, 0].min(), extremes[:, 1].max()]
@@ -310,13 +197,13 @@ def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _sizes(x: np.ndarray) -> np.ndarray:
-    """The largest magnitude of each sample."""
+    """Returns the largest magnitude of each sample."""
     flat = x.reshape(len(x), -1)
     return np.maximum(np.abs(flat.min(axis=1), dtype="float64"), flat.max(axis=1))
 
 
 def _allowed_sizes(model: QuantizedModel, are_pixels: dict[str, bool]) -> dict[str, float]:
-    """Returns the largest allowed magnitude of each input: infinite for ids and pixels."""
+    """Returns the magnitude of each input that is no outlier: infinite for ids and pixels."""
     allowed = {}
     for name, boundary in input_boundaries(model):
         known = (0.0, 0.0)

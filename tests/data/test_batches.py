@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_qat.data import batches, count_batches, counted_batches, labelled_batches
+from keras_qat.data.batches import batches, count_batches, counted_batches, labelled_batches
 from keras_qat.errors import InvalidDataError
 
 X = np.arange(40, dtype="float32").reshape(10, 4)

@@ -1,0 +1,1 @@
+"""Observes the ranges of activations on data, without training."""

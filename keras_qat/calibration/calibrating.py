@@ -1,0 +1,134 @@
+"""Sets or suggests the ranges of activations from data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_qat.calibration.observing import Range, observe
+from keras_qat.data.batches import batches, count_batches
+from keras_qat.errors import OutlierWarning, warn_user
+from keras_qat.layers import QuantizedModel
+from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
+from keras_qat.layers.models.input_stats import check_input_stats
+from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.wrapped import quantized_model_in
+from keras_qat.quantizers import MinMax, Outliers, RangeRule, get_range_rule
+
+
+def calibrate(
+    model: QuantizedModel,
+    data: Any,
+    steps: int | None = None,
+    *,
+    range_rule: str | RangeRule = "robust",
+    verbose: int | str = "auto",
+) -> None:
+    """Sets the range of every activation to its range on data, computed in float.
+
+    Samples with inputs far larger than those of all other samples are set aside, at most one in a
+    hundred: one sample at 100 times its size would leave the others 3 of 255 steps. An
+    `OutlierWarning` has the number of these samples, and `keras_qat.check` reports them. Training
+    holds the ranges.
+
+    The old ranges are discarded. An input with data of dtype uint8 gets the range 0 to 255, even
+    if no value reaches the ends, so that a file with uint8 inputs takes pixels without conversion.
+    An input that the model scales down like pixels, such as by a `Rescaling(1 / 255)`, gets the
+    same range, for any data within 0 to 255 that takes more than a quarter of it. Resizing or
+    augmentation may come before. If an input has `quantized_input_stats`, its range is only
+    compared with the data. An `InputStatsWarning` reports a difference.
+
+    Args:
+        model: A model from `keras_qat.quantize_model`.
+        data: A numpy array (a tuple, or a dict by input name, for several inputs); or a
+            `tf.data.Dataset`, generator, or list of batches or samples. A few hundred samples
+            like those of the deployment are enough.
+        steps: The number of batches to use. None for all.
+        range_rule: A name, or an object of `keras_qat.quantizers.range_rules`. `"robust"`: the
+            smallest and the largest value of all samples that are not set aside. `"minmax"`: of all
+            samples. `"moving_average"`: as `"robust"`, but training moves the ranges instead of
+            holding them. `"percentile"`: without the rarest 0.01 % of all values at each end. Use
+            `Percentile(99.9)` for another share.
+        verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
+
+    Raises:
+        NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidRangeRuleError: If `range_rule` is unknown.
+        InvalidModelError: If a weight of the model is not finite.
+        InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
+            model is then not changed.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> import keras_qat
+    >>> import numpy as np
+    >>> qat = keras_qat.quantize_model(model)
+    >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
+    """
+    model = quantized_model_in(model, "calibrated")
+    rule = get_range_rule(range_rule)
+    ranges, outliers = _observed(model, data, steps, verbose, rule)
+    model.set_range_rule(rule)
+    for observer, _, _ in ranges:
+        observer.reset()
+    for observer, minimum, maximum in ranges:
+        keeps_calibration = observer.specification.keeps_calibration
+        observer.widen(minimum, maximum, hold=keeps_calibration or rule.holds)
+    model.calibration_outliers = [each.to_dict() for each in outliers]
+    for each in outliers:
+        if each.is_kept:
+            continue
+        warn_user(f"{each} {each.fix}", OutlierWarning)
+    check_input_stats(model)
+
+
+def suggest_default_ranges(
+    model: QuantizedModel, data: Any, steps: int | None = None, *, verbose: int | str = "auto"
+) -> tuple[float, float] | None:
+    """Finds a range that covers all values of all tensors that lack min/max data.
+
+    Tensors with a default range lack min/max data too. The model is not changed.
+
+    Args:
+        model: A model from `keras_qat.quantize_model`.
+        data: Data of the types that `calibrate` takes.
+        steps: The number of batches to use; None for all.
+        verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
+
+    Returns:
+        The smallest and the largest value, for `default_ranges_stats` of `export_litert`. None if
+        no tensor lacks min/max data.
+
+    Raises:
+        NotQuantizedError: If the model was not made by `quantize_model`.
+        InvalidDataError: If the data is empty, does not fit the model, or is not finite.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "relu", name="sum",
+    ...                                                                 kernel_initializer="ones")])
+    >>> import keras_qat
+    >>> import numpy as np
+    >>> qat = keras_qat.quantize_model(model)
+    >>> suggest_default_ranges(qat, np.array([[-1.0, 2.0], [4.0, 3.0]], "float32"), verbose=0)
+    (-1.0, 7.0)
+    """
+    model = quantized_model_in(model, "calibrated")
+    observed, _ = _observed(model, data, steps, verbose, MinMax())
+    lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
+    ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
+    if not ranges:
+        return None
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
+
+
+def _observed(
+    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, rule: RangeRule
+) -> tuple[list[Range], list[Outliers]]:
+    """Returns the range of each observer's tensor on data, and the outliers."""
+    check_finite(model, layer_weight_errors)
+    count = count_batches(data, model)
+    target = steps if count is None else min(count, steps or count)
+    bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
+    return observe(model, batches(data, model, steps=steps), bar, rule)

@@ -1,0 +1,1 @@
+"""Reads batches of model inputs from arrays, datasets, generators and lists."""
