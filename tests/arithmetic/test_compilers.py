@@ -20,6 +20,7 @@ from keras_qat.arithmetic import (
     softmax,
     tables,
 )
+from keras_qat.arithmetic.optimized import softmax as optimized_softmax
 from keras_qat.arithmetic.xnnpack import elementwise as xnnpack_elementwise
 from keras_qat.arithmetic.xnnpack import mean as xnnpack_mean
 from keras_qat.arithmetic.xnnpack import quantize as xnnpack_quantize
@@ -120,6 +121,7 @@ CASES = {
     "average": (pooling.average, ACC, 49),
     "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
     "softmax": (softmax.softmax, Q, SX),
+    "softmax_optimized": (optimized_softmax.softmax, R, SX),
     "resized": (resized, PIXELS),
     "layer_normalized": (layer_normalized, Q, SX, SX),
     "logarithms": (logarithms, Q, SX, SX),
