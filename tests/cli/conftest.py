@@ -1,10 +1,13 @@
-"""Files for tests of the command line. They are made once, and no test changes them."""
+"""Fixtures of the tests of the command line. Files are made once, and no test changes them."""
+
+import json
 
 import keras
 import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat_cli.main import main
 from tests.models import labels, quantized_small_network, small_images, small_network
 
 
@@ -32,3 +35,15 @@ def unsupported(tmp_path_factory):
     # Layers have names, since Keras's default names depend on earlier layers of the process.
     keras.Model(image, keras.layers.Activation("sparsemax", name="sparse")(image)).save(path)
     return str(path)
+
+
+@pytest.fixture
+def as_json(capsys):
+    """Runs a command with `--json`. Returns the exit code and the results."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([*map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
