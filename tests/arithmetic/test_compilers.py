@@ -20,6 +20,7 @@ from keras_qat.arithmetic import (
     softmax,
     tables,
 )
+from keras_qat.arithmetic.optimized import requantize as optimized_requantize
 from keras_qat.arithmetic.optimized import softmax as optimized_softmax
 from keras_qat.arithmetic.xnnpack import elementwise as xnnpack_elementwise
 from keras_qat.arithmetic.xnnpack import mean as xnnpack_mean
@@ -105,6 +106,15 @@ CASES = {
     "conv_multiplier": (fixed_point.conv_multiplier, SX, MANY, SY),
     "scale_float32": (xnnpack_requantize.scale_float32, SX, MANY, SY),
     "requantize": (requantize.requantize, ACC, MULTIPLIER, SHIFT, 3, -128, 127),
+    "requantize_transpose_conv": (
+        optimized_requantize.requantize_transpose_conv,
+        ACC[:, :61],
+        MULTIPLIER[:61],
+        SHIFT[:61],
+        3,
+        -128,
+        127,
+    ),
     "requantize_float64": (requantize.requantize_float64, ACC, SX, SW, SY, 3, -128, 127),
     "requantize_float32": (xnnpack_requantize.requantize_float32, SUMS, SX, SW, SY, 3, -128, 127),
     "quantize": (requantize.quantize, FLOATS, SX, 3, -128, 127),

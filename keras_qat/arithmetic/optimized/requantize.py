@@ -1,0 +1,51 @@
+"""Requantization of accumulators by instructions that round a half up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from keras_qat.arithmetic.exact_float import as_int32
+from keras_qat.arithmetic.fixed_point import srdhm
+from keras_qat.arithmetic.requantize import clip
+
+_BLOCK = 8  # channels of one step of the kernel
+
+
+def requantize_transpose_conv(
+    acc: Any, multiplier: Any, shift: Any, zero_point: Any, low: Any, high: Any
+) -> Any:
+    """Requantizes accumulators of a TRANSPOSE_CONV of int8 to the output's scale.
+
+    Source: `Quantize` in TFLite's `kernels/internal/optimized/optimized_ops.h`. The kernel takes
+    eight channels at once and rounds a half up. It rounds a half away from zero in the channels
+    that remain.
+
+    Args:
+        acc: int32 tensor `(..., channels)`, bias included.
+        multiplier: int32 scalar or `(channels,)`, from `fixed_point.conv_multiplier`.
+        shift: int32 tensor like `multiplier`.
+        zero_point: int32 scalar, the output's.
+        low: int32 scalar, the least output, from the type and the fused activation.
+        high: int32 scalar, the greatest output.
+
+    Returns:
+        int32 tensor like `acc`.
+
+    Example:
+    >>> acc = ops.array([[-6] * 9], "int32")
+    >>> requantize_transpose_conv(acc, 2**30, -1, 0, -128, 127).numpy()
+    array([[-1, -1, -1, -1, -1, -1, -1, -1, -2]], dtype=int32)
+    """
+    shift = as_int32(shift)
+    channels = ops.shape(acc)[-1]
+    remains = ops.arange(channels, dtype="int32") >= channels - channels % _BLOCK
+    right = ops.maximum(-shift, 0)
+    scaled = srdhm(ops.left_shift(as_int32(acc), ops.maximum(shift, 0)), multiplier)
+    # Half away from zero is half up of a negative number less one.
+    is_away = ops.cast(remains, "int32") * ops.minimum(right, 1)
+    scaled = scaled + ops.right_shift(scaled, 31) * is_away
+    halves = ops.right_shift(scaled, ops.maximum(right - 1, 0))
+    rounded = ops.where(right > 0, ops.right_shift(halves + 1, 1), scaled)
+    return clip(rounded + as_int32(zero_point), low, high)
