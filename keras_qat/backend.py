@@ -60,6 +60,7 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fn)
     def wrapper(*tensors: Any, **options: Any) -> Any:
+        """Runs the rule for the dtypes and ranks of the tensors, or calls `fn` itself."""
         symbolic = any(isinstance(tensor, keras.KerasTensor) for tensor in tensors)
         if symbolic or keras.backend.backend() != "tensorflow" or _IN_RULE.get():
             return fn(*tensors, **options)
@@ -168,6 +169,7 @@ def on_one_replica(model: keras.Model) -> Callable[[Sequence[Any]], Any]:
     predict = tf.function(model.predict_step, reduce_retracing=True)
 
     def predicted(batch: Sequence[Any]) -> Any:
+        """Computes a batch of arrays. Returns arrays."""
         outputs = predict((list(map(tf.convert_to_tensor, batch)),))
         return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
 
@@ -232,6 +234,7 @@ class _Rule:
         return self._function(self._plain, jit_compile=True)
 
     def _function(self, body: Callable[..., Any], **options: Any) -> Any:
+        """Traces a body for tensors of any sizes, outside of the current graph."""
         import tensorflow as tf
 
         specs = [tf.TensorSpec([None] * rank, dtype) for dtype, rank in self._kinds]

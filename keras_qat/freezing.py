@@ -57,6 +57,7 @@ def _set_trainable(model: keras.Model, value: bool) -> None:
 
 
 def _batch_norms(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each batch normalization with its layer, also those in nested models."""
     for layer in getattr(model, "layers", ()):
         yield from _batch_norms(layer)
         norm = batch_norm_of(layer)

@@ -61,6 +61,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
     made: dict[int, Any] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
+        """Replaces a quantized layer by the Keras layers that compute the same in float."""
         if not isinstance(node.head, QuantizedLayer):
             return None
         layers = made.setdefault(id(node.head), node.head.to_keras())

@@ -159,6 +159,7 @@ def _with_bar(items: Iterable[Any], label: str, total: int | None) -> Iterator[A
 
 
 def _with_lines(items: Iterable[Any], label: str, total: int | None) -> Iterator[Any]:
+    """Yields items, and prints the progress from time to time."""
     start = last = now = time.monotonic()
     done = 0
     for done, item in enumerate(items, 1):

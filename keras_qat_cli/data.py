@@ -72,6 +72,7 @@ class Data:
         return map(self._split, self)
 
     def _split(self, batch: Any) -> tuple[Any, Any]:
+        """Splits a batch into inputs and targets."""
         if not isinstance(batch, tuple) or not batch:
             return batch, None
         if isinstance(batch[0], tuple | list | Mapping):
@@ -92,6 +93,7 @@ class Data:
 
 
 def _first(count: int, part: Any) -> Any:
+    """Returns the first samples of an array."""
     return part if np.ndim(part) == 0 else part[:count]
 
 
@@ -216,6 +218,7 @@ def _arrays(arrays: Any, targets: Any, size: int, limit: int | None, inputs: Inp
 
 
 def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> Data:
+    """Reads the data that a function of the user returns."""
     function = _imported(name)
     with _blamed(name):
         returned = function()

@@ -108,6 +108,7 @@ class KerasFile:
         return keras.tree.map_structure(lambda *parts: np.concatenate(parts)[:count], *results)
 
     def _packed(self, values: Sequence[Any]) -> Any:
+        """Returns inputs in the structure of the model."""
         if self._structure is None:
             return values[0]
         return keras.tree.pack_sequence_as(self._structure, list(values))

@@ -64,6 +64,7 @@ def _rewrites(log: Iterable[Rewrite], origins: Iterable[str]) -> dict[str, None]
 def _row(
     layer: str, kind: str, nodes: Sequence[Node], rewrites: Iterable[str], ranges: Ranges
 ) -> CheckedLayer:
+    """Makes the row of a layer from the nodes that it becomes."""
     heads = {id(node.head): node.head for node in nodes if not node.is_input}.values()
     refused = any(isinstance(head, Refused) for head in heads)
     made = [head for head in heads if not isinstance(head, Refused)]

@@ -141,6 +141,7 @@ def check(
 def _check_float(
     model: keras.Model, config: Config, calibration_data: Any, profile: Target | None
 ) -> CheckReport:
+    """Checks a float model, with the stages of `quantize_model`."""
     diagnostics, scheme = Diagnostics(), cast(Scheme, config.scheme).name
     try:
         compiled = compile(model, config, diagnostics)
@@ -173,6 +174,7 @@ def _check_float(
 def _check_quantized(
     model: QuantizedModel, calibration_data: Any, profile: Target | None
 ) -> CheckReport:
+    """Checks a quantized model, with its own layers and ranges."""
     graph = _with_origins(read_model(model), model.origins)
     data = _batches(graph, calibration_data)
     layers = [layer for layer in model.layers if isinstance(layer, QuantizedLayer)]
@@ -232,6 +234,7 @@ def _sample(graph: Graph, data: Sequence[Batch]) -> Batch | None:
 
 
 def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Finding]:
+    """Yields all findings about the layers, if these could be made."""
     if linked is None:
         return
     refused = list(sums_too_large(linked))

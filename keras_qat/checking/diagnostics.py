@@ -140,6 +140,7 @@ class Diagnostics(Runner):
     def _attempt(
         self, cost: Callable[[Node], int], node: Node, make: Callable[[], Replacement]
     ) -> Replacement:
+        """Rewrites a node, or returns a stand-in if the node is refused."""
         if isinstance(node.head, Refused):
             return Replacement([node])
         if id(node.head) in self._refused:
@@ -152,6 +153,7 @@ class Diagnostics(Runner):
             return Replacement([_stand_in(node)])
 
     def _spend(self, work: int) -> None:
+        """Counts work, and ends the search if the limit is reached."""
         if not self._can_spend(work):
             raise Exhausted
         self.work += work
@@ -160,6 +162,7 @@ class Diagnostics(Runner):
         return self._limit is None or self.work + work <= self._limit
 
     def _note(self, error: KerasQatError, node: Node | None) -> None:
+        """Adds an error. The first error sets the limit of the search."""
         self.errors.append(error_of_user(error, node))
         if self._limit is None:
             self._limit = self.work * (1 + _PATIENCE)
@@ -180,6 +183,7 @@ class Diagnostics(Runner):
 
 
 def _calls(graph: Graph) -> list[Node]:
+    """Returns the nodes that are neither inputs nor stand-ins."""
     calls = (node for node in graph.nodes.values() if not node.is_input)
     return [node for node in calls if not isinstance(node.head, Refused)]
 
@@ -230,5 +234,6 @@ def _without_sources(graph: Graph) -> Graph:
 
 
 def _new_operations(before: Graph, after: Graph) -> int:
+    """Counts the operations that a pass made."""
     known = {id(op) for node in before.nodes.values() for op in node.operations}
     return len({id(op) for node in after.nodes.values() for op in node.operations} - known)

@@ -67,6 +67,7 @@ _MOVED_RELU = (
 
 
 def _other_activation(name: str, operators: Sequence[str]) -> tuple[str, str]:
+    """Returns the message and the fix for an activation that is not a ReLU."""
     fix = "Use relu or relu6, which costs nothing"
     if name in STAND_INS:
         fix += (

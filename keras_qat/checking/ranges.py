@@ -89,6 +89,7 @@ def tensor_ranges(
         return TensorRange(name, "observed", known.minimum, known.maximum, others)
 
     def ranges(node: Node) -> Iterator[TensorRange]:
+        """Yields the ranges of a node's output and of the tensors inside its layer."""
         others = _others(graph, groups[Edge(node.name)], node)
         known = _without_observer(graph, node, others)
         if known is not None:
@@ -118,6 +119,7 @@ def _without_observer(graph: Graph, node: Node, others: tuple[str, ...]) -> Tens
 
 
 def _at_hand(name: str, observer: RangeObserver, others: tuple[str, ...]) -> TensorRange:
+    """Describes a range that a quantized model has, or lacks."""
     source = "default" if observer.is_default else "calibrated"
     if not observer.is_default and not observer.is_observed:
         return TensorRange(name, "lacking", shared_with=others)
@@ -130,6 +132,7 @@ def _others(graph: Graph, group: RangeGroup, node: Node) -> tuple[str, ...]:
 
 
 def _prescriber(graph: Graph, node: Node, fixed: FixedParameters) -> str:
+    """Describes the operator, or the option, that prescribes a range."""
     is_input = graph.nodes[node.inputs[0].node].is_input
     name = "quantized_input_stats" if is_input else node.head.operators[-1]
     denominator = 1 / fixed.scale_value

@@ -42,6 +42,7 @@ class Rounding:
         scale = float(layer.neighbours.output.grid().scale)
 
         def rounded(node: Node, result: Any) -> Any:
+            """Rounds the output of the layer to the steps of its range."""
             return ops.round(result / scale) * scale if node.head is layer else result
 
         if self._reference is None:
@@ -51,6 +52,7 @@ class Rounding:
         return float("inf") if noise == 0 else -10 * float(np.log10(noise))
 
     def _outputs(self, change: Callable[[Node, Any], Any] | None) -> list[np.ndarray]:
+        """Computes the outputs of the model, with one tensor changed."""
         graph, sample = self._linked.graph, self._linked.sample
         names = {edge.node for edge in graph.output_edges}
         with float_mode():
@@ -62,6 +64,7 @@ class Rounding:
 
 
 def _by_channel(tensor: Any) -> np.ndarray:
+    """Reshapes a tensor to (values, channels)."""
     values = ops.convert_to_numpy(tensor).astype("float64")
     return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
 
@@ -75,5 +78,6 @@ def _noise(exact: np.ndarray, rounded: np.ndarray) -> float:
 
 
 def _usual_square(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the smallest squares of each channel."""
     count = int(np.ceil(_MOST * len(values)))
     return np.mean(np.sort(values**2, axis=0)[:count], axis=0)

@@ -73,12 +73,14 @@ def estimated(graph: Graph) -> dict[RangeObserver, Statistics]:
 
 
 def _is_normalized(layer: Any) -> bool:
+    """Returns whether a layer has a batch normalization after its kernel."""
     if not isinstance(layer, WeightedLayer) or layer.observer is None:
         return False
     return type(layer.batch_normalization) is keras.layers.BatchNormalization
 
 
 def _estimate(layer: Any) -> Statistics:
+    """Estimates the statistics of a layer's output from its batch normalization."""
     low, high = _reach(layer, -_DEVIATIONS), _reach(layer, _DEVIATIONS)
     name, unclipped = function_name(layer.activation), high
     if name in ("relu", "relu6"):
@@ -151,6 +153,7 @@ class _Observed:
         self._rng = np.random.default_rng(0)
 
     def add(self, values: np.ndarray) -> None:
+        """Adds a batch, with channels on the last axis."""
         by_channel = values.reshape(-1, values.shape[-1])
         self._lows = np.minimum(self._lows, by_channel.min(axis=0))
         self._highs = np.maximum(self._highs, by_channel.max(axis=0))

@@ -49,6 +49,7 @@ class _Channels(NamedTuple):
 
     @property
     def is_zero(self) -> np.ndarray:
+        """Whether all weights of each channel are 0."""
         return (self.low == 0) & (self.high == 0)
 
 
@@ -80,6 +81,7 @@ def _channels(layer: Any) -> _Channels:
 
 
 def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) -> Iterator[Finding]:
+    """Finds output channels that are constant."""
     reasons = []
     zero = np.flatnonzero(channels.is_zero)
     if zero.size:

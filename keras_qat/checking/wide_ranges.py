@@ -78,6 +78,7 @@ def _loud(linked: LinkedModel, found: list[_Wide]) -> Iterator[_Wide]:
 
 
 def _wide_range(linked: LinkedModel, layer: Any) -> Iterator[_Wide]:
+    """Yields at most one problem of the range of a layer's output."""
     known, parameters = linked.statistics.get(layer.observer), layer.neighbours.output
     if known is None or not isinstance(parameters, RangeParameters) or not is_known(parameters):
         return
@@ -94,6 +95,7 @@ def _wide_range(linked: LinkedModel, layer: Any) -> Iterator[_Wide]:
 
 
 def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
+    """Describes a tensor that takes few steps of a range that it shares with others."""
     part = place_of(graph, layer).user_name
     others = [graph.nodes[edge.node].user_name for edge in joint.inputs if edge.node != layer.name]
     return _Wide(
@@ -121,6 +123,7 @@ def _is_output(graph: Graph, node: Node) -> bool:
 
 
 def _of_values(layer: Any, known: Statistics, steps: float) -> _Wide:
+    """Describes a tensor whose usual values take few steps."""
     channel = int(known.channel_maximum.argmax())
     whose = "98 % of its values"
     if not known.is_observed:
@@ -160,6 +163,7 @@ def _of_channels(graph: Graph, layer: Any, widths: np.ndarray, scale: float) -> 
 
 
 def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> str:
+    """Suggests layers to leave in float, or separate outputs."""
     if not is_output:
         floats = ", ".join(f'"{name}": None' for name in (*makers, *_takers(graph, node.name)))
         return f"Leave the layers that scale the channels in float: `overrides={{{floats}}}`."

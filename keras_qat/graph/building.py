@@ -105,6 +105,7 @@ def _fits(shape: Any, like: Any) -> bool:
 
 
 def _built(node: Node, tensors: dict[Edge, Any], after_call: Callable[[Node], None] | None) -> Any:
+    """Calls a node. An error becomes an error that names the layer."""
     try:
         results = _call(node, tensors)
         if after_call is not None:
@@ -125,6 +126,7 @@ def _built(node: Node, tensors: dict[Edge, Any], after_call: Callable[[Node], No
 
 
 def _call(node: Node, tensors: dict[Edge, Any]) -> Any:
+    """Calls the operations of a node, or makes an input."""
     if node.is_input:
         return keras.Input(batch_shape=node.shapes[0], dtype=node.dtypes[0], name=node.name)
 

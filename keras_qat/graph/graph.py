@@ -178,6 +178,7 @@ class Graph:
         tensors = list(dict.fromkeys(node.inputs))
 
         def key(leaf: Any) -> Hashable:
+            """Returns a hashable key of one argument of the call."""
             if isinstance(leaf, Edge):
                 return tensors.index(leaf), self.shape(leaf), self.dtype(leaf)
             is_array = isinstance(leaf, Parameter) or hasattr(leaf, "shape")

@@ -98,6 +98,7 @@ def inner_layers(operation: Any) -> int:
 
 
 def _functional(model: keras.Model) -> Any:
+    """Returns the functional form of a model that is built."""
     if not isinstance(model, keras.Model):
         raise InvalidModelError(
             "Not a Keras model.",
@@ -129,6 +130,8 @@ def _functional(model: keras.Model) -> Any:
 def _read_call(
     call: Any, edges: dict[int, Edge], nodes: dict[str, Node], reserved: set[str]
 ) -> Node:
+    """Makes the node of one call of an operation."""
+
     def to_edge(leaf: object) -> object:
         return edges[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
 

@@ -43,6 +43,7 @@ def failing_statement(error: BaseException) -> str | None:
 
 
 def _is_library(module: str) -> bool:
+    """Returns whether a module belongs to a library, and not to the user."""
     package = module.partition(".")[0]
     is_standard = package in sys.stdlib_module_names and module != "__main__"
     return package in _LIBRARIES or is_standard or package.startswith("__autograph")

@@ -55,6 +55,7 @@ def read_any_model(model: keras.Model) -> Graph:
     symbols = tree.flatten(list(inputs.values()))
 
     def with_batch() -> Any:
+        """Calls the model on symbols with a batch of 2."""
         named = _shapes(model).items()
         return model.call(**{name: _symbolic(shapes, name, set(), 2) for name, shapes in named})
 

@@ -52,6 +52,7 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
         return call(layer, *args, **kwargs)
 
     def symbols(batch: int | None = None) -> dict[Edge, Any]:
+        """Makes symbols for the inputs. `batch` replaces an unknown batch size."""
         return {edge: _symbol(graph.shape(edge), graph.dtype(edge), batch) for edge in edges}
 
     inputs = symbols()
@@ -188,6 +189,8 @@ def _without_parameters(graph: Graph, variables: dict[str, keras.Variable]) -> G
 
 
 def _with_values(node: Node, values: dict[Edge, Parameter]) -> Node:
+    """Returns a node with constants in place of the tensors that are known."""
+
     def replace(leaf: Any) -> Any:
         if isinstance(leaf, Edge):
             return values.get(leaf, leaf)
@@ -198,6 +201,7 @@ def _with_values(node: Node, values: dict[Edge, Parameter]) -> Node:
 
 
 def _parameter(value: Any) -> Parameter:
+    """Makes a parameter of an array or a variable."""
     array = np.array(ops.convert_to_numpy(value))
     if isinstance(value, keras.Variable):
         trainable = bool(value.trainable)
@@ -206,6 +210,7 @@ def _parameter(value: Any) -> Parameter:
 
 
 def _evaluate(node: Node) -> list[Parameter]:
+    """Computes a node whose arguments are all constants."""
     parameters = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
 
     def value(leaf: object) -> object:

@@ -85,6 +85,7 @@ def _cause(
 
 
 def _runs(function: Callable[[], Any]) -> bool:
+    """Returns whether a function returns without an error."""
     with contextlib.suppress(Exception):
         function()
         return True
@@ -92,6 +93,7 @@ def _runs(function: Callable[[], Any]) -> bool:
 
 
 def _fix(layer: object, name: str) -> str:
+    """Suggests a fix that fits the class of the layer."""
     kind = type(layer)
     if kind.__name__ == "Lambda":
         return (

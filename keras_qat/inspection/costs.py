@@ -69,6 +69,7 @@ def _factor(factor: str, shapes: Sequence[tuple[str, Shape | None]]) -> int:
 
 
 def _known(shape: Shape | None) -> Shape:
+    """Returns a shape. Raises a TypeError if the shape is not known."""
     if shape is None:
         raise TypeError
     return shape

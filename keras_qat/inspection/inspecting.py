@@ -131,6 +131,7 @@ def _is_constant(file: LiteRTFile, table: Record) -> bool:
 
 
 def _bytes(file: LiteRTFile, table: Record) -> int | None:
+    """Returns the size of a tensor, or None if it is not known."""
     data = file.data(table)
     if data is not None:
         return len(data)

@@ -268,6 +268,7 @@ def printable(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """Returns a value that JSON can hold."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -49,6 +49,7 @@ def fully_integer(
 
 
 def _reasons(operators, tensors, inputs, outputs) -> Iterator[str]:
+    """Yields the reasons why a file is not fully integer, each tensor once."""
     told = set()
     for end, group in (("input", inputs), ("output", outputs)):
         for tensor in group:

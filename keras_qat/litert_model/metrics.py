@@ -33,6 +33,7 @@ def scores(
     names = {name: name.replace("/", "_") for name in outputs}
 
     def renamed(by_output):
+        """Renames the outputs in a dict to names without slashes."""
         if isinstance(by_output, Mapping):
             return {names.get(name, name): value for name, value in by_output.items()}
         return by_output

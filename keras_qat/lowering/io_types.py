@@ -64,6 +64,7 @@ def _with_names(wanted: Any) -> Any:
 
 
 def _name_of(dtype: Any) -> Any:
+    """Returns the name of a dtype of NumPy or TensorFlow."""
     dtype = getattr(dtype, "as_numpy_dtype", dtype)  # TensorFlow's types have this attribute
     is_type = isinstance(dtype, np.dtype) or (
         isinstance(dtype, type) and issubclass(dtype, np.generic)

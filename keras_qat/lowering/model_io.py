@@ -152,6 +152,7 @@ def named_outputs(graph: Graph) -> dict[str, Edge]:
 
 
 def _converted(builder: Builder, inner: Tensor, dtype: str, parameters: Any) -> Tensor:
+    """Adds the operator that converts an output to a type."""
     if dtype == inner.dtype:
         return inner
     if dtype == "float32":

@@ -128,6 +128,7 @@ def _tensordot(head: Any, a: int, b: int) -> Contraction:
 
 
 def _einsum(head: Any, *ranks: int) -> Contraction | None:
+    """Reads an einsum of two tensors, with the ellipsis written as letters."""
     inputs, arrow, out = head.subscripts.replace(" ", "").partition("->")
     operands = inputs.split(",")
     if len(operands) != 2:

@@ -56,6 +56,7 @@ def _has_bias(layer: Any) -> bool:
 
 
 def _without_bias(layer: Any) -> Any:
+    """Makes the layer without its bias. A batch normalization in the layer absorbs the bias."""
     config = quiet_config(layer)
     config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
     if "activation" in config:
@@ -70,6 +71,7 @@ def _without_bias(layer: Any) -> Any:
 
 
 def _shifted(norm: Any, bias: Any) -> Any:
+    """Makes a batch normalization that absorbs the bias of the layer before it."""
     made = remade(type(norm), norm)
     build_like(made, norm)
     copy_by_path(norm, made)

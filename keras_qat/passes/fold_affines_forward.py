@@ -109,6 +109,7 @@ def constant_affine(node: Node) -> Affine | None:
 
 
 def _takes_up(node: Node, affine: Affine) -> bool:
+    """Returns whether a layer can absorb an affine of its input in its kernel."""
     layer = node.head
     if len(node.inputs) != 1 or not _KERNEL(layer) or getattr(layer, "groups", 1) != 1:
         return False

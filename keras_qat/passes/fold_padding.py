@@ -70,6 +70,7 @@ def _candidates(graph: Graph) -> dict[str, Edge]:
 
 
 def _pads_the_same(padding: Node, node: Node, graph: Graph) -> bool:
+    """Returns whether a padding equals that of a layer with padding 'same'."""
     layer, shape = node.head, graph.shape(padding.inputs[0])
     formats = {layer.data_format, getattr(padding.head, "data_format", "channels_last")}
     if formats != {"channels_last"} or None in shape[1:-1]:
@@ -96,6 +97,7 @@ def _keep_shared(graph: Graph, found: dict[str, Edge]) -> dict[str, Edge]:
 
 
 def _same_padding(layer: Any, shape: Sequence[int | None]) -> Any:
+    """Makes the layer with padding 'same'."""
     made = remade(type(layer), layer, padding="same")
     made.build(shape)
     copy_variables(layer, made)

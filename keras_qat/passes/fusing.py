@@ -41,6 +41,7 @@ def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
 
 
 def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, Node]:
+    """Returns the follower that each node can fuse, by the name of the node."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     pairs = {}
     for node in graph.nodes.values():

@@ -69,6 +69,7 @@ def _make(
     made: dict[Hashable, QuantizedLayer],
     lookup: bool,
 ) -> Replacement:
+    """Returns a call of the quantized layer, which calls of a shared layer share."""
     if key not in made:
         made[key] = _make_layer(node, lookup)
     edges = list(node.inputs)
@@ -81,6 +82,7 @@ def _make(
 
 
 def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
+    """Makes the quantized layer of a node. Raises if no rule matches."""
     entry = find_rule(node.operations)
     kind = type(node.head) if entry is None else entry.layer
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
@@ -136,6 +138,7 @@ def _serialized(node: Node) -> dict[str, Any]:
 
 
 def _without_slice(node: Node) -> UnsupportedLayerError:
+    """Makes the error for a node that no rule matches."""
     refused = refusal(node.head)
     if refused is not None:
         return UnsupportedLayerError(

@@ -94,6 +94,7 @@ def _calls(graph: Graph, around: tuple[Any, ...]):
 
 
 def _fits(key: Key, operation: Any) -> bool:
+    """Returns whether a key of `overrides` matches an operation."""
     if isinstance(key, type):
         return isinstance(operation, key)
     if key == operation.name or any(cls.__name__ == key for cls in type(operation).__mro__):

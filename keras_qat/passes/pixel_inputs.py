@@ -33,6 +33,7 @@ def pixel_inputs(graph: Graph) -> frozenset[str]:
 
     @functools.cache
     def takes_pixels(edge: Edge) -> bool:
+        """Returns whether all consumers of a tensor scale it like pixels."""
         behind, shape = consumers.get(edge, []), graph.shape(edge)
         is_image = len(shape) == 4 and shape[-1] in (1, 3, 4)
         return bool(behind) and all(
@@ -45,6 +46,7 @@ def pixel_inputs(graph: Graph) -> frozenset[str]:
 
 
 def _keeps_range(node: Node) -> bool:
+    """Returns whether the output of a node has the range of its input."""
     found = find_rule(node.operations)
     return found is not None and isinstance(found.layer.output_specification, Shared)
 

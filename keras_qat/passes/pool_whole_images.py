@@ -55,6 +55,7 @@ def pool_whole_images(graph: Graph) -> Graph:
 
 
 def _covers_input(graph: Graph, node: Node) -> bool:
+    """Returns whether the window of a pooling covers the whole image."""
     pools_windows = _WINDOWS(node.head)
     if len(node.shapes[0]) not in _GLOBAL or not (pools_windows or _ADAPTIVE(node.head)):
         return False

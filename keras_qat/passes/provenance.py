@@ -133,6 +133,7 @@ def _groups(after: Graph) -> Iterator[tuple[set[str], list[str]]]:
 def _rewrite(
     name: str, before: Graph, after: Graph, sources: set[str], names: Sequence[str]
 ) -> Rewrite:
+    """Makes the entry of a rewrite in the log."""
     old = [node for key, node in before.nodes.items() if key in sources]
     new = [node for key, node in after.nodes.items() if key in names]
     # Nodes with the name of a source come first, then nodes that were split off.

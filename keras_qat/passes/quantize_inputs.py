@@ -118,6 +118,7 @@ def _with(graph: Graph, nodes: list[Node], outputs: dict[Edge, Edge]) -> Graph:
 def _behind(
     graph: Graph, edge: Edge, kind: Any, scheme: Scheme, name: str, **arguments: Any
 ) -> Node:
+    """Makes a call of a new layer on a tensor."""
     name = unique_name(name, graph.nodes)
     layer = kind(name=name, dtype="float32", scheme=scheme, **arguments)
     return Node.call(layer, name, edge, graph.shape(edge)).made_of(graph.nodes[edge.node])

@@ -81,5 +81,6 @@ def _is_float(dtype: str) -> bool:
 
 
 def _does_nothing(operation) -> bool:
+    """Returns whether an operation returns its input: linear, or dropout of rate 0."""
     is_dropout = type(operation) in _DROPOUTS
     return activation_name(operation) == "linear" or (is_dropout and operation.rate == 0)

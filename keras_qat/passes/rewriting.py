@@ -183,6 +183,7 @@ def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | Non
 
 
 def _traced(node: Node, graph: Graph, function: Callable[..., Any]) -> Graph:
+    """Traces a function with the arguments of a node."""
     tensors = {
         edge: keras.Input(batch_shape=graph.shape(edge), dtype=graph.dtype(edge))
         for edge in dict.fromkeys(node.inputs)

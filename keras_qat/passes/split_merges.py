@@ -54,4 +54,5 @@ def _split(node: Node, rewriting: Rewriting) -> Replacement | None:
 
 
 def _of_two(node: Node, a: Edge, b: Edge) -> Node:
+    """Returns the node with two inputs."""
     return dataclasses.replace(node, inputs=(a, b), arguments=(([a, b],), {}))

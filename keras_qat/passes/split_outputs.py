@@ -76,6 +76,7 @@ def _key(axis: int, entry: Any) -> list[Any]:
 
 
 def _pieces(node: Node, shape: Shape) -> list[list[Any]]:
+    """Returns the slice of each output of a split."""
     axis = _axis(node, shape)
     sizes = [sizes[axis] or 0 for sizes in node.shapes]
     limits = itertools.pairwise([0, *itertools.accumulate(sizes)])
@@ -83,6 +84,7 @@ def _pieces(node: Node, shape: Shape) -> list[list[Any]]:
 
 
 def _positions(node: Node, shape: Shape) -> list[list[Any]]:
+    """Returns the position of each output of an unstack."""
     axis = _axis(node, shape)
     return [_key(axis, position) for position in range(len(node.shapes))]
 

@@ -42,6 +42,7 @@ def split_regularizers(graph: Graph) -> Graph:
 
 
 def _is_penalized(node: Node) -> bool:
+    """Returns whether a layer that can fuse an activation has a penalty on its output."""
     if getattr(node.head, "activity_regularizer", None) is None:
         return False
     entry = find_rule(node.operations)

@@ -121,6 +121,7 @@ def _operations(graph: Graph, names: Iterable[str]) -> tuple[int, ...]:
 def _merged(
     graph: Graph, found: Mapping[str, _Affine], apart: Container[int]
 ) -> tuple[dict[str, _Chain], dict[Edge, Edge]]:
+    """Joins affines that follow each other into chains."""
     consumers, outputs = graph.consumers(), set(graph.output_edges)
     chains = {name: _Chain(affine, (name,)) for name, affine in found.items()}
     mapping: dict[Edge, Edge] = {}
@@ -145,6 +146,7 @@ def _source(graph: Graph, edge: Edge, mapping: dict[Edge, Edge]) -> Edge:
 
 
 def _affine_of(graph: Graph, node: Node) -> _Affine | None:
+    """Returns the affine that an arithmetic operation computes, or None."""
     if len(node.operations) != 1 or len(node.inputs) != 1 or not _ARITHMETIC(node.head):
         return None
     shape = graph.shape(node.inputs[0])

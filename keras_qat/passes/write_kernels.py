@@ -85,6 +85,7 @@ def _only_tensor(values: list[Any]) -> Any:
 
 
 def _dense(found: Contraction, kernels: KernelLayers, operand: Any, x: Any) -> Any:
+    """Writes a contraction as a Dense layer between transpositions and reshapes."""
     shape = value_of(operand).shape
     sizes = {**dict(zip(found.b, shape, strict=True)), **dict(zip(found.a, x.shape, strict=True))}
     rows, columns = found.free(found.a), found.free(found.b)

@@ -77,6 +77,7 @@ def _trains(weight: Any) -> bool:
 
 
 def _per_channel(node: Node, weight: Any, default: float, y: Any) -> np.ndarray:
+    """Returns the values of a factor or offset for all channels."""
     channels = y.shape[-1]
     if weight is None:
         return np.full(channels, default)

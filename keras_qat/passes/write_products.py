@@ -46,14 +46,17 @@ def write_products(graph: Graph) -> Graph:
 
 
 def _is_batched(node: Node, found: Contraction) -> bool:
+    """Returns whether a product already is a BATCH_MATMUL."""
     return type(node.head).__name__ == "Matmul" and len(found.a) == len(found.b) > 2
 
 
 def _keeps_batch(found: Contraction) -> bool:
+    """Returns whether the first axis of both operands and the result is the same."""
     return len({axes[:1] for axes in (found.a, found.b, found.out)}) == 1
 
 
 def _product(found: Contraction, a: Any, b: Any) -> Any:
+    """Writes a contraction as a matmul between transpositions and reshapes."""
     sizes = {**dict(zip(found.b, b.shape, strict=True)), **dict(zip(found.a, a.shape, strict=True))}
     free_a, free_b = found.free(found.a), found.free(found.b)
     rows = arranged(a, found.a, found.batch, free_a, found.summed)

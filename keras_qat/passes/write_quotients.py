@@ -57,6 +57,7 @@ def write_quotients(graph: Graph) -> Graph:
 
 
 def _quotient(node: Node, a: Any, b: Any) -> Callable[..., Any] | None:
+    """Writes a quotient as a product with a reciprocal."""
     if isinstance(a, Edge) and isinstance(b, Edge):
         return lambda x, y: ops.multiply(x, ops.reciprocal(y))
     if isinstance(a, Edge):
@@ -70,6 +71,7 @@ def _quotient(node: Node, a: Any, b: Any) -> Callable[..., Any] | None:
 
 
 def _power(node: Node, a: Any, b: Any) -> Callable[..., Any] | None:
+    """Writes a power with a constant base or exponent."""
     if isinstance(a, Edge) and isinstance(b, Edge):
         return None
     value = _constant(node, b if isinstance(a, Edge) else a)

@@ -133,6 +133,7 @@ def _compare_layers(
     alike: set[str] = set()
 
     def replace(edge: Edge, value: Any) -> Any:
+        """Returns the source model's value that equals a value within the limit, if any."""
         array = ops.convert_to_numpy(value)
         for other in known.get(array.size, ()):
             other = other.reshape(array.shape)

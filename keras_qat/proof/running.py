@@ -54,6 +54,8 @@ def run(
 
 
 def _called(node: Node, tensors: dict[Edge, Any]) -> Any:
+    """Calls a node in inference mode."""
+
     def argument(leaf: Any) -> Any:
         if isinstance(leaf, Edge):
             return tensors[leaf]
@@ -108,6 +110,7 @@ def _count_of_ids(graph: Graph, name: str) -> int | None:
 
 
 def _made_up(rng: Any, shape: tuple[int, ...], dtype: str, ids: int | None) -> np.ndarray:
+    """Makes random data of a shape and dtype."""
     if ids is not None:
         return rng.integers(0, ids, shape)
     if is_float(dtype):

@@ -32,10 +32,12 @@ def sample_reach(x):
     axes = tuple(range(1, len(x.shape)))
 
     def reach(lows, highs):
+        """Returns -minimum and maximum of each sample."""
         ends = (ops.min(lows, axes), ops.max(highs, axes)) if axes else (lows, highs)
         return ops.stack([-ends[0], ends[1]], axis=1)
 
     def finite_values():
+        """Returns the reach without values that are not finite."""
         is_finite = ops.isfinite(x)
         infinity = np.float32(np.inf)
         return reach(ops.where(is_finite, x, infinity), ops.where(is_finite, x, -infinity))

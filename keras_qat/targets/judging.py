@@ -140,6 +140,7 @@ def broken_limit(measured: Measured, target: Target) -> Limit | str | None:
 def _violation(
     measured: Measured, target: Target, limit: Limit | str, level: str, consequence: str
 ) -> Violation:
+    """Describes an operator that exceeds a limit."""
     names = limit.quantities if isinstance(limit, Limit) else ()
     kind = "operator" if not names else "version" if names == ("version",) else "limit"
     values = ", ".join(f"{name} {measure(measured, name)!r}" for name in names)

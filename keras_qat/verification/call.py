@@ -81,6 +81,7 @@ class Call:
 
 
 def _grid(tensor: Tensor | None) -> tuple[Any, Any]:
+    """Returns scale and zero point, as numbers if there is one of each."""
     assert tensor is not None
     assert tensor.quantization is not None
     quantization: Quantization = tensor.quantization

@@ -66,6 +66,7 @@ class InnerTensors:
         return compute(Call(operator, values, theirs[operator.outputs[0].name].shape))
 
     def _value(self, tensor: Tensor, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Returns the value of a tensor: from the run of the file, or a constant."""
         if tensor.name in theirs:
             return theirs[tensor.name]
         # The sizes of a fixed batch are constants of the file alone.

@@ -209,6 +209,7 @@ def _compare(
     ours: dict[str, np.ndarray],
     exact: dict[str, np.ndarray],
 ) -> None:
+    """Compares all tensors of a file with those of the model, for one set of kernels."""
     rows, theirs = report.layers[kernels], runner.tensors()
     kinds = behind_float(graph)
     local = local_values(graph, kinds, places.of_nodes, theirs, runner.details)

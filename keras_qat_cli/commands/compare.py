@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
 
 def _code(agreement: float | None, least: float) -> int:
+    """Returns the exit code: 1 if the agreement is below the threshold."""
     if agreement is None and least:
         raise UsageError(
             "The agreement is not defined for targets that are not classes.",

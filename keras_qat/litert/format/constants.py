@@ -105,6 +105,7 @@ def _expanded_sizes(sparsity: Record, order: list[int], shape: list[int], where:
 
 
 def _stored_indices(level: Record, rows: int, size: int, where: str) -> int:
+    """Returns the number of elements of a compressed level, and checks its indices."""
     segments, indices = (
         table["values"] if table is not None and "values" in table else None
         for table in (level["array_segments"], level["array_indices"])

@@ -118,6 +118,8 @@ def decode(
 
 
 class _Decoder:
+    """Reads one FlatBuffer. Each method checks all bytes before it reads them."""
+
     def __init__(
         self,
         content: bytes,
@@ -134,6 +136,7 @@ class _Decoder:
         return self._table(name, self._offset(0, name), name)
 
     def _need(self, position: int, length: int, alignment: int, where: str) -> None:
+        """Checks that bytes are inside the file and aligned."""
         if position + length > self.size:
             raise Damage(
                 where,
@@ -144,11 +147,13 @@ class _Decoder:
             raise Damage(where, f"byte {position} is not aligned to {alignment}")
 
     def _spend(self, length: int, where: str) -> None:
+        """Counts the bytes of an object against the limit for all objects."""
         self.budget -= length
         if self.budget < 0:
             raise Damage(where, "the objects up to here overlap: together they exceed the file")
 
     def _offset(self, position: int, where: str) -> int:
+        """Returns the position that an offset refers to."""
         self._need(position, 4, 4, where)
         (offset,) = _U32.unpack_from(self.content, position)
         target = position + offset
@@ -157,6 +162,7 @@ class _Decoder:
         return target
 
     def _table(self, name: str, position: int, where: str) -> Record:
+        """Returns the table at a position, which is read once."""
         key = position, name
         if key not in self.records:
             if len(self.records) >= MOST_TABLES:
@@ -188,6 +194,7 @@ class _Decoder:
         return record
 
     def _value(self, field: Field, position: int, record: Record, where: str) -> Any:
+        """Returns the value of a field that is present."""
         if field.kind in SCALARS and not field.is_vector:
             scalar = SCALARS[field.kind]
             self._need(position, scalar.size, scalar.size, where)

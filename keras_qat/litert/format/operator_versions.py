@@ -36,6 +36,7 @@ def operator_version(operator: Operator) -> int:
 
 
 def _holds(condition: str, operator: Operator) -> bool:
+    """Returns whether a condition of operators.toml holds for an operator."""
     rule = _CONDITIONS.get(condition)
     return bool(operator.options.get(condition)) if rule is None else rule(operator)
 
@@ -55,10 +56,12 @@ def _shapes(operator: Operator) -> list[tuple[int | None, ...]]:
 
 
 def _rank(least: int) -> Callable[[Operator], bool]:
+    """Makes a condition on the largest rank of the operands."""
     return lambda operator: max(map(len, _shapes(operator))) >= least
 
 
 def _broadcasts_rank_5(operator: Operator) -> bool:
+    """Returns whether operands are broadcast to five axes or more."""
     return _rank(5)(operator) and len(set(_shapes(operator))) > 1
 
 

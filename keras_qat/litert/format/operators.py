@@ -151,6 +151,7 @@ def with_trait(trait: str) -> frozenset[str]:
 
 
 def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str]) -> Declaration:
+    """Makes a declaration from an entry of operators.toml."""
     operands = entry["operands"].split()
     least = max((i + 1 for i, role in enumerate(operands) if role[-1] not in "?-*"), default=0)
     counts = [ANY if count == "*" else int(count) for count in entry.get("results", "1 1").split()]

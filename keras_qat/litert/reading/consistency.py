@@ -69,6 +69,7 @@ def _check_codes(codes: Iterable[Record]) -> None:
 
 
 def _check_index(index: int, things: Sequence[Any] | None, where: str) -> None:
+    """Checks that a number is the index of an existing object."""
     if not 0 <= index < len(things or ()):
         raise Damage(where, f"{index} is not one of {len(things or ())}")
 
@@ -161,6 +162,7 @@ def _check_operands(operator: Record, tensors: Sequence[Record], where: str) -> 
 def _check_order(
     operator: Record, number: int, known: set[int], given: set[int], empty: set[int], where: str
 ) -> None:
+    """Checks that an operator takes only tensors that have a value, and sets new ones."""
     inputs = [i for i in operator.integers("inputs") if i != NO_TENSOR]
     name = name_of("BuiltinOperator", number)
     if declaration_of(name).place("new_shape") is not None:
@@ -198,6 +200,7 @@ def _check_calls(subgraphs: Sequence[Record]) -> None:
 
 
 def _called(subgraph: Record, number: int, subgraphs: Sequence[Record]) -> Iterable[int]:
+    """Yields the numbers of the subgraphs that the operators of a subgraph run."""
     for i, operator in enumerate(subgraph["operators"] or ()):
         for options in (operator["builtin_options"], operator["builtin_options2"]):
             for field in tables().get(options.table, ()) if options is not None else ():

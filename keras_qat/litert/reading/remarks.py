@@ -50,6 +50,7 @@ def remarks(model: Record) -> Iterator[str]:
 
 
 def _is_scratch(index: int, made: set[int], model: Record, tensors: Sequence[Record]) -> bool:
+    """Returns whether an input is working memory: not computed, and not a constant."""
     if index < 0 or index in made or tensors[index]["is_variable"]:
         return False
     buffer = tensors[index]["buffer"]

@@ -98,6 +98,7 @@ def repack(table: Any) -> bytes:
 
 
 def _realigned(buffer: Any) -> AlignedBuffer:
+    """Returns a buffer that is written with alignment."""
     if isinstance(buffer, AlignedBuffer):
         return buffer
     if buffer.offset > 1 or buffer.size > 1:  # some converters write 1 as a placeholder

@@ -197,6 +197,7 @@ class Runner:
                 )
 
     def _pieces(self, arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Splits arrays into pieces of the file's batch size, if that is fixed."""
         wanted = [details.shape[:1] for details in self.inputs]
         given = [array.shape[:1] for array in arrays]
         if all(want in ((None,), got) for want, got in zip(wanted, given, strict=True)):
@@ -244,6 +245,7 @@ class Runner:
 
 
 def _fits(array: np.ndarray, details: TensorDetails) -> bool:
+    """Returns whether the shape of an array fits an input, except for the batch."""
     if array.ndim != len(details.shape):
         return False
     inner = zip(details.shape[1:], array.shape[1:], strict=True)  # `_pieces` checks the batch

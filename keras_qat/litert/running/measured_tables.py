@@ -99,6 +99,7 @@ class _Lookups:
         return self._lookup(int(operator.inputs[0]), int(operator.outputs[0]), entries)
 
     def _lookup(self, source: int, target: int, entries: np.ndarray) -> list[Any]:
+        """Returns CAST, ADD and GATHER, which look up the results for a tensor."""
         types, name = self._schema.TensorType, self._graph.tensors[target].name.decode()
         like = self._graph.tensors[source]
         offset = self._constant(f"{name}/offset", np.int32(128), types.INT32)

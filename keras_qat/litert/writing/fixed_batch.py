@@ -92,6 +92,7 @@ class _ConstantShapes:
         self.made: dict[tuple[Tensor, tuple[int | None, ...]], Tensor] = {}
 
     def operator(self, operator: Operator) -> Operator:
+        """Returns a RESHAPE with the shape of its output as a constant."""
         x, old = operator.inputs
         shape = operator.outputs[0].shape
         if old is None or old.data is None or -1 not in old.data:
@@ -113,6 +114,7 @@ class _ConstantShapes:
 
 
 def _replaced(operator: Operator, tensors: dict[Tensor, Tensor]) -> Operator:
+    """Returns an operator with some of its tensors replaced."""
     inputs = tuple(x if x is None else tensors.get(x, x) for x in operator.inputs)
     outputs = tuple(tensors.get(x, x) for x in operator.outputs)
     return dataclasses.replace(operator, inputs=inputs, outputs=outputs)
@@ -121,6 +123,7 @@ def _replaced(operator: Operator, tensors: dict[Tensor, Tensor]) -> Operator:
 def _rebuilt(
     model: Model, tensors: dict[Tensor, Tensor], change: Callable[[Operator], Operator]
 ) -> Model:
+    """Returns a model with some tensors replaced and each operator changed."""
     return dataclasses.replace(
         model,
         inputs={name: tensors.get(x, x) for name, x in model.inputs.items()},

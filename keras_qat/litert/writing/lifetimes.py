@@ -101,6 +101,7 @@ class Lifetimes:
 
 
 def _bytes(model: Model) -> dict[Tensor, int]:
+    """Returns the size of each tensor in the arena."""
     unknown = unknown_sizes(model)
     sizes: dict[Tensor, int] = {}
     for tensor in model_tensors(model):
@@ -124,6 +125,7 @@ def _users(model: Model) -> dict[Tensor, int]:
 
 
 def _members(operators: int) -> Iterable[int]:
+    """Yields the indices of a set of operators, in ascending order."""
     while operators:
         lowest = operators & -operators
         yield lowest.bit_length() - 1

@@ -70,6 +70,7 @@ def pack_options(operator: Operator) -> tuple[int, Any]:
 
 
 def _field_value(name: str, value: Any, default: Any, where: str) -> Any:
+    """Returns the value of a field in its type. Nothing is rounded."""
     if name in ENUM_FIELDS:
         return enum_value(ENUM_FIELDS[name], value, where)
     if default is None:  # the packing itself checks strings and vectors

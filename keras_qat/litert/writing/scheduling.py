@@ -77,6 +77,8 @@ class _State(NamedTuple):
 
 
 class _Search:
+    """Searches for the order of operators with the lowest peak."""
+
     def __init__(self, lifetimes: Lifetimes, most_steps: int):
         self.steps, self.left = lifetimes.steps, most_steps
         self.present = lifetimes.peak()
@@ -86,6 +88,7 @@ class _Search:
         self.floor = max((s.made + sum(n for n, _ in s.taken) for s in self.steps), default=0)
 
     def run(self) -> list[int] | None:
+        """Returns the best order, or None if it is not found or not better."""
         first = self._settled(self.start)
         queue, seen, pushed = [(self._rank(first), 0, first)], set[int](), 0
         while queue and self.left > 0:
@@ -103,6 +106,7 @@ class _Search:
         return None
 
     def _rank(self, state: _State) -> tuple[int, int]:
+        """Returns the order in the queue: by peak, then by most operators done."""
         return max(state.peak, self.floor), -state.done.bit_count()
 
     def _settled(self, state: _State) -> _State:
@@ -122,6 +126,7 @@ class _Search:
         return step.made <= step.freed(state.done | 1 << index) or len(state.ready) == 1
 
     def _after(self, state: _State, index: int) -> _State:
+        """Returns the state after one more operator has run."""
         step, done = self.steps[index], state.done | 1 << index
         most = state.live + step.made
         follow = [i for i in step.before if not self.steps[i].after & ~done]

@@ -31,6 +31,7 @@ def model_tensors(model: Model) -> list[Tensor]:
 
 
 def _mentions(model: Model) -> Iterator[Tensor]:
+    """Yields each tensor as often as the model uses it."""
     yield from model.inputs.values()
     for operator in model.operators:
         yield from (tensor for tensor in operator.inputs if tensor is not None)
@@ -166,6 +167,7 @@ def _check_operator(index: int, operator: Operator, defined: set[Tensor]) -> Non
 
 
 def _define(tensor: Tensor, defined: set[Tensor], where: str) -> None:
+    """Marks a tensor as defined. Raises if it already has a value."""
     if tensor.data is not None or tensor in defined:
         raise LiteRTFormatError(
             f"Tensor {tensor.name!r} cannot be {where}: it is a constant, or defined already.",

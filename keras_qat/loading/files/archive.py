@@ -75,6 +75,7 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Returns the bytes of a file in the archive, after a check of its size."""
     if name not in archive.namelist():
         raise InvalidFileError(
             "A part of the archive is missing.",

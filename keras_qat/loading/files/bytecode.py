@@ -52,6 +52,7 @@ def is_of_this_python(function: Any) -> bool:
 
 
 def _content(function: Any) -> bytes:
+    """Returns the bytes of serialized bytecode, in any of the forms that Keras writes."""
     if isinstance(function, dict):
         inner = function.get("config")
         inner = inner if isinstance(inner, dict) else {}

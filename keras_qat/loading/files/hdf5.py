@@ -213,6 +213,7 @@ def _text(value: Any) -> str:
 
 
 def _leads_outside(path: str, kind: str) -> UnsafeFileError:
+    """Makes the error for a link to another file."""
     return UnsafeFileError(
         "The file has a link to another file, which is not followed.",
         received=f"'{path}': a {kind}",

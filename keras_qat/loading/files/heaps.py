@@ -34,6 +34,7 @@ def check_heaps(content: Any) -> None:
 
 
 def _check_objects(content: Any, place: int, end: int) -> None:
+    """Checks that the texts of a heap end inside the heap."""
     while place + _OBJECT.size <= end:
         number, _, _, size = _OBJECT.unpack_from(content, place)
         # Number 0 is the free space. Its size includes these 16 bytes.

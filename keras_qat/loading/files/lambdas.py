@@ -34,6 +34,7 @@ def replace_code(config: Any, source: Source) -> Any:
     replaced, anonymous = [], set()
 
     def replace_lambda(part: dict[str, Any]) -> dict[str, Any]:
+        """Replaces the code of a `Lambda` by a custom object with its name."""
         inner = part.get("config")
         if part.get("class_name") != "Lambda" or not isinstance(inner, dict):
             return part
@@ -46,6 +47,7 @@ def replace_code(config: Any, source: Source) -> Any:
         return {**part, "config": {**kept, "function": _named(name)}}
 
     def replace_anonymous(part: dict[str, Any]) -> dict[str, Any]:
+        """Replaces an anonymous function by a placeholder."""
         # Keras 2 writes an activation without the outer one of the two dicts.
         is_bare = isinstance(part.get("value"), list) and is_of_this_python({"config": part})
         if part.get("class_name") != "__lambda__" and not (len(part) == 1 and is_bare):

@@ -63,6 +63,7 @@ def build_old_model(config: Any, source: Source, depth: int = 0) -> keras.Model:
 
 
 def _parts(config: Any) -> tuple[Any, Any]:
+    """Returns the class name and the configuration of a serialized object."""
     if not isinstance(config, dict) or "class_name" not in config or "config" not in config:
         raise _no_model(type(config).__name__)
     return config["class_name"], config["config"]
@@ -108,6 +109,7 @@ def _build_sequential(config: Any, source: Source, depth: int) -> keras.Model:
 
 
 def _step(entry: dict[str, Any], source: Source, depth: int) -> Callable[..., Any]:
+    """Makes the function or the layer that an entry describes."""
     if entry.get("class_name") in FUNCTION_LAYERS:
         return make_function(entry["class_name"], entry["config"])
     maker = LayerMaker(source, lambda config: build_old_model(config, source, depth + 1))
@@ -215,6 +217,7 @@ class _Graph:
             warn_of_lost_mask(name)
 
     def _keep(self, name: str, number: int, result: Any) -> None:
+        """Stores the outputs of a call of a layer."""
         is_sizes = isinstance(result, list) and not any(hasattr(x, "shape") for x in result)
         flat = [result] if is_sizes or result is None else tree.flatten(result)
         for index, tensor in enumerate(flat):

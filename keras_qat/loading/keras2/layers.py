@@ -124,6 +124,7 @@ class LayerMaker:
         return value
 
     def _activation(self, value: Any, layer: Any) -> Any:
+        """Returns an activation as Keras 3 takes it."""
         if isinstance(value, dict) and hasattr(keras.layers, str(value.get("class_name"))):
             return self._inner(value)
         made = self.source.made(value)

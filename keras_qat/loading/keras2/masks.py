@@ -100,6 +100,7 @@ class Masks:
         return result
 
     def _hide(self, result: Any, mask: Any) -> None:
+        """Attaches a mask to a result. The tensor loses the mask when the model runs."""
         if mask is not None:
             set_mask(result, mask)
             self._hidden[id(result)] = result

@@ -94,6 +94,8 @@ def _clean_name(config: Config) -> None:
 
 
 def _drop(*keys: str) -> Callable[[Config], None]:
+    """Makes a migration that removes arguments."""
+
     def drop(config: Config) -> None:
         for key in keys:
             config.pop(key, None)
@@ -102,6 +104,8 @@ def _drop(*keys: str) -> Callable[[Config], None]:
 
 
 def _rename(old: str, new: str) -> Callable[[Config], None]:
+    """Makes a migration that renames an argument."""
+
     def rename(config: Config) -> None:
         if old in config:
             config[new] = config.pop(old)
@@ -126,6 +130,7 @@ def _refuse(key: str, harmless: tuple[Any, ...], why: str) -> Callable[[Config],
 
 
 def _dtype_policy(config: Config) -> None:
+    """Writes a dtype as the name of a policy of Keras 3."""
     policy = config.get("dtype")
     if isinstance(policy, dict):
         policy = (policy.get("config") or {}).get("name")
@@ -138,12 +143,14 @@ def _dtype_policy(config: Config) -> None:
 
 
 def _whole_axis(config: Config) -> None:
+    """Writes a list of one axis as a number."""
     axis = config.get("axis")
     if isinstance(axis, list) and len(axis) == 1:
         config["axis"] = axis[0]
 
 
 def _plain_numbers(config: Config) -> None:
+    """Writes serialized arrays as lists of numbers."""
     for key, value in config.items():
         if isinstance(value, dict) and value.get("type") == "ndarray" and "value" in value:
             config[key] = value["value"]

@@ -136,6 +136,7 @@ def _report(
 def _match_plain(
     model: keras.Model, saved: Sequence[SavedLayer], by_name: bool, skip: bool
 ) -> list[Pair]:
+    """Matches layers by name, or by order if both have the same number of layers."""
     layers = [layer for layer in model.layers if old_order(layer)]
     alike = naming([layer.name for layer in layers], [layer.name for layer in saved])
     own = {alike(layer.name): layer for layer in layers}

@@ -60,6 +60,7 @@ def _match_leaves(targets: Sequence[Any], weights: Sequence[Any], layer: str) ->
     """Pairs the first kernel with the first kernel, because saved layer names are unreliable."""
 
     def numbered(names: list[str]) -> list[tuple[str, int]]:
+        """Pairs each name with the number of equal names before it."""
         return [(name, names[:i].count(name)) for i, name in enumerate(names)]
 
     saved = numbered([leaf(name) for name, _ in weights])
@@ -112,6 +113,7 @@ def _without_slashes(name: str) -> str:
 
 
 def _modern(name: str) -> str:
+    """Returns a name in a form that old and new names share."""
     return _without_slashes(name).lower().replace("batchnorm", "bn")
 
 

@@ -139,6 +139,7 @@ Rule = Callable[[Pair], Edit | None]
 
 
 def _call(node: Node, name: str, arguments: Any, edge: Edge, shape: Shape) -> Node:
+    """Returns the node of a call with another input, shape and name."""
     return dataclasses.replace(
         node,
         name=name,
@@ -175,6 +176,7 @@ def apply_rules(graph: Graph, rules: Sequence[Rule]) -> Graph:
 
 
 def _edited(graph: Graph, edits: Mapping[str, Edit]) -> Graph:
+    """Returns the graph with all edits applied."""
     moved = {edit.moved for edit in edits.values()}
     mapping = {Edge(name): edit.output for name, edit in edits.items() if edit.output.node != name}
     nodes: list[Node] = []
@@ -188,6 +190,7 @@ def _edited(graph: Graph, edits: Mapping[str, Edit]) -> Graph:
 
 
 def _without_unused(graph: Graph) -> Graph:
+    """Removes nodes that no output needs."""
     needed = {edge.node for edge in graph.output_edges}
     for node in reversed(tuple(graph.nodes.values())):
         if node.name in needed:

@@ -59,6 +59,7 @@ def relu_over_moves(pair: Pair) -> Edit | None:
 
 
 def _commutes(node: Node, relu: Node) -> bool:
+    """Returns whether a ReLU may move before a node without a change of the result."""
     if len(node.inputs) != 1:
         return False
     if not PADDING(node.head):

@@ -52,6 +52,7 @@ def function_over_transpose(pair: Pair) -> Edit | None:
 
 
 def _commutes(node: Node, axes: tuple[int, ...]) -> bool:
+    """Returns whether a transposition may move past a node."""
     is_along_last = BATCH_NORM(node.head) or _SOFTMAX(node.head)
     return is_elementwise(node) or (is_along_last and axes[-1] == len(axes) - 1)
 
