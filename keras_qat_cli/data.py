@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
-import importlib
 import os
 import re
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_qat_cli.errors import UsageError, said_by
+from keras_qat_cli.errors import UsageError
 from keras_qat_cli.images import Images
 from keras_qat_cli.models import Inputs
+from keras_qat_cli.user_functions import blamed, imported
 
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, MemoryError, NotImplementedError),
@@ -29,7 +27,7 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 class Data:
-    """Batches of inputs, or of pairs (inputs, targets). Can be iterated over any number of times.
+    """Batches of inputs, or of pairs (inputs, targets), for any number of iterations.
 
     Args:
         batches: Returns an iterator over the batches.
@@ -82,7 +80,7 @@ class Data:
         return (batch[0], batch[1]) if is_pair else (batch, None)
 
     def _batched(self, batch: Any) -> Any:
-        """Returns a batch as it is, and a single sample as a batch of one."""
+        """Returns a batch unchanged, and a single sample as a batch of one."""
         parts = keras.tree.flatten(self._split(batch)[0])
         ranks = sum(len(shape) - 1 for _, shape in self._inputs)
         if len(parts) != len(self._inputs) or sum(map(np.ndim, parts)) != ranks:
@@ -219,8 +217,8 @@ def _arrays(arrays: Any, targets: Any, size: int, limit: int | None, inputs: Inp
 
 def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> Data:
     """Reads the data that a function of the user returns."""
-    function = _imported(name)
-    with _blamed(name):
+    function = imported(name)
+    with blamed(name):
         returned = function()
     is_pair = isinstance(returned, tuple) and len(returned) == 2
     arrays, targets = returned if is_pair else (returned, None)
@@ -241,12 +239,12 @@ def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> D
     first = [returned]
 
     def fresh():
-        with _blamed(name):
+        with blamed(name):
             return first.pop() if first else function()
 
     def passed():
         data = fresh()
-        with _blamed(name):
+        with blamed(name):
             yield from data
 
     def fit():
@@ -277,42 +275,5 @@ class _Listed(keras.utils.PyDataset):
         return self._listed[index]
 
 
-@contextlib.contextmanager
-def _blamed(name: str) -> Iterator[None]:
-    """Reports exceptions of the user's function as such, not as errors of the command."""
-    try:
-        yield
-    except Exception as error:
-        raise UsageError(
-            "The function for the data failed.",
-            received=f"{name}: {type(error).__name__}: {said_by(error)}",
-            fix="--debug shows where.",
-        ) from error
-
-
 def _is_array(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
-
-
-def _imported(name: str) -> Callable[[], Any]:
-    module, _, attributes = name.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # `python -m` adds it, a console script does not
-    try:
-        found: Any = importlib.import_module(module)
-        for attribute in attributes.split("."):
-            found = getattr(found, attribute)
-    except Exception as error:  # the module can raise any type
-        raise UsageError(
-            "The function for the data cannot be imported.",
-            received=f"{name}: {type(error).__name__}: {error}",
-            fix="Run the command where the module is, or install it."
-            if isinstance(error, ModuleNotFoundError)
-            else "--debug shows where.",
-        ) from error
-    if not callable(found):
-        raise UsageError(
-            "The source of the data is not a function.",
-            received=f"{name}, a {type(found).__name__}",
-        )
-    return found
