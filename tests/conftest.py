@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 
 # Keras and TensorFlow read these variables once, when they are imported. The tests
 # import them: the process that distributes tests to workers needs neither.
@@ -28,16 +29,23 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def fixed_seeds():
-    import keras
+    """Seeds Python, from which Keras draws the seeds of layers and initializers, and NumPy.
 
-    keras.utils.set_random_seed(0)
+    `keras.utils.set_random_seed` would make TensorFlow forget its functions and kernels, which it
+    then prepares again: that takes several times as long as a test.
+    """
+    import numpy as np
+
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def freed_memory():
-    """Frees memory that Keras and TensorFlow keep for the models of a test module."""
+    """Seeds TensorFlow, and frees the memory that it and Keras keep for models of a test module."""
     import keras
 
+    keras.utils.set_random_seed(0)
     yield
     keras.backend.clear_session()  # which collects garbage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import pathlib
@@ -150,11 +151,20 @@ class Prepared:
         self.case, self.seed = case, seed
         self.keras_model = case.build()
         case.prepare(self.keras_model, rng)
-        data = case.data(self.keras_model, rng, batch)
-        scale = min(max(scale, case.least_scale), case.greatest_scale)
+        self._rng, self._scale = rng, min(max(scale, case.least_scale), case.greatest_scale)
+        self.arrays = self.samples(batch)
+        self.x = self.arrays if len(self.arrays) > 1 else self.arrays[0]
+
+    def samples(self, batch: int) -> list[np.ndarray]:
+        """Makes the inputs, one array each, for any number of samples."""
+        data = self.case.data(self.keras_model, copy.deepcopy(self._rng), batch)
         # Ids are no real values, so they are not scaled.
-        self.arrays = [x if x.dtype == np.int32 else np.float32(scale) * x for x in data]
-        self.x = self.arrays if len(data) > 1 else self.arrays[0]
+        return [x if x.dtype == np.int32 else np.float32(self._scale) * x for x in data]
+
+    @functools.cached_property
+    def clone(self) -> keras.Model:
+        """Returns the float clone."""
+        return keras_qat.clone_model(self.keras_model)
 
     @functools.cached_property
     def quantized(self) -> Any:
@@ -180,6 +190,11 @@ class Prepared:
     def predicted(self) -> list[np.ndarray]:
         """Returns the outputs of `predict`, which runs a compiled graph."""
         return as_arrays(self.quantized.predict(self.x, verbose=0))
+
+    @functools.cached_property
+    def outputs(self) -> list[np.ndarray]:
+        """Returns the outputs of a call, computed eagerly."""
+        return as_arrays(self.quantized(self.x))
 
     @functools.cached_property
     def tensors(self) -> dict[str, np.ndarray]:
