@@ -1,13 +1,19 @@
 """Oracles of the arithmetic: LiteRT's kernels, and Python's integers."""
 
 import fractions
+import platform
 
 import numpy as np
+import pytest
 
 from keras_qat.litert import Model, Operator, Quantization, Runner, Tensor, to_bytes
 from tests.delegates import undelegated
 
 INT8 = (-128, 127)
+# The rules of uint8, and of some operators of int8, are others on ARM64.
+on_x86 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="These are the kernels of x86-64."
+)
 
 
 def activation(array, scale, zero_point):

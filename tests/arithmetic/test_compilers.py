@@ -9,6 +9,7 @@ import pytest
 
 from keras_qat import backend
 from keras_qat.arithmetic import (
+    arm64,
     elementwise,
     exact_float,
     fixed_point,
@@ -48,6 +49,10 @@ def scale_ratio(*scales):
 
 def mean_xnnpack(sums, *grids_and_limits):
     return xnnpack_mean.mean(sums, 49, *grids_and_limits)
+
+
+def mean_arm64(sums, *grids_and_limits):
+    return arm64.mean(sums, 49, *grids_and_limits)
 
 
 PIXELS = RNG.integers(0, 256, (60, 17, 17, 3), "int32")
@@ -128,6 +133,9 @@ CASES = {
     "rescale_xnnpack": (xnnpack_quantize.rescale, Q, SX, 5, SY, -7, -128, 127),
     "leaky_relu_xnnpack": (xnnpack_quantize.leaky_relu, Q, SX, 5, SLOPE, SY, -7, -128, 127),
     "mean_xnnpack": (mean_xnnpack, SUMS, SX, 5, SY, 2, -128, 127),
+    "multiply_arm64": (arm64.multiply, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
+    "mean_arm64": (mean_arm64, SUMS, SX, 5, SY, 2, -128, 127),
+    "softmax_arm64": (arm64.softmax, R, SX),
     "average": (pooling.average, ACC, 49),
     "mean": (lambda q, *rest: pooling.mean(q, 49, *rest), ACC, SX, 5, SY, 2, -128, 127),
     "softmax": (softmax.softmax, Q, SX),

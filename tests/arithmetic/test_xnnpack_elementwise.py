@@ -6,6 +6,8 @@ import pytest
 from keras_qat.arithmetic.xnnpack import elementwise
 from tests.arithmetic import oracle
 
+pytestmark = oracle.on_x86
+
 FUNCTIONS = {
     "ADD": elementwise.add,
     "SUB": elementwise.subtract,

@@ -6,6 +6,8 @@ import pytest
 from keras_qat.arithmetic.xnnpack import mean
 from tests.arithmetic import oracle
 
+pytestmark = oracle.on_x86
+
 CASES = [
     ((300, 7, 7, 9), (1, 2)),
     ((50, 2, 3, 17), (1, 2)),

@@ -7,6 +7,8 @@ from keras_qat.arithmetic.xnnpack import requantize
 from tests.arithmetic import oracle
 from tests.arithmetic.test_requantize import SCALES
 
+pytestmark = oracle.on_x86
+
 BATCH, CHANNELS = 100, 61  # not multiples of a register's width
 WINDOW = {"padding": "VALID", "strideH": 1, "strideW": 1}
 CONV = {**WINDOW, "dilationHFactor": 1, "dilationWFactor": 1}

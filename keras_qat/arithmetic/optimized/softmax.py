@@ -48,18 +48,29 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
     """
     q = as_int32(q)
     index = q - ops.max(q, axis=-1, keepdims=True) + 255
-    terms = ops.take(_exponentials(input_scale, beta), index, axis=0)
+    terms = ops.take(exponentials(input_scale, beta), index, axis=0)
     total = ops.expand_dims(_sum_in_order(terms), -1)
     with float64():
         inverse = as_float32(ops.cast(float(_STEPS_IN_ONE) / as_float64(total), "float32"))
     return clip(round_half_away(terms * inverse) - 128, -128, 127)
 
 
-def _exponentials(input_scale: Any, beta: float) -> Any:
-    """Returns the exponentials of the differences -255 .. 0, float32.
+def exponentials(input_scale: Any, beta: float = 1.0) -> Any:
+    """Returns the exponentials of all differences of two 8-bit logits, from -255 to 0.
 
     This is the algorithm of `expf` in the C libraries of Linux and Android, whose result
     is seldom not the nearest float32.
+
+    Args:
+        input_scale: float32 scalar.
+        beta: Factor of the logits.
+
+    Returns:
+        float32 tensor of shape (256,). Exponents below -80 have the exponential of -80.
+
+    Example:
+    >>> exponentials(0.5).numpy()[-2:].round(4).tolist()
+    [0.6065000295639038, 1.0]
     """
     with float64():
         scale = as_float32(ops.cast(as_float64(input_scale) * float(np.float32(beta)), "float32"))

@@ -1,0 +1,86 @@
+"""The rules of ARM64, against outputs of LiteRT 2.3.0 on a Cortex-A76.
+
+Each case is one where an x86-64 processor computes another integer. On an ARM64 processor the tests
+of `test_xnnpack_...` that do not hold are skipped.
+"""
+
+import fractions
+import math
+
+import numpy as np
+import pytest
+
+from keras_qat.arithmetic import arm64
+from keras_qat.arithmetic.optimized import softmax
+from keras_qat.arithmetic.xnnpack import elementwise, mean
+from tests.arithmetic import oracle
+
+# The scale, the logits, and the outputs.
+SOFTMAX = [
+    (0.125, [-15, -12, 0], [-99, -86, 58]),
+    (0.125, [-4, 9, -3], [-92, 52, -88]),
+    (0.025, [81, 77, -12], [0, -12, -115]),
+    (0.025, [-37, 11, -76], [-73, 53, -107]),
+    (float.fromhex("0x1.22fc8cp-3"), [-93, -52, -93], [-127, 127, -127]),
+    (float.fromhex("0x1.0f1786p-6"), [-119, 44, -76], [-114, 85, -99]),
+    (float.fromhex("0x1.05f4a6p-3"), [30, 75, 87], [-128, -83, 83]),
+    (
+        0.125,
+        [-17, -68, 22, 111, 79, -71, 66, -47, 28, -59],
+        [-128, -128, -128, 123, -123, -128, -127, -128, -128, -128],
+    ),
+    (
+        0.025,
+        [29, 86, 113, 28, -24, -69, -51, 126, -4, 55],
+        [-119, -91, -54, -119, -126, -127, -127, -26, -124, -111],
+    ),
+    (
+        float.fromhex("0x1.0f1786p-6"),
+        [87, -77, 22, -92, -105, 10, 93, 56, -80, -103],
+        [-57, -123, -104, -124, -125, -108, -49, -85, -123, -125],
+    ),
+]
+
+
+@pytest.mark.parametrize(("scale", "q", "expected"), SOFTMAX)
+def test_softmax_equals_the_kernel_of_arm64(scale, q, expected):
+    q = np.array([q], "int32")
+    assert np.asarray(arm64.softmax(q, np.float32(scale))).tolist() == [expected]
+    assert np.asarray(softmax.softmax(q, np.float32(scale))).tolist() != [expected]
+
+
+# Scales of both inputs and of the output, the inputs and the output. The zero points are constant.
+PRODUCTS = [
+    ((0.5, 0.5, 16.0), (-84, -128), 115),
+    ((0.5, 0.5, 16.0), (-52, -128), 45),
+    ((0.5, 0.5, 16.0), (-20, -128), -25),
+    ((0.5, 0.25, 64.0), (36, -128), -25),
+    ((0.5, 0.25, 64.0), (-60, -124), 1),
+    ((0.5, 0.25, 64.0), (68, -124), -33),
+]
+
+
+@pytest.mark.parametrize(("scales", "q", "expected"), PRODUCTS)
+def test_multiply_equals_the_kernel_of_arm64(scales, q, expected):
+    arguments = q[0], scales[0], -28, q[1], scales[1], 12, scales[2], -8, *oracle.INT8
+    assert int(arm64.multiply(*arguments)) == expected
+    assert int(elementwise.multiply(*arguments)) == expected - 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_multiply_rounds_exact_products_half_up(seed):
+    rng = np.random.default_rng(seed)
+    sa, sb, sy = 2.0 ** rng.integers(-6, 0, 3) if seed % 2 else oracle.scales(rng, 3, -6, 2)
+    a, b = rng.integers(-255, 256, (2, 2000))
+    ratio = fractions.Fraction(float(np.float32(sa) * np.float32(sb) / np.float32(sy)))
+    half = fractions.Fraction(1, 2)
+    expected = [math.floor(int(x) * int(y) * ratio + half) for x, y in zip(a, b, strict=True)]
+    actual = arm64.multiply(a, sa, 0, b, sb, 0, sy, 0, -(2**24), 2**24)
+    assert np.asarray(actual).tolist() == expected
+
+
+@pytest.mark.parametrize(("total", "expected"), [(-637, 29), (-833, 19)])
+def test_mean_equals_the_kernel_of_arm64(total, expected):
+    arguments = np.int32(total), 49, np.float32(0.5), -28, np.float32(0.2), -8, *oracle.INT8
+    assert int(arm64.mean(*arguments)) == expected
+    assert int(mean.mean(*arguments)) == expected + 1
