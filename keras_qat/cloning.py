@@ -14,6 +14,7 @@ from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.passes.config import Config
 from keras_qat.scheme import Scheme, get_scheme
+from keras_qat.targets import DEFAULT_TARGET
 
 # Methods that a subclass of `keras.Model` overrides to train or to be evaluated in its own way.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -41,6 +42,7 @@ def clone_model(
     input_tensors: Any = None,
     activations: str = "exact",
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    target: str = DEFAULT_TARGET,
 ) -> keras.Model:
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
 
@@ -60,6 +62,8 @@ def clone_model(
         overrides: Layers that will get another scheme, or None to stay in float, in
             `quantize_model`. All of the clone computes in float, but layers are not fused across a
             boundary between integers and float.
+        target: The device of the file, see `quantize_model`. Functions that it has no operator for
+            become the layers that look them up.
 
     Returns:
         A functional `keras.Model` of `keras_qat` layers that trains and saves like any other.
@@ -80,7 +84,11 @@ def clone_model(
     ['InputLayer', 'QConv2D']
     """
     config = Config(
-        rewrites=rewrites, skip_layers=skip_layers, activations=activations, overrides=overrides
+        rewrites=rewrites,
+        skip_layers=skip_layers,
+        activations=activations,
+        overrides=overrides,
+        target=target,
     )
     compiled = compile(model, config)
     _warn_of_own_training(model)
@@ -101,6 +109,7 @@ def quantize_model(
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    target: str = DEFAULT_TARGET,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -147,6 +156,10 @@ def quantize_model(
             if the calibration data fits int8 only, or with `(mean, std, "int8")`. Data that
             does not fit causes an `InputStatsWarning`. Other inputs cover their observed range, see
             `calibrate` for pixels that the model scales itself.
+        target: The device of the file: `"reference"` for LiteRT's reference kernels, `"litert"` for
+            its default kernels on phones and PCs, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`, see
+            `docs/targets.md`. Inference equals the kernels of the target, and functions that it has
+            no operator for are looked up.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists the
@@ -163,6 +176,7 @@ def quantize_model(
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
         InvalidInputStatsError: If `quantized_input_stats` is not valid, or names an input that the
             model does not have.
+        InvalidTargetError: If `target` has no profile.
         RewriteError: If an output has another shape or dtype than the model's, or if its values in
             float, before any rounding, differ from the model's by more than 1e-3 of their
             largest magnitude, on one or two samples of the calibration data (generated if there
@@ -187,6 +201,7 @@ def quantize_model(
         quant_delay=quant_delay,
         default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
+        target=target,
     )
     compiled = compile(model, config)
     _warn_of_own_training(model)

@@ -27,8 +27,6 @@ class Scheme:
         weight_per_channel: Whether each output channel has its own weight scale.
         weight_symmetric: Whether the zero point of weights lies in the middle of their range.
         is_signed: Whether integers are signed.
-        rounds_scale_products: Whether convolutions round the product of the scales of input and
-            weights to float32.
         missing_operators: LiteRT operators whose kernels do not support the type.
 
     Example:
@@ -47,7 +45,6 @@ class Scheme:
     weight_per_channel: bool = True
     weight_symmetric: bool = True
     is_signed: bool = True
-    rounds_scale_products: bool = False
     missing_operators: frozenset[str] = frozenset()
 
     @property
@@ -123,7 +120,6 @@ SCHEMES = {
         weight_per_channel=False,
         weight_symmetric=False,
         is_signed=False,
-        rounds_scale_products=True,
         missing_operators=frozenset({"BATCH_MATMUL", "ELU"}),
     ),
 }

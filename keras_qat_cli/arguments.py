@@ -85,6 +85,13 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         help="exact, lookup, substitute or error (default: exact)",
     )
     group.add_argument(
+        "--target",
+        default="reference",
+        metavar="NAME",
+        help="the device of the file: litert, reference, tflite-micro, ethos-u or edgetpu "
+        "(default: reference)",
+    )
+    group.add_argument(
         "--override",
         action="append",
         type=override,
@@ -126,6 +133,7 @@ def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
         "skip_layers": options.skip_layer,
         "activations": options.activations,
         "overrides": dict(options.override),
+        "target": options.target,
         "default_ranges_stats": options.default_range and tuple(options.default_range),
         "quantized_input_stats": dict(options.input_stats) or None,
     }

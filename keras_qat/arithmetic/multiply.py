@@ -59,8 +59,7 @@ def multiply(
 def product_multiplier(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any]:
     """Returns the multiplier that rescales sums of products to the output's scale.
 
-    This is the rule of BATCH_MATMUL and of uint8 convolutions. For int8 convolutions see
-    `conv_multiplier`.
+    For int8 convolutions see `conv_multiplier`.
 
     Source: `GetQuantizedConvolutionMultipler` in TFLite's `kernels/kernel_util.cc`: the product
     of the scales is rounded to float32, and the quotient is computed in double.
@@ -80,6 +79,39 @@ def product_multiplier(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any]:
     """
     with float64():
         return quantize_multiplier(quotient(_product(sa, sb), as_float64(sy)))
+
+
+def requantize_product(
+    acc: Any,
+    input_scale: Any,
+    weight_scale: Any,
+    output_scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
+) -> Any:
+    """Requantizes the accumulators of BATCH_MATMUL, and of uint8 convolutions.
+
+    Source: `product_multiplier` and `requantize`.
+
+    Args:
+        acc: int32 tensor `(..., channels)`, bias included.
+        input_scale: float32 scalar.
+        weight_scale: float32 scalar.
+        output_scale: float32 scalar.
+        zero_point: int32 scalar, the output's.
+        low: int32 scalar, the least output.
+        high: int32 scalar, the greatest output.
+
+    Returns:
+        int32 tensor like `acc`.
+
+    Example:
+    >>> requantize_product(ops.array([100], "int32"), 0.5, 0.75, 0.5, 3, 0, 255).numpy()
+    array([78], dtype=int32)
+    """
+    multiplier, shift = product_multiplier(input_scale, weight_scale, output_scale)
+    return requantize(acc, multiplier, shift, zero_point, low, high)
 
 
 def _product(sa: Any, sb: Any) -> Any:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.elementwise import subtract
 from keras_qat.arithmetic.exact_float import as_float64, as_int32, round_half_away
-from keras_qat.arithmetic.multiply import multiply
 from keras_qat.arithmetic.requantize import rescale
 from keras_qat.backend import compiled, float64
+
+Rule = Callable[..., Any]
 
 LARGEST_GROUP = 2**20
 STEPS = 255  # between the smallest and the largest integer of 8 bits
@@ -184,6 +185,8 @@ def normalize(
     *,
     axes: tuple[int, ...],
     normalization: Normalization,
+    multiply: Rule,
+    subtract: Rule,
     low: int,
     high: int,
 ) -> Any:
@@ -200,6 +203,8 @@ def normalize(
         output_zero_point: int32 scalar.
         axes: The axes of a group.
         normalization: The configuration.
+        multiply: The rule of MUL, such as `multiply.multiply`.
+        subtract: The rule of SUB, such as `elementwise.subtract`.
         low: The least integer of the type.
         high: The greatest integer of the type.
 
@@ -208,9 +213,12 @@ def normalize(
         the zero point.
 
     Example:
+    >>> from keras_qat.arithmetic.elementwise import subtract
+    >>> from keras_qat.arithmetic.multiply import multiply
     >>> rule = Normalization(2, "layer", 0.0)
     >>> x = ops.array([[-4, 4], [5, 5]], "int32")
     >>> options = {"axes": (1,), "normalization": rule, "low": -128, "high": 127}
+    >>> options |= {"multiply": multiply, "subtract": subtract}
     >>> normalize(x, 1.0, 0, 1.0, 0, 0.01, 0.5, 10, **options).numpy()
     array([[ 8, 12],
            [10, 10]], dtype=int32)

@@ -1,4 +1,4 @@
-"""The integer rule of a ReLU with a slope for negative values."""
+"""The integer rules of a ReLU with a slope for negative values: PRELU and LEAKY_RELU."""
 
 from __future__ import annotations
 
@@ -59,6 +59,42 @@ def prelu(
         multiply_by_quantized_multiplier(centered * as_int32(alpha), *negative),
     )
     return clip(scaled + as_int32(output_zero_point), low, high)
+
+
+def leaky_relu(
+    q: Any,
+    input_scale: Any,
+    input_zero_point: Any,
+    slope: Any,
+    output_scale: Any,
+    output_zero_point: Any,
+    low: Any,
+    high: Any,
+) -> Any:
+    """Returns `x` where it is not negative, `slope * x` elsewhere, as LEAKY_RELU does.
+
+    Source: `QuantizeLeakyRelu` in TFLite's `kernels/internal/reference/leaky_relu.h`. It multiplies
+    by the slope as PRELU multiplies by an alpha of 1 whose scale is the slope.
+
+    Args:
+        q: int32 tensor.
+        input_scale: float32 scalar.
+        input_zero_point: int32 scalar.
+        slope: float32 scalar, not negative.
+        output_scale: float32 scalar.
+        output_zero_point: int32 scalar.
+        low: int32 scalar, the least output.
+        high: int32 scalar, the greatest output.
+
+    Returns:
+        int32 tensor like `q`.
+
+    Example:
+    >>> leaky_relu(ops.array([10, -8], "int32"), 1.0, 0, 0.5, 1.0, 0, -128, 127).numpy()
+    array([10, -4], dtype=int32)
+    """
+    grids = input_scale, input_zero_point, 1, slope, output_scale, output_zero_point
+    return prelu(q, *grids, low, high)
 
 
 def _quotient(a: Any, b: Any) -> Any:

@@ -13,7 +13,11 @@ from keras_qat.arithmetic.exact_float import (
     round_half_away,
     scale_ratio,
 )
-from keras_qat.arithmetic.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
+from keras_qat.arithmetic.fixed_point import (
+    conv_multiplier,
+    multiply_by_quantized_multiplier,
+    quantize_multiplier,
+)
 from keras_qat.backend import compiled, float64
 
 
@@ -57,6 +61,41 @@ def requantize(acc: Any, multiplier: Any, shift: Any, zero_point: Any, low: Any,
     """
     scaled = multiply_by_quantized_multiplier(acc, multiplier, shift)
     return clip(scaled + as_int32(zero_point), low, high)
+
+
+def requantize_fixed_point(
+    acc: Any,
+    input_scale: Any,
+    weight_scale: Any,
+    output_scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
+) -> Any:
+    """Requantizes a convolution's accumulators to the output's scale, with two roundings.
+
+    Source: `PopulateConvolutionQuantizationParams` in TFLite's `kernels/kernel_util.cc` for the
+    multiplier, and `requantize`.
+
+    Args:
+        acc: int32 tensor `(..., channels)`, bias included.
+        input_scale: float32 scalar.
+        weight_scale: float32 scalar or `(channels,)`.
+        output_scale: float32 scalar.
+        zero_point: int32 scalar, the output's.
+        low: int32 scalar, the least output.
+        high: int32 scalar, the greatest output.
+
+    Returns:
+        int32 tensor like `acc`.
+
+    Example:
+    >>> acc = ops.array([3, -3, 4], "int32")
+    >>> requantize_fixed_point(acc, 0.5, 1.0, 1.0, 0, -128, 127).numpy()
+    array([ 2, -1,  2], dtype=int32)
+    """
+    multiplier, shift = conv_multiplier(input_scale, weight_scale, output_scale)
+    return requantize(acc, multiplier, shift, zero_point, low, high)
 
 
 def requantize_float64(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,20 @@ _BITS = 10
 _ONE = 1 << _BITS
 # Products of a uint8 value and weights below 2 are far smaller.
 _FAR = np.float32(2048.0)
+
+
+class Interpolation(NamedTuple):
+    """A rule of RESIZE_BILINEAR.
+
+    Attributes:
+        taps: Returns the `Taps` of an axis for its two sizes.
+        interpolate: Computes the output from integers and the taps of height and width.
+        one: The weight that stands for 1.
+    """
+
+    taps: Callable[[int, int], Taps]
+    interpolate: Callable[..., Any]
+    one: int
 
 
 class Taps(NamedTuple):
@@ -162,3 +177,7 @@ def _blend(x: Any, lower: Any, upper: Any, weights: Any, *, axis: int) -> Any:
     weights = ops.reshape(as_int32(weights), [-1 if i == axis else 1 for i in range(4)])
     first, second = ops.take(x, lower, axis=axis), ops.take(x, upper, axis=axis)
     return first * (_ONE - weights) + second * weights
+
+
+IN_INTEGERS = Interpolation(bilinear_taps, interpolate, _ONE)
+IN_FLOAT = Interpolation(bilinear_float_taps, interpolate_in_float, 1)

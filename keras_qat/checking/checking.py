@@ -41,7 +41,7 @@ from keras_qat.passes.config import Config
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
-from keras_qat.targets import Target, fast_kernels, get_target
+from keras_qat.targets import DEFAULT_TARGET, Target, fast_kernels, get_target
 
 # The functions that find warnings about layers, in the order of the report.
 FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
@@ -134,6 +134,7 @@ def check(
         quant_delay=quant_delay,
         default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
+        target=target or DEFAULT_TARGET,
     )
     return _check_float(model, config, calibration_data, profile)
 
@@ -244,8 +245,14 @@ def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Fi
         yield from _file_findings(lowered, profile)
     for find in FINDERS:
         yield from find(linked)
-    if lowered is not None:
+    if lowered is not None and _computes_reference(linked.graph):
         yield from differing_runtimes(linked.graph, lowered)
+
+
+def _computes_reference(graph: Graph) -> bool:
+    """Returns whether inference equals LiteRT's reference kernels."""
+    targets = {each.head.target for each in graph.nodes.values() if not each.is_input}
+    return "reference" in targets
 
 
 def _file_findings(lowered: Model, profile: Target | None) -> Iterator[Finding]:

@@ -77,10 +77,9 @@ def export_litert(
         quantized_input_stats: Mean and standard deviation of inputs, see `quantize_model`. Pass
             them there if possible, so that the model is trained with them. The model keeps them
             for `predict` and `verify`.
-        target: The device of the file: `"litert"`, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`,
-            see `docs/targets.md`. None for no check. If the file would not run on the target, no
-            file is written. If operators would run on the CPU, a `TargetFallbackWarning` names
-            them.
+        target: The device of the file, see `docs/targets.md`; None for the model's own, see
+            `quantize_model`. If the file would not run on the target, no file is written. If
+            operators would run on the CPU, a `TargetFallbackWarning` names them.
         batch_size: The size of every batch, such as 1. All shapes in the file are then constant,
             as compilers for accelerators require. By default the batch size of the model's
             inputs, which may be dynamic.
@@ -106,8 +105,8 @@ def export_litert(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
     """
-    profile = None if target is None else get_target(target)
     model = quantized_model_in(model, "exported")
+    profile = get_target(model.target if target is None else target)
     lowered = lower_model(
         model,
         inference_input_type,
@@ -116,7 +115,7 @@ def export_litert(
         quantized_input_stats,
         batch_size,
     )
-    fallback = None if profile is None else check_runs(lowered, profile)
+    fallback = check_runs(lowered, profile)
     write(name_tensors(lowered), filepath)
     if fallback is not None:
         warn_user(fallback, TargetFallbackWarning)

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_qat.passes.config import Setting
 from keras_qat.passes.pixel_inputs import pixel_inputs
+from keras_qat.targets import get_target
 
 Arguments = Mapping[str, Any] | None
 
@@ -73,7 +74,13 @@ def for_left_out(setting: Setting) -> Arguments:
 
 def for_making(setting: Setting) -> Arguments:
     """Returns the arguments of `make_layers`."""
-    return {"lookup": setting.config.activations == "lookup"}
+    target = get_target(setting.config.target)
+    return {"lookup": setting.config.activations == "lookup", "target": target}
+
+
+def for_kernels(setting: Setting) -> Arguments:
+    """Returns the arguments of `choose_kernels`."""
+    return {"target": setting.config.target}
 
 
 def for_conversions(setting: Setting) -> Arguments:

@@ -12,6 +12,7 @@ from keras_qat.passes.overrides import Key, Overrides
 from keras_qat.passes.split_activations import SplitLayers
 from keras_qat.quantizers import checked_default_range, checked_steps
 from keras_qat.scheme import Scheme
+from keras_qat.targets import DEFAULT_TARGET, get_target
 
 POLICIES = ("exact", "lookup", "substitute", "error")
 
@@ -29,12 +30,14 @@ class Config:
         quant_delay: Number of training steps in float.
         default_ranges_stats: A range for the tensors that lack min/max data, or None.
         quantized_input_stats: The meaning of the integers of inputs, or None.
+        target: Name of the target of the file.
 
     Raises:
         InvalidRewriteError: If `activations` is not the name of a policy.
         InvalidOverrideError: If a key or a value of `overrides` has another type.
         InvalidDelayError: If `quant_delay` is not a non-negative integer.
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
+        InvalidTargetError: If `target` has no profile.
 
     Example:
     >>> from keras_qat.scheme import get_scheme
@@ -50,11 +53,13 @@ class Config:
     quant_delay: int = 0
     default_ranges_stats: Any = None
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
+    target: str = DEFAULT_TARGET
 
     def __post_init__(self):
         object.__setattr__(self, "quant_delay", checked_steps(self.quant_delay))
         if self.default_ranges_stats is not None:
             checked_default_range(self.default_ranges_stats)
+        get_target(self.target)
         Overrides(self.overrides or {})
         if self.activations not in POLICIES:
             raise InvalidRewriteError(

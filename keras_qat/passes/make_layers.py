@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import keras
@@ -17,9 +17,15 @@ from keras_qat.layers.core.drop_in import remade
 from keras_qat.layers.core.registry import find_rule, refusal
 from keras_qat.layers.kernels.input_affine import without_affine
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
+from keras_qat.targets import Target
 
 
-def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) -> Graph:
+def make_layers(
+    graph: Graph,
+    attempt: Attempt = attempt,
+    lookup: bool = False,
+    target: Target | None = None,
+) -> Graph:
     """Replaces each chain of Keras operations by the layer that its rule makes of it.
 
     Matches: every node. Calls of the same operations become calls of the same layer. Operations
@@ -32,6 +38,8 @@ def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) 
         graph: A graph of Keras operations with schemes.
         attempt: Runs a function that makes a layer, and may return something else if it fails.
         lookup: Whether activations are looked up where not every target has an operator for them.
+        target: The target. Activations are looked up if it has no operator for them. None for no
+            particular target.
 
     Returns:
         A graph of `QuantizedLayer`s, with the nodes' names.
@@ -40,12 +48,13 @@ def make_layers(graph: Graph, attempt: Attempt = attempt, lookup: bool = False) 
         UnsupportedLayerError: If no rule takes an operation, with the reason if it is known.
     """
     made: dict[Hashable, QuantizedLayer] = {}
+    make_layer = functools.partial(_make_layer, lookup=lookup, target=target)
     nodes = {}
     for name, node in graph.nodes.items():
         if node.is_input:
             nodes[name] = node
             continue
-        make = functools.partial(_make, node, _identity(graph, node), made, lookup)
+        make = functools.partial(_make, node, _identity(graph, node), made, make_layer)
         [nodes[name]] = (each.made_of(node) for each in attempt(node, make).nodes)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
@@ -67,11 +76,11 @@ def _make(
     node: Node,
     key: Hashable,
     made: dict[Hashable, QuantizedLayer],
-    lookup: bool,
+    make_layer: Callable[[Node], QuantizedLayer],
 ) -> Replacement:
     """Returns a call of the quantized layer, which calls of a shared layer share."""
     if key not in made:
-        made[key] = _make_layer(node, lookup)
+        made[key] = make_layer(node)
     edges = list(node.inputs)
     call = dataclasses.replace(
         node,
@@ -81,7 +90,7 @@ def _make(
     return Replacement([call])
 
 
-def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
+def _make_layer(node: Node, lookup: bool, target: Target | None) -> QuantizedLayer:
     """Makes the quantized layer of a node. Raises if no rule matches."""
     entry = find_rule(node.operations)
     kind = type(node.head) if entry is None else entry.layer
@@ -91,12 +100,23 @@ def _make_layer(node: Node, lookup: bool) -> QuantizedLayer:
         kind.checked_scheme(node.scheme, node.name)
     if entry is not None:
         layer = (kind.lookup_from_match if lookup else kind.from_match)(node, node.scheme)
+        if target is not None and not _runs(target, layer):
+            layer = kind.lookup_from_match(node, node.scheme)
         layer.dtype_policy = "float32"  # half precision cannot represent all integers
         _check_operators(node, layer)
         if type(node.head) is not layer.keras_class and _is_without_weights(node):
             layer.keras_layer = _serialized(node)
         return layer
     return remade(kind, node.head, name=node.name, scheme=node.scheme)
+
+
+def _runs(target: Target, layer: QuantizedLayer) -> bool:
+    """Returns whether a target has the operators of a layer; floats are left to the target."""
+    scheme = layer.scheme
+    if scheme is None:
+        return True
+    own = {*layer.operators} - {*layer.int8_operators}
+    return all(target.runs(code, scheme.dtype) for code in own)
 
 
 def _check_operators(node: Node, layer: QuantizedLayer) -> None:

@@ -9,6 +9,7 @@ from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph.soundness import check_float
 from keras_qat.passes import arguments, invariants
 from keras_qat.passes.canonicalize import canonicalize
+from keras_qat.passes.choose_kernels import choose_kernels
 from keras_qat.passes.config import Setting
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
@@ -323,6 +324,12 @@ MAKING: tuple[Stage, ...] = (
         "name outputs",
         "After the last pass that changes which layer makes an output.",
         (Step(name_outputs, "The only pass of its stage.", "fixed"),),
+        (),
+    ),
+    Stage(
+        "choose kernels",
+        "Last: every layer has been made.",
+        (Step(choose_kernels, "The only pass of its stage.", "fixed", arguments.for_kernels),),
         (),
     ),
 )

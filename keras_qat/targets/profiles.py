@@ -7,12 +7,15 @@ import functools
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from typing import Any
 
 from keras_qat.errors import InvalidTargetError
 from keras_qat.targets.limits import Limit, OperatorLimits, Source, read_limits
 
 # Names of the targets in the public API.
-TARGETS = ("edgetpu", "ethos-u", "litert", "tflite-micro")
+TARGETS = ("edgetpu", "ethos-u", "litert", "reference", "tflite-micro")
+# The target of models that are quantized without one.
+DEFAULT_TARGET = "reference"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Target:
         sources: Sources of the lists.
         operators: Limits of each operator that the target runs, by the operator's name.
         every: Limits of all operators.
+        kernels: Name of the kernels that compute the operators: a key of `integer` in
+            operators.toml.
+        interpreter: The argument `kernels` of `verify` that runs these kernels.
+        delegate: Name of the profile of the fast kernels that take what they can before; empty
+            without such.
         consequence: The effect of an operator that the target does not run, as a verb phrase.
         fallback: The target that runs such an operator, or None.
         fallback_loads_all: Whether the fallback must run the whole file, and not only the operators
@@ -40,12 +48,27 @@ class Target:
     sources: tuple[Source, ...]
     operators: Mapping[str, OperatorLimits]
     every: tuple[Limit, ...]
+    kernels: str
+    interpreter: str
+    delegate: str
     consequence: str
     fallback: Target | None
     fallback_loads_all: bool
     factors: Mapping[str, float]
     measured: str
     advice: Mapping[str, str]
+
+    def runs(self, code: str, dtype: str) -> bool:
+        """Returns whether the target or its fallback has an operator for a type of data.
+
+        Args:
+            code: Name of the operator.
+            dtype: Type of the data.
+        """
+        limits = self.limits_of(code)
+        if limits is not None and all(each.holds({"type": dtype}.get) for each in limits):
+            return True
+        return self.fallback is not None and self.fallback.runs(code, dtype)
 
     def limits_of(self, code: str) -> tuple[Limit, ...] | None:
         """Returns all limits of an operator, or None if the target does not have the operator."""
@@ -57,8 +80,9 @@ def get_target(target: str) -> Target:
     """Returns the profile of a target.
 
     Args:
-        target: `"litert"` (phones and PCs), `"tflite-micro"` (microcontrollers), `"ethos-u"` (NPUs
-            of Arm, compiled by vela) or `"edgetpu"` (Google Coral).
+        target: `"litert"` (phones and PCs), `"reference"` (LiteRT's reference kernels),
+            `"tflite-micro"` (microcontrollers), `"ethos-u"` (NPUs of Arm, compiled by vela) or
+            `"edgetpu"` (Google Coral).
 
     Returns:
         The `Target`.
@@ -87,7 +111,8 @@ def fast_kernels(target: Target | None) -> Target | None:
     Args:
         target: The target; None for LiteRT.
     """
-    return _read("xnnpack") if target is None or target.name == "litert" else None
+    profile = _read("litert") if target is None else target
+    return _read(profile.delegate) if profile.delegate else None
 
 
 @functools.cache
@@ -100,11 +125,11 @@ def _read(name: str) -> Target:
         name=content["name"],
         title=content["title"],
         sources=tuple(Source(**source) for source in content["sources"]),
-        operators={
-            code: OperatorLimits(code, read_limits(table))
-            for code, table in content["operators"].items()
-        },
+        operators=_operators(content),
         every=read_limits(content.get("every", {})),
+        kernels=content["kernels"],
+        interpreter=content["interpreter"],
+        delegate=content.get("delegate", ""),
         consequence=content["consequence"],
         fallback=_read(fallback["target"]) if fallback else None,
         fallback_loads_all=fallback.get("loads_all", False),
@@ -112,3 +137,14 @@ def _read(name: str) -> Target:
         measured=content.get("measured", ""),
         advice=content.get("advice", {}),
     )
+
+
+def _operators(content: Mapping[str, Any]) -> dict[str, OperatorLimits]:
+    """Returns the limits of a profile's operators; `extends` names a profile that has most."""
+    known = dict(_read(content["extends"]).operators) if "extends" in content else {}
+    own = {
+        code: OperatorLimits(code, read_limits(table))
+        for code, table in content.get("operators", {}).items()
+    }
+    left = known | own
+    return {code: left[code] for code in left if code not in content.get("without", ())}

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_qat.arithmetic.rules import RULES, Rule
 from keras_qat.layers.core.activation_names import FUSED_CODES
 from keras_qat.layers.core.fused import activation_limits
 from keras_qat.litert import Operator, Quantization, Tensor
@@ -24,11 +25,13 @@ class Call:
         operator: The operator.
         values: Value of each operand; None for an absent operand.
         shape: Shape of the output for these values.
+        kernels: Name of the kernels whose rules apply, a key of `integer` in operators.toml.
     """
 
     operator: Operator
     values: Sequence[Any]
     shape: tuple[int, ...]
+    kernels: str = "reference"
 
     @property
     def declaration(self) -> Declaration:
@@ -49,6 +52,12 @@ class Call:
     def is_quantized(self) -> bool:
         """Whether the output is 8-bit integers with a scale."""
         return self.output.dtype in _SCHEMES_BY_TYPE and self.output.quantization is not None
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule of the kernels for 8-bit integers with scales; None if they share one."""
+        dtype = self.operator.inputs[0].dtype if self.operator.inputs[0] else self.output.dtype
+        return RULES.get(self.declaration.rule(self.kernels, dtype))
 
     def value(self, role: str) -> Any:
         """Returns the value of the first operand with a role; None without such an operand."""

@@ -9,9 +9,10 @@ import numpy as np
 
 from keras_qat.graph import read_model
 from keras_qat.layers import QuantizedModel
-from keras_qat.litert import Operator, Runner, Tensor, read
+from keras_qat.litert import Model, Operator, Runner, Tensor, read
 from keras_qat.litert.reading.file_operators import file_operators
 from keras_qat.lowering.exporting import lower_model
+from keras_qat.targets import get_target, kernels_by_output
 from keras_qat.verification.call import Call
 from keras_qat.verification.kernels import compute
 from keras_qat.verification.replay import behind_float
@@ -31,6 +32,8 @@ class InnerTensors:
 
     def __init__(self, model: QuantizedModel, filepath: str | os.PathLike):
         self._operators = file_operators(read(filepath))
+        file = Model({}, {}, self._operators)
+        self._kernels = kernels_by_output(file, get_target(model.target))
         self._kinds = behind_float(read_model(model))
         operands = [x for each in lower_model(model).operators for x in each.inputs]
         self._constants = {x.name: x.data for x in operands if x is not None and x.data is not None}
@@ -63,7 +66,8 @@ class InnerTensors:
 
     def _computed(self, operator: Operator, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         values = [None if x is None else self._value(x, theirs) for x in operator.inputs]
-        return compute(Call(operator, values, theirs[operator.outputs[0].name].shape))
+        name = operator.outputs[0].name
+        return compute(Call(operator, values, theirs[name].shape, self._kernels[name]))
 
     def _value(self, tensor: Tensor, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Returns the value of a tensor: from the run of the file, or a constant."""

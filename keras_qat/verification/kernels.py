@@ -1,4 +1,4 @@
-"""The rules of the reference kernels, by the names that operators.toml has for them.
+"""The rules of kernels, by the names that operators.toml has for them.
 
 `verify` recomputes with them the tensors inside layers that are written as several operators.
 """
@@ -11,16 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.elementwise import add, subtract
-from keras_qat.arithmetic.fixed_point import conv_multiplier
-from keras_qat.arithmetic.multiply import multiply
 from keras_qat.arithmetic.pooling import average
-from keras_qat.arithmetic.requantize import (
-    quantize,
-    requantize,
-    requantize_float64,
-    rescale,
-)
 from keras_qat.verification.call import Call
 from keras_qat.verification.moves import MOVES
 from keras_qat.verification.windows import Windows, convolve, convolve_back, convolve_channels
@@ -66,16 +57,12 @@ def _function(call: Call, name: str) -> Any:
 
 def _binary(call: Call, name: str) -> Any:
     """Computes an operator of two operands: plain numbers, or 8-bit integers with scales."""
-    integer = PAIRS.get(call.declaration.integer)
-    if call.is_quantized and integer is not None:
+    if call.is_quantized and call.rule is not None:
         pairs = zip(call.values, call.grids(), strict=True)
         operands = [each for x, grid in pairs for each in (x.astype("int32"), *grid)]
-        return integer(*operands, *call.grid(), *call.limits())
+        return call.rule(*operands, *call.grid(), *call.limits())
     with np.errstate(all="ignore"):
         return _activated(call, np.asarray(function_named(name)(*call.values)))
-
-
-PAIRS: Mapping[str, Callable[..., Any]] = {"add": add, "multiply": multiply, "subtract": subtract}
 
 
 def _activated(call: Call, y: np.ndarray) -> np.ndarray:
@@ -130,9 +117,8 @@ def _summed(call: Call, name: str) -> Any:
     total = np.asarray(total, "int64").astype("int32")
     scales = call.grid("data")[0], call.grid("weights")[0], call.grid()[0]
     after = call.grid()[1], *call.limits()
-    if call.declaration.integer == "requantize_float64":
-        return requantize_float64(total, *scales, *after)
-    return requantize(total, *conv_multiplier(*scales), *after)
+    assert call.rule is not None, "operators.toml has the rule"
+    return call.rule(total, *scales, *after)
 
 
 def _dense_sums(call: Call) -> Any:
@@ -167,9 +153,10 @@ def _products(call: Call, name: str) -> Any:
 def _quantized(call: Call, name: str) -> Any:
     del name
     x, limits = call.value("data"), call.limits()
+    assert call.rule is not None, "operators.toml has the rule"
     if x.dtype.kind == "f":
-        return quantize(x, *call.grid(), *limits)
-    return rescale(x.astype("int32"), *call.grid("data"), *call.grid(), *limits)
+        return call.rule(x, *call.grid(), *limits)
+    return call.rule(x.astype("int32"), *call.grid("data"), *call.grid(), *limits)
 
 
 def _dequantized(call: Call, name: str) -> Any:

@@ -96,6 +96,7 @@ class VerificationReport:
     Attributes:
         layers: For each set of kernels, the comparison of each tensor.
         outputs: Names of the tensors in `layers` that are outputs of the file.
+        kernels: The kernels of the model's target, which Keras inference equals.
         samples: Number of samples that were compared.
         agreement: For each set of kernels, the number of samples for which all outputs have their
             largest value at the same position as in Keras (top-1 agreement).
@@ -108,20 +109,25 @@ class VerificationReport:
 
     layers: dict[str, dict[str, LayerComparison]]
     outputs: tuple[str, ...]
+    kernels: str = "reference"
     samples: int = 0
     not_compared: tuple[str, ...] = ()
     agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     float_agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     default_ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
-    def mismatches(self, kernels: str = "reference") -> int:
-        """Returns the number of mismatches over all tensors; of floats, beyond the tolerance."""
-        return sum(row.mismatches for row in self.layers[kernels].values())
+    def mismatches(self, kernels: str | None = None) -> int:
+        """Returns the number of mismatches over all tensors; of floats, beyond the tolerance.
+
+        Args:
+            kernels: Name of the kernels; None for those of the model's target.
+        """
+        return sum(row.mismatches for row in self.layers[kernels or self.kernels].values())
 
     @property
     def exact(self) -> bool:
-        """Whether no element of any tensor differs from the reference kernels', as `mismatches`."""
-        return "reference" in self.layers and self.mismatches() == 0
+        """Whether no element of any tensor differs from the kernels of the model's target."""
+        return self.kernels in self.layers and self.mismatches() == 0
 
     @property
     def fully_integer(self) -> bool:
@@ -138,8 +144,8 @@ class VerificationReport:
                 f"top-1 equal to Keras on {self.agreement[kernels]} of {self.samples}, "
                 f"to the float model on {self.float_agreement[kernels]}"
             )
-        if "reference" not in self.layers:
-            proven = "NOT PROVEN (the reference kernels were not run)"
+        if self.kernels not in self.layers:
+            proven = f"NOT PROVEN (the {self.kernels} kernels were not run)"
         else:
             proven = "EXACT" if self.exact else "NOT EXACT"
         if not self.fully_integer:

@@ -20,6 +20,7 @@ from keras_qat.layers.models.finiteness import check_finite
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Runner
 from keras_qat.lowering import FileTensors, file_tensors
+from keras_qat.targets import get_target
 from keras_qat.verification.conversion import to_file_input
 from keras_qat.verification.inner import InnerTensors
 from keras_qat.verification.replay import behind_float, local_values, real_values
@@ -51,9 +52,10 @@ def verify(
         model: A quantized model.
         filepath: The file that `export_litert` wrote of the model.
         data: Data for the model's inputs, in any form that `calibrate` takes.
-        kernels: `"reference"` for LiteRT's reference kernels, which Keras inference equals bit
-            for bit; `"default"` for XNNPACK and the optimized kernels, which phones and PCs
-            run and which round some operators differently.
+        kernels: `"default"` for XNNPACK and the optimized kernels, which phones and PCs run;
+            `"reference"` for LiteRT's reference kernels, which round some operators differently.
+            Keras inference equals those of the model's target bit for bit, and the verdict is about
+            them.
         verbose: 1 prints the table and the verdict, 0 does not.
 
     Returns:
@@ -86,7 +88,8 @@ def verify(
     graph = read_model(model)
     places = {name: _file_tensors(graph, runner) for name, runner in runners.items()}
     outputs = next((tuple(each.outputs) for each in places.values()), ())
-    report = VerificationReport({name: {} for name in runners}, outputs)
+    own = get_target(model.target).interpreter
+    report = VerificationReport({name: {} for name in runners}, outputs, own)
     report.default_ranges = model.default_ranges
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)

@@ -19,9 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="a model that Keras saved: .keras or .h5; quantized or not")
     parser.add_argument(
-        "--target", help="the device of the file: litert, tflite-micro, ethos-u or edgetpu"
-    )
-    parser.add_argument(
         "--strict", action="store_true", help="exit with 1 for warnings too, not only for errors"
     )
     parser.add_argument(
@@ -45,9 +42,7 @@ def run(options: argparse.Namespace) -> Outcome:
         )
     model = load_keras(options.model)
     data = None if options.data is None else open_data(options, inputs_of_keras(model))
-    report = keras_qat.check(
-        model, calibration_data=data, target=options.target, **conversion_options(options)
-    )
+    report = keras_qat.check(model, calibration_data=data, **conversion_options(options))
     if options.plot is not None:
         _draw(report, pathlib.Path(options.plot))
     found = report.findings if options.strict else report.errors

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_default_range(parser)
     parser.add_argument(
         "--target",
-        help="check that the file runs there: litert, tflite-micro, ethos-u or edgetpu",
+        help="check that the file runs there (default: the target of the model)",
     )
     parser.add_argument(
         "--batch-size",

@@ -14,6 +14,7 @@ from keras_qat.arithmetic import (
     exact_float,
     fixed_point,
     log_softmax,
+    multiply,
     normalize,
     pooling,
     requantize,
@@ -69,6 +70,7 @@ CLASSES = log_softmax.LogSoftmax(10)
 
 def layer_normalized(q, input_scale, output_scale):
     options = {"axes": (1,), "normalization": RULE, "low": -128, "high": 127}
+    options |= {"multiply": multiply.multiply, "subtract": elementwise.subtract}
     middle = input_scale, 2, np.float32(0.3) * input_scale
     return normalize.normalize(q, input_scale, 5, *middle, output_scale, 3, **options)
 
@@ -114,8 +116,9 @@ CASES = {
     "requantize_transpose_conv": (
         optimized_requantize.requantize_transpose_conv,
         ACC[:, :61],
-        MULTIPLIER[:61],
-        SHIFT[:61],
+        SX,
+        SW[:61],
+        SY,
         3,
         -128,
         127,

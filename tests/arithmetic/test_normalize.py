@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from keras_qat.arithmetic.elementwise import subtract
+from keras_qat.arithmetic.multiply import multiply
 from keras_qat.arithmetic.normalize import (
     LARGEST_GROUP,
     Normalization,
@@ -49,6 +51,7 @@ def integers(x, kind, scale, output_scale, zero_point: Any = 0, reciprocal_scale
     middle = np.int32(-128 - (x.min() - round(float(x.mean()))))
     grids = (scale, np.int32(0), scale, middle, reciprocal_scale, output_scale, zero_point)
     options = {"axes": (1,), "normalization": rule, "low": -128, "high": 127}
+    options |= {"multiply": multiply, "subtract": subtract}
     return np.asarray(normalize(x, *grids, **options))
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from keras_qat.arithmetic import fixed_point
 from keras_qat.arithmetic.optimized import requantize
 from keras_qat.litert import Tensor
 from tests.arithmetic import oracle
@@ -33,6 +32,5 @@ def test_requantize_transpose_conv_equals_the_optimized_kernel(choose, spread, c
     ]
     options = {**WINDOW, "dtype": "int8"}
     expected = oracle.optimized("TRANSPOSE_CONV", operands, shape, sy, zy, 3, **options)
-    multiplier, shift = fixed_point.conv_multiplier(sx, sw, sy)
-    actual = requantize.requantize_transpose_conv(acc, multiplier, shift, zy, *oracle.INT8)
+    actual = requantize.requantize_transpose_conv(acc, sx, sw, sy, zy, *oracle.INT8)
     assert (np.asarray(actual) == expected.reshape(acc.shape)).all()

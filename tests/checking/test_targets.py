@@ -85,9 +85,16 @@ def test_check_for_a_target_finds_what_export_refuses(case):
         assert {(f.layer, f.message.partition(" ")[0]) for f in found} == expected, target
 
 
-def test_check_for_microcontrollers_suggests_a_lookup_of_gelu():
+def test_target_without_an_operator_gets_a_lookup():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="gelu", name="dense")])
-    (finding,) = keras_qat.check(model, target="tflite-micro").errors
-    assert finding.code == "target-operator" and 'activations="lookup"' in str(finding.fix)
-    quantized = keras_qat.quantize_model(model, activations="lookup", default_ranges_stats=(-4, 4))
+    options = {"target": "tflite-micro", "default_ranges_stats": (-4, 4)}
+    assert keras_qat.check(model, **options).ok
+    quantized = keras_qat.quantize_model(model, **options)
     assert not violations(lower_model(quantized), get_target("tflite-micro"))
+
+
+def test_check_of_a_model_for_another_target_suggests_a_lookup():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="gelu", name="dense")])
+    quantized = keras_qat.quantize_model(model, target="litert", default_ranges_stats=(-4, 4))
+    (finding,) = keras_qat.check(quantized, target="tflite-micro").errors
+    assert finding.code == "target-operator" and 'activations="lookup"' in str(finding.fix)

@@ -29,7 +29,9 @@ def test_profiles_are_all_files_but_the_actions():
 
 @pytest.mark.parametrize("wrong", ["edge-tpu", "EDGETPU", "litert-2.5", "", None, 3, ["litert"]])
 def test_get_target_names_the_known_targets(wrong):
-    with pytest.raises(InvalidTargetError, match="'edgetpu', 'ethos-u', 'litert', 'tflite-micro'"):
+    with pytest.raises(
+        InvalidTargetError, match="'edgetpu', 'ethos-u', 'litert', 'reference', 'tflite-micro'"
+    ):
         get_target(wrong)
 
 
@@ -69,6 +71,7 @@ def test_profiles_of_accelerators_have_a_cpu_as_fallback():
         "ethos-u": "tflite-micro",
         "litert": None,
         "litert-2.5": None,
+        "reference": None,
         "tflite-micro": None,
         "xnnpack": "litert",
     }

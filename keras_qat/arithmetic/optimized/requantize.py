@@ -7,14 +7,20 @@ from typing import Any
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32
-from keras_qat.arithmetic.fixed_point import srdhm
+from keras_qat.arithmetic.fixed_point import conv_multiplier, srdhm
 from keras_qat.arithmetic.requantize import clip
 
 _BLOCK = 8  # channels of one step of the kernel
 
 
 def requantize_transpose_conv(
-    acc: Any, multiplier: Any, shift: Any, zero_point: Any, low: Any, high: Any
+    acc: Any,
+    input_scale: Any,
+    weight_scale: Any,
+    output_scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
 ) -> Any:
     """Requantizes accumulators of a TRANSPOSE_CONV of int8 to the output's scale.
 
@@ -24,8 +30,9 @@ def requantize_transpose_conv(
 
     Args:
         acc: int32 tensor `(..., channels)`, bias included.
-        multiplier: int32 scalar or `(channels,)`, from `fixed_point.conv_multiplier`.
-        shift: int32 tensor like `multiplier`.
+        input_scale: float32 scalar.
+        weight_scale: float32 scalar or `(channels,)`.
+        output_scale: float32 scalar.
         zero_point: int32 scalar, the output's.
         low: int32 scalar, the least output, from the type and the fused activation.
         high: int32 scalar, the greatest output.
@@ -35,10 +42,10 @@ def requantize_transpose_conv(
 
     Example:
     >>> acc = ops.array([[-6] * 9], "int32")
-    >>> requantize_transpose_conv(acc, 2**30, -1, 0, -128, 127).numpy()
+    >>> requantize_transpose_conv(acc, 0.25, 1.0, 1.0, 0, -128, 127).numpy()
     array([[-1, -1, -1, -1, -1, -1, -1, -1, -2]], dtype=int32)
     """
-    shift = as_int32(shift)
+    multiplier, shift = conv_multiplier(input_scale, weight_scale, output_scale)
     channels = ops.shape(acc)[-1]
     remains = ops.arange(channels, dtype="int32") >= channels - channels % _BLOCK
     right = ops.maximum(-shift, 0)

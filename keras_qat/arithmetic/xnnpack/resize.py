@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32
-from keras_qat.arithmetic.resize import Taps
+from keras_qat.arithmetic.resize import Interpolation, Taps
 
 _BITS = 11
 _ONE = 1 << _BITS
@@ -78,3 +78,6 @@ def _blend(x: Any, lower: Any, upper: Any, weights: Any, *, axis: int) -> Any:
     weights = ops.reshape(as_int32(weights), [-1 if i == axis else 1 for i in range(4)])
     first, second = ops.take(x, lower, axis=axis), ops.take(x, upper, axis=axis)
     return ops.left_shift(first, _BITS) + (second - first) * weights
+
+
+IN_INTEGERS = Interpolation(bilinear_taps, interpolate, _ONE)

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.requantize import quantize
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Free, Grid, InputStats
@@ -87,10 +86,11 @@ class QuantizeInput(BoundaryLayer):
         return ops.cast(inputs, "float32")
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Rounds half away from zero, as LiteRT's QUANTIZE does."""
+        """Rounds as the target's QUANTIZE does."""
         scheme, x = self._scheme(), ops.cast(inputs[0].values, "float32")
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
-        return ops.cast(quantize(x, *output, *limits) - output.zero_point, "float32")
+        rule = self.integer_rule("QUANTIZE", "float32")
+        return ops.cast(rule(x, *output, *limits) - output.zero_point, "float32")
 
     def lower(self, builder, *inputs):
         """Returns the input tensor, or adds one QUANTIZE if the file's input has another type."""

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.requantize import rescale
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Grid
@@ -37,11 +36,12 @@ class Requantize(QuantizedLayer):
         return []
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Rescales the integers by the double rounding of QUANTIZE."""
+        """Rescales the integers as the target's QUANTIZE does."""
         ((values, grid),) = inputs
         scheme = self._scheme()
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
-        q = rescale(ops.cast(values, "int32"), grid.scale, np.int32(0), *output, *limits)
+        grids = grid.scale, np.int32(0), *output
+        q = self.integer_rule("QUANTIZE")(ops.cast(values, "int32"), *grids, *limits)
         return ops.cast(q - output.zero_point, "float32")
 
     def lower(self, builder, *inputs):

@@ -20,6 +20,7 @@ from keras_qat.layers.core.integers import (
     real_values,
 )
 from keras_qat.layers.core.modes import in_float_mode
+from keras_qat.layers.core.rules import integer_rule
 from keras_qat.litert.format.operators import with_trait
 from keras_qat.quantizers import (
     Derived,
@@ -42,7 +43,7 @@ class QuantizedLayer(DropIn):
 
     With `scheme=None` the layer computes what the Keras layer of the same name computes. With a
     scheme, `training=True` computes in float with straight-through fake quantization, and
-    inference computes the integers of LiteRT's reference kernels.
+    inference computes the integers of the target's kernels.
 
     A tensor between two layers holds real values, `(q - zero_point) * scale` in float32.
     Inside `integer` a tensor is `OffsetInts`: the whole numbers `q - zero_point`, in float32.
@@ -57,6 +58,7 @@ class QuantizedLayer(DropIn):
             One layer of a model says and counts it, for all of them.
         range_rule: The rule by which training moves the ranges of its tensors, or the rule's
             configuration; None for the rules of the specifications.
+        target: Name of the target whose kernels inference equals.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
@@ -90,10 +92,12 @@ class QuantizedLayer(DropIn):
         scheme: str | Scheme | None = None,
         quant_delay: int = 0,
         range_rule: RangeRule | dict[str, Any] | None = None,
+        target: str = "reference",
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.scheme = None if scheme is None else self.checked_scheme(scheme, self.name)
+        self.target = target
         self.neighbours = NeighbourParams()
         self.delay_steps: int = quant_delay
         self.quant_delay: QuantDelay | None = None
@@ -193,7 +197,7 @@ class QuantizedLayer(DropIn):
         return fake_quantize(y, grid.scale, grid.zero_point, *limits)
 
     def integer_forward(self, inputs):
-        """Computes the reference kernels' integers, and returns their real values."""
+        """Computes the integers of the target's kernels, and returns their real values."""
         neighbours = self._neighbours()
         tensors = tree.flatten(inputs)
         centered = [center(x, p) for x, p in zip(tensors, neighbours.inputs, strict=True)]
@@ -211,6 +215,25 @@ class QuantizedLayer(DropIn):
             float32 whole numbers `q - zero_point` of the output.
         """
         raise NotImplementedError
+
+    def integer_rule(self, code: str, dtype: str | None = None) -> Any:
+        """Returns the rule by which the target's kernels compute an operator of the layer.
+
+        Args:
+            code: Name of the operator.
+            dtype: Type of the data; None for that of the scheme.
+        """
+        dtype, takes_delegate = dtype or self._scheme().dtype, self.takes_delegate(code)
+        return integer_rule(code, self.target, dtype, takes_delegate=takes_delegate)
+
+    def takes_delegate(self, code: str) -> bool:
+        """Returns whether fast kernels that have an operator take it with these shapes.
+
+        Args:
+            code: Name of the operator.
+        """
+        del code
+        return True
 
     def lower(self, builder, *inputs):
         """Adds the layer's operators to a LiteRT model.
@@ -275,7 +298,8 @@ class QuantizedLayer(DropIn):
         rules = (observer.specification.rule for observer in self.observers().values())
         rule = next(rules, Robust())
         own = {"range_rule": keras.saving.serialize_keras_object(rule)} if rule != Robust() else {}
-        return {**super().get_config(), "scheme": name, **delay, **own}
+        target = {} if self.target == "reference" else {"target": self.target}
+        return {**super().get_config(), "scheme": name, **delay, **own, **target}
 
     def output_grid(self) -> Grid | None:
         """Returns the grid of the output; None for a float layer."""

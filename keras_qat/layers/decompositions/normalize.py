@@ -198,6 +198,7 @@ class QNormalize(QuantizedLayer, Normalize):
         viewed = ops.reshape(values, self.view)
         scales = *self._middle_grid(grid), self._reciprocal_scale(grid)
         options = {"axes": self.axis, "normalization": self.rule, **limits}
+        options |= {"multiply": self.integer_rule("MUL"), "subtract": self.integer_rule("SUB")}
         y = _normalize_centered(viewed, *grid, *scales, *output, **options)
         return ops.reshape(y, (-1, *values.shape[1:]))
 

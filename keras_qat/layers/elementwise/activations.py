@@ -9,10 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.elementwise import add
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.arithmetic.requantize import requantize
-from keras_qat.arithmetic.softmax import softmax
 from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import FUSED, activation_name, activation_of
@@ -66,10 +64,10 @@ class QSoftmax(Elementwise):
         return self.float_forward(inputs, training=True)
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Computes in fixed point, as the reference SOFTMAX does."""
+        """Computes as the target's SOFTMAX does."""
         del output
         ((values, grid),) = inputs
-        return _softmax_centered(values, grid.scale)
+        return _softmax_centered(values, grid.scale, rule=self.integer_rule("SOFTMAX"))
 
     def lower(self, builder, *inputs):
         """Adds one SOFTMAX."""
@@ -124,6 +122,7 @@ class QReLU(Elementwise):
         """Rescales and clips."""
         ((values, grid),) = inputs
         options = {"activation": self.activation, "scheme": self._scheme()}
+        options["add"] = self.integer_rule("ADD")
         return _relu_centered(values, grid.scale, *output, **options)
 
     def lower(self, builder, *inputs):
@@ -168,9 +167,9 @@ class QReLU(Elementwise):
 
 
 @compiled
-def _softmax_centered(x, scale):
+def _softmax_centered(x, scale, *, rule):
     # Only differences matter, so centered integers give the same result as the integers themselves.
-    return ops.cast(softmax(ops.cast(x, "int32"), scale) + 128, "float32")
+    return ops.cast(rule(ops.cast(x, "int32"), scale) + 128, "float32")
 
 
 def _scale_of(grid: Grid) -> np.ndarray:
@@ -182,8 +181,8 @@ def _are_near(input_scale, output_scale):
 
 
 @compiled
-def _relu_centered(x, input_scale, output_scale, zero_point, *, activation, scheme):
-    """Computes ADD of zero, or RELU, as the reference kernel does."""
+def _relu_centered(x, input_scale, output_scale, zero_point, *, add, activation, scheme):
+    """Computes ADD of zero by the rule `add`, or RELU."""
     limits = activation_limits(activation, output_scale, zero_point, scheme)
     q, output = ops.cast(x, "int32"), (output_scale, zero_point, *limits)
 

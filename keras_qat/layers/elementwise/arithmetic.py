@@ -9,8 +9,6 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_qat.arithmetic.elementwise import add, subtract
-from keras_qat.arithmetic.multiply import multiply
 from keras_qat.backend import compiled
 from keras_qat.graph import any_of, layer_of, maybe, operation_named
 from keras_qat.layers.core.activation_names import FUSED, function_name
@@ -73,11 +71,11 @@ class Arithmetic(Binary):
         return self.quantize_output(self._combined(inputs, constant))
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Combines as the reference kernel does."""
+        """Combines as the target's kernel does."""
         (a, grid_a), (b, grid_b) = self.in_order(inputs, self._constant_centered(output.scale))
         options = {"activation": self.activation, "scheme": self._scheme()}
         tensors = a, b, grid_a.scale, grid_b.scale, *output
-        return combined_centered(*tensors, code=self.operator_code, **options)
+        return combined_centered(*tensors, rule=self.integer_rule(self.operator_code), **options)
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
@@ -192,12 +190,9 @@ class QMultiply(Arithmetic):
     function = staticmethod(ops.multiply)
 
 
-_RULES = {"ADD": add, "SUB": subtract, "MUL": multiply}
-
-
 @compiled
-def combined_centered(a, b, scale_a, scale_b, scale, zero_point, *, code, activation, scheme):
-    """Combines centered integers as the reference ADD, SUB or MUL does.
+def combined_centered(a, b, scale_a, scale_b, scale, zero_point, *, rule, activation, scheme):
+    """Combines centered integers by the rule of an ADD, SUB or MUL.
 
     Args:
         a: float32 whole numbers, the first operand.
@@ -206,7 +201,7 @@ def combined_centered(a, b, scale_a, scale_b, scale, zero_point, *, code, activa
         scale_b: float32 scalar tensor, scale of the second operand.
         scale: float32 scalar tensor, scale of the output.
         zero_point: int32 scalar tensor, zero point of the output.
-        code: `"ADD"`, `"SUB"` or `"MUL"`.
+        rule: The rule of the kernels, one of `arithmetic.rules`.
         activation: Name of the fused activation.
         scheme: The scheme.
 
@@ -215,5 +210,5 @@ def combined_centered(a, b, scale_a, scale_b, scale, zero_point, *, code, activa
     """
     first, second = ops.cast(a, "int32"), ops.cast(b, "int32")
     limits = activation_limits(activation, scale, zero_point, scheme)
-    q = _RULES[code](first, scale_a, 0, second, scale_b, 0, scale, zero_point, *limits)
+    q = rule(first, scale_a, 0, second, scale_b, 0, scale, zero_point, *limits)
     return ops.cast(q - zero_point, "float32")

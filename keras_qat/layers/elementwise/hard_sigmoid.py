@@ -6,8 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.elementwise import add
-from keras_qat.arithmetic.multiply import multiply
 from keras_qat.backend import compiled
 from keras_qat.layers.core.fused import activation_limits, fused_code
 from keras_qat.layers.core.registry import register
@@ -50,7 +48,8 @@ class QHardSigmoid(Tabulated):
         """Computes the output of the two kernels for each integer."""
         shifted = self._shifted(grid)
         low, high = activation_limits("relu6", *shifted, self._scheme())
-        return _table(*grid, *shifted, low, high, *output, **self.limits())
+        rules = {"add": self.integer_rule("ADD"), "multiply": self.integer_rule("MUL")}
+        return _table(*grid, *shifted, low, high, *output, **rules, **self.limits())
 
     def lower(self, builder, *inputs):
         """Adds an ADD and a MUL, or in float the operators of the function."""
@@ -103,6 +102,8 @@ def _table(
     output_scale,
     output_zero_point,
     *,
+    add,
+    multiply,
     low,
     high,
 ):

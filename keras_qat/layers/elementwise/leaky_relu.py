@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.prelu import prelu
 from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.core.base import QuantizedLayer
@@ -75,13 +74,14 @@ class QLeakyReLU(Sloped):
         return self.quantize_output(self.float_forward(inputs, training=True))
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Computes as the reference kernel does."""
+        """Computes as the target's kernel does."""
         if self.operator == "PRELU":
             return super().integer(*inputs, output=output)
         ((values, grid),), scheme = inputs, self._scheme()
         limits = np.int32(scheme.activation_low), np.int32(scheme.activation_high)
         slope = np.float32(self.negative_slope)
-        return _leaky_centered(values, grid.scale, slope, *output, *limits)
+        tensors = values, grid.scale, slope, *output, *limits
+        return _leaky_centered(*tensors, rule=self.integer_rule("LEAKY_RELU"))
 
     def lower(self, builder, *inputs):
         """Adds one LEAKY_RELU or PRELU."""
@@ -121,7 +121,6 @@ def _options_of(node: Node) -> dict[str, Any]:
 
 
 @compiled
-def _leaky_centered(x, scale, slope, output_scale, zero_point, low, high):
-    # The kernel multiplies by the slope like PRELU by an alpha of 1 with that scale.
-    grids = scale, 0, 1, slope, output_scale, zero_point
-    return ops.cast(prelu(ops.cast(x, "int32"), *grids, low, high) - zero_point, "float32")
+def _leaky_centered(x, scale, slope, output_scale, zero_point, low, high, *, rule):
+    q = rule(ops.cast(x, "int32"), scale, 0, slope, output_scale, zero_point, low, high)
+    return ops.cast(q - zero_point, "float32")

@@ -39,6 +39,7 @@ BATCH_NORM = Matcher("keras.layers.BatchNormalization", _normalizes_last_axis)
 class ScaledChannels(KernelOperator):
     """A DEPTHWISE_CONV_2D with a window of one pixel. The kernel is (1, 1, channels, 1)."""
 
+    code = "DEPTHWISE_CONV_2D"
     channel_axes = (-2, -1)
 
     def apply(self, layer: Any, x, kernel):
@@ -58,7 +59,7 @@ class ScaledChannels(KernelOperator):
             flat = (shape[0], 1, int(np.prod(shape[1:-1])), shape[-1])
             x = builder.reshape(x, flat, part="input")
         y = builder.operator(
-            "DEPTHWISE_CONV_2D",
+            self.code,
             (
                 x,
                 builder.weights(kernel.reshape(1, 1, 1, -1), grid, axis=3),

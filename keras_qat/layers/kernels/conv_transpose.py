@@ -24,6 +24,7 @@ from keras_qat.scheme import Scheme
 class TransposedConvolution(WindowOperator):
     """TRANSPOSE_CONV. The kernel of the layer is (*window, outputs, inputs)."""
 
+    code = "TRANSPOSE_CONV"
     channel_axes = (-2,)
 
     def check(self, node: Node, scheme: Scheme | None) -> None:
@@ -61,6 +62,10 @@ class TransposedConvolution(WindowOperator):
             largest_product=layer.scheme.largest_product,
         )
 
+    def takes_delegate(self, layer: Any) -> bool:
+        """Returns whether the batch is fixed: the operand for the output's shape is constant."""
+        return layer.get_build_config()["input_shape"][0] is not None
+
     def add_to_image(self, layer: Any, builder, x, **output):
         """Adds one TRANSPOSE_CONV. The weights are (out, height, width, in), the bias optional."""
         kernel, grid, bias = layer.lower_weights()
@@ -68,7 +73,7 @@ class TransposedConvolution(WindowOperator):
         weights = builder.weights(np.moveaxis(kernel, -2, 0), grid, axis=0)
         shape = _output_shape(builder, x, image_shape(builder.output_shape))
         return builder.operator(
-            "TRANSPOSE_CONV",
+            self.code,
             (shape, weights, x, builder.bias(bias, x, grid) if layer.adds_bias else None),
             options=window_options(layer),
             **output,

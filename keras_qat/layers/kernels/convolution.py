@@ -24,6 +24,8 @@ from keras_qat.layers.kernels.windows import WindowOperator, dilation_options, w
 class Convolution(WindowOperator):
     """CONV_2D. The kernel of the layer is (*window, inputs / groups, outputs)."""
 
+    code = "CONV_2D"
+
     def apply(self, layer: Any, x, kernel):
         """Convolves in float."""
         if layer.padding == "causal":
@@ -53,7 +55,7 @@ class Convolution(WindowOperator):
         kernel = kernel.reshape(*planar(kernel.shape[:-2]), *kernel.shape[-2:])
         weights = builder.weights(np.moveaxis(kernel, -1, 0), grid, axis=0)
         return builder.operator(
-            "CONV_2D",
+            self.code,
             (x, weights, builder.bias(bias, x, grid)),
             options={**window_options(layer), **dilation_options(layer)},
             **output,
@@ -86,6 +88,7 @@ def _with_steps_before(layer: Any, builder, x):
 class DepthwiseConvolution(WindowOperator):
     """DEPTHWISE_CONV_2D. The kernel of the layer is (*window, channels, multiplier)."""
 
+    code = "DEPTHWISE_CONV_2D"
     channel_axes = (-2, -1)
 
     def apply(self, layer: Any, x, kernel):
@@ -108,7 +111,7 @@ class DepthwiseConvolution(WindowOperator):
         kernel, grid, bias = layer.lower_weights()
         kernel = kernel.reshape((1, *planar(kernel.shape[:-2]), -1))
         return builder.operator(
-            "DEPTHWISE_CONV_2D",
+            self.code,
             (x, builder.weights(kernel, grid, axis=3), builder.bias(bias, x, grid)),
             options={
                 **window_options(layer),

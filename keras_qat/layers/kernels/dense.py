@@ -9,19 +9,18 @@ from keras import ops
 
 from keras_qat.arithmetic import accumulate
 from keras_qat.graph import layer_of, maybe
-from keras_qat.layers.core.activation_names import FUSED, function_name
+from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import register
-from keras_qat.layers.kernels.accumulators import requantize_dense
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
-from keras_qat.layers.kernels.integer_weights import IntegerWeights
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
 from keras_qat.layers.kernels.weighted import WeightedLayer
-from keras_qat.quantizers import Grid
 
 
 class FullyConnected(KernelOperator):
     """FULLY_CONNECTED. The kernel of the layer is (inputs, outputs)."""
+
+    code = "FULLY_CONNECTED"
 
     def apply(self, layer: Any, x, kernel):
         """Multiplies by the kernel."""
@@ -32,18 +31,12 @@ class FullyConnected(KernelOperator):
         """Multiplies exactly, splitting the inputs where float32 would not be exact."""
         return accumulate.matmul(values, kernel, largest_product=layer.scheme.largest_product)
 
-    def requantize(self, layer: Any, sums, weights: IntegerWeights, input_scale, output: Grid):
-        """Scales in double precision, as the reference FULLY_CONNECTED does."""
-        tensors = sums, weights.bias, input_scale, weights.kernel_scale, *output
-        limits = {"activation": function_name(layer.activation), "scheme": layer.scheme}
-        return requantize_dense(*tensors, **limits)
-
     def add(self, layer: Any, builder, x):
         """Adds one FULLY_CONNECTED. The weights are (out, in). A bias is optional."""
         kernel, grid, bias = layer.lower_weights()
         weights = builder.weights(kernel.T, grid, axis=0)
         return builder.operator(
-            "FULLY_CONNECTED",
+            self.code,
             (x, weights, builder.bias(bias, x, grid) if layer.adds_bias else None),
             options={
                 "keepNumDims": len(x.shape) != 2,

@@ -1,4 +1,4 @@
-"""The integers of a layer with a kernel: kernel, bias and multipliers."""
+"""The integers of a layer with a kernel: its kernel and its bias."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.fixed_point import conv_multiplier
-from keras_qat.arithmetic.multiply import product_multiplier
 from keras_qat.backend import compiled, float64, maximum
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.quantizers import quantize_weights, reciprocal, weight_grid
@@ -29,16 +28,12 @@ class IntegerWeights(NamedTuple):
         kernel_scale: float32, one scale for each output channel, or a single scale.
         kernel_zero_point: The integer that stands for 0.0, int32 or a number.
         bias: int32, one for each output channel, at `input_scale * kernel_scale`.
-        multiplier: int32, as many as scales.
-        shift: int32, as many as scales.
     """
 
     kernel: Any
     kernel_scale: Any
     kernel_zero_point: Any
     bias: Any
-    multiplier: Any
-    shift: Any
 
 
 class FoldedWeights(NamedTuple):
@@ -115,9 +110,7 @@ def _integer_weights(
     scale = ops.reshape(grid.scale, (-1,))
     per_step = reciprocal(input_scale * scale)
     bias = _round(offset * per_step) + _round(shifted * per_step)
-    rule = product_multiplier if scheme.rounds_scale_products else conv_multiplier
-    multiplier = rule(input_scale, scale, output_scale)
-    return IntegerWeights(quantize_weights(kernel, grid), scale, grid.zero_point, bias, *multiplier)
+    return IntegerWeights(quantize_weights(kernel, grid), scale, grid.zero_point, bias)
 
 
 def bias_pressure(
@@ -207,7 +200,11 @@ def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Sch
 
 
 def check_accumulators(
-    weights: IntegerWeights, channel_axes: tuple[int, ...], scheme: Scheme, layer: str
+    weights: IntegerWeights,
+    scales: tuple[Any, Any],
+    channel_axes: tuple[int, ...],
+    scheme: Scheme,
+    layer: str,
 ) -> None:
     """Raises if kernels would overflow, or refuse the file.
 
@@ -216,6 +213,7 @@ def check_accumulators(
 
     Args:
         weights: The integers.
+        scales: The scales of the input and of the output, float32 scalar tensors.
         channel_axes: The dimensions of the kernel that number its output channels.
         scheme: The scheme, for the largest input and the width of an accumulator.
         layer: Name of the layer.
@@ -223,7 +221,8 @@ def check_accumulators(
     Raises:
         UnsupportedLayerError: If an accumulator may exceed 32 bits, or a scale is not finite.
     """
-    kernel, scale, _, bias, _, shift = (ops.convert_to_numpy(each) for each in weights)
+    kernel, scale, _, bias = (ops.convert_to_numpy(each) for each in weights)
+    shift = ops.convert_to_numpy(conv_multiplier(scales[0], scale, scales[1])[1])
     sums = np.sum(np.abs(kernel.astype("float64")), summed_axes(kernel, channel_axes)).reshape(-1)
     left = np.maximum(shift, 0)
     largest = (scheme.largest_activation * sums + np.abs(bias.astype("float64"))) * 2.0**left

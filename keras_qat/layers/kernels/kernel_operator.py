@@ -7,10 +7,6 @@ from typing import Any
 
 from keras_qat.arithmetic import accumulate
 from keras_qat.graph import Node
-from keras_qat.layers.core.activation_names import function_name
-from keras_qat.layers.kernels.accumulators import requantize_centered
-from keras_qat.layers.kernels.integer_weights import IntegerWeights
-from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
 
@@ -20,10 +16,12 @@ class KernelOperator:
     An object has no state: each method takes the layer, whose arguments it reads.
 
     Attributes:
+        code: Name of the operator.
         channel_axes: The dimensions of the layer's kernel that number its output channels,
             negative.
     """
 
+    code: str
     channel_axes: tuple[int, ...] = (-1,)
 
     def check(self, node: Node, scheme: Scheme | None) -> None:
@@ -54,23 +52,10 @@ class KernelOperator:
         """
         raise NotImplementedError
 
-    def requantize(self, layer: Any, sums, weights: IntegerWeights, input_scale, output: Grid):
-        """Scales accumulators to the output's steps, by `MultiplyByQuantizedMultiplier`.
-
-        Args:
-            layer: The layer.
-            sums: Output of `accumulate`.
-            weights: The layer's integers.
-            input_scale: float32 scalar tensor.
-            output: The grid of the output.
-
-        Returns:
-            float32 whole numbers `q - zero_point`.
-        """
-        del input_scale
-        scaling = weights.bias, weights.multiplier, weights.shift
-        limits = {"activation": function_name(layer.activation), "scheme": layer.scheme}
-        return requantize_centered(sums, *scaling, *output, **limits)
+    def takes_delegate(self, layer: Any) -> bool:
+        """Returns whether fast kernels that have the operator take it with the layer's shapes."""
+        del layer
+        return True
 
     def add(self, layer: Any, builder, x):
         """Adds the operator to a LiteRT model.

@@ -6,8 +6,6 @@ import keras
 from keras import ops
 
 from keras_qat.arithmetic import accumulate
-from keras_qat.arithmetic.multiply import product_multiplier
-from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
@@ -66,12 +64,16 @@ class QMatmul(QuantizedLayer):
         return ops.matmul(*inputs)
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Sums exactly, and scales as the reference BATCH_MATMUL does."""
+        """Sums exactly, and scales as the target's BATCH_MATMUL does."""
         (a, grid_a), (b, grid_b) = inputs
         scheme = self._scheme()
-        scales = grid_a.scale, grid_b.scale, output.scale
         sums = accumulate.batch_matmul(a, b, largest_product=scheme.largest_activation**2)
-        return _product_centered(sums, *scales, output.zero_point, scheme=scheme)
+        options = {
+            "rule": self.integer_rule("BATCH_MATMUL"),
+            "activation": "linear",
+            "scheme": scheme,
+        }
+        return requantize_centered(sums, 0, grid_a.scale, grid_b.scale, *output, **options)
 
     def lower(self, builder, *inputs):
         """Adds one BATCH_MATMUL."""
@@ -90,10 +92,3 @@ class QMatmul(QuantizedLayer):
                 fix="Split the axis, and multiply each part with its matrix.",
             )
         return cls(name=node.name, scheme=scheme)
-
-
-@compiled
-def _product_centered(sums, scale_a, scale_b, scale, zero_point, *, scheme):
-    multiplier, shift = product_multiplier(scale_a, scale_b, scale)
-    limits = {"activation": "linear", "scheme": scheme}
-    return requantize_centered(sums, 0, multiplier, shift, scale, zero_point, **limits)

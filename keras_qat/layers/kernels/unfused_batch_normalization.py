@@ -108,15 +108,19 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return self.quantize_output(self.activation(y))
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Multiplies and adds as the two reference kernels do."""
+        """Multiplies and adds as the target's two kernels do."""
         ((values, grid),) = inputs
         between = self._product_grid()
         factor, offset = self._constants(output.scale)
-        options = {"code": "MUL", "activation": "linear", "scheme": self._scheme()}
+        options = {
+            "rule": self.integer_rule("MUL"),
+            "activation": "linear",
+            "scheme": self._scheme(),
+        }
         factors = self._spread(values, factor.values)
         scales = grid.scale, factor.grid.scale
         product = combined_centered(values, factors, *scales, *between, **options)
-        options |= {"code": "ADD", "activation": function_name(self.activation)}
+        options |= {"rule": self.integer_rule("ADD"), "activation": function_name(self.activation)}
         offsets = self._spread(values, offset.values)
         scales = between.scale, offset.grid.scale
         return combined_centered(product, offsets, *scales, *output, **options)

@@ -18,6 +18,7 @@ from keras_qat.layers.core.constants import stored
 from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
+from keras_qat.layers.kernels.accumulators import requantize_centered
 from keras_qat.layers.kernels.block import Block
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (
@@ -95,11 +96,21 @@ class WeightedLayer(QuantizedLayer, Block):
         )
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Accumulates in int32 and requantizes as the reference kernel does."""
+        """Accumulates in int32 and requantizes as the target's kernel does."""
         ((values, grid),) = inputs
         weights = self.integer_weights(grid.scale, output.scale)
         sums = self.kernel_operator.accumulate(self, values, weights.kernel)
-        return self.kernel_operator.requantize(self, sums, weights, grid.scale, output)
+        tensors = sums, weights.bias, grid.scale, weights.kernel_scale, *output
+        return requantize_centered(
+            *tensors,
+            rule=self.integer_rule(self.kernel_operator.code),
+            activation=function_name(self.activation),
+            scheme=self._scheme(),
+        )
+
+    def takes_delegate(self, code: str) -> bool:
+        """Returns whether fast kernels that have the operator take it with these shapes."""
+        return code != self.kernel_operator.code or self.kernel_operator.takes_delegate(self)
 
     def integer_weights(self, input_scale, output_scale) -> IntegerWeights:
         """Computes the integer kernel, bias and multipliers from the current variables.
@@ -171,7 +182,7 @@ class WeightedLayer(QuantizedLayer, Block):
         neighbours = self._neighbours()
         scales = neighbours.inputs[0].grid().scale, neighbours.output.grid().scale
         weights = self.integer_weights(*scales)
-        check_accumulators(weights, self.channel_axes, self._scheme(), self.name)
+        check_accumulators(weights, scales, self.channel_axes, self._scheme(), self.name)
         grid = Grid(weights.kernel_scale, weights.kernel_zero_point)
         kernel, quantization = stored(weights.kernel, grid, self._scheme())
         return kernel, quantization, ops.convert_to_numpy(weights.bias)

@@ -30,6 +30,7 @@ from keras_qat.quantizers import (
     delayed,
     range_misfit,
 )
+from keras_qat.targets import get_target
 
 __all__ = ["QuantizedModel", "float_mode"]
 
@@ -63,6 +64,26 @@ class QuantizedModel(RewrittenModel):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         assign_params(read_model(self))
+
+    @property
+    def target(self) -> str:
+        """Name of the target whose kernels inference equals."""
+        layers = (each for each in self.layers if isinstance(each, QuantizedLayer))
+        return next((each.target for each in layers if each.scheme is not None), "reference")
+
+    def set_target(self, target: str) -> None:
+        """Sets the target whose kernels inference equals; the layers stay the same.
+
+        Args:
+            target: Name of the target.
+
+        Raises:
+            InvalidTargetError: If there is no profile of the target.
+        """
+        for layer in self.layers:
+            if isinstance(layer, QuantizedLayer):
+                layer.target = get_target(target).name
+        self.predict_function = self.test_function = None
 
     @property
     def quant_delay(self) -> QuantDelay | None:

@@ -8,13 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.resize import (
-    Taps,
-    bilinear_float_taps,
-    bilinear_taps,
-    interpolate,
-    interpolate_in_float,
-)
+from keras_qat.arithmetic.resize import IN_INTEGERS, Interpolation, Taps
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
@@ -40,9 +34,9 @@ class QResize(MovesValues):
     """Resizes images: one RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR, with the input's range.
 
     The positions are those of half-pixel centers, as in Keras. The bilinear kernel represents them
-    in 1024ths of a pixel, the kernel of uint8 in float32. The training forward uses the kernel's
-    positions too. LiteRT's default kernels use other weights of the neighbours than its reference
-    kernels, and may differ from them by several integers if an image is resized by an odd factor.
+    in 1024ths of a pixel, the kernel of uint8 in float32, and XNNPACK in 2048ths. The training
+    forward uses the positions of the target's kernel too. LiteRT's default and reference kernels
+    may differ by several integers if an image is resized by an odd factor.
 
     Args:
         size: Height and width of the output.
@@ -89,7 +83,7 @@ class QResize(MovesValues):
                 fix="Give the model's input a fixed shape, with a batch axis.",
             )
         for old, new in zip(input_shape[1:3], self.size, strict=True):
-            if self.interpolation == "bilinear" and self._taps(old, new).lower.max() >= old:
+            if self.interpolation == "bilinear" and self._reads_beyond(old, new):
                 raise UnsupportedLayerError(
                     "LiteRT's reference kernel would read beyond the image: its positions are "
                     "rounded to 1024ths of a pixel.",
@@ -125,9 +119,10 @@ class QResize(MovesValues):
         values = inputs[0].values
         if self.interpolation == "nearest":
             return self._nearest(values)
-        height, width = map(self._taps, values.shape[1:3], self.size)
-        arguments = values, output.zero_point, *height, *width
-        return _interpolate_centered(*arguments, in_float=self._in_float)
+        height, width = map(self._interpolation.taps, values.shape[1:3], self.size)
+        q = ops.cast(values, "int32") + output.zero_point
+        q = self._interpolation.interpolate(q, *height, *width)
+        return ops.cast(q - output.zero_point, "float32")
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
@@ -138,20 +133,18 @@ class QResize(MovesValues):
         )
 
     @property
-    def _in_float(self) -> bool:
-        """Returns whether the kernel computes in float32."""
-        return self.scheme is not None and not self.scheme.is_signed
-
-    def _taps(self, size_in: int, size_out: int) -> Taps:
-        rule = bilinear_float_taps if self._in_float else bilinear_taps
-        return rule(size_in, size_out)
+    def _interpolation(self) -> Interpolation:
+        """The rule of the target's kernel."""
+        return IN_INTEGERS if self.scheme is None else self.integer_rule("RESIZE_BILINEAR")
 
     def _training_taps(self, size_in: int, size_out: int) -> Taps:
         """Returns the kernel's neighbours as real weights; the exact ones during the delay."""
-        lower, upper, weights = self._taps(size_in, size_out)
-        step = np.float32(1 if self._in_float else 1 / 1024)
-        kernels = lower, upper, weights.astype("float32") * step
+        lower, upper, weights = self._interpolation.taps(size_in, size_out)
+        kernels = lower, upper, weights.astype("float32") * np.float32(1 / self._interpolation.one)
         return Taps(*map(unless_delayed, _exact_taps(size_in, size_out), kernels))
+
+    def _reads_beyond(self, size_in: int, size_out: int) -> bool:
+        return self._interpolation.taps(size_in, size_out).lower.max() >= size_in
 
     def _nearest(self, x):
         for axis, size in enumerate(self.size, start=1):
@@ -204,9 +197,3 @@ def _interpolated(x, taps: Sequence[Taps]):
         first, second = ops.take(x, lower, axis=axis), ops.take(x, upper, axis=axis)
         x = first + (second - first) * weights
     return x
-
-
-def _interpolate_centered(x, zero_point, *taps, in_float):
-    rule = interpolate_in_float if in_float else interpolate
-    q = rule(ops.cast(x, "int32") + zero_point, *taps)
-    return ops.cast(q - zero_point, "float32")

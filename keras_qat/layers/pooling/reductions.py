@@ -10,7 +10,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.pooling import mean
 from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
@@ -47,13 +46,14 @@ class Averaging(QuantizedLayer):
         return ops.mean(inputs, axis=self.reduced_axes(), keepdims=self.keepdims)
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Sums in int32, then scales as the reference MEAN does."""
+        """Sums in int32, then scales as the target's MEAN does."""
         ((values, grid),), scheme = inputs, self._scheme()
         axes = self.reduced_axes()
         count = math.prod(values.shape[axis] for axis in axes)
         total = ops.sum(ops.cast(values, "int32"), axis=axes, keepdims=self.keepdims)
-        limits = {"low": scheme.activation_low, "high": scheme.activation_high}
-        return _mean_centered(total, grid.scale, *output, count=count, **limits)
+        options = {"low": scheme.activation_low, "high": scheme.activation_high}
+        options |= {"rule": self.integer_rule("MEAN"), "count": count}
+        return _mean_centered(total, *grid, *output, **options)
 
     def lower(self, builder, *inputs):
         """Adds one MEAN."""
@@ -228,6 +228,7 @@ def add_reduction(builder, code: str, x, axes: Sequence[int], keepdims: bool):
 
 
 @compiled
-def _mean_centered(total, scale_in, scale_out, zero_point, *, count, low, high):
-    q = mean(total, count, scale_in, 0, scale_out, zero_point, low, high)
+def _mean_centered(total, scale_in, zero_in, scale_out, zero_point, *, rule, count, low, high):
+    total = total + zero_in * count
+    q = rule(total, count, scale_in, zero_in, scale_out, zero_point, low, high)
     return ops.cast(q - zero_point, "float32")

@@ -56,8 +56,11 @@ class Declaration:
         computes: The rule for the result of plain numbers: a kind of rule and the name of a
             function, for `keras_qat.verification.kernels`. Empty if `verify` does not recompute the
             result.
-        integer: Name of the rule of `keras_qat.arithmetic` that the reference kernel follows for
-            8-bit integers with scales. Only kinds of rules with several choices need it.
+        integer: Name of the rule in `keras_qat.arithmetic.rules` by which kernels compute 8-bit
+            integers with scales, by the name of the kernels: `"reference"`, `"xnnpack"` and
+            `"optimized"` (LiteRT's default ones, where XNNPACK takes the operator and where not),
+            and `"tflite-micro"`. `"reference_uint8"` is the rule for one type. Kernels that are
+            left out have the rule of the reference kernel.
         macs: Number of multiply-accumulates, as a product of factors. `"output"` and `"data"` are
             numbers of elements. `"weights(.hwi)"` is the product of some sizes of the weights: each
             character is an axis, and only axes with a letter count. A `*` is any number of leading
@@ -91,7 +94,7 @@ class Declaration:
     outputs: tuple[int, int] = (0, ANY)
     options: str | None = None
     computes: str = ""
-    integer: str = ""
+    integer: Mapping[str, str] = field(default_factory=dict[str, str])
     macs: str = ""
     macs_if: Mapping[str, str] = field(default_factory=dict[str, str])
     channel_axis: int = 0
@@ -110,6 +113,20 @@ class Declaration:
             2
         """
         return next((i for i, role in enumerate(self.operands) if role in roles), None)
+
+    def rule(self, kernels: str, dtype: str = "int8") -> str:
+        """Returns the name of the rule by which kernels compute 8-bit integers, or `""`.
+
+        Args:
+            kernels: Name of the kernels, such as `"xnnpack"`.
+            dtype: Type of the data.
+
+        Example:
+            >>> declaration_of("FULLY_CONNECTED").rule("reference")
+            'requantize_float64'
+        """
+        names = f"{kernels}_{dtype}", kernels, f"reference_{dtype}", "reference"
+        return next((self.integer[name] for name in names if name in self.integer), "")
 
 
 _UNKNOWN = Declaration(("data",))
@@ -163,7 +180,7 @@ def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str])
         outputs=(counts[0], counts[1]),
         options=entry.get("options", usual),
         computes=entry.get("computes", ""),
-        integer=entry.get("integer", ""),
+        integer=entry.get("integer", {}),
         macs=entry.get("macs", ""),
         macs_if=entry.get("macs_if", {}),
         channel_axis=entry.get("channel_axis", 0),

@@ -1,0 +1,59 @@
+"""The integer rules of operators whose kernels differ, by their names in operators.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from keras_qat.arithmetic.elementwise import add, subtract
+from keras_qat.arithmetic.multiply import multiply, requantize_product
+from keras_qat.arithmetic.optimized.requantize import requantize_transpose_conv
+from keras_qat.arithmetic.optimized.softmax import softmax as optimized_softmax
+from keras_qat.arithmetic.pooling import mean
+from keras_qat.arithmetic.prelu import leaky_relu
+from keras_qat.arithmetic.requantize import (
+    quantize,
+    requantize_fixed_point,
+    requantize_float64,
+    rescale,
+)
+from keras_qat.arithmetic.resize import IN_FLOAT, IN_INTEGERS
+from keras_qat.arithmetic.softmax import softmax
+from keras_qat.arithmetic.xnnpack import mean as xnnpack_mean
+from keras_qat.arithmetic.xnnpack import quantize as xnnpack_quantize
+from keras_qat.arithmetic.xnnpack import resize as xnnpack_resize
+from keras_qat.arithmetic.xnnpack import taken as xnnpack_taken
+from keras_qat.arithmetic.xnnpack.requantize import requantize_float32
+
+Rule = Any  # a function, or an `Interpolation`
+
+# The rules of one operator have the same arguments.
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "add": add,
+        "leaky_relu": leaky_relu,
+        "mean": mean,
+        "multiply": multiply,
+        "optimized_softmax": optimized_softmax,
+        "quantize": quantize,
+        "interpolate": IN_INTEGERS,
+        "interpolate_in_float": IN_FLOAT,
+        "requantize_fixed_point": requantize_fixed_point,
+        "requantize_float32": requantize_float32,
+        "requantize_float64": requantize_float64,
+        "requantize_product": requantize_product,
+        "requantize_transpose_conv": requantize_transpose_conv,
+        "rescale": rescale,
+        "softmax": softmax,
+        "subtract": subtract,
+        "xnnpack_add": xnnpack_taken.add,
+        "xnnpack_interpolate": xnnpack_resize.IN_INTEGERS,
+        "xnnpack_leaky_relu": xnnpack_taken.leaky_relu,
+        "xnnpack_mean": xnnpack_mean.mean,
+        "xnnpack_multiply": xnnpack_taken.multiply,
+        "xnnpack_quantize": xnnpack_quantize.quantize,
+        "xnnpack_rescale": xnnpack_quantize.rescale,
+        "xnnpack_subtract": xnnpack_taken.subtract,
+    }
+)
