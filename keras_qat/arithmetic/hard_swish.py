@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,15 @@ def hard_swish_table(
     *,
     low: int,
     high: int,
+    rounds_up: bool = False,
 ) -> Any:
     """Returns the output integer of HARD_SWISH for each input integer from low to high.
 
     Source: TFLite's `kernels/internal/reference/hard_swish.h`, multipliers from
-    `HardSwishPrepare` in `kernels/activations.cc`. It computes in int16.
+    `HardSwishPrepare` in `kernels/activations.cc`. It computes in int16. On ARM64 LiteRT's default
+    kernel is that of `kernels/internal/optimized/optimized_ops.h`, whose shifts round a half up. It
+    takes eight values at once, and leaves the last values of a tensor to the reference kernel if
+    their number is not a multiple of eight.
 
     Args:
         input_scale: float32 scalar, less than `LARGEST_SCALE_RATIO` times the output's.
@@ -42,6 +47,7 @@ def hard_swish_table(
         output_zero_point: int32 scalar.
         low: The least integer of the type, input and output.
         high: The greatest integer of the type.
+        rounds_up: Whether to compute as the default kernel on ARM64 does.
 
     Returns:
         int32 tensor of shape (high - low + 1,).
@@ -56,21 +62,23 @@ def hard_swish_table(
         gate_factor, gate_exponent = _int16_multiplier(fine / _THREE)
     integers = ops.convert_to_tensor(np.arange(low, high + 1, dtype="int32"))
     x = (integers - as_int32(input_zero_point)) * 2**_FRACTION_BITS
-    gate = ops.right_shift(_gate(x, gate_factor, gate_exponent) + 2**15, 1)
+    divide = _shift_half_up if rounds_up else _divide_by_pot
+    gate = ops.right_shift(_gate(x, gate_factor, gate_exponent, divide) + 2**15, 1)
     product = gate * _rounding_doubling_high_mul(x, output_factor)
-    # Division in C++ rounds toward zero.
-    magnitude = ops.right_shift(ops.absolute(product), 15)
-    y = _divide_by_pot(ops.where(product < 0, -magnitude, magnitude), -output_exponent)
-    return clip(y + as_int32(output_zero_point), low, high)
+    quotient = ops.right_shift(product, 15)
+    if not rounds_up:  # division in C++ rounds toward zero
+        magnitude = ops.right_shift(ops.absolute(product), 15)
+        quotient = ops.where(product < 0, -magnitude, magnitude)
+    return clip(divide(quotient, -output_exponent) + as_int32(output_zero_point), low, high)
 
 
-def _gate(x: Any, factor: Any, exponent: Any) -> Any:
+def _gate(x: Any, factor: Any, exponent: Any, divide: Callable[[Any, Any], Any]) -> Any:
     """Returns `x` on the scale of -3 to 3, saturated. The last bit of a left shift comes last."""
     is_left = ops.cast(exponent > 0, "int32")
     scaled = _rounding_doubling_high_mul(
         _saturating_left_shift(x, ops.maximum(exponent - 1, 0)), factor
     )
-    return _divide_by_pot(_saturating_left_shift(scaled, is_left), -exponent)
+    return divide(_saturating_left_shift(scaled, is_left), -exponent)
 
 
 def _int16_multiplier(real: Any) -> tuple[Any, Any]:
@@ -100,3 +108,9 @@ def _divide_by_pot(x: Any, count: Any) -> Any:
     threshold = ops.right_shift(mask, 1) + ops.cast(x < 0, "int32")
     up = ops.cast(ops.bitwise_and(x, mask) > threshold, "int32")
     return ops.right_shift(x, count) + up
+
+
+def _shift_half_up(x: Any, count: Any) -> Any:
+    """Computes `vrshlq_s16` of int16 numbers with a negative shift."""
+    halves = ops.right_shift(x, ops.maximum(count - 1, 0))
+    return ops.where(count > 0, ops.right_shift(halves + 1, 1), x)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_qat.arithmetic import arm64
+from keras_qat.arithmetic import arm64, hard_swish
 from keras_qat.arithmetic.optimized import softmax
 from keras_qat.arithmetic.xnnpack import elementwise, mean
 from tests.arithmetic import oracle
@@ -84,3 +84,21 @@ def test_mean_equals_the_kernel_of_arm64(total, expected):
     arguments = np.int32(total), 49, np.float32(0.5), -28, np.float32(0.2), -8, *oracle.INT8
     assert int(arm64.mean(*arguments)) == expected
     assert int(mean.mean(*arguments)) == expected + 1
+
+
+# The input's scale and zero point, the output's, the input and the output.
+HARD_SWISHES = [
+    (0.1, -28, 0.05, -68, -43, -75),
+    (0.0061674956, 31, 0.0030837478, -6, -121, -110),
+    (0.0045739734, 82, 0.0022869867, 10, -64, -104),
+    (0.0051426897, -78, 0.0023144903, -38, -115, -77),
+    (0.00419442, -51, 0.001048605, 44, -123, -86),
+    (0.00553853, 99, 0.00553853, -94, 42, -120),
+]
+
+
+@pytest.mark.parametrize(("sx", "zx", "sy", "zy", "q", "expected"), HARD_SWISHES)
+def test_hard_swish_table_equals_the_kernel_of_arm64(sx, zx, sy, zy, q, expected):
+    grids, ends = (np.float32(sx), zx, np.float32(sy), zy), {"low": -128, "high": 127}
+    assert int(hard_swish.hard_swish_table(*grids, **ends, rounds_up=True)[q + 128]) == expected
+    assert int(hard_swish.hard_swish_table(*grids, **ends)[q + 128]) != expected
