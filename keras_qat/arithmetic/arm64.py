@@ -12,7 +12,11 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_float32, as_float64, as_int32
-from keras_qat.arithmetic.fixed_point import multiply_by_quantized_multiplier, quantize_multiplier
+from keras_qat.arithmetic.fixed_point import (
+    conv_multiplier,
+    multiply_by_quantized_multiplier,
+    quantize_multiplier,
+)
 from keras_qat.arithmetic.optimized.softmax import exponentials
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.arithmetic.xnnpack.requantize import scale_float32
@@ -67,6 +71,47 @@ def multiply(
         is_half = ops.cast(ops.equal(steps - even, 0.5), "int32")
         rounded = ops.cast(even, "int32") + is_half
     return clip(rounded + as_int32(zy), low, high)
+
+
+def requantize_half_up(
+    acc: Any,
+    input_scale: Any,
+    weight_scale: Any,
+    output_scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
+) -> Any:
+    """Requantizes accumulators of a matrix product with weights of 4 bits, with one rounding.
+
+    Source: `kernel_arm64.cc` of the library Ruy. It runs CONV_2D with such weights, and
+    FULLY_CONNECTED with such weights and an odd number of inputs.
+
+    Args:
+        acc: int32 tensor `(..., channels)`, bias included.
+        input_scale: float32 scalar.
+        weight_scale: float32 scalar or `(channels,)`.
+        output_scale: float32 scalar.
+        zero_point: int32 scalar, the output's.
+        low: int32 scalar, the least output, from the type and the fused activation.
+        high: int32 scalar, the greatest output.
+
+    Returns:
+        int32 tensor like `acc`.
+
+    Example:
+    >>> acc = ops.array([[-6, 6]], "int32")
+    >>> requantize_half_up(acc, 0.25, 1.0, 1.0, 0, -128, 127).numpy()
+    array([[-1,  2]], dtype=int32)
+    """
+    multiplier, shift = conv_multiplier(input_scale, weight_scale, output_scale)
+    with float64():
+        product = ops.cast(as_int32(acc), "int64") * ops.cast(multiplier, "int64")
+        right = ops.cast(31 - shift, "int64")
+        half = ops.left_shift(ops.ones_like(right), right - 1)
+        rounded = ops.right_shift(product + half, right)
+        scaled = ops.cast(ops.clip(rounded, -(2**24), 2**24), "int32")
+    return clip(scaled + as_int32(zero_point), low, high)
 
 
 def mean(

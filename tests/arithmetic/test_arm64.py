@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_qat.arithmetic import arm64, hard_swish
-from keras_qat.arithmetic.optimized import softmax
+from keras_qat.arithmetic.optimized import requantize, softmax
 from keras_qat.arithmetic.xnnpack import elementwise, mean
 from tests.arithmetic import oracle
 
@@ -102,3 +102,38 @@ def test_hard_swish_table_equals_the_kernel_of_arm64(sx, zx, sy, zy, q, expected
     grids, ends = (np.float32(sx), zx, np.float32(sy), zy), {"low": -128, "high": 127}
     assert int(hard_swish.hard_swish_table(*grids, **ends, rounds_up=True)[q + 128]) == expected
     assert int(hard_swish.hard_swish_table(*grids, **ends)[q + 128]) != expected
+
+
+# The scales of the input, the weights and the output, the output's zero point, the accumulator and
+# the output of CONV_2D or FULLY_CONNECTED with weights of 4 bits.
+SUMS = [
+    ((0.125, 0.0625, 0.0625), 105, -853, -2),
+    ((0.022815747186541557, 0.0319095216691494, 0.08481201529502869), -6, 1223, 4),
+    ((0.022815747186541557, 0.04845738038420677, 0.009482271037995815), -6, 510, 53),
+    ((0.01630941778421402, 0.05897757038474083, 0.01644723117351532), -81, -197, -93),
+    ((0.01630941778421402, 0.025510549545288086, 0.04633771628141403), -81, 4510, -41),
+    ((0.125, 0.0625, 0.125), -92, 1751, 17),
+    ((0.045637764036655426, 0.09267134964466095, 0.08738987147808075), -21, 2035, 77),
+    ((0.19908368587493896, 0.3185907304286957, 0.9247325658798218), 2, 1538, 107),
+]
+
+
+@pytest.mark.parametrize(("scales", "zero_point", "acc", "expected"), SUMS)
+def test_requantize_half_up_equals_the_kernel_of_arm64(scales, zero_point, acc, expected):
+    sx, sw, sy = np.array(scales, "float32")
+    arguments = np.array([acc], "int32"), sx, sw, sy, zero_point, *oracle.INT8
+    assert int(arm64.requantize_half_up(*arguments)[0]) == expected
+    assert int(requantize.requantize_half_up(*arguments)[0]) != expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_requantize_half_up_rounds_once(seed):
+    rng = np.random.default_rng(seed)
+    sx, sw, sy = oracle.scales(rng, 3, -7, 0)
+    acc = rng.integers(-(2 ** (10 + 6 * seed)), 2 ** (10 + 6 * seed), 2000, "int32")
+    multiplier, shift = oracle.quantize_multiplier(float(sx) * float(sw) / float(sy))
+    ratio = fractions.Fraction(multiplier) * fractions.Fraction(2) ** (shift - 31)
+    half = fractions.Fraction(1, 2)
+    expected = [min(max(math.floor(value * ratio + half), -9999), 9999) for value in acc.tolist()]
+    actual = arm64.requantize_half_up(acc, sx, sw, sy, 0, -9999, 9999)
+    assert np.asarray(actual).tolist() == expected

@@ -136,6 +136,11 @@ CASES = {
     "rescale_xnnpack": (xnnpack_quantize.rescale, Q, SX, 5, SY, -7, -128, 127),
     "leaky_relu_xnnpack": (xnnpack_quantize.leaky_relu, Q, SX, 5, SLOPE, SY, -7, -128, 127),
     "mean_xnnpack": (mean_xnnpack, SUMS, SX, 5, SY, 2, -128, 127),
+    "requantize_half_up": (
+        optimized_requantize.requantize_half_up,
+        *(ACC, SX, SW, SY, 3, -128, 127),
+    ),
+    "requantize_half_up_arm64": (arm64.requantize_half_up, ACC, SX, SW, SY, 3, -128, 127),
     "multiply_arm64": (arm64.multiply, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
     "mean_arm64": (mean_arm64, SUMS, SX, 5, SY, 2, -128, 127),
     "softmax_arm64": (arm64.softmax, R, SX),

@@ -1,5 +1,6 @@
 """Requantization against LiteRT's optimized kernels."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from tests.arithmetic import oracle
 from tests.arithmetic.test_requantize import BATCH, SCALES
 
 WINDOW = {"padding": "VALID", "strideH": 1, "strideW": 1}
+CONV = {**WINDOW, "dilationHFactor": 1, "dilationWFactor": 1}
 
 
 @pytest.mark.parametrize("choose", SCALES)
@@ -33,4 +35,47 @@ def test_requantize_transpose_conv_equals_the_optimized_kernel(choose, spread, c
     options = {**WINDOW, "dtype": "int8"}
     expected = oracle.optimized("TRANSPOSE_CONV", operands, shape, sy, zy, 3, **options)
     actual = requantize.requantize_transpose_conv(acc, sx, sw, sy, zy, *oracle.INT8)
+    assert (np.asarray(actual) == expected.reshape(acc.shape)).all()
+
+
+def conv(x, w, b):
+    return "CONV_2D", [x, w((-1, 1, 1, 1), 0), b], 7
+
+
+def depthwise(x, w, b):
+    return "DEPTHWISE_CONV_2D", [x, w((1, 1, 1, -1), 3), b], 7
+
+
+def dense(x, w, b):
+    return "FULLY_CONNECTED", [x, w((-1, 1), 0), b], 12
+
+
+@pytest.mark.parametrize("choose", SCALES)
+@pytest.mark.parametrize("spread", [2**7, 2**14, 2**22])
+@pytest.mark.parametrize("channels", [1, 7, 24, 61])
+@pytest.mark.parametrize("operator", [conv, depthwise, dense])
+def test_requantize_with_weights_of_4_bits_equals_the_optimized_kernel(
+    operator, choose, spread, channels
+):
+    rng = np.random.default_rng(spread)
+    x = oracle.int8s(rng, (BATCH, 1))
+    w = rng.integers(-7, 8, channels).astype("int8")
+    bias = rng.integers(-spread, spread, channels, dtype="int32")
+    zx, zy = (int(v) for v in rng.integers(-128, 128, 2))
+    acc = (x.astype("int32") - zx) * w.astype("int32") + bias
+    sx, sw, sy = choose(rng)
+    sw = sw[:channels]
+    int4 = w.astype(ml_dtypes.int4)
+    code, operands, version = operator(
+        oracle.activation(x[:, :, None, None], sx, zx),
+        lambda shape, axis: oracle.constant("w", int4.reshape(shape), sw, axis),
+        oracle.constant("b", bias, sx * sw),
+    )
+    options = {"keepNumDims": True} if operator is dense else {**CONV}
+    options |= {"depthMultiplier": channels} if operator is depthwise else {}
+    shape = (BATCH, 1, 1, channels)
+    expected = oracle.optimized(code, operands, shape, sy, zy, version, **options)
+    is_blocked = operator is depthwise
+    rule = requantize.requantize_transpose_conv if is_blocked else requantize.requantize_half_up
+    actual = rule(acc, sx, sw, sy, zy, *oracle.INT8)
     assert (np.asarray(actual) == expected.reshape(acc.shape)).all()
