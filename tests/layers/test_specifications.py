@@ -110,6 +110,7 @@ def test_specifications_of_a_layer_in_float_make_no_observer():
 def test_specifications_name_the_attributes_of_saved_ranges():
     """Files have the attributes as paths: other names could not load ranges saved earlier."""
     layer = QNormalize((-1, 4), (1,), "layer", 1e-3, scheme="int8")
+    layer.build((None, 4))
     assert list(layer.observers()) == ["output", "centered", "reciprocal"]
     expected = [layer.observer, layer.centered_observer, layer.reciprocal_observer]
     assert all(map(lambda a, b: a is b, layer.observers().values(), expected))

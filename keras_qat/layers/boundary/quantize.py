@@ -32,10 +32,9 @@ class BoundaryLayer(QuantizedLayer):
     keeps_calibration = False
 
     def __init__(self, *args, stats: dict | None = None, takes_pixels: bool = False, **kwargs):
-        # The specifications depend on both, and the constructor makes their observers.
+        super().__init__(*args, **kwargs)
         self.stats = None if stats is None else InputStats(**stats)
         self.takes_pixels = takes_pixels
-        super().__init__(*args, **kwargs)
 
     def specifications(self):
         """Returns the specification of the output. It is observed even if statistics fix it."""

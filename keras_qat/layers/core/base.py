@@ -104,9 +104,7 @@ class QuantizedLayer(DropIn):
         self.observer: Any = None
         is_config = isinstance(range_rule, dict)
         rule = keras.saving.deserialize_keras_object(range_rule) if is_config else range_rule
-        specifications = {} if self.scheme is None else self.specifications()
-        for tensor, observer in make_observers(specifications, rule).items():
-            setattr(self, _attribute(tensor), observer)
+        self.range_rule: RangeRule | None = rule
 
     @classmethod
     def checked_scheme(cls, scheme: str | Scheme, name: str) -> Scheme:
@@ -136,7 +134,7 @@ class QuantizedLayer(DropIn):
         """Returns how the tensors get their quantization parameters, if there is a scheme.
 
         Subclasses whose arguments change it, or with observed tensors between their operators,
-        extend it. The constructor calls it, once the Keras layer is constructed.
+        extend it.
 
         Returns:
             The specification of `"output"`, and of each observed tensor between the operators.
@@ -158,16 +156,17 @@ class QuantizedLayer(DropIn):
 
     def set_range_rule(self, rule: RangeRule) -> None:
         """Sets the rule by which training moves the ranges of the layer's tensors."""
+        self.range_rule = rule
         for observer in self.observers().values():
             observer.specification = dataclasses.replace(observer.specification, rule=rule)
 
     def build(self, input_shape):
         """Builds the Keras layer, the range observers and the delay."""
         super().build(input_shape)
-        for observer in self.observers().values():
-            if not observer.built:
-                observer.build()
-        if self.delay_steps and self.quant_delay is None:
+        for tensor, observer in make_observers(self._observed(), self.range_rule).items():
+            setattr(self, _attribute(tensor), observer)
+            observer.build()
+        if self.delay_steps:
             # Last, so that the order of the weights is the same after loading.
             self.quant_delay = QuantDelay(self.delay_steps, name="quant_delay")
             self.quant_delay.build()
@@ -295,15 +294,20 @@ class QuantizedLayer(DropIn):
         """Returns the constructor's arguments."""
         name = None if self.scheme is None else self.scheme.name
         delay = {"quant_delay": self.delay_steps} if self.delay_steps else {}
-        rules = (observer.specification.rule for observer in self.observers().values())
-        rule = next(rules, Robust())
-        own = {"range_rule": keras.saving.serialize_keras_object(rule)} if rule != Robust() else {}
+        rule = self.range_rule if self._observed() else None
+        is_usual = rule in (None, Robust())
+        own = {} if is_usual else {"range_rule": keras.saving.serialize_keras_object(rule)}
         target = {} if self.target == "reference" else {"target": self.target}
         return {**super().get_config(), "scheme": name, **delay, **own, **target}
 
     def output_grid(self) -> Grid | None:
         """Returns the grid of the output; None for a float layer."""
         return None if self.scheme is None else self._neighbours().output.grid()
+
+    def _observed(self) -> dict[str, Specification]:
+        """Returns the specifications of the tensors that are observed."""
+        own = {} if self.scheme is None else self.specifications()
+        return {tensor: each for tensor, each in own.items() if each.observed is not None}
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:

@@ -59,9 +59,8 @@ class Binary(QuantizedLayer):
     def __init__(
         self, *, constant: dict | None = None, scheme: str | Scheme | None = None, **kwargs
     ):
-        # The specifications may depend on it, and the constructor makes their observers.
-        self.constant = None if constant is None else Constant(**constant)
         super().__init__(scheme=scheme, **kwargs)
+        self.constant = None if constant is None else Constant(**constant)
         self.operand: Any = None
 
     def build(self, input_shape):

@@ -61,8 +61,8 @@ class QPad(MovesValues):
         scheme: str | Scheme | None = None,
         **kwargs,
     ):
-        self.mode, self.value = mode, float(value)  # the specifications depend on the value
         super().__init__(scheme=scheme, **kwargs)
+        self.mode, self.value = mode, float(value)
         self.pad_width = tuple((int(before), int(behind)) for before, behind in pad_width)
         self._check()
 
