@@ -7,7 +7,6 @@ from keras import layers
 
 import keras_qat
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.core.drop_in import DropIn
 from tests.layers.test_contract import CASES
 from tests.models import randomized
 
@@ -25,7 +24,7 @@ def layers_to_convert(case):
     """The layers of a clone, each with the Keras layers that it stands for."""
     clone = keras_qat.clone_model(case.build(), activations=case.activations)
     for layer in clone.layers:
-        chain = layer.to_keras() if isinstance(layer, DropIn) else None
+        chain = layer.to_keras() if isinstance(layer, QuantizedLayer) else None
         if chain and type(chain[0]) is layer.keras_class and layer.keras_layer is None:
             yield layer, chain
 

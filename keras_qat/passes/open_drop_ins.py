@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from keras_qat.graph import Graph, Node
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.channel_affine import ChannelAffine
-from keras_qat.layers.core.drop_in import DropIn
 from keras_qat.passes.rewriting import Replacement, Rewriting, calls_in_a_row, replace_nodes
 
 
@@ -38,9 +38,9 @@ def open_drop_ins(graph: Graph) -> Graph:
 
 def _is_opened(operation: Any) -> bool:
     """Returns whether this is a float drop-in layer, not one that only a rewrite makes."""
-    if not isinstance(operation, DropIn) or not operation.is_opened:
+    if not isinstance(operation, QuantizedLayer) or not operation.is_opened:
         return False
     if not type(operation).__module__.startswith("keras_qat."):
         return False  # a subclass may compute something else
     norm = getattr(operation, "batch_normalization", None)
-    return getattr(operation, "scheme", None) is None and not isinstance(norm, ChannelAffine)
+    return operation.scheme is None and not isinstance(norm, ChannelAffine)

@@ -115,7 +115,7 @@ def _has_all_weights(inner: Graph, layer: keras.layers.Layer) -> bool:
 
 def _is_opened(node: Node) -> bool:
     is_layer = isinstance(node.head, keras.layers.Layer)
-    if not is_layer or isinstance(node.head, QuantizedLayer):
+    if not is_layer or (isinstance(node.head, QuantizedLayer) and node.head.activation_bits):
         return False
     if is_written_in_ops(node.head):
         return find_rule(node.operations) is None

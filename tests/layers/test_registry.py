@@ -96,3 +96,15 @@ def test_register_takes_a_layer_class(monkeypatch):
 
     entry = find_rule([MyConv2D(2, 1), layers.ReLU()])
     assert entry is not None and entry.layer is QMine
+
+
+def classes_above(layer):
+    return [base for base in layer.__mro__[1:] if base.__module__.startswith("keras_qat.")]
+
+
+def test_registered_and_public_layers_have_at_most_three_classes_of_ours_above():
+    public = {each for each in vars(keras_qat.layers).values() if isinstance(each, type)}
+    found = public | {rule.layer for rule in registered_rules()}
+    assert keras_qat.layers.QConv2D in found
+    deep = {layer: classes_above(layer) for layer in found if len(classes_above(layer)) > 3}
+    assert not deep

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import tree
 
-from keras_qat.errors import NotQuantizedError, UnsupportedLayerError
+from keras_qat.errors import (
+    KerasQatError,
+    NotQuantizedError,
+    UnsupportedLayerError,
+    original_error,
+)
 from keras_qat.graph import Node
-from keras_qat.layers.core.drop_in import DropIn, remade
+from keras_qat.layers.core.drop_in import (
+    cannot_take_up,
+    copy_by_path,
+    default_name,
+    keras_layers_of,
+    layer_of_chain,
+    remade,
+)
 from keras_qat.layers.core.integers import (
     NeighbourParams,
     OffsetInts,
@@ -38,7 +50,7 @@ from keras_qat.quantizers import (
 from keras_qat.scheme import Scheme, get_scheme
 
 
-class QuantizedLayer(DropIn):
+class QuantizedLayer(keras.layers.Layer):
     """Base class of the layers of a quantized model.
 
     With `scheme=None` the layer computes what the Keras layer of the same name computes. With a
@@ -53,22 +65,32 @@ class QuantizedLayer(DropIn):
 
     Args:
         *args: Arguments of the Keras layer.
+        name: Name of the layer, by default the name of the Keras layer, such as `conv2d`.
         scheme: A scheme, its name, or None for a layer that computes in float.
         quant_delay: How many training steps its model computes in float before it quantizes.
             One layer of a model says and counts it, for all of them.
         range_rule: The rule by which training moves the ranges of its tensors, or the rule's
             configuration; None for the rules of the specifications.
         target: Name of the target whose kernels inference equals.
+        keras_layer: The serialized Keras layer that was converted, if it has no weights and this
+            class does not inherit from its class.
+        output_name: Name of the output of a model that this layer computes, if not the layer's
+            name.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
+        keras_class: The Keras layer that the class replaces; None if it replaces an operation of
+            `keras.ops`.
+        is_opened: Whether a rewrite replaces a float layer of a model's definition by the Keras
+            layers that it stands for.
         operators: The LiteRT operators that `lower` adds, each that it may add for some
             arguments; empty where it adds none. Each registered layer says it.
         int8_operators: Those of them that take int8 tensors inside the layer in every scheme.
         output_specification: How the output gets its quantization parameters, unless arguments of
             the layer change it.
         least_input_scale: Scale that inputs have at least; their range is widened to it.
-        activation_bits: Widths of activations that its integer arithmetic is exact for.
+        activation_bits: Widths of activations that its integer arithmetic is exact for. Empty for
+            a layer without integer arithmetic, which rewrites replace.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is ids instead of quantized values.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
@@ -76,6 +98,8 @@ class QuantizedLayer(DropIn):
             become a separate node before fusing.
     """
 
+    keras_class: Any = None
+    is_opened = True
     operators: tuple[str, ...]
     int8_operators: tuple[str, ...] = ()
     output_specification: Specification = Free()
@@ -86,16 +110,30 @@ class QuantizedLayer(DropIn):
     activation_bits: tuple[int, ...] = (8,)
     makes_operator = True
 
+    def __init_subclass__(cls, **kwargs):
+        """Sets the Keras layer that a class inherits from, unless the class defines it."""
+        super().__init_subclass__(**kwargs)
+        inherited = next(base for base in cls.__mro__ if not issubclass(base, QuantizedLayer))
+        is_own = inherited is keras.layers.Layer or not inherited.__module__.startswith("keras.")
+        if not is_own:
+            cls.keras_class = inherited
+
     def __init__(
         self,
         *args,
+        name: str | None = None,
         scheme: str | Scheme | None = None,
         quant_delay: int = 0,
         range_rule: RangeRule | dict[str, Any] | None = None,
         target: str = "reference",
+        keras_layer: dict[str, Any] | None = None,
+        output_name: str | None = None,
         **kwargs,
     ):
-        super().__init__(*args, **kwargs)
+        if name is None and self.keras_class is not None:
+            name = default_name(self.keras_class)
+        super().__init__(*args, name=name, **kwargs)
+        self.keras_layer, self.output_name = keras_layer, output_name
         self.scheme = None if scheme is None else self.checked_scheme(scheme, self.name)
         self.target = target
         self.neighbours = NeighbourParams()
@@ -122,12 +160,13 @@ class QuantizedLayer(DropIn):
         if scheme.activation_bits in cls.activation_bits:
             is_narrow = not with_trait("narrow_weights").isdisjoint(getattr(cls, "operators", ()))
             return scheme if is_narrow else scheme.with_wide_weights()
+        widths = " or ".join(map(str, cls.activation_bits))
         raise UnsupportedLayerError(
             f"This layer has no exact arithmetic for {scheme.activation_bits}-bit activations.",
             layer=name,
             received=f"a {cls.__name__} with scheme='{scheme.name}'",
-            expected=f"activations of {' or '.join(map(str, cls.activation_bits))} bits",
-            fix='Pass scheme="int8".',
+            expected=f"activations of {widths} bits" if widths else "scheme=None",
+            fix='Pass scheme="int8".' if widths else "Pass no scheme, and quantize the model.",
         )
 
     def specifications(self) -> Mapping[str, Specification]:
@@ -171,6 +210,14 @@ class QuantizedLayer(DropIn):
             self.quant_delay = QuantDelay(self.delay_steps, name="quant_delay")
             self.quant_delay.build()
 
+    def __call__(self, *args, **kwargs):
+        """Calls the layer as Keras does. Raised errors keep their parts, not only their text."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except KerasQatError as error:
+            found = original_error(error)
+        raise found
+
     def call(self, inputs, training=None):
         """Computes in float, with fake quantization (training), or in integers (inference)."""
         if self.scheme is None or in_float_mode():
@@ -181,7 +228,8 @@ class QuantizedLayer(DropIn):
 
     def float_forward(self, inputs, training=None):
         """Computes the output of the Keras layer in float."""
-        raise NotImplementedError
+        del training
+        return super().call(inputs)
 
     def training_forward(self, inputs):
         """Computes in float, with the output rounded to its grid."""
@@ -283,6 +331,62 @@ class QuantizedLayer(DropIn):
         """
         return cls.from_match(node, scheme)
 
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the Keras layers that compute the same in float, with this layer's weights.
+
+        Returns:
+            New layers, to be called one after the other, built if this layer is; None if no Keras
+            layer computes the same.
+
+        Example:
+        >>> from keras_qat.layers import QConv2D
+        >>> block = QConv2D(4, 3, batch_norm=True, activation="relu", name="conv")
+        >>> [layer.name for layer in block.to_keras()]
+        ['conv', 'conv_batch_normalization', 'conv_relu']
+        """
+        return keras_layers_of(self)
+
+    @classmethod
+    def from_keras(cls, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Self:
+        """Makes the layer that computes a chain of Keras layers, with their weights.
+
+        Args:
+            layers: The Keras layer that this class replaces, or a list of that layer and the
+                following layers that this class can fuse.
+
+        Returns:
+            The layer that `clone_model` would make of them, with the name of the first layer. It
+            computes in float32. It is built if the first layer is.
+
+        Raises:
+            InvalidModelError: If this class does not replace these layers.
+
+        Example:
+        >>> from keras_qat.layers import QDense
+        >>> QDense.from_keras([keras.layers.Dense(3, name="head"), keras.layers.ReLU()]).name
+        'head'
+        """
+        return layer_of_chain(cls, layers)
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration of the layer that replaces a chain of Keras layers.
+
+        Args:
+            head: The Keras layer that this class replaces.
+            followers: The Keras layers after it.
+
+        Raises:
+            InvalidModelError: If this class cannot fuse a follower.
+        """
+        for follower in followers:
+            raise cannot_take_up(cls, follower)
+        return head.get_config()
+
+    def copy_from_keras(self, chain: Sequence[Any]) -> None:
+        """Copies the weights of the chain of Keras layers that this layer replaces."""
+        copy_by_path(chain[0], self)
+
     def carry_weights(self, node: Node) -> None:
         """Copies the weights of the chain of Keras operations that this layer was made for."""
 
@@ -298,7 +402,9 @@ class QuantizedLayer(DropIn):
         is_usual = rule in (None, Robust())
         own = {} if is_usual else {"range_rule": keras.saving.serialize_keras_object(rule)}
         target = {} if self.target == "reference" else {"target": self.target}
-        return {**super().get_config(), "scheme": name, **delay, **own, **target}
+        given = {"keras_layer": self.keras_layer, "output_name": self.output_name}
+        known = {name: value for name, value in given.items() if value is not None}
+        return {**super().get_config(), **known, "scheme": name, **delay, **own, **target}
 
     def output_grid(self) -> Grid | None:
         """Returns the grid of the output; None for a float layer."""

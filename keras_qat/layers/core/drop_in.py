@@ -1,154 +1,62 @@
-"""Layers that replace Keras layers, have their names, and are converted from and to them."""
+"""Conversion between Keras layers and the layers of this package that replace them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_qat.errors import InvalidModelError, KerasQatError, original_error
+from keras_qat.errors import InvalidModelError
 from keras_qat.layers.core.activation_names import Activation, activation_name, function_name
 
 
-class DropIn(keras.layers.Layer):
-    """Base class of layers that replace a Keras layer, or a chain of them, in a model's definition.
-
-    Without a name the layer gets the name of the Keras layer, such as `conv2d`.
+def keras_layers_of(layer: Any) -> list[keras.layers.Layer] | None:
+    """Returns the Keras layers that a layer stands for, if these depend on its class alone.
 
     Args:
-        *args: Arguments of the Keras layer.
-        keras_layer: The serialized Keras layer that was converted, if it has no weights and this
-            class does not inherit from its class.
-        output_name: Name of the output of a model that this layer computes, if not the layer's
-            name.
-        **kwargs: Keyword arguments of the Keras layer.
-
-    Attributes:
-        keras_class: The Keras layer that the class replaces; None if it replaces an operation of
-            `keras.ops`.
-        is_opened: Whether a rewrite replaces the layer by the Keras layers that it stands for.
+        layer: A layer with a `keras_class`, and a `keras_layer` or None.
     """
+    if layer.keras_layer is not None:
+        return [keras.saving.deserialize_keras_object(layer.keras_layer)]
+    if layer.keras_class is None:
+        return None
+    made = remade(layer.keras_class, layer)
+    made.trainable = layer.trainable
+    if layer.built:
+        build_like(made, layer)
+        copy_by_path(layer, made)
+    return [made]
 
-    keras_class: Any = None
-    is_opened = True
 
-    def __init_subclass__(cls, **kwargs):
-        """Sets the Keras layer that a class inherits from, unless the class defines it."""
-        super().__init_subclass__(**kwargs)
-        inherited = next(base for base in cls.__mro__ if not issubclass(base, DropIn))
-        is_own = inherited is keras.layers.Layer or not inherited.__module__.startswith("keras.")
-        if not is_own:
-            cls.keras_class = inherited
+def layer_of_chain(cls: Any, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Any:
+    """Makes a layer of this package from Keras layers, with their weights.
 
-    def __init__(
-        self,
-        *args,
-        name: str | None = None,
-        keras_layer: dict[str, Any] | None = None,
-        output_name: str | None = None,
-        **kwargs,
-    ):
-        if name is None and self.keras_class is not None:
-            name = _default_name(self.keras_class)
-        super().__init__(*args, name=name, **kwargs)
-        self.keras_layer, self.output_name = keras_layer, output_name
+    Args:
+        cls: The class to make.
+        layers: The Keras layer that the class replaces, or a list of it and its followers.
 
-    def __call__(self, *args, **kwargs):
-        """Calls the layer as Keras does. Raised errors keep their parts, not only their text."""
-        try:
-            return super().__call__(*args, **kwargs)
-        except KerasQatError as error:
-            found = original_error(error)
-        raise found
-
-    def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the Keras layers that compute the same in float, with this layer's weights.
-
-        Returns:
-            New layers, to be called one after the other, built if this layer is; None if no Keras
-            layer computes the same.
-
-        Example:
-        >>> from keras_qat.layers import QConv2D
-        >>> block = QConv2D(4, 3, batch_norm=True, activation="relu", name="conv")
-        >>> [layer.name for layer in block.to_keras()]
-        ['conv', 'conv_batch_normalization', 'conv_relu']
-        """
-        if self.keras_layer is not None:
-            return [keras.saving.deserialize_keras_object(self.keras_layer)]
-        if self.keras_class is None:
-            return None
-        layer = remade(self.keras_class, self)
-        layer.trainable = self.trainable
-        if self.built:
-            build_like(layer, self)
-            copy_by_path(self, layer)
-        return [layer]
-
-    @classmethod
-    def from_keras(cls, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Self:
-        """Makes the layer that computes a chain of Keras layers, with their weights.
-
-        Args:
-            layers: The Keras layer that this class replaces, or a list of that layer and the
-                following layers that this class can fuse.
-
-        Returns:
-            The layer that `clone_model` would make of them, with the name of the first layer. It
-            computes in float32. It is built if the first layer is.
-
-        Raises:
-            InvalidModelError: If this class does not replace these layers.
-
-        Example:
-        >>> from keras_qat.layers import QDense
-        >>> QDense.from_keras([keras.layers.Dense(3, name="head"), keras.layers.ReLU()]).name
-        'head'
-        """
-        is_one = isinstance(layers, keras.layers.Layer)
-        chain: list[Any] = [layers] if is_one else list(layers)
-        if not chain or type(chain[0]) is not cls.keras_class:
-            raise InvalidModelError(
-                f"{cls.__name__} does not stand for these layers.",
-                layer=chain[0].name if chain else None,
-                received=f"{[type(layer).__name__ for layer in chain]}",
-                expected=f"a {cls.keras_class.__name__} first" if cls.keras_class else None,
-                fix="`keras_qat.clone_model` finds the class for each layer of a model.",
-            )
-        config = cls.config_of_keras(chain[0], chain[1:])
-        layer = cls.from_config({**config, "dtype": "float32"})
-        if chain[0].built:
-            build_like(layer, chain[0])
-            layer.copy_from_keras(chain)
-        return layer
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        own = {"keras_layer": self.keras_layer, "output_name": self.output_name}
-        known = {name: value for name, value in own.items() if value is not None}
-        return {**super().get_config(), **known}
-
-    @classmethod
-    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
-        """Returns the configuration of the layer that replaces a chain of Keras layers.
-
-        Args:
-            head: The Keras layer that this class replaces.
-            followers: The Keras layers after it.
-
-        Raises:
-            InvalidModelError: If this class cannot fuse a follower.
-        """
-        for follower in followers:
-            raise cannot_take_up(cls, follower)
-        return head.get_config()
-
-    def copy_from_keras(self, chain: Sequence[Any]) -> None:
-        """Copies the weights of the chain of Keras layers that this layer replaces."""
-        copy_by_path(chain[0], self)
+    Raises:
+        InvalidModelError: If the class does not replace these layers.
+    """
+    is_one = isinstance(layers, keras.layers.Layer)
+    chain: list[Any] = [layers] if is_one else list(layers)
+    if not chain or type(chain[0]) is not cls.keras_class:
+        raise InvalidModelError(
+            f"{cls.__name__} does not stand for these layers.",
+            layer=chain[0].name if chain else None,
+            received=f"{[type(layer).__name__ for layer in chain]}",
+            expected=f"a {cls.keras_class.__name__} first" if cls.keras_class else None,
+            fix="`keras_qat.clone_model` finds the class for each layer of a model.",
+        )
+    config = cls.config_of_keras(chain[0], chain[1:])
+    layer = cls.from_config({**config, "dtype": "float32"})
+    if chain[0].built:
+        build_like(layer, chain[0])
+        layer.copy_from_keras(chain)
+    return layer
 
 
 def cannot_take_up(cls: type, follower: Any) -> InvalidModelError:
@@ -265,7 +173,7 @@ def assign_copy(target, source) -> None:
     target.assign(ops.copy(source))
 
 
-def _default_name(cls: type) -> str:
+def default_name(cls: type) -> str:
     """Returns the name that Keras would give to a layer of this class, with Keras's counter."""
     words = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", cls.__name__))
     count = keras.backend.get_uid(words.lower())

@@ -12,11 +12,6 @@ class MovesValues(QuantizedLayer):
 
     output_specification = Shared()
 
-    def float_forward(self, inputs, training=None):
-        """Calls the Keras layer."""
-        del training
-        return super(QuantizedLayer, self).call(inputs)
-
     def training_forward(self, inputs):
         """Calls the Keras layer: values from the grid stay on the grid."""
         return self.float_forward(inputs, training=True)

@@ -169,11 +169,6 @@ class QNormalize(QuantizedLayer, Normalize):
         build_like(layer, self)  # a pass may trace it
         return [layer]
 
-    def float_forward(self, inputs, training=None):
-        """Normalizes in float."""
-        del training
-        return Normalize.call(self, inputs)
-
     def training_forward(self, inputs):
         """Normalizes in float, with the reciprocal and the output rounded to their grids."""
         x = self.centered(inputs)

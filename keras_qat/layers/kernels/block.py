@@ -11,9 +11,9 @@ from keras import ops
 
 from keras_qat.errors import InvalidModelError
 from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.channel_affine import ChannelAffine
 from keras_qat.layers.core.drop_in import (
-    DropIn,
     activation_behind,
     activation_config,
     build_like,
@@ -26,7 +26,7 @@ from keras_qat.layers.core.drop_in import (
 _NORM_NAME = "batch_normalization"
 
 
-class Block(DropIn):
+class Block(QuantizedLayer):
     """A layer with a kernel, its batch normalization and its activation in one layer.
 
     With a batch normalization the layer has no bias, since the normalization subtracts it.
@@ -41,6 +41,8 @@ class Block(DropIn):
             may still be trained.
         **kwargs: Keyword arguments of the Keras layer.
     """
+
+    activation_bits = ()
 
     def __init__(
         self,

@@ -30,6 +30,6 @@ class QEinsumDense(Block, keras.layers.EinsumDense):
         """Whether there is a bias."""
         return self.bias_axes is not None
 
-    def call(self, inputs, training=None):
+    def float_forward(self, inputs, training=None):
         """Multiplies in float, then applies batch normalization and activation."""
         return self.finish(ops.einsum(self.equation, inputs, self.kernel), training)

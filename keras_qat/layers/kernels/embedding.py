@@ -41,11 +41,6 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
     takes_indices = True
     output_specification = Derived("embeddings")
 
-    def float_forward(self, inputs, training=None):
-        """Looks up the vectors."""
-        del training
-        return super(QuantizedLayer, self).call(inputs)
-
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Looks up the vectors and rounds them, as the table in the file is rounded."""
         vectors = self.float_forward(inputs[0].values)

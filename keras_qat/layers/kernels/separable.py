@@ -11,7 +11,7 @@ from keras_qat.layers.kernels.block import Block
 class SeparableConvolution(Block):
     """Base class of separable convolutions over sequences and images."""
 
-    def call(self, inputs, training=None):
+    def float_forward(self, inputs, training=None):
         """Convolves in float, then applies batch normalization and activation."""
         y = ops.separable_conv(
             inputs,

@@ -42,7 +42,7 @@ from keras_qat.quantizers import (
 from keras_qat.scheme import Scheme
 
 
-class WeightedLayer(QuantizedLayer, Block):
+class WeightedLayer(Block):
     """Base class of layers with a kernel, a bias, a batch normalization and an activation.
 
     The batch normalization belongs to the layer. At training it normalizes with the batch's
@@ -62,6 +62,7 @@ class WeightedLayer(QuantizedLayer, Block):
             class.
     """
 
+    activation_bits = (8,)
     takes_activation = True
     kernel_operator: KernelOperator
 

@@ -24,42 +24,6 @@ from keras_qat.quantizers import Grid
 from keras_qat.scheme import Scheme
 
 
-class Averaging(QuantizedLayer):
-    """Base class of layers that are a MEAN with a range of its own."""
-
-    operators = ("MEAN",)
-    keepdims: bool
-
-    def reduced_axes(self) -> tuple[int, ...]:
-        """Returns the axes that are averaged over."""
-        raise NotImplementedError
-
-    def build(self, input_shape):
-        """Checks that the sizes are known."""
-        why = "The integer average depends on the number of values, which is not known."
-        check_sizes_known(self.name, input_shape, why)
-        super().build(input_shape)
-
-    def float_forward(self, inputs, training=None):
-        """Averages in float."""
-        del training
-        return ops.mean(inputs, axis=self.reduced_axes(), keepdims=self.keepdims)
-
-    def integer(self, *inputs: OffsetInts, output: Grid):
-        """Sums in int32, then scales as the target's MEAN does."""
-        ((values, grid),), scheme = inputs, self._scheme()
-        axes = self.reduced_axes()
-        count = math.prod(values.shape[axis] for axis in axes)
-        total = ops.sum(ops.cast(values, "int32"), axis=axes, keepdims=self.keepdims)
-        options = {"low": scheme.activation_low, "high": scheme.activation_high}
-        options |= {"rule": self.integer_rule("MEAN"), "count": count}
-        return _mean_centered(total, *grid, *output, **options)
-
-    def lower(self, builder, *inputs):
-        """Adds one MEAN."""
-        return add_reduction(builder, "MEAN", inputs[0], self.reduced_axes(), self.keepdims)
-
-
 class ReducesAxes(QuantizedLayer):
     """Base class of operations that reduce given axes.
 
@@ -68,7 +32,14 @@ class ReducesAxes(QuantizedLayer):
         keepdims: Whether the reduced axes are kept, with a size of 1.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        operator_code: The LiteRT operator.
+        function: The reduction, a function of `keras.ops`.
     """
+
+    operator_code: str
+    function: Any
 
     def __init__(
         self,
@@ -87,6 +58,15 @@ class ReducesAxes(QuantizedLayer):
         if self.keepdims:
             return tuple(1 if axis in self.axis else size for axis, size in left)
         return tuple(size for axis, size in left if axis not in self.axis)
+
+    def float_forward(self, inputs, training=None):
+        """Reduces in float."""
+        del training
+        return self.function(inputs, axis=self.axis, keepdims=self.keepdims)
+
+    def lower(self, builder, *inputs):
+        """Adds one reduction."""
+        return add_reduction(builder, self.operator_code, inputs[0], self.axis, self.keepdims)
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
@@ -125,7 +105,7 @@ class ReducesAxes(QuantizedLayer):
 
 @register(operation_named("Mean"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QMean(ReducesAxes, Averaging):
+class QMean(ReducesAxes):
     """Mean over any axes but the batch's, `ops.mean`: one MEAN, with a range of its own.
 
     Args:
@@ -139,35 +119,24 @@ class QMean(ReducesAxes, Averaging):
     [[1.5, 6.0]]
     """
 
-    def reduced_axes(self):
-        """Returns the axes."""
-        return self.axis
+    operators = ("MEAN",)
+    operator_code = "MEAN"
+    function = staticmethod(ops.mean)
 
+    def build(self, input_shape):
+        """Checks that the sizes are known."""
+        why = "The integer average depends on the number of values, which is not known."
+        check_sizes_known(self.name, input_shape, why)
+        super().build(input_shape)
 
-class Extremum(ReducesAxes, MovesValues):
-    """Base class of operators that select one value of each row, with the range of their input.
-
-    Attributes:
-        operator_code: The LiteRT operator.
-        function: The selection, a function of `keras.ops`.
-    """
-
-    operator_code: str
-    function: Any
-
-    def float_forward(self, inputs, training=None):
-        """Selects the values."""
-        del training
-        return self.function(inputs, axis=self.axis, keepdims=self.keepdims)
-
-    def lower(self, builder, *inputs):
-        """Adds one reduction."""
-        return add_reduction(builder, self.operator_code, inputs[0], self.axis, self.keepdims)
+    def integer(self, *inputs: OffsetInts, output: Grid):
+        """Sums in int32, then scales as the target's MEAN does."""
+        return averaged(self, inputs[0], self.axis, output)
 
 
 @register(operation_named("Max", "Amax"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QReduceMax(Extremum):
+class QReduceMax(ReducesAxes, MovesValues):
     """Maximum over any axes but the batch's, `ops.max`: one REDUCE_MAX.
 
     Args:
@@ -188,7 +157,7 @@ class QReduceMax(Extremum):
 
 @register(operation_named("Min", "Amin"))
 @keras.saving.register_keras_serializable("keras_qat")
-class QReduceMin(Extremum):
+class QReduceMin(ReducesAxes, MovesValues):
     """Minimum over any axes but the batch's, `ops.min`: one REDUCE_MIN.
 
     Args:
@@ -225,6 +194,25 @@ def add_reduction(builder, code: str, x, axes: Sequence[int], keepdims: bool):
         (x, builder.constant("axes", np.array(axes, "int32"))),
         options={"keepDims": bool(keepdims)},
     )
+
+
+def averaged(layer: Any, x: OffsetInts, axes: Sequence[int], output: Grid):
+    """Averages integers over axes: sums in int32, then scales as the target's MEAN does.
+
+    Args:
+        layer: A layer with a scheme and `keepdims`.
+        x: The input.
+        axes: The axes.
+        output: The grid of the output.
+
+    Returns:
+        float32 whole numbers `q - zero_point`.
+    """
+    count = math.prod(x.values.shape[axis] for axis in axes)
+    total = ops.sum(ops.cast(x.values, "int32"), axis=axes, keepdims=layer.keepdims)
+    options = {"low": layer.scheme.activation_low, "high": layer.scheme.activation_high}
+    options |= {"rule": layer.integer_rule("MEAN"), "count": count}
+    return _mean_centered(total, *x.grid, *output, **options)
 
 
 @compiled

@@ -18,11 +18,11 @@ from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.layers.core.sequences import check_sizes_known, lower_on_image, planar
 from keras_qat.layers.moving.reshape import check_channels_last
-from keras_qat.quantizers import Grid
+from keras_qat.quantizers import Grid, Shared
 from keras_qat.scheme import Scheme
 
 
-class WindowPooling(MovesValues):
+class WindowPooling(QuantizedLayer):
     """Base class of the pooling operators over windows of a sequence or an image.
 
     Attributes:
@@ -30,6 +30,7 @@ class WindowPooling(MovesValues):
         sequence_class: The class for sequences of a class for images.
     """
 
+    output_specification = Shared()
     operator_code: str
     sequence_class: Any = None
 
@@ -65,10 +66,6 @@ class AverageWindows(WindowPooling):
 
     operator_code = "AVERAGE_POOL_2D"
 
-    def training_forward(self, inputs):
-        """Averages and rounds to the grid of the input."""
-        return self.quantize_output(self.float_forward(inputs, training=True))
-
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
@@ -92,7 +89,7 @@ class AverageWindows(WindowPooling):
 
 @register(layer_of(keras.layers.MaxPooling1D))
 @keras.saving.register_keras_serializable("keras_qat")
-class QMaxPooling1D(WindowPooling, keras.layers.MaxPooling1D):
+class QMaxPooling1D(WindowPooling, MovesValues, keras.layers.MaxPooling1D):
     """Max pooling of a sequence: one MAX_POOL_2D between two RESHAPEs, with one range for all.
 
     Args:
@@ -107,7 +104,7 @@ class QMaxPooling1D(WindowPooling, keras.layers.MaxPooling1D):
 
 @register(any_of(layer_of(keras.layers.MaxPooling2D), operation_named("MaxPool")))
 @keras.saving.register_keras_serializable("keras_qat")
-class QMaxPooling2D(WindowPooling, keras.layers.MaxPooling2D):
+class QMaxPooling2D(WindowPooling, MovesValues, keras.layers.MaxPooling2D):
     """Max pooling: one MAX_POOL_2D, with the range of its input.
 
     Args:
