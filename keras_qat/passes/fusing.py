@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
+from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.rewriting import absorb_nodes
 
@@ -14,9 +15,10 @@ from keras_qat.passes.rewriting import absorb_nodes
 def fuse_followers(graph: Graph, is_follower: Callable[[Any], bool]) -> Graph:
     """Lets each node absorb the node after it, if the pattern of its slice allows that.
 
-    A follower is absorbed if it is the only consumer of the node's output, the output is not an
-    output of the model, and every other call of the same layers is followed by the same
-    operation, so that shared layers stay shared.
+    The node must be linear, because its own activation would come before the follower. A follower
+    is absorbed if it is the only consumer of the node's output, the output is not an output of
+    the model, and every other call of the same layers is followed by the same operation, so that
+    shared layers stay shared.
 
     Args:
         graph: The graph.
@@ -53,9 +55,15 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
         if not len(follower.operations) == len(follower.inputs) == 1 or not follower.is_like(node):
             continue
         chain = node.operations + follower.operations
-        if is_follower(follower.head) and find_rule(chain) is not None:
+        is_taken = is_follower(follower.head) and find_rule(chain) is not None
+        if is_taken and all(map(_is_linear, node.operations)):
             pairs[node.name] = follower
     return pairs
+
+
+def _is_linear(operation: Any) -> bool:
+    """Returns whether an operation has no `activation`, which would come before a follower."""
+    return function_name(getattr(operation, "activation", None)) == "linear"
 
 
 def _keep_shared(graph: Graph, pairs: dict[str, Node]) -> dict[str, Node]:

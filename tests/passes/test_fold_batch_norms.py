@@ -36,6 +36,9 @@ UNTOUCHED = {
     "after an activation": lambda: sequence(
         layers.ReLU(name="relu"), layers.BatchNormalization(name="norm")
     ),
+    "after the activation of a layer": lambda: sequence(
+        layers.Conv2D(4, 3, activation="relu", name="head"), layers.BatchNormalization(name="norm")
+    ),
     "after a pooling": lambda: sequence(
         layers.MaxPooling2D(name="pool"), layers.BatchNormalization(name="norm")
     ),

@@ -46,6 +46,16 @@ def test_clone_model_without_one_rewrite(name):
         assert_same_function(keras_qat.clone_model(model, rewrites=all_but(name)), model)
 
 
+def test_clone_model_without_split_activations_folds_nothing_after_an_activation():
+    conv = layers.Conv2D(2, 1, activation="relu", name="conv")
+    model = keras.Sequential(
+        [keras.Input((4, 4, 3)), conv, layers.BatchNormalization(name="norm"), layers.ReLU()]
+    )
+    clone = keras_qat.clone_model(model, rewrites=["fold_batch_norms", "fuse_activations"])
+    assert [layer.name for layer in clone.layers[1:]] == ["conv", "norm"]
+    assert_same_function(clone, model)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_clone_model_with_random_rewrites_keeps_the_function(seed):
     rng = np.random.default_rng(seed)
