@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import io
 import os
 import sys
 import traceback
@@ -83,9 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    printed = io.StringIO()  # argparse ignores that it cannot write
     try:
-        options = parser().parse_args(given)
+        with contextlib.redirect_stdout(printed):
+            options = parser().parse_args(given)
     except SystemExit:  # argparse printed the help
+        print(printed.getvalue(), end="")
         return 0
     except UsageError as error:
         return _failed(error, argparse.Namespace(json="--json" in given, debug="--debug" in given))

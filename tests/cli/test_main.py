@@ -162,3 +162,16 @@ def test_cli_shows_no_traceback_if_it_cannot_write(target, code):
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     assert ("The result cannot be written: No space left" in result.stderr) == bool(code)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it is a device of Linux")
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_cli_fails_if_it_cannot_write_its_help(argument):
+    """Without a buffer the error is raised while argparse writes."""
+    code = f"import sys; from keras_qat_cli.main import run; sys.argv[1:] = ['{argument}']; run()"
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-u", "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE
+        )
+    assert result.returncode == 2, result.stderr
+    assert b"The result cannot be written: No space left" in result.stderr
