@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_qat.errors import InvalidModelError
+from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.layers import (
     QBatchNormalization,
     QConv1D,
@@ -152,6 +152,11 @@ def test_block_with_a_batch_norm_has_a_bias_only_on_request(kind):
 def test_block_refuses_an_invalid_batch_norm(value):
     with pytest.raises(InvalidModelError, match="Layer: 'conv'.*arguments of keras.layers"):
         QConv2D(3, 1, batch_norm=value, name="conv")
+
+
+def test_block_without_integers_refuses_a_scheme():
+    with pytest.raises(UnsupportedLayerError, match="'own'.* Expected: scheme=None.*QEinsumDense"):
+        QEinsumDense("ab,bc->ac", 3, scheme="int8", name="own")
 
 
 def test_block_takes_use_bias_by_position():

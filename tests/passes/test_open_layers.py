@@ -180,3 +180,15 @@ def test_open_layers_opens_a_nested_subclassed_model():
     assert len(clone.trainable_weights) == len(model.trainable_weights)
     x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
     np.testing.assert_allclose(clone(x), model(x), atol=1e-6)
+
+
+def test_open_layers_opens_subclasses_of_blocks_without_integers():
+    class Doubled(keras_qat.layers.QEinsumDense):
+        def call(self, inputs, training=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    x = keras.Input((5, 4), name="x")
+    model = keras.Model(x, Doubled("abc,cd->abd", (5, 3), activation="relu", name="twice")(x))
+    clone, data = keras_qat.clone_model(model), np.random.default_rng(0).normal(size=(2, 5, 4))
+    assert "QDense" in {type(layer).__name__ for layer in clone.layers}
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
