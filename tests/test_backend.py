@@ -121,6 +121,42 @@ def test_compiled_inside_another_is_part_of_it(traces):
 
 
 @on_tensorflow
+@pytest.mark.parametrize("wrapped", [backend.part, backend.compiled])
+def test_part_is_traced_once_for_all_rules_that_call_it(wrapped):
+    traces = []
+
+    @wrapped
+    def square(x):
+        traces.append(x)
+        return x * x
+
+    rules = [
+        backend.compiled(lambda x, y: square(x) + square(square(y))),
+        backend.compiled(lambda x, y: square(square(y)) - square(x)),
+    ]
+    x, y = np.array([[1, 2], [3, 4]], "int32"), np.array([[5, 6]], "int32")
+    plus, minus = (np.asarray(rule(x, y)).tolist() for rule in rules)
+    assert plus == [[626, 1300], [634, 1312]]
+    assert minus == [[624, 1292], [616, 1280]]
+    assert len(traces) == 1
+
+
+def test_part_outside_of_rules_is_the_function_itself():
+    assert backend.part(tripled)(2, by=5) == 10
+
+
+def test_on_one_replica_computes_equal_values_eagerly_and_compiled():
+    x = keras.Input((2,))
+    model = keras.Model([x], [x + 1.0, keras.layers.Dropout(0.5)(x)])
+    compute = backend.on_one_replica(model, trace_first=False)
+    for batch in (3, 3, 2):
+        values = np.arange(2.0 * batch, dtype="float32").reshape(batch, 2)
+        one, two = compute([values])
+        np.testing.assert_array_equal(one, values + 1)
+        np.testing.assert_array_equal(two, values)
+
+
+@on_tensorflow
 def test_compiled_keeps_static_shapes_in_a_graph():
     import tensorflow as tf
 

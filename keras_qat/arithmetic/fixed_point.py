@@ -11,12 +11,13 @@ from typing import Any
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32, exponent, power_of_two, scale_ratio
-from keras_qat.backend import float64
+from keras_qat.backend import float64, part
 
 INT32_MIN = -(2**31)
 INT32_MAX = 2**31 - 1
 
 
+@part
 def quantize_multiplier(real: Any) -> tuple[Any, Any]:
     """Writes a real multiplier as a 31-bit integer and a power of two.
 
@@ -111,6 +112,7 @@ def rounding_divide_by_pot(x: Any, n: Any) -> Any:
         return ops.cast(_rounding_shift(_as_int64(x), _as_int64(n)), "int32")
 
 
+@part
 def multiply_by_quantized_multiplier(x: Any, multiplier: Any, shift: Any) -> Any:
     """Multiplies by `multiplier / 2**31 * 2**shift` with gemmlowp's two roundings.
 

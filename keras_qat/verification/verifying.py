@@ -184,7 +184,9 @@ def _keras_values(
     graph, tensors = read_model(model), tensors_by_edge(model)
     names = [node.name for node in graph.nodes.values() if not node.is_input]
     outputs = [tensors[Edge(name)] for name in names]
-    quantized, exact = (on_one_replica(keras.Model(model.inputs, outputs)) for _ in range(2))
+    quantized, exact = (
+        on_one_replica(keras.Model(model.inputs, outputs), trace_first=False) for _ in range(2)
+    )
 
     def values(compute, batch, count):
         arrays = keras.tree.flatten(compute(list(batch)))
