@@ -142,6 +142,10 @@ CASES = {
         optimized_requantize.requantize_half_up,
         *(ACC, SX, SW, SY, 3, -128, 127),
     ),
+    "requantize_transpose_conv_uint8": (
+        optimized_requantize.requantize_transpose_conv_uint8,
+        *(ACC[:61, :61], SX, SW[0], SY, 3, 0, 255),
+    ),
     "requantize_half_up_arm64": (arm64.requantize_half_up, ACC, SX, SW, SY, 3, -128, 127),
     "multiply_arm64": (arm64.multiply, Q, SX, 5, R, SY, 2, SY, -7, -128, 127),
     "mean_arm64": (mean_arm64, SUMS, SX, 5, SY, 2, -128, 127),

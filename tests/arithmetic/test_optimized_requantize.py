@@ -79,3 +79,29 @@ def test_requantize_with_weights_of_4_bits_equals_the_optimized_kernel(
     rule = requantize.requantize_transpose_conv if is_blocked else requantize.requantize_half_up
     actual = rule(acc, sx, sw, sy, zy, *oracle.INT8)
     assert (np.asarray(actual) == expected.reshape(acc.shape)).all()
+
+
+@pytest.mark.parametrize("choose", SCALES)
+@pytest.mark.parametrize("spread", [2**7, 2**14, 2**22])
+@pytest.mark.parametrize(("batch", "channels"), [(1, 15), (1, 16), (3, 9), (100, 24), (99, 61)])
+def test_requantize_transpose_conv_uint8_equals_the_optimized_kernel(
+    choose, spread, batch, channels
+):
+    rng = np.random.default_rng(spread)
+    x, w = (oracle.integers(rng, "uint8", size) for size in ((batch, 1), channels))
+    bias = rng.integers(-spread, spread, channels, dtype="int32")
+    zx, zw, zy = (int(v) for v in rng.integers(0, 256, 3))
+    acc = (x.astype("int32") - zx) * (w.astype("int32") - zw) + bias
+    sx, sw, sy = choose(rng)
+    shape = (batch, 1, 1, channels)
+    operands = [
+        (Tensor("shape", (4,), "int32"), np.array(shape, "int32")),
+        oracle.constant("w", w[:, None, None, None], sw[0], 0, zw),
+        oracle.activation(x[:, :, None, None], sx, zx),
+        oracle.constant("b", bias, sx * sw[0]),
+    ]
+    options = {**WINDOW, "dtype": "uint8"}
+    expected = oracle.optimized("TRANSPOSE_CONV", operands, shape, sy, zy, 3, **options)
+    rule = requantize.requantize_transpose_conv_uint8
+    actual = rule(acc, sx, sw[0], sy, zy, 0, 255)
+    assert (np.asarray(actual) == expected.reshape(acc.shape)).all()

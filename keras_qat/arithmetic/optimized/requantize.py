@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from keras import ops
 
 from keras_qat.arithmetic.exact_float import as_int32
 from keras_qat.arithmetic.fixed_point import conv_multiplier, srdhm
+from keras_qat.arithmetic.multiply import product_multiplier
 from keras_qat.arithmetic.requantize import clip
 
 _BLOCK = 8  # channels of one step of the kernel
@@ -85,6 +88,47 @@ def requantize_transpose_conv(
     channels = ops.shape(acc)[-1]
     remains = ops.arange(channels, dtype="int32") >= channels - channels % _BLOCK
     rounded = _multiply(acc, *scaling, ops.cast(remains, "int32"))
+    return clip(rounded + as_int32(zero_point), low, high)
+
+
+def requantize_transpose_conv_uint8(
+    acc: Any,
+    input_scale: Any,
+    weight_scale: Any,
+    output_scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
+) -> Any:
+    """Requantizes accumulators of a TRANSPOSE_CONV of uint8 to the output's scale.
+
+    Source: `Quantize` in TFLite's `kernels/internal/optimized/optimized_ops.h`. The kernel takes 16
+    values of the batch at once and rounds a half up. It rounds a half away from zero in the last
+    values of the batch, if their number is not a multiple of 16.
+
+    Args:
+        acc: int32 tensor `(..., channels)`, bias included.
+        input_scale: float32 scalar.
+        weight_scale: float32 scalar.
+        output_scale: float32 scalar.
+        zero_point: int32 scalar, the output's.
+        low: int32 scalar, the least output, from the type and the fused activation.
+        high: int32 scalar, the greatest output.
+
+    Returns:
+        int32 tensor like `acc`.
+
+    Example:
+    >>> acc = ops.array([[-6] * 17], "int32")
+    >>> requantize_transpose_conv_uint8(acc, 0.25, 1.0, 1.0, 9, 0, 255).numpy()[0, -2:]
+    array([8, 7], dtype=int32)
+    """
+    scaling = product_multiplier(input_scale, weight_scale, output_scale)
+    acc = as_int32(acc)
+    size = functools.reduce(operator.mul, ops.shape(acc))
+    remains = ops.arange(size, dtype="int32") >= size - size % (2 * _BLOCK)
+    is_away = ops.reshape(ops.cast(remains, "int32"), ops.shape(acc))
+    rounded = _multiply(acc, *scaling, is_away)
     return clip(rounded + as_int32(zero_point), low, high)
 
 
