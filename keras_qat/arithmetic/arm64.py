@@ -1,7 +1,9 @@
 """The integer rules of LiteRT's default kernels on ARM64, where they differ from those on x86-64.
 
 Each function has the arguments of the function of the same name for x86-64, in `xnnpack` or
-`optimized`. All other rules of int8 kernels are the same on both processors.
+`optimized`. All other rules of int8 kernels are the same on both processors, except that of
+HARD_SWISH (see `hard_swish`). The kernels of uint8 with weights round in another way on ARM64, for
+which there are no rules.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_softmax_of_equal_classes(classes):
     assert (np.asarray(actual) == expected(q, 0.1)).all()
 
 
-def testexponentials_equal_those_of_the_c_library():
+def test_exponentials_equal_those_of_the_c_library():
     import ctypes
     import ctypes.util
 
