@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_qat.arithmetic.elementwise import add, subtract
 from keras_qat.arithmetic.multiply import multiply, requantize_product
-from keras_qat.arithmetic.optimized.requantize import requantize_transpose_conv
+from keras_qat.arithmetic.optimized.requantize import requantize_half_up, requantize_transpose_conv
 from keras_qat.arithmetic.optimized.softmax import softmax as optimized_softmax
 from keras_qat.arithmetic.pooling import mean
 from keras_qat.arithmetic.prelu import leaky_relu
@@ -42,6 +42,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "requantize_fixed_point": requantize_fixed_point,
         "requantize_float32": requantize_float32,
         "requantize_float64": requantize_float64,
+        "requantize_half_up": requantize_half_up,
         "requantize_product": requantize_product,
         "requantize_transpose_conv": requantize_transpose_conv,
         "rescale": rescale,
@@ -53,7 +54,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "xnnpack_mean": xnnpack_mean.mean,
         "xnnpack_multiply": xnnpack_taken.multiply,
         "xnnpack_quantize": xnnpack_quantize.quantize,
-        "xnnpack_rescale": xnnpack_quantize.rescale,
+        "xnnpack_rescale": xnnpack_taken.rescale,
         "xnnpack_subtract": xnnpack_taken.subtract,
     }
 )

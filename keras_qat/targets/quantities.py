@@ -125,6 +125,27 @@ def _second(measure: Callable[[Any], Any]) -> Quantity:
     return lambda op: measure(op.inputs[1]) if len(op.inputs) > 1 else None
 
 
+def _steps_of(op: Measured) -> tuple[float, list[float]] | None:
+    """Returns the scale of the output and those of the inputs; None without scales."""
+    tensors = (op.output, *op.inputs)
+    if any(x.quantization is None for x in tensors):
+        return None
+    output, *inputs = (float(x.quantization.scale[0]) for x in tensors if x.quantization)
+    return output, inputs
+
+
+def _largest_ratio(op: Measured) -> float | None:
+    """Returns the largest scale of an input over that of the output."""
+    scales = _steps_of(op)
+    return None if scales is None else max(scales[1]) / scales[0]
+
+
+def _product_ratio(op: Measured) -> float | None:
+    """Returns the product of the scales of the inputs over the scale of the output."""
+    scales = _steps_of(op)
+    return None if scales is None else math.prod(scales[1]) / scales[0]
+
+
 def _effective_rank(shape: Sequence[int]) -> int:
     """Returns the number of axes, counted from the first axis with more than one element."""
     return len(shape) - next((i for i, size in enumerate(shape) if size != 1), len(shape))
@@ -143,6 +164,8 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "weight_sum": _weight_sum,
         "per_channel": _is_per_channel,
         "one_grid": _has_one_grid,
+        "scale_ratio": _largest_ratio,
+        "product_ratio": _product_ratio,
         # Shapes.
         "rank": lambda op: max(len(op.data_shape), len(op.output_shape)),
         "effective_rank": lambda op: max(map(_effective_rank, (op.data_shape, op.output_shape))),

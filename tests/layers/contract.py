@@ -19,6 +19,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
 from keras_qat.layers.kernels.weighted import WeightedLayer
+from keras_qat.litert import Runner
+from keras_qat.litert.running.expose import expose_tensors
 from keras_qat.litert.running.measured_tables import with_measured_tables
 
 
@@ -56,8 +58,6 @@ class Case:
         build: Makes the Keras model. Several branches in one model are cheaper than several models.
         steps: The largest difference between the training forward and the integers, in steps
             of the tensor. None if training draws random numbers.
-        default_steps: The largest difference between the default kernels and the reference, in
-            steps. It is more than one if a later operator has a finer grid.
         no_gradient: Suffixes of the paths of weights whose gradient is correctly zero.
         prepare: Sets the weights.
         data: Makes the inputs at a scale of 1.
@@ -70,7 +70,6 @@ class Case:
     covers: tuple[type[keras_qat.layers.QuantizedLayer], ...]
     build: Callable[[], keras.Model]
     steps: int | None = 1
-    default_steps: int = 1
     no_gradient: tuple[str, ...] = ()
     prepare: Callable[[keras.Model, np.random.Generator], None] = randomize
     data: Callable[[keras.Model, np.random.Generator, int], list[np.ndarray]] = normal_data
@@ -201,6 +200,15 @@ class Prepared:
         """Returns the output of each layer by its name, computed eagerly."""
         return layer_outputs(self.quantized, self.arrays, training=False)
 
+    def tensors_for(self, target: str) -> dict[str, np.ndarray]:
+        """Returns the same for another target, whose kernels run the same file."""
+        own = self.quantized.target
+        self.quantized.set_target(target)
+        try:
+            return layer_outputs(self.quantized, self.arrays, training=False)
+        finally:
+            self.quantized.set_target(own)
+
 
 def quantized_with(model: keras.Model, activations: Any = "exact", **ranges: Any) -> Any:
     """Quantizes a model with given ranges: pairs by the names of inputs and layers."""
@@ -301,40 +309,43 @@ def run_litert(
 ) -> tuple[dict[str, tuple[np.ndarray, dict]], list[str]]:
     """Runs a file with int8 inputs, quantized by hand, in LiteRT's own interpreter.
 
-    The reference kernels lack ELU, see `keras_qat.litert.running.measured_tables`.
+    The reference kernels lack ELU, see `keras_qat.litert.running.measured_tables`. The delegate of
+    the default kernels computes only the tensors that are outputs of the file.
 
     Returns:
         The integers and the details of every tensor, by name, and the names of the outputs.
     """
-    if kernels == "BUILTIN_REF":
-        content = with_measured_tables(content)
+    is_reference = kernels == "BUILTIN_REF"
+    names = [t.name for t in Runner(content).outputs]
+    content = with_measured_tables(content) if is_reference else expose_tensors(content)
     interpreter = Interpreter(
         model_content=content,
         experimental_op_resolver_type=OpResolverType[kernels],
-        # The delegate of the default kernels computes only the tensors that are requested.
-        experimental_preserve_all_tensors=kernels == "BUILTIN_REF",
+        experimental_preserve_all_tensors=is_reference,
     )
     inputs = interpreter.get_input_details()
     for details, array in zip(inputs, x, strict=True):
         interpreter.resize_tensor_input(details["index"], array.shape)
     interpreter.allocate_tensors()
     for details, array in zip(inputs, x, strict=True):
-        interpreter.set_tensor(details["index"], _as_input(array, details))
+        interpreter.set_tensor(details["index"], _as_input(array, details, is_reference))
     interpreter.invoke()
-    outputs = [details["name"] for details in interpreter.get_output_details()]
     wanted = interpreter.get_tensor_details()
-    if kernels != "BUILTIN_REF":
-        wanted = interpreter.get_output_details()
+    if not is_reference:
+        wanted = inputs + interpreter.get_output_details()
     values = {d["name"]: (interpreter.get_tensor(d["index"]), d) for d in wanted}
-    return values, outputs
+    return values, names
 
 
-def _as_input(array: np.ndarray, details: dict) -> np.ndarray:
-    """Quantizes an input by hand. Ids and real values stay unchanged."""
+def _as_input(array: np.ndarray, details: dict, is_reference: bool) -> np.ndarray:
+    """Quantizes an input by hand, as QUANTIZE would. Ids and real values stay unchanged."""
     if details["dtype"] != np.int8:
         return array.astype(details["dtype"])
     scale, zero_point = details["quantization"]
-    q = np.clip(half_away(array / np.float32(scale)) + zero_point, -128, 127)
+    steps = half_away(array / np.float32(scale))
+    if not is_reference:
+        steps = np.rint(array * (np.float32(1.0) / np.float32(scale)))
+    q = np.clip(steps + zero_point, -128, 127)
     return q.astype("int8")
 
 
@@ -369,15 +380,17 @@ def counterparts_of(content: bytes, model: Any) -> dict[str, str]:
     return found | {name: f"{name}_quantize" for name in inputs} | outputs
 
 
-def assert_equals_litert(prepared: Prepared) -> int:
+def assert_equals_litert(prepared: Prepared, target: str = "reference") -> int:
     """Compares every tensor, integer by integer, and returns the number of integers."""
-    theirs, _ = run_litert(prepared.content, prepared.arrays)
+    kernels = {"reference": "BUILTIN_REF", "litert": "AUTO"}[target]
+    theirs, _ = run_litert(prepared.content, prepared.arrays, kernels)
+    tensors = prepared.tensors if target == "reference" else prepared.tensors_for(target)
     compared = 0
     for name, layer_name in counterparts_of(prepared.content, prepared.quantized).items():
-        if layer_name not in prepared.tensors:
+        if layer_name not in tensors:
             continue  # a part of a layer, or a layer that is called more than once
         q, details = theirs[name]
-        ours = integers_of(prepared.tensors[layer_name], details)
+        ours = integers_of(tensors[layer_name], details)
         wrong = np.count_nonzero(ours != q)
         assert not wrong, f"{name}: {wrong} of {q.size} differ, by up to {np.abs(ours - q).max()}"
         compared += q.size

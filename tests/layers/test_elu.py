@@ -30,7 +30,6 @@ CASES = [
             [layer(layers.Activation, "celu")],
             [layer(layers.Conv2D, 3, 1, activation="elu")],
         ),
-        default_steps=2,  # a step of the convolution is up to two steps of the ELU
     ),
 ]
 

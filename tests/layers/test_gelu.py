@@ -25,7 +25,6 @@ CASES = [
             [operation(lambda x: keras.ops.gelu(x, approximate=True))],
             [layer(keras.layers.Conv2D, 3, 1, activation="gelu")],
         ),
-        default_steps=2,
     ),
 ]
 

@@ -31,7 +31,6 @@ CASES = [
             [operation(ops.hard_sigmoid)],
             [layer(keras.layers.Conv2D, 3, 1, activation="hard_swish")],
         ),
-        default_steps=2,
     ),
 ]
 

@@ -36,7 +36,6 @@ CASES = [
             [operation(keras.ops.silu)],
             [layer(keras.layers.Conv2D, 3, 1, activation="swish")],
         ),
-        default_steps=2,
     ),
 ]
 

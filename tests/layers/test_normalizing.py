@@ -52,7 +52,6 @@ CASES = [
             branches((16,), [layer(LayerNormalization, axis=1, center=False)], prefix="vector"),
         ),
         steps=2,  # one step of the normalized tensor, and one of its product with gamma
-        default_steps=2,
     ),
     Case(
         "group_normalization",
@@ -69,7 +68,6 @@ CASES = [
             branches((5, 8), [layer(GroupNormalization, groups=4)], prefix="sequence"),
             branches((8,), [layer(GroupNormalization, groups=2)], prefix="vector"),
         ),
-        default_steps=2,
     ),
     Case(
         "rms_and_unit_normalization",
@@ -85,7 +83,6 @@ CASES = [
             ),
             branches((5, 8), [layer(UnitNormalization, axis=1)], prefix="sequence"),
         ),
-        default_steps=2,
     ),
 ]
 

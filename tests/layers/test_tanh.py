@@ -25,7 +25,6 @@ CASES = [
             [operation(keras.ops.tanh)],
             [layer(keras.layers.Conv2D, 3, 1, activation="tanh")],
         ),
-        default_steps=2,  # a step of the convolution is up to two steps of the tanh
     ),
 ]
 

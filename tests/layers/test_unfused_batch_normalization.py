@@ -37,7 +37,6 @@ CASES = [
         # Training rounds the product and the offset as the file does, except where their sum
         # is out of range.
         steps=2,
-        default_steps=4,
     ),
 ]
 

@@ -11,6 +11,7 @@ from keras import ops
 from keras_qat.arithmetic import elementwise as reference
 from keras_qat.arithmetic.multiply import multiply as reference_multiply
 from keras_qat.arithmetic.prelu import leaky_relu as reference_leaky_relu
+from keras_qat.arithmetic.requantize import rescale as reference_rescale
 from keras_qat.arithmetic.xnnpack import elementwise, quantize
 from keras_qat.arithmetic.xnnpack.requantize import scale_float32
 
@@ -40,16 +41,26 @@ def _takes_product(qa: Any, sa: Any, za: Any, qb: Any, sb: Any, zb: Any, sy: Any
     return _within(scale_float32(sa, sb, sy), 2.0**-16, 2.0**8)
 
 
+def _takes_rescaling(q: Any, scale: Any, zero_point: Any, output: Any, *_: Any) -> Any:
+    del q, zero_point
+    return _is_moderate(scale_float32(scale, 1.0, output))
+
+
+def _is_moderate(ratio: Any) -> Any:
+    return ops.logical_and(ratio >= 2.0**-8, ratio <= 2.0**7)
+
+
 def _takes_slope(q: Any, scale: Any, zero_point: Any, slope: Any, output: Any, *_: Any) -> Any:
     del q, zero_point
     ratio = scale_float32(scale, 1.0, output)
     sloped = scale_float32(ratio, slope, 1.0)
-    positive, negative = (_within(each, 2.0**-8, 2.0**7) for each in (sloped, -sloped))
-    either = ops.logical_or(positive, negative)
-    return ops.logical_and(_within(ratio, 2.0**-8, 2.0**7), either)
+    negative = ops.logical_and(sloped <= -(2.0**-8), sloped >= 2.0**-8 - 2.0**7)
+    either = ops.logical_or(_is_moderate(sloped), negative)
+    return ops.logical_and(_is_moderate(ratio), either)
 
 
 add = _chosen(elementwise.add, reference.add, _takes_sum)
 subtract = _chosen(elementwise.subtract, reference.subtract, _takes_sum)
 multiply = _chosen(elementwise.multiply, reference_multiply, _takes_product)
+rescale = _chosen(quantize.rescale, reference_rescale, _takes_rescaling)
 leaky_relu = _chosen(quantize.leaky_relu, reference_leaky_relu, _takes_slope)

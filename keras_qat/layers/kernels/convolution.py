@@ -48,6 +48,10 @@ class Convolution(WindowOperator):
             largest_product=layer.scheme.largest_product,
         )
 
+    def dtype(self, layer: Any) -> str:
+        """Returns the type that the rule depends on. Groups with 4-bit weights run unoptimized."""
+        return super().dtype(layer) if layer.groups == 1 else layer.scheme.dtype
+
     def add_to_image(self, layer: Any, builder, x, **output):
         """Adds one CONV_2D, whose weights are (out, height, width, in); a PAD if it is causal."""
         x = _with_steps_before(layer, builder, x)

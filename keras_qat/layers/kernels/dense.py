@@ -31,6 +31,10 @@ class FullyConnected(KernelOperator):
         """Multiplies exactly, splitting the inputs where float32 would not be exact."""
         return accumulate.matmul(values, kernel, largest_product=layer.scheme.largest_product)
 
+    def takes_delegate(self, layer: Any) -> bool:
+        """Returns whether XNNPACK takes the weights: two of 4 bits are a byte."""
+        return super().takes_delegate(layer) or layer.kernel.shape[0] % 2 == 0
+
     def add(self, layer: Any, builder, x):
         """Adds one FULLY_CONNECTED. The weights are (out, in). A bias is optional."""
         kernel, grid, bias = layer.lower_weights()

@@ -52,10 +52,15 @@ class KernelOperator:
         """
         raise NotImplementedError
 
+    def dtype(self, layer: Any) -> str:
+        """Returns the type that the rule of the kernels depends on: the narrower one."""
+        scheme = layer.scheme
+        is_narrow = scheme.weight_bits < scheme.activation_bits
+        return scheme.weight_dtype if is_narrow else scheme.dtype
+
     def takes_delegate(self, layer: Any) -> bool:
         """Returns whether fast kernels that have the operator take it with the layer's shapes."""
-        del layer
-        return True
+        return layer.scheme.weight_bits == layer.scheme.activation_bits
 
     def add(self, layer: Any, builder, x):
         """Adds the operator to a LiteRT model.

@@ -104,7 +104,7 @@ class WeightedLayer(Block):
         tensors = sums, weights.bias, grid.scale, weights.kernel_scale, *output
         return requantize_centered(
             *tensors,
-            rule=self.integer_rule(self.kernel_operator.code),
+            rule=self.integer_rule(self.kernel_operator.code, self.kernel_operator.dtype(self)),
             activation=function_name(self.activation),
             scheme=self._scheme(),
         )

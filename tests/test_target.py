@@ -1,0 +1,152 @@
+"""The target of a model: its kernels, its operators, and what is kept of it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_qat
+from keras_qat.errors import InvalidTargetError, TargetError
+from keras_qat.litert import Runner
+from keras_qat.lowering import lower_model
+from tests.layers.contract import half_away
+from tests.micro import needs_micro, run_on_micro
+
+SCHEMES = ("int8", "int8_per_tensor", "int4_weights", "uint8")
+
+
+def network():
+    """Makes a small network in which nearly every operator rounds differently in some kernels."""
+    x = keras.Input((16, 16, 3), name="image")
+    y = layers.Conv2D(12, 3, padding="same", activation="swish", name="conv")(x)
+    z = layers.DepthwiseConv2D(3, padding="same", activation="leaky_relu", name="depthwise")(y)
+    y = layers.Add(name="add")([y, z])
+    y = layers.UpSampling2D(2, interpolation="bilinear", name="up")(y)
+    y = layers.LayerNormalization(name="norm")(layers.Conv2D(6, 3, strides=2, name="narrow")(y))
+    y = layers.GlobalAveragePooling2D(name="mean")(layers.Activation("gelu", name="gelu")(y))
+    return keras.Model(x, layers.Dense(5, activation="softmax", name="head")(y))
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return network()
+
+
+def data(count=24):
+    return np.random.default_rng(0).normal(size=(count, 16, 16, 3)).astype("float32")
+
+
+def verified(qat, path, **options):
+    keras_qat.export_litert(qat, path, **options)
+    return keras_qat.verify(qat, path, data(), verbose=0)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("inputs", ["float32", None])
+def test_inference_equals_the_default_kernels(model, scheme, inputs, tmp_path):
+    qat = keras_qat.quantize_model(model, scheme, calibration_data=data(), target="litert")
+    report = verified(qat, tmp_path / "model.tflite", inference_input_type=inputs)
+    assert report.kernels == "default"
+    assert report.exact and report.mismatches("default") == 0, str(report)
+    assert report.mismatches("reference") > 0 and "EXACT" in report.verdict
+
+
+def test_inference_equals_the_reference_kernels(model, tmp_path):
+    qat = keras_qat.quantize_model(model, calibration_data=data(), target="reference")
+    report = verified(qat, tmp_path / "model.tflite")
+    assert report.kernels == "reference" and report.exact and report.mismatches("default") > 0
+
+
+@pytest.mark.parametrize("run", ["eager", "graph", "xla"])
+def test_compilers_change_no_bit_of_the_default_kernels(model, run):
+    qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
+    expected = np.asarray(qat(data()))
+    if run == "graph":
+        assert (qat.predict(data(), verbose=0) == expected).all()
+    if run == "xla":
+        qat.compile(jit_compile=True)
+        assert (qat.predict(data(), verbose=0) == expected).all()
+
+
+def test_target_is_saved_with_the_model(model, tmp_path):
+    qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
+    qat.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.target == keras.models.clone_model(qat).target == "litert"
+    assert (loaded.predict(data(), verbose=0) == qat.predict(data(), verbose=0)).all()
+
+
+def test_model_of_an_older_version_equals_the_reference_kernels(model):
+    qat = keras_qat.quantize_model(model, calibration_data=data())
+    config = qat.get_config()
+    assert not any("target" in each["config"] for each in config["layers"])
+    assert type(qat).from_config(config).target == "reference"
+
+
+def test_set_target_changes_the_rounding_only(model, tmp_path):
+    qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
+    keras_qat.export_litert(qat, tmp_path / "one.tflite")
+    one = qat.predict(data(), verbose=0)
+    qat.set_target("reference")
+    keras_qat.export_litert(qat, tmp_path / "other.tflite")
+    assert (tmp_path / "one.tflite").read_bytes() == (tmp_path / "other.tflite").read_bytes()
+    other = qat.predict(data(), verbose=0)
+    assert 0 < np.abs(one - other).max() <= 3 / 256
+
+
+def test_target_without_an_operator_gets_another_form(model):
+    operators = {
+        target: {each.code for each in lower_model(quantized(model, target)).operators}
+        for target in ("litert", "tflite-micro")
+    }
+    assert "GELU" in operators["litert"] and "GELU" not in operators["tflite-micro"]
+    assert "GATHER" in operators["tflite-micro"]
+
+
+def quantized(model, target):
+    return keras_qat.quantize_model(model, target=target, default_ranges_stats=(-4, 4))
+
+
+def test_export_takes_the_target_of_the_model(model, tmp_path):
+    qat = quantized(model, "litert")
+    qat.set_target("tflite-micro")
+    with pytest.raises(TargetError, match="GELU"):
+        keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert not (tmp_path / "model.tflite").exists()
+
+
+def test_unknown_target(model):
+    for call in (keras_qat.quantize_model, keras_qat.clone_model, keras_qat.check):
+        with pytest.raises(InvalidTargetError, match="'litert', 'reference'"):
+            call(model, target="phone")
+
+
+def test_sum_that_the_default_kernels_overflow_is_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    qat = keras_qat.quantize_model(
+        keras.Model(x, layers.Add(name="sum")([x, layers.ReLU(name="relu")(x)])), target="litert"
+    )
+    for name, limits in (("x_quantize", (-300.0, 300.0)), ("relu", (0.0, 1.0)), ("sum", (-1, 1))):
+        qat.get_layer(name).observer.widen(*limits)
+    with pytest.raises(TargetError, match="scale_ratio"):
+        keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    keras_qat.export_litert(qat, tmp_path / "model.tflite", target="reference")
+
+
+@needs_micro
+def test_dense_layers_round_twice_in_tensorflow_lite_micro(tmp_path):
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(64), layers.Dense(64)])
+    x = np.random.default_rng(0).normal(size=(256, 40)).astype("float32")
+    qat = keras_qat.quantize_model(model, calibration_data=x, target="tflite-micro")
+    path = tmp_path / "model.tflite"
+    keras_qat.export_litert(qat, path, batch_size=256)
+    ends = Runner(path)
+    (source,), (output,) = ends.inputs, ends.outputs
+    integers = half_away(x / source.scale[0]) + source.zero_point[0]
+    integers = np.clip(integers, -128, 127).astype("int8")
+    [(found,)] = run_on_micro([(path.read_bytes(), [integers], 1)])
+    real = (found - np.float32(output.zero_point[0])) * output.scale[0]
+    assert (qat.predict(x, batch_size=256, verbose=0) == real).all()
+    qat.set_target("reference")
+    assert (qat.predict(x, batch_size=256, verbose=0) != real).any()
