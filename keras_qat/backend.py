@@ -336,7 +336,8 @@ def _as_written() -> bytes:
     return config.SerializeToString()
 
 
-@functools.lru_cache(maxsize=1024)
+# A model has up to about a hundred different rules, each of which takes 1.5 MB.
+@functools.lru_cache(maxsize=256)
 def _traced(
     fn: Callable[..., Any],
     options: tuple[tuple[str, Any], ...],

@@ -129,20 +129,30 @@ def mirrored():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+def on_one_and_two_devices(**cases):
+    """Returns the ranges after training on one device and on two devices, for each case."""
+    return {
+        name: [trained_ranges(strategy, **options) for strategy in (None, mirrored())]
+        for name, options in cases.items()
+    }
+
+
 def training(folder):
-    """Returns the ranges after training on one device and on two devices."""
+    """Trains with ranges that move, that calibration holds, and that are delayed."""
     del folder
     cases = {
-        "moving": {},
         "calibrated": {"calibrated": True},
         "delayed": {"quant_delay": 3},
         # TensorFlow has no gradient of a convolution of no samples.
         "a replica without samples": {"samples": 41, "convolution": False},
     }
-    return {
-        name: [trained_ranges(strategy, **options) for strategy in (None, mirrored())]
-        for name, options in cases.items()
-    }
+    return on_one_and_two_devices(**cases)
+
+
+def convolution(folder):
+    """Trains a convolution with ranges that move."""
+    del folder
+    return on_one_and_two_devices(moving={})
 
 
 def calibration(folder):

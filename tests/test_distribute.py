@@ -37,6 +37,12 @@ def test_mirrored_training_gives_the_ranges_of_a_single_device(found):
         assert mirrored == single, name
 
 
+@pytest.mark.slow
+def test_mirrored_training_of_a_convolution_gives_the_ranges_of_a_single_device(tmp_path):
+    single, mirrored = run(tmp_path, "convolution")["convolution"]["moving"]
+    assert mirrored == single
+
+
 def test_mirrored_calibration_gives_the_ranges_without_a_strategy(found):
     inside, without = found["calibration"]
     assert inside == without
