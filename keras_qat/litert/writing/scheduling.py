@@ -81,6 +81,7 @@ class _Search:
 
     def __init__(self, lifetimes: Lifetimes, most_steps: int):
         self.steps, self.left = lifetimes.steps, most_steps
+        self.most_freed = [s.unused + sum(size for size, _ in s.taken) for s in self.steps]
         self.present = lifetimes.peak()
         ready = tuple(i for i, step in enumerate(self.steps) if not step.after)
         self.start = _State(0, ready, lifetimes.inputs, lifetimes.inputs, None)
@@ -111,19 +112,28 @@ class _Search:
 
     def _settled(self, state: _State) -> _State:
         """Runs the operators that can run next without raising the peak of any order."""
-        while True:
-            index = next((i for i in state.ready if self._is_free(state, i)), None)
-            if index is None:
-                return state
+        index = self._free(state)
+        while index is not None:
             state = self._after(state, index)
+            index = self._free(state)
+        return state
 
-    def _is_free(self, state: _State, index: int) -> bool:
-        """Returns whether an operator takes no more memory than it frees, within the peak."""
-        self.left -= 1
-        step = self.steps[index]
-        if state.live + step.made > max(state.peak, self.floor):
-            return len(state.ready) == 1
-        return step.made <= step.freed(state.done | 1 << index) or len(state.ready) == 1
+    def _free(self, state: _State) -> int | None:
+        """Returns an operator that takes no more memory than it frees, within the peak."""
+        if len(state.ready) == 1:
+            self.left -= 1
+            return state.ready[0]
+        room = max(state.peak, self.floor) - state.live
+        for tried, index in enumerate(state.ready, 1):
+            made = self.steps[index].made
+            # Most operators make more than all their inputs: whether these are free is not asked.
+            if made > room or made > self.most_freed[index]:
+                continue
+            if made <= self.steps[index].freed(state.done | 1 << index):
+                self.left -= tried
+                return index
+        self.left -= len(state.ready)
+        return None
 
     def _after(self, state: _State, index: int) -> _State:
         """Returns the state after one more operator has run."""
