@@ -10,10 +10,11 @@ PAGE = """\
 
 `python benchmarks/runtimes.py` writes this page. Do not edit it.
 
-LiteRT has two sets of kernels. Inference in Keras equals the *reference* kernels. TensorFlow Lite
-Micro and CMSIS-NN follow them, except for [a step in dense layers](targets.md). The *default*
-kernels, XNNPACK and LiteRT's optimized kernels, run on phones and PCs. They round some operators
-differently. This page lists these operators, the frequency of differences, and the consequences.
+LiteRT has two sets of kernels. TensorFlow Lite Micro and CMSIS-NN follow the *reference* kernels,
+except for a step in dense layers. The *default* kernels, XNNPACK and LiteRT's optimized kernels,
+run on phones and PCs. They round some operators differently. This page lists these operators, the
+frequency of differences, and the consequences. The [target of the
+model](targets.md#which-kernels-keras-equals) decides which kernels inference in Keras equals.
 
 Measured with ai-edge-litert {litert}, numpy {numpy}, on {machine}, one thread. XNNPACK has
 different code for other processors.
@@ -38,10 +39,9 @@ about 8 bits, products of two tensors by about 6, averages of whole images by 1 
 
 {choices}
 
-**Leaky ReLU** becomes LEAKY_RELU. Keras computes the integers of the reference kernel. XNNPACK's
-kernel differs, because it uses multipliers of 8 bits. The two kernels of PRELU with a constant
-slope agree, but they take many times as long ([performance](performance.md)).
-`activations="lookup"` and negative slopes use PRELU.
+**Leaky ReLU** becomes LEAKY_RELU. XNNPACK's kernel differs from the reference kernel, because it
+uses multipliers of 8 bits. The two kernels of PRELU with a constant slope agree, but they take many
+times as long ([performance](performance.md)). `activations="lookup"` and negative slopes use PRELU.
 
 **A requantization**, QUANTIZE from int8 to int8, differs for the same reason. It is rare, because
 tensors that need one range share it from the beginning, also in training ([one tensor, one
@@ -57,9 +57,9 @@ this difference matters, use a factor of 2 or 4, or `interpolation="nearest"`, w
 both.
 
 **Transposed convolutions** get the shape of their output from SHAPE and ADD if the batch is
-dynamic. This TRANSPOSE_CONV agrees with the reference. In a file for [one batch
-size](targets.md#one-batch-size) the shape is constant. XNNPACK then takes the operator, and a few
-elements differ.
+dynamic. This TRANSPOSE_CONV agrees with the reference except for ties, where the optimized kernel
+rounds up in blocks of eight channels. In a file for [one batch size](targets.md#one-batch-size) the
+shape is constant. XNNPACK then takes the operator, and a few elements differ.
 
 **LOGISTIC, TANH and similar operators** look up their results in tables. The kernels compute the
 tables with functions of C libraries, which differ in their last bits. If an exact result is next to
@@ -106,7 +106,6 @@ integers, the time for one image, and vela's estimate for an Ethos-U55 with 128 
 - A MEAN over one axis, after a RESHAPE, computes the same integers as over two axes.
 
 Each form has a cost, so MEAN is used. The difference is one step of a tensor that has {db:.0f} dB.
-Microcontrollers and Keras compute the reference integers.
 
 ## Accumulated differences in a network, in int8 and uint8
 

@@ -115,9 +115,7 @@ def quantize_model(
 
     Each layer of the result is one LiteRT operator, or a fixed small group of operators. With
     `training=True` it computes in float with straight-through fake quantization. At inference
-    its results equal those of LiteRT's reference kernels, bit for bit. These are the kernels of
-    microcontrollers. The default kernels of phones and PCs (XNNPACK) round some operators
-    differently, and `verify` measures by how much.
+    its results equal those of the target's kernels, bit for bit.
 
     Args:
         model: A built Keras model, functional, sequential or subclassed, or a model from

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 from tests.processes import ROOT
@@ -33,14 +35,20 @@ def found(tmp_path_factory):
 
 
 def test_mirrored_training_gives_the_ranges_of_a_single_device(found):
-    for name, (single, mirrored) in found["training"].items():
-        assert mirrored == single, name
+    for single, mirrored in found["training"].values():
+        assert_near(mirrored, single)
+
+
+def assert_near(ranges, expected):
+    """Sums of two devices may differ from those of one device in their last bits."""
+    one, other = keras.tree.flatten(ranges), keras.tree.flatten(expected)
+    np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_mirrored_training_of_a_convolution_gives_the_ranges_of_a_single_device(tmp_path):
     single, mirrored = run(tmp_path, "convolution")["convolution"]["moving"]
-    assert mirrored == single
+    assert_near(mirrored, single)
 
 
 def test_mirrored_calibration_gives_the_ranges_without_a_strategy(found):

@@ -50,7 +50,7 @@ def test_mnist_example_explains_a_failed_download(monkeypatch):
 @pytest.mark.slow
 def test_digits_demo_exports_an_exact_file(tmp_path):
     text = run_example("digits_demo.py", "--output", tmp_path)
-    row = r"LiteRT file, reference kernels +\| +([\d.]+) \| +0 of [\d,]+ \|"
+    row = r"LiteRT file, default kernels +\| +([\d.]+) \| +0 of [\d,]+ \|"
     found = re.search(row, text)
     in_keras = re.search(r"Keras, quantized, trained +\| +([\d.]+) \|", text)
     assert found and in_keras and found[1] == in_keras[1] and float(found[1]) > 0.9

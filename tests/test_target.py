@@ -69,6 +69,22 @@ def test_compilers_change_no_bit_of_the_default_kernels(model, run):
         assert (qat.predict(data(), verbose=0) == expected).all()
 
 
+def test_kernels_of_arm64_are_not_proven_on_other_machines(model, tmp_path):
+    qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert-arm64")
+    report = verified(qat, tmp_path / "model.tflite")
+    assert report.kernels == "arm64" and not report.exact
+    assert report.verdict.startswith("NOT PROVEN (the arm64 kernels were not run)")
+    # All other operators of the network round as on this machine.
+    rows = report.layers["default"]
+    assert {name for name, row in rows.items() if row.mismatches} <= {"head"}
+
+
+def test_uint8_products_are_refused_for_arm64(model):
+    found = keras_qat.check(model, "uint8", target="litert-arm64").errors
+    assert {each.code for each in found} == {"target-limit"}
+    assert keras_qat.check(model, target="litert-arm64").ok
+
+
 def test_target_is_saved_with_the_model(model, tmp_path):
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
     qat.save(tmp_path / "model.keras")
@@ -118,7 +134,7 @@ def test_export_takes_the_target_of_the_model(model, tmp_path):
 
 def test_unknown_target(model):
     for call in (keras_qat.quantize_model, keras_qat.clone_model, keras_qat.check):
-        with pytest.raises(InvalidTargetError, match="'litert', 'reference'"):
+        with pytest.raises(InvalidTargetError, match="'litert', 'litert-arm64', 'reference'"):
             call(model, target="phone")
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from keras_qat.arithmetic import arm64
 from keras_qat.arithmetic.elementwise import add, subtract
+from keras_qat.arithmetic.hard_swish import hard_swish_table
 from keras_qat.arithmetic.multiply import multiply, requantize_product
-from keras_qat.arithmetic.optimized.requantize import requantize_half_up, requantize_transpose_conv
+from keras_qat.arithmetic.optimized.requantize import (
+    requantize_half_up,
+    requantize_transpose_conv,
+    requantize_transpose_conv_uint8,
+)
 from keras_qat.arithmetic.optimized.softmax import softmax as optimized_softmax
 from keras_qat.arithmetic.pooling import mean
 from keras_qat.arithmetic.prelu import leaky_relu
@@ -32,6 +39,12 @@ Rule = Any  # a function, or an `Interpolation`
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "add": add,
+        "arm64_hard_swish": functools.partial(hard_swish_table, rounds_up=True),
+        "arm64_mean": arm64.mean,
+        "arm64_multiply": xnnpack_taken.multiply_arm64,
+        "arm64_requantize_half_up": arm64.requantize_half_up,
+        "arm64_softmax": arm64.softmax,
+        "hard_swish": hard_swish_table,
         "leaky_relu": leaky_relu,
         "mean": mean,
         "multiply": multiply,
@@ -45,6 +58,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "requantize_half_up": requantize_half_up,
         "requantize_product": requantize_product,
         "requantize_transpose_conv": requantize_transpose_conv,
+        "requantize_transpose_conv_uint8": requantize_transpose_conv_uint8,
         "rescale": rescale,
         "softmax": softmax,
         "subtract": subtract,

@@ -30,6 +30,6 @@ def kernels_by_output(model: Model, target: Target) -> dict[str, str]:
     if fast is None:
         return {each.outputs[0].name: target.kernels for each in model.operators}
     return {
-        each.output.name: fast.name if broken_limit(each, fast) is None else target.kernels
+        each.output.name: fast.kernels if broken_limit(each, fast) is None else target.kernels
         for each in measured_operators(model)
     }

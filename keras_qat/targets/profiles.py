@@ -13,7 +13,7 @@ from keras_qat.errors import InvalidTargetError
 from keras_qat.targets.limits import Limit, OperatorLimits, Source, read_limits
 
 # Names of the targets in the public API.
-TARGETS = ("edgetpu", "ethos-u", "litert", "reference", "tflite-micro")
+TARGETS = ("edgetpu", "ethos-u", "litert", "litert-arm64", "reference", "tflite-micro")
 # The target of models that are quantized without one.
 DEFAULT_TARGET = "reference"
 
@@ -80,9 +80,9 @@ def get_target(target: str) -> Target:
     """Returns the profile of a target.
 
     Args:
-        target: `"litert"` (phones and PCs), `"reference"` (LiteRT's reference kernels),
-            `"tflite-micro"` (microcontrollers), `"ethos-u"` (NPUs of Arm, compiled by vela) or
-            `"edgetpu"` (Google Coral).
+        target: `"litert"` (PCs), `"litert-arm64"` (phones), `"reference"` (LiteRT's reference
+            kernels), `"tflite-micro"` (microcontrollers), `"ethos-u"` (NPUs of Arm, compiled by
+            vela) or `"edgetpu"` (Google Coral).
 
     Returns:
         The `Target`.
@@ -126,7 +126,7 @@ def _read(name: str) -> Target:
         title=content["title"],
         sources=tuple(Source(**source) for source in content["sources"]),
         operators=_operators(content),
-        every=read_limits(content.get("every", {})),
+        every=_every(content),
         kernels=content["kernels"],
         interpreter=content["interpreter"],
         delegate=content.get("delegate", ""),
@@ -137,6 +137,12 @@ def _read(name: str) -> Target:
         measured=content.get("measured", ""),
         advice=content.get("advice", {}),
     )
+
+
+def _every(content: Mapping[str, Any]) -> tuple[Limit, ...]:
+    """Returns the limits of all operators, those of the profile that is extended too."""
+    inherited = _read(content["extends"]).every if "extends" in content else ()
+    return (*inherited, *read_limits(content.get("every", {})))
 
 
 def _operators(content: Mapping[str, Any]) -> dict[str, OperatorLimits]:

@@ -83,12 +83,12 @@ def verify(
     model = quantized_model_in(model, "verified")
     check_finite(model)
     model.check_ranges()
-    kernels = (kernels,) if isinstance(kernels, str) else tuple(kernels)
+    own = get_target(model.target).interpreter
+    kernels = (kernels,) if isinstance(kernels, str) else sorted(kernels, key=lambda x: x != own)
     runners = {name: Runner(filepath, kernels=name, expose_all=True) for name in kernels}
     graph = read_model(model)
     places = {name: _file_tensors(graph, runner) for name, runner in runners.items()}
     outputs = next((tuple(each.outputs) for each in places.values()), ())
-    own = get_target(model.target).interpreter
     report = VerificationReport({name: {} for name in runners}, outputs, own)
     report.default_ranges = model.default_ranges
     report.agreement = dict.fromkeys(runners, 0)

@@ -15,7 +15,8 @@ FILES = [
     if path.name.endswith(".toml")
 ]
 ACTIONS = next(path for path in FILES if path.name == "actions.toml")
-PROFILES = [*map(get_target, TARGETS), get_target("edgetpu").fallback, fast_kernels(None)]
+FAST = [fast_kernels(get_target(target)) for target in ("litert", "litert-arm64")]
+PROFILES = [*map(get_target, TARGETS), get_target("edgetpu").fallback, *FAST]
 
 
 def quantities_of(profile):
@@ -30,7 +31,8 @@ def test_profiles_are_all_files_but_the_actions():
 @pytest.mark.parametrize("wrong", ["edge-tpu", "EDGETPU", "litert-2.5", "", None, 3, ["litert"]])
 def test_get_target_names_the_known_targets(wrong):
     with pytest.raises(
-        InvalidTargetError, match="'edgetpu', 'ethos-u', 'litert', 'reference', 'tflite-micro'"
+        InvalidTargetError,
+        match="'edgetpu', 'ethos-u', 'litert', 'litert-arm64', 'reference', 'tflite-micro'",
     ):
         get_target(wrong)
 
@@ -71,7 +73,9 @@ def test_profiles_of_accelerators_have_a_cpu_as_fallback():
         "ethos-u": "tflite-micro",
         "litert": None,
         "litert-2.5": None,
+        "litert-arm64": None,
         "reference": None,
         "tflite-micro": None,
         "xnnpack": "litert",
+        "xnnpack-arm64": "litert-arm64",
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_qat.arithmetic import arm64
 from keras_qat.arithmetic import elementwise as reference
 from keras_qat.arithmetic.multiply import multiply as reference_multiply
 from keras_qat.arithmetic.prelu import leaky_relu as reference_leaky_relu
@@ -62,5 +63,6 @@ def _takes_slope(q: Any, scale: Any, zero_point: Any, slope: Any, output: Any, *
 add = _chosen(elementwise.add, reference.add, _takes_sum)
 subtract = _chosen(elementwise.subtract, reference.subtract, _takes_sum)
 multiply = _chosen(elementwise.multiply, reference_multiply, _takes_product)
+multiply_arm64 = _chosen(arm64.multiply, reference_multiply, _takes_product)
 rescale = _chosen(quantize.rescale, reference_rescale, _takes_rescaling)
 leaky_relu = _chosen(quantize.leaky_relu, reference_leaky_relu, _takes_slope)

@@ -45,4 +45,4 @@ def kernels_of(code: str, target: str, takes_delegate: bool = True) -> str:
     profile = get_target(target)
     fast = fast_kernels(profile)
     is_taken = takes_delegate and fast is not None and code in fast.operators
-    return fast.name if fast is not None and is_taken else profile.kernels
+    return fast.kernels if fast is not None and is_taken else profile.kernels

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.hard_swish import LARGEST_SCALE_RATIO, hard_swish_table
+from keras_qat.arithmetic.hard_swish import LARGEST_SCALE_RATIO
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.function_operators import Tabulated
 from keras_qat.layers.elementwise.functions import function_named
@@ -49,7 +49,7 @@ class QHardSwish(Tabulated):
 
     def table(self, grid: Grid, output: Grid):
         """Computes the output of the kernel for each integer."""
-        return hard_swish_table(*grid, *output, **self.limits())
+        return self.integer_rule("HARD_SWISH")(*grid, *output, **self.limits())
 
     def lower(self, builder, *inputs):
         """Adds one HARD_SWISH."""

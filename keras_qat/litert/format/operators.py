@@ -59,8 +59,9 @@ class Declaration:
         integer: Name of the rule in `keras_qat.arithmetic.rules` by which kernels compute 8-bit
             integers with scales, by the name of the kernels: `"reference"`, `"xnnpack"` and
             `"optimized"` (LiteRT's default ones, where XNNPACK takes the operator and where not),
-            and `"tflite-micro"`. `"reference_uint8"` is the rule for one type. Kernels that are
-            left out have the rule of the reference kernel.
+            and `"tflite-micro"`. `"reference_uint8"` is the rule for one type, and
+            `"xnnpack_arm64"` that for one processor. Kernels that are left out have the rule of the
+            reference kernel.
         macs: Number of multiply-accumulates, as a product of factors. `"output"` and `"data"` are
             numbers of elements. `"weights(.hwi)"` is the product of some sizes of the weights: each
             character is an axis, and only axes with a letter count. A `*` is any number of leading
@@ -125,7 +126,8 @@ class Declaration:
             >>> declaration_of("FULLY_CONNECTED").rule("reference")
             'requantize_float64'
         """
-        names = f"{kernels}_{dtype}", kernels, f"reference_{dtype}", "reference"
+        fallbacks = kernels, kernels.removesuffix("_arm64"), "reference"
+        names = (name for each in fallbacks for name in (f"{each}_{dtype}", each))
         return next((self.integer[name] for name in names if name in self.integer), "")
 
 
