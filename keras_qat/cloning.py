@@ -13,8 +13,8 @@ from keras_qat.errors import OwnTrainingWarning, warn_user
 from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.passes.config import Config
+from keras_qat.passes.retargeting import retargeted
 from keras_qat.scheme import Scheme, get_scheme
-from keras_qat.targets import DEFAULT_TARGET
 
 # Methods that a subclass of `keras.Model` overrides to train or to be evaluated in its own way.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -42,7 +42,7 @@ def clone_model(
     input_tensors: Any = None,
     activations: str = "exact",
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
-    target: str = DEFAULT_TARGET,
+    target: str | None = None,
 ) -> keras.Model:
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
 
@@ -109,7 +109,7 @@ def quantize_model(
     overrides: Mapping[str | type, str | Scheme | None] | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
-    target: str = DEFAULT_TARGET,
+    target: str | None = None,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -119,7 +119,8 @@ def quantize_model(
 
     Args:
         model: A built Keras model, functional, sequential or subclassed, or a model from
-            `clone_model`. It is not changed.
+            `clone_model`. It is not changed. A quantized model, with `target` alone, becomes a
+            model for that target, with its weights and ranges.
         scheme: `"int8"`; `"int8_per_tensor"`, whose weights have one scale per tensor;
             `"int4_weights"`, where convolutions and dense layers have weights of 4 bits; `"uint8"`
             for the fully uint8 model of TensorFlow 1; or a `Scheme`.
@@ -154,10 +155,10 @@ def quantize_model(
             if the calibration data fits int8 only, or with `(mean, std, "int8")`. Data that
             does not fit causes an `InputStatsWarning`. Other inputs cover their observed range, see
             `calibrate` for pixels that the model scales itself.
-        target: The device of the file: `"reference"` for LiteRT's reference kernels, `"litert"` for
-            its default kernels on phones and PCs, `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`, see
-            `docs/targets.md`. Inference equals the kernels of the target, and functions that it has
-            no operator for are looked up.
+        target: The device of the file: `"reference"` for LiteRT's reference kernels, the default;
+            `"litert"` for its default kernels on PCs, `"litert-arm64"` for those on phones;
+            `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`, see `docs/targets.md`. Inference equals
+            the kernels of the target. Functions that it has no operator for are looked up.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists the
@@ -201,6 +202,9 @@ def quantize_model(
         quantized_input_stats=quantized_input_stats,
         target=target,
     )
+    only_target = Config(get_scheme("int8"), target=target)
+    if isinstance(model, QuantizedModel) and target is not None and config == only_target:
+        return retargeted(model, target)
     compiled = compile(model, config)
     _warn_of_own_training(model)
     quantized = compiled.build(QuantizedModel)

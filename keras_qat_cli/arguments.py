@@ -86,10 +86,9 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--target",
-        default="reference",
         metavar="NAME",
-        help="the device of the file: litert, reference, tflite-micro, ethos-u or edgetpu "
-        "(default: reference)",
+        help="the device of the file: litert, litert-arm64, reference, tflite-micro, ethos-u or "
+        "edgetpu (default: reference)",
     )
     group.add_argument(
         "--override",

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_qat
-from keras_qat.errors import InvalidTargetError, TargetError
+from keras_qat.errors import InvalidModelError, InvalidTargetError, TargetError
 from keras_qat.litert import Runner
 from keras_qat.lowering import lower_model
 from tests.layers.contract import half_away
@@ -122,6 +122,32 @@ def test_target_without_an_operator_gets_another_form(model):
 
 def quantized(model, target):
     return keras_qat.quantize_model(model, target=target, default_ranges_stats=(-4, 4))
+
+
+def test_trained_model_is_retargeted(model, tmp_path):
+    qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
+    qat.compile("sgd", "mse")
+    qat.fit(data(), np.zeros((24, 5), "float32"), verbose=0)
+    keras_qat.export_litert(qat, tmp_path / "before.tflite")
+    micro = keras_qat.quantize_model(qat, target="tflite-micro")
+    codes = {each.code for each in lower_model(micro).operators}
+    assert micro.target == "tflite-micro" and "GELU" not in codes and "GATHER" in codes
+    assert [variable.shape for variable in micro.variables] == [
+        variable.shape for variable in qat.variables
+    ]
+    back = keras_qat.quantize_model(micro, target="litert")
+    keras_qat.export_litert(back, tmp_path / "after.tflite")
+    assert (tmp_path / "before.tflite").read_bytes() == (tmp_path / "after.tflite").read_bytes()
+    assert (back.predict(data(), verbose=0) == qat.predict(data(), verbose=0)).all()
+    assert qat.target == "litert" and back.rewrite_log == qat.rewrite_log
+
+
+def test_only_the_target_of_a_quantized_model_changes(model):
+    qat = quantized(model, "litert")
+    with pytest.raises(InvalidModelError, match="quantized already"):
+        keras_qat.quantize_model(qat, "uint8", target="litert")
+    with pytest.raises(InvalidModelError, match="quantized already"):
+        keras_qat.quantize_model(qat)
 
 
 def test_export_takes_the_target_of_the_model(model, tmp_path):

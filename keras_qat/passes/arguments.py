@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from keras_qat.passes.config import Setting
 from keras_qat.passes.pixel_inputs import pixel_inputs
@@ -74,7 +74,7 @@ def for_left_out(setting: Setting) -> Arguments:
 
 def for_making(setting: Setting) -> Arguments:
     """Returns the arguments of `make_layers`."""
-    target = get_target(setting.config.target)
+    target = get_target(cast(str, setting.config.target))
     return {"lookup": setting.config.activations == "lookup", "target": target}
 
 

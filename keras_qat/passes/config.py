@@ -30,7 +30,7 @@ class Config:
         quant_delay: Number of training steps in float.
         default_ranges_stats: A range for the tensors that lack min/max data, or None.
         quantized_input_stats: The meaning of the integers of inputs, or None.
-        target: Name of the target of the file.
+        target: Name of the target of the file; None becomes the default target.
 
     Raises:
         InvalidRewriteError: If `activations` is not the name of a policy.
@@ -53,13 +53,13 @@ class Config:
     quant_delay: int = 0
     default_ranges_stats: Any = None
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
-    target: str = DEFAULT_TARGET
+    target: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "quant_delay", checked_steps(self.quant_delay))
         if self.default_ranges_stats is not None:
             checked_default_range(self.default_ranges_stats)
-        get_target(self.target)
+        object.__setattr__(self, "target", get_target(self.target or DEFAULT_TARGET).name)
         Overrides(self.overrides or {})
         if self.activations not in POLICIES:
             raise InvalidRewriteError(

@@ -48,13 +48,13 @@ def make_layers(
         UnsupportedLayerError: If no rule takes an operation, with the reason if it is known.
     """
     made: dict[Hashable, QuantizedLayer] = {}
-    make_layer = functools.partial(_make_layer, lookup=lookup, target=target)
+    make_one = functools.partial(make_layer, lookup=lookup, target=target)
     nodes = {}
     for name, node in graph.nodes.items():
         if node.is_input:
             nodes[name] = node
             continue
-        make = functools.partial(_make, node, _identity(graph, node), made, make_layer)
+        make = functools.partial(_make, node, _identity(graph, node), made, make_one)
         [nodes[name]] = (each.made_of(node) for each in attempt(node, make).nodes)
     consumers = dataclasses.replace(graph, nodes=nodes).consumers()
     for name in graph.inputs:
@@ -76,11 +76,11 @@ def _make(
     node: Node,
     key: Hashable,
     made: dict[Hashable, QuantizedLayer],
-    make_layer: Callable[[Node], QuantizedLayer],
+    make_one: Callable[[Node], QuantizedLayer],
 ) -> Replacement:
     """Returns a call of the quantized layer, which calls of a shared layer share."""
     if key not in made:
-        made[key] = make_layer(node)
+        made[key] = make_one(node)
     edges = list(node.inputs)
     call = dataclasses.replace(
         node,
@@ -90,8 +90,17 @@ def _make(
     return Replacement([call])
 
 
-def _make_layer(node: Node, lookup: bool, target: Target | None) -> QuantizedLayer:
-    """Makes the quantized layer of a node. Raises if no rule matches."""
+def make_layer(node: Node, lookup: bool, target: Target | None) -> QuantizedLayer:
+    """Makes the quantized layer of a node.
+
+    Args:
+        node: The node of Keras operations.
+        lookup: Whether an activation is looked up where not every target has an operator for it.
+        target: The target; None for no particular target.
+
+    Raises:
+        UnsupportedLayerError: If no rule takes the operations.
+    """
     entry = find_rule(node.operations)
     kind = type(node.head) if entry is None else entry.layer
     if not issubclass(kind, QuantizedLayer) or not _can_fuse_its_own(kind, node):
@@ -100,7 +109,7 @@ def _make_layer(node: Node, lookup: bool, target: Target | None) -> QuantizedLay
         kind.checked_scheme(node.scheme, node.name)
     if entry is not None:
         layer = (kind.lookup_from_match if lookup else kind.from_match)(node, node.scheme)
-        if target is not None and not _runs(target, layer):
+        if target is not None and not runs(target, layer):
             layer = kind.lookup_from_match(node, node.scheme)
         layer.dtype_policy = "float32"  # half precision cannot represent all integers
         _check_operators(node, layer)
@@ -110,7 +119,7 @@ def _make_layer(node: Node, lookup: bool, target: Target | None) -> QuantizedLay
     return remade(kind, node.head, name=node.name, scheme=node.scheme)
 
 
-def _runs(target: Target, layer: QuantizedLayer) -> bool:
+def runs(target: Target, layer: QuantizedLayer) -> bool:
     """Returns whether a target has the operators of a layer; floats are left to the target."""
     scheme = layer.scheme
     if scheme is None:

@@ -177,7 +177,7 @@ def test_check_raises_for_wrong_arguments_as_quantize_model_does(options, kind):
 
 def count(monkeypatch, run):
     """Counts the traced layers, the made layers and the passes."""
-    calls = dict.fromkeys(("trace_layer", "_make_layer", "run_pass"), 0)
+    calls = dict.fromkeys(("trace_layer", "make_layer", "run_pass"), 0)
 
     def counted(module, name):
         function = getattr(module, name)
@@ -190,7 +190,7 @@ def count(monkeypatch, run):
 
     with monkeypatch.context() as monkeypatch:
         counted(open_layers, "trace_layer")
-        counted(make_layers, "_make_layer")
+        counted(make_layers, "make_layer")
         counted(running, "run_pass")
         run()
     return calls
@@ -203,7 +203,7 @@ def test_check_traces_few_more_layers_than_quantize_model(monkeypatch, size):
     calls = count(monkeypatch, lambda: keras_qat.check(model))
     assert own["trace_layer"] == 2  # the first block and its inner layer
     assert calls["trace_layer"] <= 2 * size
-    assert calls["trace_layer"] + calls["_make_layer"] <= 3 * (size + 2)
+    assert calls["trace_layer"] + calls["make_layer"] <= 3 * (size + 2)
 
 
 def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
@@ -214,7 +214,7 @@ def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
     y = blocks(16, good=True)(Own(cut, table((9, 8)), name="cut")(x))
     model = keras.Model(x, y)
     calls = count(monkeypatch, lambda: keras_qat.check(model))
-    assert calls["trace_layer"] <= 12 and calls["_make_layer"] == 0
+    assert calls["trace_layer"] <= 12 and calls["make_layer"] == 0
     report = keras_qat.check(model)
     assert [error.layer for error in report.errors] == ["cut"] and not report.is_complete
     assert report.verdict.endswith("More may appear once these are fixed: check again.")
