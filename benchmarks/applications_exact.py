@@ -4,7 +4,8 @@ Weights are random, so nothing is downloaded. Kernels have channels of different
 have random scales, some negative, and moving statistics near those of some batch, so that
 activations neither vanish nor explode. Each model has the smallest input that it can be built with,
 or `--size`. A separate process calibrates it, trains it for one step, exports it and compares it
-tensor by tensor. `--markdown docs/applications.md` renews the page, which is about `--scheme int8`.
+with the kernels of `--target`, tensor by tensor. `--markdown docs/applications.md` renews the page,
+which is about `--scheme int8` and the reference kernels.
 
 `--clone-only` is quick: it compares the rewritten float models with the originals. With
 `--markdown` it renews these two columns of the page.
@@ -123,7 +124,12 @@ def train_one_step(qat: keras.Model, images: np.ndarray, rng: np.random.Generato
 
 
 def measure(
-    name: str, count: int, folder: str | None, size: int | None = None, scheme: str = "int8"
+    name: str,
+    count: int,
+    folder: str | None,
+    size: int | None = None,
+    scheme: str = "int8",
+    target: str = "reference",
 ) -> dict:
     """Runs all steps on one model. Without a folder it only makes the clone."""
     print(name, flush=True)
@@ -135,7 +141,7 @@ def measure(
     if folder is None:
         return differences
     path = Path(folder, f"{name}.tflite")
-    qat = stages.run("quantize", keras_qat.quantize_model, model, scheme)
+    qat = stages.run("quantize", keras_qat.quantize_model, model, scheme, target=target)
     result = {"size": model.input_shape[1], "parameters": model.count_params()}
     del model
     stages.run("calibrate", keras_qat.calibrate, qat, parts[0], verbose=0)
@@ -150,7 +156,7 @@ def measure(
     return {
         **result,
         **differences,
-        "tensors": len(report.layers["reference"]),
+        "tensors": len(report.layers[report.kernels]),
         **_compared(report),
         "float_tensors": float_tensors(path),
         "file_mib": path.stat().st_size / 2**20,
@@ -187,7 +193,7 @@ def _compared(report) -> dict:
         "samples": report.samples,
         "elements": sum(row.elements for row in rows.values()),
         "mismatches": report.mismatches(),
-        "wrong_layers": [r.name for r in report.layers["reference"].values() if r.mismatches],
+        "wrong_layers": [r.name for r in report.layers[report.kernels].values() if r.mismatches],
         "default_mismatches": report.mismatches("default"),
         "default_output_mismatches": sum(rows[name].mismatches for name in report.outputs),
         "output_elements": sum(rows[name].elements for name in report.outputs),
@@ -226,6 +232,7 @@ def arguments(parser) -> None:
     )
     parser.add_argument("--size", type=int, help="height and width instead of the smallest")
     parser.add_argument("--scheme", default="int8", choices=("int8", "uint8"))
+    parser.add_argument("--target", default="reference", choices=("reference", "litert"))
     parser.add_argument("--clone-only", action="store_true", help="stop at the float clone")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table here, too")
 
@@ -242,7 +249,7 @@ def main() -> int:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 try:
                     place = None if args.clone_only else folder
-                    rest = (args.images, place, args.size, args.scheme)
+                    rest = (args.images, place, args.size, args.scheme, args.target)
                     results[name] = pool.submit(measure, name, *rest).result()
                 except Exception as error:  # go on with the other models
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}

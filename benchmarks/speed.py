@@ -104,9 +104,11 @@ def export_rows(args) -> list[Row]:
     ]
 
 
-def pair(source: keras.Model, images: np.ndarray, jit: bool | str) -> dict[str, keras.Model]:
+def pair(
+    source: keras.Model, images: np.ndarray, jit: bool | str, target: str
+) -> dict[str, keras.Model]:
     """Returns the float model and the quantized model, compiled alike."""
-    qat = keras_qat.quantize_model(source)
+    qat = keras_qat.quantize_model(source, target=target)
     keras_qat.calibrate(qat, images[:16], verbose=0)
     models = {"base": keras.models.clone_model(source), "ours": qat}
     for model in models.values():
@@ -136,7 +138,7 @@ def model_rows(
         for mode, jit in modes.items():
             calls = {
                 key: repeated(getattr(model, method), args.repeats, *data)
-                for key, model in pair(source, images, jit).items()
+                for key, model in pair(source, images, jit, args.target).items()
             }
             timings = interleave(calls, args.rounds)
             title = f"{what}, {name}, batch {batch}, {mode}"
@@ -174,6 +176,7 @@ def arguments(parser) -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each side")
     parser.add_argument("--repeats", type=int, default=3, help="steps or predictions in a round")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--target", default="reference", help="the target of quantized models")
 
 
 def main() -> None:
