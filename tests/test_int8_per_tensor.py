@@ -38,14 +38,14 @@ def scales_of(model):
 
 
 @pytest.mark.parametrize("case", first_of_each(CASES))
-def test_per_tensor_scheme_of_every_rule_equals_litert(case, tmp_path):
+@pytest.mark.parametrize("target", ["reference", pytest.param("litert", marks=pytest.mark.slow)])
+def test_per_tensor_scheme_of_every_rule_equals_litert(case, target, tmp_path):
     prepared = Prepared(case)
     model = quantized(prepared.keras_model, tuple(prepared.arrays), "int8_per_tensor")
+    model.set_target(target)
     loosen(model, np.random.default_rng(1))  # integers saturate at both limits
-    report = verified(model, tuple(prepared.arrays), tmp_path)
-    assert report.exact, str(report)
-    model.set_target("litert")
-    report = verified(model, tuple(prepared.arrays), tmp_path, kernels="default")
+    kernels = {"reference": "reference", "litert": "default"}[target]
+    report = verified(model, tuple(prepared.arrays), tmp_path, kernels)
     assert report.exact, str(report)
     assert set(scales_of(model).values()) <= {1}
 

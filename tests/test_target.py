@@ -43,7 +43,7 @@ def verified(qat, path, **options):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("inputs", ["float32", None])
+@pytest.mark.parametrize("inputs", ["float32", pytest.param(None, marks=pytest.mark.slow)])
 def test_inference_equals_the_default_kernels(model, scheme, inputs, tmp_path):
     qat = keras_qat.quantize_model(model, scheme, calibration_data=data(), target="litert")
     report = verified(qat, tmp_path / "model.tflite", inference_input_type=inputs)
@@ -58,7 +58,7 @@ def test_inference_equals_the_reference_kernels(model, tmp_path):
     assert report.kernels == "reference" and report.exact and report.mismatches("default") > 0
 
 
-@pytest.mark.parametrize("run", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("run", ["graph", "xla"])
 def test_compilers_change_no_bit_of_the_default_kernels(model, run):
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
     expected = np.asarray(qat(data()))

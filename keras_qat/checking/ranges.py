@@ -79,8 +79,10 @@ def tensor_ranges(
     groups = range_groups(graph)
 
     def of_observer(
-        name: str, observer: RangeObserver, others: tuple[str, ...] = ()
+        name: str, observer: RangeObserver | None, others: tuple[str, ...] = ()
     ) -> TensorRange:
+        if observer is None:  # the layer is not built, because the model is refused
+            return TensorRange(name, "calibration", shared_with=others)
         if is_quantized:
             return _at_hand(name, observer, others)
         known = statistics.get(observer)
@@ -94,7 +96,9 @@ def tensor_ranges(
         known = _without_observer(graph, node, others)
         if known is not None:
             yield known
-        for tensor, observer in node.head.observers().items():
+        made = node.head.observers()
+        for tensor in _observed(node.head):
+            observer = made.get(tensor)
             if tensor != "output":
                 yield of_observer(tensor_name(node.name, tensor), observer)
             elif known is None:
@@ -102,6 +106,13 @@ def tensor_ranges(
 
     nodes = [node for node in graph.nodes.values() if isinstance(node.head, QuantizedLayer)]
     return {node.name: tuple(ranges(node)) for node in nodes}
+
+
+def _observed(layer: QuantizedLayer) -> list[str]:
+    """Returns the names of the tensors of a layer that are observed."""
+    specifications = {} if layer.scheme is None else layer.specifications()
+    found = specifications.items()
+    return [name for name, own in found if own is not None and own.observed is not None]
 
 
 def _without_observer(graph: Graph, node: Node, others: tuple[str, ...]) -> TensorRange | None:

@@ -219,6 +219,7 @@ def operators_declared(each):
     return () if isinstance(each, keras.layers.InputLayer) else type(each).operators
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_saving_and_loading_keeps_everything(prepared, tmp_path):
     path = tmp_path / "model.keras"
     prepared.quantized.save(path)
@@ -250,6 +251,7 @@ def gradients(model, x):
     return {w.path: g for w, g in zip(weights, dense, strict=True)}
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_gradients_reach_every_weight(prepared):
     """No gradient is missing or zero. Each has the direction and size of the float model's."""
     # Rounding the zero point may clip the largest value. Many samples make its share small.
