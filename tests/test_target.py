@@ -52,6 +52,20 @@ def test_inference_equals_the_default_kernels(model, scheme, inputs, tmp_path):
     assert report.mismatches("reference") > 0 and "EXACT" in report.verdict
 
 
+@pytest.mark.parametrize("target", ["litert", "reference"])
+def test_integer_inputs_are_rounded_as_the_target_rounds(target, tmp_path):
+    x = keras.Input((4,), name="x")
+    qat = keras_qat.quantize_model(keras.Model(x, layers.ReLU(name="y")(x)), target=target)
+    for name in ("x_quantize", "y"):
+        qat.get_layer(name).observer.widen(-64.0, 63.5)
+    ties = np.array([[0.25, 0.75, 1.25, -0.25]], "float32")  # half a step, and so on
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    report = keras_qat.verify(qat, tmp_path / "model.tflite", ties, verbose=0)
+    assert report.exact, str(report)
+    rounded = {"litert": [0.0, 1.0, 1.0, 0.0], "reference": [0.5, 1.0, 1.5, 0.0]}[target]
+    assert qat.predict(ties, verbose=0).tolist() == [rounded]
+
+
 def test_inference_equals_the_reference_kernels(model, tmp_path):
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="reference")
     report = verified(qat, tmp_path / "model.tflite")

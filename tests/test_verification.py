@@ -1,4 +1,4 @@
-"""verify: it finds differences, and proves that there are none."""
+"""The differences that `verify` finds, and the proof if it finds no difference."""
 
 import json
 

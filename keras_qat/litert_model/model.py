@@ -39,7 +39,7 @@ class LiteRTModel:
     Args:
         path: The file.
         kernels: `"default"` for XNNPACK and the optimized kernels, which LiteRT runs on phones and
-            PCs; `"reference"` for the reference kernels, which Keras inference equals bit for bit.
+            PCs; `"reference"` for the reference kernels.
         num_threads: Threads that the kernels may use.
         raw_inputs: Whether arrays hold integers of the input's type in the file, which are passed
             to the interpreter unchanged, instead of real values.

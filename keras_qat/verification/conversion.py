@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from keras import ops
+
+from keras_qat.layers.core.rules import integer_rule
 
 
 def to_integers(values: np.ndarray, tensor: Any) -> np.ndarray:
@@ -24,14 +27,20 @@ def to_integers(values: np.ndarray, tensor: Any) -> np.ndarray:
     return np.clip(rounded + tensor.zero_point[0], limits.min, limits.max).astype(tensor.dtype)
 
 
-def to_file_input(values: np.ndarray, tensor: Any) -> np.ndarray:
+def to_file_input(values: np.ndarray, tensor: Any, target: str) -> np.ndarray:
     """Converts real values to the element type of an input of the file.
 
     Args:
         values: Real values.
         tensor: `TensorDetails` of the input.
+        target: The target of the model, whose QUANTIZE decides how values are rounded.
 
     Returns:
         An array of the input's dtype.
     """
-    return to_integers(values, tensor) if tensor.scale.size else values.astype(tensor.dtype)
+    if not tensor.scale.size:
+        return values.astype(tensor.dtype)
+    quantize, limits = integer_rule("QUANTIZE", target, "float32"), np.iinfo(tensor.dtype)
+    grid = np.float32(tensor.scale[0]), np.int32(tensor.zero_point[0])
+    q = quantize(values.astype("float32"), *grid, limits.min, limits.max)
+    return ops.convert_to_numpy(q).astype(tensor.dtype)

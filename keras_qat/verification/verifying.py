@@ -99,7 +99,8 @@ def verify(
         if "reference" in runners:
             check_kernel_limits(model, ours)
         for name, runner in runners.items():
-            runner.run([to_file_input(x, t) for x, t in zip(batch, runner.inputs, strict=True)])
+            inputs = zip(batch, runner.inputs, strict=True)
+            runner.run([to_file_input(x, tensor, model.target) for x, tensor in inputs])
             _compare(report, name, runner, places[name], graph, ours, exact)
             inner.compare(report, name, runner)
     if verbose:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    """Runs the command. A proof of exactness needs the reference kernels."""
+    """Runs the command. A proof of exactness needs the kernels of the model's target."""
     import keras_qat
     from keras_qat_cli.data import open_data
     from keras_qat_cli.models import inputs_of_keras, load_keras

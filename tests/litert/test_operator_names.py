@@ -1,4 +1,4 @@
-"""Which modules know LiteRT's operators by name, besides the layers that add them to files."""
+"""The list of modules that name LiteRT's operators, besides the layers that add them to files."""
 
 import ast
 from pathlib import Path
