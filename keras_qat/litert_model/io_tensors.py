@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_qat.errors import InvalidDataError
 from keras_qat.litert import TensorDetails
-from keras_qat.verification.conversion import to_integers
+from keras_qat.verification.conversion import quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +76,13 @@ def names_of(tensors: Sequence[TensorDetails], signature: Mapping[str, int], end
     return names
 
 
-def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
+def to_file_input(values: np.ndarray, tensor: TensorDetails, target: str) -> np.ndarray:
     """Converts real values to the dtype and scale of an input.
 
     Args:
         values: Real values, of any numeric dtype.
         tensor: The input.
+        target: The target whose QUANTIZE decides how values are rounded.
 
     Returns:
         An array of the input's dtype.
@@ -91,7 +92,7 @@ def to_file_input(values: np.ndarray, tensor: TensorDetails) -> np.ndarray:
             whole numbers or are too large.
     """
     if tensor.scale.size:
-        return to_integers(values, tensor)
+        return quantized(values, tensor, target)
     with np.errstate(invalid="ignore", over="ignore"):
         converted = values.astype(tensor.dtype)
     if tensor.dtype.kind != "f" and not np.array_equal(converted, values):

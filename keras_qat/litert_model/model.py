@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from typing import Any
@@ -25,6 +26,8 @@ from keras_qat.litert_model.metrics import scores
 from keras_qat.litert_model.summary import print_summary
 
 _METRICS = ("accuracy",)
+# The targets whose QUANTIZE rounds real values as the kernels do.
+_TARGETS = {"default": "litert", "reference": "reference"}
 _THREADS = range(1, 2**31)  # the interpreter takes an int of 32 bits
 
 
@@ -85,7 +88,8 @@ class LiteRTModel:
                 "The number of threads must be a positive whole number.",
                 received=f"num_threads={num_threads!r}",
             )
-        self._to_input = raw_input if raw_inputs else to_file_input
+        rounding = functools.partial(to_file_input, target=_TARGETS.get(kernels, "reference"))
+        self._to_input = raw_input if raw_inputs else rounding
         self.report: FileReport = inspect_litert(path)
         self._runner = Runner(path, kernels=kernels, num_threads=num_threads)
         self.inputs, self.outputs = self._runner.inputs, self._runner.outputs

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_qat.layers.core.rules import integer_rule
+from keras_qat.layers.core.rules import rounding_rule
 
 
 def to_integers(values: np.ndarray, tensor: Any) -> np.ndarray:
@@ -38,9 +38,22 @@ def to_file_input(values: np.ndarray, tensor: Any, target: str) -> np.ndarray:
     Returns:
         An array of the input's dtype.
     """
-    if not tensor.scale.size:
-        return values.astype(tensor.dtype)
-    quantize, limits = integer_rule("QUANTIZE", target, "float32"), np.iinfo(tensor.dtype)
+    is_quantized = bool(tensor.scale.size)
+    return quantized(values, tensor, target) if is_quantized else values.astype(tensor.dtype)
+
+
+def quantized(values: np.ndarray, tensor: Any, target: str) -> np.ndarray:
+    """Quantizes real values as the QUANTIZE of a target does.
+
+    Args:
+        values: Real values.
+        tensor: `TensorDetails` of a quantized tensor.
+        target: Name of the target.
+
+    Returns:
+        An array of the tensor's dtype.
+    """
+    quantize, limits = rounding_rule(target), np.iinfo(tensor.dtype)
     grid = np.float32(tensor.scale[0]), np.int32(tensor.zero_point[0])
     q = quantize(values.astype("float32"), *grid, limits.min, limits.max)
     return ops.convert_to_numpy(q).astype(tensor.dtype)

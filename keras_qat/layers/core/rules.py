@@ -30,6 +30,19 @@ def integer_rule(code: str, target: str, dtype: str, *, takes_delegate: bool = T
     return RULES[declaration_of(code).rule(kernels_of(code, target, takes_delegate), dtype)]
 
 
+def rounding_rule(target: str) -> Rule:
+    """Returns the rule by which a target quantizes real values.
+
+    Args:
+        target: Name of the target.
+
+    Example:
+    >>> rounding_rule("reference").__name__
+    'quantize'
+    """
+    return integer_rule("QUANTIZE", target, "float32")
+
+
 def kernels_of(code: str, target: str, takes_delegate: bool = True) -> str:
     """Returns the name of the kernels that run an operator on a target.
 
