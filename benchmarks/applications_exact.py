@@ -3,9 +3,9 @@
 Weights are random, so nothing is downloaded. Kernels have channels of different sizes. Batch norms
 have random scales, some negative, and moving statistics near those of some batch, so that
 activations neither vanish nor explode. Each model has the smallest input that it can be built with,
-or `--size`. A separate process calibrates it, trains it for one step, exports it and compares it
-with the kernels of `--target`, tensor by tensor. `--markdown docs/applications.md` renews the page,
-which is about `--scheme int8` and the reference kernels.
+or `--size`. A separate process calibrates it, trains it for one step, makes it for each of
+`--targets`, and exports and compares it with the kernels of that target, tensor by tensor.
+`--markdown docs/applications.md` renews the page, which is about `--scheme int8`.
 
 `--clone-only` is quick: it compares the rewritten float models with the originals. With
 `--markdown` it renews these two columns of the page.
@@ -13,8 +13,10 @@ which is about `--scheme int8` and the reference kernels.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -44,6 +46,7 @@ import keras_qat
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SEED = 11
 CALIBRATION = 16
+TARGETS = ("litert", "reference")
 # A relative tolerance. A network that amplifies rounding more than this is compared with itself.
 CLONE_GOAL = 1e-4
 NAMES = sorted(
@@ -129,7 +132,7 @@ def measure(
     folder: str | None,
     size: int | None = None,
     scheme: str = "int8",
-    target: str = "reference",
+    targets: Sequence[str] = TARGETS,
 ) -> dict:
     """Runs all steps on one model. Without a folder it only makes the clone."""
     print(name, flush=True)
@@ -140,8 +143,7 @@ def measure(
     differences = stages.run("clone", clone_difference, model, parts[0])
     if folder is None:
         return differences
-    path = Path(folder, f"{name}.tflite")
-    qat = stages.run("quantize", keras_qat.quantize_model, model, scheme, target=target)
+    qat = stages.run("quantize", keras_qat.quantize_model, model, scheme, target=targets[0])
     result = {"size": model.input_shape[1], "parameters": model.count_params()}
     del model
     stages.run("calibrate", keras_qat.calibrate, qat, parts[0], verbose=0)
@@ -151,15 +153,23 @@ def measure(
     moved = sum(bool(np.any(a != b)) for a, b in zip(before, after, strict=True))
     result |= {"trained_variables": moved, "trainable_variables": len(before)}
     del before, after
-    stages.run("export", keras_qat.export_litert, qat, path)
-    report = stages.run("verify", keras_qat.verify, qat, path, parts[2], verbose=0)
+    compared = {}
+    for target in targets:
+        if qat.target != target:
+            qat = stages.run("retarget", keras_qat.quantize_model, qat, target=target)
+        path = Path(folder, f"{name}_{target}.tflite")
+        stages.run("export", keras_qat.export_litert, qat, path)
+        report = stages.run("verify", keras_qat.verify, qat, path, parts[2], verbose=0)
+        compared[target] = {
+            **_compared(report),
+            "float_tensors": float_tensors(path),
+            "file_mib": path.stat().st_size / 2**20,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
     return {
         **result,
         **differences,
-        "tensors": len(report.layers[report.kernels]),
-        **_compared(report),
-        "float_tensors": float_tensors(path),
-        "file_mib": path.stat().st_size / 2**20,
+        "targets": compared,
         "seconds": stages.seconds,
         "peak_rss_mib": peak_rss_mib(),
     }
@@ -188,16 +198,20 @@ def trained_weights(qat: keras.Model) -> list:
 
 
 def _compared(report) -> dict:
-    rows = report.layers["default"]
+    """Returns the differences from each of the kernels, those of the target first."""
+    own = report.layers[report.kernels]
     return {
+        "kernels": report.kernels,
         "samples": report.samples,
-        "elements": sum(row.elements for row in rows.values()),
-        "mismatches": report.mismatches(),
-        "wrong_layers": [r.name for r in report.layers[report.kernels].values() if r.mismatches],
-        "default_mismatches": report.mismatches("default"),
-        "default_output_mismatches": sum(rows[name].mismatches for name in report.outputs),
-        "output_elements": sum(rows[name].elements for name in report.outputs),
-        "default_largest": max(row.largest_difference for row in rows.values()),
+        "tensors": len(own),
+        "elements": sum(row.elements for row in own.values()),
+        "mismatches": {kernels: report.mismatches(kernels) for kernels in report.layers},
+        "wrong_layers": [row.name for row in own.values() if row.mismatches],
+        "output_elements": sum(own[name].elements for name in report.outputs),
+        "output_mismatches": {
+            kernels: sum(rows[name].mismatches for name in report.outputs)
+            for kernels, rows in report.layers.items()
+        },
         "agreement": report.agreement,
         "float_agreement": report.float_agreement,
     }
@@ -232,7 +246,9 @@ def arguments(parser) -> None:
     )
     parser.add_argument("--size", type=int, help="height and width instead of the smallest")
     parser.add_argument("--scheme", default="int8", choices=("int8", "uint8"))
-    parser.add_argument("--target", default="reference", choices=("reference", "litert"))
+    parser.add_argument(
+        "--targets", nargs="+", default=TARGETS, choices=TARGETS, help="kernels to compare with"
+    )
     parser.add_argument("--clone-only", action="store_true", help="stop at the float clone")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table here, too")
 
@@ -249,7 +265,7 @@ def main() -> int:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 try:
                     place = None if args.clone_only else folder
-                    rest = (args.images, place, args.size, args.scheme, args.target)
+                    rest = (args.images, place, args.size, args.scheme, args.targets)
                     results[name] = pool.submit(measure, name, *rest).result()
                 except Exception as error:  # go on with the other models
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}

@@ -15,22 +15,44 @@ COLUMNS = {
     **CLONE_COLUMNS,
     "input": lambda name, r: r["size"],
     "parameters, M": lambda name, r: f"{r['parameters'] / 1e6:.1f}",
-    "elements compared": lambda name, r: f"{r['elements']:,}",
-    "mismatches": lambda name, r: r["mismatches"],
-    "float tensors": lambda name, r: len(r["float_tensors"]),
+    "elements compared": lambda name, r: f"{_first(r)['elements']:,}",
+    "mismatches, litert": lambda name, r: _mismatches(r, "litert"),
+    "mismatches, reference": lambda name, r: _mismatches(r, "reference"),
+    "float tensors": lambda name, r: sum(len(x["float_tensors"]) for x in r["targets"].values()),
     "variables trained": lambda name, r: f"{r['trained_variables']}/{r['trainable_variables']}",
-    "XNNPACK differs": lambda name, r: f"{100 * r['default_mismatches'] / r['elements']:.2f} %",
-    "its outputs differ": lambda name, r: (
-        f"{100 * r['default_output_mismatches'] / r['output_elements']:.2f} %"
+    "other kernels differ": lambda name, r: _other_kernels(r, "mismatches", "elements"),
+    "their outputs differ": lambda name, r: _other_kernels(
+        r, "output_mismatches", "output_elements"
     ),
     "seconds": lambda name, r: f"{sum(r['seconds'].values()):.0f}",
     "peak, GiB": lambda name, r: f"{r['peak_rss_mib'] / 1024:.1f}",
-    "file, MiB": lambda name, r: f"{r['file_mib']:.1f}",
+    "file, MiB": lambda name, r: f"{_first(r)['file_mib']:.1f}",
 }
 
 
+def _first(result: dict) -> dict:
+    return next(iter(result["targets"].values()))
+
+
+def _mismatches(result: dict, target: str) -> str:
+    """Returns how many elements differ from the kernels of a target."""
+    compared = result["targets"].get(target)
+    return "not run" if compared is None else str(compared["mismatches"][compared["kernels"]])
+
+
+def _other_kernels(result: dict, wrong: str, total: str) -> str:
+    """Returns the share that differs between Keras for `litert` and the reference kernels."""
+    compared = _first(result)
+    other = next(count for name, count in compared[wrong].items() if name != compared["kernels"])
+    return f"{100 * other / compared[total]:.2f} %"
+
+
 def is_exact(result: dict) -> bool:
-    return not (result["mismatches"] or result["float_tensors"])
+    """Returns whether no element differs on any target, and no tensor is float."""
+    return not any(
+        compared["mismatches"][compared["kernels"]] or compared["float_tensors"]
+        for compared in result["targets"].values()
+    )
 
 
 def rows_of(results: dict[str, dict], columns: dict = COLUMNS) -> list[list[str]]:
@@ -89,9 +111,10 @@ Written by `benchmarks/applications_exact.py --markdown docs/applications.md`; d
 
 Every function of `keras.applications` that builds a model, unmodified, `weights=None` with random
 weights and statistics, at the smallest input that the family takes: rewritten, calibrated on 16
-images, trained for one step, exported with int8 input and output, and run on other images in
-LiteRT. **{exact} of {count}** have no mismatch with the reference kernels in any element of any
-layer, no float tensor, and run with XNNPACK.
+images, trained for one step, made for two targets, exported with int8 input and output, and run on
+other images in LiteRT. **{exact} of {count}** have no float tensor and no mismatch in any element
+of any layer: for the target `litert` with LiteRT's default kernels, which phones and PCs run, and
+for `reference` with the reference kernels.
 
 {table}
 
@@ -100,13 +123,13 @@ layer, no float tensor, and run with XNNPACK.
   input* likewise between the model and itself on pixels that are a millionth larger. Random weights
   make some deep networks amplify what is rounded, without bounds: the first says little where the
   second is large.
-- *mismatches*: elements of all layers, the outputs too, that differ between Keras and the
-  reference kernels.
+- *mismatches*: elements of all layers, the outputs too, that differ between Keras and the kernels
+  of the target.
 - *variables trained*: how many of the trainable variables one step of training changed; a bias
   before a batch normalization, whose gradient is 0, does not count.
-- *XNNPACK differs*: the share of elements of all layers that differ between Keras and LiteRT's
-  default kernels: a step here and there, which a deep random network amplifies; *its outputs
-  differ* likewise for the model's outputs.
+- *other kernels differ*: the share of elements of all layers that differ between Keras for the
+  target `litert` and LiteRT's reference kernels: a step here and there, which a deep random network
+  amplifies; *their outputs differ* likewise for the model's outputs.
 - *seconds* is the time on the wall for everything from building the model to verifying the file,
   *peak* the most memory that the process held.
 

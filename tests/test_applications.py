@@ -24,8 +24,10 @@ def test_application_is_exact_and_fully_integer(name, tmp_path):
     run = subprocess.run(command, capture_output=True, text=True)
     result = json.loads(path.read_text())["results"][name]
     assert "failed" not in result, f"{result['failed']}\n{run.stderr[-4000:]}"
-    assert result["mismatches"] == 0, result["wrong_layers"]
-    assert result["float_tensors"] == []
+    assert list(result["targets"]) == ["litert", "reference"]
+    for compared in result["targets"].values():
+        assert compared["mismatches"][compared["kernels"]] == 0, compared["wrong_layers"]
+        assert compared["float_tensors"] == []
     assert result["clone_difference"] < 1e-4 + 10 * result["nudged_difference"]
     # Large gradients limit the step. Some weights move less than float32 resolves.
     assert result["trained_variables"] > 0.75 * result["trainable_variables"]
