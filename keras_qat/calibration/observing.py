@@ -64,13 +64,16 @@ def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]
             continue
         for part, observer in node.head.observers().items():
             tensor = tensors[Edge(node.name)]
+            name = f"keras_qat_{node.name}_{observer.name}"
             if part != "output":
                 compute = functools.partial(node.head.inner_tensor, part)
                 inputs = [tensors[edge] for edge in node.inputs]
-                name = f"keras_qat_{node.name}_{observer.name}"
                 tensor = keras.layers.Lambda(compute, dtype="float32", name=name)(
                     inputs[0] if len(inputs) == 1 else inputs
                 )
+            elif type(node.head).observed_values is not QuantizedLayer.observed_values:
+                compute = node.head.observed_values
+                tensor = keras.layers.Lambda(compute, dtype="float32", name=name)(tensor)
             yield node, observer, tensor
 
 

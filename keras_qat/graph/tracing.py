@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_edges, map_edges
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_edges
 from keras_qat.graph.reading import read_function
 from keras_qat.graph.untraceable import untraceable
 
@@ -48,7 +48,10 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
     edges = list(dict.fromkeys(node.inputs))
 
     def run(layer: Any, inputs: Mapping[Edge, Any]) -> Any:
-        args, kwargs = map_edges(inputs.__getitem__, node.arguments)
+        def argument(leaf: Any) -> Any:
+            return _argument(leaf, inputs)
+
+        args, kwargs = tree.map_structure(argument, node.arguments)
         return call(layer, *args, **kwargs)
 
     def symbols(batch: int | None = None) -> dict[Edge, Any]:
@@ -69,6 +72,13 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
         raise
 
 
+def _argument(leaf: Any, inputs: Mapping[Edge, Any]) -> Any:
+    """Returns an argument of a call: a tensor, or a constant that no training changes."""
+    if isinstance(leaf, Edge):
+        return inputs[leaf]
+    return leaf.value if isinstance(leaf, Parameter) and not leaf.trainable else leaf
+
+
 def _symbol(shape: Shape, dtype: str, batch: int | None) -> Any:
     """Returns a symbolic tensor, of a known batch size if `batch` is given."""
     is_known = batch is None or not shape or shape[0] is not None
@@ -76,7 +86,7 @@ def _symbol(shape: Shape, dtype: str, batch: int | None) -> Any:
 
 
 def _check_arguments(node: Node) -> None:
-    """Raises if a layer is called with a mask, or with an array of the layer around it."""
+    """Raises if a layer is called with a mask, or with a weight of the layer around it."""
     if isinstance(node.arguments[1].get("mask"), Edge):
         raise UnsupportedLayerError(
             "A mask has no counterpart in LiteRT: where Keras leaves the padding out, a file would "
@@ -87,13 +97,14 @@ def _check_arguments(node: Node) -> None:
             fix="Make no mask: `mask_zero=False` in an `Embedding`, and no `Masking`; then cut the "
             "sequences to one length, or give the padding a separate value.",
         )
-    if any(isinstance(leaf, Parameter) for leaf in tree.flatten(node.arguments)):
+    leaves = tree.flatten(node.arguments)
+    if any(isinstance(leaf, Parameter) and leaf.trainable for leaf in leaves):
         raise UnsupportedLayerError(
-            "An inner layer is called with an array or a weight as an argument.",
+            "An inner layer is called with a weight as an argument.",
             layer=node.name,
             received=f"a {type(node.head).__name__}",
             expected="a call on tensors that depend on the inputs of the model",
-            fix="Make the array an attribute of the inner layer when you create the layer.",
+            fix="Make the weight an attribute of the inner layer when you create the layer.",
         )
 
 

@@ -118,7 +118,8 @@ def _is_opened(node: Node) -> bool:
     if not is_layer or (isinstance(node.head, QuantizedLayer) and node.head.activation_bits):
         return False
     if is_written_in_ops(node.head):
-        return find_rule(node.operations) is None
+        is_masked = node.arguments[1].get("mask") is not None
+        return is_masked or find_rule(node.operations) is None
     if _has_training_mode(node.head) or activation_name(node.head) == "linear":
         return False
     return find_rule(node.operations) is None and refusal(node.head) is None

@@ -48,6 +48,7 @@ from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_attention import write_attention
 from keras_qat.passes.write_compositions import write_compositions
 from keras_qat.passes.write_kernels import write_kernels
+from keras_qat.passes.write_masks import write_masks
 from keras_qat.passes.write_normalizations import write_normalizations
 from keras_qat.passes.write_products import write_products
 from keras_qat.passes.write_quotients import write_quotients
@@ -186,6 +187,10 @@ REWRITING: tuple[Stage, ...] = (
             Step(
                 write_normalizations,
                 "Before `write_affines`, which composes the factors and offsets that it makes.",
+            ),
+            Step(
+                write_masks,
+                "Before `write_affines`, which would take the addition of a mask.",
             ),
             Step(
                 write_attention,

@@ -131,13 +131,13 @@ def refused_in_a_wrapper():
     return keras.Model(z, inner(z))
 
 
-def inner_argument():
+def inner_argument(trainable=False):
     class Inner(layers.Layer):
         def call(self, x, scale: Any = None):
             return x + ops.reshape(scale, (1, scale.shape[0], 1))
 
     def make(layer, input_shape):
-        table((6,), trainable=False)(layer, input_shape)
+        table((6,), trainable)(layer, input_shape)
         layer.inner = Inner(name="inner")
 
     return of((6, 8), lambda layer, x: layer.inner(x, scale=layer.table), make)
@@ -195,15 +195,16 @@ REFUSED = {
         (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
     ),
     "two_slices": lambda: of((6, 4), two_slices, table((1, 6, 4))),
-    "causal": lambda: plain(
-        (6, 8), lambda x: layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
-    ),
-    "inner_argument": inner_argument,
+    "inner_weight": lambda: inner_argument(trainable=True),
     "same_name_inside": same_name_inside,
     "refused_in_a_wrapper": refused_in_a_wrapper,
 }
 # Models that are not refused.
 TAKEN = {
+    "causal": lambda: plain(
+        (6, 8), lambda x: layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
+    ),
+    "inner_argument": inner_argument,
     "wrapped_normalization": lambda: wrapped(lambda: normalization()),
     "wrapped_pooling": lambda: wrapped(
         lambda: lambda x: ops.expand_dims(layers.GlobalAveragePooling1D()(x), 1)

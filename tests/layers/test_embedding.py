@@ -104,11 +104,17 @@ def embedded(words, **kwargs):
     return Embedding(4, 2, name="words", **kwargs)(words)
 
 
-def test_embedding_refuses_mask_zero():
+@pytest.mark.filterwarnings("ignore:Layer 'flat':UserWarning")
+def test_embedding_ignores_a_mask_that_no_layer_takes():
     words = keras.Input((3,), dtype="int32")
-    model = keras.Model(words, embedded(words, mask_zero=True))
-    with pytest.raises(UnsupportedLayerError, match="words.*mask_zero=True"):
-        keras_qat.quantize_model(model)
+    flat = layers.Flatten(name="flat")
+    model = keras.Model(words, flat(embedded(words, mask_zero=True)))
+    table = [[-64.0, 1.0], [63.5, 2.0], [0.0, 3.0], [1.0, 4.0]]
+    model.set_weights([np.array(table, "float32")])
+    quantized = keras_qat.quantize_model(model)
+    ids = np.array([[1, 0, 0]], "int32")
+    np.testing.assert_array_equal(quantized.predict(ids, verbose=0), model.predict(ids, verbose=0))
+    assert not quantized.get_layer("words").mask_zero
 
 
 def test_embedding_quantized_by_keras_is_refused():

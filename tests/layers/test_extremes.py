@@ -53,7 +53,17 @@ def selections():
     return keras.Model([a, b, c, d, e, f, g], outputs)
 
 
+def masked_scores():
+    """Masks scores before a softmax: by a minimum, and by selections on either side."""
+    mask = np.tri(5, 6, dtype=bool)
+    a, b, c = (keras.Input((5, 6)) for _ in range(3))
+    far = np.where(mask, 1e9, -1e9).astype("float32")
+    scores = [minimum(a, far), where(mask, b, -1e9), where(mask[None], -1e4, c)]
+    return keras.Model([a, b, c], [keras.layers.Softmax()(each) for each in scores])
+
+
 CASES = [
+    Case("masked_scores", (QMinimum, QWhere), masked_scores),
     Case("selections", (QWhere,), selections),
     Case("extremes", (QMaximum, QMinimum), two_inputs, steps=0),
     Case("extremes_broadcasting", (QMaximum, QMinimum), broadcasting, steps=0),
@@ -81,6 +91,29 @@ def test_minimum_with_a_far_constant_keeps_the_range():
     data = np.array([[1.5, -2.0, 2.0]], "float32")
     quantized = keras_qat.quantize_model(model, calibration_data=data)
     np.testing.assert_allclose(quantized.predict(data, verbose=0), [[1.0, -2.0, 2.0]], atol=0.01)
+
+
+def test_masked_scores_are_zero_after_softmax():
+    """The range reaches log(512 * 4) = 7.62 below the least score, or below 0 if that is less."""
+    x = keras.Input((4,), name="x")
+    masked = minimum(x, np.array([[1e9, 1e9, -1e9, -1e9]], "float32"))
+    model = keras.Model(x, keras.layers.Softmax()(masked))
+    data = np.array([[1.0, 3.0, 9.0, 9.0], [-2.0, -2.0, 9.0, 9.0]], "float32")
+    quantized = keras_qat.quantize_model(model, calibration_data=data)
+    observer = next(layer for layer in quantized.layers if type(layer) is QMinimum).observer
+    np.testing.assert_allclose(observer.limits, (-2 - 7.6246, 3.0), atol=1e-4)
+    outputs = quantized.predict(data, verbose=0)
+    np.testing.assert_array_equal(outputs[:, 2:], 0.0)
+    np.testing.assert_allclose(outputs[:, :2], [[0.119, 0.881], [0.5, 0.5]], atol=0.01)
+
+
+def test_masked_scores_keep_their_range_in_training():
+    x = keras.Input((4,), name="x")
+    masked = where(np.array([True, False, True, False]), x, -1e9)
+    quantized = keras_qat.quantize_model(keras.Model(x, keras.layers.Softmax()(masked)))
+    data = np.array([[1.0, 3.0, -2.0, 5.0]] * 2, "float32")
+    outputs = quantized(data, training=True)
+    np.testing.assert_allclose(outputs[0], [0.953, 0.0, 0.047, 0.0], atol=0.01)
 
 
 def test_maximum_with_a_visible_constant_widens_the_range():

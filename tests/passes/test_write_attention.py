@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
@@ -17,7 +18,24 @@ ATTENTION = {
     "dot": lambda x: layers.Attention()([x, x]),
     "scaled": lambda x: layers.Attention(use_scale=True)([x, x]),
     "additive": lambda x: layers.AdditiveAttention()([x, x]),
+    "causal": lambda x: layers.MultiHeadAttention(2, 8)(x, x, use_causal_mask=True),
+    "causal_with_dropout": lambda x: layers.MultiHeadAttention(2, 8, dropout=0.1)(
+        x, x, use_causal_mask=True
+    ),
+    "causal_grouped": lambda x: layers.GroupQueryAttention(8, 4, 2)(x, x, use_causal_mask=True),
+    "causal_dot": lambda x: layers.Attention()([x, x], use_causal_mask=True),
+    "causal_additive": lambda x: layers.AdditiveAttention()([x, x], use_causal_mask=True),
+    "causal_operation": lambda x: of_heads(x, is_causal=True),
+    "masked": lambda x: layers.MultiHeadAttention(2, 8)(x, x, attention_mask=BAND),
+    "masked_operation": lambda x: of_heads(x, mask=BAND[:, None], is_causal=True),
 }
+# Each step attends to itself and the two steps on either side.
+BAND = np.abs(np.arange(10)[:, None] - np.arange(10))[None] <= 2
+
+
+def of_heads(x, **options):
+    heads = ops.reshape(layers.Dense(16)(x), (-1, 10, 2, 8))
+    return ops.dot_product_attention(heads, heads, heads, **options)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
@@ -44,11 +62,19 @@ def test_write_attention_trains(tmp_path):
     assert_file_exact(quantized, data, tmp_path)
 
 
-def test_write_attention_refuses_masks():
+def test_write_attention_causal_mask_hides_later_steps(tmp_path):
+    """The first outputs do not change with later steps, and are near the outputs in float."""
     x = keras.Input(SHAPE)
-    y = layers.MultiHeadAttention(2, 8, name="attention")(x, x, use_causal_mask=True)
-    with pytest.raises(UnsupportedLayerError, match="(?s)mask has no integer form.*attention"):
-        keras_qat.quantize_model(keras.Model(x, y))
+    model = keras.Model(x, ATTENTION["causal"](x))
+    data = normal(SHAPE)
+    quantized = keras_qat.quantize_model(model, calibration_data=data)
+    other = data.copy()
+    other[:, 5:] = 0.5 * other[:, 5:][:, ::-1]
+    before, after = (quantized.predict(each, verbose=0) for each in (data, other))
+    np.testing.assert_array_equal(before[:, :5], after[:, :5])
+    assert np.any(before[:, 5:] != after[:, 5:])
+    exact = model.predict(data, verbose=0)
+    assert 10 * np.log10(np.mean(exact**2) / np.mean((before - exact) ** 2)) > 25  # dB
 
 
 def test_write_attention_refuses_dropout_of_plain_attention():

@@ -238,10 +238,14 @@ class QuantizedLayer(keras.layers.Layer):
     def quantize_output(self, y):
         """Observes the range of the output and rounds it to its grid, straight through."""
         if self.observer is not None:
-            self.observer.track(y)
+            self.observer.track(self.observed_values(y))
         grid, scheme = self._neighbours().output.grid(), self._scheme()
         limits = scheme.activation_low, scheme.activation_high
         return fake_quantize(y, grid.scale, grid.zero_point, *limits)
+
+    def observed_values(self, y):
+        """Returns the values that the range of the output must cover: by default the output."""
+        return y
 
     def integer_forward(self, inputs):
         """Computes the integers of the target's kernels, and returns their real values."""

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers.core.registry import register
+
+# A magnitude that float32 and float16 scores do not reach, or overflow.
+FAR = 1e9
 
 
 def softmax_over(x: Any, axes: Sequence[int]) -> Any:
@@ -42,10 +46,26 @@ def softmax_over(x: Any, axes: Sequence[int]) -> Any:
     return ops.transpose(y, [order.index(axis) for axis in range(rank)]) if moves else y
 
 
+def mask_scores(scores: Any, mask: Any) -> Any:
+    """Makes scores so low that a softmax ignores them.
+
+    Args:
+        scores: Symbolic tensor.
+        mask: False for the scores to ignore; a tensor or an array that broadcasts to the scores.
+
+    Returns:
+        A minimum with a constant; for a mask that is a symbolic tensor, a selection.
+    """
+    if isinstance(mask, keras.KerasTensor):
+        return ops.where(mask, scores, -FAR)
+    mask = ops.convert_to_numpy(mask).astype(bool)
+    return ops.minimum(scores, np.where(mask, FAR, -FAR).astype("float32"))
+
+
 @register(keras.layers.Softmax)
 def _softmax(layer: Any, inputs: Any, mask: Any = None) -> Any:
     if mask is not None:
-        raise UnsupportedLayerError("A softmax with a mask is not supported.", layer=layer.name)
+        inputs = mask_scores(inputs, mask)
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     axes = [axis % len(inputs.shape) for axis in axes]
     if 0 in axes:
@@ -54,7 +74,17 @@ def _softmax(layer: Any, inputs: Any, mask: Any = None) -> Any:
             layer=layer.name,
             received=f"axis={layer.axis}",
         )
-    return softmax_over(inputs, axes)
+    y = softmax_over(inputs, axes)
+    from_last = [axis - len(inputs.shape) for axis in axes]
+    is_complete = mask is None or _leaves_some(mask, from_last)
+    return y if is_complete else ops.where(mask, y, 0.0)
+
+
+def _leaves_some(mask: Any, axes: Sequence[int]) -> bool:
+    """Returns whether a mask surely leaves a score in each softmax. If none is left, all are 0."""
+    if isinstance(mask, keras.KerasTensor) or len(mask.shape) < -min(axes):
+        return False
+    return bool(ops.convert_to_numpy(mask).any(axis=tuple(axes)).all())
 
 
 @register(keras.layers.Dot)
@@ -108,9 +138,22 @@ def _lambda(layer: Any, inputs: Any, mask: Any = None) -> Any:
     return layer.function(inputs, **(layer.arguments or {}))
 
 
-def _multi_head_attention(layer: Any, *args: Any, **kwargs: Any) -> Any:
+def _multi_head_attention(
+    layer: Any,
+    query: Any,
+    value: Any,
+    *args: Any,
+    attention_mask: Any = None,
+    use_causal_mask: bool = False,
+    **kwargs: Any,
+) -> Any:
     # The dropout is a layer inside the attention, and remains a layer of the graph.
-    return layer.call(*args, **kwargs)
+    if use_causal_mask:
+        # Keras would ask projections for the lengths, which these do not always know.
+        causal = np.tri(query.shape[1], value.shape[1], dtype=bool)[None]
+        given = attention_mask
+        attention_mask = causal if given is None else ops.logical_and(given, causal)
+    return layer.call(query, value, *args, attention_mask=attention_mask, **kwargs)
 
 
 def _attention(layer: Any, inputs: Any, mask: Any = None, **kwargs: Any) -> Any:

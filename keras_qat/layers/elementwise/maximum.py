@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +22,27 @@ from keras_qat.layers.elementwise.binary import Binary, operands_of, value_of
 from keras_qat.layers.moving.reshape import batch_moved
 from keras_qat.quantizers import Free, Grid, Shared
 
+SELECTION = operation_named("Where")
+# Values from here on stand for minus infinity.
+MASKED = -1e4
+
+
+def _ignored_below(count: int | None) -> float:
+    """Returns how far below other scores `count` masked scores are ignored by an 8-bit softmax."""
+    half_a_step = 1 / 512
+    return math.log((count or 1) / half_a_step)
+
 
 class Extreme(Binary):
     """Base class of the operators, whose operands and output have one range.
 
     A constant is rounded to the grid of the output. Its values may lie far beyond the values of the
     tensor. The range is therefore the range of the observed outputs, not of the constant.
+
+    Constants of -10,000 or less stand for minus infinity: they mask scores before a softmax. The
+    range does not reach them, only so far below the other values that a softmax over the last axis
+    makes 0 of a masked score, and that all masked scores together do not change its other outputs
+    by half a step.
     """
 
     output_specification = Shared()
@@ -47,6 +63,15 @@ class Extreme(Binary):
         """Selects; if some values are from a constant, they are rounded to the grid."""
         y = self.float_forward(inputs, training=True)
         return y if self.constant is None else self.quantize_output(y)
+
+    def observed_values(self, y):
+        """Returns the output, with values that masked scores can have in its range."""
+        if self.constant is None:
+            return y
+        is_masked = ops.logical_and(self.operand <= MASKED, y <= MASKED)
+        kept = ops.where(is_masked, 0.0, y)  # every range contains 0
+        least = ops.min(kept, axis=tuple(range(1, len(y.shape))), keepdims=True)
+        return ops.where(is_masked, least - _ignored_below(y.shape[-1]), y)
 
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Selects among the integers."""
@@ -118,7 +143,7 @@ class QMinimum(Extreme):
     function = staticmethod(ops.minimum)
 
 
-@register(operation_named("Where"))
+@register(SELECTION)
 @keras.saving.register_keras_serializable("keras_qat")
 class QWhere(Extreme):
     """One of two operands, element by element, selected by a constant condition: one SELECT_V2.

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.requantize import quantize
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import assign_copy, quiet_config
@@ -65,25 +64,10 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
 
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer.
-
-        Raises:
-            UnsupportedLayerError: If the layer masks.
-        """
-        if node.head.mask_zero:
-            raise UnsupportedLayerError(
-                "A mask has no counterpart in LiteRT: Keras leaves the padding out, but a file "
-                "would compute with it.",
-                layer=node.name,
-                received="mask_zero=True",
-                expected="mask_zero=False",
-                fix="If no layer uses the mask (Keras warns where a layer drops it), set "
-                f"`model.get_layer('{node.head.name}').mask_zero = False`. The outputs do not "
-                "change. Otherwise train without a mask, so that the padding has a vector of its "
-                "own, or cut the sequences to one length.",
-            )
+        """Makes the layer. The layers that take its mask take it as a separate tensor."""
         # `carry_weights` copies the table with its low-rank updates merged.
         config = {**quiet_config(node.head), "lora_rank": None, "lora_alpha": None}
+        config["mask_zero"] = False
         return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
 
     def carry_weights(self, node: Node) -> None:
