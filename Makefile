@@ -19,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench test test-all test-min test-pythons lint format docs docs-supported docs-rewrites dist clean
+.PHONY: help demo bench test test-all test-min test-pythons lint format arm64 docs docs-supported docs-rewrites dist clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ lint: $(DEV_STAMP)  ## Check style, types and the direction of imports
 format: $(DEV_STAMP)  ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+arm64: | $(BIN)/python  ## Install an emulated ARM64 Python with LiteRT (Debian, Ubuntu), for kernels="arm64"
+	@PYTHON=$(CURDIR)/$(BIN)/python tools/setup_arm64.sh
 
 # Without --quiet, with which mkdocs does not count warnings as errors.
 docs: $(DOCS_STAMP)  ## Build the site of the documentation into build/site

@@ -5,7 +5,9 @@ have random scales, some negative, and moving statistics near those of some batc
 activations neither vanish nor explode. Each model has the smallest input that it can be built with,
 or `--size`. A separate process calibrates it, trains it for one step, makes it for each of
 `--targets`, and exports and compares it with the kernels of that target, tensor by tensor.
-`--markdown docs/applications.md` renews the page, which is about `--scheme int8`.
+`--markdown docs/applications.md` renews the page, which is about `--scheme int8`: the large table,
+or for the targets of microcontrollers and ARM64 the section about them. `--results` reads what
+`--json` saved instead of measuring.
 
 `--clone-only` is quick: it compares the rewritten float models with the originals. With
 `--markdown` it renews these two columns of the page.
@@ -14,6 +16,7 @@ or `--size`. A separate process calibrates it, trains it for one step, makes it 
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import tempfile
 from collections.abc import Sequence
@@ -25,8 +28,11 @@ import numpy as np
 from applications_page import (
     CLONE_COLUMNS,
     COLUMNS,
+    OTHER_COLUMNS,
     is_exact,
+    other_rows,
     renew_columns,
+    renew_section,
     rows_of,
     write_page,
 )
@@ -47,6 +53,8 @@ SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 SEED = 11
 CALIBRATION = 16
 TARGETS = ("litert", "reference")
+# Their kernels run in a separate process, sample by sample or emulated.
+OTHER_TARGETS = ("tflite-micro", "litert-arm64")
 # A relative tolerance. A network that amplifies rounding more than this is compared with itself.
 CLONE_GOAL = 1e-4
 NAMES = sorted(
@@ -133,6 +141,7 @@ def measure(
     size: int | None = None,
     scheme: str = "int8",
     targets: Sequence[str] = TARGETS,
+    trained: bool = True,
 ) -> dict:
     """Runs all steps on one model. Without a folder it only makes the clone."""
     print(name, flush=True)
@@ -148,7 +157,8 @@ def measure(
     del model
     stages.run("calibrate", keras_qat.calibrate, qat, parts[0], verbose=0)
     before = [weight.numpy() for weight in trained_weights(qat)]
-    stages.run("one step", train_one_step, qat, parts[1], rng)
+    if trained:
+        stages.run("one step", train_one_step, qat, parts[1], rng)
     after = [weight.numpy() for weight in trained_weights(qat)]
     moved = sum(bool(np.any(a != b)) for a, b in zip(before, after, strict=True))
     result |= {"trained_variables": moved, "trainable_variables": len(before)}
@@ -219,6 +229,7 @@ def _compared(report) -> dict:
 
 def show(results: dict[str, dict], scheme: str) -> None:
     print_table(f"keras.applications, {scheme} in and out", list(COLUMNS), rows_of(results))
+    print_table("Targets", list(OTHER_COLUMNS), other_rows(results))
     for name, result in results.items():
         if "failed" in result:
             print(f"{name} failed: {result['failed']}")
@@ -247,36 +258,58 @@ def arguments(parser) -> None:
     parser.add_argument("--size", type=int, help="height and width instead of the smallest")
     parser.add_argument("--scheme", default="int8", choices=("int8", "uint8"))
     parser.add_argument(
-        "--targets", nargs="+", default=TARGETS, choices=TARGETS, help="kernels to compare with"
+        "--targets",
+        nargs="+",
+        default=TARGETS,
+        choices=TARGETS + OTHER_TARGETS,
+        help="kernels to compare with; the last two need tflite-micro and `make arm64`",
     )
+    parser.add_argument("--untrained", action="store_true", help="leave out the step of training")
     parser.add_argument("--clone-only", action="store_true", help="stop at the float clone")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table here, too")
+    parser.add_argument("--results", type=Path, metavar="PATH", help="read these, measure nothing")
 
 
-def main() -> int:
-    args = parse(__doc__, arguments)
+def measure_all(args) -> dict[str, dict]:
+    """Measures each model in a new process, whose peak memory is that of the model."""
     print_environment()
-    spawn = multiprocessing.get_context(
-        "spawn"
-    )  # a new process: its peak memory is that of the model
+    spawn = multiprocessing.get_context("spawn")
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 try:
                     place = None if args.clone_only else folder
-                    rest = (args.images, place, args.size, args.scheme, args.targets)
-                    results[name] = pool.submit(measure, name, *rest).result()
+                    rest = (
+                        args.images,
+                        place,
+                        args.size,
+                        args.scheme,
+                        args.targets,
+                        not args.untrained,
+                    )
+                    results[name] = pool.submit(measure, name, *rest, not args.untrained).result()
                 except Exception as error:  # go on with the other models
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}
             save(args.json, results)
+    return results
+
+
+def main() -> int:
+    args = parse(__doc__, arguments)
+    if args.results is None:
+        results = measure_all(args)
+    else:
+        results = json.loads(args.results.read_text())["results"]
     if args.clone_only:
         if args.markdown is not None:
             renew_columns(args.markdown, results)
         return 0 if show_clones(results, CLONE_GOAL) else 1
     show(results, args.scheme)
     if args.markdown is not None:
-        write_page(args.markdown, results)
+        measured = {target for each in results.values() for target in each.get("targets", ())}
+        write = write_page if set(TARGETS) <= measured else renew_section
+        write(args.markdown, results)
     return 0 if all("failed" not in r and is_exact(r) for r in results.values()) else 1
 
 

@@ -30,6 +30,21 @@ COLUMNS = {
 }
 
 
+# Of each model and target in the section about other runtimes.
+OTHER_COLUMNS = {
+    "model": lambda name, r, target: name,
+    "input": lambda name, r, target: r["size"],
+    "target": lambda name, r, target: f"`{target}`",
+    "images": lambda name, r, target: r["targets"][target]["samples"],
+    "tensors": lambda name, r, target: r["targets"][target]["tensors"],
+    "elements compared": lambda name, r, target: f"{r['targets'][target]['elements']:,}",
+    "mismatches": lambda name, r, target: _mismatches(r, target),
+    "reference kernels differ": lambda name, r, target: _share(r["targets"][target], "reference"),
+    "default kernels differ": lambda name, r, target: _share(r["targets"][target], "default"),
+}
+SECTION = "## Microcontrollers and ARM64"
+
+
 def _first(result: dict) -> dict:
     return next(iter(result["targets"].values()))
 
@@ -47,6 +62,11 @@ def _other_kernels(result: dict, wrong: str, total: str) -> str:
     return f"{100 * other / compared[total]:.2f} %"
 
 
+def _share(compared: dict, kernels: str) -> str:
+    """Returns the share of elements of a target that differ from the kernels of another one."""
+    return f"{100 * compared['mismatches'][kernels] / compared['elements']:.2f} %"
+
+
 def is_exact(result: dict) -> bool:
     """Returns whether no element differs on any target, and no tensor is float."""
     return not any(
@@ -61,6 +81,32 @@ def rows_of(results: dict[str, dict], columns: dict = COLUMNS) -> list[list[str]
         for name, result in results.items()
         if "failed" not in result
     ]
+
+
+def other_rows(results: dict[str, dict]) -> list[list[str]]:
+    """Returns a row for each model and target."""
+    return [
+        [str(cell(name, result, target)) for cell in OTHER_COLUMNS.values()]
+        for target in dict.fromkeys(t for r in results.values() for t in r.get("targets", ()))
+        for name, result in results.items()
+        if target in result.get("targets", ())
+    ]
+
+
+def renew_section(path: Path, results: dict[str, dict]) -> None:
+    """Puts models and targets into the section of the page, in place of older measurements."""
+    above, _, below = path.read_text().partition(f"{SECTION}\n")
+    lines = (_cells(line) for line in below.splitlines() if line.startswith("|"))
+    headings, kept = list(OTHER_COLUMNS), {}
+    for cells in [*list(lines)[2:], *other_rows(results)]:
+        kept[cells[headings.index("model")], cells[headings.index("target")]] = cells
+    text = OTHER_PAGE.format(section=SECTION, table=_table(headings, list(kept.values())))
+    path.write_text(f"{above.rstrip()}\n\n{text}")
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] + ["---:"] * (len(headings) - 1), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
 def renew_columns(path: Path, results: dict[str, dict]) -> None:
@@ -88,20 +134,20 @@ def _cells(line: str) -> list[str]:
 
 
 def write_page(path: Path, results: dict[str, dict]) -> None:
-    """Writes the table of the documentation."""
+    """Writes the page, and keeps its section about other runtimes."""
     found = environment()
     exact = sum("failed" not in result and is_exact(result) for result in results.values())
-    table = [list(COLUMNS), ["---"] + ["---:"] * (len(COLUMNS) - 1), *rows_of(results)]
-    lines = ["| " + " | ".join(row) + " |" for row in table]
+    _, heading, section = (path.read_text() if path.exists() else "").partition(SECTION)
     versions = ", ".join(f"{key} {found[key]}" for key in ("python", "keras", "tensorflow"))
     path.write_text(
         PAGE.format(
-            table="\n".join(lines),
+            table=_table(list(COLUMNS), rows_of(results)),
             exact=exact,
             count=len(results),
             versions=f"{versions}, ai-edge-litert {found['ai-edge-litert']}",
             cpus=f"{found['cpus']} {found['machine']} cores",
         )
+        + (f"\n{heading}{section}" if heading else "")
     )
 
 
@@ -134,4 +180,15 @@ for `reference` with the reference kernels.
   *peak* the most memory that the process held.
 
 {versions}, {cpus}.
+"""
+
+OTHER_PAGE = """{section}
+
+The same models for other targets: `tflite-micro`, in TensorFlow Lite Micro, and `litert-arm64`, in
+LiteRT's default kernels on an emulated Cortex-A76. Models for `litert` were compared with the
+default kernels of this machine. *Mismatches* are elements of all tensors that differ between Keras
+and the kernels of the target. The last columns have the shares that differ between Keras for this
+target and LiteRT's two sets of kernels on x86-64.
+
+{table}
 """

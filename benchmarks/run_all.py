@@ -49,6 +49,7 @@ BENCHMARKS = (
     Benchmark("cifar10_resnet8", needs=("data", "model")),
     Benchmark("resnet_v1_three_ways", needs=("data",)),
     Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
+    Benchmark("runtime_targets", by_itself="writes docs/runtimes.md"),
     Benchmark("activation_forms", by_itself="writes docs/performance.md"),
     Benchmark("normalization_forms"),
     Benchmark("slow_operators"),

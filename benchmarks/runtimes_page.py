@@ -123,6 +123,36 @@ more than one step. The cause is not uint8 either: int8 differs as much. In uint
 differ more often than in int8, especially depthwise convolutions. With one scale for all channels,
 the multiplier of most channels is larger than with a separate scale, and shifts by fewer bits.
 `verify` lists the layers in order. Look for the first layer that differs.
+{targets}"""
+
+TARGETS = """
+## Microcontrollers and ARM64
+
+`python benchmarks/runtime_targets.py` measures this section. It makes each contract case for a
+target, exports it, and compares all tensors that the file computes with the [kernels of the
+target](targets.md#kernels-of-microcontrollers-and-arm64), as `verify` does. One seed, {samples}
+samples, ranges that are narrower or wider than those of the data.
+
+{runtimes}
+
+For ARM64, each operator also ran alone in the default kernels of x86-64, on the inputs that it had
+on ARM64. Operators with differences in the column "x86-64 differs" are the reason for a separate
+target. A model for `litert` that has one of them may differ on ARM64, and a model for
+`litert-arm64` may differ on x86-64.
+
+{processors}
+
+Not covered: other cores than the Cortex-A76, such as those without dot products of int8 or with
+i8mm or SME, real hardware, and the kernels of CMSIS-NN. The emulator computes what the instructions
+of the core specify.
+{models}"""
+
+MODELS = """
+Keras models of the MLPerf Tiny benchmark, calibrated with {calibration} random images and compared
+on {images} others, in all tensors. Each row has the number of integers that differ from each set of
+kernels. Those of the target are in bold.
+
+{table}
 """
 
 
@@ -147,7 +177,61 @@ def page(results: dict[str, Any]) -> str:
         db=averages[0]["reference_db"],
         network_cpu=results["networks"]["cpu"],
         networks=_networks(results["networks"]["schemes"]),
+        targets=_targets(results["targets"]) if "targets" in results else "",
     )
+
+
+def _targets(found: dict[str, Any]) -> str:
+    """Returns the section about the targets that `runtime_targets.py` measured."""
+    runtimes = [
+        (
+            f"`{target}`",
+            each["runtime"],
+            each["cases"],
+            len(each["keras"]),
+            f"{sum(x['elements'] for x in each['keras'].values()):,}",
+            sum(x["differing"] for x in each["keras"].values()),
+            ", ".join(f"`{name}`" for name in each["refused"]),
+        )
+        for target, each in found["operators"].items()
+    ]
+    headings = ("target", "kernels", "cases", "operators", "integers", "differ", "refused cases")
+    arm64 = found["operators"]["litert-arm64"]
+    processors = [
+        (code, f"{other['elements']:,}", own["differing"], _share(other), other["largest"])
+        for code, other in arm64["default"].items()
+        for own in [arm64["keras"][code]]
+    ]
+    columns = ("operator", "elements", "Keras differs", "x86-64 differs", "by at most")
+    return TARGETS.format(
+        samples=found["samples"],
+        runtimes=_table(headings, runtimes),
+        processors=_table(columns, processors),
+        models=_models(found["models"]) if found["models"] else "",
+    )
+
+
+def _models(records: list[dict[str, Any]]) -> str:
+    kernels = ("default", "reference", "arm64", "tflite-micro")
+
+    def cell(record: dict[str, Any], name: str) -> str:
+        count = record["mismatches"].get(name)
+        text = "not run" if count is None else f"{count:,}"
+        return f"**{text}**" if name == record["kernels"] else text
+
+    rows = [
+        (
+            each["model"],
+            f"`{each['target']}`",
+            each["tensors"],
+            f"{each['elements']:,}",
+            *(cell(each, name) for name in kernels),
+        )
+        for each in records
+    ]
+    table = _table(("model", "target", "tensors", "integers", *kernels), rows)
+    first = records[0]
+    return MODELS.format(calibration=first["calibration"], images=first["images"], table=table)
 
 
 def _operators(records: list[dict[str, Any]]) -> str:

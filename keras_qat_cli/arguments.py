@@ -175,12 +175,14 @@ def add_data(
     )
 
 
-def add_kernels(parser: argparse.ArgumentParser, default: str, choices: tuple[str, ...]) -> None:
-    """Adds `--kernels`."""
+def add_kernels(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Adds `--kernels`. Without a default, the kernels depend on the model's target."""
+    meaning = default or "reference, default, and those of the model's target"
     parser.add_argument(
         "--kernels",
-        choices=choices,
+        choices=("arm64", "default", "reference", "tflite-micro"),
         default=default,
-        help="LiteRT's reference kernels, or the default ones of phones and PCs "
-        f"(default: {default})",
+        help="LiteRT's reference kernels, the default ones of phones and PCs, TensorFlow Lite "
+        "Micro (needs the extra `micro`), or the default kernels on an emulated ARM64 processor "
+        f"(needs `make arm64`) (default: {meaning})",
     )

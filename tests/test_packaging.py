@@ -51,7 +51,16 @@ def test_classifiers_list_each_supported_python():
 
 
 # The folders and the files that belong into the source archive.
-FOLDERS = ["benchmarks", "docs", "examples", "keras_qat", "keras_qat_cli", "tests", "typings"]
+FOLDERS = [
+    "benchmarks",
+    "docs",
+    "examples",
+    "keras_qat",
+    "keras_qat_cli",
+    "tests",
+    "tools",
+    "typings",
+]
 BESIDE = [
     *["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md"],
     *["mkdocs.yml", "pyproject.toml", "requirements-min.txt", "setup.py"],

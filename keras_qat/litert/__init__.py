@@ -7,7 +7,8 @@ from keras_qat.litert.format.flatbuffer import Record
 from keras_qat.litert.format.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.reading.reader import LiteRTFile, read
 from keras_qat.litert.running.expose import expose_tensors
-from keras_qat.litert.running.interpreter import Runner, TensorDetails
+from keras_qat.litert.running.interpreter import Runner
+from keras_qat.litert.running.tensor_details import TensorDetails
 from keras_qat.litert.writing.writer import to_bytes, write
 
 __all__ = [

@@ -27,7 +27,7 @@ from keras_qat.litert_model.summary import print_summary
 
 _METRICS = ("accuracy",)
 # The targets whose QUANTIZE rounds real values as the kernels do.
-_TARGETS = {"default": "litert", "reference": "reference"}
+_TARGETS = {"default": "litert", "arm64": "litert-arm64", "tflite-micro": "tflite-micro"}
 _THREADS = range(1, 2**31)  # the interpreter takes an int of 32 bits
 
 
@@ -42,8 +42,9 @@ class LiteRTModel:
     Args:
         path: The file.
         kernels: `"default"` for XNNPACK and the optimized kernels, which LiteRT runs on phones and
-            PCs; `"reference"` for the reference kernels.
-        num_threads: Threads that the kernels may use.
+            PCs; `"reference"` for the reference kernels; `"tflite-micro"` or `"arm64"` as for
+            `keras_qat.verify`.
+        num_threads: Threads that LiteRT's kernels in this process may use.
         raw_inputs: Whether arrays hold integers of the input's type in the file, which are passed
             to the interpreter unchanged, instead of real values.
 
@@ -57,6 +58,7 @@ class LiteRTModel:
     Raises:
         LiteRTFormatError: If the file cannot be read or run, `kernels` is unknown, or
             `num_threads` is not a positive number.
+        MissingPackageError: If the kernels are not installed.
 
     Example:
     >>> import pathlib, tempfile, keras_qat

@@ -105,6 +105,7 @@ class VerificationReport:
             the user's own has an operator that `verify` does not know.
         default_ranges: The ranges (min, max) of the tensors that have a default range because they
             lack min/max data, by name. The rows' `sqnr` and `float_agreement` show their cost.
+        missing: The reason and the remedy if the kernels of the target are not installed.
     """
 
     layers: dict[str, dict[str, LayerComparison]]
@@ -115,6 +116,7 @@ class VerificationReport:
     agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     float_agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     default_ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    missing: str = ""
 
     def mismatches(self, kernels: str | None = None) -> int:
         """Returns the number of mismatches over all tensors; of floats, beyond the tolerance.
@@ -145,7 +147,8 @@ class VerificationReport:
                 f"to the float model on {self.float_agreement[kernels]}"
             )
         if self.kernels not in self.layers:
-            proven = f"NOT PROVEN (the {self.kernels} kernels were not run)"
+            reason = self.missing or f"The {self.kernels} kernels were not run."
+            proven = f"NOT PROVEN ({reason})"
         else:
             proven = "EXACT" if self.exact else "NOT EXACT"
         if not self.fully_integer:
@@ -179,7 +182,7 @@ class VerificationReport:
 
         console = Console(file=io.StringIO(), width=110)
         for kernels, rows in self.layers.items():
-            table = Table(title=f"Keras against LiteRT's {kernels} kernels")
+            table = Table(title=f"Keras against the {kernels} kernels")
             for heading in ("tensor", "kind", "elements", "mismatches", "largest", "SQNR dB"):
                 is_text = heading in ("tensor", "kind")
                 table.add_column(heading, justify="left" if is_text else "right")

@@ -11,7 +11,12 @@ import numpy as np
 
 from keras_qat.backend import on_one_replica
 from keras_qat.data.batches import Batch, counted_batches
-from keras_qat.errors import ExportError, InvalidDataError, KernelLimitError
+from keras_qat.errors import (
+    ExportError,
+    InvalidDataError,
+    KernelLimitError,
+    MissingPackageError,
+)
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QSoftmax, QuantizedModel
@@ -26,6 +31,10 @@ from keras_qat.verification.inner import InnerTensors
 from keras_qat.verification.replay import behind_float, local_values, real_values
 from keras_qat.verification.report import LayerComparison, VerificationReport
 
+# Kernels that run without an optional package.
+_INSTALLED = ("reference", "default")
+# Kernels whose SOFTMAX may abort the process.
+_ABORTING = frozenset(("reference", "tflite-micro"))
 # LiteRT's limit is 512; this limit leaves room for the kernel's rounding.
 _SOFTMAX_LIMIT = 511.0
 
@@ -35,7 +44,7 @@ def verify(
     filepath: str | os.PathLike,
     data: Any,
     *,
-    kernels: Sequence[str] = ("reference", "default"),
+    kernels: str | Sequence[str] | None = None,
     verbose: int = 1,
 ) -> VerificationReport:
     """Compares a quantized model with its exported file, tensor by tensor, integer by integer.
@@ -52,10 +61,13 @@ def verify(
         model: A quantized model.
         filepath: The file that `export_litert` wrote of the model.
         data: Data for the model's inputs, in any form that `calibrate` takes.
-        kernels: `"default"` for XNNPACK and the optimized kernels, which phones and PCs run;
-            `"reference"` for LiteRT's reference kernels, which round some operators differently.
-            Keras inference equals those of the model's target bit for bit, and the verdict is about
-            them.
+        kernels: Names of the kernels to compare with: `"default"` for XNNPACK and the optimized
+            kernels, which phones and PCs run; `"reference"` for LiteRT's reference kernels, which
+            round some operators differently; `"tflite-micro"` for TensorFlow Lite Micro, which
+            needs `pip install 'keras-qat[micro]'`; `"arm64"` for the default kernels on an emulated
+            ARM64 processor, which needs `make arm64`. Keras inference equals those of the model's
+            target bit for bit, and the verdict is about them. None for the reference and the
+            default kernels, and those of the target if they are installed.
         verbose: 1 prints the table and the verdict, 0 does not.
 
     Returns:
@@ -66,6 +78,7 @@ def verify(
         InvalidModelError: If a weight or a range is not finite, naming the layer and the variable.
         InvalidDataError: If the data does not fit the model.
         LiteRTFormatError: If the file cannot be read or run, or `kernels` is unknown.
+        MissingPackageError: If `kernels` names kernels that are not installed.
         KernelLimitError: If a reference kernel would abort the process on these values.
 
     Example:
@@ -84,19 +97,18 @@ def verify(
     check_finite(model)
     model.check_ranges()
     own = get_target(model.target).interpreter
-    kernels = (kernels,) if isinstance(kernels, str) else sorted(kernels, key=lambda x: x != own)
-    runners = {name: Runner(filepath, kernels=name, expose_all=True) for name in kernels}
+    runners, missing = _runners(filepath, kernels, own)
     graph = read_model(model)
     places = {name: _file_tensors(graph, runner) for name, runner in runners.items()}
     outputs = next((tuple(each.outputs) for each in places.values()), ())
     report = VerificationReport({name: {} for name in runners}, outputs, own)
-    report.default_ranges = model.default_ranges
+    report.missing, report.default_ranges = missing, model.default_ranges
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
     inner = InnerTensors(model, filepath)
     for batch, ours, exact in _keras_values(model, counted_batches(data, model)):
         report.samples += len(batch[0])
-        if "reference" in runners:
+        if not _ABORTING.isdisjoint(runners):
             check_kernel_limits(model, ours)
         for name, runner in runners.items():
             inputs = zip(batch, runner.inputs, strict=True)
@@ -106,6 +118,27 @@ def verify(
     if verbose:
         print(report)
     return report
+
+
+def _runners(
+    filepath: str | os.PathLike, kernels: str | Sequence[str] | None, own: str
+) -> tuple[dict[str, Runner], str]:
+    """Loads the file with each set of kernels, those of the target first.
+
+    Returns:
+        The runners by name, and the reason if the kernels of the target are not installed.
+    """
+    chosen = (*_INSTALLED, own) if kernels is None else kernels
+    names = (chosen,) if isinstance(chosen, str) else chosen
+    runners, missing = {}, ""
+    for name in sorted(dict.fromkeys(names), key=lambda name: name != own):
+        try:
+            runners[name] = Runner(filepath, kernels=name, expose_all=True)
+        except MissingPackageError as error:
+            if kernels is not None:
+                raise
+            missing = str(error)
+    return runners, missing
 
 
 def _file_tensors(graph: Graph, runner: Runner) -> FileTensors:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("first", help="a .keras, .h5 or .tflite file")
     parser.add_argument("second", help="another")
-    add_kernels(parser, "default", ("reference", "default"))
+    add_kernels(parser, "default")
     parser.add_argument(
         "--threads", type=count, default=1, metavar="N", help="of a .tflite file (default: 1)"
     )

@@ -8,14 +8,13 @@ from keras_qat_cli.arguments import add_data, add_kernels
 from keras_qat_cli.console import Outcome, tracked
 
 HELP = "check that a .tflite file computes the same as its Keras model"
-_BOTH = "both"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("model", help="the quantized model, as `keras-qat quantize` saves it")
     parser.add_argument("file", help="the .tflite file that was exported from it")
-    add_kernels(parser, _BOTH, ("reference", "default", _BOTH))
+    add_kernels(parser, None)
     add_data(parser, "data for both", required=True, samples=500)
 
 
@@ -27,8 +26,6 @@ def run(options: argparse.Namespace) -> Outcome:
 
     model = load_keras(options.model)
     data = open_data(options, inputs_of_keras(model))
-    kernels = ("reference", "default") if options.kernels == _BOTH else (options.kernels,)
-    report = keras_qat.verify(
-        model, options.file, tracked(data, "verify", data.count), kernels=kernels, verbose=0
-    )
+    tracked_data = tracked(data, "verify", data.count)
+    report = keras_qat.verify(model, options.file, tracked_data, kernels=options.kernels, verbose=0)
     return Outcome(str(report), report.to_dict(), code=0 if report.exact else 1)

@@ -1,9 +1,7 @@
 """Runs a `.tflite` file with LiteRT's own interpreter, in batches."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,38 +9,8 @@ from keras_qat.errors import InvalidDataError, LiteRTFormatError
 from keras_qat.litert.reading.reader import read
 from keras_qat.litert.reading.runnable import check_runnable
 from keras_qat.litert.running.expose import expose_tensors
-from keras_qat.litert.running.measured_tables import needs_tables, with_measured_tables
-
-# Members of the interpreter's OpResolverType, by the names of this package.
-KERNELS = {"reference": "BUILTIN_REF", "default": "AUTO"}
-
-
-@dataclass(frozen=True, eq=False)
-class TensorDetails:
-    """The interpreter's description of an input or output.
-
-    Args:
-        name: The tensor's name in the file.
-        shape: Dimensions; `None` for a dynamic dimension.
-        dtype: numpy dtype.
-        scale: float32 vector; empty if the tensor is not quantized.
-        zero_point: int32 vector of the same length.
-        index: Number of the tensor in the file.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_qat.litert import TensorDetails
-        >>> none = np.float32([])
-        >>> TensorDetails("x", (None, 4), np.dtype("float32"), none, none, 0).shape
-        (None, 4)
-    """
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: np.dtype
-    scale: np.ndarray
-    zero_point: np.ndarray
-    index: int
+from keras_qat.litert.running.kernels import kernels_named
+from keras_qat.litert.running.tensor_details import TensorDetails
 
 
 class Runner:
@@ -84,26 +52,15 @@ class Runner:
         num_threads: int = 1,
         expose_all: bool = False,
     ):
-        if kernels not in KERNELS:
-            raise LiteRTFormatError(
-                "There are no kernels of that name.",
-                expected=f"one of {sorted(KERNELS)}",
-                received=f"kernels={kernels!r}",
-            )
+        make = kernels_named(kernels)
         file = read(content_or_path)
         check_runnable(file)
-        content = file.content
-        replace = with_measured_tables if kernels == "reference" and needs_tables(file) else bytes
-        plain = _interpreter(replace(content), kernels, num_threads)
-        self.inputs = _all_details(plain.get_input_details)
-        self.outputs = _all_details(plain.get_output_details)
-        self._interpreter = plain
-        if expose_all:
-            exposed = replace(expose_tensors(content))
-            self._interpreter = _interpreter(exposed, kernels, num_threads)
-        self._read = _all_details(self._interpreter.get_output_details)
+        content = expose_tensors(file.content) if expose_all else file.content
+        self._kernels = make(content, num_threads)
+        self.inputs, self._read = self._kernels.inputs, self._kernels.outputs
+        # Exposed tensors are behind the file's own outputs.
+        self.outputs = self._read[: len(file.model["subgraphs"][0]["outputs"])]
         self.details = {details.name: details for details in self.inputs + self._read}
-        self._allocated: list[tuple[int, ...]] | None = None
         self._expose_all = expose_all
         self._tensors: dict[str, np.ndarray] = {}
         self._piecewise: list[dict[str, np.ndarray]] = []
@@ -137,7 +94,7 @@ class Runner:
         arrays = [np.asarray(array) for array in arrays]
         self._check(arrays)
         given = self._pieces(arrays)
-        pieces = [self._run_piece(piece) for piece in given]
+        pieces = self._kernels.run(given)
         results = [self._cut(_joined(parts), arrays) for parts in zip(*pieces, strict=True)]
         if self._expose_all:
             names = [details.name for details in self.inputs + self._read]
@@ -224,25 +181,6 @@ class Runner:
         rows, rest = divmod(len(result) * total, total + -total % size)
         return result if rest else result[:rows]
 
-    def _run_piece(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        shapes = [array.shape for array in arrays]
-        try:
-            if shapes != self._allocated:
-                self._allocate(shapes)
-            for details, array in zip(self.inputs, arrays, strict=True):
-                self._interpreter.set_tensor(details.index, array)
-            self._interpreter.invoke()
-            return [self._interpreter.get_tensor(details.index) for details in self._read]
-        except (RuntimeError, ValueError) as error:
-            raise LiteRTFormatError(f"LiteRT cannot run the file: {error}") from error
-
-    def _allocate(self, shapes: list[tuple[int, ...]]) -> None:
-        self._allocated = None  # stays None if a kernel refuses the shapes
-        for details, shape in zip(self.inputs, shapes, strict=True):
-            self._interpreter.resize_tensor_input(details.index, shape)
-        self._interpreter.allocate_tensors()
-        self._allocated = shapes
-
 
 def _fits(array: np.ndarray, details: TensorDetails) -> bool:
     """Returns whether the shape of an array fits an input, except for the batch."""
@@ -254,36 +192,3 @@ def _fits(array: np.ndarray, details: TensorDetails) -> bool:
 
 def _joined(parts: tuple[np.ndarray, ...]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate([np.atleast_1d(p) for p in parts])
-
-
-def _interpreter(content: bytes, kernels: str, num_threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    try:
-        return Interpreter(
-            model_content=content,
-            num_threads=num_threads,
-            experimental_op_resolver_type=OpResolverType[KERNELS[kernels]],
-        )
-    except (RuntimeError, ValueError) as error:
-        raise LiteRTFormatError(f"LiteRT cannot load the file: {error}") from error
-
-
-def _all_details(describe: Callable[[], list[dict[str, Any]]]) -> tuple[TensorDetails, ...]:
-    try:
-        return tuple(map(_details, describe()))
-    except ValueError as error:  # a name that is not UTF-8
-        raise LiteRTFormatError(f"LiteRT cannot describe the file's tensors: {error}") from error
-
-
-def _details(raw: dict[str, Any]) -> TensorDetails:
-    signature = raw["shape_signature"] if len(raw["shape_signature"]) else raw["shape"]
-    quantization = raw["quantization_parameters"]
-    return TensorDetails(
-        name=raw["name"],
-        shape=tuple(None if size < 0 else int(size) for size in signature),
-        dtype=np.dtype(raw["dtype"]),
-        scale=quantization["scales"],
-        zero_point=quantization["zero_points"],
-        index=int(raw["index"]),
-    )
