@@ -50,6 +50,8 @@ BENCHMARKS = (
     Benchmark("resnet_v1_three_ways", needs=("data",)),
     Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
     Benchmark("runtime_targets", by_itself="writes docs/runtimes.md"),
+    Benchmark("releases", by_itself="needs the network"),
+    Benchmark("operator_releases", by_itself="needs Pythons with other releases"),
     Benchmark("activation_forms", by_itself="writes docs/performance.md"),
     Benchmark("normalization_forms"),
     Benchmark("slow_operators"),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+SCHEMES = ("int8", "int8_per_tensor")
+NUMBERS = Path(__file__).parents[1] / "docs" / "releases.json"
 
 PAGE = """\
 # Two runtimes
@@ -155,9 +160,42 @@ kernels. Those of the target are in bold.
 {table}
 """
 
+RELEASES = """
+## Releases of LiteRT
+
+`python benchmarks/releases.py` measured this table. Models of all contract cases, with the target
+`"litert"` and {seeds} seeds, were exported once. Each release ran the same files with its default
+kernels, as they are and with all tensors as outputs. The table compares its integers with those
+that Keras computes for the output of each layer. A difference also affects the layers after it.
+
+{runs}
+
+- **LiteRT 2.1.3 and newer** compute the integers of Keras. The profile of the target `"litert"`
+  names these releases.
+- **LiteRT 2.0.2 to 2.1.2** compute wrong values in BATCH_MATMUL of two int8 tensors, such as in
+  attention. All other operators equal Keras.
+- **LiteRT 1.3 and 1.4** round BATCH_MATMUL of two int8 tensors differently, by one step. All other
+  operators equal Keras.
+- **Before LiteRT 1.3**, BATCH_MATMUL from int8 to int32 ignores the zero point of its input. Layer,
+  group, RMS and unit normalization then compute wrong values. Use `BatchNormalization` there.
+- **LiteRT 1.0** also rounds MEAN differently, by one step.
+- **TensorFlow Lite 2.14** has no version 12 of FULLY_CONNECTED, so it loads no dense layer with a
+  scale for each channel. It leaves operators of 8 bits to its optimized kernels and not to XNNPACK,
+  so it also rounds convolutions, sums, products, means, requantizations, leaky ReLU and resized
+  images differently. No target of this package has these kernels.
+
+`inspect_litert`, `check` and `export_litert` state the oldest runtime that loads a file, and the
+releases that load it and compute wrong values ([targets](targets.md#releases)).
+"""
+
 
 def page(results: dict[str, Any]) -> str:
-    """Returns the page for the results that `runtimes.py` saved."""
+    """Returns the page for the results that `runtimes.py` and `releases.py` saved."""
+    return _differences(results) + _releases(json.loads(NUMBERS.read_text()))
+
+
+def _differences(results: dict[str, Any]) -> str:
+    """Returns the part of the page about the two sets of kernels of one release."""
     environment, choices = results["environment"], results["choices"]
     forms = [each for each in choices if "reference_us" not in each]
     means = [each for each in forms if each["question"] == "MEAN of 64"]
@@ -232,6 +270,29 @@ def _models(records: list[dict[str, Any]]) -> str:
     table = _table(("model", "target", "tensors", "integers", *kernels), rows)
     first = records[0]
     return MODELS.format(calibration=first["calibration"], images=first["images"], table=table)
+
+
+def _releases(results: dict[str, Any]) -> str:
+    """Returns the part of the page about several releases."""
+    rows = [
+        (
+            _runtime(run["runtime"]),
+            run["scheme"],
+            f"{run['files']}",
+            run["refused"],
+            f"{run['elements']:,}",
+            _share(run),
+            run["largest"],
+        )
+        for run in sorted(results["runs"], key=lambda run: SCHEMES.index(run["scheme"]))
+    ]
+    headings = ("runtime", "scheme", "files", "not loaded", "elements", "differ", "by at most")
+    return RELEASES.format(seeds=len(results["seeds"]), runs=_table(headings, rows))
+
+
+def _runtime(requirement: str) -> str:
+    package, _, version = requirement.partition("==")
+    return f"{'LiteRT' if package == 'ai-edge-litert' else 'TensorFlow Lite'} {version}"
 
 
 def _operators(records: list[dict[str, Any]]) -> str:

@@ -35,7 +35,7 @@ from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
 from keras_qat.layers.models.finiteness import finiteness_errors
 from keras_qat.layers.models.wrapped import find_quantized_model
-from keras_qat.litert import Model
+from keras_qat.litert import Model, oldest_runtime
 from keras_qat.lowering import check_kernel_limits, lower_graph
 from keras_qat.passes.config import Config
 from keras_qat.passes.inline_models import inline_models
@@ -159,6 +159,7 @@ def _check_float(
                 built.set_default_ranges(config.default_ranges_stats)
         except KerasQatError as error:
             errors = [error]
+    refused, lowered = _lowered(linked)
     inlined = inline_models(compiled.source)
     made = compiled.layers or diagnostics.stand_ins(compiled.graph)
     ranges = tensor_ranges(made, {} if linked is None else linked.statistics, is_quantized=False)
@@ -166,9 +167,10 @@ def _check_float(
         model=model.name,
         scheme=scheme,
         layers=tuple(rows_of(inlined, compiled.log, made, ranges)),
-        findings=(*map(error_finding, errors), *_findings(linked, profile)),
+        findings=(*map(error_finding, errors), *_findings(linked, refused, lowered, profile)),
         rewrites=tuple(compiled.log),
         is_complete=not diagnostics.errors or compiled.layers is not None,
+        oldest_runtime=None if lowered is None else oldest_runtime(lowered.operators),
     )
 
 
@@ -188,9 +190,17 @@ def _check_quantized(
     schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
     name = next((scheme.name for scheme in schemes if scheme is not None), "float32")
     rows = rows_of_quantized(model, graph, ranges)
-    findings = [*map(error_finding, errors), *_lacking(model), *_findings(linked, profile)]
-    findings += calibration_findings(model)
-    return CheckReport(model.name, name, tuple(rows), tuple(findings), tuple(model.rewrite_log))
+    refused, lowered = _lowered(linked)
+    findings = [*map(error_finding, errors), *_lacking(model)]
+    findings += [*_findings(linked, refused, lowered, profile), *calibration_findings(model)]
+    return CheckReport(
+        model=model.name,
+        scheme=name,
+        layers=tuple(rows),
+        findings=tuple(findings),
+        rewrites=tuple(model.rewrite_log),
+        oldest_runtime=None if lowered is None else oldest_runtime(lowered.operators),
+    )
 
 
 def _with_origins(graph: Graph, origins: Mapping[str, tuple[str, ...]]) -> Graph:
@@ -234,13 +244,22 @@ def _sample(graph: Graph, data: Sequence[Batch]) -> Batch | None:
     return data[0] if is_fixed else tuple(array[:_MOST_SAMPLES] for array in data[0])
 
 
-def _findings(linked: LinkedModel | None, profile: Target | None) -> Iterator[Finding]:
+def _lowered(linked: LinkedModel | None) -> tuple[list[Finding], Model | None]:
+    """Returns the errors that prevent a file, and the file's contents if there are none."""
+    refused = [] if linked is None else list(sums_too_large(linked))
+    return refused, None if linked is None or refused else lower_graph(linked.graph)
+
+
+def _findings(
+    linked: LinkedModel | None,
+    refused: Sequence[Finding],
+    lowered: Model | None,
+    profile: Target | None,
+) -> Iterator[Finding]:
     """Yields all findings about the layers, if these could be made."""
     if linked is None:
         return
-    refused = list(sums_too_large(linked))
     yield from refused
-    lowered = None if refused else lower_graph(linked.graph)
     if lowered is not None:
         yield from _file_findings(lowered, profile)
     for find in FINDERS:

@@ -10,6 +10,7 @@ from typing import Any
 from keras_qat.checking.findings import ERROR, WARNING, Finding
 from keras_qat.checking.plot import plot_ranges
 from keras_qat.checking.ranges import TensorRange
+from keras_qat.litert import OldestRuntime
 from keras_qat.passes import Rewrite
 
 # Width of the table in characters.
@@ -69,6 +70,8 @@ class CheckReport:
         rewrites: The rewrites of the passes, as in the `rewrite_log` of a quantized model.
         is_complete: Whether all stages ran, so that all errors are listed. If not, more errors may
             appear after these are fixed, and `becomes` of the layers is not known.
+        oldest_runtime: The oldest runtime that loads the file of the model, and a change that
+            lowers it. None if errors prevent the file.
     """
 
     model: str
@@ -77,6 +80,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     rewrites: tuple[Rewrite, ...]
     is_complete: bool = True
+    oldest_runtime: OldestRuntime | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -153,7 +157,8 @@ class CheckReport:
             for line in _listed(heading, found):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue() + self.verdict
+        runtime = "" if self.oldest_runtime is None else f"{self.oldest_runtime}\n"
+        return console.file.getvalue() + runtime + self.verdict
 
 
 def _listed(heading: str, findings: Sequence[Finding]) -> Iterator[str]:

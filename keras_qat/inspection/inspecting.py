@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_qat.inspection.costs import operator_macs
+from keras_qat.inspection.operators import as_operator
 from keras_qat.inspection.report import (
     FileReport,
     MetadataReport,
@@ -18,7 +19,7 @@ from keras_qat.inspection.report import (
     TensorReport,
 )
 from keras_qat.inspection.verdicts import fully_integer
-from keras_qat.litert import LiteRTFile, Record, read
+from keras_qat.litert import LiteRTFile, Record, oldest_runtime, read
 from keras_qat.litert.format.element_types import dense_bytes, element_type
 from keras_qat.litert.format.schema_enums import name_of
 from keras_qat.litert.format.schema_tables import snake_case
@@ -42,7 +43,8 @@ def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
 
     Returns:
         The report. `print` shows it. Its attributes include `operators`, `tensors`, `signatures`,
-        `metadata`, `macs`, `is_fully_integer` and `because`. `to_dict()` returns all of it.
+        `metadata`, `macs`, `is_fully_integer`, `because` and `oldest_runtime`. `to_dict()` returns
+        all of it.
 
     Raises:
         LiteRTFormatError: If the file cannot be read, is damaged or is not a `.tflite` file. The
@@ -58,6 +60,8 @@ def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
         [('RELU', 0)]
         >>> report.is_fully_integer, report.because
         (False, ("the input 'x' is float32", "the output 'y' is float32"))
+        >>> report.oldest_runtime.name
+        'TensorFlow Lite 1.5'
     """
     file = read(path)
     model = file.model
@@ -87,6 +91,9 @@ def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
         weight_bytes=_weight_bytes(file),
         is_fully_integer=verdict,
         because=because,
+        oldest_runtime=oldest_runtime(
+            as_operator(each, tensors[each.subgraph]) for each in operators
+        ),
         remarks=tuple(remarks(model)),
     )
 

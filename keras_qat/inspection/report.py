@@ -7,6 +7,8 @@ import io
 import math
 from typing import Any
 
+from keras_qat.litert import OldestRuntime
+
 _MOST_REASONS = 10  # reasons that are printed
 
 
@@ -136,6 +138,7 @@ class FileReport:
         weight_bytes: Bytes of all constants. A constant that is used twice is counted once.
         is_fully_integer: Whether no value is read, computed or returned as a float.
         because: The reasons for `is_fully_integer`.
+        oldest_runtime: The oldest runtime that loads the file, and a change that lowers it.
         remarks: Sentences about unusual properties of the file that do not stop it from running.
     """
 
@@ -152,6 +155,7 @@ class FileReport:
     weight_bytes: int
     is_fully_integer: bool
     because: tuple[str, ...]
+    oldest_runtime: OldestRuntime
     remarks: tuple[str, ...] = ()
 
     @property
@@ -240,7 +244,8 @@ class FileReport:
         )
         unknown = sum(operator.macs is None for operator in self.operators)
         missing = [f"The MACs of {unknown} operators are not known."] if unknown else []
-        return [printable(line) for line in [*ends, *signatures, *metadata, totals, *missing]]
+        lines = [*ends, *signatures, *metadata, str(self.oldest_runtime), totals, *missing]
+        return [printable(line) for line in lines]
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:

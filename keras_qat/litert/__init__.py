@@ -4,6 +4,7 @@ Imports neither Keras nor TensorFlow, and `ai_edge_litert` only when a file is w
 """
 
 from keras_qat.litert.format.flatbuffer import Record
+from keras_qat.litert.format.oldest_runtime import OldestRuntime, oldest_runtime
 from keras_qat.litert.format.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.reading.reader import LiteRTFile, read
 from keras_qat.litert.running.expose import expose_tensors
@@ -14,6 +15,7 @@ from keras_qat.litert.writing.writer import to_bytes, write
 __all__ = [
     "LiteRTFile",
     "Model",
+    "OldestRuntime",
     "Operator",
     "Quantization",
     "Record",
@@ -21,6 +23,7 @@ __all__ = [
     "Tensor",
     "TensorDetails",
     "expose_tensors",
+    "oldest_runtime",
     "read",
     "to_bytes",
     "write",

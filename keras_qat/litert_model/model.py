@@ -67,7 +67,7 @@ class LiteRTModel:
     >>> qat = keras_qat.quantize_model(model)
     >>> keras_qat.calibrate(qat, x, verbose=0)
     >>> path = pathlib.Path(tempfile.mkdtemp(), "model.tflite")
-    >>> keras_qat.export_litert(qat, path)
+    >>> _ = keras_qat.export_litert(qat, path)
     >>> deployed = LiteRTModel(path, kernels="reference")
     >>> bool((deployed.predict(x, verbose=0) == qat.predict(x, verbose=0)).all())
     True

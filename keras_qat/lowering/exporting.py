@@ -22,7 +22,7 @@ from keras_qat.layers.models.input_stats import check_input_stats, set_input_sta
 from keras_qat.layers.models.missing_ranges import missing_ranges
 from keras_qat.layers.models.quantized_model import warn_of_ranges_not_saved
 from keras_qat.layers.models.wrapped import quantized_model_in
-from keras_qat.litert import Model, Tensor, write
+from keras_qat.litert import Model, OldestRuntime, Tensor, oldest_runtime, write
 from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes
 from keras_qat.litert.writing.scheduling import schedule
@@ -46,7 +46,7 @@ def export_litert(
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
     target: str | None = None,
     batch_size: int | None = None,
-) -> None:
+) -> OldestRuntime:
     """Writes a quantized model as a fully integer LiteRT model.
 
     Layers in float (`overrides` of `quantize_model`) become float32 operators, with a DEQUANTIZE
@@ -84,6 +84,10 @@ def export_litert(
             as compilers for accelerators require. By default the batch size of the model's
             inputs, which may be dynamic.
 
+    Returns:
+        The oldest runtime that loads the file, with the operators that need it, and a change of
+        the model that lowers it if one is known. `print` shows it as a sentence.
+
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         InvalidModelError: If a weight or a range is not finite, naming the layer and the variable.
@@ -103,7 +107,11 @@ def export_litert(
     >>> qat = keras_qat.quantize_model(model)
     >>> keras_qat.calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
+    ...     runtime = export_litert(qat, f"{folder}/model.tflite", inference_input_type="uint8")
+    >>> runtime.name, runtime.because
+    ('TensorFlow Lite 2.17', ('FULLY_CONNECTED version 12',))
+    >>> runtime.fix, runtime.fixed
+    ('overrides={keras.layers.Dense: "int8_per_tensor"}', 'TensorFlow Lite 1.15')
     """
     model = quantized_model_in(model, "exported")
     profile = get_target(model.target if target is None else target)
@@ -126,6 +134,7 @@ def export_litert(
             + ", ".join(f"'{name}' {ends}" for name, ends in model.default_ranges.items()),
             DefaultRangesWarning,
         )
+    return oldest_runtime(lowered.operators)
 
 
 def lower_model(

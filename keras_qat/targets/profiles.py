@@ -39,6 +39,8 @@ class Target:
             that the target leaves to the fallback.
         factors: Time of operators that the target does not have, by operator and type, as a
             multiple of an int8 ADD of as many elements.
+        releases: Releases of LiteRT whose kernels were measured to compute the integers of Keras,
+            oldest first. Empty if no release was measured.
         measured: Place and date of the measurement of the factors.
         advice: A way to avoid an operator that the target does not have, by the operator.
     """
@@ -55,6 +57,7 @@ class Target:
     fallback: Target | None
     fallback_loads_all: bool
     factors: Mapping[str, float]
+    releases: tuple[str, ...]
     measured: str
     advice: Mapping[str, str]
 
@@ -134,6 +137,7 @@ def _read(name: str) -> Target:
         fallback=_read(fallback["target"]) if fallback else None,
         fallback_loads_all=fallback.get("loads_all", False),
         factors=content.get("factors", {}),
+        releases=tuple(content.get("releases", ())),
         measured=content.get("measured", ""),
         advice=content.get("advice", {}),
     )

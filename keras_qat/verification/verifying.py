@@ -88,7 +88,7 @@ def verify(
     >>> qat = keras_qat.quantize_model(model)
     >>> keras_qat.calibrate(qat, x, verbose=0)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     keras_qat.export_litert(qat, f"{folder}/model.tflite")
+    ...     _ = keras_qat.export_litert(qat, f"{folder}/model.tflite")
     ...     report = verify(qat, f"{folder}/model.tflite", x, verbose=0)
     >>> report.exact
     True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from keras_qat_cli.arguments import add_default_range, count
 from keras_qat_cli.console import Outcome
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> Outcome:
     report = keras_qat.inspect_litert(options.output)
     text = (
         f"Wrote {options.output}: {report.size:,} bytes, {len(report.operators)} operators.\n"
+        f"{report.oldest_runtime}\n"
         f"{report.verdict}"
     )
     data = {
@@ -59,6 +61,7 @@ def run(options: argparse.Namespace) -> Outcome:
         "size": report.size,
         "operators": len(report.operators),
         "is_fully_integer": report.is_fully_integer,
+        "oldest_runtime": dataclasses.asdict(report.oldest_runtime),
         "default_ranges": model.default_ranges,
     }
     return Outcome(text, data)

@@ -186,7 +186,7 @@ def test_minimum_runtime_version_of_one_operator(code, version, release):
     "operators, release",
     [
         ([("RESHAPE", 1)], "1.5.0"),
-        ([("GELU", 2), ("CONV_2D", 7), ("RESHAPE", 1)], "2.11.0"),  # 2.9.0 is older than 2.11.0
+        ([("GELU", 2), ("CONV_2D", 7), ("RESHAPE", 1)], "2.12.0"),  # 2.9.0 is older than 2.12.0
         ([("RESHAPE", 1), ("RESHAPE", 2)], None),
         ([], None),
     ],

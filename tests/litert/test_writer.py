@@ -155,7 +155,7 @@ def test_to_bytes_writes_a_tensor_used_twice_once():
 
 
 @pytest.mark.parametrize(
-    "code, version, release", [("ADD", 2, "1.14.0"), ("GELU", 1, "2.9.0"), ("GELU", 77, None)]
+    "code, version, release", [("ADD", 2, "1.14.0"), ("GELU", 2, "2.9.0"), ("GELU", 77, None)]
 )
 def test_to_bytes_writes_the_minimum_runtime_version(code, version, release):
     x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")

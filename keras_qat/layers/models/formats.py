@@ -10,7 +10,7 @@ from keras_qat.errors import ExportError
 _WRITERS: dict[str, Callable[..., None]] = {}
 
 
-def writes(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def writes(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a function that writes a quantized model.
 
     Args:
@@ -20,14 +20,14 @@ def writes(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         A decorator for functions of a model, a path, and keyword arguments.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
         _WRITERS[name] = function
         return function
 
     return register
 
 
-def writer_of(name: Any, input_signature: Any) -> Callable[..., None]:
+def writer_of(name: Any, input_signature: Any) -> Callable[..., Any]:
     """Returns the function that writes a format.
 
     Args:

@@ -2,12 +2,12 @@
 
 operators.toml has the conditions and releases. The rules are those of `GetBuiltinOperatorVersion`
 in LiteRT's `tflite/converter/tools/versioning/op_version.cc`, and the releases are those of
-`runtime_version.cc` in the same folder. Three operators need a higher version, because the kernels
-of older releases do not run them: FULLY_CONNECTED with a scale for each channel, int8 LEAKY_RELU,
-and QUANTIZE of integers. For uint8, files have the versions of int8.
+`runtime_version.cc` in the same folder, or those that were measured. Three operators need a higher
+version, because the kernels of older releases do not run them: FULLY_CONNECTED with a scale for
+each channel, int8 LEAKY_RELU, and QUANTIZE of integers. For uint8, files have the versions of int8.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.types import Operator, Tensor
 
 
-def operator_version(operator: Operator) -> int:
+def operator_version(operator: Operator, without: Collection[str] = ()) -> int:
     """Returns the version that an operator needs for its operands and options.
 
     Args:
         operator: The operator. Its own `version` is ignored.
+        without: Names of conditions that are taken not to hold.
 
     Returns:
         The highest version whose condition holds; 1 if no condition holds.
@@ -32,7 +33,23 @@ def operator_version(operator: Operator) -> int:
         [2, 4]
     """
     conditions = declaration_of(operator.code).versions
-    return max((n for n, name in conditions.items() if _holds(name, operator)), default=1)
+    return max(
+        (n for n, name in conditions.items() if name not in without and _holds(name, operator)),
+        default=1,
+    )
+
+
+def lowered_version(operator: Operator) -> int | None:
+    """Returns the version of an operator after the change that its declaration knows, or None.
+
+    Args:
+        operator: The operator, with the version that it has in a file.
+    """
+    lower = declaration_of(operator.code).lower
+    if lower is None or not _holds(lower.condition, operator):
+        return None
+    version = operator_version(operator, lower.without)
+    return version if version < operator.version else None
 
 
 def _holds(condition: str, operator: Operator) -> bool:
@@ -66,8 +83,8 @@ def _broadcasts_rank_5(operator: Operator) -> bool:
 
 
 def _is_grouped(operator: Operator) -> bool:
-    data, weights = _shapes(operator)[:2]
-    return data[-1] != weights[-1]
+    channels = {shape[-1] for shape in _shapes(operator)[:2] if shape}
+    return len(channels) > 1
 
 
 def _is_dilated(operator: Operator) -> bool:

@@ -39,6 +39,36 @@ class Apart:
 
 
 @dataclass(frozen=True)
+class Lower:
+    """A way to give an operator a lower version, which older runtimes have.
+
+    Attributes:
+        condition: The condition of the operator's version that can be avoided.
+        has: The property of the operator that needs the version, as a noun phrase.
+        without: The conditions that do not hold after the change.
+        fix: The argument or the call that makes the change, to be pasted.
+    """
+
+    condition: str
+    has: str
+    without: frozenset[str]
+    fix: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Releases that load an operator and compute wrong values, as docs/runtimes.md measured.
+
+    Attributes:
+        output: The type of the output for which they do.
+        runtimes: The releases, as text that ends a sentence.
+    """
+
+    output: str
+    runtimes: str
+
+
+@dataclass(frozen=True)
 class Declaration:
     """The properties of one LiteRT operator.
 
@@ -87,6 +117,8 @@ class Declaration:
             kernel also runs files of higher versions.
         releases: The first runtime releases that have versions 1, 2, 3, ...; empty if not known.
         apart: Measured differences between the reference kernel and the default one.
+        lower: A way to give the operator a lower version, if one is known.
+        faults: Releases that compute wrong values.
     """
 
     operands: tuple[str, ...]
@@ -105,6 +137,8 @@ class Declaration:
     reference_version: int = ANY
     releases: tuple[str, ...] = ()
     apart: tuple[Apart, ...] = ()
+    lower: Lower | None = None
+    faults: tuple[Fault, ...] = ()
 
     def place(self, *roles: str) -> int | None:
         """Returns the place of the first operand that has one of the roles, or None.
@@ -192,4 +226,11 @@ def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str])
         reference_version=entry.get("reference_version", ANY),
         releases=tuple(entry.get("releases", "").split()),
         apart=tuple(Apart(**each) for each in entry.get("apart", ())),
+        lower=_lower(**entry["lower"]) if "lower" in entry else None,
+        faults=tuple(Fault(**each) for each in entry.get("faults", ())),
     )
+
+
+def _lower(condition: str, has: str, without: str, fix: str) -> Lower:
+    """Makes the way to a lower version from an entry of operators.toml."""
+    return Lower(condition, has, frozenset(without.split()), fix)
