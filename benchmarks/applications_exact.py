@@ -288,7 +288,7 @@ def measure_all(args) -> dict[str, dict]:
                         args.targets,
                         not args.untrained,
                     )
-                    results[name] = pool.submit(measure, name, *rest, not args.untrained).result()
+                    results[name] = pool.submit(measure, name, *rest).result()
                 except Exception as error:  # go on with the other models
                     results[name] = {"failed": f"{type(error).__name__}: {error}"}
             save(args.json, results)

@@ -67,5 +67,6 @@ exec qemu-aarch64 -cpu cortex-a76 -L '$dir/root' -E PYTHONHOME='$dir/root/usr' -
   -E OPENBLAS_NUM_THREADS=1 -E LD_LIBRARY_PATH='$libraries' '$dir/root/usr/bin/python$minor' "\$@"
 RUN
 chmod +x "$dir/python"
-"$dir/python" -c 'import ai_edge_litert.interpreter'
+# Compiles the modules once, which an emulator does slowly.
+PYTHONDONTWRITEBYTECODE='' "$dir/python" -c 'import ai_edge_litert.interpreter, numpy, runpy'
 echo "Ready: $dir/python"

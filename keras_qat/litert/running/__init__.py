@@ -1,1 +1,1 @@
-"""Runs files with LiteRT's own interpreter."""
+"""Runs files with LiteRT's own interpreter, TensorFlow Lite Micro, or an emulator."""

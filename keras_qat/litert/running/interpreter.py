@@ -1,4 +1,4 @@
-"""Runs a `.tflite` file with LiteRT's own interpreter, in batches."""
+"""Runs a `.tflite` file with one of several sets of kernels, in batches."""
 
 import os
 from collections.abc import Sequence
@@ -21,8 +21,10 @@ class Runner:
         kernels: `"reference"` for the reference kernels, which TFLite Micro's kernels follow, or
             `"default"` for the kernels that LiteRT runs on phones and PCs: XNNPACK and optimized
             kernels. The reference kernels lack int8 ELU. Its 256 results are measured with LiteRT's
-            own kernel, see `keras_qat.litert.running.measured_tables`.
-        num_threads: Number of threads that the kernels may use.
+            own kernel, see `keras_qat.litert.running.measured_tables`. `"tflite-micro"` runs
+            TensorFlow Lite Micro, sample by sample, and `"arm64"` the default kernels on an
+            emulated ARM64 processor. These two run in a separate process, once for each `run`.
+        num_threads: Number of threads that LiteRT's kernels in this process may use.
         expose_all: Whether `tensors()` returns every tensor. The outputs keep their integers.
 
     Attributes:
@@ -34,6 +36,7 @@ class Runner:
         LiteRTFormatError: for an unknown name of kernels, or a file that cannot be read or run. The
             interpreter gets only bytes that were checked before (see the modules
             `reader` and `runnable` of `keras_qat.litert.reading`).
+        MissingPackageError: If `kernels` needs a package or an emulator that is not installed.
 
     Example:
         >>> import numpy as np
