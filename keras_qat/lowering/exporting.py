@@ -17,6 +17,7 @@ from keras_qat.errors import (
 from keras_qat.graph import Edge, Graph, read_model
 from keras_qat.layers import QuantizedModel
 from keras_qat.layers.models.finiteness import check_finite
+from keras_qat.layers.models.fixed_batch import set_fixed_batch
 from keras_qat.layers.models.formats import writes
 from keras_qat.layers.models.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.models.missing_ranges import missing_ranges
@@ -82,7 +83,8 @@ def export_litert(
             operators would run on the CPU, a `TargetFallbackWarning` names them.
         batch_size: The size of every batch, such as 1. All shapes in the file are then constant,
             as compilers for accelerators require. By default the batch size of the model's
-            inputs, which may be dynamic.
+            inputs, which may be dynamic. LiteRT's default kernels round transposed convolutions
+            differently in a file for one batch size. The model keeps this for `predict`.
 
     Returns:
         The oldest runtime that loads the file, with the operators that need it, and a change of
@@ -125,6 +127,7 @@ def export_litert(
     )
     fallback = check_runs(lowered, profile)
     write(name_tensors(lowered), filepath)
+    set_fixed_batch(model, batch_size is not None)
     if fallback is not None:
         warn_user(fallback, TargetFallbackWarning)
     warn_of_ranges_not_saved(model)

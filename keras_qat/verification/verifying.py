@@ -22,6 +22,7 @@ from keras_qat.graph.reading import tensors_by_edge
 from keras_qat.layers import QSoftmax, QuantizedModel
 from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.models.finiteness import check_finite
+from keras_qat.layers.models.fixed_batch import fixed_batch
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Runner
 from keras_qat.lowering import FileTensors, file_tensors
@@ -106,7 +107,8 @@ def verify(
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
     inner = InnerTensors(model, filepath)
-    for batch, ours, exact in _keras_values(model, counted_batches(data, model)):
+    is_fixed = all(None not in x.shape[:1] for each in runners.values() for x in each.inputs)
+    for batch, ours, exact in _keras_values(model, counted_batches(data, model), is_fixed):
         report.samples += len(batch[0])
         if not _ABORTING.isdisjoint(runners):
             check_kernel_limits(model, ours)
@@ -212,9 +214,12 @@ def check_kernel_limits(model: QuantizedModel, values: dict[str, np.ndarray]) ->
 
 
 def _keras_values(
-    model: QuantizedModel, data: Iterator[tuple[Batch, int]]
+    model: QuantizedModel, data: Iterator[tuple[Batch, int]], is_fixed: bool
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Yields each batch with the values of every node, quantized and in float, by its name."""
+    """Yields each batch with the values of every node, quantized and in float, by its name.
+
+    The quantized values are those of a file for one batch size if `is_fixed`.
+    """
     graph, tensors = read_model(model), tensors_by_edge(model)
     names = [node.name for node in graph.nodes.values() if not node.is_input]
     outputs = [tensors[Edge(name)] for name in names]
@@ -227,11 +232,12 @@ def _keras_values(
         arrays = [_first(array, count, len(batch[0])) for array in arrays]
         return dict(zip(names, arrays, strict=True))
 
-    for batch, count in data:
-        ours = values(quantized, batch, count)
-        with float_mode():
-            real = values(exact, batch, count)
-        yield tuple(array[:count] for array in batch), ours, real
+    with fixed_batch(model, is_fixed):
+        for batch, count in data:
+            ours = values(quantized, batch, count)
+            with float_mode():
+                real = values(exact, batch, count)
+            yield tuple(array[:count] for array in batch), ours, real
 
 
 def _first(values: np.ndarray, count: int, size: int) -> np.ndarray:

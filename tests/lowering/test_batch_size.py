@@ -1,6 +1,7 @@
 """Files of one batch size: constant shapes, and the same results."""
 
 import keras
+import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
@@ -55,9 +56,27 @@ def test_file_with_a_batch_size_computes_what_keras_does(dynamic, tmp_path):
     report = keras_qat.verify(dynamic, path, data, verbose=0)
     assert report.exact and report.samples == 7
     expected = dynamic.predict(data, verbose=0)
-    deployed = keras_qat.LiteRTModel(path, kernels="reference")
+    deployed = keras_qat.LiteRTModel(path, kernels="default")
     assert (deployed.predict(data, verbose=0) == expected).all()
     assert (deployed.predict(data, batch_size=2, verbose=0) == expected).all()
+
+
+def test_inference_equals_the_kernels_of_the_last_file(dynamic, tmp_path):
+    """XNNPACK takes a transposed convolution only if the batch is fixed, and rounds differently."""
+    data, results = images(64, seed=1, shape=(4, 4, 3)), {}
+    for size in (None, 1):
+        path = tmp_path / f"{size}.tflite"
+        keras_qat.export_litert(dynamic, path, batch_size=size)
+        results[size] = dynamic.predict(data, verbose=0)
+        assert (keras_qat.LiteRTModel(path).predict(data, verbose=0) == results[size]).all()
+    assert np.count_nonzero(results[None] != results[1])
+    dynamic.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert (loaded.predict(data, verbose=0) == results[1]).all()
+    # The report is about the file, whatever was exported last.
+    report = keras_qat.verify(dynamic, tmp_path / "None.tflite", data, kernels="default", verbose=0)
+    assert report.exact
+    assert (dynamic.predict(data, verbose=0) == results[1]).all()
 
 
 def test_model_with_a_batch_size_takes_a_remainder(tmp_path):
@@ -69,7 +88,7 @@ def test_model_with_a_batch_size_takes_a_remainder(tmp_path):
     keras_qat.export_litert(qat, path)
     report = keras_qat.verify(qat, path, data, verbose=0)
     assert report.exact and report.samples == 7
-    assert max(row.elements for row in report.layers["reference"].values()) == 7 * 8 * 8 * 4
+    assert max(row.elements for row in report.layers["default"].values()) == 7 * 8 * 8 * 4
     assert keras_qat.check(model, calibration_data=data).errors == ()
 
 

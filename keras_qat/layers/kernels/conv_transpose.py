@@ -26,6 +26,7 @@ class TransposedConvolution(WindowOperator):
 
     code = "TRANSPOSE_CONV"
     channel_axes = (-2,)
+    needs_fixed_batch = True
 
     def check(self, node: Node, scheme: Scheme | None) -> None:
         """Raises for a dilated kernel, and for sizes that the operator does not compute."""
@@ -64,7 +65,7 @@ class TransposedConvolution(WindowOperator):
 
     def takes_delegate(self, layer: Any) -> bool:
         """Returns whether the batch is fixed: the operand for the output's shape is constant."""
-        return layer.get_build_config()["input_shape"][0] is not None
+        return layer.fixed_batch or layer.get_build_config()["input_shape"][0] is not None
 
     def add_to_image(self, layer: Any, builder, x, **output):
         """Adds one TRANSPOSE_CONV. The weights are (out, height, width, in), the bias optional."""

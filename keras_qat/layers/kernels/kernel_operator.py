@@ -19,10 +19,12 @@ class KernelOperator:
         code: Name of the operator.
         channel_axes: The dimensions of the layer's kernel that number its output channels,
             negative.
+        needs_fixed_batch: Whether fast kernels take it only in a file for one batch size.
     """
 
     code: str
     channel_axes: tuple[int, ...] = (-1,)
+    needs_fixed_batch: bool = False
 
     def check(self, node: Node, scheme: Scheme | None) -> None:
         """Checks that the operator can compute a Keras layer.

@@ -54,6 +54,8 @@ class WeightedLayer(Block):
     Args:
         *args: Arguments of the Keras layer.
         input_affine: Arguments of an `InputAffine`, which the layer applies first.
+        fixed_batch: Whether the file of the model is for one batch size. Fast kernels take
+            transposed convolutions only there, and round differently.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of the Keras layer and of `Block`.
 
@@ -66,8 +68,16 @@ class WeightedLayer(Block):
     takes_activation = True
     kernel_operator: KernelOperator
 
-    def __init__(self, *args, input_affine: dict | None = None, scheme=None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        input_affine: dict | None = None,
+        fixed_batch: bool = False,
+        scheme=None,
+        **kwargs,
+    ):
         super().__init__(*args, scheme=scheme, **kwargs)
+        self.fixed_batch = fixed_batch
         self.input_affine = None if input_affine is None else InputAffine(**input_affine)
 
     @property
@@ -227,7 +237,8 @@ class WeightedLayer(Block):
     def get_config(self):
         """Returns the constructor's arguments."""
         affine = {} if self.input_affine is None else {"input_affine": self.input_affine.config()}
-        return {**super().get_config(), **affine}
+        fixed = {"fixed_batch": True} if self.fixed_batch else {}
+        return {**super().get_config(), **affine, **fixed}
 
     def carry_weights(self, node: Node) -> None:
         """Copies kernel, bias and batch normalization."""
