@@ -114,7 +114,8 @@ class Scheme:
 SCHEMES = {
     "int8": Scheme("int8"),
     "int8_per_tensor": Scheme("int8_per_tensor", weight_per_channel=False),
-    "int4_weights": Scheme("int4_weights", weight_bits=4),
+    # XNNPACK's kernels for weights of 4 bits hold 16 times the sum in 32 bits.
+    "int4_weights": Scheme("int4_weights", weight_bits=4, accumulator_bits=28),
     "uint8": Scheme(
         "uint8",
         weight_per_channel=False,

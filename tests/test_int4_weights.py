@@ -1,10 +1,10 @@
-"""The scheme "int4_weights": packed weights of 4 bits, equal to LiteRT's reference kernels."""
+"""The scheme "int4_weights": packed weights of 4 bits, equal to LiteRT's kernels."""
 
 import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 import keras_qat
@@ -22,7 +22,7 @@ def quantized(model, data, scheme="int4_weights", overrides=None):
 def verified(model, data, tmp_path):
     path = tmp_path / "model.tflite"
     keras_qat.export_litert(model, path)
-    return keras_qat.verify(model, path, data, verbose=0)
+    return keras_qat.verify(model, path, data, kernels="default", verbose=0)
 
 
 @pytest.mark.parametrize("case", first_of_each(CASES))
@@ -87,14 +87,21 @@ def test_int4_weights_have_the_first_one_in_the_lower_bits():
     assert (kind, bytes(data)) == ("INT4", b"\xf7\x03")  # 7, -1 and 3
 
 
+def test_int4_weights_of_a_dead_channel_do_not_overflow(tmp_path):
+    """XNNPACK's kernel holds 16 times the sum, which was 2^33 for this channel."""
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    inputs = keras.Input((6,), name="x")
+    model = keras.Model(inputs, layers.Dense(2, name="dense")(inputs))
+    kernel = np.random.default_rng(1).normal(size=(6, 2)).astype("float32")
+    model.get_layer("dense").set_weights([kernel * [1e-12, 1], np.array([1, 0], "float32")])
+    report = verified(quantized(model, x), x, tmp_path)
+    assert report.exact, str(report)
+
+
 def test_int4_weights_predictions_equal_the_interpreter():
-    """The reference kernels have no DEPTHWISE_CONV_2D of int4 weights, so it is in int8."""
     x = images(4)
-    model = quantized(network(), x, overrides={"depthwise": "int8"})
-    interpreter = Interpreter(
-        model_content=exported(model, inference_output_type="int8"),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-    )
+    model = quantized(network(), x)
+    interpreter = Interpreter(model_content=exported(model, inference_output_type="int8"))
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(source["index"], x.shape)
     interpreter.allocate_tensors()

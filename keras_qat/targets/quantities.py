@@ -125,6 +125,12 @@ def _second(measure: Callable[[Any], Any]) -> Quantity:
     return lambda op: measure(op.inputs[1]) if len(op.inputs) > 1 else None
 
 
+def _has_whole_bytes(op: Measured) -> bool | None:
+    """Returns whether no byte has weights of two rows: two weights of 4 bits are a byte."""
+    kernel = op.kernel
+    return None if kernel is None else kernel.dtype != "int4" or kernel.shape[-1] % 2 == 0
+
+
 def _steps_of(op: Measured) -> tuple[float, list[float]] | None:
     """Returns the scale of the output and those of the inputs; None without scales."""
     tensors = (op.output, *op.inputs)
@@ -161,6 +167,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "second_type": _second(lambda x: x.dtype),
         "output_type": lambda op: op.output.dtype,
         "weight_type": lambda op: None if op.kernel is None else op.kernel.dtype,
+        "whole_bytes": _has_whole_bytes,
         "weight_sum": _weight_sum,
         "per_channel": _is_per_channel,
         "one_grid": _has_one_grid,

@@ -10,6 +10,7 @@ from keras_qat.arithmetic.rules import RULES, Rule
 from keras_qat.layers.core.activation_names import FUSED_CODES
 from keras_qat.layers.core.fused import activation_limits
 from keras_qat.litert import Operator, Quantization, Tensor
+from keras_qat.litert.format.operator_versions import CONDITIONS
 from keras_qat.litert.format.operators import Declaration, declaration_of
 from keras_qat.scheme import SCHEMES
 
@@ -55,9 +56,20 @@ class Call:
 
     @property
     def rule(self) -> Rule | None:
-        """The rule of the kernels for 8-bit integers with scales; None if they share one."""
-        dtype = self.operator.inputs[0].dtype if self.operator.inputs[0] else self.output.dtype
-        return RULES.get(self.declaration.rule(self.kernels, dtype))
+        """The rule of the kernels for integers with scales; None if they share one."""
+        return RULES.get(self.declaration.rule(self.kernels, self._rule_type()))
+
+    def _rule_type(self) -> str:
+        """Returns the type that the rule depends on: that of 4-bit weights, else of the data.
+
+        LiteRT runs groups with 4-bit weights in its reference kernel.
+        """
+        first, weights = self.operator.inputs[0], self.operator.operand("weights")
+        dtype = self.output.dtype if first is None else first.dtype
+        if weights is None or weights.dtype != "int4":
+            return dtype
+        has_groups = "grouped" in self.declaration.versions.values()
+        return dtype if has_groups and CONDITIONS["grouped"](self.operator) else weights.dtype
 
     def value(self, role: str) -> Any:
         """Returns the value of the first operand with a role; None without such an operand."""

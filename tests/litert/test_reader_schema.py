@@ -4,7 +4,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_qat.litert.format.flatbuffer import ELEMENTS, SCALARS
-from keras_qat.litert.format.operator_versions import _CONDITIONS
+from keras_qat.litert.format.operator_versions import CONDITIONS
 from keras_qat.litert.format.operators import declarations
 from keras_qat.litert.format.schema_enums import names
 from keras_qat.litert.format.schema_tables import UNIONS, snake_case, tables
@@ -135,4 +135,4 @@ def test_declarations_name_known_conditions():
     for code, declaration in declarations().items():
         fields = {f.name for f in tables().get(declaration.options or "", ()) if f}
         for condition in declaration.versions.values():
-            assert condition in _CONDITIONS or snake_case(condition) in fields, code
+            assert condition in CONDITIONS or snake_case(condition) in fields, code

@@ -8,7 +8,7 @@ from keras import layers
 import keras_qat
 from keras_qat.litert import to_bytes
 from keras_qat.lowering import lower_model
-from keras_qat.targets import fast_kernels, violations
+from keras_qat.targets import fast_kernels, get_target, violations
 from keras_qat.targets.slow import slow_operators
 from tests.delegates import undelegated
 from tests.layers.contract import Prepared
@@ -20,7 +20,7 @@ UNKNOWN = {"merge_with_constants": {"MUL"}}
 
 
 def verdict(model):
-    kernels = fast_kernels(None)
+    kernels = fast_kernels(get_target("litert"))
     assert kernels is not None
     return {(each.tensor, each.operator) for each in violations(model, kernels)}
 
@@ -43,10 +43,12 @@ def mixed():
     y = layers.AveragePooling2D(2, name="pool")(layers.MaxPooling2D(2, name="max")(y))
     y = layers.Activation("softplus", name="looked_up")(layers.UpSampling2D(4, name="up")(y))
     y = layers.Conv2DTranspose(4, 3, strides=2, padding="same", name="transposed")(y)
-    return keras.Model(x, layers.Softmax(name="softmax")(layers.Flatten(name="flatten")(y)))
+    y = layers.Flatten(name="flatten")(y)
+    odd = layers.Dense(4, name="odd")(layers.Dense(5, name="even")(y))
+    return keras.Model(x, [layers.Softmax(name="softmax")(y), odd])
 
 
-@pytest.mark.parametrize("scheme", ["int8", "uint8"])
+@pytest.mark.parametrize("scheme", ["int8", "uint8", "int4_weights"])
 def test_xnnpack_verdict_on_a_network(scheme):
     data = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype("float32")
     qat = keras_qat.quantize_model(mixed(), scheme, calibration_data=data)
@@ -57,7 +59,7 @@ def test_xnnpack_verdict_on_a_network(scheme):
 
 def test_slow_operators_are_listed_by_kind():
     data = np.zeros((2, 16, 16, 16), "float32")
-    kernels = fast_kernels(None)
+    kernels = fast_kernels(get_target("litert"))
     assert kernels is not None
     found = {
         each.operator: each

@@ -16,6 +16,8 @@ from keras_qat.scheme import Scheme
 
 # XNNPACK refuses multipliers of 2^8 and more.
 _LARGEST_SHIFT = 8
+# Kernels shift sums to the left in 32 bits before they multiply.
+_LARGEST_SHIFTED = 2**31
 # XNNPACK refuses multipliers below 2^-32. Only a channel without weights would have one.
 _SMALLEST_MULTIPLIER = 2.0**-31
 
@@ -225,8 +227,9 @@ def check_accumulators(
     shift = ops.convert_to_numpy(conv_multiplier(scales[0], scale, scales[1])[1])
     sums = np.sum(np.abs(kernel.astype("float64")), summed_axes(kernel, channel_axes)).reshape(-1)
     left = np.maximum(shift, 0)
-    largest = (scheme.largest_activation * sums + np.abs(bias.astype("float64"))) * 2.0**left
+    largest = scheme.largest_activation * sums + np.abs(bias.astype("float64"))
     fits = np.max(largest) < 2 ** (scheme.accumulator_bits - 1)
+    fits = fits and np.max(largest * 2.0**left) < _LARGEST_SHIFTED
     if np.all(np.isfinite(scale)) and np.max(left) <= _LARGEST_SHIFT and fits:
         return
     raise UnsupportedLayerError(

@@ -54,7 +54,7 @@ def lowered_version(operator: Operator) -> int | None:
 
 def _holds(condition: str, operator: Operator) -> bool:
     """Returns whether a condition of operators.toml holds for an operator."""
-    rule = _CONDITIONS.get(condition)
+    rule = CONDITIONS.get(condition)
     return bool(operator.options.get(condition)) if rule is None else rule(operator)
 
 
@@ -107,7 +107,7 @@ def _scales(tensor: Tensor | None) -> np.ndarray:
 
 
 # A condition without an entry here is the name of an option that must be set.
-_CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
+CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
     "8_bits": _type_of("data", "int8", "uint8"),
     "8_bit_weights": _type_of("weights", "int8", "uint8"),
     "always": lambda operator: True,
