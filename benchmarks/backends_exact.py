@@ -2,7 +2,7 @@
 
 A GPU adds products in different orders and, if allowed, in fewer bits. Inference must not depend on
 this. The script quantizes models of `keras.applications` with random weights, trains them for a
-step, exports them, and compares each tensor with LiteRT's reference kernels on the CPU. The
+step, exports them, and compares each tensor with LiteRT's default kernels on the CPU. The
 environment chooses the backend: `KERAS_BACKEND=jax python benchmarks/backends_exact.py`. With JAX
 and PyTorch, TensorFlow is not necessary.
 """
@@ -62,9 +62,9 @@ def compare(name: str, args) -> tuple[str, int, int, int, float]:
         path = Path(folder) / "model.tflite"
         stages.run("export", keras_qat.export_litert, qat, path)
         report = stages.run(
-            "verify", keras_qat.verify, qat, path, images, kernels="reference", verbose=0
+            "verify", keras_qat.verify, qat, path, images, kernels="default", verbose=0
         )
-    layers = report.layers["reference"].values()
+    layers = report.layers["default"].values()
     elements = sum(layer.elements for layer in layers)
     mismatches = sum(layer.mismatches for layer in layers)
     return name, len(layers), elements, mismatches, stages.seconds["verify"]

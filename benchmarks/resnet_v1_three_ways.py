@@ -146,8 +146,8 @@ def measure_file(qat, images: np.ndarray, labels: np.ndarray, folder: Path) -> d
     (scale, zero_point), (out_scale, out_zero_point) = (d["quantization"] for d in details)
     given = np.clip(np.round(images / np.float32(scale)) + zero_point, 0, 255)
     in_keras = predict(qat, images) / np.float32(out_scale) + out_zero_point
-    outputs = file_outputs(path, "reference", given)
-    report = keras_qat.verify(qat, path, images[:VERIFICATION], kernels=("reference",), verbose=0)
+    outputs = file_outputs(path, "default", given)
+    report = keras_qat.verify(qat, path, images[:VERIFICATION], kernels="default", verbose=0)
     return {
         "file_correct": correct(outputs, labels),
         "different_outputs": int(np.count_nonzero(np.round(in_keras) != outputs)),

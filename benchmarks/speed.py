@@ -176,7 +176,7 @@ def arguments(parser) -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each side")
     parser.add_argument("--repeats", type=int, default=3, help="steps or predictions in a round")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--target", default="reference", help="the target of quantized models")
+    parser.add_argument("--target", default="litert", help="the target of quantized models")
 
 
 def main() -> None:

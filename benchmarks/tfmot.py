@@ -44,7 +44,7 @@ FAMILIES = (
     "InceptionResNetV2",
 )
 NETWORKS = {"ResNet-8": 128, "MobileNetV2 96": 16}
-KERNELS = ("reference", "default")
+KERNELS = ("default", "reference")
 Row = tuple[str, ...]
 Results = dict[str, Any]
 

@@ -37,12 +37,12 @@ it absorbs, and its LiteRT operators, or some of them, depending on the argument
 also your own, are opened: they are supported if the operations of their `call` are. `ops` is
 `keras.ops`. A function without a prefix may be an activation, a layer or an operation.
 
-Every rule is exact to the *reference* kernels: all integers are equal. "Default kernels" is the
-share of elements of its operators that differ between these and XNNPACK with LiteRT's optimized
-kernels, for each operator alone, over all contract cases ([explanation](runtimes.md)). "exact"
-means that no element differs. "Ethos-U55" lists the operators that vela {vela} leaves to the CPU in
-the files of the contract cases. "some" means that it takes the operator with other arguments,
-"refused" means that it cannot read the file.
+Every rule is exact to the kernels of the target: all integers are equal. "Default kernels" is the
+share of elements of its operators that differ between LiteRT's reference kernels and its default
+ones (XNNPACK, optimized kernels), for each operator alone, over all contract cases
+([explanation](runtimes.md)). "exact" means that no element differs. "Ethos-U55" lists the
+operators that vela {vela} leaves to the CPU in the files of the contract cases. "some" means that
+it takes the operator with other arguments, "refused" means that it cannot read the file.
 """
 
 

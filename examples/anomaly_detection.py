@@ -57,8 +57,7 @@ BANDS = 128  # number of bands of the generated spectra
 WHAT_TO_LOOK_AT = """
 A score is the difference of two vectors. They are nearly equal for a healthy machine, so
 the rounding to 8 bits is a part of the score: compare the mean errors. The AUC depends
-only on the order of the scores. The scores of Keras in int8 and of the file with the
-reference kernels are equal. The default kernels may round differently.
+only on the order of the scores. The scores of Keras in int8 and of the file are equal.
 """
 
 
@@ -164,14 +163,12 @@ def main() -> None:
 
     path = args.output / "anomalies_int8.tflite"
     keras_qat.export_litert(qat, path)
-    for kernels in ("reference", "default"):
-        file = keras_qat.LiteRTModel(path, kernels=kernels)
-        found[f".tflite, {kernels} kernels"] = scores(file, test)
+    found[".tflite"] = scores(keras_qat.LiteRTModel(path), test)
     title = f"{len(test)} spectra that were not trained on, {np.sum(labels)} of them anomalies"
     rows = [rated(name, values, labels) for name, values in found.items()]
     print_table(title, ("model", "AUC", "mean error: normal", "anomalies"), rows)
     console.print(WHAT_TO_LOOK_AT)
-    in_keras, in_file = found["Keras, int8, trained"], found[".tflite, reference kernels"]
+    in_keras, in_file = found["Keras, int8, trained"], found[".tflite"]
     console.print(f"Scores that differ: {np.sum(in_keras != in_file)} of {len(test)}")
     prove(qat, path, test)
 

@@ -57,8 +57,7 @@ from keras_qat.litert import Runner
 WHAT_TO_LOOK_AT = """
 Epoch 1 trains in float, but inference is quantized: "Keras, uint8" is the accuracy of a
 file exported at that moment. The difference between the two lines of each epoch is the
-cost of 8 bits. The last line of Keras and that of the reference kernels are equal. The
-default kernels round some operators differently, so the accuracy may differ.
+cost of 8 bits. The last line of Keras and that of the file are equal.
 """
 
 
@@ -92,9 +91,9 @@ def evaluate(model: keras.Model, pixels: np.ndarray, labels: np.ndarray) -> int:
     return int(np.sum(np.argmax(probabilities, axis=-1) == labels))
 
 
-def evaluate_file(path: pathlib.Path, kernels: str, pixels: np.ndarray, labels: np.ndarray) -> int:
+def evaluate_file(path: pathlib.Path, pixels: np.ndarray, labels: np.ndarray) -> int:
     """Returns the number of images that a file classifies correctly. It takes pixels unchanged."""
-    (scores,) = Runner(path, kernels=kernels).run([pixels])
+    (scores,) = Runner(path).run([pixels])
     return int(np.sum(np.argmax(scores, axis=-1) == labels))
 
 
@@ -145,8 +144,7 @@ def main() -> None:
 
     path = args.output / "mnist_uint8.tflite"
     keras_qat.export_litert(qat, path)  # uint8 inputs and outputs, the type of the scheme
-    for kernels in ("reference", "default"):
-        rows.append((f".tflite, {kernels} kernels", evaluate_file(path, kernels, *test)))
+    rows.append((".tflite", evaluate_file(path, *test)))
     title = f"Correct, of {len(test[1])} images that were not trained on"
     rated = [(name, correct, correct / len(test[1])) for name, correct in rows]
     print_table(title, ("model", "correct", "accuracy"), rated)

@@ -56,7 +56,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any
 def prove(model: keras.Model, path: pathlib.Path, data: Any) -> None:
     """Compares every integer of every layer with the file. Ends the example if one differs."""
     report = keras_qat.verify(model, path, data, verbose=0)
-    elements = sum(row.elements for row in report.layers["reference"].values())
+    elements = sum(row.elements for row in report.layers["default"].values())
     console.print(f"Integers that differ: {report.mismatches()} of {elements:,}")
     console.print(f"The file: {path}, {path.stat().st_size / 1000:.1f} kB", soft_wrap=True)
     if report.mismatches():

@@ -59,11 +59,10 @@ FIRST_FLOAT_EPOCHS = 2
 WHAT_TO_LOOK_AT = """
 The first line is a twin that was trained in float only, with equal initial weights and as
 many epochs. The second line has the weights of the quantized model, without its rounding.
-From the third line on, everything is computed in integers, and Keras and the reference
-kernels are equal. The default kernels round some operators differently, so the accuracy
-may differ. The operators of the file are listed below: each QConv2D is one CONV_2D, and
-each QAdd is one ADD. No normalization, ReLU or scaling of pixels is left. QUANTIZE
-converts the uint8 input to int8.
+From the third line on, everything is computed in integers, and Keras and the file are
+equal. The operators of the file are listed below: each QConv2D is one CONV_2D, and each
+QAdd is one ADD. No normalization, ReLU or scaling of pixels is left. QUANTIZE converts
+the uint8 input to int8.
 """
 
 
@@ -169,9 +168,8 @@ def main() -> None:
     ]
     path = args.output / f"resnet{depth}_v1.tflite"
     keras_qat.export_litert(qat, path, inference_input_type="uint8")
-    for kernels in ("reference", "default"):
-        file = keras_qat.LiteRTModel(path, kernels=kernels)
-        rows.append((f".tflite, {kernels} kernels", file.evaluate(*test, verbose=0)["accuracy"]))
+    file = keras_qat.LiteRTModel(path)
+    rows.append((".tflite", file.evaluate(*test, verbose=0)["accuracy"]))
     print_table(
         f"Accuracy on {len(test[1])} images that were not trained on", ("model", "accuracy"), rows
     )

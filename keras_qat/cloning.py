@@ -155,8 +155,8 @@ def quantize_model(
             if the calibration data fits int8 only, or with `(mean, std, "int8")`. Data that
             does not fit causes an `InputStatsWarning`. Other inputs cover their observed range, see
             `calibrate` for pixels that the model scales itself.
-        target: The device of the file: `"reference"` for LiteRT's reference kernels, the default;
-            `"litert"` for its default kernels on PCs, `"litert-arm64"` for those on phones;
+        target: The device of the file: `"litert"`, the default, for LiteRT's kernels on PCs,
+            `"litert-arm64"` for those on phones, `"reference"` for LiteRT's reference kernels;
             `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`, see `docs/targets.md`. Inference equals
             the kernels of the target. Functions that it has no operator for are looked up.
 

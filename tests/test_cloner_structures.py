@@ -38,7 +38,7 @@ def exported(model, inputs, folder):
 def assert_exact(qat, inputs, folder):
     keras_qat.export_litert(qat, folder / "model.tflite")
     report = keras_qat.verify(
-        qat, folder / "model.tflite", whole(inputs), kernels=("reference",), verbose=0
+        qat, folder / "model.tflite", whole(inputs), kernels="default", verbose=0
     )
     assert report.exact, report
 

@@ -107,7 +107,7 @@ def test_verify_names_default_ranges_and_their_noise(tmp_path):
         report = keras_qat.verify(model, path, data, verbose=0)
         assert report.exact
         assert report.to_dict()["default_ranges"] == {"conv": pytest.approx(ends)}
-        sqnr[ends] = report.layers["reference"]["conv"].sqnr
+        sqnr[ends] = report.layers["default"]["conv"].sqnr
         assert f"1 tensor(s) have a default range: 'conv' {ends[0]:g} to" in report.verdict
     assert sqnr[suggested] > 30 > 10 > max(sqnr[-500.0, 500.0], sqnr[0.0, 0.01])
     keras_qat.calibrate(model, data, verbose=0)

@@ -26,10 +26,10 @@ def test_mnist_example_has_equal_accuracy_in_keras_and_the_file(tmp_path):
     text = run_example("mnist_quant_delay.py", "--epochs", 2, "--output", tmp_path)
     rows = re.findall(r"\| (.+?) +\| +(\d+) \| +([\d.]+) \|", text)
     correct = {name: int(count) for name, count, _ in rows}
-    assert correct["epoch 2: Keras, uint8"] == correct[".tflite, reference kernels"] > 324
+    assert correct["epoch 2: Keras, uint8"] == correct[".tflite"] > 324
     assert correct["epoch 1: Keras, float"] > 288
     found = re.search(r"Keras (\d+) = \.tflite (\d+)\n", text)
-    assert found and int(found[1]) == int(found[2]) == correct[".tflite, reference kernels"]
+    assert found and int(found[1]) == int(found[2]) == correct[".tflite"]
     assert "Types in the file: int32, uint8\n" in text
     assert re.search(r"Integers that differ: 0 of [\d,]{7,}\n", text)
     assert (tmp_path / "mnist_uint8.tflite").stat().st_size > 10_000

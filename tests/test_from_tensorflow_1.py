@@ -91,4 +91,4 @@ def test_residual_block_has_equal_operators_for_both_places_of_relu(scheme, tmp_
         assert operators_of(exported(qat)) == ["CONV_2D", "CONV_2D", "ADD"]
         path = tmp_path / "model.tflite"
         keras_qat.export_litert(qat, path)
-        assert keras_qat.verify(qat, path, data, kernels="reference", verbose=0).exact
+        assert keras_qat.verify(qat, path, data, kernels="default", verbose=0).exact

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 import keras_qat
@@ -26,9 +26,8 @@ def details(path):
 
 
 def run(path, **inputs):
-    """Returns the reference kernels' outputs for integers as real values."""
-    kernels = OpResolverType.BUILTIN_REF
-    signature = signature_of(path, experimental_op_resolver_type=kernels)
+    """Returns the outputs of LiteRT's default kernels for integers as real values."""
+    signature = signature_of(path)
     (entry,) = signature.get_output_details().values()
     scale, zero_point = entry["quantization"]
     (integers,) = signature(**inputs).values()

@@ -48,9 +48,7 @@ def test_input_tensors_may_be_intermediate_tensors(tmp_path):
     qat = keras_qat.quantize_model(whole)
     keras_qat.calibrate(qat, data, verbose=0)
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
-    report = keras_qat.verify(
-        qat, tmp_path / "model.tflite", data, kernels=("reference",), verbose=0
-    )
+    report = keras_qat.verify(qat, tmp_path / "model.tflite", data, kernels="default", verbose=0)
     assert report.exact
 
 

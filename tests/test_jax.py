@@ -28,7 +28,7 @@ moved = [bool((a != np.array(b)).any()) for a, b in zip(before, qat.trainable_va
 predicted = qat.predict(data, verbose=0)
 path = sys.argv[1]
 keras_qat.export_litert(qat, path)
-report = keras_qat.verify(qat, path, data, kernels=("reference",), verbose=0)
+report = keras_qat.verify(qat, path, data, kernels="default", verbose=0)
 steps = predicted * 256
 
 def error_of(function):
@@ -57,7 +57,7 @@ print(json.dumps({
     "moved": sum(moved) >= len(moved) - 1,
     "outputs are on the grid": bool((steps == np.round(steps)).all()),
     "exact": report.exact,
-    "tensors": len(report.layers["reference"]),
+    "tensors": len(report.layers["default"]),
     "stateless_call without ranges": error_of(lambda: fresh.stateless_call(*state, data)),
     "call of a wrapped model without ranges": error_of(lambda: wrapped(data)),
     "compiled without ranges": bool(np.isnan(wrapped.predict(data, verbose=0)).all()),

@@ -87,7 +87,7 @@ def test_loaded_model_is_exact(loaded, tmp_path):
     keras_qat.export_litert(loaded, tmp_path / "model.tflite")
     data = images()
     assert keras_qat.verify(
-        loaded, tmp_path / "model.tflite", data, kernels=("reference",), verbose=0
+        loaded, tmp_path / "model.tflite", data, kernels="default", verbose=0
     ).exact
 
 

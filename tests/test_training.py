@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
 import keras_qat
 from keras_qat.errors import MissingRangeError
@@ -153,10 +153,8 @@ def test_inference_needs_ranges_which_training_sets():
 
 
 def interpreted(path, data):
-    """Returns the outputs of the reference kernels as integers."""
-    resolver = OpResolverType.BUILTIN_REF
-    runner = Interpreter(str(path), experimental_op_resolver_type=resolver)
-    runner = runner.get_signature_runner()
+    """Returns the outputs of LiteRT's default kernels as integers."""
+    runner = Interpreter(str(path)).get_signature_runner()
     quantization = runner.get_input_details()["image"]["quantization_parameters"]
     steps = data / quantization["scales"][0]
     integers = np.floor(steps + np.float32(0.5)) + quantization["zero_points"][0]

@@ -33,7 +33,7 @@ def quantized(model, data):
 def verified(model, data, tmp_path):
     path = tmp_path / "model.tflite"
     keras_qat.export_litert(model, path)
-    return keras_qat.verify(model, path, data, kernels="reference", verbose=0)
+    return keras_qat.verify(model, path, data, kernels="default", verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_uint8_rounds_accumulators_per_operator(kernel_size, tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 40)), layer])
     x = np.random.default_rng(0).normal(0.2, 1, (16, 8, 8, 40)).astype("float32")
     report = verified(quantized(model, x), x, tmp_path)
-    assert report.exact and report.layers["reference"][layer.name].elements == 16 * 8 * 8 * 64
+    assert report.exact and report.layers["default"][layer.name].elements == 16 * 8 * 8 * 64
 
 
 def test_uint8_inputs_and_outputs_of_other_types():

@@ -48,15 +48,15 @@ def report(path):
     return keras_qat.verify(quantized_network(), path, images(), verbose=0)
 
 
-def reference(model, path, data):
-    return keras_qat.verify(model, path, data, kernels=("reference",), verbose=0)
+def proven(model, path, data):
+    return keras_qat.verify(model, path, data, kernels="default", verbose=0)
 
 
 def test_verify_of_an_exported_model_is_exact(report):
     assert report.exact and report.mismatches() == 0
-    assert report.verdict.startswith("EXACT: reference kernels: 0 of 16608 elements differ in 8")
-    assert "default kernels: " in report.verdict
-    assert report.samples == 16 and report.agreement["reference"] == 16
+    assert report.verdict.startswith("EXACT: default kernels: 0 of 16608 elements differ in 8")
+    assert "reference kernels: " in report.verdict
+    assert report.samples == 16 and report.agreement["default"] == 16
 
 
 def test_verify_has_a_row_per_layer_and_set_of_kernels(report):
@@ -66,11 +66,11 @@ def test_verify_has_a_row_per_layer_and_set_of_kernels(report):
         assert rows["conv"].elements == 16 * 8 * 8 * 4 and rows["head"].elements == 16 * 5
     text = str(report)
     assert all(f" {name} " in text for name in LAYERS)
-    assert text.count("reference kernels") == 2 and text.endswith(report.verdict)
+    assert text.count("default kernels") == 2 and text.endswith(report.verdict)
 
 
 def test_verify_noise_is_that_of_eight_bits(report):
-    rows = report.layers["reference"]
+    rows = report.layers["default"]
     assert all(30 < row.sqnr < 70 for row in rows.values())
     # Rounding to steps of s makes noise of s^2 / 12.
     image = rows["image"]
@@ -87,9 +87,9 @@ def test_verify_report_is_json(report):
 
 def test_verify_prints_its_table_on_request(small_path, capsys):
     model = quantized_small_network()
-    report = keras_qat.verify(model, small_path, small_images(2), kernels="reference")
+    report = keras_qat.verify(model, small_path, small_images(2), kernels="default")
     assert report.verdict in capsys.readouterr().out
-    reference(model, small_path, small_images(2))
+    proven(model, small_path, small_images(2))
     assert capsys.readouterr().out == ""
 
 
@@ -112,9 +112,9 @@ def changed(content, name, position=0):
 def test_verify_finds_the_layer_of_a_changed_byte(constant, layer, small_path, tmp_path):
     other = tmp_path / "changed.tflite"
     other.write_bytes(changed(small_path.read_bytes(), constant))
-    report = reference(quantized_small_network(), other, small_images())
+    report = proven(quantized_small_network(), other, small_images())
     assert not report.exact and report.verdict.startswith("NOT EXACT: ")
-    rows = report.layers["reference"]
+    rows = report.layers["default"]
     first = next(name for name, row in rows.items() if row.mismatches)
     assert first == layer and rows[layer].largest_difference >= 1
     assert report.mismatches() == sum(row.mismatches for row in rows.values()) > 0
@@ -134,8 +134,8 @@ def normalized(tmp_path_factory):
 
 
 def test_verify_compares_the_tensors_inside_layers(normalized):
-    report = reference(*normalized)
-    rows = report.layers["reference"]
+    report = proven(*normalized)
+    rows = report.layers["default"]
     operators = keras_qat.inspect_litert(normalized[1]).operators
     assert report.exact and len(rows) == len(operators) + 1  # the input
     assert all(row.is_inner == ("/" in name) for name, row in rows.items())
@@ -152,7 +152,7 @@ def test_verify_finds_a_changed_constant_inside_a_layer(normalized, tmp_path):
     operand = next(each for each in tensors if each.endswith(f"{name}/operand"))
     other = tmp_path / "changed.tflite"
     other.write_bytes(changed(path.read_bytes(), operand.encode()))
-    rows = reference(model, other, data).layers["reference"]
+    rows = proven(model, other, data).layers["default"]
     assert [each for each, row in rows.items() if row.mismatches and row.is_inner] == [name]
 
 
@@ -161,18 +161,18 @@ def test_verify_finds_a_file_from_before_further_training(tmp_path):
     keras_qat.export_litert(model, path)
     model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
     model.train_on_batch(small_images(), labels())
-    report = reference(model, path, small_images())
+    report = proven(model, path, small_images())
     assert not report.exact
-    assert report.agreement["reference"] < 16
+    assert report.agreement["default"] < 16
     keras_qat.export_litert(model, path)
-    assert reference(model, path, small_images()).exact
+    assert proven(model, path, small_images()).exact
 
 
-def test_verify_needs_the_reference_kernels_as_proof(small_path):
+def test_verify_needs_the_kernels_of_the_target_as_proof(small_path):
     report = keras_qat.verify(
-        quantized_small_network(), small_path, small_images(), kernels="default", verbose=0
+        quantized_small_network(), small_path, small_images(), kernels="reference", verbose=0
     )
-    assert list(report.layers) == ["default"] and not report.exact
+    assert list(report.layers) == ["reference"] and not report.exact
     assert report.verdict.startswith("NOT PROVEN")
 
 
@@ -202,7 +202,7 @@ def test_verify_refuses_a_file_that_lacks_a_layer(tmp_path):
     )
     keras_qat.export_litert(quantized(first, small_images()), tmp_path / "model.tflite")
     with pytest.raises(InvalidDataError, match=r"without \['other'\]"):
-        reference(quantized(second, small_images()), tmp_path / "model.tflite", small_images())
+        proven(quantized(second, small_images()), tmp_path / "model.tflite", small_images())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model at all"])
@@ -225,9 +225,9 @@ def test_verify_refuses_wrong_models_and_data(small_path):
 
 def test_verify_adds_up_batches(small_path):
     batches = [small_images(16, seed) for seed in range(3)]
-    report = reference(quantized_small_network(), small_path, batches)
+    report = proven(quantized_small_network(), small_path, batches)
     assert report.samples == 48 and report.exact
-    assert report.layers["reference"]["conv"].elements == 48 * 2 * 2 * 4
+    assert report.layers["default"]["conv"].elements == 48 * 2 * 2 * 4
 
 
 @pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("float32", "float32")])
@@ -236,7 +236,7 @@ def test_verify_of_files_with_other_types(kinds, tmp_path):
     keras_qat.export_litert(
         model, path, inference_input_type=kinds[0], inference_output_type=kinds[1]
     )
-    report = reference(model, path, small_images())
+    report = proven(model, path, small_images())
     assert report.exact
     assert report.outputs == ("head",)
-    assert {"head_int8", "head_softmax", "head"} <= report.layers["reference"].keys()
+    assert {"head_int8", "head_softmax", "head"} <= report.layers["default"].keys()

@@ -43,7 +43,7 @@ def path(model, tmp_path_factory):
     return path
 
 
-def kinds(report, kernels="reference"):
+def kinds(report, kernels="default"):
     return {name: row.kind for name, row in report.layers[kernels].items()}
 
 
@@ -70,7 +70,7 @@ def test_verify_names_the_kind_of_each_tensor(model, path):
     assert report.exact and not report.fully_integer
     found = kinds(report)
     assert {name: kind for name, kind in found.items() if name != "flat"} == KINDS
-    assert report.verdict.startswith("EXACT, NOT FULLY INTEGER: reference kernels: 0 of ")
+    assert report.verdict.startswith("EXACT, NOT FULLY INTEGER: default kernels: 0 of ")
     assert (
         f"0 of {16 * 8 * (4 * 4 + 2 * 2)} elements differ by more than {FLOAT_TOLERANCE:g}"
         in report.verdict
@@ -82,8 +82,8 @@ def test_verify_names_the_kind_of_each_tensor(model, path):
 @pytest.mark.parametrize(("name", "wrong"), [("middle/kernel", "middle"), ("last/kernel", "last")])
 def test_verify_names_only_the_wrong_layer(model, path, tmp_path, name, wrong):
     other = changed(path, tmp_path, name)
-    report = keras_qat.verify(model, other, images(), kernels=("reference",), verbose=0)
-    rows = report.layers["reference"].values()
+    report = keras_qat.verify(model, other, images(), kernels="default", verbose=0)
+    rows = report.layers["default"].values()
     assert [row.name for row in rows if row.mismatches] == [wrong]
     assert not report.exact and report.verdict.startswith("NOT EXACT, NOT FULLY INTEGER")
 

@@ -121,10 +121,9 @@ def check(
     conv -> conv (QConv2D) fold_batch_norms
     norm -> conv (QConv2D) fold_batch_norms
     """
-    profile = None if target is None else get_target(target)
     quantized = find_quantized_model(model)
     if quantized is not None:
-        return _check_quantized(quantized, calibration_data, profile)
+        return _check_quantized(quantized, calibration_data, get_target(target or quantized.target))
     config = Config(
         scheme=get_scheme(scheme),
         rewrites=rewrites,
@@ -136,11 +135,11 @@ def check(
         quantized_input_stats=quantized_input_stats,
         target=target,
     )
-    return _check_float(model, config, calibration_data, profile)
+    return _check_float(model, config, calibration_data, get_target(config.target))
 
 
 def _check_float(
-    model: keras.Model, config: Config, calibration_data: Any, profile: Target | None
+    model: keras.Model, config: Config, calibration_data: Any, profile: Target
 ) -> CheckReport:
     """Checks a float model, with the stages of `quantize_model`."""
     diagnostics, scheme = Diagnostics(), cast(Scheme, config.scheme).name
@@ -174,9 +173,7 @@ def _check_float(
     )
 
 
-def _check_quantized(
-    model: QuantizedModel, calibration_data: Any, profile: Target | None
-) -> CheckReport:
+def _check_quantized(model: QuantizedModel, calibration_data: Any, profile: Target) -> CheckReport:
     """Checks a quantized model, with its own layers and ranges."""
     graph = _with_origins(read_model(model), model.origins)
     data = _batches(graph, calibration_data)
@@ -254,7 +251,7 @@ def _findings(
     linked: LinkedModel | None,
     refused: Sequence[Finding],
     lowered: Model | None,
-    profile: Target | None,
+    profile: Target,
 ) -> Iterator[Finding]:
     """Yields all findings about the layers, if these could be made."""
     if linked is None:
@@ -274,14 +271,13 @@ def _computes_reference(graph: Graph) -> bool:
     return "reference" in targets
 
 
-def _file_findings(lowered: Model, profile: Target | None) -> Iterator[Finding]:
+def _file_findings(lowered: Model, profile: Target) -> Iterator[Finding]:
     """Yields findings about operators that LiteRT, or the target, does not support."""
     try:
         check_kernel_limits(lowered)
     except KernelLimitError as error:
         yield error_finding(error)
-    if profile is not None:
-        yield from target_findings(lowered, profile)
+    yield from target_findings(lowered, profile)
     kernels = fast_kernels(profile)
     if kernels is not None:
         yield from slow_findings(lowered, kernels)

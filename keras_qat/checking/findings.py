@@ -31,8 +31,8 @@ WARNINGS = {
     "steps. If calibration sets it aside, it is clipped.",
     "range-drift": "Training holds calibrated ranges: values outside are clipped, and a range that "
     "is too wide wastes steps.",
-    "runtimes-differ": "Keras computes the results of LiteRT's reference kernels; LiteRT's default "
-    "kernels round 2 % or more of the elements of these operators differently.",
+    "runtimes-differ": "For this target Keras computes the results of LiteRT's reference kernels; "
+    "LiteRT's default kernels round 2 % or more of the elements of these operators differently.",
 }
 
 

@@ -15,10 +15,10 @@ from keras_qat.targets.quantities import measure
 
 _EIGHT_BITS = ("int8", "uint8")
 _DIFFERING = (
-    "rounds differently in LiteRT's reference kernels, which Keras computes exactly, and in its "
-    "default ones (XNNPACK): measured, up to"
+    "rounds differently in LiteRT's reference kernels, which the target is, and in its default "
+    "ones (XNNPACK), which PCs and phones run: measured, up to"
 )
-_BOTH = "`verify` reports both runtimes. Microcontrollers run the reference kernels."
+_FIX = 'For PCs pass target="litert", for phones "litert-arm64": Keras then equals their kernels.'
 
 
 def differing_runtimes(graph: Graph, lowered: Model) -> Iterator[Finding]:
@@ -43,9 +43,8 @@ def differing_runtimes(graph: Graph, lowered: Model) -> Iterator[Finding]:
     for name, (difference, nodes) in found.items():
         layers = tuple(dict.fromkeys(node.head.name for node in nodes))
         message = f"{name} {_DIFFERING} {difference.share}: {listing(layers)}."
-        fix = difference.fix or _BOTH
         code = "runtimes-differ"
-        yield Finding(WARNING, code, layers[0], nodes[0].name, message, fix, layers)
+        yield Finding(WARNING, code, layers[0], nodes[0].name, message, _FIX, layers)
 
 
 def _difference(operator: Measured) -> Apart | None:

@@ -15,7 +15,7 @@ from keras_qat.targets.limits import Limit, OperatorLimits, Source, read_limits
 # Names of the targets in the public API.
 TARGETS = ("edgetpu", "ethos-u", "litert", "litert-arm64", "reference", "tflite-micro")
 # The target of models that are quantized without one.
-DEFAULT_TARGET = "reference"
+DEFAULT_TARGET = "litert"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +108,13 @@ def get_target(target: str) -> Target:
     return _read(target)
 
 
-def fast_kernels(target: Target | None) -> Target | None:
+def fast_kernels(target: Target) -> Target | None:
     """Returns the profile of the fast kernels of a target, or None if there is no list of them.
 
     Args:
-        target: The target; None for LiteRT.
+        target: The target.
     """
-    profile = _read("litert") if target is None else target
-    return _read(profile.delegate) if profile.delegate else None
+    return _read(target.delegate) if target.delegate else None
 
 
 @functools.cache

@@ -48,10 +48,11 @@ def slow_operators(model: Model, kernels: Target) -> list[SlowOperators]:
 
     Example:
     >>> from keras_qat.litert import Operator, Tensor
-    >>> from keras_qat.targets import fast_kernels
+    >>> from keras_qat.targets import fast_kernels, get_target
     >>> x, y = Tensor("x", (None, 64, 64), "int8"), Tensor("y", (None, 64, 64), "int8")
     >>> model = Model({"x": x}, {"y": y}, (Operator("HARD_SWISH", (x,), (y,)),))
-    >>> [(each.operator, each.elements) for each in slow_operators(model, fast_kernels(None))]
+    >>> kernels = fast_kernels(get_target("litert"))
+    >>> [(each.operator, each.elements) for each in slow_operators(model, kernels)]
     [('HARD_SWISH', 4096)]
     """
     found: dict[tuple[str, str], list] = {}

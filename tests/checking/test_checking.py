@@ -150,7 +150,7 @@ def test_check_finds_all_refused_layers():
 
 @pytest.mark.parametrize("make", [network, full_of_errors])
 def test_check_report_is_a_table_and_plain_values(make):
-    report = keras_qat.check(make())
+    report = keras_qat.check(make(), target="reference")
     text = str(report)
     assert all(row.name in text for row in report.layers)
     assert text.splitlines()[-1] == report.verdict
@@ -169,7 +169,7 @@ def test_check_report_escapes_brackets():
 
 
 def test_check_verdict_has_counts():
-    verdict = keras_qat.check(network()).verdict
+    verdict = keras_qat.check(network(), target="reference").verdict
     assert verdict == "OK: 9 layers become 8 in int8. 1 warning, see above."
     assert keras_qat.check(small_network()).verdict == "OK: 6 layers become 5 in int8."
     verdict = keras_qat.check(full_of_errors()).verdict

@@ -23,7 +23,7 @@ def test_commands_take_a_model_with_a_batch_size(tmp_path, as_json):
     assert as_json("quantize", names[0], "-o", names[1], *data, *loss)[0] == 0
     assert as_json("export", names[1], "-o", names[2])[0] == 0
     assert as_json("verify", names[1], names[2], *data)[1]["samples"] == 20
-    some = (*data, "--samples", 18, "--runs", 1, "--kernels", "reference")
+    some = (*data, "--samples", 18, "--runs", 1, "--kernels", "default")
     found = as_json("compare", names[1], names[2], *some)[1]
     assert found["samples"] == 18 and found["largest_difference"] == 0
     predicted = keras.saving.load_model(names[1]).predict(small_images(20), 5, verbose=0)[:18]
@@ -57,9 +57,9 @@ def test_verify_proves_and_refutes(files, tmp_path, as_json, capsys):
     arguments = ("verify", files["qat.keras"], files["file.tflite"], "--data", files["data.npz"])
     code, found = as_json(*arguments)
     assert code == 0 and found["exact"] is True and found["samples"] == 20
-    assert main([*arguments, "--kernels", "reference", "--samples", "7"]) == 0
+    assert main([*arguments, "--kernels", "default", "--samples", "7"]) == 0
     text = capsys.readouterr().out
-    assert "EXACT: reference kernels: 0 of " in text and " on 7 of 7," in text
+    assert "EXACT: default kernels: 0 of " in text and " on 7 of 7," in text
     assert as_json(*arguments, "--kernels", "default")[0] == 1  # they prove nothing
     model = small_network()
     other = keras_qat.quantize_model(model)

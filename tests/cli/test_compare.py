@@ -11,7 +11,7 @@ from tests.models import labels, linear, quantized_small_network, small_images, 
 
 def test_compare_has_the_results_of_two_models(files, as_json, capsys):
     pair = ("compare", files["float.keras"], files["file.tflite"])
-    code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 2)
+    code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "default", "--runs", 2)
     ours, theirs = (
         model.predict(small_images(20), verbose=0)
         for model in (small_network(), quantized_small_network())
@@ -21,7 +21,7 @@ def test_compare_has_the_results_of_two_models(files, as_json, capsys):
     assert [row["accuracy"] for row in found["models"]] == accuracies
     assert found["agreement"] == float((ours.argmax(-1) == theirs.argmax(-1)).mean())
     assert found["largest_difference"] == pytest.approx(np.abs(ours - theirs).max(), rel=1e-4)
-    assert [row["kind"] for row in found["models"]] == ["Keras", "LiteRT, reference kernels"]
+    assert [row["kind"] for row in found["models"]] == ["Keras", "LiteRT, default kernels"]
     assert all(row["size"] > 0 and row["latency_ms"] > 0 for row in found["models"])
     assert main([*pair, "--data", files["data.npz"], "--runs", "1"]) == 0
     text = capsys.readouterr().out
@@ -30,7 +30,7 @@ def test_compare_has_the_results_of_two_models(files, as_json, capsys):
 
 def test_compare_of_a_quantized_model_and_its_file_agrees(files, as_json):
     pair = ("compare", files["qat.keras"], files["file.tflite"])
-    code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "reference", "--runs", 1)
+    code, found = as_json(*pair, "--data", files["data.npz"], "--kernels", "default", "--runs", 1)
     assert found["agreement"] == 1 and found["largest_difference"] == 0
     assert found["models"][0]["kind"] == "Keras, quantized"
 
@@ -124,7 +124,7 @@ def test_compare_takes_pixels_as_real_values(tmp_path, as_json):
     keras_qat.export_litert(qat, tmp_path / "file.tflite", inference_input_type="uint8")
     qat.save(tmp_path / "qat.keras")
     pair = ("compare", tmp_path / "qat.keras", tmp_path / "file.tflite")
-    data = ("--data", tmp_path / "pixels.npy", "--kernels", "reference", "--runs", 1)
+    data = ("--data", tmp_path / "pixels.npy", "--kernels", "default", "--runs", 1)
     assert as_json(*pair, *data)[1]["largest_difference"] == 0
 
 

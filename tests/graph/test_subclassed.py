@@ -150,9 +150,7 @@ def test_subclassed_models_three_deep_become_an_exact_file(tmp_path):
     qat.compile("sgd", "sparse_categorical_crossentropy")
     qat.train_on_batch(data, labels())
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
-    report = keras_qat.verify(
-        qat, tmp_path / "model.tflite", data, kernels=("reference",), verbose=0
-    )
+    report = keras_qat.verify(qat, tmp_path / "model.tflite", data, kernels="default", verbose=0)
     assert report.exact, report
 
 

@@ -305,7 +305,7 @@ def half_away(steps: np.ndarray) -> np.ndarray:
 
 
 def run_litert(
-    content: bytes, x: list[np.ndarray], kernels: str = "BUILTIN_REF"
+    content: bytes, x: list[np.ndarray], kernels: str = "AUTO"
 ) -> tuple[dict[str, tuple[np.ndarray, dict]], list[str]]:
     """Runs a file with int8 inputs, quantized by hand, in LiteRT's own interpreter.
 
@@ -380,11 +380,12 @@ def counterparts_of(content: bytes, model: Any) -> dict[str, str]:
     return found | {name: f"{name}_quantize" for name in inputs} | outputs
 
 
-def assert_equals_litert(prepared: Prepared, target: str = "reference") -> int:
+def assert_equals_litert(prepared: Prepared, target: str = "litert") -> int:
     """Compares every tensor, integer by integer, and returns the number of integers."""
     kernels = {"reference": "BUILTIN_REF", "litert": "AUTO"}[target]
     theirs, _ = run_litert(prepared.content, prepared.arrays, kernels)
-    tensors = prepared.tensors if target == "reference" else prepared.tensors_for(target)
+    is_own = target == prepared.quantized.target
+    tensors = prepared.tensors if is_own else prepared.tensors_for(target)
     compared = 0
     for name, layer_name in counterparts_of(prepared.content, prepared.quantized).items():
         if layer_name not in tensors:

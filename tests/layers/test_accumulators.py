@@ -45,7 +45,7 @@ def compare(model, x):
     """Checks that Keras equals LiteRT. Returns the integers, the inputs and the output tensor."""
     content = exported(model)
     results = []
-    for kernels in ("reference", "default"):
+    for kernels in ("default", "reference"):
         runner = Runner(content, kernels=kernels)
         (details,), (output,) = runner.inputs, runner.outputs
         limits = np.iinfo(details.dtype)

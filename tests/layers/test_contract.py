@@ -143,7 +143,7 @@ def test_every_tensor_equals_litert(prepared):
 def test_every_tensor_equals_litert_at_scale(prepared, seed, scale):
     other = Prepared(prepared.case, seed, scale)
     assert_equals_litert(other)
-    assert_equals_litert(other, "litert")
+    assert_equals_litert(other, "reference")
 
 
 @pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
@@ -174,8 +174,8 @@ def test_verify_compares_every_computed_tensor(prepared, tmp_path):
     computed = computed_tensors(prepared.content)
     if set(computed) <= prepared.tensors.keys():
         return
-    report = verified(prepared, tmp_path, 3, kernels="reference")
-    rows = report.layers["reference"]
+    report = verified(prepared, tmp_path, 3, kernels="default")
+    rows = report.layers["default"]
     inputs = {tensor.name for tensor in prepared.quantized.inputs}
     assert sorted(name for name in rows if name not in inputs) == sorted(computed)
     assert report.exact and not report.not_compared, str(report)
@@ -202,8 +202,8 @@ def test_file_states_the_shapes_of_one_sample(prepared):
             assert details["shape"].tolist() == stated[details["name"]], details["name"]
 
 
-def test_every_tensor_equals_the_default_kernels(prepared):
-    assert_equals_litert(prepared, "litert")
+def test_every_tensor_equals_the_reference_kernels(prepared):
+    assert_equals_litert(prepared, "reference")
 
 
 def test_file_has_declared_operators_only(prepared):
@@ -362,7 +362,7 @@ def test_sweep_equals_litert(case):
     for seed, scale in SWEEP:
         prepared = Prepared(case, seed, scale, batch)
         compared += assert_equals_litert(prepared)
-        assert_equals_litert(prepared, "litert")
+        assert_equals_litert(prepared, "reference")
     assert compared >= 100_000
 
 

@@ -30,9 +30,11 @@ def identity(size):
     return keras.Model(x, x)
 
 
-def test_quantize_input_rounds_half_away_and_saturates():
+def test_quantize_input_rounds_as_the_target_does_and_saturates():
     quantized = quantized_with(identity(6), input=HALVES)
     x = np.array([[0.25, -0.25, 0.2, -0.75, 99.0, -99.0]], "float32")
+    assert quantized.predict(x, verbose=0).tolist() == [[0.0, 0.0, 0.0, -1.0, 63.5, -64.0]]
+    quantized.set_target("reference")
     assert quantized.predict(x, verbose=0).tolist() == [[0.5, -0.5, 0.0, -1.0, 63.5, -64.0]]
 
 

@@ -24,7 +24,7 @@ def path(tmp_path_factory):
     return exported(quantized_network(), tmp_path_factory.mktemp("network"))
 
 
-def interpreted(path, integers, resolver=OpResolverType.BUILTIN_REF):
+def interpreted(path, integers, resolver=OpResolverType.AUTO):
     """Returns the interpreter's output for integers, and the output's scale and zero point."""
     interpreter = Interpreter(str(path), experimental_op_resolver_type=resolver)
     (tensor,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -62,7 +62,7 @@ def two_ends(tmp_path_factory):
 def test_predict_equals_keras(dtype, tmp_path):
     model = quantized_network()
     path = exported(model, tmp_path, inference_input_type=dtype, inference_output_type=dtype)
-    result = LiteRTModel(path, "reference").predict(images(50), verbose=0)
+    result = LiteRTModel(path).predict(images(50), verbose=0)
     assert result.dtype == np.float32 and result.shape == (50, 5)
     assert (result == model.predict(images(50), verbose=0)).all()
 
@@ -93,7 +93,7 @@ def test_predict_takes_integer_arrays_as_keras_does(dtype, tmp_path):
     path = exported(model, tmp_path, inference_input_type=dtype)
     expected = model.predict(data.astype("float32"), verbose=0)
     for array in (data.astype(dtype), data.astype("float32")):
-        assert (LiteRTModel(path, "reference").predict(array, verbose=0) == expected).all()
+        assert (LiteRTModel(path).predict(array, verbose=0) == expected).all()
         assert (model.predict(array, verbose=0) == expected).all()
 
 
@@ -133,7 +133,7 @@ def test_predict_takes_the_kinds_of_data_of_keras(path):
 
 def test_predict_takes_inputs_and_returns_outputs_by_name(two_ends):
     model, path, (first, second) = two_ends
-    deployed = LiteRTModel(path, "reference")
+    deployed = LiteRTModel(path)
     assert sorted(deployed.input_names) == ["first", "second"]
     expected = model.predict({"first": first, "second": second}, verbose=0)
     in_order = {"first": first, "second": second}
@@ -158,7 +158,7 @@ def test_evaluate_equals_keras(path):
     )  # a separate model, since the shared one must not be compiled
     model.compile(loss=loss, metrics=metrics)
     expected = model.evaluate(images(50), y, verbose=0, return_dict=True)
-    deployed = LiteRTModel(path, "reference")
+    deployed = LiteRTModel(path)
     result = deployed.evaluate(images(50), y, metrics=metrics, loss=loss, verbose=0)
     assert result.keys() == expected.keys() and 0 < result["accuracy"] < 1
     assert result == pytest.approx(expected, rel=1e-6)
@@ -191,7 +191,7 @@ def test_evaluate_takes_sample_weights_per_output(two_ends):
     data, y = {"first": first, "second": second}, {"total": first, "scores": np.arange(20) % 3}
     weights = {"total": np.arange(20.0), "scores": np.ones(20)}
     losses = {"total": "mse", "scores": keras.losses.SparseCategoricalCrossentropy(True)}
-    deployed, options = LiteRTModel(path, "reference"), {"metrics": None, "loss": losses}
+    deployed, options = LiteRTModel(path), {"metrics": None, "loss": losses}
     result = deployed.evaluate(data, y, sample_weight=weights, verbose=0, **options)
     predicted = model.predict(data, verbose=0)
     weighted = float(np.mean(np.mean((predicted["total"] - first) ** 2, -1) * weights["total"]))
@@ -228,7 +228,7 @@ def test_evaluate_gives_the_accuracy_of_each_output_by_default(form, two_ends):
     copy = keras.Model(model.inputs, dict(zip(model.output_names, model.outputs, strict=True)))
     copy.compile(loss=losses, metrics=metrics)
     expected = copy.evaluate(data, y, verbose=0, return_dict=True)
-    deployed = LiteRTModel(path, "reference")
+    deployed = LiteRTModel(path)
     given = {
         "dict": (data, y),
         "list": (data, [y[name] for name in deployed.output_names]),
@@ -252,7 +252,7 @@ def test_litert_model_takes_any_tensor_names(tmp_path):
 def test_predict_takes_ids_as_integers(tmp_path):
     ids = keras.Input((3,), dtype="int32", name="ids")
     model = quantized(keras.Model(ids, layers.Embedding(9, 4)(ids)), np.array([[0, 8, 3]], "int32"))
-    deployed = LiteRTModel(exported(model, tmp_path), "reference")
+    deployed = LiteRTModel(exported(model, tmp_path))
     data = np.array([[5, 0, 8], [1, 2, 3]])
     for values in (data, data.astype("float32"), data.astype("uint8")):
         assert (deployed.predict(values, verbose=0) == model.predict(data, verbose=0)).all()

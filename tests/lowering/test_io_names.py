@@ -124,7 +124,7 @@ def test_export_litert_names_ends_as_the_signature_does(kind, case, tmp_path):
     assert report.exact and report.outputs == tuple(dict.fromkeys(names))
     # Every layer has a row, converted or not.
     integers = {each.name for each in model.layers if getattr(each, "makes_operator", False)}
-    assert len(report.layers["reference"]) >= len(integers) + 1
+    assert len(report.layers["default"]) >= len(integers) + 1
 
 
 def test_verify_refuses_a_file_of_other_names(tmp_path):

@@ -54,6 +54,6 @@ def test_export_litert_in_another_order_computes_the_same(exported):
 
 
 def test_export_litert_keeps_the_names_of_inputs_and_outputs(exported):
-    runner = Runner(exported[1], kernels="reference")
+    runner = Runner(exported[1], kernels="default")
     assert [each.name for each in runner.inputs] == ["image"]
     assert [each.name for each in runner.outputs] == ["sum"]

@@ -76,9 +76,7 @@ def test_quantize_model_obeys_rewrites(tmp_path):
     assert {rewrite.rewrite for rewrite in qat.rewrite_log} == {"inline_models"}
     keras_qat.calibrate(qat, data, verbose=0)
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
-    report = keras_qat.verify(
-        qat, tmp_path / "model.tflite", data, kernels=("reference",), verbose=0
-    )
+    report = keras_qat.verify(qat, tmp_path / "model.tflite", data, kernels="default", verbose=0)
     assert report.exact
 
 

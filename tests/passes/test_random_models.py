@@ -29,10 +29,14 @@ def check_clone(model, data):
 
 
 def check_quantized(model, data, path):
+    """Checks that a model is exact to both sets of LiteRT's kernels, with its targets."""
     qat = quantized(model, data)
-    keras_qat.export_litert(qat, path)
-    report = keras_qat.verify(qat, path, data, kernels=("reference",), verbose=0)
-    assert report.exact, report
+    for target, kernels in (("litert", "default"), ("reference", "reference")):
+        if target != qat.target:
+            qat = keras_qat.quantize_model(qat, target=target)
+        keras_qat.export_litert(qat, path)
+        report = keras_qat.verify(qat, path, data, kernels=kernels, verbose=0)
+        assert report.exact, report
 
 
 def check_origins(model):

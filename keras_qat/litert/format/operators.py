@@ -29,13 +29,11 @@ class Apart:
         case: The operators of that name that differ, as text after the name; empty for all of them.
         when: Conditions on quantities of the operator, see `keras_qat.targets.quantities`. The
             first entry of an operator whose conditions are met applies.
-        fix: A way to avoid the difference; empty if no way is known.
     """
 
     share: str
     case: str = ""
     when: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    fix: str = ""
 
 
 @dataclass(frozen=True)

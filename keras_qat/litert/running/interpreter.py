@@ -18,12 +18,12 @@ class Runner:
 
     Args:
         content_or_path: The file's content, or its path.
-        kernels: `"reference"` for the reference kernels, which TFLite Micro's kernels follow, or
-            `"default"` for the kernels that LiteRT runs on phones and PCs: XNNPACK and optimized
-            kernels. The reference kernels lack int8 ELU. Its 256 results are measured with LiteRT's
-            own kernel, see `keras_qat.litert.running.measured_tables`. `"tflite-micro"` runs
-            TensorFlow Lite Micro, sample by sample, and `"arm64"` the default kernels on an
-            emulated ARM64 processor. These two run in a separate process, once for each `run`.
+        kernels: `"default"` for the kernels that LiteRT runs on phones and PCs: XNNPACK and
+            optimized kernels. `"reference"` for the reference kernels, which TFLite Micro's kernels
+            follow. These lack int8 ELU. Its 256 results are measured with LiteRT's own kernel, see
+            `keras_qat.litert.running.measured_tables`. `"tflite-micro"` runs TensorFlow Lite Micro,
+            sample by sample, and `"arm64"` the default kernels on an emulated ARM64 processor.
+            These two run in a separate process, once for each `run`.
         num_threads: Number of threads that LiteRT's kernels in this process may use.
         expose_all: Whether `tensors()` returns every tensor. The outputs keep their integers.
 
@@ -51,7 +51,7 @@ class Runner:
         self,
         content_or_path: bytes | str | os.PathLike[str],
         *,
-        kernels: str = "reference",
+        kernels: str = "default",
         num_threads: int = 1,
         expose_all: bool = False,
     ):
