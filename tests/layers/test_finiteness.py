@@ -96,6 +96,17 @@ def test_inference_warns_of_the_variable_that_makes_nan(model, ask):
     assert np.isnan(np.asarray(result)).all()
 
 
+@pytest.mark.parametrize("target", ["litert", "litert-arm64", "reference", "tflite-micro"])
+def test_nan_does_not_leave_the_tables_of_functions(target):
+    x = keras.Input((4,), name="x")
+    made = keras.Model(x, keras.layers.Softmax()(keras.layers.Activation("softplus")(x)))
+    data = np.eye(4, dtype="float32")
+    qat = keras_qat.quantize_model(made, calibration_data=data, target=target)
+    data[0, 0] = np.nan
+    result = qat.predict(data, verbose=0)
+    assert np.isnan(result[0]).all() and np.isfinite(result[1:]).all()
+
+
 def test_verify_names_a_weight_that_is_not_finite(model, tmp_path):
     keras_qat.export_litert(model, tmp_path / "model.tflite")
     spoil(model, "head/bias")

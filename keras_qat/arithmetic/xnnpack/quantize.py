@@ -36,6 +36,7 @@ def quantize(x: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
     >>> quantize(ops.array([0.25, -0.75, 1000.0]), 0.5, -1, -128, 127).numpy()
     array([ -1,  -3, 127], dtype=int32)
     """
+    x = ops.where(ops.isnan(x), ops.zeros_like(x), x)  # as in `rescale_float32`
     return rescale_float32(x, scale_float32(1.0, 1.0, scale), zero_point, low, high)
 
 

@@ -91,5 +91,8 @@ def rescale_float32(acc: Any, scale: Any, zero_point: Any, low: Any, high: Any) 
     """
     zero_point = as_int32(zero_point)
     least, most = (ops.cast(as_int32(limit) - zero_point, "float32") for limit in (low, high))
-    steps = ops.round(ops.cast(acc, "float32") * as_float32(scale))
+    scale = as_float32(scale)
+    # The results of NaN are discarded later, but tables need an index.
+    scale = ops.where(ops.isfinite(scale), scale, ops.zeros_like(scale))
+    steps = ops.round(ops.cast(acc, "float32") * scale)
     return ops.cast(ops.minimum(ops.maximum(steps, least), most), "int32") + zero_point
