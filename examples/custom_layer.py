@@ -35,20 +35,17 @@ The first prints, after half a minute of processor time:
     | model                           | accuracy |
     |---------------------------------|----------|
     | Keras, float                    |   0.9639 |
-    | Keras, int8, trained            |   0.9667 |
-    | Keras, int8, loaded from .keras |   0.9667 |
-    | .tflite, reference kernels      |   0.9667 |
-    | .tflite, default kernels        |   0.9667 |
+    | Keras, int8, trained            |   0.9694 |
+    | Keras, int8, loaded from .keras |   0.9694 |
+    | .tflite                         |   0.9694 |
 
 
     The quantized model contains no custom layer: it loads, trains and exports without their
-    classes. SoftThreshold is a lookup of 256 entries, exact in both sets of kernels. Each part
-    of SqueezeExcite is one or two operators. Keras and the reference kernels are equal in
-    every integer. The default kernels round some operators differently, so the accuracy may
-    differ.
+    classes. SoftThreshold is a lookup of 256 entries. Each part of SqueezeExcite is one or two
+    operators. Keras and the file are equal in every integer.
 
-    Integers that differ: 0 of 2,505,728
-    The file: build/custom/custom_int8.tflite, 25.4 kB
+    Integers that differ: 0 of 4,111,360
+    The file: build/custom/custom_int8.tflite, 22.5 kB
 """
 
 from __future__ import annotations

@@ -17,22 +17,20 @@ The first prints, after half a minute of processor time:
     Quantized: 120 steps
     640 clips that were not trained on, 8 words
 
-    | model                      | accuracy |
-    |----------------------------|----------|
-    | Keras, float               |   0.9641 |
-    | Keras, int8, calibrated    |   0.9656 |
-    | Keras, int8, trained       |   0.9719 |
-    | .tflite, reference kernels |   0.9719 |
-    | .tflite, default kernels   |   0.9703 |
+    | model                   | accuracy |
+    |-------------------------|----------|
+    | Keras, float            |   0.9719 |
+    | Keras, int8, calibrated |   0.9750 |
+    | Keras, int8, trained    |   0.9703 |
+    | .tflite                 |   0.9703 |
 
 
     The difference between "float" and "int8, calibrated" is the cost of 8 bits. The trained
     model had two more epochs, so its accuracy may be above float. The last line of Keras and
-    that of the reference kernels are equal. The default kernels, which phones use, round some
-    operators differently, so the accuracy may differ.
+    that of the file are equal.
 
-    Integers that differ: 0 of 3,373,056
-    The file: build/keywords/keywords_int8.tflite, 37.2 kB
+    Integers that differ: 0 of 9,375,744
+    The file: build/keywords/keywords_int8.tflite, 30.5 kB
 """
 
 from __future__ import annotations
