@@ -9,11 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
+from keras_qat.errors import TargetError, UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.passes import PIPELINE
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.running import run_pass
+from keras_qat.targets import get_target
+from tests.micro import needs_micro
 from tests.models import quantized
 from tests.passes.random_models import build, data_for, named_layers, programs, relative_error
 
@@ -28,15 +30,22 @@ def check_clone(model, data):
     assert set(named_layers(model)) <= {layer.name for layer in clone.layers}
 
 
-def check_quantized(model, data, path):
-    """Checks that a model is exact to both sets of LiteRT's kernels, with its targets."""
-    qat = quantized(model, data)
-    for target, kernels in (("litert", "default"), ("reference", "reference")):
+def check_quantized(model, data, path, targets=("litert", "reference")):
+    """Checks that a model is exact to the kernels of targets. Returns those that run it."""
+    qat, runs = quantized(model, data), []
+    for target in targets:
         if target != qat.target:
             qat = keras_qat.quantize_model(qat, target=target)
-        keras_qat.export_litert(qat, path)
+        try:
+            keras_qat.export_litert(qat, path)
+        except TargetError:
+            assert target == "tflite-micro"  # it lacks some operators
+            continue
+        kernels = get_target(target).interpreter
         report = keras_qat.verify(qat, path, data, kernels=kernels, verbose=0)
         assert report.exact, report
+        runs.append(target)
+    return runs
 
 
 def check_origins(model):
@@ -133,6 +142,19 @@ def test_many_random_models_keep_the_function_and_are_exact(tmp_path, part):
         check_quantized(model, data, tmp_path / "model.tflite")
 
     assert len(try_models(check, MODELS_IN_PART, seed=part)) == MODELS_IN_PART
+
+
+@needs_micro
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(1, PARTS + 1))
+def test_many_random_models_are_exact_on_microcontrollers(tmp_path, part):
+    def check(program):
+        model = build(program)
+        return check_quantized(model, data_for(model), tmp_path / "m.tflite", ["tflite-micro"])
+
+    results = try_models(check, MODELS_IN_PART, seed=part)
+    assert len(results) == MODELS_IN_PART
+    assert sum(map(bool, results.values())) > MODELS_IN_PART / 2
 
 
 def check_choices(program):
