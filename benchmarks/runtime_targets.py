@@ -125,6 +125,7 @@ def measure_cases(cases: list[Case], target: str) -> dict[str, Any]:
     return {
         "runtime": version_of(target),
         "cases": len(run),
+        "all_cases": len(contract_cases()),
         "refused": [name for name in made if name not in run],
         **{
             by: {code: vars(each) for code, each in sorted(counts.items())}

@@ -133,17 +133,19 @@ the multiplier of most channels is larger than with a separate scale, and shifts
 TARGETS = """
 ## Microcontrollers and ARM64
 
-`python benchmarks/runtime_targets.py` measures this section. It makes each contract case for a
-target, exports it, and compares all tensors that the file computes with the [kernels of the
+`python benchmarks/runtime_targets.py` measures this section. It makes contract cases for a
+target, exports them, and compares all tensors that the files compute with the [kernels of the
 target](targets.md#kernels-of-microcontrollers-and-arm64), as `verify` does. One seed, {samples}
-samples, ranges that are narrower or wider than those of the data.
+samples, ranges that are narrower or wider than those of the data. The slow tests
+(`tests/verification/test_target_kernels.py`) do the same for all cases and both targets.
 
 {runtimes}
 
 For ARM64, each operator also ran alone in the default kernels of x86-64, on the inputs that it had
 on ARM64. Operators with differences in the column "x86-64 differs" are the reason for a separate
 target. A model for `litert` that has one of them may differ on ARM64, and a model for
-`litert-arm64` may differ on x86-64.
+`litert-arm64` may differ on x86-64. A 0 is no proof that the operator is equal on both: some differ
+only in [rare ties](targets.md#which-kernels-keras-equals).
 
 {processors}
 
@@ -225,7 +227,7 @@ def _targets(found: dict[str, Any]) -> str:
         (
             f"`{target}`",
             each["runtime"],
-            each["cases"],
+            f"{each['cases']} of {each['all_cases']}",
             len(each["keras"]),
             f"{sum(x['elements'] for x in each['keras'].values()):,}",
             sum(x["differing"] for x in each["keras"].values()),
