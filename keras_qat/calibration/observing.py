@@ -192,11 +192,13 @@ def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray
 
 
 def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:
-    """Returns extremes for each sample. A tensor without the axis of samples has one pair."""
-    if len(extremes) == samples:
-        return extremes
-    whole = [extremes[:, 0].min(), extremes[:, 1].max()]
-    return np.broadcast_to(np.array(whole, extremes.dtype), (samples, 2))
+    """Returns extremes for each sample. A tensor without the axis of samples has one pair.
+
+    Where parts of a sample are merged into the batch, each sample has several pairs.
+    """
+    parts = extremes.reshape(1 if len(extremes) % samples else samples, -1, 2)
+    ends = np.stack([parts[..., 0].min(axis=1), parts[..., 1].max(axis=1)], axis=1)
+    return np.broadcast_to(ends, (samples, 2))
 
 
 def _sizes(x: np.ndarray) -> np.ndarray:

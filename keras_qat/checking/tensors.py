@@ -13,6 +13,8 @@ from keras_qat.checking.linking import LinkedModel
 from keras_qat.checking.statistics import Statistics, may_be_positive
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers.core.activation_names import function_name
+from keras_qat.layers.core.channel_affine import ChannelAffine
+from keras_qat.layers.kernels.batch_normalization import batch_norm_of
 from keras_qat.layers.kernels.integer_weights import (
     FoldedWeights,
     bias_pressure,
@@ -83,7 +85,7 @@ def _channels(layer: Any) -> _Channels:
 def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) -> Iterator[Finding]:
     """Finds output channels that are constant."""
     reasons = []
-    zero = np.flatnonzero(channels.is_zero)
+    zero = np.flatnonzero(channels.is_zero & ~_is_constant(layer))
     if zero.size:
         reasons.append(f"only zero weights, with batch normalization: {channel_numbers(zero)}")
     if function_name(layer.activation) in ("relu", "relu6"):
@@ -101,6 +103,13 @@ def _dead_channels(layer: Any, channels: _Channels, known: Statistics | None) ->
             "Remove them from the layer and from its consumers, or train the model until they "
             "are used: they cost as much as other channels.",
         )
+
+
+def _is_constant(layer: Any) -> bool:
+    """Returns whether the model itself multiplies by 0, to make a constant for each sample."""
+    norm = batch_norm_of(layer)
+    is_affine = isinstance(norm, ChannelAffine) and not norm.trainable_scale
+    return is_affine and not np.any(ops.convert_to_numpy(norm.gamma))
 
 
 def _silent(layer: Any, known: Statistics | None) -> tuple[Any, str]:

@@ -36,12 +36,15 @@ class Parameter:
         trainable: Whether training changes the value.
         name: The user's name for it, for the name of the variable in the new layer.
         variables: The trainable variables that the value was computed from.
+        samples: How often the value is repeated for each sample of a batch, if it is made for each
+            sample, else 0. The value has one row then.
     """
 
     value: np.ndarray
     trainable: bool = False
     name: str = "constant"
     variables: tuple[Any, ...] = ()
+    samples: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

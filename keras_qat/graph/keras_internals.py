@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -65,8 +65,37 @@ def set_mask(tensor: Any, mask: Any) -> None:
     tensor._keras_mask = mask
 
 
-def shallow_copy(layer: object) -> keras.layers.Layer:
-    """Returns a layer with the same attributes, so also the same variables, and no calls."""
-    copied = object.__new__(type(layer))
-    vars(copied).update(vars(layer), _inbound_nodes=[], _outbound_nodes=[])
+class Consumers(list[Any]):
+    """The nodes that take the outputs of an operation. Each new node is passed to a function.
+
+    Args:
+        nodes: The nodes so far.
+        added: Called with each new node.
+    """
+
+    def __init__(self, nodes: Iterable[Any], added: Callable[[Any], None]):
+        super().__init__(nodes)
+        self._added = added
+
+    def append(self, node: Any) -> None:
+        """Adds a node."""
+        super().append(node)
+        self._added(node)
+
+
+def watch_consumers(operation: Any, added: Callable[[Any], None]) -> None:
+    """Calls a function with each new node that takes an output of an operation."""
+    # Not as an attribute: a layer would make its own list of the list.
+    vars(operation)["_outbound_nodes"] = Consumers(operation._outbound_nodes, added)
+
+
+def unwatch_consumers(operation: Any) -> None:
+    """Ends `watch_consumers`."""
+    vars(operation)["_outbound_nodes"] = list(operation._outbound_nodes)
+
+
+def shallow_copy(operation: object) -> Any:
+    """Returns an operation or layer with the same attributes and variables, and no calls."""
+    copied = object.__new__(type(operation))
+    vars(copied).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
     return copied

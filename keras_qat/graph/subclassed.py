@@ -13,7 +13,7 @@ from keras import tree
 from keras_qat.errors import InvalidModelError
 from keras_qat.graph.graph import Edge, Graph, unique_name
 from keras_qat.graph.reading import is_model, read_model
-from keras_qat.graph.tracing import trace_call
+from keras_qat.graph.tracing import batch_size_for, trace_call
 
 
 def read_any_model(model: keras.Model) -> Graph:
@@ -48,20 +48,14 @@ def read_any_model(model: keras.Model) -> Graph:
     if not isinstance(model, keras.Model) or is_model(model):
         return read_model(model)
     taken = {layer.name for layer in model.layers}
+    shapes = _shapes(model)
+    batch = batch_size_for(model, _flat(shapes))
     inputs = {
-        argument: _symbolic(shapes, argument, taken) for argument, shapes in _shapes(model).items()
+        argument: _symbolic(each, argument, taken, batch) for argument, each in shapes.items()
     }
     _check_arguments(model, inputs)
     symbols = tree.flatten(list(inputs.values()))
-
-    def with_batch() -> Any:
-        """Calls the model on symbols with a batch of 2."""
-        named = _shapes(model).items()
-        return model.call(**{name: _symbolic(shapes, name, set(), 2) for name, shapes in named})
-
-    graph = trace_call(
-        model, lambda twin: twin.call(**inputs), symbols, model.name, with_batch=with_batch
-    )
+    graph = trace_call(model, lambda twin: twin.call(**inputs), symbols, model.name, batch)
     structures = list(inputs.values())
     structure = structures[0] if len(structures) == 1 else structures
     edges = dict(zip(map(id, symbols), map(Edge, graph.inputs), strict=True))
@@ -98,7 +92,7 @@ def _shapes(model: keras.Model) -> dict[str, Any]:
     )
 
 
-def _symbolic(shapes: Any, name: str, taken: set[str], batch: int | None = None) -> Any:
+def _symbolic(shapes: Any, name: str, taken: set[str], batch: int) -> Any:
     """Returns symbolic tensors in the structure of the shapes, whose first size is the batch's."""
     if _is_shape(shapes):
         name = unique_name(name, taken)
@@ -108,6 +102,15 @@ def _symbolic(shapes: Any, name: str, taken: set[str], batch: int | None = None)
         named = cast("dict[str, Any]", shapes)
         return {key: _symbolic(shape, key, taken, batch) for key, shape in named.items()}
     return [_symbolic(shape, f"{name}_{i}", taken, batch) for i, shape in enumerate(shapes)]
+
+
+def _flat(shapes: Any) -> list[Any]:
+    """Returns the shapes in a structure, in a list."""
+    if _is_shape(shapes):
+        return [shapes]
+    named = cast("dict[str, Any]", shapes)
+    parts: Any = named.values() if isinstance(shapes, dict) else shapes
+    return [shape for part in parts for shape in _flat(part)]
 
 
 def _is_shape(shapes: Any) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -13,12 +12,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape, flatten_edges
+from keras_qat.graph.batch import batch_size, forget_batch, of_batch, with_batch, without_batch
+from keras_qat.graph.constants import without_constants
+from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape
 from keras_qat.graph.reading import read_function
+from keras_qat.graph.symbols import traced
 from keras_qat.graph.untraceable import untraceable
-
-# Any size but 1, which would be broadcast, shows whether a `call` needs to know the size.
-_BATCH = 2
 
 
 def own_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -46,43 +45,28 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
             would be lost.
     """
     edges = list(dict.fromkeys(node.inputs))
+    shapes = [graph.shape(edge) for edge in edges]
+    batch = batch_size_for(node.head, shapes)
+    inputs = {
+        edge: keras.Input(batch_shape=with_batch(shape, batch), dtype=graph.dtype(edge))
+        for edge, shape in zip(edges, shapes, strict=True)
+    }
 
-    def run(layer: Any, inputs: Mapping[Edge, Any]) -> Any:
-        def argument(leaf: Any) -> Any:
-            return _argument(leaf, inputs)
+    def argument(leaf: Any) -> Any:
+        if isinstance(leaf, Edge):
+            return inputs[leaf]
+        is_constant = isinstance(leaf, Parameter) and not leaf.trainable
+        return leaf.value if is_constant else of_batch(leaf, batch)
 
+    def run(layer: Any) -> Any:
         args, kwargs = tree.map_structure(argument, node.arguments)
         return call(layer, *args, **kwargs)
 
-    def symbols(batch: int | None = None) -> dict[Edge, Any]:
-        """Makes symbols for the inputs. `batch` replaces an unknown batch size."""
-        return {edge: _symbol(graph.shape(edge), graph.dtype(edge), batch) for edge in edges}
-
-    inputs = symbols()
     try:
-        return trace_call(
-            node.head,
-            functools.partial(run, inputs=inputs),
-            list(inputs.values()),
-            node.name,
-            with_batch=lambda: run(node.head, symbols(_BATCH)),
-        )
+        return trace_call(node.head, run, list(inputs.values()), node.name, batch)
     except UnsupportedLayerError:
         _check_arguments(node)
         raise
-
-
-def _argument(leaf: Any, inputs: Mapping[Edge, Any]) -> Any:
-    """Returns an argument of a call: a tensor, or a constant that no training changes."""
-    if isinstance(leaf, Edge):
-        return inputs[leaf]
-    return leaf.value if isinstance(leaf, Parameter) and not leaf.trainable else leaf
-
-
-def _symbol(shape: Shape, dtype: str, batch: int | None) -> Any:
-    """Returns a symbolic tensor, of a known batch size if `batch` is given."""
-    is_known = batch is None or not shape or shape[0] is not None
-    return keras.Input(batch_shape=shape if is_known else (batch, *shape[1:]), dtype=dtype)
 
 
 def _check_arguments(node: Node) -> None:
@@ -109,11 +93,7 @@ def _check_arguments(node: Node) -> None:
 
 
 def trace_call(
-    layer: Any,
-    function: Callable[[Any], Any],
-    inputs: list[Any],
-    name: str,
-    with_batch: Callable[[], Any] | None = None,
+    layer: Any, function: Callable[[Any], Any], inputs: list[Any], name: str, batch: int
 ) -> Graph:
     """Reads the operations of a function of a layer and symbolic tensors.
 
@@ -122,10 +102,10 @@ def trace_call(
         function: Called with a copy of the layer whose variables are symbolic.
         inputs: The symbolic tensors that the function computes with.
         name: Name of the layer in errors.
-        with_batch: Runs the function on tensors of a known batch size, to find out why it fails.
+        batch: The size of the batch in the shapes of the inputs, see `batch_size_for`.
 
     Returns:
-        A graph with these inputs, in a list.
+        A graph with these inputs, in a list, for batches of any size.
 
     Raises:
         UnsupportedLayerError: See `trace_layer`.
@@ -133,17 +113,33 @@ def trace_call(
     twin, variables = _symbolic_copy(layer)
     try:
         symbols = [*inputs, *(symbol for symbol, _ in variables)]
-        traced = read_function(keras.Function(symbols, function(twin)), layer.name)
-        own = dict(zip(traced.inputs[len(inputs) :], (v for _, v in variables), strict=True))
-        result = _in_any_mode(_without_parameters(traced, own))
+        with traced(symbols, batch):
+            outputs = function(twin)
+        graph = read_function(keras.Function(symbols, outputs), layer.name)
+        own = dict(zip(graph.inputs[len(inputs) :], (v for _, v in variables), strict=True))
+        result = forget_batch(_in_any_mode(without_constants(graph, own, batch)), batch)
     except UnsupportedLayerError:
         raise
     except Exception as error:  # user code may raise anything
-        shapes = [tensor.shape for tensor in inputs]
-        raise untraceable(layer, name, error, shapes, with_batch) from error
+        shapes = [without_batch(tensor.shape, batch) for tensor in inputs]
+        raise untraceable(layer, name, error, shapes) from error
     _check_weights(layer, name, result, list(own.values()))
     _check_copies(layer, name, result)
     return result
+
+
+def batch_size_for(layer: Any, shapes: Iterable[Shape]) -> int:
+    """Returns a number that can stand for the size of the batch while a layer is traced.
+
+    Args:
+        layer: The layer.
+        shapes: Shapes of its inputs.
+    """
+    return batch_size(size for shape in (*shapes, *_shapes(layer)) for size in shape)
+
+
+def _shapes(layer: Any) -> list[Shape]:
+    return [tuple(variable.shape) for variable in layer.variables]
 
 
 def _in_any_mode(graph: Graph) -> Graph:
@@ -177,63 +173,6 @@ def _symbolic_copy(layer: object) -> tuple[Any, list[tuple[Any, keras.Variable]]
     copied |= {name: symbols[id(value)][0] for name, value in own.items()}
     copied |= {k: types.MethodType(v.__func__, twin) for k, v in methods.items()}
     return twin, list(symbols.values())
-
-
-def _without_parameters(graph: Graph, variables: dict[str, keras.Variable]) -> Graph:
-    """Evaluates nodes that depend on variables alone, and passes the values to other nodes."""
-    values: dict[Edge, Parameter] = {
-        Edge(name): _parameter(variable) for name, variable in variables.items()
-    }
-    nodes = {}
-    for name, node in graph.nodes.items():
-        if name in variables:
-            continue
-        replaced = _with_values(node, values)
-        if node.is_input or replaced.inputs:
-            nodes[name] = replaced
-            continue
-        found = _evaluate(replaced)
-        values.update({Edge(name, i): value for i, value in enumerate(found)})
-    kept = tuple(name for name in graph.inputs if name not in variables)
-    structure = [Edge(name) for name in kept]
-    return dataclasses.replace(graph, nodes=nodes, inputs=kept, input_structure=structure)
-
-
-def _with_values(node: Node, values: dict[Edge, Parameter]) -> Node:
-    """Returns a node with constants in place of the tensors that are known."""
-
-    def replace(leaf: Any) -> Any:
-        if isinstance(leaf, Edge):
-            return values.get(leaf, leaf)
-        return _parameter(leaf) if hasattr(leaf, "shape") else leaf
-
-    arguments = tree.map_structure(replace, node.arguments)
-    return dataclasses.replace(node, arguments=arguments, inputs=tuple(flatten_edges(arguments)))
-
-
-def _parameter(value: Any) -> Parameter:
-    """Makes a parameter of an array or a variable."""
-    array = np.array(ops.convert_to_numpy(value))
-    if isinstance(value, keras.Variable):
-        trainable = bool(value.trainable)
-        return Parameter(array, trainable, value.name, (value,) if trainable else ())
-    return Parameter(array)
-
-
-def _evaluate(node: Node) -> list[Parameter]:
-    """Computes a node whose arguments are all constants."""
-    parameters = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
-
-    def value(leaf: object) -> object:
-        return leaf.value if isinstance(leaf, Parameter) else leaf
-
-    args, kwargs = tree.map_structure(value, node.arguments)
-    names = [parameter.name for parameter in parameters if parameter.trainable]
-    variables = tuple(variable for parameter in parameters for variable in parameter.variables)
-    results = tree.flatten(node.head(*args, **kwargs))
-    arrays = [np.array(ops.convert_to_numpy(result)) for result in results]
-    name = (names or ["constant"])[0]
-    return [Parameter(array, bool(names), name, variables) for array in arrays]
 
 
 def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable]) -> None:

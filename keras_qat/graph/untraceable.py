@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph.statements import failing_statement, first_line
+from keras_qat.graph.symbols import BatchNumberError
 
 _WHAT = "This layer has no integer form here, and its `call` cannot be traced"
 
@@ -24,7 +24,6 @@ def untraceable(
     name: str,
     error: Exception,
     shapes: Sequence[Any],
-    with_batch: Callable[[], Any] | None = None,
 ) -> UnsupportedLayerError:
     """Returns the error for a `call` that raised on symbolic tensors.
 
@@ -33,7 +32,6 @@ def untraceable(
         name: Name of the layer in errors.
         error: The error that its `call` raised.
         shapes: Shapes of the tensors that the layer was called on.
-        with_batch: Runs the `call` on tensors of a known batch size.
 
     Returns:
         The error, which names the cause if the cause is a known one.
@@ -43,7 +41,7 @@ def untraceable(
         f"a {type(layer).__name__}, whose `call` raised {type(error).__name__}"
         f"{f' in {statement}' if statement else ''}: {first_line(error)}"
     ).rstrip(": ")
-    cause, expected, fix = _cause(layer, name, error, shapes, with_batch)
+    cause, expected, fix = _cause(layer, name, error, shapes)
     return UnsupportedLayerError(
         f"{_WHAT}{cause}.", layer=name, received=received, expected=expected, fix=fix
     )
@@ -54,15 +52,14 @@ def _cause(
     name: str,
     error: Exception,
     shapes: Sequence[Any],
-    with_batch: Callable[[], Any] | None,
 ) -> tuple[str, str, str]:
     """Returns the cause as the end of a sentence, the expected input, and the fix."""
-    if "Unsupported key type for array slice" in str(error):
+    if isinstance(error, BatchNumberError):
         return (
-            ": it has an index that is not a tuple, which Keras does not trace",
-            "one tuple with all parts of an index",
-            "Add a comma to the index: write `x[:6, ...]` for `x[:6]`, `x[None, ...]` for "
-            "`x[None]` and `x[..., :]` for `x[...]`.",
+            ": it computes with the size of the batch, which is not known before the model runs",
+            "`ops.shape(x)[0]` in shapes only, also times an integer",
+            "Remove that computation from `call`: the results for a sample must not depend on how "
+            "many samples are in the batch.",
         )
     unknown = [shape for shape in shapes if None in tuple(shape)[1:]]
     if unknown:
@@ -73,23 +70,7 @@ def _cause(
             "`keras.ops.reshape` before the layer write -1 for the batch and numbers for all other "
             "sizes, such as `keras.ops.reshape(x, (-1, 16, 8))`.",
         )
-    if with_batch is not None and _runs(with_batch):
-        return (
-            ": it computes with the size of the batch, which is not known before the model runs",
-            "a `call` without `keras.ops.shape(x)[0]`",
-            "In `keras.ops.reshape` write -1 for the batch and numbers for all other sizes. A "
-            "token for each sample is `0.0 * x[:, :1] + self.token`, with a weight of shape (1, 1, "
-            "channels); a weight that is added needs no `broadcast_to`.",
-        )
     return "", "a `call` made of `keras.ops` and Keras layers", _fix(layer, name)
-
-
-def _runs(function: Callable[[], Any]) -> bool:
-    """Returns whether a function returns without an error."""
-    with contextlib.suppress(Exception):
-        function()
-        return True
-    return False
 
 
 def _fix(layer: object, name: str) -> str:

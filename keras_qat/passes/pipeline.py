@@ -9,6 +9,7 @@ from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph.soundness import check_float
 from keras_qat.passes import arguments, invariants
 from keras_qat.passes.canonicalize import canonicalize
+from keras_qat.passes.check_batch import check_batch
 from keras_qat.passes.choose_kernels import choose_kernels
 from keras_qat.passes.config import Setting
 from keras_qat.passes.decompose_activations import decompose_activations
@@ -265,6 +266,11 @@ REWRITING: tuple[Stage, ...] = (
             Step(
                 verdict(check_float),
                 "Quantized layers inside nested models and custom layers are visible by now.",
+                "fixed",
+            ),
+            Step(
+                verdict(check_batch),
+                "After `canonicalize`: reshapes that cancel each other are gone.",
                 "fixed",
             ),
             Step(

@@ -11,6 +11,7 @@ from keras import tree
 
 from keras_qat.errors import KerasQatError, UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, Parameter, read_model
+from keras_qat.graph.batch import batch_size, of_batch, with_batch, without_batch
 from keras_qat.graph.graph import Shape, map_edges, unique_name
 from keras_qat.graph.statements import first_line
 
@@ -66,7 +67,7 @@ class Rewriting:
         """Replaces nodes, see `replace_nodes`."""
         is_changed = False
         for node in self._graph.nodes.values():
-            node = node.rewired(self._mapping)
+            node = _with_known_shapes(node.rewired(self._mapping), self._nodes)
             made = None if node.is_input else write(node, self)
             if made is None:
                 self._nodes[node.name] = node
@@ -198,23 +199,30 @@ def with_known_shapes(graph: Graph) -> Graph:
     """Computes shapes again that are known in more detail after some nodes were replaced."""
     nodes: dict[str, Node] = {}
     for node in graph.nodes.values():
-        if node.inputs and any(None in shape[1:] for shape in node.shapes):
-            args, kwargs = _symbolic(node, {name: each.shapes for name, each in nodes.items()})
-            outputs = tree.flatten(node.head.compute_output_spec(*args, **kwargs))
-            node = dataclasses.replace(node, shapes=tuple(tuple(y.shape) for y in outputs))
-        nodes[node.name] = node
+        nodes[node.name] = _with_known_shapes(node, nodes)
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _symbolic(node: Node, shapes: Mapping[str, Sequence[Shape]]) -> Any:
-    """Returns the arguments of a node, with a symbolic tensor for each tensor and parameter."""
+def _with_known_shapes(node: Node, makers: Mapping[str, Node]) -> Node:
+    """Computes the shapes of a node again if a size is unknown, with a number for the batch."""
+    if node.is_input or not any(None in shape[1:] for shape in node.shapes):
+        return node
+    shapes = [makers[edge.node].shapes[edge.index] for edge in node.inputs]
+    batch = batch_size(size for shape in (*shapes, *node.shapes) for size in shape)
 
-    def symbol(leaf):
+    def symbol(leaf: Any) -> Any:
         if isinstance(leaf, Edge):
-            return keras.KerasTensor(shapes[leaf.node][leaf.index])
-        return keras.KerasTensor(leaf.value.shape) if isinstance(leaf, Parameter) else leaf
+            maker = makers[leaf.node]
+            shape = with_batch(maker.shapes[leaf.index], batch)
+            return keras.KerasTensor(shape, dtype=maker.dtypes[leaf.index])
+        is_value = isinstance(leaf, Parameter)
+        return keras.KerasTensor(leaf.value.shape) if is_value else of_batch(leaf, batch)
 
-    return tree.map_structure(symbol, node.arguments)
+    args, kwargs = tree.map_structure(symbol, node.arguments)
+    outputs = tree.flatten(node.head.compute_output_spec(*args, **kwargs))
+    return dataclasses.replace(
+        node, shapes=tuple(without_batch(output.shape, batch) for output in outputs)
+    )
 
 
 def splice(node: Node, inner: Graph, rewriting: Rewriting) -> Replacement:

@@ -39,6 +39,11 @@ CASES = [
             [operation(lambda x: ops.expand_dims(x, 1)), operation(ops.squeeze)],
             [operation(lambda x: ops.expand_dims(x, (2, -1)))],
             [layer(Reshape, (1, 24)), operation(lambda x: ops.squeeze(x, 1))],
+            [
+                operation(lambda x: ops.reshape(x, (-1, 4, 2))),
+                operation(lambda x: ops.relu(x)),
+                operation(lambda x: ops.reshape(x, (-1, 6, 4))),
+            ],
         ),
         steps=0,
     ),
@@ -57,8 +62,7 @@ def test_reshape_keeps_the_order():
     "function",
     [
         lambda x: ops.expand_dims(x, 0),
-        lambda x: ops.reshape(x, (-1, 6)),
-        lambda x: ops.reshape(x, (-1,)),
+        lambda x: ops.reshape(x, (-1, 5)),
         lambda x: ops.reshape(x, (2, -1, 4)),
     ],
 )
@@ -69,10 +73,25 @@ def test_reshape_refuses_the_batch_axis(function):
         keras_qat.quantize_model(model)
 
 
+def test_reshape_merges_axes_into_the_batch():
+    x = np.arange(12, dtype="float32").reshape(2, 2, 3)
+    assert QReshape((3,))(x).numpy().tolist() == x.reshape(4, 3).tolist()
+    assert QReshape((2, 3))(x.reshape(4, 3)).numpy().tolist() == x.tolist()
+    assert QReshape((3,)).compute_output_shape((2, 2, 3)) == (4, 3)
+
+
+@pytest.mark.parametrize("shape", [(-1, 4), (-1,)])
+def test_check_batch_refuses_an_output_with_several_rows_for_a_sample(shape):
+    x = keras.Input((6, 4), name="x")
+    model = keras.Model(x, ops.reshape(ops.relu(x), shape))
+    with pytest.raises(UnsupportedLayerError, match="rows for each sample"):
+        keras_qat.quantize_model(model)
+
+
 def test_squeeze_refuses_the_batch_axis():
     inputs = keras.Input(batch_shape=(1, 4))
     model = keras.Model(inputs, ops.squeeze(inputs, 0))
-    with pytest.raises(UnsupportedLayerError, match="batch axis"):
+    with pytest.raises(UnsupportedLayerError, match="4 rows for each sample"):
         keras_qat.quantize_model(model)
 
 

@@ -74,17 +74,6 @@ class Subclassed(keras.Model):
         return ops.relu(self.normalize(self.convolve(inputs), training=training))
 
 
-class BeyondTheBatch(layers.Layer):
-    """A layer that makes one copy of a weight for each sample."""
-
-    def build(self, input_shape):
-        self.token = self.add_weight(shape=(1, 1, input_shape[-1]), name="token")
-
-    def call(self, inputs):
-        shape = (ops.shape(inputs)[0], 1, inputs.shape[-1])
-        return ops.concatenate([ops.broadcast_to(self.token, shape), inputs], axis=1)
-
-
 class Foreign(layers.Layer):
     """A layer that uses functions outside of `keras.ops`."""
 
@@ -166,11 +155,6 @@ def test_open_layers_leaves_layers_that_train_differently():
 def test_open_layers_refuses_a_weight_that_would_not_train(kind):
     with pytest.raises(UnsupportedLayerError, match="(?s)would not train.*hidden"):
         keras_qat.quantize_model(around(kind(name="hidden"), shape=(3,)))
-
-
-def test_open_layers_refuses_a_weight_that_depends_on_the_batch():
-    with pytest.raises(UnsupportedLayerError, match="(?s)cannot be traced.*'bad'"):
-        keras_qat.clone_model(around(BeyondTheBatch(name="bad")))
 
 
 def test_open_layers_opens_a_nested_subclassed_model():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import keras
+from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, any_of, layer_of, operation_named
@@ -42,25 +43,39 @@ class QFlatten(MovesValues, keras.layers.Flatten):
 @register(any_of(layer_of(keras.layers.Reshape), RESHAPE_OPERATION))
 @keras.saving.register_keras_serializable("keras_qat")
 class QReshape(MovesValues, keras.layers.Reshape):
-    """Reshapes all axes but the first: one RESHAPE.
+    """Reshapes samples: one RESHAPE.
 
-    The layer also replaces `ops.reshape`, `ops.squeeze` and `ops.expand_dims`, if they do not
-    change the batch axis.
+    The layer also replaces `ops.reshape`, `ops.squeeze` and `ops.expand_dims`, if the batch stays
+    the first axis. Axes of a sample may be merged into the batch, such as the windows of an image,
+    and split from it again.
 
     Args:
         *args: Arguments of `keras.layers.Reshape`.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of `keras.layers.Reshape`.
+
+    Example:
+    >>> QReshape((2,))(ops.array([[1.0, 2.0, 3.0, 4.0]])).numpy().tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
     """
 
     operators = ("RESHAPE",)
 
     def compute_output_shape(self, input_shape):
-        """Returns the shape. The number of values in a sample must not change."""
+        """Returns the shape. The batch is larger if axes of a sample are merged into it."""
         before, after = math.prod(input_shape[1:]), math.prod(self.target_shape)
-        if -1 not in self.target_shape and before != after:
+        if -1 in self.target_shape or before == after:
+            return super().compute_output_shape(input_shape)
+        if before % after and after % before:
             raise batch_moved(self.name, f"{before} values of a sample become {after}")
-        return super().compute_output_shape(input_shape)
+        batch = input_shape[0]
+        return (None if batch is None else batch * before // after, *self.target_shape)
+
+    def float_forward(self, inputs, training=None):
+        """Reshapes the samples."""
+        del training
+        shape = self.compute_output_shape(tuple(inputs.shape))
+        return ops.reshape(inputs, (-1, *shape[1:]))
 
     def lower(self, builder, *inputs):
         """Adds one RESHAPE."""
@@ -71,7 +86,7 @@ class QReshape(MovesValues, keras.layers.Reshape):
         """Makes the layer from the shape of the node's output.
 
         Raises:
-            UnsupportedLayerError: If the batch is merged with another axis or moved.
+            UnsupportedLayerError: If the batch is not the first axis.
         """
         return cls(sample_sizes(node), name=node.name, scheme=scheme)
 

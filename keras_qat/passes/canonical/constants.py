@@ -55,7 +55,8 @@ def _vector(leaf: Any, source: Shape, shape: Shape) -> Any:
         return leaf if value.ndim == 0 else _with_value(leaf, value.reshape(()))
     lead = len(source) - 1
     split = tuple(size for size in shape[lead:] if size is not None)
-    if len(shape) != lead + len(split) or not split or source[:-1] != shape[:lead]:
+    is_split = len(shape) == lead + len(split) and math.prod(split) == source[-1]
+    if not is_split or not split or source[:-1] != shape[:lead]:
         return None
     sizes = (1,) * (len(shape) - value.ndim) + value.shape
     trains = getattr(leaf, "trainable", False)

@@ -1,0 +1,132 @@
+"""The symbolic tensors on which a layer is traced."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import Any, Self
+
+import keras
+
+from keras_qat.graph.batch import factor_of
+from keras_qat.graph.keras_internals import producer_of, unwatch_consumers, watch_consumers
+
+
+class BatchNumberError(TypeError):
+    """`call` computes with the size of the batch in another way than multiplying it."""
+
+    def __init__(self):
+        super().__init__("The size of the batch is not known before the model runs.")
+
+
+class BatchSize(int):
+    """The size of the batch, times an integer: the first size of a traced tensor.
+
+    Multiples are sizes too. Sums and fractions would be numbers that depend on the batch.
+    """
+
+    batch: int
+
+    @classmethod
+    def of(cls, size: Any, batch: int) -> Any:
+        """Returns a size, as a `BatchSize` if it is a multiple of the size of the batch.
+
+        Args:
+            size: The size.
+            batch: The number that stands for the size of the batch.
+        """
+        if factor_of(size, batch) is None:
+            return size
+        made = cls(size)
+        made.batch = batch
+        return made
+
+    def __mul__(self, other: Any) -> Any:
+        return BatchSize.of(int(self) * other, self.batch)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self * other
+
+    def __floordiv__(self, other: Any) -> Any:
+        quotient, rest = divmod(int(self), int(other))
+        if rest:
+            raise BatchNumberError
+        return BatchSize.of(quotient, self.batch)
+
+    def __add__(self, other: Any) -> Any:
+        raise BatchNumberError
+
+    def __float__(self) -> float:
+        raise BatchNumberError
+
+    __radd__: Any = __add__
+    __sub__: Any = __add__
+    __rsub__: Any = __add__
+    __truediv__: Any = __add__
+    __rtruediv__: Any = __add__
+    __rfloordiv__: Any = __add__
+
+
+class TracedTensor(keras.KerasTensor):
+    """A symbolic tensor that takes keys as arrays do, and whose first size is a `BatchSize`."""
+
+    batch: int
+
+    @classmethod
+    def adopt(cls, tensor: Any, batch: int) -> Self:
+        """Makes a symbolic tensor a traced one.
+
+        Args:
+            tensor: A `KerasTensor`.
+            batch: The number that stands for the size of the batch.
+        """
+        tensor.__class__ = cls
+        tensor.batch = batch
+        return tensor
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The shape."""
+        untraced: Any = super()
+        return tuple(
+            BatchSize.of(size, self.batch) if axis == 0 else size
+            for axis, size in enumerate(untraced.shape)
+        )
+
+    def __getitem__(self, key: Any) -> Any:
+        """Returns a part. Keras itself takes neither `x[None]` nor `x[:3]` nor `x[...]`."""
+        is_taken = isinstance(key, int | list | tuple | keras.KerasTensor)
+        untraced: Any = super()
+        return untraced.__getitem__(key if is_taken else (key,))
+
+
+@contextlib.contextmanager
+def traced(tensors: list[Any], batch: int) -> Generator[None]:
+    """Makes symbolic tensors, and all that is computed from them, `TracedTensor`s.
+
+    Args:
+        tensors: The symbolic tensors.
+        batch: The number that stands for the size of the batch.
+    """
+    watched: dict[int, Any] = {}
+
+    def watch(operation: Any) -> None:
+        if id(operation) not in watched:
+            watched[id(operation)] = operation
+            watch_consumers(operation, added)
+
+    def added(node: Any) -> None:
+        if any(isinstance(tensor, TracedTensor) for tensor in node.input_tensors):
+            for tensor in node.outputs:
+                TracedTensor.adopt(tensor, batch)
+            watch(node.operation)
+
+    try:
+        for tensor in tensors:
+            producer = producer_of(TracedTensor.adopt(tensor, batch))
+            if producer is not None:
+                watch(producer[0])
+        yield
+    finally:
+        for operation in watched.values():
+            unwatch_consumers(operation)

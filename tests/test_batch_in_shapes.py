@@ -1,0 +1,246 @@
+"""Layers that compute with the size of the batch. The oracles are Keras and the interpreter."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_qat
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.quantizers.min_max import MinMax
+
+
+class Own(layers.Layer):
+    """A custom layer: `make` gives it weights and layers, `function` is its `call`."""
+
+    def __init__(self, function, make=None, **kwargs):
+        super().__init__(**kwargs)
+        self.function, self.make = function, make
+
+    def build(self, input_shape):
+        if self.make is not None:
+            self.make(self)
+
+    def call(self, *args, **kwargs):
+        return self.function(self, *args, **kwargs)
+
+
+def weight(*shape, trainable=True):
+    """Gives a layer a weight, `layer.table`."""
+
+    def make(layer):
+        layer.table = layer.add_weight(
+            shape=shape, initializer="random_normal", name="table", trainable=trainable
+        )
+
+    return make
+
+
+def model_of(shape, function, make=None):
+    """Makes a model of a custom layer before a dense layer."""
+    x = keras.Input(shape, name="x")
+    y = Own(function, make, name="own")(x)
+    return keras.Model(x, layers.Dense(3, name="head")(layers.Flatten(name="flat")(y)))
+
+
+def data_for(model, count=6):
+    return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype("float32")
+
+
+def assert_exact(model, tmp_path, batch_sizes=(None,)):
+    """The clone equals the model, and the trained, saved and loaded model equals its file."""
+    data = data_for(model)
+    clone = keras_qat.clone_model(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
+    assert len(clone.trainable_variables) == len(model.trainable_variables)
+    assert keras_qat.check(model).ok
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    before = [np.array(ops.convert_to_numpy(v)) for v in qat.trainable_variables]
+    qat.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=True)
+    qat.train_on_batch(data, np.ones((len(data), *model.output_shape[1:]), "float32"))
+    for variable, old in zip(qat.trainable_variables, before, strict=True):
+        assert (ops.convert_to_numpy(variable) != old).any(), variable.path
+    qat.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for batch_size in batch_sizes:
+        keras_qat.export_litert(loaded, tmp_path / "model.tflite", batch_size=batch_size)
+        assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+    return qat
+
+
+def classes_of(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def test_token_for_each_sample_and_windows_are_exact(tmp_path):
+    def call(layer, x):
+        batch = ops.shape(x)[0]
+        y = ops.softmax(windows_of(x, batch, batch * 4) + ops.broadcast_to(layer.bias, (4, 4)))
+        y = ops.reshape(image_of(y, batch), (batch, 16, 4))
+        return ops.concatenate([ops.tile(layer.table, [batch, 1, 1]), y], axis=1)
+
+    def make(layer):
+        weight(1, 1, 4)(layer)
+        layer.bias = layer.add_weight(shape=(4, 4), name="bias", initializer="random_normal")
+
+    assert_exact(model_of((4, 4, 4), call, make), tmp_path, batch_sizes=(None, 2))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        lambda table, batch: ops.broadcast_to(table, (batch, 1, 4)),
+        lambda table, batch: ops.tile(table, [batch, 1, 1]),
+        lambda table, batch: ops.repeat(table, batch, axis=0),
+        lambda table, batch: ops.zeros((batch, 1, 4)) + table,
+        lambda table, batch: ops.ones((batch, 1, 1)) * table,
+    ],
+)
+def test_clone_of_a_token_for_each_sample_equals_keras(token):
+    def call(layer, x):
+        return ops.concatenate([token(layer.table, ops.shape(x)[0]), x], axis=1)
+
+    model = model_of((5, 4), call, weight(1, 1, 4))
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+    becomes = "InputLayer QStridedSlice QBatchNormalization QConcatenate QFlatten QDense"
+    assert classes_of(clone) == becomes.split()
+
+
+@pytest.mark.slow
+def test_vision_transformer_with_the_batch_in_shapes_is_exact(tmp_path):
+    def make(layer):
+        weight(1, 1, 4)(layer)
+        layer.queries = layer.add_weight(shape=(1, 3, 4), name="queries", initializer="normal")
+        layer.norm, layer.pool = layers.LayerNormalization(), layers.MultiHeadAttention(2, 2)
+
+    def call(layer, x):
+        batch, height, width, channels = ops.shape(x)
+        y = layer.norm(ops.reshape(x, (batch, -1, channels)))
+        y = ops.concatenate([ops.broadcast_to(layer.table, (batch, 1, channels)), y], axis=1)
+        assert tuple(y.shape[1:]) in {(height * width + 1, channels), (None, channels)}
+        return layer.pool(ops.tile(layer.queries, [batch, 1, 1]), y)
+
+    assert_exact(model_of((2, 3, 4), call, make), tmp_path)
+
+
+def test_layer_that_returns_a_token_for_each_sample_equals_keras():
+    x = keras.Input((5, 4), name="x")
+    token = Own(lambda self, x: ops.repeat(self.table, ops.shape(x)[0], 0), weight(1, 2, 4))(x)
+    model = keras.Model(x, layers.Concatenate(axis=1)([layers.Dense(4)(x), token]))
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+
+
+def test_layers_after_a_reshape_of_unknown_size_are_opened():
+    def call(layer, x):
+        return ops.reshape(x, (ops.shape(x)[0], -1, 4))
+
+    x = keras.Input((2, 3, 4), name="x")
+    y = layers.LayerNormalization()(Own(call)(x))
+    y = layers.LayerNormalization()(Own(call)(y))
+    assert y.shape == (None, None, 4)
+    model = keras.Model(x, y)
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    assert clone.output_shape == (None, 6, 4)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
+
+
+def windows_of(x, batch, count):
+    """Cuts an image of 4 x 4 into windows of 2 x 2."""
+    parts = ops.transpose(ops.reshape(x, (batch, 2, 2, 2, 2, 4)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(parts, (count, 4, 4))
+
+
+def image_of(windows, batch):
+    parts = ops.transpose(ops.reshape(windows, (batch, 2, 2, 2, 2, 4)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(parts, (batch, 4, 4, 4))
+
+
+@pytest.mark.slow
+def test_attention_in_windows_is_exact_for_each_batch_size(tmp_path):
+    def make(layer):
+        layer.norm, layer.dense = layers.LayerNormalization(), layers.Dense(4)
+        layer.bias = layer.add_weight(shape=(1, 4, 1, 4), name="bias", initializer="normal")
+
+    def call(layer, x):
+        batch = ops.shape(x)[0]
+        y = layer.dense(layer.norm(windows_of(x, batch, batch * 4)))
+        scores = ops.matmul(y, ops.transpose(y, (0, 2, 1)))
+        scores = ops.reshape(scores, (ops.shape(scores)[0] // 4, 4, 4, 4)) + layer.bias
+        y = ops.matmul(ops.softmax(ops.reshape(scores, (batch * 4, 4, 4))), y)
+        return image_of(y, batch)
+
+    model = model_of((4, 4, 4), call, make)
+    assert_exact(model, tmp_path, batch_sizes=(None, 2))
+
+
+def test_windows_of_a_functional_model_equal_keras():
+    x = keras.Input((4, 4, 4), name="x")
+    y = layers.Dense(4)(layers.LayerNormalization()(windows_of(x, -1, -1)))
+    model = keras.Model(x, image_of(y, -1))
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
+
+
+def test_calibration_takes_the_extremes_of_a_sample_from_all_of_its_windows(monkeypatch):
+    x = keras.Input((4, 2), name="x")
+    y = ops.reshape(layers.Dense(2, use_bias=False, name="dense")(ops.reshape(x, (-1, 2))), (-1, 8))
+    model = keras.Model(x, y)
+    model.get_layer("dense").set_weights([np.eye(2, dtype="float32")])
+    data = np.linspace(-3, 3, 512, dtype="float32").reshape(64, 4, 2)
+    rule = MinMax()
+    seen = []
+    monkeypatch.setattr(type(rule), "range", lambda self, ends, sums: seen.append(ends) or (-3, 3))
+    qat = keras_qat.quantize_model(model)
+    keras_qat.calibrate(qat, data, range_rule=rule, verbose=0)
+    flat = data.reshape(64, -1)
+    wanted = np.stack([flat.min(axis=1), flat.max(axis=1)], axis=1)
+    assert seen and all((ends == wanted).all() for ends in seen)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer, x: x / ops.cast(ops.shape(x)[0], "float32"),
+        lambda layer, x: x[:, : ops.shape(x)[0] - 1],
+        lambda layer, x: x[: ops.shape(x)[0] // 2],
+    ],
+)
+def test_call_that_computes_with_the_size_of_the_batch_is_refused(call):
+    x = keras.Input((4,), name="x")
+    with pytest.raises(UnsupportedLayerError, match="computes with the size of the batch"):
+        keras_qat.clone_model(keras.Model(x, Own(call, name="own")(x)))
+
+
+def test_constant_for_each_sample_of_ids_alone_is_refused():
+    x = keras.Input((4,), dtype="int32", name="x")
+    y = Own(lambda self, x: ops.tile(self.table, [ops.shape(x)[0], 1, 1]), weight(1, 2, 3))(x)
+    with pytest.raises(UnsupportedLayerError, match="no tensor of real values"):
+        keras_qat.clone_model(keras.Model(x, y))
+
+
+@pytest.mark.parametrize(
+    ("table", "call"),
+    [
+        ((4, 3), lambda layer, x: x + layer.table[None]),
+        ((6, 3), lambda layer, x: x + layer.table[:4]),
+        ((4, 3), lambda layer, x: ops.relu(x)[...] + layer.table[...]),
+    ],
+)
+def test_keys_that_are_not_tuples_are_traced(table, call):
+    model = model_of((4, 3), call, weight(*table))
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+
+
+def test_key_of_the_output_of_an_inner_layer_is_traced():
+    def make(layer):
+        layer.inner = layers.Dense(3, name="inner")
+
+    model = model_of((4, 3), lambda layer, x: layer.inner(x)[...], make)
+    (inner,) = model.get_layer("own")._layers
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+    assert type(inner._outbound_nodes) is list
+    assert type(model.input) is keras.KerasTensor
