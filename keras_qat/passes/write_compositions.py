@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_qat.graph import Graph, Node
@@ -13,10 +14,13 @@ from keras_qat.passes.rewriting import rewrite_nodes
 
 
 def write_compositions(graph: Graph) -> Graph:
-    """Writes `ops.var`, `ops.std`, `ops.logsumexp` and the gated linear unit in simpler operations.
+    """Writes `ops.var`, `ops.image.extract_patches` and others in simpler operations.
 
-    Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.glu` and `Activation("glu")`.
-    Builds: the means, squares, products and other operations of their definitions.
+    Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.glu` and `Activation("glu")`; `ops.roll`
+    along several axes; `ops.image.extract_patches` of images with channels last.
+    Builds: the means, squares, products and other operations of their definitions. A roll of one
+    axis after the other. For patches, positions taken from rows and columns if patches overlap or
+    leave gaps, and a transposition.
     Why: LiteRT has no operators for them, but has operators for all their parts.
 
     Args:
@@ -31,7 +35,10 @@ def write_compositions(graph: Graph) -> Graph:
 def _written(node: Node) -> Callable[..., Any] | None:
     write = _COMPOSITIONS.get(type(node.head).__name__)
     is_operation = type(node.head).__module__.startswith("keras.src.ops.")
-    return functools.partial(write, node.head) if write and is_operation else None
+    if write is None or not is_operation:
+        return None
+    is_written = _CONDITIONS.get(type(node.head).__name__, lambda operation: True)(node.head)
+    return functools.partial(write, node.head) if is_written else None
 
 
 def _variance(operation: Any, x):
@@ -56,10 +63,53 @@ def _gated(operation: Any, x):
     return value * ops.sigmoid(gate)
 
 
+def _rolled(operation: Any, x):
+    axes = np.ravel(operation.axis)
+    for axis, shift in zip(axes, np.broadcast_to(operation.shift, axes.shape), strict=True):
+        x = ops.roll(x, int(shift), axis=int(axis))
+    return x
+
+
+def _patches(operation: Any, images):
+    """Takes the rows of all patches, then the columns, and moves each patch to the last axis."""
+    steps, gaps = _pair(operation.strides), _pair(operation.dilation_rate)
+    counts: list[int] = []
+    for axis, size in enumerate(operation.size, start=1):
+        step, gap, length = steps[axis - 1], gaps[axis - 1], images.shape[axis]
+        reach = (size - 1) * gap + 1
+        if operation.padding == "same":
+            missing = max((-(-length // step) - 1) * step + reach - length, 0)
+            pads = [(0, 0)] * 4
+            pads[axis] = (missing // 2, missing - missing // 2)
+            images = ops.pad(images, pads) if missing else images
+            length += missing
+        counts.append((length - reach) // step + 1)
+        places = np.add.outer(np.arange(counts[-1]) * step, np.arange(size) * gap).ravel()
+        if places.tolist() != list(range(length)):
+            images = ops.take(images, places, axis=axis)
+    (rows, columns), (height, width) = counts, operation.size
+    parts = ops.reshape(images, (-1, rows, height, columns, width, images.shape[-1]))
+    parts = ops.transpose(parts, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(parts, (-1, rows, columns, height * width * images.shape[-1]))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """Returns the values for height and width."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+# The conditions under which an operation is written in others.
+_CONDITIONS: dict[str, Callable[[Any], bool]] = {
+    "ExtractPatches": lambda each: not each.is_3d and each.data_format == "channels_last",
+    "Roll": lambda each: np.size(each.axis) > 1,
+}
+
 # The functions by the name of the operation's class.
 _COMPOSITIONS: dict[str, Callable[..., Any]] = {
+    "ExtractPatches": _patches,
     "Glu": _gated,
     "Logsumexp": _logsumexp,
+    "Roll": _rolled,
     "Std": _standard_deviation,
     "Var": _variance,
 }

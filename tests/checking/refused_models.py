@@ -167,9 +167,7 @@ def positions():
 # Models that are refused.
 REFUSED = {
     "qkv": lambda: of((6, 8), qkv, kept("inner", lambda: layers.Dense(24))),
-    "roll": lambda: plain((8, 8, 4), lambda x: ops.roll(x, (-2, -2), axis=(1, 2))),
     "positions": positions,
-    "patches": lambda: plain((8, 8, 3), lambda x: ops.image.extract_patches(x, 4)),
     "other_size": other_size,
     "lstm": lambda: plain((5, 3), lambda x: layers.LSTM(4, name="lstm")(x)),
     "gru_of_two": lambda: plain((5, 3), lambda x: layers.Bidirectional(layers.GRU(4))(x)),
@@ -190,6 +188,8 @@ REFUSED = {
 }
 # Models that are not refused.
 TAKEN = {
+    "patches": lambda: plain((8, 8, 3), lambda x: ops.image.extract_patches(x, 4)),
+    "roll": lambda: plain((8, 8, 4), lambda x: ops.roll(x, (-2, -2), axis=(1, 2))),
     "causal": lambda: plain(
         (6, 8), lambda x: layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
     ),

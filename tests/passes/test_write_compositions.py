@@ -18,6 +18,11 @@ WRITTEN = {
     "logsumexp, kept": lambda x: ops.logsumexp(x, axis=1, keepdims=True),
     "glu": lambda x: ops.glu(x, axis=-1),
     "glu, other axis": lambda x: ops.glu(x, axis=1),
+    "roll": lambda x: ops.roll(x, (-2, 1), axis=(1, -2)),
+    "patches": lambda x: ops.image.extract_patches(x, 2),
+    "patches, overlapping": lambda x: ops.image.extract_patches(x, (3, 2), strides=(2, 1)),
+    "patches, padded": lambda x: ops.image.extract_patches(x, 3, strides=2, padding="same"),
+    "patches, dilated": lambda x: ops.image.extract_patches(x, 2, strides=1, dilation_rate=2),
 }
 DATA = np.random.default_rng(0).normal(size=(16, 6, 5, 4)).astype("float32")
 
@@ -49,6 +54,12 @@ def test_write_compositions_takes_activations_by_name():
     model = model_of(lambda x: layers.Dense(6, activation="glu")(x))
     clone = keras_qat.clone_model(model)
     np.testing.assert_allclose(clone(DATA), model(DATA), atol=1e-5)
+
+
+def test_write_compositions_leaves_patches_with_channels_first():
+    model = model_of(lambda x: ops.image.extract_patches(x, 2, data_format="channels_first"))
+    with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="no integer form"):
+        keras_qat.clone_model(model)
 
 
 def test_write_compositions_refuses_sparsemax():
