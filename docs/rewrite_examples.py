@@ -103,6 +103,9 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     ),
     "merge_equal_operations": _shared_activation,
     "decompose_activations": lambda: chain(layers.Conv2D(4, 3, activation="swish", name="conv")),
+    "move_batch_first": lambda: chain(
+        lambda x: ops.transpose(ops.reshape(x, (-1, 8, 3, 8)), (2, 0, 1, 3))[0]
+    ),
     "write_compositions": lambda: chain(lambda x: ops.var(x, axis=(1, 2))),
     "split_outputs": lambda: chain(_halves, shape=(6,), name="x"),
     "write_normalizations": lambda: chain(

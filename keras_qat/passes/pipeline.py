@@ -22,6 +22,7 @@ from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.merge_equal_operations import merge_equal_operations
+from keras_qat.passes.move_batch_first import move_batch_first
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
@@ -181,8 +182,12 @@ REWRITING: tuple[Stage, ...] = (
         "Operations without a LiteRT operator are written in operations with one, before fusing.",
         (
             Step(
+                move_batch_first,
+                "Before `split_outputs`, which takes tensors with the batch as first axis.",
+            ),
+            Step(
                 write_compositions,
-                "First: it makes means, products and quotients that later passes rewrite.",
+                "Before passes that rewrite the means, products and quotients that it makes.",
             ),
             Step(split_outputs, "Before passes that expect one output for each node."),
             Step(

@@ -21,13 +21,11 @@ def refusal_of(model):
 
 BATCH = "computes with the size of the batch"
 MASK = "A mask has no counterpart in LiteRT"
-MOVED = "moves, cuts or merges the batch axis"
 
 
 @pytest.mark.parametrize(
     ("name", "layer", "cause"),
     [
-        ("qkv", "own", MOVED),
         ("lstm", "lstm", "Recurrent layers are not supported yet"),
         ("gru_of_two", "bidirectional.*", "Recurrent layers are not supported yet"),
         ("masked_mean", "not_equal.*", "no integer form"),
