@@ -244,3 +244,33 @@ def test_key_of_the_output_of_an_inner_layer_is_traced():
     np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
     assert type(inner._outbound_nodes) is list
     assert type(model.input) is keras.KerasTensor
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        lambda x: ops.arange(4),
+        lambda x: ops.expand_dims(ops.arange(1, 5), 0),
+        lambda x: ops.tile(ops.expand_dims(ops.arange(4), 0), [ops.shape(x)[0], 1]),
+    ],
+)
+def test_embedding_of_constant_positions_is_a_weight(ids, tmp_path):
+    def make(layer):
+        layer.positions = layers.Embedding(6, 3)
+        layer.positions.build(())
+
+    model = model_of((4, 3), lambda layer, x: x + layer.positions(ids(x)), make)
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+    assert sum(tuple(v.shape[-2:]) == (4, 3) for v in clone.trainable_variables) == 1
+
+
+def test_embedding_of_constant_positions_is_exact(tmp_path):
+    def make(layer):
+        layer.positions, layer.words = layers.Embedding(4, 3), layers.Dense(3)
+        layer.positions.build(())
+
+    def call(layer, x):
+        return layer.words(x) + layer.positions(ops.arange(ops.shape(x)[1]))
+
+    assert_exact(model_of((4, 3), call, make), tmp_path)

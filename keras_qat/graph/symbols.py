@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any, Self
 
 import keras
+from keras import ops
 
 from keras_qat.graph.batch import factor_of
 from keras_qat.graph.keras_internals import producer_of, unwatch_consumers, watch_consumers
@@ -98,6 +99,29 @@ class TracedTensor(keras.KerasTensor):
         is_taken = isinstance(key, int | list | tuple | keras.KerasTensor)
         untraced: Any = super()
         return untraced.__getitem__(key if is_taken else (key,))
+
+
+class Lookup:
+    """An `Embedding` inside a traced layer. Of constant ids it takes rows of a symbolic table.
+
+    So the rows become a weight of the traced layer, such as one vector for each position.
+
+    Args:
+        layer: The `Embedding`.
+        table: The symbolic tensor that stands for its table.
+    """
+
+    def __init__(self, layer: Any, table: Any):
+        self._layer, self._table = layer, table
+
+    def __call__(self, ids: Any, *args: Any, **kwargs: Any) -> Any:
+        """Looks up ids."""
+        if isinstance(ids, keras.KerasTensor):
+            return self._layer(ids, *args, **kwargs)
+        return ops.take(self._table, ids, axis=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from keras_qat.graph.batch import batch_size, forget_batch, of_batch, with_batch
 from keras_qat.graph.constants import without_constants
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape
 from keras_qat.graph.reading import read_function
-from keras_qat.graph.symbols import traced
+from keras_qat.graph.symbols import Lookup, traced
 from keras_qat.graph.untraceable import untraceable
 
 
@@ -116,14 +116,15 @@ def trace_call(
         with traced(symbols, batch):
             outputs = function(twin)
         graph = read_function(keras.Function(symbols, outputs), layer.name)
-        own = dict(zip(graph.inputs[len(inputs) :], (v for _, v in variables), strict=True))
+        weights = graph.inputs[len(inputs) :]
+        own = dict(zip(weights, (variable for _, variable in variables), strict=True))
         result = forget_batch(_in_any_mode(without_constants(graph, own, batch)), batch)
     except UnsupportedLayerError:
         raise
     except Exception as error:  # user code may raise anything
         shapes = [without_batch(tensor.shape, batch) for tensor in inputs]
         raise untraceable(layer, name, error, shapes) from error
-    _check_weights(layer, name, result, list(own.values()))
+    _check_weights(layer, name, result, _own_variables(layer))
     _check_copies(layer, name, result)
     return result
 
@@ -164,7 +165,7 @@ def _symbolic_copy(layer: object) -> tuple[Any, list[tuple[Any, keras.Variable]]
         The copy, and pairs of each symbolic tensor and its variable.
     """
     attributes: dict[str, Any] = vars(layer)
-    own: dict[str, Any] = {k: v for k, v in attributes.items() if isinstance(v, keras.Variable)}
+    own = _own_variables(layer)
     symbols = {id(v): (keras.Input(batch_shape=v.shape, dtype=v.dtype), v) for v in own.values()}
     twin = object.__new__(type(layer))
     methods = {k: v for k, v in attributes.items() if getattr(v, "__self__", None) is layer}
@@ -172,12 +173,24 @@ def _symbolic_copy(layer: object) -> tuple[Any, list[tuple[Any, keras.Variable]]
     copied |= attributes
     copied |= {name: symbols[id(value)][0] for name, value in own.items()}
     copied |= {k: types.MethodType(v.__func__, twin) for k, v in methods.items()}
+    for name, value in attributes.items():
+        if type(value) is keras.layers.Embedding and value.built:
+            table = value.embeddings
+            symbol = keras.Input(batch_shape=table.shape, dtype=table.dtype)
+            symbols[id(table)] = symbol, table
+            copied[name] = Lookup(value, symbol)
     return twin, list(symbols.values())
 
 
-def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable]) -> None:
+def _own_variables(layer: object) -> dict[str, keras.Variable]:
+    """Returns the variables that are attributes of a layer, by name."""
+    attributes: dict[str, Any] = vars(layer)
+    return {k: v for k, v in attributes.items() if isinstance(v, keras.Variable)}
+
+
+def _check_weights(layer: Any, name: str, graph: Graph, own: Mapping[str, keras.Variable]) -> None:
     """Raises if no operation has a trainable weight: it would stop training."""
-    found = {id(variable) for variable in own}
+    found = {id(variable) for variable in own.values()}
     for inner in graph.nodes.values():
         found |= {id(v) for v in getattr(inner.head, "variables", ())}
         leaves = [leaf for leaf in tree.flatten(inner.arguments) if isinstance(leaf, Parameter)]
@@ -189,8 +202,7 @@ def _check_weights(layer: Any, name: str, graph: Graph, own: list[keras.Variable
             layer=name,
             received=f"{type(layer).__name__} with {lost}",
             fix="Keep each weight in a separate attribute. Call inner layers on tensors that "
-            "depend on the inputs of `call`. Instead of an `Embedding` of fixed positions, add a "
-            "weight: `self.add_weight(shape=(positions, channels))`.",
+            "depend on the inputs of `call`.",
         )
 
 

@@ -166,7 +166,6 @@ def positions():
 
 # Models that are refused.
 REFUSED = {
-    "positions": positions,
     "other_size": other_size,
     "lstm": lambda: plain((5, 3), lambda x: layers.LSTM(4, name="lstm")(x)),
     "gru_of_two": lambda: plain((5, 3), lambda x: layers.Bidirectional(layers.GRU(4))(x)),
@@ -187,6 +186,7 @@ REFUSED = {
 }
 # Models that are not refused.
 TAKEN = {
+    "positions": positions,
     "qkv": lambda: of((6, 8), qkv, kept("inner", lambda: layers.Dense(24))),
     "patches": lambda: plain((8, 8, 3), lambda x: ops.image.extract_patches(x, 4)),
     "roll": lambda: plain((8, 8, 4), lambda x: ops.roll(x, (-2, -2), axis=(1, 2))),

@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat import errors
-from tests.checking.refused_models import REFUSED, of, plain, table
+from tests.checking.refused_models import REFUSED, plain
 
 
 def refusal_of(model):
@@ -41,17 +41,6 @@ def test_refusal_names_the_layer_and_the_cause(name, layer, cause):
     assert re.search(cause, refusal.what)
     assert refusal.fix and "AssertionError: ." not in str(refusal)
     assert "with `keras.ops` alone" not in refusal.fix or name == "other_size"
-
-
-@pytest.mark.parametrize(
-    ("name", "call", "make", "shape"),
-    [
-        ("positions", lambda layer, x: x + layer.table, table((6, 8)), (6, 8)),
-    ],
-)
-def test_refusal_has_a_fix_that_works(name, call, make, shape):
-    refusal_of(REFUSED[name]())
-    assert keras_qat.quantize_model(of(shape, call, make))
 
 
 def paste(fix, model):
