@@ -92,21 +92,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("followers", "expected"),
+    ("followers", "target", "expected"),
     [
-        # 2.5 steps and -2.5 steps of 0.5: ties go away from zero
-        ([], [1.5, -1.5, 8.0, 63.5]),
-        ([ReLU()], [1.5, 0.0, 8.0, 63.5]),
-        ([ReLU(6.0)], [1.5, 0.0, 6.0, 6.0]),
+        # 2.5 steps and -2.5 steps of 0.5: XNNPACK rounds ties up, the others away from zero
+        ([], "litert", [1.5, -1.0, 8.0, 63.5]),
+        ([], "reference", [1.5, -1.5, 8.0, 63.5]),
+        ([ReLU()], "litert", [1.5, 0.0, 8.0, 63.5]),
+        ([ReLU(6.0)], "litert", [1.5, 0.0, 6.0, 6.0]),
     ],
 )
-def test_add_by_hand(followers, expected):
+def test_add_by_hand(followers, target, expected):
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     y = Add(name="sum")([a, b])
     for follower in followers:
         y = follower(y)
     quarters = (-32.0, 31.75)
     model = quantized_with(keras.Model([a, b], y), a=HALVES, b=quarters, sum=HALVES)
+    model.set_target(target)
     x = [
         np.array([[1.0, -1.0, 5.0, 60.0]], "float32"),
         np.array([[0.25, -0.25, 3.0, 30.0]], "float32"),
@@ -142,11 +144,14 @@ def test_multiply_and_subtract_by_hand():
     ranges = dict.fromkeys(("a", "b", "product", "difference"), HALVES)
     model = quantized_with(keras.Model([a, b], outputs), **ranges)
     x = [np.array([[1.5, -1.5, 30.0]], "float32"), np.array([[0.5, 0.5, 4.0]], "float32")]
-    # 0.75 is 1.5 steps: the multiplier alone, without a shift, rounds ties up
+    # 0.75 is 1.5 steps: XNNPACK rounds ties to even
     assert [y.tolist() for y in model.predict(x, verbose=0)] == [
-        [[1.0, -0.5, 63.5]],
+        [[1.0, -1.0, 63.5]],
         [[1.0, -2.0, 26.0]],
     ]
+    # The multiplier alone, without a shift, rounds ties up.
+    model.set_target("reference")
+    assert model.predict(x, verbose=0)[0].tolist() == [[1.0, -0.5, 63.5]]
     assert sorted(operators_of(exported(model))) == ["MUL", "SUB"]
 
 

@@ -95,9 +95,11 @@ def test_layer_normalization_by_hand():
     quantized.get_layer("n").reciprocal_observer.widen(0.0, 1.0)
     data = np.array([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 0.0, 20.0], [7.5] * 4], "float32")
     # 1 / sqrt(75) is 29.4 steps of 1/255; 30 * 0.5 * 29 / 255 is 109.2 of 1/64, and -10 * 0.5 * 29
-    # / 255 is -36.4, of which the kernel makes 4 * -36.4 = -146 first, and then -37.
-    expected = np.array([[-1] * 2 + [1] * 2, [-37 / 64] * 3 + [109 / 64], [0] * 4])
-    np.testing.assert_array_equal(quantized.predict(data, verbose=0), expected)
+    # / 255 is -36.4. The reference kernel makes 4 * -36.4 = -146 first, and then -37.
+    for target, low in (("litert", -36), ("reference", -37)):
+        quantized.set_target(target)
+        expected = np.array([[-1] * 2 + [1] * 2, [low / 64] * 3 + [109 / 64], [0] * 4])
+        np.testing.assert_array_equal(quantized.predict(data, verbose=0), expected)
 
 
 def signal_to_noise(make, shape, spread):
