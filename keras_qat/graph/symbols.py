@@ -23,7 +23,8 @@ class BatchNumberError(TypeError):
 class BatchSize(int):
     """The size of the batch, times an integer: the first size of a traced tensor.
 
-    Multiples are sizes too. Sums and fractions would be numbers that depend on the batch.
+    Multiples are sizes too, and so are sums of them. Other sums and fractions would be numbers that
+    depend on the batch.
     """
 
     batch: int
@@ -55,17 +56,25 @@ class BatchSize(int):
         return BatchSize.of(quotient, self.batch)
 
     def __add__(self, other: Any) -> Any:
+        if isinstance(other, BatchSize) or other == 0:  # Keras adds a padding of 0
+            return BatchSize.of(int(self) + int(other), self.batch)
+        raise BatchNumberError
+
+    def __sub__(self, other: Any) -> Any:
+        if isinstance(other, BatchSize) or other == 0:
+            return BatchSize.of(int(self) - int(other), self.batch)
         raise BatchNumberError
 
     def __float__(self) -> float:
         raise BatchNumberError
 
+    def __truediv__(self, other: Any) -> Any:
+        raise BatchNumberError
+
     __radd__: Any = __add__
-    __sub__: Any = __add__
-    __rsub__: Any = __add__
-    __truediv__: Any = __add__
-    __rtruediv__: Any = __add__
-    __rfloordiv__: Any = __add__
+    __rsub__: Any = __truediv__
+    __rtruediv__: Any = __truediv__
+    __rfloordiv__: Any = __truediv__
 
 
 class TracedTensor(keras.KerasTensor):
