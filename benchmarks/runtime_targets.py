@@ -86,7 +86,8 @@ def compare_processors(made: dict[str, tuple[Model, list[np.ndarray]]]) -> dict[
 def renamed(model: Model, prefix: str) -> Model:
     """Returns the model with a prefix before the name of each tensor."""
     new: dict[Tensor | None, Any] = {None: None}
-    for tensor in (x for each in model.operators for x in (*each.inputs, *each.outputs)):
+    ends = (*model.inputs.values(), *model.outputs.values())
+    for tensor in (*ends, *(x for op in model.operators for x in (*op.inputs, *op.outputs))):
         if tensor not in new:
             new[tensor] = dataclasses.replace(tensor, name=prefix + tensor.name)
     operators = tuple(
@@ -97,8 +98,10 @@ def renamed(model: Model, prefix: str) -> Model:
         )
         for each in model.operators
     )
-    ends = ({f"{prefix}{name}": new[x] for name, x in ends.items()} for ends in ends_of(model))
-    return Model(*ends, operators)
+    inputs, outputs = (
+        {f"{prefix}{name}": new[x] for name, x in end.items()} for end in ends_of(model)
+    )
+    return Model(inputs, outputs, operators)
 
 
 def ends_of(model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
