@@ -27,7 +27,7 @@ from keras_qat.graph.symbols import BatchNumberError
 
 # Operations that broadcast a constant over the batch.
 _BROADCASTS = operation_named(
-    "Add", "Subtract", "Multiply", "TrueDivide", "Divide", "Maximum", "Minimum", "Where"
+    "Add", "Subtract", "Multiply", "TrueDivide", "Divide", "Maximum", "Minimum"
 )
 
 
