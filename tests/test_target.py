@@ -83,7 +83,8 @@ def test_compilers_change_no_bit_of_the_default_kernels(model, run):
         assert (qat.predict(data(), verbose=0) == expected).all()
 
 
-def test_kernels_of_arm64_are_not_proven_on_other_machines(model, tmp_path):
+def test_kernels_of_arm64_are_not_proven_without_the_emulator(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_QAT_ARM64", str(tmp_path / "missing"))
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert-arm64")
     report = verified(qat, tmp_path / "model.tflite")
     assert report.kernels == "arm64" and not report.exact

@@ -64,8 +64,8 @@ class Call:
 
         LiteRT runs groups with 4-bit weights in its reference kernel.
         """
-        first, weights = self.operator.inputs[0], self.operator.operand("weights")
-        dtype = self.output.dtype if first is None else first.dtype
+        data, weights = self.operator.operand("data"), self.operator.operand("weights")
+        dtype = self.output.dtype if data is None else data.dtype
         if weights is None or weights.dtype != "int4":
             return dtype
         has_groups = "grouped" in self.declaration.versions.values()

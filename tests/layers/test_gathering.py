@@ -99,7 +99,6 @@ def test_tile_gathers_along_each_axis_that_grows():
         (lambda x: ops.tile(x, (2, 1, 1)), "batch axis"),
         (lambda x: ops.tile(x, (2, 1, 1, 1)), "batch axis"),
         (lambda x: ops.repeat(x, 2), "one axis at a time"),
-        (lambda x: ops.roll(x, (1, 1), axis=(1, 2)), "one axis at a time"),
         (lambda x: ops.take(x, [0, 3], axis=1), "positions 0 to 3"),
     ],
 )
