@@ -165,7 +165,7 @@ def files_with(*words):
 
 
 def test_contributing_operation_takes_two_source_files():
-    assert files_with("QWhere", "SELECT_V2", "'Where'") == {
+    assert files_with("QWhere", "'Where'") == {
         "layers/__init__.py",
         "layers/elementwise/maximum.py",
     }

@@ -165,6 +165,10 @@ class Graph:
         """Returns the dtype of a tensor."""
         return self.nodes[edge.node].dtypes[edge.index]
 
+    def is_plain(self, edge: Edge) -> bool:
+        """Returns whether a tensor holds booleans or plain integers, instead of real values."""
+        return not self.dtype(edge).startswith(("float", "bfloat"))
+
     def signature(self, node: Node) -> Hashable:
         """Returns a key that equal calls of an operation have in common.
 

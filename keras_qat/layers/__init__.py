@@ -11,9 +11,11 @@ from keras_qat.layers.decompositions import (  # noqa: F401, importing them regi
     repeating,
 )
 from keras_qat.layers.decompositions.log_softmax import QLogSoftmax
+from keras_qat.layers.decompositions.masked_mean import QMaskedAverage
 from keras_qat.layers.decompositions.normalize import QNormalize
 from keras_qat.layers.elementwise.activations import QReLU, QSoftmax
 from keras_qat.layers.elementwise.arithmetic import QAdd, QMultiply, QSubtract
+from keras_qat.layers.elementwise.comparisons import QCompare, QLogical, QLogicalNot, QNumber
 from keras_qat.layers.elementwise.elu import QElu
 from keras_qat.layers.elementwise.gelu import QGelu
 from keras_qat.layers.elementwise.hard_sigmoid import QHardSigmoid
@@ -21,7 +23,7 @@ from keras_qat.layers.elementwise.hard_swish import QHardSwish
 from keras_qat.layers.elementwise.leaky_relu import QLeakyReLU
 from keras_qat.layers.elementwise.logistic import QSigmoid
 from keras_qat.layers.elementwise.lookup import QLookup
-from keras_qat.layers.elementwise.maximum import QMaximum, QMinimum, QWhere
+from keras_qat.layers.elementwise.maximum import QMaximum, QMinimum, QSelect, QWhere
 from keras_qat.layers.elementwise.prelu import QPReLU
 from keras_qat.layers.elementwise.tanh import QTanh
 from keras_qat.layers.kernels.batch_normalization import QBatchNormalization
@@ -80,6 +82,7 @@ __all__ = [
     "QAveragePooling2D",
     "QBatchNormalization",
     "QCenterCrop",
+    "QCompare",
     "QConcatenate",
     "QConv1D",
     "QConv1DTranspose",
@@ -105,7 +108,10 @@ __all__ = [
     "QHardSwish",
     "QLeakyReLU",
     "QLogSoftmax",
+    "QLogical",
+    "QLogicalNot",
     "QLookup",
+    "QMaskedAverage",
     "QMatmul",
     "QMaxPooling1D",
     "QMaxPooling2D",
@@ -114,6 +120,7 @@ __all__ = [
     "QMinimum",
     "QMultiply",
     "QNormalize",
+    "QNumber",
     "QPReLU",
     "QPad",
     "QReLU",
@@ -121,6 +128,7 @@ __all__ = [
     "QReduceMin",
     "QReshape",
     "QResize",
+    "QSelect",
     "QSeparableConv1D",
     "QSeparableConv2D",
     "QSigmoid",

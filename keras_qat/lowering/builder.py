@@ -43,13 +43,17 @@ class Builder:
 
     @property
     def dtype(self) -> str:
-        """Type of the node's output: the type of its scheme, or float32."""
+        """Type of the node's output: the type of its scheme, float32, or that of plain numbers."""
+        own = self._node.dtypes[0]
+        if not own.startswith(("float", "bfloat")):
+            return own
         return "float32" if self.is_float else self._node.head.scheme.dtype
 
     @property
     def output_quantization(self) -> Quantization | None:
         """Quantization parameters of the node's output. None in float."""
-        return None if self.is_float else quantization_of(self._node.head.neighbours.output)
+        output = None if self.is_float else self._node.head.neighbours.output
+        return None if output is None else quantization_of(output)
 
     def operator(
         self,
@@ -117,6 +121,7 @@ class Builder:
             part=part,
             shape=shape,
             quantization=x.quantization,
+            dtype=x.dtype,
             options={"newShape": sizes.data},
         )
 

@@ -292,8 +292,11 @@ def check_float_layers(model: QuantizedModel) -> None:
     for node in graph.nodes.values():
         if node.is_input or node.head.scheme is not None:
             continue
-        dtype = "int32" if node.head.takes_indices else "float32"
-        inputs = {edge: Tensor(str(edge), graph.shape(edge), dtype) for edge in node.inputs}
+        types = {edge: graph.dtype(edge) for edge in node.inputs}
+        inputs = {
+            edge: Tensor(str(edge), graph.shape(edge), "int32" if "int" in dtype else dtype)
+            for edge, dtype in types.items()
+        }
         builder = Builder()
         builder.enter(node)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from keras_qat.errors import ExportError
 
 INFERENCE_TYPES = ("int8", "uint8", "float32")
-IDS = "int32"
 
 # One type for all, a dict by name, or a list in order.
 IoTypes = str | Mapping[str, str] | Sequence[str]
@@ -20,7 +20,7 @@ def io_types(
     wanted: IoTypes | None,
     names: Sequence[str],
     argument: str,
-    ids: frozenset[str] = frozenset(),
+    plain: Mapping[str, str] = MappingProxyType({}),
     *,
     default: str = "int8",
 ) -> dict[str, str]:
@@ -31,7 +31,8 @@ def io_types(
             to types; or a sequence with one type for each name. None for the default.
         names: The names, in order.
         argument: The name of the argument, for messages.
-        ids: The names of inputs that hold ids. Ids are int32; a single type does not change them.
+        plain: The types of tensors of ids, plain integers and booleans. A single type does not
+            change them.
         default: The type of names that are left out.
 
     Returns:
@@ -47,9 +48,9 @@ def io_types(
     wanted = default if wanted is None else _with_names(wanted)
     default = wanted if isinstance(wanted, str) else default
     _check_type(default, INFERENCE_TYPES)
-    types = {name: IDS if name in ids else default for name in names}
+    types = {name: plain.get(name, default) for name in names}
     for name, dtype in _named(wanted, names, argument).items():
-        _check_type(dtype, (IDS,) if name in ids else INFERENCE_TYPES, name)
+        _check_type(dtype, (plain[name],) if name in plain else INFERENCE_TYPES, name)
         types[name] = dtype
     return types
 

@@ -57,10 +57,16 @@ def resolved_io_types(
         ExportError: If a name or a type is unknown, or there are too few or too many.
     """
     consumers, own = graph.consumers(), _own_type(graph)
-    ids = frozenset(name for name in graph.inputs if boundary_node(consumers, Edge(name)) is None)
+    ids = {
+        name: "bool" if graph.dtype(Edge(name)) == "bool" else "int32"
+        for name in graph.inputs
+        if boundary_node(consumers, Edge(name)) is None
+    }
+    made = named_outputs(graph)
+    plain = {name: graph.dtype(edge) for name, edge in made.items() if graph.is_plain(edge)}
     return (
         io_types(inputs, list(graph.inputs), "inference_input_type", ids, default=own),
-        io_types(outputs, list(named_outputs(graph)), "inference_output_type", default=own),
+        io_types(outputs, list(made), "inference_output_type", plain, default=own),
     )
 
 

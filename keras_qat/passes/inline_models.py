@@ -56,7 +56,10 @@ def _opened(node: Node, rewriting: Rewriting) -> Replacement | None:
     if not is_model(node.head):
         return None
     inner = read_model(node.head)
-    bound = dict(zip(flatten_edges(inner.input_structure), node.inputs, strict=True))
+    args, kwargs = node.arguments
+    # A mask is attached to the tensors too, where `connect_masks` finds it.
+    given = flatten_edges((args, {key: each for key, each in kwargs.items() if key != "mask"}))
+    bound = dict(zip(flatten_edges(inner.input_structure), given, strict=True))
     children = []
     for child in inner.nodes.values():
         if child.is_input:

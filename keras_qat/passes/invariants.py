@@ -65,9 +65,9 @@ def _without_conversion(graph: Graph) -> Iterator[str]:
     for node in graph.nodes.values():
         if node.is_input or node.head.scheme is None or isinstance(node.head, _CONVERSIONS):
             continue
-        makers = [graph.nodes[edge.node] for edge in node.inputs]
-        takes_ids = node.head.takes_indices
-        if any(not takes_ids if maker.is_input else maker.head.scheme is None for maker in makers):
+        real = [] if node.head.takes_indices else [e for e in node.inputs if not graph.is_plain(e)]
+        makers = [graph.nodes[edge.node] for edge in real]
+        if any(maker.is_input or maker.head.scheme is None for maker in makers):
             yield node.name
 
 
@@ -77,7 +77,8 @@ def _without_range(graph: Graph) -> Iterator[str]:
     for node in graph.nodes.values():
         group = groups[Edge(node.name)]
         is_ranged = makers(graph, group) and not is_contradictory(graph, group)
-        if output_specification(node) is not None and not is_ranged:
+        is_real = not graph.is_plain(Edge(node.name))
+        if is_real and output_specification(node) is not None and not is_ranged:
             yield node.name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.activation_names import FUSED_CODES, Activation, function_name
 from keras_qat.layers.core.drop_in import remade
+from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import find_rule, refusal
 from keras_qat.layers.kernels.input_affine import without_affine
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
@@ -56,13 +57,30 @@ def make_layers(
             continue
         make = functools.partial(_make, node, _identity(graph, node), made, make_one)
         [nodes[name]] = (each.made_of(node) for each in attempt(node, make).nodes)
-    consumers = dataclasses.replace(graph, nodes=nodes).consumers()
-    for name in graph.inputs:
-        if not any(node.head.takes_indices for node in consumers.get(Edge(name), ())):
-            nodes[name] = dataclasses.replace(nodes[name], dtypes=("float32",))
-        elif "float" in nodes[name].dtypes[0]:
-            nodes[name] = dataclasses.replace(nodes[name], dtypes=("int32",))
+    return _with_types(dataclasses.replace(graph, nodes=nodes))
+
+
+def _with_types(graph: Graph) -> Graph:
+    """Returns the graph with the type of each tensor: float32, or that of plain numbers."""
+    consumers, nodes = graph.consumers(), {}
+    for name, node in graph.nodes.items():
+        if node.is_input:
+            dtype = _type_of_input(graph, name, consumers.get(Edge(name), ()))
+        elif isinstance(node.head, MovesValues):
+            dtype = nodes[node.inputs[0].node].dtypes[0]
+        else:
+            dtype = node.head.plain_dtype or "float32"
+        nodes[name] = dataclasses.replace(node, dtypes=(dtype,))
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _type_of_input(graph: Graph, name: str, takers: Sequence[Node]) -> str:
+    """Returns the type of an input: that of ids, that of plain numbers to compare, or float32."""
+    heads, own = [node.head for node in takers], graph.nodes[name].dtypes[0]
+    if any(head.takes_indices for head in heads):
+        return "int32" if "float" in own else own
+    kind = "bool" if own == "bool" else "int" if graph.is_plain(Edge(name)) else "float"
+    return own if heads and all(kind in head.plain_inputs for head in heads) else "float32"
 
 
 def _identity(graph: Graph, node: Node) -> Hashable:

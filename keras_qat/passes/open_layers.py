@@ -15,6 +15,7 @@ from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.activation_names import activation_name
 from keras_qat.layers.core.registry import call_of, find_rule, is_written_in_ops, refusal
+from keras_qat.passes.connect_masks import connect_masks
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.rewriting import (
@@ -34,6 +35,7 @@ from keras_qat.passes.split_separables import split_separables
 # The passes that run before `open_layers` unless `rewrites` leaves them out.
 INSIDE: tuple[Pass, ...] = (
     inline_models,
+    connect_masks,
     open_drop_ins,
     split_separables,
     split_regularizers,

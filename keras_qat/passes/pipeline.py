@@ -12,6 +12,7 @@ from keras_qat.passes.canonicalize import canonicalize
 from keras_qat.passes.check_batch import check_batch
 from keras_qat.passes.choose_kernels import choose_kernels
 from keras_qat.passes.config import Setting
+from keras_qat.passes.connect_masks import connect_masks
 from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
@@ -63,6 +64,11 @@ OPENING: tuple[Step, ...] = (
         inline_models,
         "First: passes then see one flat graph and fuse across nested models.",
     ),
+    Step(
+        connect_masks,
+        "After `inline_models`: masks pass the borders of nested models.",
+        "fixed",
+    ),
     Step(open_drop_ins, "Before the splits: it makes layers that may have to be split."),
     Step(drop_bias, "Before the splits: it finds each bias where the user put it.", "named"),
     Step(
@@ -83,7 +89,7 @@ OPENING: tuple[Step, ...] = (
 
 def _inside(setting: Setting) -> Mapping[str, Any]:
     """Returns the arguments of `open_layers`."""
-    steps = (step.bound(setting) for step in OPENING if step.kind == "default")
+    steps = (step.bound(setting) for step in OPENING if step.kind != "named")
     return {"inside": tuple(rewrite for rewrite in steps if rewrite is not None)}
 
 

@@ -22,7 +22,7 @@ def quantize_inputs(
 ) -> Graph:
     """Puts a `QuantizeInput` after each input of the model that holds real values.
 
-    Matches: each input, except the ids that an `Embedding` takes.
+    Matches: each input, except the ids that an `Embedding` takes, and integers that are compared.
     Builds: a layer that rounds to the input's grid; in the file, the input tensor itself. An input
     that only float layers take gets an `ObserveRange`. If only some layers are float, they take
     the input itself.
@@ -89,7 +89,7 @@ def quantize_floats(graph: Graph, scheme: Scheme) -> Graph:
     for node in graph.nodes.values():
         nodes.append(node if node.name in floats else node.rewired(rounded))
         edge = Edge(node.name)
-        if node.name not in floats:
+        if node.name not in floats or graph.is_plain(edge):
             continue
         if not {taker.name for taker in consumers.get(edge, ())} <= floats:
             nodes.append(_behind(graph, edge, Quantize, scheme, f"{node.name}_quantize"))
@@ -129,8 +129,9 @@ def _ids(graph: Graph) -> set[Edge]:
     found = set()
     for edge, behind in graph.consumers().items():
         takers = [node for node in behind if getattr(node.head, "takes_indices", False)]
-        if not takers:
+        if not takers and not (graph.nodes[edge.node].is_input and graph.is_plain(edge)):
             continue
+        takers += [node for node in behind if getattr(node.head, "plain_inputs", ())]
         if not graph.nodes[edge.node].is_input:
             problem = f"the output of '{edge}'"
         elif len(takers) < len(behind) or edge in graph.output_edges:

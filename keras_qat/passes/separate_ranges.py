@@ -46,7 +46,7 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
     tied = {
         node.name
         for node in graph.nodes.values()
-        if output_specification(node) is not None and (is_shared(node) or calls[id(node.head)] > 1)
+        if _is_tied(node) or (output_specification(node) is not None and calls[id(node.head)] > 1)
     }
     consumers = graph.consumers()
     made: dict[Edge, Edge] = {}
@@ -59,6 +59,12 @@ def separate_ranges(graph: Graph, scheme: Scheme) -> Graph:
             nodes[copy.name] = copy
             made[edge] = Edge(copy.name)
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _is_tied(node: Node) -> bool:
+    """Returns whether a call needs one range for several of its tensors."""
+    is_integer = not node.is_input and node.head.scheme is not None
+    return is_integer and (is_shared(node) or node.head.shares_inputs)
 
 
 def _requantized(node: Node, scheme: Scheme, name: str) -> Node:

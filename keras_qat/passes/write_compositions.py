@@ -41,6 +41,10 @@ def _written(node: Node) -> Callable[..., Any] | None:
     return functools.partial(write, node.head) if is_written else None
 
 
+def _cast(operation: Any, x):
+    return ops.not_equal(x, 0)
+
+
 def _variance(operation: Any, x):
     deviation = x - ops.mean(x, axis=operation.axis, keepdims=True)
     return ops.mean(ops.square(deviation), axis=operation.axis, keepdims=operation.keepdims)
@@ -100,12 +104,14 @@ def _pair(value: Any) -> tuple[int, int]:
 
 # The conditions under which an operation is written in others.
 _CONDITIONS: dict[str, Callable[[Any], bool]] = {
+    "Cast": lambda each: each.dtype == "bool",
     "ExtractPatches": lambda each: not each.is_3d and each.data_format == "channels_last",
     "Roll": lambda each: np.size(each.axis) > 1,
 }
 
 # The functions by the name of the operation's class.
 _COMPOSITIONS: dict[str, Callable[..., Any]] = {
+    "Cast": _cast,
     "ExtractPatches": _patches,
     "Glu": _gated,
     "Logsumexp": _logsumexp,

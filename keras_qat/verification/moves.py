@@ -45,6 +45,7 @@ MOVES: Mapping[str, Callable[[Call], Any]] = {
     "mirror": _mirrored,
     "pad": _padded,
     "reshape": lambda call: call.value("data").reshape(call.shape),
+    "select": lambda call: np.where(*call.values),
     "shape": lambda call: np.array(call.value("data").shape),
     "slice": _strided,
     "stack": lambda call: np.stack(call.values, axis=call.options["axis"]),

@@ -265,7 +265,8 @@ def _compare(
         if kind == "float" and name != own:
             kind = "after float"  # converted at the file's end
         # A float32 input needs no conversion.
-        if tensor.scale.size or name in report.outputs or kind == "float":
+        is_plain = graph.is_plain(Edge(source))
+        if tensor.scale.size or name in report.outputs or kind == "float" or is_plain:
             values = ours[source]
             if source in kinds:
                 is_own = name == own

@@ -169,10 +169,8 @@ REFUSED = {
     "other_size": other_size,
     "lstm": lambda: plain((5, 3), lambda x: layers.LSTM(4, name="lstm")(x)),
     "gru_of_two": lambda: plain((5, 3), lambda x: layers.Bidirectional(layers.GRU(4))(x)),
-    "masked_mean": lambda: masked(lambda y: layers.GlobalAveragePooling1D()(y)),
     "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Dense(2))(y)),
     "masking": lambda: plain((6, 4), lambda x: layers.Dense(2)(layers.Masking()(x))),
-    "where": lambda: plain((6, 8), lambda x: ops.where(x > 0, x, x * 0.1)),
     "cumsum": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumsum(x, axis=1))),
     "top_k": lambda: plain((6, 8), lambda x: ops.top_k(x, 3)[0]),
     "conv3d": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3D(4, 3)(x)),
@@ -190,6 +188,8 @@ TAKEN = {
     "qkv": lambda: of((6, 8), qkv, kept("inner", lambda: layers.Dense(24))),
     "patches": lambda: plain((8, 8, 3), lambda x: ops.image.extract_patches(x, 4)),
     "roll": lambda: plain((8, 8, 4), lambda x: ops.roll(x, (-2, -2), axis=(1, 2))),
+    "masked_mean": lambda: masked(lambda y: layers.GlobalAveragePooling1D()(y)),
+    "where": lambda: plain((6, 8), lambda x: ops.where(x > 0, x, x * 0.1)),
     "causal": lambda: plain(
         (6, 8), lambda x: layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
     ),

@@ -28,7 +28,6 @@ MASK = "A mask has no counterpart in LiteRT"
     [
         ("lstm", "lstm", "Recurrent layers are not supported yet"),
         ("gru_of_two", "bidirectional.*", "Recurrent layers are not supported yet"),
-        ("masked_mean", "not_equal.*", "no integer form"),
         ("masked_steps", "time_distributed.*", MASK),
         ("masking", "masking.*", MASK),
         ("inner_weight", "inner", "called with a weight as an argument"),

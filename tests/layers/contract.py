@@ -350,7 +350,13 @@ def _as_input(array: np.ndarray, details: dict, is_reference: bool) -> np.ndarra
 
 
 def integers_of(values: np.ndarray, details: dict) -> np.ndarray:
-    """Returns the integers of real values. The values must lie on the grid to the last bit."""
+    """Returns the integers of real values. The values must lie on the grid to the last bit.
+
+    Booleans and plain integers have no grid.
+    """
+    if values.dtype.kind in "bi":
+        assert not details["quantization"][0]
+        return values.astype("int64")
     scale, zero_point = np.float32(details["quantization"][0]), details["quantization"][1]
     centered = np.rint(values.astype("float64") / np.float64(scale))
     np.testing.assert_array_equal(centered.astype("float32") * scale, values)
@@ -391,7 +397,7 @@ def assert_equals_litert(prepared: Prepared, target: str = "litert") -> int:
         if layer_name not in tensors:
             continue  # a part of a layer, or a layer that is called more than once
         q, details = theirs[name]
-        ours = integers_of(tensors[layer_name], details)
+        ours, q = integers_of(tensors[layer_name], details), q.astype("int64")
         wrong = np.count_nonzero(ours != q)
         assert not wrong, f"{name}: {wrong} of {q.size} differ, by up to {np.abs(ours - q).max()}"
         compared += q.size

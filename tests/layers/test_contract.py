@@ -295,6 +295,8 @@ def test_training_forward_is_near_the_integers(prepared):
     compared = set(scales) & set(trained)
     assert compared
     for name in compared:
+        if trained[name].dtype == bool:
+            continue  # a value next to a limit may be on either side of it
         away = np.max(np.abs(trained[name] - inferred[name])) / scales[name]
         assert away <= prepared.case.steps + 1e-3, f"{name}: {away} steps"
 

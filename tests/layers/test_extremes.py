@@ -140,13 +140,6 @@ def test_where_selects_by_a_constant_condition():
     assert operators_of(exported(quantized)) == ["SELECT_V2"]
 
 
-def test_where_with_a_computed_condition_is_refused():
-    a = keras.Input((3,))
-    model = keras.Model(a, where(a, a, 0.0))
-    with pytest.raises(UnsupportedLayerError, match="constant condition"):
-        keras_qat.quantize_model(model)
-
-
 @pytest.mark.parametrize("shape", [(2, 1), (1, 1, 3)])
 def test_where_with_a_condition_over_the_batch_is_refused(shape):
     a = keras.Input((3,))

@@ -13,6 +13,7 @@ from keras_qat.layers import (
     QGlobalAveragePooling2D,
     QGlobalMaxPooling1D,
     QGlobalMaxPooling2D,
+    QMaskedAverage,
     QMaxPooling1D,
     QMaxPooling2D,
 )
@@ -27,6 +28,7 @@ from tests.layers.contract import (
     quantized_with,
     together,
 )
+from tests.layers.test_embedding import ids
 
 MaxPooling1D, AveragePooling1D = keras.layers.MaxPooling1D, keras.layers.AveragePooling1D
 MaxPooling2D, AveragePooling2D = keras.layers.MaxPooling2D, keras.layers.AveragePooling2D
@@ -73,7 +75,23 @@ def whole(steps, image):
     )
 
 
+def masked_average():
+    words, x = keras.Input((6,), name="ids", dtype="int32"), keras.Input((6, 4), name="x")
+    kept = keras.ops.greater(words, 3)
+    options = {"mask": kept}
+    outputs = [GlobalAveragePooling1D()(x, **options)]
+    return keras.Model([words, x], [*outputs, GlobalAveragePooling1D(keepdims=True)(x, **options)])
+
+
+def with_padding(model, rng, batch):
+    """Makes ids of which at least one is kept: Keras divides by the number of kept steps."""
+    words, x = ids(model, rng, batch)
+    words[:, 0] = 10
+    return [words, x]
+
+
 CASES = [
+    Case("masked_average", (QMaskedAverage,), masked_average, data=with_padding),
     Case(
         "max_pooling",
         (QMaxPooling1D, QMaxPooling2D),
@@ -175,8 +193,20 @@ def test_pooling_refuses_channels_first(make, rank):
         keras_qat.quantize_model(model)
 
 
-def test_global_average_pooling_refuses_a_mask():
+def test_global_average_pooling_refuses_a_mask_of_real_values():
     x, mask = keras.Input((4, 2), name="x"), keras.Input((4,), name="mask")
     model = keras.Model([x, mask], GlobalAveragePooling1D(name="pool")(x, mask=mask))
-    with pytest.raises(UnsupportedLayerError, match="'pool'.*mask"):
+    with pytest.raises(UnsupportedLayerError, match="A mask has no counterpart.*'pool'"):
         keras_qat.quantize_model(model)
+
+
+def test_global_average_pooling_with_a_mask_averages_what_it_keeps():
+    words, x = keras.Input((4,), name="words", dtype="int32"), keras.Input((4, 1), name="x")
+    kept = keras.ops.not_equal(words, 0)
+    model = keras.Model([words, x], GlobalAveragePooling1D(name="pool")(x, mask=kept))
+    quantized = quantized_with(model, x=HALVES, pool=HALVES)
+    ids = np.array([[1, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0], [1, 1, 1, 1]], "int32")
+    values = np.array([[1.0, 2.0, 9.0, -9.0]] * 4, "float32")[..., None]
+    # 1.5 and 0.75 in steps of 0.5, rounded half up. The mean of nothing is 0.
+    expected = [[1.5], [9.0], [0.0], [1.0]]
+    assert quantized.predict([ids, values], verbose=0).tolist() == expected

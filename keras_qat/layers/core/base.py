@@ -93,6 +93,9 @@ class QuantizedLayer(keras.layers.Layer):
             a layer without integer arithmetic, which rewrites replace.
         makes_operator: Whether `lower` adds an operator with the layer's name.
         takes_indices: Whether the input is ids instead of quantized values.
+        plain_inputs: Kinds of plain numbers that inputs may be: "int", "bool" or both.
+        plain_dtype: Type of an output of plain integers or booleans; None for real values.
+        shares_inputs: Whether all inputs with real values have the same parameters.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
         takes_activation: Whether the Keras layer has an `activation` argument that has to
             become a separate node before fusing.
@@ -102,10 +105,13 @@ class QuantizedLayer(keras.layers.Layer):
     is_opened = True
     operators: tuple[str, ...]
     int8_operators: tuple[str, ...] = ()
-    output_specification: Specification = Free()
+    output_specification: Specification | None = Free()
     least_input_scale = 0.0
     takes_activation = False
     takes_indices = False
+    plain_inputs: tuple[str, ...] = ()
+    plain_dtype: str | None = None
+    shares_inputs = False
     avoids_ties = False
     activation_bits: tuple[int, ...] = (8,)
     makes_operator = True
@@ -169,7 +175,7 @@ class QuantizedLayer(keras.layers.Layer):
             fix='Pass scheme="int8".' if widths else "Pass no scheme, and quantize the model.",
         )
 
-    def specifications(self) -> Mapping[str, Specification]:
+    def specifications(self) -> Mapping[str, Specification | None]:
         """Returns how the tensors get their quantization parameters, if there is a scheme.
 
         Subclasses whose arguments change it, or with observed tensors between their operators,
@@ -177,6 +183,7 @@ class QuantizedLayer(keras.layers.Layer):
 
         Returns:
             The specification of `"output"`, and of each observed tensor between the operators.
+            None stands for an output of plain integers or booleans.
         """
         return {"output": self.output_specification}
 
@@ -226,6 +233,11 @@ class QuantizedLayer(keras.layers.Layer):
             return self.training_forward(inputs)
         return self.integer_forward(inputs)
 
+    def compute_output_spec(self, *args, **kwargs):
+        """Returns the shape and the type of the output."""
+        made = super().compute_output_spec(*args, **kwargs)
+        return made if self.plain_dtype is None else keras.KerasTensor(made.shape, self.plain_dtype)
+
     def float_forward(self, inputs, training=None):
         """Computes the output of the Keras layer in float."""
         del training
@@ -237,9 +249,12 @@ class QuantizedLayer(keras.layers.Layer):
 
     def quantize_output(self, y):
         """Observes the range of the output and rounds it to its grid, straight through."""
+        output = self._neighbours().output
+        if output is None:
+            return y
         if self.observer is not None:
             self.observer.track(self.observed_values(y))
-        grid, scheme = self._neighbours().output.grid(), self._scheme()
+        grid, scheme = output.grid(), self._scheme()
         limits = scheme.activation_low, scheme.activation_high
         return fake_quantize(y, grid.scale, grid.zero_point, *limits)
 
@@ -250,20 +265,23 @@ class QuantizedLayer(keras.layers.Layer):
     def integer_forward(self, inputs):
         """Computes the integers of the target's kernels, and returns their real values."""
         neighbours = self._neighbours()
+        if neighbours.output is None and not any(neighbours.inputs):
+            return self.float_forward(inputs, training=False)
         tensors = tree.flatten(inputs)
         centered = [center(x, p) for x, p in zip(tensors, neighbours.inputs, strict=True)]
-        grid = neighbours.output.grid()
-        return real_values(OffsetInts(self.integer(*centered, output=grid), grid))
+        grid = None if neighbours.output is None else neighbours.output.grid()
+        values = self.integer(*centered, output=grid)
+        return values if grid is None else real_values(OffsetInts(values, grid))
 
-    def integer(self, *inputs: OffsetInts, output: Grid):
+    def integer(self, *inputs: OffsetInts, output: Any):
         """Computes the operator in integers.
 
         Args:
             *inputs: The centered integers and the grid of each input.
-            output: The grid of the output.
+            output: The grid of the output; None for plain integers or booleans.
 
         Returns:
-            float32 whole numbers `q - zero_point` of the output.
+            float32 whole numbers `q - zero_point` of the output; or plain integers or booleans.
         """
         raise NotImplementedError
 
@@ -411,13 +429,15 @@ class QuantizedLayer(keras.layers.Layer):
         return {**super().get_config(), **known, "scheme": name, **delay, **own, **target}
 
     def output_grid(self) -> Grid | None:
-        """Returns the grid of the output; None for a float layer."""
-        return None if self.scheme is None else self._neighbours().output.grid()
+        """Returns the grid of the output; None for a float layer, and for plain numbers."""
+        output = None if self.scheme is None else self._neighbours().output
+        return None if output is None else output.grid()
 
     def _observed(self) -> dict[str, Specification]:
         """Returns the specifications of the tensors that are observed."""
         own = {} if self.scheme is None else self.specifications()
-        return {tensor: each for tensor, each in own.items() if each.observed is not None}
+        known = ((tensor, each) for tensor, each in own.items() if each is not None)
+        return {tensor: each for tensor, each in known if each.observed is not None}
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:
@@ -425,7 +445,7 @@ class QuantizedLayer(keras.layers.Layer):
         return self.scheme
 
     def _neighbours(self) -> Any:
-        if self.neighbours.output is None:
+        if not self.neighbours.inputs:
             raise NotQuantizedError(
                 "A quantized layer was called outside a quantized model, so that it does not "
                 "know the scales of its inputs.",

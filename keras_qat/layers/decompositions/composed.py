@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph.keras_internals import set_mask
 from keras_qat.layers.core.registry import register
 
 # A magnitude that float32 and float16 scores do not reach, or overflow.
@@ -138,7 +139,7 @@ def _lambda(layer: Any, inputs: Any, mask: Any = None) -> Any:
     return layer.function(inputs, **(layer.arguments or {}))
 
 
-def _multi_head_attention(
+def _grouped_attention(
     layer: Any,
     query: Any,
     value: Any,
@@ -156,6 +157,12 @@ def _multi_head_attention(
     return layer.call(query, value, *args, attention_mask=attention_mask, **kwargs)
 
 
+def _multi_head_attention(layer: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    # Keras ignores the argument, and asks the tensor for its mask.
+    set_mask(query, kwargs.get("query_mask"))
+    return _grouped_attention(layer, query, *args, **kwargs)
+
+
 def _attention(layer: Any, inputs: Any, mask: Any = None, **kwargs: Any) -> Any:
     if layer.dropout:
         raise UnsupportedLayerError(
@@ -167,7 +174,7 @@ def _attention(layer: Any, inputs: Any, mask: Any = None, **kwargs: Any) -> Any:
     return layer.call(inputs, mask=mask, **{**kwargs, "training": False})
 
 
-register(keras.layers.GroupQueryAttention)(_multi_head_attention)
+register(keras.layers.GroupQueryAttention)(_grouped_attention)
 register(keras.layers.MultiHeadAttention)(_multi_head_attention)
 register(keras.layers.Attention)(_attention)
 register(keras.layers.AdditiveAttention)(_attention)

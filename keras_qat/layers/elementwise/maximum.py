@@ -12,8 +12,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_qat.arithmetic.requantize import quantize
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
@@ -21,6 +21,7 @@ from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.elementwise.binary import Binary, operands_of, value_of
 from keras_qat.layers.moving.reshape import batch_moved
 from keras_qat.quantizers import Free, Grid, Shared
+from keras_qat.scheme import Scheme
 
 SELECTION = operation_named("Where")
 # Values from here on stand for minus infinity.
@@ -75,24 +76,32 @@ class Extreme(Binary):
 
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Selects among the integers."""
-        constant = None
-        if self.constant is not None:
-            constant = ops.cast(self._integers(output) - output.zero_point, "float32")
+        constant = self._centered_constant(output)
         return self.function(*self.in_order([x.values for x in inputs], constant))
 
     def lower(self, builder, *inputs):
         """Adds one operator."""
+        constant = self.lowered_constant(builder, inputs[0])
+        operands = *self.leading_operands(builder), *self.in_order(inputs, constant)
+        return builder.operator(self.operator_code, operands)
+
+    def lowered_constant(self, builder, like) -> Any:
+        """Returns the constant as a LiteRT tensor with the rank of another; None without one."""
         values, grid = None, self.output_grid()
         if self.constant is not None and grid is not None:
             values = ops.convert_to_numpy(self._integers(grid)).astype(self._scheme().dtype)
-        constant = self.lowered_operand(builder, inputs[0], values, builder.output_quantization)
-        operands = *self.leading_operands(builder), *self.in_order(inputs, constant)
-        return builder.operator(self.operator_code, operands)
+        return self.lowered_operand(builder, like, values, builder.output_quantization)
 
     def leading_operands(self, builder) -> Sequence[Any]:
         """Returns the LiteRT tensors of the operator before the two operands."""
         del builder
         return ()
+
+    def _centered_constant(self, grid: Grid):
+        """Returns the constant as float32 whole numbers `q - zero_point`; None without one."""
+        if self.constant is None:
+            return None
+        return ops.cast(self._integers(grid) - grid.zero_point, "float32")
 
     def _integers(self, grid: Grid):
         """Returns the constant in integers, zero point included."""
@@ -196,18 +205,16 @@ class QWhere(Extreme):
         return (builder.constant("condition", values.reshape(ones + values.shape)),)
 
     @classmethod
+    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
+        """Makes the layer; a `QSelect` if the model computes the condition."""
+        is_computed = isinstance(operands_of(node)[0], Edge)
+        return QSelect.from_match(node, scheme) if is_computed else super().from_match(node, scheme)
+
+    @classmethod
     def config_of_match(cls, node: Node) -> dict[str, Any]:
         """Returns the configuration for `ops.where` with a constant condition."""
-        condition = operands_of(node)[0]
-        if isinstance(condition, Edge):
-            raise UnsupportedLayerError(
-                "Only a constant condition has an integer form.",
-                layer=node.name,
-                received="a condition that the model computes",
-                expected="an array of booleans",
-                fix="Multiply by a mask of zeros and ones instead.",
-            )
-        return {**super().config_of_match(node), "condition_shape": value_of(condition).shape}
+        shape = value_of(operands_of(node)[0]).shape
+        return {**super().config_of_match(node), "condition_shape": shape}
 
     @classmethod
     def operands_of(cls, node: Node) -> list[Any]:
@@ -222,3 +229,56 @@ class QWhere(Extreme):
     def get_config(self):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "condition_shape": self.condition_shape}
+
+
+@keras.saving.register_keras_serializable("keras_qat")
+class QSelect(Extreme):
+    """One of two operands, element by element, selected by a tensor of booleans: one SELECT_V2.
+
+    Args:
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> condition, a, b = np.array([[True, False]]), np.array([[1.0, -3.0]]), np.array([[0.0, 5.0]])
+    >>> QSelect()([condition, a, b]).numpy().tolist()
+    [[1.0, 5.0]]
+    """
+
+    operators = ("SELECT_V2",)
+    plain_inputs = ("bool",)
+
+    def float_forward(self, inputs, training=None):
+        """Selects in float."""
+        del training
+        condition, *values = inputs
+        return ops.where(condition, *self.in_order(values, self.operand))
+
+    def integer(self, *inputs: OffsetInts, output: Grid):
+        """Selects among the integers."""
+        condition, *operands = (x.values for x in inputs)
+        return ops.where(condition, *self.in_order(operands, self._centered_constant(output)))
+
+    def lower(self, builder, *inputs):
+        """Adds one SELECT_V2."""
+        condition, *operands = inputs
+        operands = self.in_order(operands, self.lowered_constant(builder, condition))
+        return builder.operator("SELECT_V2", (condition, *operands))
+
+    @classmethod
+    def operands_of(cls, node: Node) -> list[Any]:
+        """Returns the two operands, without the condition."""
+        return operands_of(node)[1:]
+
+    def _shapes(self, input_shape):
+        """Returns the shapes of the condition and of both operands."""
+        condition, *shapes = map(tuple, input_shape)
+        if self.constant is None:
+            return [condition, *shapes]
+        return [condition, *self._with_constant(shapes[0])]
+
+    def _check_shapes(self, shapes) -> None:
+        condition, *operands = shapes
+        is_alike = len(condition) == len(operands[0])
+        super()._check_shapes(operands if is_alike else [condition, operands[0]])

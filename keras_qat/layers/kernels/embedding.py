@@ -26,6 +26,9 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
     int32 in the file. An id must lie in `[0, input_dim)`. LiteRT refuses other ids, and the result
     of Keras then depends on the backend.
 
+    `mask_zero` becomes False: layers that take the mask take a comparison of the ids instead. The
+    outputs of the model have no masks, so a loss needs `sample_weight` to leave padding out.
+
     Args:
         *args: Arguments of `keras.layers.Embedding`.
         scheme: A scheme, its name, or None for a layer that computes in float.

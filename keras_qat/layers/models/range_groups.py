@@ -47,16 +47,23 @@ def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
 
     first_call: dict[int, Node] = {}
     for node in graph.nodes.values():
-        if output_specification(node) is None:
+        if node.is_input or node.head.scheme is None:
             continue
         first = first_call.setdefault(id(node.head), node)
         for mine, theirs in zip(node.inputs, first.inputs, strict=True):
             parent[root(mine)] = root(theirs)
         parent[root(Edge(node.name))] = root(Edge(first.name))
-        if is_shared(node):
-            for edge in node.inputs:
-                parent[root(Edge(node.name))] = root(edge)
+        tied = [edge for edge in _tied(node) if not graph.is_plain(edge)]
+        for edge in tied[1:]:
+            parent[root(edge)] = root(tied[0])
     return _collect(parent, root)
+
+
+def _tied(node: Node) -> tuple[Edge, ...]:
+    """Returns the tensors of one call that must have the same parameters."""
+    if is_shared(node):
+        return Edge(node.name), *node.inputs
+    return node.inputs if node.head.shares_inputs else ()
 
 
 def _collect(parent: dict[Edge, Edge], root: Any) -> dict[Edge, RangeGroup]:
@@ -74,7 +81,7 @@ def output_specification(node: Node) -> Specification | None:
         node: An input, or the call of a layer.
 
     Returns:
-        None for an input of the model, and for a layer in float.
+        None for an input of the model, for a layer in float, and for plain integers or booleans.
     """
     if node.is_input or node.head.scheme is None:
         return None

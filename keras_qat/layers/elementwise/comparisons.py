@@ -1,0 +1,287 @@
+"""GREATER, LESS, EQUAL and the other comparisons, and LOGICAL_AND, LOGICAL_OR, LOGICAL_NOT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_qat.arithmetic.requantize import quantize
+from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph import Node, operation_named
+from keras_qat.layers.core.integers import OffsetInts
+from keras_qat.layers.core.registry import register
+from keras_qat.layers.elementwise.activations import Elementwise
+from keras_qat.layers.elementwise.binary import Binary
+from keras_qat.quantizers import Fixed, Grid
+
+# The function and the operator of each operation of `keras.ops`.
+_COMPARISONS: dict[str, tuple[Any, str]] = {
+    "Equal": (ops.equal, "EQUAL"),
+    "Greater": (ops.greater, "GREATER"),
+    "GreaterEqual": (ops.greater_equal, "GREATER_EQUAL"),
+    "Less": (ops.less, "LESS"),
+    "LessEqual": (ops.less_equal, "LESS_EQUAL"),
+    "NotEqual": (ops.not_equal, "NOT_EQUAL"),
+}
+_LOGIC: dict[str, tuple[Any, str]] = {
+    "LogicalAnd": (ops.logical_and, "LOGICAL_AND"),
+    "LogicalOr": (ops.logical_or, "LOGICAL_OR"),
+    "LogicalXor": (ops.logical_xor, "NOT_EQUAL"),
+}
+
+
+class Decision(Binary):
+    """Base class of operators of two operands whose output is booleans.
+
+    Args:
+        function: Name of the class of the operation in `keras.ops`.
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+    """
+
+    plain_dtype = "bool"
+    plain_inputs = ("bool",)
+    output_specification = None
+    functions: dict[str, tuple[Any, str]]
+
+    def __init__(self, *, function: str, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    @classmethod
+    def config_of_match(cls, node: Node) -> dict[str, Any]:
+        """Returns the configuration for an operation."""
+        return {**super().config_of_match(node), "function": type(node.head).__name__}
+
+    def decided(self, inputs: Sequence[Any], constant: Any) -> Any:
+        """Applies the function to the tensors and the constant, in their order."""
+        return self.functions[self.function][0](*self.in_order(inputs, constant))
+
+    def decide(self, builder, inputs: Sequence[Any], constant: Any) -> Any:
+        """Adds the operator."""
+        operands = self.in_order(inputs, constant)
+        return builder.operator(self.functions[self.function][1], operands, dtype="bool")
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "function": self.function}
+
+
+@register(operation_named(*_COMPARISONS))
+@keras.saving.register_keras_serializable("keras_qat")
+class QCompare(Decision):
+    """Compares two tensors, or a tensor and a constant, element by element.
+
+    Two tensors have one range. The integers are compared as int32, without a scale: LiteRT's 8-bit
+    comparisons take no scale of 1 or more, and confuse integers of small scales. A constant is
+    rounded to the grid of the tensor.
+
+    Args:
+        function: Name of the class of the operation in `keras.ops`, such as `"Greater"`.
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QCompare(function="Less")([np.array([[1, 5]]), np.array([[3, 3]])]).numpy().tolist()
+    [[True, False]]
+    """
+
+    operators = ("CAST", *(code for _, code in _COMPARISONS.values()))
+    plain_inputs = ("int",)
+    shares_inputs = True
+    functions = _COMPARISONS
+
+    def float_forward(self, inputs, training=None):
+        """Compares in float; plain integers as they are."""
+        del training
+        tensors = _listed(inputs)
+        return self.decided(tensors, self._constant_like(tensors[0]))
+
+    def integer(self, *inputs: OffsetInts, output: Any):
+        """Compares the integers."""
+        del output
+        constant, grid = None, inputs[0].grid
+        if self.constant is not None:
+            constant = ops.cast(self._integers(grid) - grid.zero_point, "float32")
+        return self.decided([x.values for x in inputs], constant)
+
+    def lower(self, builder, *inputs):
+        """Adds a CAST of each 8-bit tensor, and the comparison."""
+        values, grid = None, self._input_grid()
+        if self.constant is not None and inputs[0].dtype != "float32":
+            values = self._constant_like(None) if grid is None else self._integers(grid)
+            values = ops.convert_to_numpy(values).astype("int32")
+        constant = self.lowered_operand(builder, inputs[0], values)
+        return self.decide(
+            builder, [_widened(builder, x, i) for i, x in enumerate(inputs)], constant
+        )
+
+    def _input_grid(self) -> Any:
+        """Returns the grid of the inputs; None in float, and for plain integers."""
+        parameters = None if self.scheme is None else self._neighbours().inputs[0]
+        return None if parameters is None else parameters.grid()
+
+    def _integers(self, grid: Any) -> Any:
+        """Returns the constant in integers; beyond the range it is one step beyond."""
+        scheme = self._scheme()
+        limits = np.int32(scheme.activation_low - 1), np.int32(scheme.activation_high + 1)
+        return quantize(ops.convert_to_tensor(self.operand), *grid, *limits)
+
+    def _constant_like(self, tensor: Any) -> Any:
+        """Returns the constant, in the type of a tensor of plain integers; None without one."""
+        dtype = "int32" if tensor is None else keras.backend.standardize_dtype(tensor.dtype)
+        if self.constant is None or keras.backend.is_float_dtype(dtype):
+            return self.operand
+        return ops.cast(self.operand, dtype)
+
+
+@register(operation_named(*_LOGIC))
+@keras.saving.register_keras_serializable("keras_qat")
+class QLogical(Decision):
+    """And, or, or exclusive or, element by element, of booleans: one operator.
+
+    Args:
+        function: Name of the class of the operation in `keras.ops`, such as `"LogicalAnd"`.
+        constant: The arguments of a `Constant`, if one operand is constant.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> a, b = np.array([[True, True]]), np.array([[True, False]])
+    >>> QLogical(function="LogicalAnd")([a, b]).numpy().tolist()
+    [[True, False]]
+    """
+
+    operators = tuple(code for _, code in _LOGIC.values())
+    functions = _LOGIC
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """Returns the shape. Raises if an input is not booleans."""
+        check_booleans(self.name, _listed(inputs))
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
+    def float_forward(self, inputs, training=None):
+        """Combines the booleans."""
+        del training
+        constant = None if self.constant is None else ops.cast(self.operand, "bool")
+        return self.decided(_listed(inputs), constant)
+
+    def lower(self, builder, *inputs):
+        """Adds the operator."""
+        values = None
+        if self.constant is not None:
+            values = ops.convert_to_numpy(self.operand).astype(bool)
+        return self.decide(builder, inputs, self.lowered_operand(builder, inputs[0], values))
+
+
+@register(operation_named("LogicalNot"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QLogicalNot(Elementwise):
+    """Negates booleans: one LOGICAL_NOT.
+
+    Args:
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QLogicalNot()(np.array([[True, False]])).numpy().tolist()
+    [[False, True]]
+    """
+
+    operators = ("LOGICAL_NOT",)
+    plain_dtype = "bool"
+    plain_inputs = ("bool",)
+    output_specification = None
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """Returns the shape. Raises if the input is not booleans."""
+        check_booleans(self.name, [inputs])
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
+    def float_forward(self, inputs, training=None):
+        """Negates the booleans."""
+        del training
+        return ops.logical_not(inputs)
+
+    def lower(self, builder, *inputs):
+        """Adds one LOGICAL_NOT."""
+        return builder.operator("LOGICAL_NOT", inputs, dtype="bool")
+
+
+@register(operation_named("Cast"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QNumber(Elementwise):
+    """1 for true and 0 for false: one CAST, with a scale of 1.
+
+    Args:
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QNumber()(np.array([[True, False]])).numpy().tolist()
+    [[1.0, 0.0]]
+    """
+
+    operators = ("CAST",)
+    plain_inputs = ("bool",)
+    output_specification = Fixed(1.0, 0)
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """Returns the shape. Raises if the input is not booleans."""
+        check_booleans(self.name, [inputs])
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
+    def float_forward(self, inputs, training=None):
+        """Returns the numbers."""
+        del training
+        return ops.cast(inputs, "float32")
+
+    def integer(self, *inputs: OffsetInts, output: Grid):
+        """Returns the numbers, which are the integers."""
+        del output
+        return ops.cast(inputs[0].values, "float32")
+
+    def lower(self, builder, *inputs):
+        """Adds one CAST."""
+        types = {"inDataType": "BOOL", "outDataType": builder.dtype.upper()}
+        return builder.operator("CAST", inputs, options=types)
+
+
+def check_booleans(name: str, tensors: Sequence[Any]) -> None:
+    """Raises if a tensor is not booleans.
+
+    Args:
+        name: Name of the layer.
+        tensors: The inputs of the layer.
+
+    Raises:
+        UnsupportedLayerError: If a tensor has another type.
+    """
+    types = [keras.backend.standardize_dtype(each.dtype) for each in tensors]
+    if any(dtype != "bool" for dtype in types):
+        raise UnsupportedLayerError(
+            "The operation has an integer form for booleans only.",
+            layer=name,
+            received=f"tensors of {types}",
+            expected="results of comparisons",
+            fix="Compare first: `x != 0` instead of `x`.",
+        )
+
+
+def _listed(inputs: Any) -> list[Any]:
+    return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+
+
+def _widened(builder, x: Any, place: int) -> Any:
+    """Adds a CAST of an 8-bit tensor to int32; returns others as they are."""
+    if x.quantization is None:
+        return x
+    options = {"inDataType": x.dtype.upper(), "outDataType": "INT32"}
+    part = f"operand{place}"
+    return builder.operator("CAST", (x,), part=part, shape=x.shape, dtype="int32", options=options)
