@@ -88,7 +88,7 @@ def test_kernels_of_arm64_are_not_proven_without_the_emulator(model, tmp_path, m
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert-arm64")
     report = verified(qat, tmp_path / "model.tflite")
     assert report.kernels == "arm64" and not report.exact
-    assert report.verdict.startswith("NOT PROVEN (The kernels 'arm64' need an emulated ARM64 Python")
+    assert report.verdict.startswith("NOT PROVEN (The kernels 'arm64' need an emulated ARM64")
     # All other operators of the network round as on this machine.
     rows = report.layers["default"]
     assert {name for name, row in rows.items() if row.mismatches} <= {"head"}
