@@ -41,7 +41,7 @@ from keras_qat.passes.config import Config
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.rewriting import with_known_shapes
 from keras_qat.scheme import Scheme, get_scheme
-from keras_qat.targets import Target, fast_kernels, get_target
+from keras_qat.targets import DEFAULT_TARGET, Target, fast_kernels, get_target
 
 # The functions that find warnings about layers, in the order of the report.
 FINDERS: tuple[Callable[[LinkedModel], Iterable[Finding]], ...] = (
@@ -135,7 +135,7 @@ def check(
         quantized_input_stats=quantized_input_stats,
         target=target,
     )
-    return _check_float(model, config, calibration_data, get_target(config.target))
+    return _check_float(model, config, calibration_data, get_target(target or DEFAULT_TARGET))
 
 
 def _check_float(

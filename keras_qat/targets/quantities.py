@@ -128,7 +128,7 @@ def _second(measure: Callable[[Any], Any]) -> Quantity:
 def _has_whole_bytes(op: Measured) -> bool | None:
     """Returns whether no byte has weights of two rows: two weights of 4 bits are a byte."""
     kernel = op.kernel
-    return None if kernel is None else kernel.dtype != "int4" or kernel.shape[-1] % 2 == 0
+    return None if kernel is None else kernel.dtype != "int4" or (kernel.shape[-1] or 0) % 2 == 0
 
 
 def _steps_of(op: Measured) -> tuple[float, list[float]] | None:
