@@ -19,7 +19,7 @@ COLUMNS = {
     "mismatches, litert": lambda name, r: _mismatches(r, "litert"),
     "mismatches, reference": lambda name, r: _mismatches(r, "reference"),
     "float tensors": lambda name, r: sum(len(x["float_tensors"]) for x in r["targets"].values()),
-    "variables trained": lambda name, r: f"{r['trained_variables']}/{r['trainable_variables']}",
+    "variables trained": lambda name, r: _trained(r),
     "other kernels differ": lambda name, r: _other_kernels(r, "mismatches", "elements"),
     "their outputs differ": lambda name, r: _other_kernels(
         r, "output_mismatches", "output_elements"
@@ -47,6 +47,13 @@ SECTION = "## Microcontrollers and ARM64"
 
 def _first(result: dict) -> dict:
     return next(iter(result["targets"].values()))
+
+
+def _trained(result: dict) -> str:
+    """Returns how many of the trainable variables the step of training changed."""
+    if "one step" not in result["seconds"]:
+        return "not trained"
+    return f"{result['trained_variables']}/{result['trainable_variables']}"
 
 
 def _mismatches(result: dict, target: str) -> str:
@@ -157,8 +164,8 @@ Written by `benchmarks/applications_exact.py --markdown docs/applications.md`; d
 
 Every function of `keras.applications` that builds a model, unmodified, `weights=None` with random
 weights and statistics, at the smallest input that the family takes: rewritten, calibrated on 16
-images, trained for one step, made for two targets, exported with int8 input and output, and run on
-other images in LiteRT. **{exact} of {count}** have no float tensor and no mismatch in any element
+images, trained for one step where the table says so, made for two targets, exported with int8
+input and output, and run on other images in LiteRT. **{exact} of {count}** have no float tensor and no mismatch in any element
 of any layer: for the target `litert` with LiteRT's default kernels, which phones and PCs run, and
 for `reference` with the reference kernels.
 
@@ -176,8 +183,8 @@ for `reference` with the reference kernels.
 - *other kernels differ*: the share of elements of all layers that differ between Keras for the
   target `litert` and LiteRT's reference kernels: a step here and there, which a deep random network
   amplifies; *their outputs differ* likewise for the model's outputs.
-- *seconds* is the time on the wall for everything from building the model to verifying the file,
-  *peak* the most memory that the process held.
+- *seconds* is the time on the wall for everything from building the model to verifying the files,
+  with other programs running, *peak* the most memory that the process held.
 
 {versions}, {cpus}.
 """
