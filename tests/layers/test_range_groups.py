@@ -11,6 +11,8 @@ from keras_qat.quantizers import Free, Shared, Specification
 class Computes(layers.Layer):
     output_specification: Specification = Free()
     scheme: str | None = "int8"
+    shares_inputs = False
+    plain_dtype = None
 
     def specifications(self):
         return {"output": self.output_specification}
