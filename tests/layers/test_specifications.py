@@ -11,6 +11,7 @@ from keras_qat.graph import read_model
 from keras_qat.layers import QNormalize
 from keras_qat.layers.core.registry import registered_rules
 from keras_qat.layers.elementwise.activations import QSoftmax
+from keras_qat.layers.elementwise.comparisons import QNumber
 from keras_qat.layers.elementwise.logistic import QSigmoid
 from keras_qat.layers.elementwise.tanh import QTanh
 from keras_qat.layers.models.range_groups import output_specification
@@ -39,12 +40,17 @@ def test_one_module_makes_all_observers():
 
 
 def test_specifications_fix_what_litert_prescribes():
-    """LiteRT's quantization specification: SOFTMAX, LOGISTIC, and TANH, in int8."""
+    """LiteRT's quantization specification: SOFTMAX, LOGISTIC, and TANH, in int8; and numbers."""
     found = {
         rule.layer: vars(rule.layer).get("output_specification") for rule in registered_rules()
     }
     fixed = {cls: (own.scale, own.zero_point) for cls, own in found.items() if type(own) is Fixed}
-    assert fixed == {QSoftmax: (1 / 256, -128), QSigmoid: (1 / 256, -128), QTanh: (1 / 128, 0)}
+    assert fixed == {
+        QSoftmax: (1 / 256, -128),
+        QSigmoid: (1 / 256, -128),
+        QTanh: (1 / 128, 0),
+        QNumber: (1, 0),
+    }
 
 
 def grid_of(parameters):
