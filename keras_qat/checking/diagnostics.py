@@ -48,6 +48,9 @@ class Refused:
 
     scheme = None
     takes_indices = False
+    plain_inputs: tuple[str, ...] = ()
+    plain_dtype = None
+    shares_inputs = False
     makes_operator = True
 
     def __init__(self, node: Node):

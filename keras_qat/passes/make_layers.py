@@ -70,7 +70,7 @@ def _with_types(graph: Graph) -> Graph:
             dtype = nodes[node.inputs[0].node].dtypes[0]
         else:
             dtype = node.head.plain_dtype or "float32"
-        nodes[name] = dataclasses.replace(node, dtypes=(dtype,))
+        nodes[name] = dataclasses.replace(node, dtypes=(dtype,) * len(node.dtypes))
     return dataclasses.replace(graph, nodes=nodes)
 
 
