@@ -129,9 +129,10 @@ def _ids(graph: Graph) -> set[Edge]:
     found = set()
     for edge, behind in graph.consumers().items():
         takers = [node for node in behind if getattr(node.head, "takes_indices", False)]
-        if not takers and not (graph.nodes[edge.node].is_input and graph.is_plain(edge)):
+        if takers or (graph.nodes[edge.node].is_input and graph.is_plain(edge)):
+            takers += [node for node in behind if getattr(node.head, "plain_inputs", ())]
+        if not takers:
             continue
-        takers += [node for node in behind if getattr(node.head, "plain_inputs", ())]
         if not graph.nodes[edge.node].is_input:
             problem = f"the output of '{edge}'"
         elif len(takers) < len(behind) or edge in graph.output_edges:
