@@ -83,10 +83,12 @@ def is_exact(result: dict) -> bool:
 
 
 def rows_of(results: dict[str, dict], columns: dict = COLUMNS) -> list[list[str]]:
+    """Returns a row for each model, also for those that were not measured."""
     return [
-        [str(cell(name, result)) for cell in columns.values()]
+        [name, *["not measured"] * (len(columns) - 1)]
+        if "failed" in result
+        else [str(cell(name, result)) for cell in columns.values()]
         for name, result in results.items()
-        if "failed" not in result
     ]
 
 
@@ -120,7 +122,7 @@ def renew_columns(path: Path, results: dict[str, dict]) -> None:
     """Puts the differences of the clones into the existing table of the page."""
     lines = path.read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| model |"))
-    headings = _cells(lines[first])
+    headings, columns = _cells(lines[first]), {"model": COLUMNS["model"], **CLONE_COLUMNS}
     kept = [i for i, heading in enumerate(headings) if heading not in CLONE_COLUMNS]
     for i in range(first, len(lines)):
         if not lines[i].startswith("|"):
@@ -129,8 +131,7 @@ def renew_columns(path: Path, results: dict[str, dict]) -> None:
         added = {first: list(CLONE_COLUMNS), first + 1: ["---:"] * len(CLONE_COLUMNS)}.get(i)
         if added is None:
             result = results.get(cells[0], {"failed": ""})
-            rows = rows_of({cells[0]: result}, CLONE_COLUMNS)
-            added = rows[0] if rows else ["not measured"] * len(CLONE_COLUMNS)
+            _, *added = rows_of({cells[0]: result}, columns)[0]
         name, *others = (cells[place] for place in kept)
         lines[i] = "| " + " | ".join([name, *added, *others]) + " |"
     path.write_text("\n".join(lines) + "\n")
@@ -165,9 +166,9 @@ Written by `benchmarks/applications_exact.py --markdown docs/applications.md`; d
 Every function of `keras.applications` that builds a model, unmodified, `weights=None` with random
 weights and statistics, at the smallest input that the family takes: rewritten, calibrated on 16
 images, trained for one step where the table says so, made for two targets, exported with int8
-input and output, and run on other images in LiteRT. **{exact} of {count}** have no float tensor and no mismatch in any element
-of any layer: for the target `litert` with LiteRT's default kernels, which phones and PCs run, and
-for `reference` with the reference kernels.
+input and output, and run on other images in LiteRT. **{exact} of {count}** have no float tensor
+and no mismatch in any element of any layer: for the target `litert` with LiteRT's default kernels,
+which phones and PCs run, and for `reference` with the reference kernels.
 
 {table}
 
