@@ -445,7 +445,8 @@ class QuantizedLayer(keras.layers.Layer):
         return self.scheme
 
     def _neighbours(self) -> Any:
-        if not self.neighbours.inputs:
+        is_float = self.scheme is None and self.neighbours.output is None
+        if is_float or not self.neighbours.inputs:
             raise NotQuantizedError(
                 "A quantized layer was called outside a quantized model, so that it does not "
                 "know the scales of its inputs.",
