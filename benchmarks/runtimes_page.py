@@ -178,13 +178,12 @@ that Keras computes for the output of each layer. A difference also affects the 
   attention. All other operators equal Keras.
 - **LiteRT 1.3 and 1.4** round BATCH_MATMUL of two int8 tensors differently, by one step. All other
   operators equal Keras.
-- **Before LiteRT 1.3**, BATCH_MATMUL from int8 to int32 ignores the zero point of its input. Layer,
+- **Before LiteRT 1.3**, BATCH_MATMUL from int8 to int32 computes other sums. Layer,
   group, RMS and unit normalization then compute wrong values. Use `BatchNormalization` there.
 - **LiteRT 1.0** also rounds MEAN differently, by one step.
 - **TensorFlow Lite 2.14** has no version 12 of FULLY_CONNECTED, so it loads no dense layer with a
-  scale for each channel. It leaves operators of 8 bits to its optimized kernels and not to XNNPACK,
-  so it also rounds convolutions, sums, products, means, requantizations, leaky ReLU and resized
-  images differently. No target of this package has these kernels.
+  scale for each channel. It also rounds convolutions, sums, products, means, requantizations, leaky
+  ReLU and resized images differently. No target of this package has these kernels.
 
 `inspect_litert`, `check` and `export_litert` state the oldest runtime that loads a file, and the
 releases that load it and compute wrong values ([targets](targets.md#releases)).

@@ -242,7 +242,7 @@ def _sample(graph: Graph, data: Sequence[Batch]) -> Batch | None:
 
 
 def _lowered(linked: LinkedModel | None) -> tuple[list[Finding], Model | None]:
-    """Returns the errors that prevent a file, and the file's contents if there are none."""
+    """Returns the errors that prevent a file, and without errors the contents of the file."""
     refused = [] if linked is None else list(sums_too_large(linked))
     return refused, None if linked is None or refused else lower_graph(linked.graph)
 

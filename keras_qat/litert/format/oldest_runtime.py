@@ -123,7 +123,7 @@ def _after_change(operator: Operator, code: str) -> tuple[str, int]:
 
 
 def _newest(pairs: Iterable[tuple[str, int]]) -> str | None:
-    """Returns the newest of the first runtimes of operators, or None if there is none."""
+    """Returns the oldest runtime that has all operators; None if no runtime is known for them."""
     runtimes = {first_runtime(*pair) for pair in pairs}
     return max(filter(None, runtimes), key=_order, default=None)
 
