@@ -52,6 +52,7 @@ from keras_qat.layers.pooling.global_pooling import (
     QGlobalMaxPooling1D,
     QGlobalMaxPooling2D,
 )
+from keras_qat.layers.pooling.positions import QArgMax, QArgMin
 from keras_qat.layers.pooling.reductions import QMean, QReduceMax, QReduceMin
 from keras_qat.layers.pooling.windows import (
     QAveragePooling1D,
@@ -77,6 +78,8 @@ __all__ = [
     "QAdaptiveMaxPooling",
     "QAdd",
     "QAlphaDropout",
+    "QArgMax",
+    "QArgMin",
     "QAugmentation",
     "QAveragePooling1D",
     "QAveragePooling2D",

@@ -50,7 +50,8 @@ def _is_fused_without_slice(node: Node) -> bool:
 
 
 def _is_no_layer(node: Node) -> bool:
-    return len(node.operations) > 1 or not isinstance(node.head, QuantizedLayer)
+    is_one = len(node.operations) == 1 and len(node.shapes) == 1
+    return not is_one or not isinstance(node.head, QuantizedLayer)
 
 
 def _mixed_types(graph: Graph) -> Iterator[str]:
@@ -93,7 +94,9 @@ MERGES_OF_TWO = _no_node("Each sum, product or maximum takes two tensors.", is_m
 FUSED_HAVE_SLICES = _no_node(
     "Operations that became one node have one layer that computes them.", _is_fused_without_slice
 )
-ONE_LAYER_EACH = _no_node("Each node is the call of one layer of `keras_qat`.", _is_no_layer)
+ONE_LAYER_EACH = _no_node(
+    "Each node is the call of one layer of `keras_qat`, which makes one tensor.", _is_no_layer
+)
 CONVERTED = Invariant(
     "An integer layer takes integers: real values pass a `QuantizeInput` or a `Quantize` first.",
     _without_conversion,

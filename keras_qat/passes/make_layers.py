@@ -46,7 +46,8 @@ def make_layers(
         A graph of `QuantizedLayer`s, with the nodes' names.
 
     Raises:
-        UnsupportedLayerError: If no rule takes an operation, with the reason if it is known.
+        UnsupportedLayerError: If no rule takes an operation, with the reason if it is known, or if
+            an operation on real values takes plain integers or booleans.
     """
     made: dict[Hashable, QuantizedLayer] = {}
     make_one = functools.partial(make_layer, lookup=lookup, target=target)
@@ -64,14 +65,34 @@ def _with_types(graph: Graph) -> Graph:
     """Returns the graph with the type of each tensor: float32, or that of plain numbers."""
     consumers, nodes = graph.consumers(), {}
     for name, node in graph.nodes.items():
+        taken = [nodes[edge.node].dtypes[edge.index] for edge in node.inputs]
         if node.is_input:
             dtype = _type_of_input(graph, name, consumers.get(Edge(name), ()))
         elif isinstance(node.head, MovesValues):
-            dtype = nodes[node.inputs[0].node].dtypes[0]
+            dtype = taken[0]
         else:
+            _check_plain(graph, node, taken)
             dtype = node.head.plain_dtype or "float32"
-        nodes[name] = dataclasses.replace(node, dtypes=(dtype,) * len(node.dtypes))
+        # A layer makes one tensor. Only calls that `check` replaced by stand-ins have several.
+        nodes[name] = dataclasses.replace(node, dtypes=(dtype, *node.dtypes[1:]))
     return dataclasses.replace(graph, nodes=nodes)
+
+
+def _check_plain(graph: Graph, node: Node, taken: Sequence[str]) -> None:
+    """Raises if a layer that computes with real values takes computed integers or booleans."""
+    known = {*node.head.plain_inputs, *(("int",) if node.head.takes_indices else ())}
+    for edge, dtype in zip(node.inputs, taken, strict=True):
+        kind = "bool" if dtype == "bool" else "int" if "int" in dtype else "float"
+        is_computed = isinstance(node.head, QuantizedLayer) and not graph.nodes[edge.node].is_input
+        if is_computed and kind not in {"float", *known}:
+            raise UnsupportedLayerError(
+                "The operation computes with real values, and has no form for plain numbers here.",
+                layer=node.name,
+                received=f"the output of '{edge}', of type {dtype}",
+                expected="real values",
+                fix="Compare, move or look up integers, or return them as an output of the model. "
+                'Make real values of booleans with `ops.cast(condition, "float32")`.',
+            )
 
 
 def _type_of_input(graph: Graph, name: str, takers: Sequence[Node]) -> str:

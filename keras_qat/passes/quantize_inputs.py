@@ -38,7 +38,8 @@ def quantize_inputs(
         A graph in which only `QuantizeInput` takes an input of real values.
 
     Raises:
-        UnsupportedLayerError: If ids are computed, or are used as real values too.
+        UnsupportedLayerError: If ids are real values that the model computes, or are used as real
+            values too.
         InvalidInputStatsError: If the statistics of an input are not valid.
     """
     nodes: list[Node] = []
@@ -131,9 +132,10 @@ def _ids(graph: Graph) -> set[Edge]:
         takers = [node for node in behind if getattr(node.head, "takes_indices", False)]
         if takers or (graph.nodes[edge.node].is_input and graph.is_plain(edge)):
             takers += [node for node in behind if getattr(node.head, "plain_inputs", ())]
-        if not takers:
+        is_computed = not graph.nodes[edge.node].is_input
+        if not takers or (is_computed and graph.is_plain(edge)):
             continue
-        if not graph.nodes[edge.node].is_input:
+        if is_computed:
             problem = f"the output of '{edge}'"
         elif len(takers) < len(behind) or edge in graph.output_edges:
             problem = f"the input '{edge}', which is used as real values too"
@@ -141,10 +143,11 @@ def _ids(graph: Graph) -> set[Edge]:
             found.add(edge)
             continue
         raise UnsupportedLayerError(
-            "The ids that a layer looks up must be a separate input of the model.",
+            "The ids that a layer looks up must be a separate input of the model, or integers "
+            "that the model computes.",
             layer=takers[0].name,
             received=problem,
             expected="an input that only such layers take",
-            fix="Make another `keras.Input` for the ids.",
+            fix="Make another `keras.Input` for the ids, or compute them with `ops.argmax`.",
         )
     return found

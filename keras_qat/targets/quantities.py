@@ -104,6 +104,12 @@ def _is_exact_transpose(op: Measured) -> bool | None:
     return made == op.planes[1]
 
 
+def _searches_channels(op: Measured) -> bool | None:
+    """Returns whether an ARG_MAX is over the last axis."""
+    axis = op.constant("axis")
+    return None if axis is None else axis % len(op.data_shape) == len(op.data_shape) - 1
+
+
 def _moves_batch(op: Measured) -> bool | None:
     """Returns whether a TRANSPOSE moves the first of four axes, or has more than four axes."""
     order = op.constant("order")
@@ -211,6 +217,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         "reduces_channels": _reduces(-1),
         "longest_reduced": _reduced(max),
         "reduced_elements": _reduced(math.prod),
+        "searches_channels": _searches_channels,
         "whole_quads": lambda op: op.data_shape[-1] % 4 == 0,
         "moves_batch": _moves_batch,
         "pads_batch": _pads_batch,

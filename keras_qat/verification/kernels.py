@@ -93,6 +93,11 @@ def _reduced(call: Call, name: str) -> Any:
     return getattr(np, name)(call.value("data"), axis=axes, keepdims=True).reshape(call.shape)
 
 
+def _position(call: Call, name: str) -> Any:
+    """Finds the first of the largest or smallest values of an axis."""
+    return getattr(np, name)(call.value("data"), axis=int(call.value("axis")))
+
+
 def _pooled(call: Call, name: str) -> Any:
     """Computes the maximum or the average of windows."""
     x, options = call.value("data"), call.options
@@ -174,6 +179,7 @@ KINDS: Mapping[str, Callable[[Call, str], Any]] = {
     "matmul": _products,
     "move": lambda call, name: MOVES[name](call),
     "pool": _pooled,
+    "position": _position,
     "quantize": _quantized,
     "reduce": _reduced,
     "sums": _summed,

@@ -107,6 +107,14 @@ SLIDING = convolution(IMAGE, (3, 2), (None, 2, 3, 4), strideH=3, strideW=3, dila
         (reduce((None, 6), (0,), (6,)), {"reduces_batch": True, "whole_quads": False}),
         (reduce((None, 6), (1,), (None,)), {"smallest_size": 1, "batch": 1}),
         (reduce((None, 5, 3, 4, 2), (1,), (None, 3, 4, 2)), {"batch": 5, "rank": 5}),
+        (
+            operator("ARG_MAX", ((None, 6, 4), constant(-1)), (None, 6)),
+            {"searches_channels": True, "input_channels": 4},
+        ),
+        (
+            operator("ARG_MAX", ((None, 6, 4), constant(1)), (None, 4)),
+            {"searches_channels": False},
+        ),
         (slice_by([1, 2, 3, 1]), {"outer_steps": 1, "smallest_step": 1, "largest_step": 3}),
         (slice_by([1, 1, 1, 2]), {"outer_steps": 2}),
         (slice_by([1, -1]), {"outer_steps": -1, "smallest_step": -1}),
