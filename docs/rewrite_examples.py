@@ -106,6 +106,9 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "move_batch_first": lambda: chain(
         lambda x: ops.transpose(ops.reshape(x, (-1, 8, 3, 8)), (2, 0, 1, 3))[0]
     ),
+    "fold_filled_tensors": lambda: chain(
+        lambda x: ops.maximum(x, ops.zeros_like(x)), shape=(3,), name="x"
+    ),
     "write_compositions": lambda: chain(lambda x: ops.var(x, axis=(1, 2))),
     "split_outputs": lambda: chain(_halves, shape=(6,), name="x"),
     "write_normalizations": lambda: chain(

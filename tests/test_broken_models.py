@@ -44,7 +44,7 @@ class Counting(layers.Layer):
 
     def call(self, x):
         self.count.assign_add(1.0)
-        return ops.cumsum(x, axis=1)
+        return ops.cumprod(x, axis=1)
 
 
 def unused_input():
@@ -61,7 +61,7 @@ REFUSED = {
     "a recurrent layer": (
         lambda: chain(layers.LSTM(4, name="recurrent"), shape=(5, 3)),
         "unsupported-layer", "recurrent"),
-    "a cumulative sum": (lambda: chain(Counting(name="own")), "unsupported-layer", "own"),
+    "a cumulative product": (lambda: chain(Counting(name="own")), "unsupported-layer", "own"),
     "volumes": (
         lambda: chain(layers.Conv3D(2, 1, name="volume"), shape=(2, 2, 2, 3)),
         "unsupported-layer", "volume"),

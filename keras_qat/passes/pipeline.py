@@ -17,6 +17,7 @@ from keras_qat.passes.decompose_activations import decompose_activations
 from keras_qat.passes.drop_biases import drop_bias
 from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
+from keras_qat.passes.fold_filled_tensors import fold_filled_tensors
 from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
@@ -190,6 +191,10 @@ REWRITING: tuple[Stage, ...] = (
             Step(
                 move_batch_first,
                 "Before `split_outputs`, which takes tensors with the batch as first axis.",
+            ),
+            Step(
+                fold_filled_tensors,
+                "Before passes that match arithmetic and selections with constants.",
             ),
             Step(
                 write_compositions,

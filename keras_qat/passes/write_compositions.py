@@ -10,17 +10,20 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import Graph, Node
+from keras_qat.passes.composed_reductions import cumulative_sum, norm, product
 from keras_qat.passes.rewriting import rewrite_nodes
 
 
 def write_compositions(graph: Graph) -> Graph:
     """Writes `ops.var`, `ops.image.extract_patches` and others in simpler operations.
 
-    Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.glu` and `Activation("glu")`; `ops.roll`
-    along several axes; `ops.image.extract_patches` of images with channels last.
-    Builds: the means, squares, products and other operations of their definitions. A roll of one
-    axis after the other. For patches, positions taken from rows and columns if patches overlap or
-    leave gaps, and a transposition.
+    Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.norm`, `ops.prod`, `ops.cumsum`, `ops.glu`
+    and `Activation("glu")`; `ops.roll` along several axes; `ops.image.extract_patches` of images
+    with channels last.
+    Builds: the means, squares, products and other operations of their definitions. For a product
+    over an axis, products of halves, of quarters and so on. For a cumulative sum, a product with a
+    triangle of ones. A roll of one axis after the other. For patches, positions taken from rows
+    and columns if patches overlap or leave gaps, and a transposition.
     Why: LiteRT has no operators for them, but has operators for all their parts.
 
     Args:
@@ -28,6 +31,10 @@ def write_compositions(graph: Graph) -> Graph:
 
     Returns:
         A graph in which these operations do not occur.
+
+    Raises:
+        UnsupportedLayerError: If such an operation is over the batch, or a norm needs singular
+            values.
     """
     return rewrite_nodes(graph, _written)
 
@@ -105,16 +112,21 @@ def _pair(value: Any) -> tuple[int, int]:
 # The conditions under which an operation is written in others.
 _CONDITIONS: dict[str, Callable[[Any], bool]] = {
     "Cast": lambda each: each.dtype == "bool",
+    "Cumsum": lambda each: each.dtype in (None, "float32"),
     "ExtractPatches": lambda each: not each.is_3d and each.data_format == "channels_last",
+    "Prod": lambda each: each.dtype in (None, "float32"),
     "Roll": lambda each: np.size(each.axis) > 1,
 }
 
 # The functions by the name of the operation's class.
 _COMPOSITIONS: dict[str, Callable[..., Any]] = {
     "Cast": _cast,
+    "Cumsum": cumulative_sum,
     "ExtractPatches": _patches,
     "Glu": _gated,
     "Logsumexp": _logsumexp,
+    "Norm": norm,
+    "Prod": product,
     "Roll": _rolled,
     "Std": _standard_deviation,
     "Var": _variance,

@@ -171,7 +171,7 @@ REFUSED = {
     "gru_of_two": lambda: plain((5, 3), lambda x: layers.Bidirectional(layers.GRU(4))(x)),
     "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Dense(2))(y)),
     "masking": lambda: plain((6, 4), lambda x: layers.Dense(2)(layers.Masking()(x))),
-    "cumsum": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumsum(x, axis=1))),
+    "cumprod": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumprod(x, axis=1))),
     "top_k": lambda: plain((6, 8), lambda x: ops.top_k(x, 3)[0]),
     "conv3d": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3D(4, 3)(x)),
     "channels_first": lambda: plain(

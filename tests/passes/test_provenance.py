@@ -166,14 +166,14 @@ class Summed(layers.Layer):
     """A layer with an operation that has no integer form."""
 
     def call(self, x):
-        return x + ops.cumsum(x, axis=1)
+        return x + ops.cumprod(x, axis=1)
 
 
 @pytest.mark.parametrize(
     ("make", "options", "operation"),
     [
-        (lambda: Summed(name="own"), {}, "own_cumsum"),
-        (lambda: Summed(name="own"), {"rewrites": ["open_layers"]}, "own_cumsum"),
+        (lambda: Summed(name="own"), {}, "own_cumprod"),
+        (lambda: Summed(name="own"), {"rewrites": ["open_layers"]}, "own_cumprod"),
         (lambda: layers.Dense(3, activation="sparsemax", name="own"), {}, "own_sparsemax"),
         (
             lambda: layers.Dense(3, activation="softplus", name="own"),
