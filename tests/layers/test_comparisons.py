@@ -10,7 +10,14 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.layers import QCompare, QLogical, QLogicalNot, QNumber, QSelect
 from keras_qat.litert import Runner
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    exported,
+    operators_of,
+    quantized_with,
+    run_litert,
+)
 from tests.layers.test_embedding import ids
 
 COMPARISONS = {
@@ -21,6 +28,7 @@ COMPARISONS = {
     "less_equal": [True, True, False],
     "not_equal": [True, False, True],
 }
+COMPARED = {name: getattr(np, name) for name in COMPARISONS}
 
 
 def comparisons():
@@ -79,6 +87,61 @@ def test_comparison_with_a_constant_beyond_the_range(limit, kept):
     quantized = quantized_with(model, x=HALVES, **{selection: HALVES})
     data = np.array([[-64.0, 63.5]], "float32")
     np.testing.assert_array_equal(quantized.predict(data, verbose=0), np.where(kept, data, 0.0))
+
+
+def ranged(function, scale, size):
+    """Returns a quantized model of a function, with integers from -100 to 155 and their scale."""
+    x = keras.Input((size,), name="x")
+    model = quantized_with(keras.Model(x, function(x)), x=(-100.0 * scale, 155.0 * scale))
+    scale = model.layers[1].neighbours.output.grid().scale
+    return model, np.float32(ops.convert_to_numpy(scale))
+
+
+def constants_near(grid, low, high, rng):
+    """Returns constants on steps, directly beside steps, between steps and beyond the range."""
+    steps = np.arange(low, high + 1, dtype="float32") * grid
+    beside = [np.nextafter(steps, np.float32(way)) for way in (-np.inf, np.inf)]
+    between = rng.uniform(steps[0] - 3 * grid, steps[-1] + 3 * grid, 200)
+    far = [1e9, -1e9, np.finfo("float32").max, 0.0, -0.0]
+    found = np.concatenate([steps, *beside, between, far]).astype("float32")
+    # Backends take numbers below the normal ones as 0.
+    return found[(found == 0) | (np.abs(found) >= np.finfo("float32").tiny)]
+
+
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("scale", [0.1, 3e-7])
+def test_comparison_with_any_constant_decides_as_real_values_do(name, position, scale, tmp_path):
+    """Compares each value of a grid with constants, in Keras, in LiteRT, and in training."""
+    compare = getattr(ops, name)
+    _, step = ranged(lambda x: ops.greater(x, 0.0), scale, 1)
+    constants = constants_near(step, -130, 130, np.random.default_rng(0))
+    quantized, _ = ranged(
+        lambda x: compare(x, constants) if position else compare(constants, x),
+        *(scale, constants.size),
+    )
+    values = np.arange(-100, 156, dtype="float32")[:, None] * step
+    data = np.broadcast_to(values, (256, constants.size)).astype("float32")
+    operands = [data, constants] if position else [constants, data]
+    expected = COMPARED[name](*operands)
+    np.testing.assert_array_equal(quantized.predict(data, batch_size=256, verbose=0), expected)
+    np.testing.assert_array_equal(quantized(data, training=True), expected)
+    path = tmp_path / "model.tflite"
+    keras_qat.export_litert(quantized, path)
+    assert keras_qat.verify(quantized, path, data[::16], verbose=0).exact
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("constant", [0.5, 2.0, -0.5, 1e12])
+def test_comparison_of_ids_with_any_constant_decides_as_real_values_do(name, constant):
+    ids = keras.Input((5,), name="ids", dtype="int32")
+    model = keras.Model(ids, getattr(ops, name)(ids, constant))
+    quantized = keras_qat.quantize_model(model)
+    data = np.arange(-2, 3, dtype="int32")[None]
+    expected = COMPARED[name](data, np.float32(constant))
+    np.testing.assert_array_equal(quantized.predict(data, verbose=0), expected)
+    [values] = run_litert(exported(quantized), [data])[0][quantized.output_names[0]][:1]
+    np.testing.assert_array_equal(values, expected)
 
 
 def test_comparison_is_an_output_of_the_model(tmp_path):

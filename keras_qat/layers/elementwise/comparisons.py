@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_qat.arithmetic.requantize import quantize
+from keras_qat.arithmetic.thresholds import steps_around
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
 from keras_qat.layers.core.integers import OffsetInts
@@ -32,6 +31,9 @@ _LOGIC: dict[str, tuple[Any, str]] = {
     "LogicalOr": (ops.logical_or, "LOGICAL_OR"),
     "LogicalXor": (ops.logical_xor, "NOT_EQUAL"),
 }
+# The grid of plain integers, and the integers up to which float32 constants are exact.
+_WHOLE = Grid(1.0, 0)
+_MOST_WHOLE = 2.0**24
 
 
 class Decision(Binary):
@@ -79,7 +81,8 @@ class QCompare(Decision):
 
     Two tensors have one range. The integers are compared as int32, without a scale: LiteRT's 8-bit
     comparisons take no scale of 1 or more, and confuse integers of small scales. A constant is
-    rounded to the grid of the tensor.
+    rounded to the step that decides for each value of the tensor as the constant itself would. No
+    value is equal to a constant between two steps.
 
     Args:
         function: Name of the class of the operation in `keras.ops`, such as `"Greater"`.
@@ -101,44 +104,56 @@ class QCompare(Decision):
         """Compares in float; plain integers as they are."""
         del training
         tensors = _listed(inputs)
-        return self.decided(tensors, self._constant_like(tensors[0]))
+        dtype = keras.backend.standardize_dtype(tensors[0].dtype)
+        if self.constant is None or keras.backend.is_float_dtype(dtype):
+            return self.decided(tensors, self.operand)
+        return self.decided(tensors, ops.cast(self._step(_WHOLE), dtype))
 
     def integer(self, *inputs: OffsetInts, output: Any):
         """Compares the integers."""
         del output
-        constant, grid = None, inputs[0].grid
-        if self.constant is not None:
-            constant = ops.cast(self._integers(grid) - grid.zero_point, "float32")
+        constant = None if self.constant is None else self._step(inputs[0].grid)
         return self.decided([x.values for x in inputs], constant)
 
     def lower(self, builder, *inputs):
         """Adds a CAST of each 8-bit tensor, and the comparison."""
-        values, grid = None, self._input_grid()
+        values = None
         if self.constant is not None and inputs[0].dtype != "float32":
-            values = self._constant_like(None) if grid is None else self._integers(grid)
+            grid = self._input_grid() or _WHOLE
+            values = ops.cast(self._step(grid), "int32") + grid.zero_point
             values = ops.convert_to_numpy(values).astype("int32")
         constant = self.lowered_operand(builder, inputs[0], values)
         return self.decide(
             builder, [_widened(builder, x, i) for i, x in enumerate(inputs)], constant
         )
 
-    def _input_grid(self) -> Any:
+    def _input_grid(self) -> Grid | None:
         """Returns the grid of the inputs; None in float, and for plain integers."""
         parameters = None if self.scheme is None else self._neighbours().inputs[0]
         return None if parameters is None else parameters.grid()
 
-    def _integers(self, grid: Any) -> Any:
-        """Returns the constant in integers; beyond the range it is one step beyond."""
-        scheme = self._scheme()
-        limits = np.int32(scheme.activation_low - 1), np.int32(scheme.activation_high + 1)
-        return quantize(ops.convert_to_tensor(self.operand), *grid, *limits)
+    def _step(self, grid: Grid) -> Any:
+        """Returns the step of a grid to compare with, as a float32 whole number.
 
-    def _constant_like(self, tensor: Any) -> Any:
-        """Returns the constant, in the type of a tensor of plain integers; None without one."""
-        dtype = "int32" if tensor is None else keras.backend.standardize_dtype(tensor.dtype)
-        if self.constant is None or keras.backend.is_float_dtype(dtype):
-            return self.operand
-        return ops.cast(self.operand, dtype)
+        Args:
+            grid: The grid of the tensor.
+        """
+        assert self.constant is not None
+        low, high = self._steps_beyond(grid)
+        below, above = steps_around(ops.convert_to_tensor(self.operand), grid.scale, low, high)
+        if self.function in ("Equal", "NotEqual"):
+            return ops.where(ops.equal(below, above), below, low)
+        is_second = self.constant.position == 1
+        takes_below = ("Greater", "LessEqual") if is_second else ("Less", "GreaterEqual")
+        return below if self.function in takes_below else above
+
+    def _steps_beyond(self, grid: Grid) -> tuple[Any, Any]:
+        """Returns a step below and a step above all that the tensor can have."""
+        if grid is _WHOLE:
+            return -_MOST_WHOLE, _MOST_WHOLE
+        scheme = self._scheme()
+        zero_point = ops.cast(grid.zero_point, "float32")
+        return scheme.activation_low - 1 - zero_point, scheme.activation_high + 1 - zero_point
 
 
 @register(operation_named(*_LOGIC))
