@@ -44,6 +44,7 @@ from keras_qat.layers.moving.pad import QPad
 from keras_qat.layers.moving.reshape import QFlatten, QReshape
 from keras_qat.layers.moving.resize import QResize
 from keras_qat.layers.moving.strided_slice import QCenterCrop, QStridedSlice
+from keras_qat.layers.moving.top_values import QTopPositions, QTopValues
 from keras_qat.layers.moving.transpose import QTranspose
 from keras_qat.layers.pooling.adaptive import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from keras_qat.layers.pooling.global_pooling import (
@@ -143,6 +144,8 @@ __all__ = [
     "QSubtract",
     "QTanh",
     "QTile",
+    "QTopPositions",
+    "QTopValues",
     "QTranspose",
     "QWhere",
     "Quantize",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,17 @@ class Builder:
         self.operators: list[Operator] = []
         self._constants: dict[str, Tensor] = {}
         self._dequantized: dict[Tensor, Tensor] = {}
+        self._shared: dict[Hashable, tuple[Tensor, ...]] = {}
         self._node: Any = None
 
     def enter(self, node: Node) -> None:
         """Makes a node the current one. The next operators belong to it."""
         self._node = node
+
+    @property
+    def name(self) -> str:
+        """Name of the node, and of its output."""
+        return self._node.name
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
@@ -96,20 +102,32 @@ class Builder:
         self,
         code: str,
         inputs: Sequence[Tensor | None],
-        output: Tensor,
+        output: Tensor | tuple[Tensor, ...],
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Adds an operator that makes a given tensor. Chooses the version of the operator.
+        """Adds an operator that makes given tensors. Chooses the version of the operator.
 
         Args:
             code: Name of the operator.
             inputs: The inputs.
-            output: The output.
+            output: The output, or the outputs.
             options: Options of the operator, by field.
         """
-        operator = Operator(code, tuple(inputs), (output,), options=options or {})
+        outputs = output if isinstance(output, tuple) else (output,)
+        operator = Operator(code, tuple(inputs), outputs, options=options or {})
         version = operator_version(operator)
         self.operators.append(dataclasses.replace(operator, version=version))
+
+    def once(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Returns the outputs of an operator that the layers of its outputs share.
+
+        Args:
+            key: The operator's code, inputs and arguments.
+            make: Adds the operator and returns its outputs. Only the first of the layers calls it.
+        """
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     def reshape(self, x: Tensor, shape: Sequence[int | None], *, part: str | None = None) -> Tensor:
         """Adds a RESHAPE that keeps scale and zero point. An unknown batch size stays unknown."""

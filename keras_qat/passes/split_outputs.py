@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, operation_named
 from keras_qat.graph.graph import Shape
-from keras_qat.layers import QStridedSlice
+from keras_qat.layers import QStridedSlice, QTopPositions, QTopValues, QuantizedLayer
 from keras_qat.layers.moving.reshape import batch_moved
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
-IS_SPLIT = operation_named("Split", "ArraySplit", "Unstack")
+# Makes a layer, given its name and dtype.
+Maker = Callable[..., QuantizedLayer]
+
+IS_SPLIT = operation_named("Split", "ArraySplit", "TopK", "Unstack")
 
 
 def split_outputs(graph: Graph) -> Graph:
     """Writes `ops.split(x, 2, axis=1)` as the slices `x[:, :n]` and `x[:, n:]`.
 
-    Matches: `ops.split`, `ops.array_split` and `ops.unstack`.
-    Builds: one slice for each output that is used.
+    Matches: `ops.split`, `ops.array_split`, `ops.unstack` and `ops.top_k`.
+    Builds: one slice for each output that is used. For `ops.top_k`, one layer for the values and
+    one for their positions, which are one operator in the file.
     Why: a layer of a quantized model makes one tensor. A slice is an operator that copies the
     elements that it needs; LiteRT's SPLIT would copy the same elements.
 
@@ -30,22 +36,22 @@ def split_outputs(graph: Graph) -> Graph:
         A graph in which these operations do not occur.
 
     Raises:
-        UnsupportedLayerError: If the batch is split.
+        UnsupportedLayerError: If the batch is split, or `ops.top_k` does not sort.
     """
     used = {*graph.consumers(), *graph.output_edges}
-    made: dict[tuple[int, int], QStridedSlice] = {}
+    made: dict[tuple[int, int], QuantizedLayer] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not IS_SPLIT(node.head):
             return None
         _check_batch(rewriting.graph(), node)
-        find_keys, shape = _KEYS[type(node.head).__name__], rewriting.shape(node.inputs[0])
+        find_layers, shape = _LAYERS[type(node.head).__name__], rewriting.shape(node.inputs[0])
         nodes: dict[int, Node] = {}
-        for i, key in enumerate(find_keys(node, shape)):
+        for i, make in enumerate(find_layers(node, shape)):
             if Edge(node.name, i) in used:
                 name = rewriting.free_name(f"{node.name}_{i}")
-                layer = QStridedSlice(key, name=name, dtype="float32")
-                layer = made.setdefault((id(node.head), i), layer)
+                key = id(node.head), i
+                made[key] = layer = made.get(key) or make(name=name, dtype="float32")
                 dtype = node.dtypes[i]
                 nodes[i] = Node.call(layer, name, node.inputs[0], node.shapes[i], dtype)
         outputs = [Edge(nodes.get(i, node).name) for i in range(len(node.shapes))]
@@ -70,28 +76,44 @@ def _axis(node: Node, shape: Shape) -> int:
     return axis
 
 
-def _key(axis: int, entry: Any) -> list[Any]:
-    """Returns the key of a slice that takes all of the axes before this one."""
-    return [[None, None, None]] * (axis - 1) + [entry]
+def _slice(axis: int, entry: Any) -> Maker:
+    """Returns the function that makes a slice that takes all of the axes before this one."""
+    return functools.partial(QStridedSlice, [[None, None, None]] * (axis - 1) + [entry])
 
 
-def _pieces(node: Node, shape: Shape) -> list[list[Any]]:
+def _pieces(node: Node, shape: Shape) -> list[Maker]:
     """Returns the slice of each output of a split."""
     axis = _axis(node, shape)
     sizes = [sizes[axis] or 0 for sizes in node.shapes]
     limits = itertools.pairwise([0, *itertools.accumulate(sizes)])
-    return [_key(axis, [start, stop, 1]) for start, stop in limits]
+    return [_slice(axis, [start, stop, 1]) for start, stop in limits]
 
 
-def _positions(node: Node, shape: Shape) -> list[list[Any]]:
-    """Returns the position of each output of an unstack."""
+def _positions(node: Node, shape: Shape) -> list[Maker]:
+    """Returns the slice of each output of an unstack."""
     axis = _axis(node, shape)
-    return [_key(axis, position) for position in range(len(node.shapes))]
+    return [_slice(axis, position) for position in range(len(node.shapes))]
 
 
-# A function for each operation that returns the key of each output.
-_KEYS: dict[str, Callable[[Node, Shape], Sequence[list[Any]]]] = {
-    "Split": _pieces,
+def _largest(node: Node, shape: Shape) -> list[Maker]:
+    """Returns the layer of each output of `ops.top_k`."""
+    if len(shape) == 1:
+        raise batch_moved(node.name, "a tensor of one axis")
+    if not node.head.sorted:
+        raise UnsupportedLayerError(
+            "LiteRT returns the largest values in descending order.",
+            layer=node.name,
+            received="sorted=False",
+            expected="sorted=True",
+            fix="Leave `sorted` out: the values are the same.",
+        )
+    return [functools.partial(layer, node.head.k) for layer in (QTopValues, QTopPositions)]
+
+
+# A function for each operation that returns the layer of each output.
+_LAYERS: dict[str, Callable[[Node, Shape], Sequence[Maker]]] = {
     "ArraySplit": _pieces,
+    "Split": _pieces,
+    "TopK": _largest,
     "Unstack": _positions,
 }

@@ -20,19 +20,21 @@ _SCHEMES_BY_TYPE = {scheme.dtype: scheme for scheme in SCHEMES.values()}
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """An operator and the values of its operands.
+    """An operator, the values of its operands, and one of its outputs.
 
     Attributes:
         operator: The operator.
         values: Value of each operand; None for an absent operand.
         shape: Shape of the output for these values.
         kernels: Name of the kernels whose rules apply, a key of `integer` in operators.toml.
+        place: The number of the output among those of the operator.
     """
 
     operator: Operator
     values: Sequence[Any]
     shape: tuple[int, ...]
     kernels: str = "reference"
+    place: int = 0
 
     @property
     def declaration(self) -> Declaration:
@@ -46,8 +48,8 @@ class Call:
 
     @property
     def output(self) -> Tensor:
-        """The output tensor of the operator."""
-        return self.operator.outputs[0]
+        """The output tensor."""
+        return self.operator.outputs[self.place]
 
     @property
     def is_quantized(self) -> bool:

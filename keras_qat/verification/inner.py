@@ -31,8 +31,9 @@ class InnerTensors:
     """
 
     def __init__(self, model: QuantizedModel, filepath: str | os.PathLike):
-        self._operators = file_operators(read(filepath))
-        file = Model({}, {}, self._operators)
+        operators = file_operators(read(filepath))
+        self._outputs = [(each, i) for each in operators for i in range(len(each.outputs))]
+        file = Model({}, {}, operators)
         self._kernels = kernels_by_output(file, get_target(model.target))
         self._kinds = behind_float(read_model(model))
         operands = [x for each in lower_model(model).operators for x in each.inputs]
@@ -48,26 +49,29 @@ class InnerTensors:
         """
         rows = report.layers[kernels]
         for theirs in runner.pieces():
-            for operator in self._operators:
-                name = operator.outputs[0].name
+            for operator, place in self._outputs:
+                name = operator.outputs[place].name
                 if name in rows and not rows[name].is_inner:
                     continue
-                ours = self._computed(operator, theirs)
+                ours = self._computed(operator, place, theirs)
                 if ours is None:
                     known = dict.fromkeys((*report.not_compared, name))
                     report.not_compared = tuple(known)
                     continue
                 row = rows.setdefault(
-                    name, LayerComparison(name, self._kind(operator), is_inner=True)
+                    name, LayerComparison(name, self._kind(operator.outputs[place]), is_inner=True)
                 )
                 row.count(ours, theirs[name], is_float=theirs[name].dtype.kind == "f")
 
         report.layers[kernels] = _ordered(rows)
 
-    def _computed(self, operator: Operator, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    def _computed(
+        self, operator: Operator, place: int, theirs: Mapping[str, np.ndarray]
+    ) -> np.ndarray | None:
         values = [None if x is None else self._value(x, theirs) for x in operator.inputs]
-        name = operator.outputs[0].name
-        return compute(Call(operator, values, theirs[name].shape, self._kernels[name]))
+        shape = theirs[operator.outputs[place].name].shape
+        kernels = self._kernels[operator.outputs[0].name]
+        return compute(Call(operator, values, shape, kernels, place))
 
     def _value(self, tensor: Tensor, theirs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Returns the value of a tensor: from the run of the file, or a constant."""
@@ -76,9 +80,8 @@ class InnerTensors:
         # The sizes of a fixed batch are constants of the file alone.
         return self._constants.get(tensor.name, tensor.data)
 
-    def _kind(self, operator: Operator) -> str:
+    def _kind(self, tensor: Tensor) -> str:
         """Returns whether floats come before the tensor, as `LayerComparison.kind`."""
-        tensor = operator.outputs[0]
         layer = tensor.name.rpartition("/")[0]
         return "float" if tensor.dtype == "float32" else self._kinds.get(layer, "integer")
 

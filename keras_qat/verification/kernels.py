@@ -98,6 +98,14 @@ def _position(call: Call, name: str) -> Any:
     return getattr(np, name)(call.value("data"), axis=int(call.value("axis")))
 
 
+def _largest(call: Call, name: str) -> Any:
+    """Finds the largest values of the last axis, or their positions."""
+    del name
+    x, count = call.value("data"), int(call.value("count"))
+    order = np.argsort(-x.astype("float64"), axis=-1, kind="stable")[..., :count]
+    return order if call.place else np.take_along_axis(x, order, axis=-1)
+
+
 def _pooled(call: Call, name: str) -> Any:
     """Computes the maximum or the average of windows."""
     x, options = call.value("data"), call.options
@@ -175,6 +183,7 @@ KINDS: Mapping[str, Callable[[Call, str], Any]] = {
     "dequantize": _dequantized,
     "function": _function,
     "gelu": _gelu,
+    "largest": _largest,
     "leaky": _leaky,
     "matmul": _products,
     "move": lambda call, name: MOVES[name](call),

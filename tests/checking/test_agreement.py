@@ -87,7 +87,7 @@ def masked_model():
         (masked_model, {"skip_layers": ["mask"], "activations": "error"}),
         (dense_model, {"skip_layers": []}),
         (dense_model, {"quant_delay": 5, "default_ranges_stats": (0, 6)}),
-        (REFUSED["top_k"], {"quant_delay": 5, "default_ranges_stats": (-1, 1)}),
+        (REFUSED["sort"], {"quant_delay": 5, "default_ranges_stats": (-1, 1)}),
     ],
 )
 def test_check_agrees_with_quantize_model_under_options(make, options):
