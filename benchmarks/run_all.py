@@ -51,6 +51,7 @@ BENCHMARKS = (
     Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
     Benchmark("runtime_targets", by_itself="writes docs/runtimes.md"),
     Benchmark("releases", by_itself="needs the network"),
+    Benchmark("zoos", by_itself="needs the network"),
     Benchmark("operator_releases", by_itself="needs Pythons with other releases"),
     Benchmark("activation_forms", by_itself="writes docs/performance.md"),
     Benchmark("normalization_forms"),

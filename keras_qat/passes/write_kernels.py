@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers.elementwise.binary import value_of
@@ -32,11 +33,11 @@ def write_kernels(graph: Graph) -> Graph:
 
     Matches: `ops.matmul`, `dot`, `tensordot`, `einsum`, `conv`, `depthwise_conv`,
     `separable_conv` and `conv_transpose` of one tensor, and of a weight of a custom layer or an
-    array.
-    Builds: the Keras layer without a bias, with a copy of the weight. Transposes and reshapes
-    around a `Dense` put its axes in order. A bias that is added after it is folded into it later.
-    A weight that is used twice in the same way becomes a layer that is called twice. Equal sums and
-    products with one weight become calls of one operation.
+    array. `ops.take` of the rows of such a weight, by ids that the model computes.
+    Builds: the Keras layer without a bias, with a copy of the weight. An `Embedding` for `take`.
+    Transposes and reshapes around a `Dense` put its axes in order. A bias that is added after it is
+    folded into it later. A weight that is used twice in the same way becomes a layer that is called
+    twice. Equal sums and products with one weight become calls of one operation.
     Why: rules match layers. Custom layers consist of operations.
 
     Args:
@@ -53,6 +54,8 @@ def write_kernels(graph: Graph) -> Graph:
     def write(node: Node) -> Callable[..., Any] | None:
         if not type(node.head).__module__.startswith("keras.src.ops") or len(node.inputs) != 1:
             return None
+        if _is_lookup(graph, node):
+            return functools.partial(_lookup, kernels)
         convolve = _WRITERS.get(type(node.head).__name__)
         if convolve is not None:
             rank = len(graph.shape(node.inputs[0])) - 2
@@ -101,6 +104,31 @@ def _dense(found: Contraction, kernels: KernelLayers, operand: Any, x: Any) -> A
     )
     axes = rows + columns
     return unfolded(layer(x), axes, [sizes[axis] for axis in axes], found.out)
+
+
+def _is_lookup(graph: Graph, node: Node) -> bool:
+    """Returns whether a node takes the rows of a table by computed positions."""
+    operands = [*node.arguments[0], *node.arguments[1].values()]
+    if type(node.head).__name__ != "Take" or isinstance(operands[0], Edge):
+        return False
+    is_first = node.head.axis in (0, -value_of(operands[0]).ndim)
+    return is_first and len(graph.shape(node.inputs[0])) > 1
+
+
+def _lookup(kernels: KernelLayers, x: Any, indices: Any) -> Any:
+    """Writes a lookup of rows as an Embedding, and gives the rows the shape of the table's."""
+    table = value_of(x).reshape(len(value_of(x)), -1)
+    options = {"embeddings_initializer": "zeros", "name": "lookup", "dtype": "float32"}
+    layer = kernels.layer(
+        x,
+        "lookup",
+        lambda: keras.layers.Embedding(*table.shape, **options),
+        indices.shape,
+        lambda value: value.reshape(table.shape),
+    )
+    shape = value_of(x).shape[1:]
+    rows = layer(indices)
+    return rows if len(shape) == 1 else ops.reshape(rows, (-1, *indices.shape[1:], *shape))
 
 
 def _arguments(head: Any, *names: str) -> dict[str, Any]:

@@ -152,6 +152,12 @@ def _largest_ratio(op: Measured) -> float | None:
     return None if scales is None else max(scales[1]) / scales[0]
 
 
+def _second_zero_point(op: Measured) -> int | None:
+    """Returns the zero point of the second operand; None without quantization parameters."""
+    quantization = op.inputs[1].quantization if len(op.inputs) > 1 else None
+    return None if quantization is None else int(quantization.zero_point[0])
+
+
 def _product_ratio(op: Measured) -> float | None:
     """Returns the product of the scales of the inputs over the scale of the output."""
     scales = _steps_of(op)
@@ -171,6 +177,7 @@ QUANTITIES: Mapping[str, Quantity] = MappingProxyType(
         # Types and parameters.
         "type": lambda op: op.data.dtype,
         "second_type": _second(lambda x: x.dtype),
+        "second_zero_point": _second_zero_point,
         "output_type": lambda op: op.output.dtype,
         "weight_type": lambda op: None if op.kernel is None else op.kernel.dtype,
         "whole_bytes": _has_whole_bytes,

@@ -80,7 +80,14 @@ def test_run_all_passes_data_to_benchmarks(run_all, tmp_path):
 
 
 def scripts_that_run():
-    own = ("run_all", "tfmot_worker", "deployed_files", "deployed_facts", "releases_worker")
+    own = (
+        "run_all",
+        "tfmot_worker",
+        "deployed_files",
+        "deployed_facts",
+        "releases_worker",
+        "zoos_worker",
+    )
     paths = sorted(FOLDER.glob("*.py"))
     return [p for p in paths if "__main__" in p.read_text() and p.stem not in own]
 

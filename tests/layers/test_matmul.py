@@ -31,10 +31,17 @@ def long_sums():
     return keras.Model([a, b], a @ b)
 
 
+def symmetric():
+    """Makes products whose second tensor has a zero point of 0, which XNNPACK takes."""
+    a, b = keras.Input((2, 24, 16)), keras.Input((2, 16, 12))
+    return keras.Model([a, b], a @ ops.tanh(b))
+
+
 CASES = [
     Case("matmul", (QMatmul,), products),
     Case("matmul_broadcasting", (QMatmul,), broadcasting),
     Case("matmul_long", (QMatmul,), long_sums),
+    Case("matmul_symmetric", (QMatmul,), symmetric),
 ]
 
 
@@ -49,6 +56,15 @@ def test_matmul_by_hand():
     # 0.75 - 2 is -2.5 steps: the multiplier alone, without a shift, rounds ties up
     assert model.predict(x, verbose=0).tolist() == [[[-1.0, 63.5]]]
     assert operators_of(exported(model)) == ["BATCH_MATMUL"]
+
+
+def test_matmul_without_second_zero_point_matches_xnnpack(tmp_path):
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(8, *size)).astype("float32") for size in ((2, 24, 16), (2, 16, 12))]
+    qat = keras_qat.quantize_model(symmetric(), calibration_data=data)
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    report = keras_qat.verify(qat, tmp_path / "model.tflite", data, kernels="default", verbose=0)
+    assert report.mismatches("default") == 0
 
 
 @pytest.mark.parametrize(

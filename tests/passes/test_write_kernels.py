@@ -177,6 +177,31 @@ def test_write_kernels_refuses_other_einsums(equation):
         keras_qat.quantize_model(keras.Model(x, ops.einsum(equation, x, kernel(*shape))))
 
 
+class Lookups(layers.Layer):
+    """Looks up rows of its own tables, as layers with tied embeddings do."""
+
+    def build(self, input_shape):
+        del input_shape
+        self.tokens = self.add_weight(shape=(9, 4), name="tokens")
+        self.pairs = self.add_weight(shape=(9, 2, 2), name="pairs")
+
+    def call(self, ids):
+        pairs = ops.take(self.pairs, ids, axis=0)
+        return ops.take(self.tokens, ids, axis=-2), ops.reshape(pairs, (-1, ids.shape[1], 4))
+
+
+def test_write_kernels_writes_a_lookup_in_a_weight_as_an_embedding(tmp_path):
+    ids = keras.Input((5,), dtype="int32")
+    tokens, pairs = Lookups(name="lookups")(ids)
+    model = keras.Model(ids, [tokens + pairs, tokens])
+    data = np.random.default_rng(0).integers(0, 9, (6, 5))
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    assert len(qat.trainable_weights) == 2
+    path = tmp_path / "model.tflite"
+    keras_qat.export_litert(qat, path)
+    assert keras_qat.verify(qat, path, data, verbose=0).exact
+
+
 class Steps(layers.Layer):
     """Adds one bias after the same product in each step of a loop."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,6 +13,7 @@ from keras_qat.graph import Node, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
+from keras_qat.layers.core.rules import integer_rule
 from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.kernels.accumulators import requantize_centered
 from keras_qat.quantizers import Grid
@@ -68,12 +71,24 @@ class QMatmul(QuantizedLayer):
         (a, grid_a), (b, grid_b) = inputs
         scheme = self._scheme()
         sums = accumulate.batch_matmul(a, b, largest_product=scheme.largest_activation**2)
-        options = {
-            "rule": self.integer_rule("BATCH_MATMUL"),
-            "activation": "linear",
-            "scheme": scheme,
-        }
-        return requantize_centered(sums, 0, grid_a.scale, grid_b.scale, *output, **options)
+        scales = grid_a.scale, grid_b.scale
+
+        def scaled(rule: Any) -> Any:
+            options = {"rule": rule, "activation": "linear", "scheme": scheme}
+            return requantize_centered(sums, 0, *scales, *output, **options)
+
+        taken, other = (self._rule(takes_delegate=takes) for takes in (True, False))
+        if taken is other:
+            return scaled(other)
+        # Fast kernels take the second tensor as if it were weights, which have no zero point.
+        is_taken = ops.equal(grid_b.zero_point, 0)
+        return ops.cond(is_taken, lambda: scaled(taken), lambda: scaled(other))
+
+    def _rule(self, *, takes_delegate: bool) -> Any:
+        dtype = self._scheme().dtype
+        return integer_rule(
+            "BATCH_MATMUL", self.target, dtype, takes_delegate=takes_delegate and dtype == "int8"
+        )
 
     def lower(self, builder, *inputs):
         """Adds one BATCH_MATMUL."""
