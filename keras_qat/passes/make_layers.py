@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.activation_names import FUSED_CODES, Activation, function_name
 from keras_qat.layers.core.drop_in import remade
-from keras_qat.layers.core.moves_values import MovesValues
+from keras_qat.layers.core.moves_values import moves_plain, takers_of_values
 from keras_qat.layers.core.registry import find_rule, refusal
 from keras_qat.layers.kernels.input_affine import without_affine
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
@@ -67,8 +67,8 @@ def _with_types(graph: Graph) -> Graph:
     for name, node in graph.nodes.items():
         taken = [nodes[edge.node].dtypes[edge.index] for edge in node.inputs]
         if node.is_input:
-            dtype = _type_of_input(graph, name, consumers.get(Edge(name), ()))
-        elif isinstance(node.head, MovesValues):
+            dtype = _type_of_input(graph, name, consumers)
+        elif moves_plain(node) and len(set(taken)) == 1:
             dtype = taken[0]
         else:
             _check_plain(graph, node, taken)
@@ -80,7 +80,7 @@ def _with_types(graph: Graph) -> Graph:
 
 def _check_plain(graph: Graph, node: Node, taken: Sequence[str]) -> None:
     """Raises if a layer that computes with real values takes computed integers or booleans."""
-    known = {*node.head.plain_inputs, *(("int",) if node.head.takes_indices else ())}
+    known = _plain_kinds(node)
     for edge, dtype in zip(node.inputs, taken, strict=True):
         kind = "bool" if dtype == "bool" else "int" if "int" in dtype else "float"
         is_computed = isinstance(node.head, QuantizedLayer) and not graph.nodes[edge.node].is_input
@@ -95,13 +95,19 @@ def _check_plain(graph: Graph, node: Node, taken: Sequence[str]) -> None:
             )
 
 
-def _type_of_input(graph: Graph, name: str, takers: Sequence[Node]) -> str:
+def _plain_kinds(node: Node) -> set[str]:
+    """Returns the kinds of plain numbers that a layer takes: "int", "bool" or both."""
+    return {*node.head.plain_inputs, *(("int",) if node.head.takes_indices else ())}
+
+
+def _type_of_input(graph: Graph, name: str, consumers: Mapping[Edge, Sequence[Node]]) -> str:
     """Returns the type of an input: that of ids, that of plain numbers to compare, or float32."""
-    heads, own = [node.head for node in takers], graph.nodes[name].dtypes[0]
-    if any(head.takes_indices for head in heads):
+    own, edge = graph.nodes[name].dtypes[0], Edge(name)
+    if any(node.head.takes_indices for node in consumers.get(edge, ())):
         return "int32" if "float" in own else own
-    kind = "bool" if own == "bool" else "int" if graph.is_plain(Edge(name)) else "float"
-    return own if heads and all(kind in head.plain_inputs for head in heads) else "float32"
+    kind = "bool" if own == "bool" else "int" if graph.is_plain(edge) else "float"
+    takers = list(takers_of_values(consumers, edge))
+    return own if takers and all(kind in _plain_kinds(node) for node in takers) else "float32"
 
 
 def _identity(graph: Graph, node: Node) -> Hashable:

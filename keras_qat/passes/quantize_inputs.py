@@ -10,6 +10,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import map_edges, unique_name
 from keras_qat.layers import ObserveRange, Quantize, QuantizedLayer, QuantizeInput
+from keras_qat.layers.core.moves_values import moves_plain
 from keras_qat.layers.models.input_stats import checked_input_stats
 from keras_qat.scheme import Scheme
 
@@ -125,13 +126,19 @@ def _behind(
     return Node.call(layer, name, edge, graph.shape(edge)).made_of(graph.nodes[edge.node])
 
 
+def _takes_plain(graph: Graph, node: Node) -> bool:
+    """Returns whether a layer compares integers or booleans, or moves them."""
+    moves = moves_plain(node) and graph.is_plain(Edge(node.name))
+    return moves or bool(getattr(node.head, "plain_inputs", ()))
+
+
 def _ids(graph: Graph) -> set[Edge]:
     """Returns the inputs that hold ids."""
     found = set()
     for edge, behind in graph.consumers().items():
         takers = [node for node in behind if getattr(node.head, "takes_indices", False)]
         if takers or (graph.nodes[edge.node].is_input and graph.is_plain(edge)):
-            takers += [node for node in behind if getattr(node.head, "plain_inputs", ())]
+            takers += [node for node in behind if _takes_plain(graph, node)]
         is_computed = not graph.nodes[edge.node].is_input
         if not takers or (is_computed and graph.is_plain(edge)):
             continue

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.graph import Graph, Node
+from keras_qat.passes.composed_ids import multi_hot, one_hot
 from keras_qat.passes.composed_reductions import cumulative_sum, norm, product
 from keras_qat.passes.rewriting import rewrite_nodes
 
@@ -18,12 +19,13 @@ def write_compositions(graph: Graph) -> Graph:
     """Writes `ops.var`, `ops.image.extract_patches` and others in simpler operations.
 
     Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.norm`, `ops.prod`, `ops.cumsum`, `ops.glu`
-    and `Activation("glu")`; `ops.roll` along several axes; `ops.image.extract_patches` of images
-    with channels last.
+    and `Activation("glu")`; `ops.one_hot` and `ops.multi_hot`; `ops.roll` along several axes;
+    `ops.image.extract_patches` of images with channels last.
     Builds: the means, squares, products and other operations of their definitions. For a product
     over an axis, products of halves, of quarters and so on. For a cumulative sum, a product with a
-    triangle of ones. A roll of one axis after the other. For patches, positions taken from rows
-    and columns if patches overlap or leave gaps, and a transposition.
+    triangle of ones. For ids, comparisons with all classes. A roll of one axis after the other.
+    For patches, positions taken from rows and columns if patches overlap or leave gaps, and a
+    transposition.
     Why: LiteRT has no operators for them, but has operators for all their parts.
 
     Args:
@@ -125,7 +127,9 @@ _COMPOSITIONS: dict[str, Callable[..., Any]] = {
     "ExtractPatches": _patches,
     "Glu": _gated,
     "Logsumexp": _logsumexp,
+    "MultiHot": multi_hot,
     "Norm": norm,
+    "OneHot": one_hot,
     "Prod": product,
     "Roll": _rolled,
     "Std": _standard_deviation,

@@ -15,6 +15,7 @@ from keras import ops, tree
 from keras_qat.data.batches import batches
 from keras_qat.errors import RewriteError
 from keras_qat.graph import Edge, Graph, Node, Parameter
+from keras_qat.layers.core.moves_values import takers_of_values
 
 # Inputs up to this size get two samples, which also show whether a model mixes samples.
 _SMALL = 2**12
@@ -104,7 +105,7 @@ def samples_for(source: Graph, rewritten: Graph, model: keras.Model, data: Any) 
 
 def _count_of_ids(graph: Graph, name: str) -> int | None:
     """Returns the number of ids for an input, or None for real values."""
-    takers = graph.consumers().get(Edge(name), ())
+    takers = takers_of_values(graph.consumers(), Edge(name))
     lookups = [each.head for each in takers if getattr(each.head, "takes_indices", False)]
     return min((layer.input_dim for layer in lookups), default=None)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import keras
 from keras import tree
 
+from keras_qat.graph import Edge, Node
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Grid, Shared
@@ -28,3 +31,25 @@ class MovesValues(QuantizedLayer):
         """Moves the integers as the float forward moves values; 0 is the zero point."""
         del output
         return self.float_forward(inputs[0].values, training=False)
+
+
+def moves_plain(node: Node) -> bool:
+    """Returns whether a layer copies plain numbers: it copies values, and adds none of its own."""
+    if not isinstance(node.head, MovesValues):
+        return False
+    specification = node.head.specifications()["output"]
+    return isinstance(specification, Shared) and specification.observed is None
+
+
+def takers_of_values(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Iterator[Node]:
+    """Yields the nodes that compute with the values of a tensor, also after layers that move them.
+
+    Args:
+        consumers: The result of `Graph.consumers`, for a graph of quantized layers.
+        edge: The tensor.
+    """
+    for node in consumers.get(edge, ()):
+        if moves_plain(node):
+            yield from takers_of_values(consumers, Edge(node.name))
+        else:
+            yield node

@@ -1,7 +1,7 @@
-"""Rescaling and Normalization, written as a product and a sum with constants.
+"""Preprocessing layers, written in operations.
 
-`write_affines` combines them into one factor and one offset for each channel. The next layer
-absorbs these if this is exact.
+Rescaling and Normalization are a product and a sum with constants. `write_affines` combines them
+into one factor and one offset for each channel. The next layer absorbs these if this is exact.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers.core.registry import register
 
 
@@ -31,3 +32,21 @@ def normalized(layer: Any, inputs):
     if layer.invert:
         return ops.add(ops.multiply(inputs, deviation), mean)
     return ops.add(ops.multiply(inputs, 1.0 / deviation), -mean / deviation)
+
+
+@register(keras.layers.CategoryEncoding)
+def encoded(layer: Any, inputs, count_weights=None):
+    """Computes ones for the categories of a sample, or the number of times that each occurs."""
+    if count_weights is not None or layer.sparse:
+        raise UnsupportedLayerError(
+            "Categories are encoded as dense tensors, without weights.",
+            layer=layer.name,
+            received="`count_weights`" if count_weights is not None else "sparse=True",
+            fix="Multiply the output by the weights, or remove `sparse`.",
+        )
+    if layer.output_mode == "one_hot":
+        is_single = len(inputs.shape) > 1 and inputs.shape[-1] == 1
+        ids = ops.squeeze(inputs, axis=-1) if is_single else inputs
+        return ops.one_hot(ids, layer.num_tokens, dtype="float32")
+    found = ops.one_hot(inputs, layer.num_tokens, dtype="float32")
+    return (ops.max if layer.output_mode == "multi_hot" else ops.sum)(found, axis=1)
