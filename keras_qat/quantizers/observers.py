@@ -10,18 +10,9 @@ import keras
 from keras import ops
 
 from keras_qat.quantizers.range_rule import RangeRule
-from keras_qat.quantizers.reach import is_narrow, reach_width, sample_reach, whole_batch
+from keras_qat.quantizers.reach import sample_reach, whole_batch
 from keras_qat.quantizers.specification import Free, Specification
-
-# A range does not fit if most samples leave it by more than half of its width.
-_FAR = 0.5
-# A range is replaced if it fits none of this many samples in a row. A single sample may be an
-# outlier, or small.
-_ENOUGH_SAMPLES = 64
-# Data that takes less of the usual range may be of another kind, and would lose two bits there.
-_FAIR_PART = 0.25
-# Values of `held`.
-_MOVING, _HELD, _REPLACED = 0, 1, -1
+from keras_qat.quantizers.tracking import HELD, MOVING, REPLACED, far_limit, next_state, usual
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -97,12 +88,12 @@ class RangeObserver(keras.layers.Layer):
     @property
     def is_held(self) -> bool:
         """Whether the range was calibrated, and training holds it."""
-        return _number(self.held) == _HELD
+        return _number(self.held) == HELD
 
     @property
     def was_replaced(self) -> bool:
         """Whether training replaced a calibrated range that did not fit."""
-        return _number(self.held) == _REPLACED
+        return _number(self.held) == REPLACED
 
     @property
     def seen_range(self) -> tuple[float, float]:
@@ -121,9 +112,9 @@ class RangeObserver(keras.layers.Layer):
         if self.is_observed:
             low, high = self.limits
             minimum, maximum = min(minimum, low), max(maximum, high)
-        minimum, maximum = self._usual(minimum, maximum)
+        minimum, maximum = usual(minimum, maximum, self.specification)
         self._set(minimum, maximum, max(_number(self.updates), 0) + 1)
-        self.held.assign(_HELD if hold else _MOVING)
+        self.held.assign(HELD if hold else MOVING)
 
     def assume(self, minimum: float, maximum: float) -> None:
         """Sets a default range until the tensor is observed. Has no effect after that."""
@@ -139,7 +130,7 @@ class RangeObserver(keras.layers.Layer):
         self.maximum.assign(maximum)
         self.updates.assign(updates)
         self.seen.assign([-minimum, maximum])
-        self.held.assign(_MOVING)
+        self.held.assign(MOVING)
         self.unfit.assign(0)
 
     def track(self, x) -> None:
@@ -155,52 +146,14 @@ class RangeObserver(keras.layers.Layer):
             x: float32 tensor, samples along the first axis. Values that are not finite are
                 ignored.
         """
-        held, old = self.held.value, ops.stack([-self.minimum, self.maximum.value])
-        old_width = reach_width(old)
-        limit = ops.maximum(old, 0.0) + _FAR * old_width
-        batch, far, count = whole_batch(sample_reach(x), limit)
-        is_seen = ops.isfinite(batch[0])
-        batch = ops.where(is_seen, self._usual_reach(batch), self.seen.value)
-        share = far / count
-        is_unfit = ops.logical_or(share > 0.5, is_narrow(batch, old_width))
-        unfit = ops.where(is_unfit, self.unfit + ops.cast(count, "int32"), 0)
-        is_replaced = unfit >= _ENOUGH_SAMPLES
-        if self.specification.keeps_calibration:
-            is_replaced = ops.logical_and(is_replaced, held != _HELD)
-        is_range = ops.logical_and(old_width > 0, ops.isfinite(self.maximum - self.minimum))
-        is_known = ops.logical_and(is_range, self.updates > 0)
-        is_replaced = ops.logical_or(is_replaced, ops.logical_not(is_known))
-        # Far samples may be outliers. They move the range by their share of the batch.
-        limit = old_width * ops.where(share > 0, share, 1.0)
-        old_seen = self.seen.value
-        seen = ops.where(is_replaced, batch, self.specification.rule.moved(old_seen, batch, limit))
-        held = ops.where(is_replaced, -ops.abs(held), held)
-        new = ops.where(held == _HELD, old, seen)
-        self.minimum.assign(-new[0])
-        self.maximum.assign(new[1])
-        self.seen.assign(seen)
-        self.held.assign(held)
-        self.unfit.assign(ops.where(is_replaced, 0, unfit))
-        count = ops.maximum(self.updates, 0) + 1
-        self.updates.assign(ops.where(is_seen, count, self.updates.value))
-
-    def _usual_reach(self, reach):
-        if self.specification.usual_range is None:
-            return reach
-        low, high = self._usual(-reach[0], reach[1])
-        return ops.stack([-low, high])
-
-    def _usual(self, low, high):
-        """Returns an observed range, or the usual range instead.
-
-        The usual range is returned if the observed range is inside it and takes a fair part of it.
-        """
-        if self.specification.usual_range is None:
-            return low, high
-        least, most = self.specification.usual_range
-        is_usual = ops.logical_and(low >= least, high <= most)
-        is_usual = ops.logical_and(is_usual, high - low > _FAIR_PART * (most - least))
-        return ops.where(is_usual, least, low), ops.where(is_usual, most, high)
+        samples = sample_reach(x)
+        limit = far_limit(self.minimum.value, self.maximum.value)
+        own = self.minimum, self.maximum, self.updates, self.seen, self.held, self.unfit
+        state = (variable.value for variable in own)
+        batch = whole_batch(samples, limit)
+        new = next_state(*state, *batch, specification=self.specification)
+        for variable, value in zip(own, new, strict=True):
+            variable.assign(value)
 
     def load_own_variables(self, store):
         """Loads the variables. Files of version 0.1 may have only the first three."""
@@ -213,7 +166,7 @@ class RangeObserver(keras.layers.Layer):
         minimum, maximum, updates = (store[key] for key in ("0", "1", "2"))
         self._set(minimum, maximum, int(updates[()]))
         # Training steps were counted as updates too. A single update is a calibration.
-        self.held.assign(_HELD if _number(self.updates) == 1 else _MOVING)
+        self.held.assign(HELD if _number(self.updates) == 1 else MOVING)
 
     @classmethod
     def from_config(cls, config):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import across_replicas
+from keras_qat.backend import across_replicas, compiled
 
 # A range is useless if no sample uses a sixteenth of it, since then 8 bits are 4.
 _NARROW = 1.0 / 16.0
@@ -61,11 +61,17 @@ def whole_batch(samples, limit):
         The reach of the batch, of shape (2,), the number of samples beyond the limit on either
         side, and the number of samples. All are float32.
     """
-    is_far = ops.cast(ops.any(samples > limit, axis=1), "float32")
-    counts = ops.stack([ops.sum(is_far), ops.cast(ops.shape(samples)[0], "float32")])
-    parts = across_replicas(ops.concatenate([ops.max(samples, axis=0), counts]))
+    parts = across_replicas(_part(samples, limit))
     counts = ops.sum(parts[:, 2:], axis=0)
     return ops.max(parts[:, :2], axis=0), counts[0], counts[1]
+
+
+@compiled
+def _part(samples, limit):
+    """Returns the reach of the samples of a replica, how many are beyond the limit, and all."""
+    is_far = ops.cast(ops.any(samples > limit, axis=1), "float32")
+    count = ops.sum(ops.ones_like(samples[:, 0]))
+    return ops.concatenate([ops.max(samples, axis=0), ops.stack([ops.sum(is_far), count])])
 
 
 def is_narrow(batch, width):
