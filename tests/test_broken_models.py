@@ -58,8 +58,8 @@ NAN = float("nan")
 REFUSED = {
     "an operation without an integer form": (
         lambda: chain(Sorting(name="own")), "unsupported-layer", "own"),
-    "a recurrent layer": (
-        lambda: chain(layers.LSTM(4, name="recurrent"), shape=(5, 3)),
+    "dropout of a state": (
+        lambda: chain(layers.LSTM(4, recurrent_dropout=0.1, name="recurrent"), shape=(5, 3)),
         "unsupported-layer", "recurrent"),
     "a cumulative product": (lambda: chain(Counting(name="own")), "unsupported-layer", "own"),
     "volumes": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,6 +28,11 @@ from keras_qat.graph.symbols import BatchNumberError
 # Operations that broadcast a constant over the batch.
 _BROADCASTS = operation_named(
     "Add", "Subtract", "Multiply", "TrueDivide", "Divide", "Maximum", "Minimum"
+)
+
+# Operations that select some of the values of their operand, or arrange them in another way.
+_SELECTS = operation_named(
+    "ExpandDims", "Flip", "GetItem", "Reshape", "Split", "Squeeze", "Transpose", "Unstack"
 )
 
 
@@ -149,7 +154,9 @@ class _Constants:
         source = next((edge for edge in found if self._shape(edge)[-1] == channels), found[0])
         x = keras.Input(batch_shape=self._shape(source), dtype="float32")
         constant = keras.Input(batch_shape=value.value.shape, dtype="float32")
-        made = read_function(keras.Function([x, constant], _for_each_sample(x, constant)), name)
+        is_zero = not value.value.any() and constant.shape[-1] <= x.shape[-1]
+        of_samples = _zeros if is_zero else _for_each_sample
+        made = read_function(keras.Function([x, constant], of_samples(x, constant)), name)
         bound: dict[Any, Any] = dict(zip(map(Edge, made.inputs), (source, value), strict=True))
         for child in made.nodes.values():
             if not child.is_input:
@@ -180,8 +187,10 @@ def parameter(value: Any) -> Parameter:
     """Makes a parameter of an array or a variable."""
     array = np.array(ops.convert_to_numpy(value))
     if isinstance(value, keras.Variable):
-        trainable = bool(value.trainable)
-        return Parameter(array, trainable, value.name, (value,) if trainable else ())
+        if not value.trainable:
+            return Parameter(array, name=value.name)
+        positions = np.arange(array.size, dtype="int32").reshape(array.shape)
+        return Parameter(array, True, value.name, (value,), positions=positions)
     return Parameter(array)
 
 
@@ -199,17 +208,33 @@ def _for_each_sample(x: Any, constant: Any) -> Any:
     return zeros + constant
 
 
+def _zeros(x: Any, constant: Any) -> Any:
+    """Makes zeros that have the batch of a tensor: a difference has no range of its own."""
+    part = x[(slice(None), *(0 for _ in x.shape[1:-1]), slice(0, constant.shape[-1]))]
+    zeros = ops.reshape(part - part, (-1, *(1 for _ in constant.shape[1:-1]), part.shape[-1]))
+    return ops.broadcast_to(zeros, (zeros.shape[0], *constant.shape[1:]))
+
+
 def _evaluate(node: Node, batch: int) -> list[Parameter]:
     """Computes a node whose arguments are all constants, for a batch of one sample."""
     parameters = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
 
-    def value(leaf: object) -> object:
-        return leaf.value if isinstance(leaf, Parameter) else leaf
+    def computed(value: Callable[[Parameter], Any]) -> list[np.ndarray]:
+        def known(leaf: object) -> object:
+            return value(leaf) if isinstance(leaf, Parameter) else leaf
 
-    args, kwargs = tree.map_structure(value, node.arguments)
+        args, kwargs = tree.map_structure(known, node.arguments)
+        results = tree.flatten(for_one_sample(node.head, batch)(*args, **kwargs))
+        return [np.array(ops.convert_to_numpy(result)) for result in results]
+
+    arrays = computed(lambda parameter: parameter.value)
+    positions: list[Any] = [None] * len(arrays)
+    if _SELECTS(node.head) and all(each.positions is not None for each in parameters):
+        positions = computed(lambda parameter: parameter.positions)
     names = [parameter.name for parameter in parameters if parameter.trainable]
     variables = tuple(variable for parameter in parameters for variable in parameter.variables)
-    results = tree.flatten(for_one_sample(node.head, batch)(*args, **kwargs))
-    arrays = [np.array(ops.convert_to_numpy(result)) for result in results]
     name = (names or ["constant"])[0]
-    return [Parameter(array, bool(names), name, variables) for array in arrays]
+    return [
+        Parameter(array, bool(names), name, variables, positions=found)
+        for array, found in zip(arrays, positions, strict=True)
+    ]

@@ -38,6 +38,8 @@ class Parameter:
         variables: The trainable variables that the value was computed from.
         samples: How often the value is repeated for each sample of a batch, if it is made for each
             sample, else 0. The value has one row then.
+        positions: For a value that is a variable or a part of one, the position of each number in
+            the flat variable. None for a value that was computed.
     """
 
     value: np.ndarray
@@ -45,6 +47,7 @@ class Parameter:
     name: str = "constant"
     variables: tuple[Any, ...] = ()
     samples: int = 0
+    positions: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from keras_qat.layers.decompositions import (  # noqa: F401, importing them regi
     composed,
     normalizations,
     preprocessing,
+    recurrent,
     repeating,
 )
 from keras_qat.layers.decompositions.log_softmax import QLogSoftmax

@@ -20,6 +20,19 @@ _ARITHMETIC = operation_named(
 )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Use:
+    """The use of a variable by an operation.
+
+    Attributes:
+        name: The name of a node of the operation.
+        positions: The positions of the numbers that the operation takes; None for all.
+    """
+
+    name: str
+    positions: np.ndarray | None
+
+
 class KernelLayers:
     """Makes one layer for each use of a kernel, and returns the same layer for the same use."""
 
@@ -64,17 +77,20 @@ class KernelLayers:
             UnsupportedLayerError: If another operation that is not a call of the layer has the
                 variable too.
         """
-        owners: dict[int, dict[int, str]] = {}
+        owners: dict[int, dict[int, _Use]] = {}
         for node in graph.nodes.values():
             for operation in node.operations:
                 leaves = [self._operands.get(id(operation)), *tree.flatten(node.arguments)]
                 parameters = [leaf for leaf in leaves if isinstance(leaf, Parameter)]
-                own = getattr(operation, "trainable_variables", ())
-                for variable in (*own, *(v for each in parameters for v in each.variables)):
-                    places = owners.setdefault(id(variable), {})
-                    places.setdefault(id(operation), node.name)
-                    if len(places) > 1:
-                        raise _tied(variable, sorted(places.values()))
+                used = [(v, None) for v in getattr(operation, "trainable_variables", ())]
+                used += [(v, each.positions) for each in parameters for v in each.variables]
+                for variable, positions in used:
+                    uses = owners.setdefault(id(variable), {})
+                    mine = uses.setdefault(id(operation), _Use(node.name, positions))
+                    others = [each for each in uses.values() if each is not mine]
+                    tied = [each for each in others if _overlap(mine.positions, each.positions)]
+                    if tied:
+                        raise _tied(variable, sorted({mine.name, *(each.name for each in tied)}))
 
 
 def share_arithmetic(graph: Graph) -> Graph:
@@ -98,6 +114,11 @@ def share_arithmetic(graph: Graph) -> Graph:
         if earlier.head is not node.head:
             made[name] = dataclasses.replace(node, operations=earlier.operations)
     return absorb_nodes(graph, made, {}, {})
+
+
+def _overlap(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Returns whether two parts of a variable have numbers in common."""
+    return a is None or b is None or bool(np.isin(a, b).any())
 
 
 def _has_parameter(node: Node) -> bool:

@@ -53,7 +53,7 @@ def full_of_errors():
     x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
     x = Sorted(name="sorted")(x)
     x = Around(name="around")(Untraceable(name="untraceable")(x))
-    shared = layers.LSTM(4, return_sequences=True, name="lstm")
+    shared = layers.LSTM(4, return_sequences=True, recurrent_dropout=0.1, name="lstm")
     x = shared(shared(layers.Reshape((36, 4), name="reshape")(x)))
     first, second = ops.split(x, 2, axis=0)
     return keras.Model(image, [layers.Dense(3, name="head")(first), second], name="errors")
@@ -268,8 +268,8 @@ def nan_model():
 
 def two_errors():
     x = keras.Input((6, 4), name="x")
-    y = layers.LSTM(4, return_sequences=True, name="lstm")(x)
-    return keras.Model(x, layers.GRU(3, name="gru")(y))
+    y = layers.LSTM(4, return_sequences=True, recurrent_dropout=0.1, name="lstm")(x)
+    return keras.Model(x, layers.GRU(3, recurrent_dropout=0.1, name="gru")(y))
 
 
 def test_check_finds_errors_of_build():

@@ -26,8 +26,8 @@ MASK = "A mask has no counterpart in LiteRT"
 @pytest.mark.parametrize(
     ("name", "layer", "cause"),
     [
-        ("lstm", "lstm", "Recurrent layers are not supported yet"),
-        ("gru_of_two", "bidirectional.*", "Recurrent layers are not supported yet"),
+        ("lstm", "lstm.*", "dropout inside a recurrent cell"),
+        ("gru_of_two", "bidirectional.*", "dropout inside a recurrent cell"),
         ("masked_steps", "time_distributed.*", MASK),
         ("masking", "masking.*", MASK),
         ("inner_weight", "inner", "called with a weight as an argument"),

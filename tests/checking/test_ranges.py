@@ -76,7 +76,7 @@ def test_range_sources_of_tensors_inside_a_layer():
 
 def test_range_sources_of_a_model_with_errors():
     x = keras.Input((4, 3), name="x")
-    y = layers.LSTM(2, name="lstm")(layers.Dense(3, name="dense")(x))
+    y = layers.LSTM(2, recurrent_dropout=0.1, name="lstm")(layers.Dense(3, name="dense")(x))
     report = check(keras.Model(x, layers.Dense(2, name="end")(y)))
     assert not report.ok and not report.warnings
     assert set(ranges(report)) == {"x_quantize", "dense", "end"}

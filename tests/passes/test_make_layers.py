@@ -63,7 +63,6 @@ def test_make_layers_makes_drop_in_layers_anew_with_the_scheme():
 @pytest.mark.parametrize(
     ("build", "name", "received"),
     [
-        (lambda x: layers.LSTM(2, name="cell")(x[:, 0]), "cell", "LSTM("),
         (lambda x: keras.ops.sort(x), "sort", "Sort("),
         (lambda x: layers.Activation(ordered, name="own")(x), "own", "Sort("),
         (lambda x: layers.Dense(2, ordered, name="own")(x), "own_custom", "Sort("),

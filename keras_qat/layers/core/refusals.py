@@ -6,18 +6,6 @@ from keras_qat.graph import layer_of
 from keras_qat.layers.core.registry import refuse
 
 refuse(
-    layer_of(
-        keras.layers.LSTM,
-        keras.layers.GRU,
-        keras.layers.SimpleRNN,
-        keras.layers.RNN,
-        keras.layers.Bidirectional,
-    ),
-    reason="Recurrent layers are not supported yet, in integers or in float.",
-    fix="Use `Conv1D` or attention over the steps, or quantize the rest of the model without the "
-    "layer. docs/supported.md lists what is supported.",
-)
-refuse(
     layer_of(keras.layers.Masking),
     reason="A mask has no counterpart in LiteRT: Keras leaves the padding out, but a file "
     "would compute with it.",

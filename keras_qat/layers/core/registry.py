@@ -142,12 +142,20 @@ def refusal(operation: Any) -> Refusal | None:
 
 def is_written_in_ops(layer: Any) -> bool:
     """Returns whether a function replaces the `call` of a layer, see `register`."""
-    return type(layer) in _CALLS
+    return _written(layer) is not None
+
+
+def _written(layer: Any) -> Callable[..., Any] | None:
+    """Returns the function for the class of a layer, or for the class that it has `call` from."""
+    for base in type(layer).__mro__:
+        if base in _CALLS or "call" in vars(base):
+            return _CALLS.get(base)
+    return None
 
 
 def users_function(layer: Any) -> Callable[..., Any] | None:
     """Returns the function that a user registered for a layer, or None."""
-    written = _CALLS.get(type(layer))
+    written = _written(layer)
     module = "" if written is None else written.__module__
     return None if module.partition(".")[0] == "keras_qat" else written
 
@@ -162,7 +170,7 @@ def call_of(layer: Any) -> Callable[..., Any]:
 
     The function's first argument is the layer, or a copy of the layer.
     """
-    written = _CALLS.get(type(layer))
+    written = _written(layer)
     if written is None:
         return own_call
 
