@@ -21,6 +21,7 @@ from keras_qat.layers.elementwise.elu import QElu
 from keras_qat.layers.elementwise.gelu import QGelu
 from keras_qat.layers.elementwise.hard_sigmoid import QHardSigmoid
 from keras_qat.layers.elementwise.hard_swish import QHardSwish
+from keras_qat.layers.elementwise.integer_division import QIntegerDivision
 from keras_qat.layers.elementwise.leaky_relu import QLeakyReLU
 from keras_qat.layers.elementwise.logistic import QSigmoid
 from keras_qat.layers.elementwise.lookup import QLookup
@@ -111,6 +112,7 @@ __all__ = [
     "QGlobalMaxPooling2D",
     "QHardSigmoid",
     "QHardSwish",
+    "QIntegerDivision",
     "QLeakyReLU",
     "QLogSoftmax",
     "QLogical",

@@ -12,11 +12,14 @@ from keras import ops
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Graph, Node, operation_named
 from keras_qat.layers.elementwise.binary import value_of
-from keras_qat.layers.elementwise.constant_power import ConstantPower
+from keras_qat.layers.elementwise.constant_operand import ConstantOperand
 from keras_qat.passes.rewriting import rewrite_nodes
 
 _QUOTIENT = operation_named("Divide", "TrueDivide")
 _POWER = operation_named("Power")
+# Operations that round down, with the names of their functions.
+_ROUNDED = operation_named("FloorDivide", "Mod")
+_FUNCTIONS = {"FloorDivide": "floor_divide", "Mod": "mod"}
 # Powers that have their own operations.
 _NAMED: dict[float, Callable[[Any], Any]] = {
     -1.0: ops.reciprocal,
@@ -30,9 +33,10 @@ def write_quotients(graph: Graph) -> Graph:
     """Writes `a / b` as `a * (1 / b)`, and `x ** 3` as a function of one tensor.
 
     Matches: `ops.divide` by a tensor, of a tensor, an array or a number, and by an array;
-    `ops.power` of a tensor and a number.
+    `ops.power` of a tensor and a number; `ops.floor_divide` and `ops.mod` of real values by a
+    number.
     Builds: a reciprocal, which is a lookup, and a product; an operation such as `ops.square`, or
-    a `ConstantPower`; for `2 ** x` an exponential.
+    a `ConstantOperand`; for `2 ** x` an exponential.
     Why: LiteRT has no division in int8. The reciprocal is rounded to 8 bits, so `b` must stay away
     from 0. The quotient is as accurate as a `1 / b` with an error of half a step of its range.
 
@@ -47,10 +51,11 @@ def write_quotients(graph: Graph) -> Graph:
     """
 
     def write(node: Node) -> Callable[..., Any] | None:
-        if not _QUOTIENT(node.head) and not _POWER(node.head):
-            return None
+        found = [write for matches, write in _REWRITES if matches(node.head)]
         operands = [*node.arguments[0], *node.arguments[1].values()]
-        rewrite = _power if _POWER(node.head) else _quotient
+        if not found or graph.is_plain(node.inputs[0]):
+            return None
+        [rewrite] = found
         return rewrite(node, *operands) if len(operands) == 2 else None
 
     return rewrite_nodes(graph, write)
@@ -80,8 +85,26 @@ def _power(node: Node, a: Any, b: Any) -> Callable[..., Any] | None:
     number = float(value.item())
     if isinstance(a, Edge):
         named = _NAMED.get(number)
-        return lambda x, _: (named or ConstantPower(number, name="power", dtype="float32"))(x)
+        return lambda x, _: named(x) if named else _with_constant("power", x, number)
     return (lambda _, y: ops.exp(ops.multiply(y, math.log(number)))) if number > 0 else None
+
+
+def _rounded(node: Node, a: Any, b: Any) -> Callable[..., Any] | None:
+    """Writes a quotient that is rounded down, or its remainder, if the divisor is a number."""
+    if isinstance(b, Edge) or _constant(node, b).size != 1:
+        raise UnsupportedLayerError(
+            "Quotients that are rounded down have an integer form for one number only.",
+            layer=node.name,
+            received="a divisor that is a tensor or an array",
+            expected="a number",
+            fix="Divide by a number, or use `ops.floor(a / b)`, which rounds 1 / b to 8 bits.",
+        )
+    number, name = float(_constant(node, b).item()), _FUNCTIONS[type(node.head).__name__]
+    return lambda x, _: _with_constant(name, x, number)
+
+
+def _with_constant(function: str, x: Any, number: float) -> Any:
+    return ConstantOperand(function, number, name=function, dtype="float32")(x)
 
 
 def _constant(node: Node, leaf: Any) -> np.ndarray:
@@ -94,3 +117,6 @@ def _constant(node: Node, leaf: Any) -> np.ndarray:
             fix="Multiply with the weight, or set its `trainable` to False.",
         )
     return value_of(leaf)
+
+
+_REWRITES = ((_POWER, _power), (_QUOTIENT, _quotient), (_ROUNDED, _rounded))

@@ -54,6 +54,8 @@ def softplus(x):
             np.round,
         ),
         (lambda x: keras.ops.round(x, 1), X, lambda x: np.round(x, 1)),
+        (lambda x: x // 0.25, X, lambda x: np.floor_divide(x, 0.25)),
+        (lambda x: x % 0.25, X, lambda x: np.mod(x, 0.25)),
         (keras.ops.log, POSITIVE, np.log),
         (keras.ops.log10, POSITIVE, np.log10),
         (keras.ops.log2, POSITIVE, np.log2),

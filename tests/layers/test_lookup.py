@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat.graph import read_model
 from keras_qat.layers import QLookup
 from tests.layers.contract import (
     HALVES,
@@ -70,6 +71,8 @@ CASES = [
             [operation(keras.ops.erf)],
             [operation(lambda x: keras.ops.gelu(x, approximate=True))],
             [operation(keras.ops.abs), operation(keras.ops.sqrt)],
+            [operation(lambda x: x // 0.3)],
+            [operation(lambda x: x % -0.7)],
         ),
         # At a pole of the derivative, one step of the input is many steps of the output.
         steps=None,
@@ -82,6 +85,19 @@ def test_lookup_table_by_hand():
     quantized = quantized_with(model, "lookup", input=HALVES, silu=HALVES)
     # silu(1) = 0.731, silu(-1) = -0.269, silu(4) = 3.93, in steps of 0.5
     assert quantized.predict(np.array([[1.0, -1.0, 4.0]]), verbose=0).tolist() == [[0.5, -0.5, 4.0]]
+
+
+@pytest.mark.parametrize("divisor", [0.5, 1.5, -2.0])
+@pytest.mark.parametrize("function", [keras.ops.floor_divide, keras.ops.mod])
+def test_lookup_of_a_quotient_rounds_down_once(function, divisor):
+    x = keras.Input((17,), name="input")
+    model = keras.Model(x, function(x, divisor))
+    name = list(read_model(model).nodes)[-1]
+    quantized = quantized_with(model, input=HALVES, **{name: HALVES})
+    data = np.arange(-4, 4.5, 0.5, dtype="float32")[None]
+    exact = {"floor_divide": np.floor_divide, "mod": np.mod}[function.__name__](data, divisor)
+    np.testing.assert_array_equal(quantized.predict(data, verbose=0), exact)
+    assert operators_of(exported(quantized)) == ["CAST", "ADD", "GATHER"]
 
 
 @pytest.mark.parametrize("name", ["softplus", "softsign", "mish"])

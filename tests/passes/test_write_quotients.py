@@ -80,3 +80,10 @@ def test_write_quotients_refuses_a_trainable_dividend():
     model = around(Divided(4, name="divided"), (4, 4))
     with pytest.raises(UnsupportedLayerError, match="(?s)weight that trains.*divided.*'w'"):
         keras_qat.clone_model(model)
+
+
+@pytest.mark.parametrize("divisor", [lambda x: x + 9.0, lambda x: np.ones(3, "float32")])
+def test_write_quotients_refuses_other_divisors_that_round_down(divisor):
+    model = around(lambda x: x // divisor(x), (3,))
+    with pytest.raises(UnsupportedLayerError, match="rounded down.*floor_divide"):
+        keras_qat.clone_model(model)

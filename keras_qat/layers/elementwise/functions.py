@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_qat.graph.patterns import Matcher
 from keras_qat.layers.core.activation_names import ACTIVATION_LAYERS, function_name, is_relu
-from keras_qat.layers.elementwise.constant_power import ConstantPower
+from keras_qat.layers.elementwise.constant_operand import ConstantOperand, floor_divide, mod
 
 # Operations of `keras.ops` by the name of their class, with the attributes that matter.
 _OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -122,11 +122,13 @@ class Function:
         return computed(x, **dict(self.options))
 
 
-# Functions that `keras.ops` lacks, or always computes in float32.
+# Functions that `keras.ops` lacks, always computes in float32, or divides by a reciprocal.
 _OWN = {
     "exp2": lambda x: ops.exp(x * math.log(2.0)),
     "exponential": ops.exp,
+    "floor_divide": floor_divide,
     "mish": lambda x: x * ops.tanh(ops.softplus(x)),
+    "mod": mod,
     "parametrized_relu": keras.activations.relu,
 }
 
@@ -175,7 +177,7 @@ def _relu(layer: Any) -> Function:
 
 
 _LAYERS = {
-    ConstantPower: lambda layer: Function("power", (("x2", layer.exponent),)),
+    ConstantOperand: lambda layer: Function(layer.function, (("x2", layer.number),)),
     keras.layers.ELU: lambda layer: Function("elu", (("alpha", float(layer.alpha)),)),
     keras.layers.LeakyReLU: lambda layer: Function(
         "leaky_relu", (("negative_slope", float(layer.negative_slope)),)
