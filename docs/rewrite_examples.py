@@ -36,6 +36,31 @@ class Gate(layers.Layer):
         return ops.relu(ops.matmul(x, self.kernel))
 
 
+class Positions(layers.Layer):
+    """A position embedding."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = PositionTable(name="table")
+
+    def call(self, x):
+        """Adds a vector for each position."""
+        return x + self.inner(x)
+
+
+class PositionTable(layers.Layer):
+    """A table with a row for each position."""
+
+    def build(self, input_shape):
+        """Makes the weight."""
+        self.rows = self.add_weight(shape=input_shape[1:], name="rows")
+        super().build(input_shape)
+
+    def call(self, x):
+        """Returns the table for each sample."""
+        return ops.broadcast_to(self.rows, ops.shape(x))
+
+
 def _nested() -> keras.Model:
     block = [
         layers.Conv2D(4, 3, use_bias=False, name="conv"),
@@ -106,6 +131,7 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "move_batch_first": lambda: chain(
         lambda x: ops.transpose(ops.reshape(x, (-1, 8, 3, 8)), (2, 0, 1, 3))[0]
     ),
+    "fold_sample_constants": lambda: chain(Positions(name="positions"), shape=(6, 4), name="x"),
     "fold_filled_tensors": lambda: chain(
         lambda x: ops.maximum(x, ops.zeros_like(x)), shape=(3,), name="x"
     ),

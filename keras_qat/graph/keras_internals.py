@@ -65,6 +65,41 @@ def set_mask(tensor: Any, mask: Any) -> None:
     tensor._keras_mask = mask
 
 
+class Calls:
+    """The calls between symbolic tensors, to be read like a `keras.Function`.
+
+    A `keras.Function` refuses operations of one name, which different layers may have inside.
+
+    Args:
+        inputs: The tensors to start from.
+        outputs: The tensors to compute, in any structure.
+
+    Raises:
+        ValueError: If a tensor does not depend on the inputs.
+    """
+
+    def __init__(self, inputs: list[Any], outputs: Any):
+        self.inputs = inputs
+        self._inputs_struct, self._outputs_struct = inputs, outputs
+        calls = {id(call): call for call in map(_call_of, inputs)}
+        pending = [_call_of(tensor) for tensor in reversed(keras.tree.flatten(outputs))]
+        while pending:
+            call = pending[-1]
+            missing = [each for each in map(_call_of, call.input_tensors) if id(each) not in calls]
+            if id(call) in calls or not missing:
+                calls.setdefault(id(pending.pop()), call)
+                if call.is_input and not any(_call_of(tensor) is call for tensor in inputs):
+                    raise ValueError(f"A tensor depends on '{call.operation.name}' alone.")
+            else:
+                pending += reversed(missing)
+        self._nodes_by_depth = {0: list(calls.values())}
+
+
+def _call_of(tensor: Any) -> Any:
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
 class Consumers(list[Any]):
     """The nodes that take the outputs of an operation. Each new node is passed to a function.
 
@@ -92,6 +127,11 @@ def watch_consumers(operation: Any, added: Callable[[Any], None]) -> None:
 def unwatch_consumers(operation: Any) -> None:
     """Ends `watch_consumers`."""
     vars(operation)["_outbound_nodes"] = list(operation._outbound_nodes)
+
+
+def set_shape(tensor: Any, shape: Iterable[int | None]) -> None:
+    """Sets the shape of a symbolic tensor."""
+    tensor._shape = tuple(shape)
 
 
 def shallow_copy(operation: object) -> Any:

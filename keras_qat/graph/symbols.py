@@ -10,7 +10,12 @@ import keras
 from keras import ops
 
 from keras_qat.graph.batch import factor_of
-from keras_qat.graph.keras_internals import producer_of, unwatch_consumers, watch_consumers
+from keras_qat.graph.keras_internals import (
+    producer_of,
+    set_shape,
+    unwatch_consumers,
+    watch_consumers,
+)
 
 
 class BatchNumberError(TypeError):
@@ -133,6 +138,15 @@ class Lookup:
         return getattr(self._layer, name)
 
 
+def _complete(node: Any) -> None:
+    """Computes the sizes that an `EinsumDense` does not know, since it was built without them."""
+    (x,), (output,) = node.input_tensors, node.outputs
+    layer = node.operation
+    if None in output.shape and None not in x.shape:
+        shapes = tuple(map(int, x.shape)), tuple(layer.kernel.shape)
+        set_shape(output, ops.einsum(layer.equation, *map(keras.KerasTensor, shapes)).shape)
+
+
 @contextlib.contextmanager
 def traced(tensors: list[Any], batch: int) -> Generator[None]:
     """Makes symbolic tensors, and all that is computed from them, `TracedTensor`s.
@@ -150,6 +164,8 @@ def traced(tensors: list[Any], batch: int) -> Generator[None]:
 
     def added(node: Any) -> None:
         if any(isinstance(tensor, TracedTensor) for tensor in node.input_tensors):
+            if isinstance(node.operation, keras.layers.EinsumDense):
+                _complete(node)
             for tensor in node.outputs:
                 TracedTensor.adopt(tensor, batch)
             watch(node.operation)

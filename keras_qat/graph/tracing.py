@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -15,8 +14,10 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph.batch import batch_size, forget_batch, of_batch, with_batch, without_batch
 from keras_qat.graph.constants import without_constants
 from keras_qat.graph.graph import Edge, Graph, Node, Parameter, Shape
+from keras_qat.graph.keras_internals import Calls
 from keras_qat.graph.reading import read_function
-from keras_qat.graph.symbols import Lookup, traced
+from keras_qat.graph.symbols import traced
+from keras_qat.graph.twins import Twins
 from keras_qat.graph.untraceable import untraceable
 
 
@@ -25,7 +26,12 @@ def own_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
     return layer.call(*args, **kwargs)
 
 
-def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -> Graph:
+def trace_layer(
+    node: Node,
+    graph: Graph,
+    call: Callable[..., Any] = own_call,
+    is_inlined: Callable[[Any], bool] | None = None,
+) -> Graph:
     """Runs the `call` of a layer on symbolic tensors and reads the operations that it made.
 
     The layer's own variables become `Parameter`s of the operations that take them. Operations on
@@ -36,6 +42,9 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
         node: A call of one Keras layer.
         graph: The graph of the node, which has the shapes of its inputs.
         call: The function to run. Its first argument is the copy of the layer.
+        is_inlined: Tells of which inner layers the operations become part of the graph. The others
+            are nodes of it. Keras makes nodes of calls only if they return tensors, and if the
+            layer was built for their shapes.
 
     Returns:
         A graph with one input for each input of the node, in their order.
@@ -63,7 +72,17 @@ def trace_layer(node: Node, graph: Graph, call: Callable[..., Any] = own_call) -
         return call(layer, *args, **kwargs)
 
     try:
-        return trace_call(node.head, run, list(inputs.values()), node.name, batch)
+        symbols = list(inputs.values())
+        taken = {*graph.consumers(), *graph.output_edges}
+        return trace_call(
+            node.head,
+            run,
+            symbols,
+            node.name,
+            batch,
+            is_inlined,
+            lambda output: Edge(node.name, output) in taken,
+        )
     except UnsupportedLayerError:
         _check_arguments(node)
         raise
@@ -93,7 +112,13 @@ def _check_arguments(node: Node) -> None:
 
 
 def trace_call(
-    layer: Any, function: Callable[[Any], Any], inputs: list[Any], name: str, batch: int
+    layer: Any,
+    function: Callable[[Any], Any],
+    inputs: list[Any],
+    name: str,
+    batch: int,
+    is_inlined: Callable[[Any], bool] | None = None,
+    is_used: Callable[[int], bool] = lambda output: True,
 ) -> Graph:
     """Reads the operations of a function of a layer and symbolic tensors.
 
@@ -103,6 +128,8 @@ def trace_call(
         inputs: The symbolic tensors that the function computes with.
         name: Name of the layer in errors.
         batch: The size of the batch in the shapes of the inputs, see `batch_size_for`.
+        is_inlined: See `trace_layer`.
+        is_used: Tells by its number whether something takes an output.
 
     Returns:
         A graph with these inputs, in a list, for batches of any size.
@@ -110,23 +137,50 @@ def trace_call(
     Raises:
         UnsupportedLayerError: See `trace_layer`.
     """
-    twin, variables = _symbolic_copy(layer)
+    twins = Twins(is_inlined)
     try:
-        symbols = [*inputs, *(symbol for symbol, _ in variables)]
+        twin = twins.of(layer)
+        variables = [variable for _, variable in twins.symbols]
+        symbols = [*inputs, *(symbol for symbol, _ in twins.symbols)]
         with traced(symbols, batch):
             outputs = function(twin)
-        graph = read_function(keras.Function(symbols, outputs), layer.name)
+        outputs, constants = _with_constants(outputs, inputs, is_used)
+        symbols += [symbol for symbol, _ in constants]
+        calls = keras.Function if is_inlined is None else Calls
+        graph = read_function(calls(symbols, outputs), layer.name)
         weights = graph.inputs[len(inputs) :]
-        own = dict(zip(weights, (variable for _, variable in variables), strict=True))
+        values = [*variables, *(value for _, value in constants)]
+        own = dict(zip(weights, values, strict=True))
         result = forget_batch(_in_any_mode(without_constants(graph, own, batch)), batch)
     except UnsupportedLayerError:
         raise
     except Exception as error:  # user code may raise anything
         shapes = [without_batch(tensor.shape, batch) for tensor in inputs]
         raise untraceable(layer, name, error, shapes) from error
-    _check_weights(layer, name, result, _own_variables(layer))
+    _check_weights(layer, name, result, variables)
     _check_copies(layer, name, result)
     return result
+
+
+def _with_constants(
+    outputs: Any, inputs: list[Any], is_used: Callable[[int], bool]
+) -> tuple[Any, list[tuple[Any, Any]]]:
+    """Returns outputs with symbolic tensors in place of values, and pairs of both.
+
+    An input stands for a value that nothing takes.
+    """
+    constants: list[tuple[Any, Any]] = []
+    leaves = tree.flatten(outputs)
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, keras.KerasTensor) or leaf is None:
+            continue
+        if not is_used(i):
+            leaves[i] = inputs[0]
+            continue
+        value = ops.convert_to_numpy(leaf)
+        leaves[i] = keras.Input(batch_shape=value.shape, dtype=str(value.dtype))
+        constants.append((leaves[i], value))
+    return tree.pack_sequence_as(outputs, leaves), constants
 
 
 def batch_size_for(layer: Any, shapes: Iterable[Shape]) -> int:
@@ -156,41 +210,9 @@ def _in_any_mode(graph: Graph) -> Graph:
     return dataclasses.replace(graph, nodes=nodes)
 
 
-def _symbolic_copy(layer: object) -> tuple[Any, list[tuple[Any, keras.Variable]]]:
-    """Copies a layer, with a symbolic tensor instead of each variable that is an attribute.
-
-    The copy shares everything else with the layer. Keras's own copy would save and load the layer.
-
-    Returns:
-        The copy, and pairs of each symbolic tensor and its variable.
-    """
-    attributes: dict[str, Any] = vars(layer)
-    own = _own_variables(layer)
-    symbols = {id(v): (keras.Input(batch_shape=v.shape, dtype=v.dtype), v) for v in own.values()}
-    twin = object.__new__(type(layer))
-    methods = {k: v for k, v in attributes.items() if getattr(v, "__self__", None) is layer}
-    copied: dict[str, Any] = vars(twin)
-    copied |= attributes
-    copied |= {name: symbols[id(value)][0] for name, value in own.items()}
-    copied |= {k: types.MethodType(v.__func__, twin) for k, v in methods.items()}
-    for name, value in attributes.items():
-        if type(value) is keras.layers.Embedding and value.built:
-            table = value.embeddings
-            symbol = keras.Input(batch_shape=table.shape, dtype=table.dtype)
-            symbols[id(table)] = symbol, table
-            copied[name] = Lookup(value, symbol)
-    return twin, list(symbols.values())
-
-
-def _own_variables(layer: object) -> dict[str, keras.Variable]:
-    """Returns the variables that are attributes of a layer, by name."""
-    attributes: dict[str, Any] = vars(layer)
-    return {k: v for k, v in attributes.items() if isinstance(v, keras.Variable)}
-
-
-def _check_weights(layer: Any, name: str, graph: Graph, own: Mapping[str, keras.Variable]) -> None:
+def _check_weights(layer: Any, name: str, graph: Graph, own: Iterable[keras.Variable]) -> None:
     """Raises if no operation has a trainable weight: it would stop training."""
-    found = {id(variable) for variable in own.values()}
+    found = {id(variable) for variable in own}
     for inner in graph.nodes.values():
         found |= {id(v) for v in getattr(inner.head, "variables", ())}
         leaves = [leaf for leaf in tree.flatten(inner.arguments) if isinstance(leaf, Parameter)]

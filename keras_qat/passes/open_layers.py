@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
+from keras_qat.graph.keras_internals import layers_of
+from keras_qat.graph.reading import is_model
 from keras_qat.graph.soundness import training_errors
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
@@ -87,10 +90,10 @@ def _opened(
     known, call = opened.setdefault(id(node.head), {}), graph.signature(node)
     if call in known:
         return known[call]
-    traced = trace_layer(node, graph, call_of(node.head))
-    for error in training_errors(traced):
-        raise error
-    inner = functools.reduce(lambda graph, rewrite: rewrite(graph), passes, traced)
+    try:
+        inner = _traced(node, graph, passes)
+    except UnsupportedLayerError as error:
+        inner = _inlined(node, graph, passes, error)
     if known and not _has_all_weights(inner, node.head):
         raise UnsupportedLayerError(
             "A shared layer is called in different ways, such as with tensors of different "
@@ -103,6 +106,45 @@ def _opened(
         )
     known[call] = inner
     return inner
+
+
+def _traced(
+    node: Node,
+    graph: Graph,
+    passes: Sequence[Pass],
+    is_inlined: Callable[[Any], bool] | None = None,
+) -> Graph:
+    traced = trace_layer(node, graph, call_of(node.head), is_inlined)
+    for error in training_errors(traced):
+        raise error
+    return functools.reduce(lambda graph, rewrite: rewrite(graph), passes, traced)
+
+
+def _inlined(
+    node: Node, graph: Graph, passes: Sequence[Pass], error: UnsupportedLayerError
+) -> Graph:
+    """Traces a layer with the operations of its inner layers, or raises the given error.
+
+    The batch of an inner layer may be a multiple of the model's, it may take weights or return
+    None, and a model may be called on other shapes than it was built for. These layers are not
+    nodes of a graph.
+    """
+    if not any(map(_is_inlined, layers_of(node.head, include_self=False))):
+        raise error
+    try:
+        return _traced(node, graph, passes, _is_inlined)
+    except UnsupportedLayerError as other:
+        # An error of the layer's own `call` does not tell what else is not supported.
+        is_own = error.__cause__ is not None and error.layer == node.name
+        raise (other if is_own else error) from None
+
+
+def _is_inlined(layer: Any) -> bool:
+    """Returns whether the operations of an inner layer may become part of the layer around it."""
+    is_own = type(layer).__module__.startswith("keras.src.")
+    if is_model(layer):
+        return True
+    return not is_own and not is_written_in_ops(layer) and find_rule((layer,)) is None
 
 
 def _has_all_weights(inner: Graph, layer: keras.layers.Layer) -> bool:
@@ -120,8 +162,9 @@ def _is_opened(node: Node) -> bool:
     if not is_layer or (isinstance(node.head, QuantizedLayer) and node.head.activation_bits):
         return False
     if is_written_in_ops(node.head):
-        is_masked = node.arguments[1].get("mask") is not None
-        return is_masked or find_rule(node.operations) is None
+        args, kwargs = node.arguments
+        given = inspect.signature(node.head.call).bind(*args, **kwargs).arguments
+        return given.get("mask") is not None or find_rule(node.operations) is None
     if _has_training_mode(node.head) or activation_name(node.head) == "linear":
         return False
     return find_rule(node.operations) is None and refusal(node.head) is None

@@ -19,6 +19,7 @@ from keras_qat.passes.fold_affines_forward import fold_affines_forward
 from keras_qat.passes.fold_batch_norms import fold_batch_norms
 from keras_qat.passes.fold_filled_tensors import fold_filled_tensors
 from keras_qat.passes.fold_padding import fold_padding
+from keras_qat.passes.fold_sample_constants import fold_sample_constants
 from keras_qat.passes.fuse_activations import fuse_activations
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.left_out import check_left_out
@@ -191,6 +192,10 @@ REWRITING: tuple[Stage, ...] = (
             Step(
                 move_batch_first,
                 "Before `split_outputs`, which takes tensors with the batch as first axis.",
+            ),
+            Step(
+                fold_sample_constants,
+                "Before passes that compose arithmetic: it matches what `open_layers` makes.",
             ),
             Step(
                 fold_filled_tensors,

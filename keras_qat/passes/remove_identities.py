@@ -18,7 +18,7 @@ _DROPOUTS = (
     keras.layers.SpatialDropout2D,
 )
 
-_CAST = operation_named("Cast")
+_CAST = operation_named("Cast", "ConvertToTensor")
 _CONCATENATION = any_of(layer_of(keras.layers.Concatenate), operation_named("Concatenate"))
 
 

@@ -166,7 +166,6 @@ def positions():
 
 # Models that are refused.
 REFUSED = {
-    "other_size": other_size,
     "lstm": lambda: plain((5, 3), lambda x: layers.LSTM(4, recurrent_dropout=0.1, name="lstm")(x)),
     "gru_of_two": lambda: plain(
         (5, 3), lambda x: layers.Bidirectional(layers.GRU(4, recurrent_dropout=0.1))(x)
@@ -179,13 +178,14 @@ REFUSED = {
     "channels_first": lambda: plain(
         (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
     ),
-    "inner_weight": lambda: inner_argument(trainable=True),
     "same_name_inside": same_name_inside,
     "refused_in_a_wrapper": refused_in_a_wrapper,
 }
 # Models that are not refused.
 TAKEN = {
     "two_slices": lambda: of((6, 4), two_slices, table((1, 6, 4))),
+    "other_size": other_size,
+    "inner_weight": lambda: inner_argument(trainable=True),
     "positions": positions,
     "qkv": lambda: of((6, 8), qkv, kept("inner", lambda: layers.Dense(24))),
     "patches": lambda: plain((8, 8, 3), lambda x: ops.image.extract_patches(x, 4)),

@@ -176,3 +176,86 @@ def test_open_layers_opens_subclasses_of_blocks_without_integers():
     clone, data = keras_qat.clone_model(model), np.random.default_rng(0).normal(size=(2, 5, 4))
     assert "QDense" in {type(layer).__name__ for layer in clone.layers}
     np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
+
+
+class WithScores(layers.Layer):
+    """A layer that returns None beside its output."""
+
+    def build(self, input_shape):
+        self.dense = layers.Dense(input_shape[-1], name="dense")
+        self.dense.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, x, scores=None):
+        return ops.relu(self.dense(x)), scores
+
+    def compute_output_spec(self, x, scores=None):
+        return keras.KerasTensor(x.shape, x.dtype), scores
+
+
+class PerWindow(layers.Layer):
+    """A layer that divides the batch by the number of windows."""
+
+    def call(self, x):
+        x = ops.reshape(x, (ops.shape(x)[0] // 2, 2, 2, 3))
+        return ops.reshape(x + np.array([[[1.0]], [[2.0]]], "float32"), (-1, 2, 3))
+
+
+class Outer(layers.Layer):
+    """A layer that calls inner layers in ways of which Keras makes no node."""
+
+    def build(self, input_shape):
+        self.blocks = [WithScores(name=f"block_{i}") for i in range(2)]
+        self.reduced = keras.Sequential([layers.Dense(3, name="reduce")])
+        self.reduced.build((None, 9, 3))
+        self.windows = PerWindow(name="windows")
+        super().build(input_shape)
+
+    def call(self, x):
+        scores = None
+        for block in self.blocks:
+            x, scores = block(x, scores)
+        windows = self.windows(ops.reshape(x, (-1, 2, 3)))
+        return self.reduced(x) + ops.reshape(windows, (-1, 4, 3))
+
+
+def test_open_layers_takes_inner_layers_that_are_no_nodes(tmp_path):
+    x = keras.Input((4, 3))
+    model = keras.Model(x, layers.Dense(2)(Outer(name="outer")(x)))
+    data = np.random.default_rng(0).normal(size=(8, 4, 3)).astype("float32")
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    assert len(qat.trainable_weights) == 8
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+
+
+class Unknown(layers.Layer):
+    """Projections that were built for an unknown length, as in many language models."""
+
+    def build(self, input_shape):
+        self.dense = layers.EinsumDense("bnd,dhk->bnhk", output_shape=(None, 2, 4), name="heads")
+        self.dense.build((None, None, input_shape[-1]))
+        super().build(input_shape)
+
+    def call(self, x):
+        heads = self.dense(x)
+        return heads * ops.reshape(ops.arange(heads.shape[1], dtype="float32"), (-1, 1, 1))
+
+
+def test_open_layers_knows_sizes_that_a_projection_was_built_without(tmp_path):
+    x = keras.Input((4, 3))
+    model = keras.Model(x, Unknown(name="unknown")(x))
+    data = np.random.default_rng(0).normal(size=(8, 4, 3)).astype("float32")
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+
+
+def test_open_layers_takes_a_mask_that_is_a_positional_argument(tmp_path):
+    x, mask = keras.Input((4, 4)), keras.Input((4, 4), dtype="int32", name="mask")
+    model = keras.Model([x, mask], layers.Softmax(name="softmax")(x, mask))
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(8, 4, 4)).astype("float32"), rng.integers(0, 2, (8, 4, 4))]
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact

@@ -66,6 +66,9 @@ def mask_scores(scores: Any, mask: Any) -> Any:
 @register(keras.layers.Softmax)
 def _softmax(layer: Any, inputs: Any, mask: Any = None) -> Any:
     if mask is not None:
+        # Masks of integers count as True where they are not 0.
+        is_symbol = isinstance(mask, keras.KerasTensor)
+        mask = ops.not_equal(mask, 0) if is_symbol and mask.dtype != "bool" else mask
         inputs = mask_scores(inputs, mask)
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     axes = [axis % len(inputs.shape) for axis in axes]

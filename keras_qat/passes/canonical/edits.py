@@ -172,7 +172,7 @@ def apply_rules(graph: Graph, rules: Sequence[Rule]) -> Graph:
         if edit is not None:
             edits[pair.node.name] = edit
             touched |= names
-    return _without_unused(_edited(graph, edits)) if edits else graph
+    return without_unused(_edited(graph, edits)) if edits else graph
 
 
 def _edited(graph: Graph, edits: Mapping[str, Edit]) -> Graph:
@@ -189,7 +189,7 @@ def _edited(graph: Graph, edits: Mapping[str, Edit]) -> Graph:
     return graph.replace(nodes, mapping, unchanged=moved)
 
 
-def _without_unused(graph: Graph) -> Graph:
+def without_unused(graph: Graph) -> Graph:
     """Removes nodes that no output needs."""
     needed = {edge.node for edge in graph.output_edges}
     for node in reversed(tuple(graph.nodes.values())):
