@@ -2,7 +2,6 @@
 
 from keras_qat.layers.boundary.quantize import ObserveRange, Quantize, QuantizeInput
 from keras_qat.layers.boundary.requantize import Requantize
-from keras_qat.layers.core import refusals  # noqa: F401, importing it registers them
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.decompositions import (  # noqa: F401, importing them registers them
     composed,
@@ -14,6 +13,7 @@ from keras_qat.layers.decompositions import (  # noqa: F401, importing them regi
 from keras_qat.layers.decompositions.log_softmax import QLogSoftmax
 from keras_qat.layers.decompositions.masked_mean import QMaskedAverage
 from keras_qat.layers.decompositions.normalize import QNormalize
+from keras_qat.layers.decompositions.padding_mask import QPaddingMask
 from keras_qat.layers.elementwise.activations import QReLU, QSoftmax
 from keras_qat.layers.elementwise.arithmetic import QAdd, QMultiply, QSubtract
 from keras_qat.layers.elementwise.comparisons import QCompare, QLogical, QLogicalNot, QNumber
@@ -56,7 +56,13 @@ from keras_qat.layers.pooling.global_pooling import (
     QGlobalMaxPooling2D,
 )
 from keras_qat.layers.pooling.positions import QArgMax, QArgMin
-from keras_qat.layers.pooling.reductions import QMean, QReduceMax, QReduceMin
+from keras_qat.layers.pooling.reductions import (
+    QMean,
+    QReduceAll,
+    QReduceAny,
+    QReduceMax,
+    QReduceMin,
+)
 from keras_qat.layers.pooling.windows import (
     QAveragePooling1D,
     QAveragePooling2D,
@@ -130,7 +136,10 @@ __all__ = [
     "QNumber",
     "QPReLU",
     "QPad",
+    "QPaddingMask",
     "QReLU",
+    "QReduceAll",
+    "QReduceAny",
     "QReduceMax",
     "QReduceMin",
     "QReshape",

@@ -16,6 +16,8 @@ from keras_qat.graph.graph import Shape, flatten_edges, map_edges
 from keras_qat.graph.keras_internals import layers_of
 from keras_qat.graph.reading import read_function
 from keras_qat.layers import QuantizedLayer
+from keras_qat.layers.decompositions.padding_mask import mask_layer
+from keras_qat.passes.padding_masks import with_padding_masks
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes
 
 # These compute other values if their inputs have masks.
@@ -40,11 +42,12 @@ class _Mask:
 
 
 def connect_masks(graph: Graph) -> Graph:
-    """Passes the mask of an `Embedding(mask_zero=True)` to the layers that take masks.
+    """Passes the mask of an `Embedding(mask_zero=True)` or a `Masking` to layers that take masks.
 
     Matches: layers whose `call` has an argument for masks, after an `Embedding` with `mask_zero`,
     a `Masking`, or a custom layer with `compute_mask`.
-    Builds: the comparison that computes the mask, and the argument of the layer.
+    Builds: the comparison that computes the mask, and the argument of the layer. Where no layer
+    takes the mask, nothing.
     Why: Keras attaches masks to tensors while a model runs, so they are no edges of its graph.
 
     Args:
@@ -56,7 +59,7 @@ def connect_masks(graph: Graph) -> Graph:
     Raises:
         UnsupportedLayerError: If a layer inside a custom layer takes the mask.
     """
-    masks: dict[Edge, _Mask] = {}
+    graph, masks = with_padding_masks(graph), {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         if not isinstance(node.head, keras.layers.Layer) or isinstance(node.head, QuantizedLayer):
@@ -161,18 +164,23 @@ def _made(
 
 def _makes_masks(layer: Any) -> bool:
     is_own = type(layer).__module__.startswith("keras.src.")
-    return getattr(layer, "mask_zero", False) if is_own else True
+    if not is_own or isinstance(layer, keras.layers.Masking):
+        return True
+    return getattr(layer, "mask_zero", False)
 
 
 def _computed(node: Node, first: Any, previous: Any, rewriting: Rewriting) -> dict[Edge, _Mask]:
-    """Runs the `compute_mask` of a layer on symbolic tensors."""
+    """Runs the `compute_mask` of a layer on symbolic tensors; that of `Masking` is one layer."""
     graph = rewriting.graph()
     tensors = {edge: _symbol(graph.shape(edge), graph.dtype(edge)) for edge in node.inputs}
     old = {mask.edge: mask for mask in tree.flatten(previous) if mask is not None}
     symbols = {edge: _symbol(mask.shape, "bool") for edge, mask in old.items()}
     inputs = map_edges(tensors.__getitem__, first)
     before = tree.map_structure(lambda mask: mask and symbols[mask.edge], previous)
-    results = tree.flatten(node.head.compute_mask(inputs, before))
+    if isinstance(node.head, keras.layers.Masking):
+        results = [mask_layer(node.head, "mask")(inputs)]
+    else:
+        results = tree.flatten(node.head.compute_mask(inputs, before))
     sources = {id(symbol): edge for edge, symbol in (*tensors.items(), *symbols.items())}
     made = {}
     for i, result in enumerate(results[: len(node.shapes)]):

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 import keras
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
+from keras_qat.layers import QPaddingMask
 from keras_qat.layers.core.activation_names import FUSED, activation_name
 from keras_qat.layers.elementwise.functions import function_of
 from keras_qat.passes.rewriting import absorb_nodes
@@ -22,8 +23,8 @@ _POOLING = layer_of(
 def merge_equal_operations(graph: Graph) -> Graph:
     """Computes an activation or a pooling once if several layers apply it to the same tensor.
 
-    Matches: element-wise functions and poolings with the same arguments and the same input as an
-    earlier one. An output of the model keeps a separate operator.
+    Matches: element-wise functions, poolings and masks of padding with the same arguments and the
+    same input as an earlier one. An output of the model keeps a separate operator.
     Builds: nothing; consumers take the output of the first one instead.
     Why: the separable convolutions of NASNet each begin with a ReLU of their shared input. Each
     ReLU would be an operator and a tensor, and could not be fused into the layer before.
@@ -54,6 +55,8 @@ def _key(node: Node, mapping: Mapping[Edge, Edge]) -> Hashable:
     source = mapping.get(node.inputs[0], node.inputs[0]), node.scheme is None
     if FUSED(node.head):
         return activation_name(node.head), source
+    if isinstance(node.head, QPaddingMask):
+        return type(node.head), node.head.padding, source
     if _POOLING(node.head):
         config = {key: value for key, value in node.head.get_config().items() if key != "name"}
         return type(node.head), repr(config), source

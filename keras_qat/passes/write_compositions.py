@@ -38,16 +38,26 @@ def write_compositions(graph: Graph) -> Graph:
         UnsupportedLayerError: If such an operation is over the batch, or a norm needs singular
             values.
     """
-    return rewrite_nodes(graph, _written)
+
+    def write(node: Node) -> Callable[..., Any] | None:
+        kind = type(node.head).__name__
+        is_operation = type(node.head).__module__.startswith("keras.src.ops.")
+        is_written = is_operation and kind in _COMPOSITIONS
+        if kind in _CONDITIONS:
+            is_written = is_written and _CONDITIONS[kind](node.head)
+        if kind in _OF_REAL_VALUES:
+            is_written = is_written and graph.dtype(node.inputs[0]) != "bool"
+        return functools.partial(_COMPOSITIONS[kind], node.head) if is_written else None
+
+    return rewrite_nodes(graph, write)
 
 
-def _written(node: Node) -> Callable[..., Any] | None:
-    write = _COMPOSITIONS.get(type(node.head).__name__)
-    is_operation = type(node.head).__module__.startswith("keras.src.ops.")
-    if write is None or not is_operation:
-        return None
-    is_written = _CONDITIONS.get(type(node.head).__name__, lambda operation: True)(node.head)
-    return functools.partial(write, node.head) if is_written else None
+def _any(operation: Any, x):
+    return ops.any(ops.not_equal(x, 0), axis=operation.axis, keepdims=operation.keepdims)
+
+
+def _all(operation: Any, x):
+    return ops.all(ops.not_equal(x, 0), axis=operation.axis, keepdims=operation.keepdims)
 
 
 def _cast(operation: Any, x):
@@ -111,6 +121,9 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+# Reductions of booleans, which are written in others only for other types.
+_OF_REAL_VALUES = {"All", "Any"}
+
 # The conditions under which an operation is written in others.
 _CONDITIONS: dict[str, Callable[[Any], bool]] = {
     "Cast": lambda each: each.dtype == "bool",
@@ -122,6 +135,8 @@ _CONDITIONS: dict[str, Callable[[Any], bool]] = {
 
 # The functions by the name of the operation's class.
 _COMPOSITIONS: dict[str, Callable[..., Any]] = {
+    "All": _all,
+    "Any": _any,
     "Cast": _cast,
     "Cumsum": cumulative_sum,
     "ExtractPatches": _patches,

@@ -171,7 +171,6 @@ REFUSED = {
         (5, 3), lambda x: layers.Bidirectional(layers.GRU(4, recurrent_dropout=0.1))(x)
     ),
     "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Dense(2))(y)),
-    "masking": lambda: plain((6, 4), lambda x: layers.Dense(2)(layers.Masking()(x))),
     "cumprod": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumprod(x, axis=1))),
     "sort": lambda: plain((6, 8), lambda x: ops.sort(x, axis=-1)),
     "conv3d": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3D(4, 3)(x)),

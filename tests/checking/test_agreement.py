@@ -61,13 +61,13 @@ def dense_model():
     return plain((4,), lambda x: layers.Dense(3, activation="softplus", name="dense")(x))
 
 
-def masked_model():
+def cropped_model():
     chain = [
-        layers.Masking(name="mask"),
+        layers.RandomCrop(6, 4, name="crop"),
         layers.Dense(3, name="dense"),
         layers.Activation("softplus", name="softplus"),
     ]
-    return keras.Sequential([keras.Input((6, 4), name="x"), *chain])
+    return keras.Sequential([keras.Input((6, 4, 3), name="x"), *chain])
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def masked_model():
         (dense_model, {"rewrites": [*keras_qat.DEFAULT_REWRITES, "drop_bias"]}),
         (dense_model, {"quantized_input_stats": {"x": (0, 255)}}),
         (REFUSED["lstm"], {"overrides": {"lstm": None}}),
-        (masked_model, {}),
-        (masked_model, {"skip_layers": ["mask", "softplus"], "activations": "error"}),
-        (masked_model, {"skip_layers": ["mask"], "activations": "error"}),
+        (cropped_model, {}),
+        (cropped_model, {"skip_layers": ["crop", "softplus"], "activations": "error"}),
+        (cropped_model, {"skip_layers": ["crop"], "activations": "error"}),
         (dense_model, {"skip_layers": []}),
         (dense_model, {"quant_delay": 5, "default_ranges_stats": (0, 6)}),
         (REFUSED["sort"], {"quant_delay": 5, "default_ranges_stats": (-1, 1)}),

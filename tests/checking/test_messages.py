@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat import errors
-from tests.checking.refused_models import REFUSED, plain
+from tests.checking.refused_models import REFUSED
 
 
 def refusal_of(model):
@@ -29,7 +29,6 @@ MASK = "A mask has no counterpart in LiteRT"
         ("lstm", "lstm.*", "dropout inside a recurrent cell"),
         ("gru_of_two", "bidirectional.*", "dropout inside a recurrent cell"),
         ("masked_steps", "time_distributed.*", MASK),
-        ("masking", "masking.*", MASK),
     ],
 )
 def test_refusal_names_the_layer_and_the_cause(name, layer, cause):
@@ -44,13 +43,6 @@ def paste(fix, model):
     """Runs the code in backticks of a fix."""
     code = next(each for each in re.findall("`(.*?)`", fix) if each.startswith("model."))
     exec(code, {"model": model, "keras": keras})
-
-
-def test_fix_of_masking_works():
-    model = plain((6, 4), lambda x: layers.Dense(2)(layers.Masking(name="skip")(x)))
-    refusal = refusal_of(model)
-    assert refusal.layer == "skip" and "skip_layers=[...]" in str(refusal.fix)
-    assert keras_qat.quantize_model(keras_qat.clone_model(model, skip_layers=["skip"]))
 
 
 def test_fix_of_a_lambda_changes_only_that_layer():

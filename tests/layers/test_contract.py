@@ -122,6 +122,7 @@ def test_float_clone_equals_keras(prepared):
 
 def assert_near(outputs, expected, tolerance):
     for ours, exact in zip(as_arrays(outputs), as_arrays(expected), strict=True):
+        ours, exact = ours.astype("float64"), exact.astype("float64")  # booleans, too
         assert np.max(np.abs(ours - exact)) <= tolerance * max(np.max(np.abs(exact)), 1e-30)
 
 

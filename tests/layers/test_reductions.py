@@ -1,4 +1,4 @@
-"""MEAN, REDUCE_MAX and REDUCE_MIN: cases of the contract, hand-computed numbers, errors."""
+"""MEAN, REDUCE_MAX, REDUCE_ANY and others: cases of the contract, hand-computed numbers, errors."""
 
 import keras
 import numpy as np
@@ -7,8 +7,17 @@ from keras import ops
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.layers import QMean, QReduceMax, QReduceMin
-from tests.layers.contract import HALVES, Case, branches, operation, quantized_with, together
+from keras_qat.layers import QMean, QReduceAll, QReduceAny, QReduceMax, QReduceMin
+from tests.layers.contract import (
+    HALVES,
+    Case,
+    branches,
+    exported,
+    operation,
+    operators_of,
+    quantized_with,
+    together,
+)
 
 
 def reduced(*functions):
@@ -29,10 +38,23 @@ def reduced(*functions):
     )
 
 
+def booleans():
+    """Selects by reductions of conditions, of real values and of integers."""
+    x, y = keras.Input((5, 4)), keras.Input((6,))
+    high, kept = x > 1.0, {"keepdims": True}
+    conditions = [ops.any(high, axis=-1, **kept), ops.all(x > -1.0, axis=(1, 2), **kept)]
+    conditions += [ops.all(high, axis=1, **kept), ops.any(ops.relu(x), axis=1, **kept)]
+    outputs = [ops.where(each, x, 0.0) for each in conditions]
+    found = ops.all(ops.argmax(x, axis=-1), axis=-1)
+    # vela compiles no file with a boolean output.
+    return keras.Model([x, y], [*outputs, ops.where(ops.expand_dims(found, 1), y, -1.0)])
+
+
 CASES = [
     Case("mean", (QMean,), reduced(ops.mean)),
     Case("reduce_max", (QReduceMax,), reduced(ops.max, ops.amax), steps=0),
     Case("reduce_min", (QReduceMin,), reduced(ops.min, ops.amin), steps=0),
+    Case("reduce_booleans", (QReduceAny, QReduceAll), booleans),
 ]
 
 
@@ -45,6 +67,18 @@ def test_reductions_by_hand():
     assert means.tolist() == [[0.75, 0.5]]
     assert maxima.tolist() == [[0.5, 4.0]]
     assert minima.tolist() == [[[-3.0, 1.0]]]
+
+
+@pytest.mark.parametrize("function", [ops.any, ops.all])
+def test_reductions_of_booleans_equal_keras(function):
+    x = keras.Input((2, 3), name="input")
+    model = keras.Model(x, [function(x > 0.0, axis=-1), function(x > 0.0, axis=(1, 2))])
+    quantized = quantized_with(model, input=HALVES)
+    data = np.array([[[0.5, 1.0, 2.0], [-3.0, 4.0, 1.0]], [[-1.0] * 3, [-1.0] * 3]], "float32")
+    pairs = zip(quantized.predict(data, verbose=0), model.predict(data, verbose=0), strict=True)
+    for found, exact in pairs:
+        np.testing.assert_array_equal(found, exact)
+    assert operators_of(exported(quantized)).count(f"REDUCE_{function.__name__.upper()}") == 2
 
 
 @pytest.mark.parametrize("axis", [None, 0, (0, 1), -3])

@@ -10,10 +10,10 @@ from keras import ops
 
 from keras_qat.arithmetic.masked_mean import masked_mean, mean_factor
 from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.booleans import check_booleans
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.decompositions.integer_operators import IntegerOperators
-from keras_qat.layers.elementwise.comparisons import check_booleans
 from keras_qat.layers.moving.reshape import check_channels_last
 from keras_qat.quantizers import Grid
 

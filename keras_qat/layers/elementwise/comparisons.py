@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from keras_qat.arithmetic.thresholds import steps_around
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
+from keras_qat.layers.core.booleans import check_booleans
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
@@ -266,27 +266,6 @@ class QNumber(Elementwise):
         """Adds one CAST."""
         types = {"inDataType": "BOOL", "outDataType": builder.dtype.upper()}
         return builder.operator("CAST", inputs, options=types)
-
-
-def check_booleans(name: str, tensors: Sequence[Any]) -> None:
-    """Raises if a tensor is not booleans.
-
-    Args:
-        name: Name of the layer.
-        tensors: The inputs of the layer.
-
-    Raises:
-        UnsupportedLayerError: If a tensor has another type.
-    """
-    types = [keras.backend.standardize_dtype(each.dtype) for each in tensors]
-    if any(dtype != "bool" for dtype in types):
-        raise UnsupportedLayerError(
-            "The operation has an integer form for booleans only.",
-            layer=name,
-            received=f"tensors of {types}",
-            expected="results of comparisons",
-            fix="Compare first: `x != 0` instead of `x`.",
-        )
 
 
 def _listed(inputs: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""MEAN, REDUCE_MAX and REDUCE_MIN over any axes but the batch's."""
+"""MEAN, REDUCE_MAX, REDUCE_MIN, REDUCE_ANY and REDUCE_ALL over any axes but the batch's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, operation_named
 from keras_qat.layers.core.axes import with_axis
 from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.booleans import check_booleans
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
@@ -174,6 +175,61 @@ class QReduceMin(ReducesAxes, MovesValues):
     operators = ("REDUCE_MIN",)
     operator_code = "REDUCE_MIN"
     function = staticmethod(ops.min)
+
+
+class ReducesBooleans(ReducesAxes):
+    """Base class of reductions of booleans."""
+
+    plain_dtype = "bool"
+    plain_inputs = ("bool",)
+    output_specification = None
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """Returns the shape. Raises if the input is not booleans."""
+        check_booleans(self.name, [inputs])
+        return super().compute_output_spec(inputs, *args, **kwargs)
+
+
+@register(operation_named("Any"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QReduceAny(ReducesBooleans):
+    """Whether any boolean is true, over any axes but the batch's, `ops.any`: one REDUCE_ANY.
+
+    Args:
+        axis: The axes to reduce, counted from the first axis, which is not allowed.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QReduceAny([1])(np.array([[False, True], [False, False]])).numpy().tolist()
+    [True, False]
+    """
+
+    operators = ("REDUCE_ANY",)
+    operator_code = "REDUCE_ANY"
+    function = staticmethod(ops.any)
+
+
+@register(operation_named("All"))
+@keras.saving.register_keras_serializable("keras_qat")
+class QReduceAll(ReducesBooleans):
+    """Whether all booleans are true, over any axes but the batch's, `ops.all`: one REDUCE_ALL.
+
+    Args:
+        axis: The axes to reduce, counted from the first axis, which is not allowed.
+        keepdims: Whether the reduced axes are kept, with a size of 1.
+        scheme: A scheme, its name, or None for a layer that computes in float.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Example:
+    >>> QReduceAll([1])(np.array([[True, True], [False, True]])).numpy().tolist()
+    [True, False]
+    """
+
+    operators = ("REDUCE_ALL",)
+    operator_code = "REDUCE_ALL"
+    function = staticmethod(ops.all)
 
 
 def add_reduction(builder, code: str, x, axes: Sequence[int], keepdims: bool):
