@@ -225,12 +225,15 @@ KECAM = models_of(
     "keras_cv_attention_models",
     {"input_shape": IMAGE, "num_classes": 5, "pretrained": None},
     """
+BoTNet botnet.BotNet26T
+CAFormer caformer.CAFormerS18
 CoaT coat.CoaTLiteTiny
 CoTNet cotnet.CotNet50
 CSPNeXt cspnext.CSPNeXtTiny
 DaViT davit.DaViT_T
 EfficientViT efficientvit.EfficientViT_B0
 FasterNet fasternet.FasterNetT0
+HaloNet halonet.HaloNet26T
 FBNetV3 mobilenetv3_family.FBNetV3B
 Hiera hiera.HieraTiny
 HorNet hornet.HorNetTiny
@@ -240,6 +243,8 @@ RepViT repvit.RepViT_M09
 ResNeSt resnest.ResNest50
 UniFormer uniformer.UniformerSmall32
 VOLO volo.VOLO_d1
+YOLOX yolox.YOLOXNano
+WaveMLP mlp_family.WaveMLP_T
 """,
 )
 MODELS = [

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import collections
 import importlib
-import importlib.util
 import json
 import os
 import sys
 import tempfile
 import time
-import types
+import unittest.mock
 from pathlib import Path
 
 # Keras 3 was called keras_core before its release.
@@ -32,6 +31,8 @@ import keras_qat
 SEED = 11
 SAMPLES = 4
 LENGTH = 12
+# The modules that are imported by name.
+_TORCH = ("torch", "torch.nn", "torch.nn.functional", "torch.utils", "torch.utils.data")
 
 
 def build(zoo: ZooModel) -> keras.Model:
@@ -51,13 +52,10 @@ def build(zoo: ZooModel) -> keras.Model:
 
 
 def _open_kecam() -> None:
-    """Lets modules of keras_cv_attention_models be imported without those that need PyTorch."""
+    """Lets keras_cv_attention_models be imported without PyTorch, which only its training needs."""
     sys.modules["keras_core"] = keras
-    name = "keras_cv_attention_models"
-    found = importlib.util.find_spec(name)
-    package = types.ModuleType(name)
-    package.__path__ = list(found.submodule_search_locations or ()) if found else []
-    sys.modules[name] = package
+    for name in _TORCH:
+        sys.modules.setdefault(name, unittest.mock.MagicMock())
 
 
 def _sizes(model: keras.Model) -> list[int | None]:
@@ -87,8 +85,13 @@ def _randomize(model: keras.Model, rng: np.random.Generator) -> None:
             "beta": lambda shape=shape: rng.normal(0, 0.3, shape),
             "bias": lambda shape=shape: rng.normal(0, 0.1, shape),
         }
+        value = keras.ops.convert_to_numpy(weight)
         if weight.name in choices:
             weight.assign(choices[weight.name]())
+        elif weight.trainable and not np.any(value):
+            weight.assign(rng.normal(0, 0.5, shape))  # tokens and positions
+        elif weight.trainable and 0 < np.max(np.abs(value)) < 1e-3:
+            weight.assign(rng.uniform(0.5, 1.5, shape))  # scales of residual branches
 
 
 def _set_statistics(model: keras.Model, data) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 import keras
@@ -43,16 +44,20 @@ def fold_sample_constants(graph: Graph) -> Graph:
     Returns:
         A graph in which a constant is a tensor only where an operator needs one.
     """
+    constant = {edge: made for edge in graph.consumers() if (made := _constant(graph, edge))}
+    # One weight in two places, as a constant and in a tensor, would train as two weights.
+    kept = {
+        edge
+        for edge, takers in graph.consumers().items()
+        if edge in graph.output_edges or not all(_takes(graph, node, constant) for node in takers)
+    }
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
-        is_sum = len(node.operations) == 1 and _LAYER(node.head)
-        if not is_sum and not _BROADCASTS(node.head):
+        found = {edge: constant[edge] for edge in node.inputs if edge in constant.keys() - kept}
+        if not found or not _takes(graph, graph.nodes[node.name], constant):
             return None
-        known = rewriting.graph()
-        found = {edge: made for edge in node.inputs if (made := _constant(known, edge))}
         rest = [edge for edge in node.inputs if edge not in found]
-        if not found or not rest or not _keeps_shape(known, node, rest):
-            return None
+        is_sum = _LAYER(node.head)
         constants = {edge: value for edge, (value, _) in found.items()}
         beside = [each for _, nodes in found.values() for each in nodes]
         nodes = _sum(node, rest, constants, rewriting) if is_sum else [_with(node, constants)]
@@ -60,6 +65,14 @@ def fold_sample_constants(graph: Graph) -> Graph:
 
     made = replace_nodes(graph, write)
     return graph if made is graph else without_unused(made)
+
+
+def _takes(graph: Graph, node: Node, constant: Container[Edge]) -> bool:
+    """Returns whether a node can take constants in place of tensors."""
+    if len(node.operations) != 1 or not (_LAYER(node.head) or _BROADCASTS(node.head)):
+        return False
+    rest = [edge for edge in node.inputs if edge not in constant]
+    return bool(rest) and _keeps_shape(graph, node, rest)
 
 
 def _constant(graph: Graph, edge: Edge) -> tuple[Parameter, list[Node]] | None:

@@ -63,3 +63,13 @@ def test_fold_sample_constants_leaves_a_tensor_that_an_operator_needs():
 
     graph = applied(lambda graph: fold_sample_constants(open_layers(graph)), model_of(joined))
     assert any("getitem" in name for name in graph.nodes)
+
+
+def test_fold_sample_constants_leaves_a_tensor_that_has_another_use():
+    def twice(x):
+        positions = Positions()(x)
+        return ops.concatenate([x + positions, positions], axis=-1)
+
+    graph = applied(lambda graph: fold_sample_constants(open_layers(graph)), model_of(twice))
+    assert any("getitem" in name for name in graph.nodes)
+    assert_equals_litert(Prepared(Case("twice", (), lambda: model_of(twice))))
