@@ -18,14 +18,14 @@ from keras_qat.passes.rewriting import rewrite_nodes
 def write_compositions(graph: Graph) -> Graph:
     """Writes `ops.var`, `ops.image.extract_patches` and others in simpler operations.
 
-    Matches: `ops.all` and `ops.any`; `ops.var`, `ops.std`, `ops.logsumexp`, `ops.norm`,
-    `ops.prod`, `ops.cumsum`, `ops.glu` and `Activation("glu")`; `ops.one_hot` and `ops.multi_hot`;
-    `ops.roll` along several axes; `ops.image.extract_patches` of images with channels last.
+    Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.norm`, `ops.prod`, `ops.cumsum`, `ops.glu`
+    and `Activation("glu")`; `ops.one_hot` and `ops.multi_hot`; `ops.roll` along several axes;
+    `ops.image.extract_patches` of images with channels last.
     Builds: the means, squares, products and other operations of their definitions. For a product
     over an axis, products of halves, of quarters and so on. For a cumulative sum, a product with a
-    triangle of ones. For booleans, the least or the largest of their numbers. For ids, comparisons
-    with all classes. A roll of one axis after the other. For patches, positions taken from rows and
-    columns if patches overlap or leave gaps, and a transposition.
+    triangle of ones. For ids, comparisons with all classes. A roll of one axis after the other.
+    For patches, positions taken from rows and columns if patches overlap or leave gaps, and a
+    transposition.
     Why: LiteRT has no operators for them, but has operators for all their parts.
 
     Args:
@@ -62,21 +62,6 @@ def _all(operation: Any, x):
 
 def _cast(operation: Any, x):
     return ops.not_equal(x, 0)
-
-
-def _all(operation: Any, x):
-    least = ops.min(_numbers(x), axis=operation.axis, keepdims=operation.keepdims)
-    return ops.not_equal(least, 0)
-
-
-def _any(operation: Any, x):
-    most = ops.max(_numbers(x), axis=operation.axis, keepdims=operation.keepdims)
-    return ops.not_equal(most, 0)
-
-
-def _numbers(x):
-    """Returns 1 for true and 0 for false."""
-    return ops.cast(x if x.dtype == "bool" else ops.not_equal(x, 0), "float32")
 
 
 def _variance(operation: Any, x):
