@@ -11,6 +11,7 @@ from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
 from keras_qat.lowering import export_litert
 from keras_qat.passes import DEFAULT_REWRITES
+from keras_qat.streaming import streaming
 from keras_qat.stripping import strip_quantization
 from keras_qat.verification import verify
 from keras_qat.version import __version__
@@ -33,6 +34,7 @@ __all__ = [
     "load_weights",
     "quantize_model",
     "register",
+    "streaming",
     "strip_quantization",
     "suggest_default_ranges",
     "unfreeze_batch_norm",

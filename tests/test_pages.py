@@ -25,6 +25,7 @@ PAGES = (
     "training",
     "pixels",
     "mixed-precision",
+    "recurrent",
     "from-tfmot",
     "errors",
 )
@@ -165,7 +166,7 @@ def files_with(*words):
 
 
 def test_contributing_operation_takes_two_source_files():
-    assert files_with("QWhere", "'Where'") == {
+    assert files_with("QWhere") == {
         "layers/__init__.py",
         "layers/elementwise/maximum.py",
     }

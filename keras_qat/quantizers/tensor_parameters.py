@@ -64,6 +64,14 @@ class RangeParameters:
         """Smallest integer of the type."""
         return self.scheme.activation_low
 
+    def limits(self) -> tuple[float, float]:
+        """Returns the union of the ranges as they are now, as Python numbers."""
+        ends = [
+            [float(ops.convert_to_numpy(end)) for end in (each.minimum, each.maximum)]
+            for each in self.observers
+        ]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
     def grid(self) -> Grid:
         """Returns the scale and the zero point of the ranges as they are now."""
         grids = _GRIDS.get()

@@ -72,12 +72,23 @@ class QuantizeInput(BoundaryLayer):
     calibration, training observes the range.
 
     Args:
+        state_of: For an input that is a state, the name of the layer whose output is the next
+            state. Both have the same quantization parameters.
         scheme: The scheme.
         **kwargs: Arguments of `BoundaryLayer` and of `keras.layers.Layer`.
     """
 
     operators = ("QUANTIZE",)
     keeps_calibration = True
+
+    def __init__(self, *args, state_of: str | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.state_of = state_of
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        state = {} if self.state_of is None else {"state_of": self.state_of}
+        return {**super().get_config(), **state}
 
     def float_forward(self, inputs, training=None):
         """Returns the input as float32."""

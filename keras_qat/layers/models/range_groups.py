@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
@@ -26,7 +27,8 @@ def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
     An operator that only moves or selects values has a `Shared` output: it has the parameters of
     the inputs, since LiteRT's kernels copy the integers. A layer that is called more than once has
     one set of integer weights. Each of its inputs and outputs therefore has one set of parameters
-    over all calls. Float layers put no tensors into one group.
+    over all calls. A state has the parameters of the next state. Float layers put no tensors into
+    one group.
 
     Args:
         graph: A graph in which each node but the inputs is a single quantized layer.
@@ -56,7 +58,18 @@ def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
         tied = [edge for edge in _tied(node) if not graph.is_plain(edge)]
         for edge in tied[1:]:
             parent[root(edge)] = root(tied[0])
+    for edge, state in _states(graph):
+        parent[root(edge)] = root(state)
     return _collect(parent, root)
+
+
+def _states(graph: Graph) -> Iterator[tuple[Edge, Edge]]:
+    """Yields each tensor that is a state, and the tensor that is the next state."""
+    layers = {node.head.name: node for node in graph.nodes.values()}
+    for node in graph.nodes.values():
+        source = layers.get(getattr(node.head, "state_of", None) or "")
+        if source is not None:
+            yield Edge(node.name), Edge(source.name)
 
 
 def _tied(node: Node) -> tuple[Edge, ...]:
