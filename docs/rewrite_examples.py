@@ -131,6 +131,10 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "move_batch_first": lambda: chain(
         lambda x: ops.transpose(ops.reshape(x, (-1, 8, 3, 8)), (2, 0, 1, 3))[0]
     ),
+    "pad_maxima": lambda: chain(
+        lambda x: ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float("-inf")),
+        layers.MaxPooling2D(3, 2, name="pool"),
+    ),
     "fold_sample_constants": lambda: chain(Positions(name="positions"), shape=(6, 4), name="x"),
     "fold_filled_tensors": lambda: chain(
         lambda x: ops.maximum(x, ops.zeros_like(x)), shape=(3,), name="x"

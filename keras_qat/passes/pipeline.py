@@ -30,6 +30,7 @@ from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
 from keras_qat.passes.open_layers import open_layers
+from keras_qat.passes.pad_maxima import pad_maxima
 from keras_qat.passes.pool_whole_images import pool_whole_images
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.recognize_functions import recognize_functions
@@ -193,6 +194,7 @@ REWRITING: tuple[Stage, ...] = (
                 move_batch_first,
                 "Before `split_outputs`, which takes tensors with the batch as first axis.",
             ),
+            Step(pad_maxima, "Before `write_compositions`. It depends on no other pass."),
             Step(
                 fold_sample_constants,
                 "Before passes that compose arithmetic: it matches what `open_layers` makes.",

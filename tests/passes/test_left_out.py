@@ -18,7 +18,7 @@ NEEDED = {
     *("inline_models", "open_drop_ins", "split_activations", "open_layers", "fold_filled_tensors"),
     *("move_normalized_axes", "write_compositions", "split_outputs", "write_normalizations"),
     *("write_attention", "write_quotients", "write_softmaxes", "write_kernels"),
-    *("write_products", "write_sums_as_means", "split_merges", "move_batch_first"),
+    *("write_products", "write_sums_as_means", "split_merges", "move_batch_first", "pad_maxima"),
 }
 
 
