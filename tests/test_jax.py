@@ -67,8 +67,38 @@ print(json.dumps({
 }))
 """
 
+SELECTIONS = """
+import json, sys
+import keras, keras_qat
+import numpy as np
+from keras import layers, ops
+x, steps = keras.Input((9,), name="x"), keras.Input((6, 4), name="steps")
+padded = layers.GlobalAveragePooling1D()(layers.Dense(3)(layers.Masking(-1.0)(steps)))
+place = ops.argmax(x, axis=-1)
+selected = ops.where(ops.any(x > 0.7, axis=-1, keepdims=True), x, 0.0)
+outputs = [padded, place // 3, place % 3, *ops.top_k(x, 4), ops.one_hot(place, 9), selected]
+model = keras.Model([x, steps], [*outputs, x // 0.3, x + ops.ones_like(x)])
+rng = np.random.default_rng(0)
+data = (rng.integers(-3, 4, (64, 9)) / 2).astype("float32"), rng.normal(size=(64, 6, 4))
+data[1][:, 3:] = -1.0
+qat = keras_qat.quantize_model(model, calibration_data=data)
+keras_qat.export_litert(qat, sys.argv[1])
+report = keras_qat.verify(qat, sys.argv[1], data, kernels="default", verbose=0)
+print(json.dumps([report.exact, list(report.not_compared)]))
+"""
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+needs_jax = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed"
+)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_selections_are_exact_on_jax(tmp_path):
+    assert run_python(SELECTIONS, tmp_path / "model.tflite", backend="jax") == [True, []]
+
+
+@needs_jax
 def test_quantize_train_export_and_verify_on_jax(tmp_path):
     assert run_python(SCRIPT, tmp_path / "model.tflite", backend="jax") == {
         "backend": "jax",

@@ -79,6 +79,10 @@ class Binary(QuantizedLayer):
         """Returns the shape that both operands broadcast to."""
         return broadcast_shape(*self._shapes(input_shape))
 
+    def operand_tensor(self) -> Any:
+        """Returns the constant as a tensor; None without one. JAX selects among tensors only."""
+        return None if self.constant is None else ops.convert_to_tensor(self.operand)
+
     def in_order(self, inputs: Sequence[Any], constant: Any) -> list[Any]:
         """Returns both operands in order.
 

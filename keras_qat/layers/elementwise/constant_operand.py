@@ -10,7 +10,9 @@ from keras import ops
 
 
 def floor_divide(x: Any, x2: float) -> Any:
-    """Divides by a constant and rounds down, with the same result from each compiler.
+    """Divides by a constant and rounds down.
+
+    In float64, from which tables are made, each compiler computes the same result.
 
     Args:
         x: Float tensor.
@@ -23,11 +25,13 @@ def floor_divide(x: Any, x2: float) -> Any:
     >>> floor_divide(ops.array([-1.0, 3.0]), 2.0).numpy().tolist()
     [-1.0, 1.0]
     """
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.floor_divide(x, x2)
     x, x2 = (x, x2) if x2 > 0 else (-x, -x2)
     # Compilers multiply by the reciprocal, which may be wrong by the last bit.
     near = ops.floor(x / x2)
-    below = ops.cast(near * x2 > x, near.dtype)
-    return near + ops.cast((near + 1.0) * x2 <= x, near.dtype) - below
+    below = ops.cast(near * x2 > x, "float64")
+    return near + ops.cast((near + 1.0) * x2 <= x, "float64") - below
 
 
 def mod(x: Any, x2: float) -> Any:
@@ -41,7 +45,8 @@ def mod(x: Any, x2: float) -> Any:
     >>> mod(ops.array([-1.0, 3.0]), 2.0).numpy().tolist()
     [1.0, 1.0]
     """
-    return x - x2 * floor_divide(x, x2)
+    is_wide = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return x - x2 * floor_divide(x, x2) if is_wide else ops.mod(x, x2)
 
 
 # The functions by their names in `keras.ops`.

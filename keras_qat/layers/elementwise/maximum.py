@@ -57,7 +57,7 @@ class Extreme(Binary):
     def float_forward(self, inputs, training=None):
         """Selects in float."""
         del training
-        operands = self.in_order(tree.flatten(inputs), self.operand)
+        operands = self.in_order(tree.flatten(inputs), self.operand_tensor())
         return functools.reduce(self.function, operands)
 
     def training_forward(self, inputs):
@@ -253,7 +253,7 @@ class QSelect(Extreme):
         """Selects in float."""
         del training
         condition, *values = inputs
-        return ops.where(condition, *self.in_order(values, self.operand))
+        return ops.where(condition, *self.in_order(values, self.operand_tensor()))
 
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Selects among the integers."""
