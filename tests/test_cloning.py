@@ -19,6 +19,7 @@ from tests.models import (
     small_images,
     small_network,
 )
+from tests.quick import some_quick
 
 RESULTS = ["conv", "depthwise", "add", "pool", "mean", "head", "head_softmax"]
 
@@ -200,7 +201,7 @@ def test_training_a_clone_leaves_the_source_unchanged_and_vice_versa(trained, ji
     assert all((a == np.array(b)).all() for a, b in zip(before, other.variables, strict=True))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+@pytest.mark.parametrize("policy", some_quick(["mixed_bfloat16", "mixed_float16", "float64"], 0))
 def test_quantize_ignores_a_global_dtype_policy(policy):
     keras.config.set_dtype_policy(policy)
     try:

@@ -9,6 +9,7 @@ import pytest
 
 import keras_qat
 from keras_qat.errors import OwnTrainingWarning
+from tests.quick import some_quick
 
 
 def train_step(self, *args):
@@ -81,7 +82,7 @@ def subclassed():
     return model
 
 
-@pytest.mark.parametrize("make", [functional, sequential, subclassed])
+@pytest.mark.parametrize("make", some_quick([functional, sequential, subclassed], 2))
 def test_own_training_warning_has_code_that_trains_as_before(make):
     """Runs the code of the message unchanged."""
     model = make()

@@ -10,6 +10,7 @@ import pytest
 
 from tests import resuming
 from tests.processes import ROOT
+from tests.quick import some_quick
 
 
 class Stopped(Exception):
@@ -53,7 +54,7 @@ def test_backup_and_restore_gives_equal_bits(steps, uninterrupted, tmp_path):
     assert_same(model, uninterrupted)
 
 
-@pytest.mark.parametrize("name", ["{epoch}.keras", "{epoch}.weights.h5"])
+@pytest.mark.parametrize("name", some_quick(["{epoch}.keras", "{epoch}.weights.h5"], 0))
 def test_model_checkpoint_gives_equal_bits(name, uninterrupted, tmp_path):
     is_whole = name.endswith(".keras")
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / name, save_weights_only=not is_whole)

@@ -11,6 +11,7 @@ from keras_qat.litert import Runner
 from keras_qat.lowering import lower_model
 from tests.layers.contract import half_away
 from tests.micro import needs_micro, run_on_micro
+from tests.quick import some_quick
 
 SCHEMES = ("int8", "int8_per_tensor", "int4_weights", "uint8")
 
@@ -42,7 +43,7 @@ def verified(qat, path, **options):
     return keras_qat.verify(qat, path, data(), verbose=0)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", some_quick(SCHEMES, 0, 3))
 @pytest.mark.parametrize("inputs", ["float32", pytest.param(None, marks=pytest.mark.slow)])
 def test_inference_equals_the_default_kernels(model, scheme, inputs, tmp_path):
     qat = keras_qat.quantize_model(model, scheme, calibration_data=data(), target="litert")

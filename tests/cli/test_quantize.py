@@ -9,6 +9,7 @@ import pytest
 from keras_qat.layers import QuantizedModel
 from keras_qat_cli.main import main
 from tests.models import labels, quantized_small_network, small_images, small_network
+from tests.quick import some_quick
 
 ARRAYS = "tests.cli.sources:arrays"
 
@@ -26,7 +27,7 @@ def test_quantize_calibrates(files, tmp_path, as_json):
     assert (loaded.predict(small_images(), verbose=0) == expected).all()
 
 
-@pytest.mark.parametrize("source", ["arrays", "batches", "dataset"])
+@pytest.mark.parametrize("source", some_quick(["arrays", "batches", "dataset"], 0))
 def test_quantize_trains(source, files, tmp_path, as_json):
     data = f"tests.cli.sources:{source}"
     code, found = as_json(

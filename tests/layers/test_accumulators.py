@@ -8,6 +8,7 @@ import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.litert import Runner
 from tests.layers.contract import exported
+from tests.quick import some_quick
 
 layers = keras.layers
 MAKE = {
@@ -59,8 +60,8 @@ def compare(model, x):
     return mine, real.astype("float64"), output
 
 
-@pytest.mark.parametrize("scheme", ["int8", "uint8"])
-@pytest.mark.parametrize("spread", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("scheme", some_quick(["int8", "uint8"], 0))
+@pytest.mark.parametrize("spread", some_quick([1e-9, 1.0, 1e9], 0, 2))
 @pytest.mark.parametrize("bias", [-1e30, 1e9])
 @pytest.mark.parametrize("kind", ["dense", "depthwise", "conv"])
 def test_accumulators_with_biases_of_any_size(kind, bias, spread, scheme):

@@ -147,7 +147,7 @@ def test_every_tensor_equals_litert_at_scale(prepared, seed, scale):
     assert_equals_litert(other, "reference")
 
 
-@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
+@pytest.mark.parametrize("prepared", first_of_each(CASES), indirect=True)
 def test_predict_equals_litert(prepared):
     tensors, outputs = run_litert(prepared.content, prepared.arrays)
     for values, name in zip(prepared.predicted, outputs, strict=True):

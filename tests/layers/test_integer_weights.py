@@ -9,6 +9,7 @@ import keras_qat
 from keras_qat.layers import QDense
 from keras_qat.litert import Runner
 from tests.layers.contract import exported
+from tests.quick import some_quick
 
 layers = keras.layers
 
@@ -75,8 +76,8 @@ def operands_of(content, code):
     raise AssertionError(f"no {code}")
 
 
-@pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("scheme", ["int8", "uint8", None])
+@pytest.mark.parametrize("activation", some_quick([None, "relu"], 1))
+@pytest.mark.parametrize("scheme", some_quick(["int8", "uint8", None], 0, 2))
 @pytest.mark.parametrize("code", KERNELS)
 def test_export_writes_no_bias_of_zeros_where_the_operator_allows_it(code, scheme, activation):
     """With both sets of kernels the file gives the results of a file with a bias of zeros."""

@@ -23,6 +23,7 @@ from tests.layers.contract import (
     run_litert,
     together,
 )
+from tests.quick import some_quick
 
 GroupNormalization = keras.layers.GroupNormalization
 LayerNormalization = keras.layers.LayerNormalization
@@ -120,14 +121,18 @@ def signal_to_noise(make, shape, spread):
 
 @pytest.mark.parametrize(
     ("make", "shape"),
-    [
-        (LayerNormalization, (8, 8, 96)),
-        (LayerNormalization, (16, 768)),
-        (layer(LayerNormalization, axis=[1, 2, 3]), (16, 16, 32)),
-        (RMSNormalization, (16, 256)),
-        (UnitNormalization, (16, 64)),
-        (layer(GroupNormalization, 8), (16, 16, 32)),
-    ],
+    some_quick(
+        [
+            (LayerNormalization, (8, 8, 96)),
+            (LayerNormalization, (16, 768)),
+            (layer(LayerNormalization, axis=[1, 2, 3]), (16, 16, 32)),
+            (RMSNormalization, (16, 256)),
+            (UnitNormalization, (16, 64)),
+            (layer(GroupNormalization, 8), (16, 16, 32)),
+        ],
+        0,
+        3,
+    ),
 )
 def test_normalization_noise_is_that_of_int8_tensors(make, shape):
     """The integers between input and output add little noise to the rounding of these two."""

@@ -23,6 +23,7 @@ from keras_qat.layers import (
 )
 from keras_qat.litert import to_bytes
 from keras_qat.lowering import lower_model
+from tests.quick import some_quick
 
 IMAGE = (8, 8, 3)
 
@@ -102,7 +103,7 @@ def file_of(model, data):
     return to_bytes(lower_model(quantized))
 
 
-@pytest.mark.parametrize(("plain", "ours"), PAIRS)
+@pytest.mark.parametrize(("plain", "ours"), some_quick(PAIRS, 2))
 def test_open_drop_ins_gives_the_file_of_the_keras_model_after_training(plain, ours):
     rng = np.random.default_rng(0)
     data = rng.normal(size=(32, *IMAGE)).astype("float32")
