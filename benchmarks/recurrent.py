@@ -136,12 +136,10 @@ def _runner(path: Path) -> Any:
 
 def main() -> int:
     """Prints a row for each kind and seed, and the means."""
-    options = parse(__doc__, lambda parser: parser.add_argument("--seeds", type=int, default=6))
+    args = parse(__doc__, lambda parser: parser.add_argument("--seeds", type=int, default=6))
     print_environment()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            measure(kind, seed, Path(folder)) for kind in KINDS for seed in range(options.seeds)
-        ]
+        rows = [measure(kind, seed, Path(folder)) for kind in KINDS for seed in range(args.seeds)]
     names = [name for name in rows[0] if name not in ("kind", "seed")]
     print_table(
         "Recurrent classifiers in int8",
@@ -154,7 +152,7 @@ def main() -> int:
         print(
             f"{kind}: {mean:+.2f} points against float on average, worst {worst:+.2f}, goal -{GOAL}"
         )
-    save(options.json, rows)
+    save(args.json, rows)
     return 0
 
 

@@ -59,6 +59,7 @@ BENCHMARKS = (
     Benchmark("ranges", ("--seeds", "2")),
     Benchmark("wide_ranges", ("--names", "MobileNetV2", "ResNet50"), takes=("data",)),
     Benchmark("wide_ranges_trained", ("--seeds", "1")),
+    Benchmark("recurrent", ("--seeds", "1")),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
 
