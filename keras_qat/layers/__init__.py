@@ -40,6 +40,7 @@ from keras_qat.layers.kernels.separable import QSeparableConv1D, QSeparableConv2
 from keras_qat.layers.kernels.unfused_batch_normalization import UnfusedBatchNormalization
 from keras_qat.layers.models.quantized_model import QuantizedModel
 from keras_qat.layers.models.rewritten_model import RewrittenModel
+from keras_qat.layers.moving.blocks_of_pixels import QDepthToSpace, QSpaceToDepth
 from keras_qat.layers.moving.concatenate import QConcatenate, QStack
 from keras_qat.layers.moving.gather import QGather, QTile
 from keras_qat.layers.moving.pad import QPad
@@ -101,6 +102,7 @@ __all__ = [
     "QConv2D",
     "QConv2DTranspose",
     "QDense",
+    "QDepthToSpace",
     "QDepthwiseConv1D",
     "QDepthwiseConv2D",
     "QDropout",
@@ -149,6 +151,7 @@ __all__ = [
     "QSeparableConv2D",
     "QSigmoid",
     "QSoftmax",
+    "QSpaceToDepth",
     "QSpatialDropout1D",
     "QSpatialDropout2D",
     "QStack",
