@@ -47,7 +47,8 @@ def summary(results: dict[str, dict]) -> str:
         f"{len({families[name] for name in exact})} of "
         f"{len({families[name] for name in built})} families. "
         f"{counts['refused']} are refused, {counts['fault']} have a fault, and "
-        f"{counts['not built']} of the list could not be built. The goal is {GOAL:.0%}."
+        f"{counts['not built']} could not be built. {len(MODELS) - len(results)} of the list were "
+        f"not run. The goal is {GOAL:.0%}."
     )
 
 
@@ -106,9 +107,10 @@ LiteRT's default kernels, and that the file has no float tensor.
 
 {summary}
 
-Packages: {packages}. Measured with {environment}.
-kecam was run on Keras 3 with its `keras_core` backend. Models of keras-hub have a fixed length of
-12 tokens. "inputs" are the shapes of one sample. "seconds" includes building the model.
+Packages: {packages}. Measured with {environment}, on two x86-64 cores with other programs running.
+Models that were exact were not measured again when the others were (`--refused`). kecam was run on
+Keras 3 with its `keras_core` backend, models of keras-hub with a fixed length of 12 tokens.
+"inputs" are the shapes of one sample. "seconds" includes building the model.
 
 {table}
 
