@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_qat.errors import InvalidModelError
+from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node, build_model, read_model
 from keras_qat.layers import QuantizedModel
 from keras_qat.layers.core.drop_in import copy_by_path
@@ -53,7 +53,10 @@ def streaming(model: QuantizedModel) -> QuantizedModel:
     model.check_ranges()
     graph = read_model(model)
     step = choose_kernels(take_last_step(graph, model.origins), model.target)
-    result = build_model(step, QuantizedModel, after_call=lambda node: _copy_state(graph, node))
+    try:
+        result = build_model(step, QuantizedModel, after_call=lambda node: _copy_state(graph, node))
+    except UnsupportedLayerError as error:
+        raise _of_several_steps(error.layer, str(error)) from error
     result.origins = {each.name: model.origins.get(each.name, ()) for each in result.layers}
     check_steps(model, result)
     return result
@@ -78,10 +81,14 @@ def _copy_state(graph: Graph, node: Node) -> None:
 def _check_shapes(source: Any, layer: Any) -> None:
     """Raises if a layer has other weights for one step than for all."""
     if [each.shape for each in source.weights] != [each.shape for each in layer.weights]:
-        raise InvalidModelError(
-            "A layer looks at several steps at once.",
-            layer=layer.name,
-            received=f"weights of shape {source.weights[0].shape}",
-            expected="layers that treat each step alone",
-            fix="Give `streaming` the model up to the last recurrent layer.",
-        )
+        raise _of_several_steps(layer.name, f"weights of shape {source.weights[0].shape}")
+
+
+def _of_several_steps(name: str | None, received: str) -> InvalidModelError:
+    return InvalidModelError(
+        "A layer looks at several steps at once.",
+        layer=name,
+        received=received,
+        expected="layers that treat each step alone",
+        fix="Give `streaming` the model up to the last recurrent layer.",
+    )

@@ -120,8 +120,27 @@ def test_recurrent_layers_of_two_lengths_are_refused():
     x = keras.Input((STEPS, 5))
     model = keras.Model(x, [layers.GRU(4)(x), layers.GRU(4)(x[:, :3])])
     qat = keras_qat.quantize_model(model, calibration_data=DATA)
-    with pytest.raises(InvalidModelError, match=r"called \[3, 4\] times"):
+    with pytest.raises(InvalidModelError, match="several steps at once"):
         keras_qat.streaming(qat)
+    model = keras.Model(x, [layers.GRU(4)(x), layers.GRU(4)(x[:, :2])])
+    qat = keras_qat.quantize_model(model, calibration_data=DATA)
+    with pytest.raises(InvalidModelError, match=r"called \[2, 4\] times"):
+        keras_qat.streaming(qat)
+
+
+def test_padding_holds_the_states_of_a_step(tmp_path):
+    words = keras.Input((STEPS,), dtype="int32", name="words")
+    x = layers.Embedding(9, 5, mask_zero=True)(words)
+    model = keras.Model(words, layers.Dense(3)(layers.LSTM(4)(x)))
+    ids = np.random.default_rng(0).integers(1, 9, (16, STEPS))
+    ids[0, 2:] = ids[3, :2] = 0
+    step = keras_qat.streaming(keras_qat.quantize_model(model, calibration_data=ids))
+    keras_qat.export_litert(step, tmp_path / "step.tflite")
+    states = [np.full((16, 4), value, "float32") for value in (0.1, -0.2)]
+    data = [ids[:, 2:3], *states]
+    assert keras_qat.verify(step, tmp_path / "step.tflite", data, verbose=0).exact
+    held = step.predict([np.zeros((16, 1)), *step.predict(data, verbose=0)[1:]], verbose=0)[1:]
+    assert all((a == b).all() for a, b in zip(held, step.predict(data, verbose=0)[1:], strict=True))
 
 
 def test_model_without_ranges_or_quantization_is_refused():

@@ -229,7 +229,11 @@ def _evaluate(node: Node, batch: int) -> list[Parameter]:
 
     arrays = computed(lambda parameter: parameter.value)
     positions: list[Any] = [None] * len(arrays)
-    if parameters and _SELECTS(node.head) and all(each.positions is not None for each in parameters):
+    if (
+        parameters
+        and _SELECTS(node.head)
+        and all(each.positions is not None for each in parameters)
+    ):
         positions = computed(lambda parameter: parameter.positions)
     names = [parameter.name for parameter in parameters if parameter.trainable]
     variables = tuple(variable for parameter in parameters for variable in parameter.variables)

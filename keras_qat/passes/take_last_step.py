@@ -49,24 +49,24 @@ class _LastStep:
     def __init__(self, graph: Graph, origins: Mapping[str, Sequence[str]]):
         calls = _calls(graph)
         lengths = {len(names) for names in calls.values()}
-        if len(lengths) != 1:
+        # The last step may need no state of its own, such as one that padding holds.
+        if not lengths or max(lengths) - min(lengths) > 1:
             raise InvalidModelError(
                 "A model of one step needs recurrent layers of one length.",
                 received=f"layers that are called {sorted(lengths)} times" if lengths else "none",
                 fix=_FIX,
             )
-        self.graph, self.origins, [self.length] = graph, origins, lengths
+        self.graph, self.origins, self.length = graph, origins, max(lengths)
         self.steps = _steps(graph, calls)
-        last = self.length - 1
-        self.last = {
-            id(graph.nodes[name].head): name for name, step in self.steps.items() if step == last
-        }
+        self.last: dict[int, str] = {}
+        for name in sorted(self.steps, key=self.steps.__getitem__):
+            self.last[id(graph.nodes[name].head)] = name
         self.nodes: dict[str, Node] = {}
         self.states: dict[str, Edge] = {}
 
     def taken(self) -> Graph:
         """Returns the graph of the last step."""
-        outputs = map_edges(self._edge, self.graph.outputs)
+        outputs = map_edges(lambda edge: self._edge(edge, self.length - 1), self.graph.outputs)
         kept = [name for name in self.graph.inputs if name in self.nodes]
         inputs = [*kept, *(self.nodes[edge.node].inputs[0].node for edge in self.states.values())]
         return dataclasses.replace(
@@ -78,15 +78,15 @@ class _LastStep:
             output_names=(),
         )
 
-    def _edge(self, edge: Edge) -> Edge:
-        """Returns the tensor of the last step that stands for a tensor."""
-        step = self.steps.get(edge.node, self.length - 1)
-        if step == self.length - 1:
-            if edge.node not in self.nodes:
-                self._add(self.graph.nodes[edge.node])
-            return edge
-        layer = self.graph.nodes[edge.node].head
-        if step == self.length - 2:
+    def _edge(self, edge: Edge, now: int) -> Edge:
+        """Returns the tensor that stands for a tensor, which a node of the step `now` takes."""
+        step, layer = self.steps.get(edge.node), self.graph.nodes[edge.node].head
+        if step is None or step == now:
+            name = edge.node if step is None else self.last[id(layer)]
+            if name not in self.nodes:
+                self._add(self.graph.nodes[name], self.steps.get(name, now))
+            return Edge(name, edge.index)
+        if step == now - 1:
             return self._state(self.graph.nodes[self.last[id(layer)]])
         raise InvalidModelError(
             "An output, or a step, depends on another step than the one before it.",
@@ -95,8 +95,8 @@ class _LastStep:
             fix=_FIX,
         )
 
-    def _add(self, node: Node) -> None:
-        """Adds a node of the last step, and the nodes that it depends on."""
+    def _add(self, node: Node, now: int) -> None:
+        """Adds a node of the step `now`, and the nodes that it depends on."""
         if node.is_input:
             shape = node.shapes[0]
             is_sequence = len(shape) > 1 and shape[1] == self.length
@@ -106,20 +106,20 @@ class _LastStep:
         layer, edges = node.head, node.inputs
         if isinstance(layer, QStack) and len(edges) == self.length and layer.axis == 1:
             edges, made = edges[-1:], QStridedSlice([None], name=layer.name, scheme=layer.scheme)
-        elif isinstance(layer, QStridedSlice) and self._is_last(layer.key, edges[0]):
+        elif isinstance(layer, QStridedSlice) and self._is_step(now, layer.key, edges[0]):
             made = remade(QStridedSlice, layer, key=[0, *layer.key[1:]])
         else:
             made = remade(type(layer), layer)
         self.nodes[node.name] = node  # so that a state that the node depends on finds it
-        inputs = tuple(self._edge(edge) for edge in edges)
+        inputs = tuple(self._edge(edge, now) for edge in edges)
         arguments = ((inputs[0] if len(inputs) == 1 else list(inputs),), {})
         self.nodes[node.name] = dataclasses.replace(
             node, operations=(made,), inputs=inputs, arguments=arguments
         )
 
-    def _is_last(self, key: Sequence[Any], source: Edge) -> bool:
-        """Returns whether a key takes the last step of a sequence."""
-        return key[0] == self.length - 1 and self.graph.shape(source)[1] == self.length
+    def _is_step(self, now: int, key: Sequence[Any], source: Edge) -> bool:
+        """Returns whether a key takes a step of a sequence."""
+        return key[0] == now and self.graph.shape(source)[1] == self.length
 
     def _state(self, node: Node) -> Edge:
         """Returns the input for the state that a node computes."""
@@ -147,7 +147,7 @@ class _LastStep:
         )
         self.nodes[call.name] = call.made_of(node)
         self.states[node.name] = Edge(call.name)
-        self._edge(Edge(node.name))
+        self._edge(Edge(node.name), self.steps[node.name])
         return self.states[node.name]
 
 

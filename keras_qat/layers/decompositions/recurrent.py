@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,19 +88,22 @@ def _unrolled(
         mask = mask[0]
     states = _initial_states(layer, batch, initial_state)
     inputs, step = _parts(layer, sequences, prefix)
-    hold, outputs = Hold(name=f"{prefix}hold"), []
+    # Each state has a range of its own, so it has a layer of its own.
+    holds = [Hold(name=f"{prefix}hold_{i}") for i in range(len(tree.flatten(states)) + 1)]
+    outputs: list[Any] = []
     for t in reversed(range(length)) if layer.go_backwards else range(length):
         output, new = step(tree.map_structure(lambda x, t=t: x[:, t], inputs), states)
         if mask is not None:
-            keep = functools.partial(hold, ops.expand_dims(mask[:, t], -1))
+            keep = ops.expand_dims(mask[:, t], -1)
             is_state = initial_state is None and output is tree.flatten(new)[0]
-            new = tree.map_structure(keep, new, states)
+            pairs = zip(holds, tree.flatten(new), tree.flatten(states), strict=False)
+            new = tree.pack_sequence_as(new, [hold(keep, a, b) for hold, a, b in pairs])
             if is_state and not layer.zero_output_for_mask:
                 output = tree.flatten(new)[0]
             else:
                 is_zero = layer.zero_output_for_mask or not outputs
                 zeros = ops.zeros((batch, *output.shape[1:]))
-                output = keep(output, zeros if is_zero else outputs[-1])
+                output = holds[-1](keep, output, zeros if is_zero else outputs[-1])
         states = new
         outputs.append(output)
     return _Steps(outputs, states)
