@@ -51,6 +51,7 @@ class Refused:
     plain_inputs: tuple[str, ...] = ()
     plain_dtype = None
     shares_inputs = False
+    output_specification = None
     makes_operator = True
 
     def __init__(self, node: Node):

@@ -18,6 +18,7 @@ from keras_qat.layers.core.moves_values import moves_plain, takers_of_values
 from keras_qat.layers.core.registry import find_rule, refusal
 from keras_qat.layers.kernels.input_affine import without_affine
 from keras_qat.passes.rewriting import Attempt, Replacement, attempt
+from keras_qat.quantizers import Shared
 from keras_qat.targets import Target
 
 
@@ -80,11 +81,13 @@ def _with_types(graph: Graph) -> Graph:
 
 def _check_plain(graph: Graph, node: Node, taken: Sequence[str]) -> None:
     """Raises if a layer that computes with real values takes computed integers or booleans."""
-    known = _plain_kinds(node)
-    for edge, dtype in zip(node.inputs, taken, strict=True):
-        kind = "bool" if dtype == "bool" else "int" if "int" in dtype else "float"
+    known, kinds = _plain_kinds(node), [_kind(dtype) for dtype in taken]
+    is_selection = isinstance(node.head.output_specification, Shared) and "bool" in known
+    for i, (edge, dtype) in enumerate(zip(node.inputs, taken, strict=True)):
         is_computed = isinstance(node.head, QuantizedLayer) and not graph.nodes[edge.node].is_input
-        if is_computed and kind not in {"float", *known}:
+        is_mixed = node.head.shares_inputs and len(set(kinds)) > 1
+        is_taken = kinds[i] in known and not is_mixed and not (is_selection and i)
+        if is_computed and kinds[i] != "float" and not is_taken:
             raise UnsupportedLayerError(
                 "The operation computes with real values, and has no form for plain numbers here.",
                 layer=node.name,
@@ -93,6 +96,10 @@ def _check_plain(graph: Graph, node: Node, taken: Sequence[str]) -> None:
                 fix="Compare, move or look up integers, or return them as an output of the model. "
                 'Make real values of booleans with `ops.cast(condition, "float32")`.',
             )
+
+
+def _kind(dtype: str) -> str:
+    return "bool" if dtype == "bool" else "int" if "int" in dtype else "float"
 
 
 def _plain_kinds(node: Node) -> set[str]:

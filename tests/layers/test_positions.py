@@ -98,8 +98,10 @@ def test_position_among_all_samples_is_refused(axis):
         lambda x: ops.add(ops.argmax(x, axis=-1, keepdims=True), x[:, :, 0]),
         lambda x: ops.relu(ops.argmax(x, axis=-1)),
         lambda x: ops.maximum(x, x > 0),
+        lambda x: ops.equal(ops.argmax(x, axis=-1), x[:, :, 0]),
+        lambda x: ops.where(x > 0, x > 1, x < -1),
     ],
-    ids=["dense", "constant", "tensor", "relu", "bool"],
+    ids=["dense", "constant", "tensor", "relu", "bool", "mixed", "selection"],
 )
 def test_arithmetic_of_plain_numbers_is_refused(function):
     x = keras.Input((3, 4), name="x")
