@@ -20,13 +20,12 @@ def write_compositions(graph: Graph) -> Graph:
 
     Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.norm`, `ops.prod`, `ops.cumsum`, `ops.glu`
     and `Activation("glu")`; `ops.one_hot` and `ops.multi_hot`; `ops.roll` along several axes;
-    `ops.image.extract_patches`, `ops.depth_to_space` and `ops.space_to_depth` of images with
-    channels last.
+    `ops.image.extract_patches` of images with channels last.
     Builds: the means, squares, products and other operations of their definitions. For a product
     over an axis, products of halves, of quarters and so on. For a cumulative sum, a product with a
     triangle of ones. For ids, comparisons with all classes. A roll of one axis after the other.
     For patches, positions taken from rows and columns if patches overlap or leave gaps, and a
-    transposition. For depth and space, a transposition between two reshapes.
+    transposition.
     Why: LiteRT has no operators for them, but has operators for all their parts.
 
     Args:
@@ -117,22 +116,6 @@ def _patches(operation: Any, images):
     return ops.reshape(parts, (-1, rows, columns, height * width * images.shape[-1]))
 
 
-def _depth_to_space(operation: Any, x):
-    """Moves blocks of channels to rows and columns."""
-    size, (height, width, channels) = operation.block_size, x.shape[1:]
-    parts = ops.reshape(x, (-1, height, width, size, size, channels // size**2))
-    parts = ops.transpose(parts, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(parts, (-1, height * size, width * size, channels // size**2))
-
-
-def _space_to_depth(operation: Any, x):
-    """Moves blocks of rows and columns to channels."""
-    size, (height, width, channels) = operation.block_size, x.shape[1:]
-    parts = ops.reshape(x, (-1, height // size, size, width // size, size, channels))
-    parts = ops.transpose(parts, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(parts, (-1, height // size, width // size, channels * size**2))
-
-
 def _pair(value: Any) -> tuple[int, int]:
     """Returns the values for height and width."""
     return (value, value) if isinstance(value, int) else tuple(value)
@@ -145,11 +128,9 @@ _OF_REAL_VALUES = {"All", "Any"}
 _CONDITIONS: dict[str, Callable[[Any], bool]] = {
     "Cast": lambda each: each.dtype == "bool",
     "Cumsum": lambda each: each.dtype in (None, "float32"),
-    "DepthToSpace": lambda each: each.data_format == "channels_last",
     "ExtractPatches": lambda each: not each.is_3d and each.data_format == "channels_last",
     "Prod": lambda each: each.dtype in (None, "float32"),
     "Roll": lambda each: np.size(each.axis) > 1,
-    "SpaceToDepth": lambda each: each.data_format == "channels_last",
 }
 
 # The functions by the name of the operation's class.
@@ -158,7 +139,6 @@ _COMPOSITIONS: dict[str, Callable[..., Any]] = {
     "Any": _any,
     "Cast": _cast,
     "Cumsum": cumulative_sum,
-    "DepthToSpace": _depth_to_space,
     "ExtractPatches": _patches,
     "Glu": _gated,
     "Logsumexp": _logsumexp,
@@ -167,7 +147,6 @@ _COMPOSITIONS: dict[str, Callable[..., Any]] = {
     "OneHot": one_hot,
     "Prod": product,
     "Roll": _rolled,
-    "SpaceToDepth": _space_to_depth,
     "Std": _standard_deviation,
     "Var": _variance,
 }

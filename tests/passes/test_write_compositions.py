@@ -31,8 +31,6 @@ WRITTEN = {
     "cumsum, other axis": lambda x: ops.cumsum(x, axis=1),
     "glu": lambda x: ops.glu(x, axis=-1),
     "glu, other axis": lambda x: ops.glu(x, axis=1),
-    "depth to space": lambda x: ops.depth_to_space(x, 2),
-    "space to depth": lambda x: ops.space_to_depth(x[:, :, :4], 2),
     "roll": lambda x: ops.roll(x, (-2, 1), axis=(1, -2)),
     "patches": lambda x: ops.image.extract_patches(x, 2),
     "patches, overlapping": lambda x: ops.image.extract_patches(x, (3, 2), strides=(2, 1)),
