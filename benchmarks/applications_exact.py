@@ -5,9 +5,9 @@ have random scales, some negative, and moving statistics near those of some batc
 activations neither vanish nor explode. Each model has the smallest input that it can be built with,
 or `--size`. A separate process calibrates it, trains it for one step, makes it for each of
 `--targets`, and exports and compares it with the kernels of that target, tensor by tensor.
-`--markdown docs/applications.md` renews the page, which is about `--scheme int8`: the large table,
-or for the targets of microcontrollers and ARM64 the section about them. `--results` reads what
-`--json` saved instead of measuring.
+`--markdown docs/applications.md` renews the rows of the page, which is about `--scheme int8`: those
+of the large table, or for the targets of microcontrollers and ARM64 of the section about them.
+`--results` reads what `--json` saved instead of measuring.
 
 `--clone-only` is quick: it compares the rewritten float models with the originals. With
 `--markdown` it renews these two columns of the page.

@@ -142,21 +142,29 @@ def _cells(line: str) -> list[str]:
 
 
 def write_page(path: Path, results: dict[str, dict]) -> None:
-    """Writes the page, and keeps its section about other runtimes."""
+    """Writes the page. Keeps the rows of other models, and the section about other runtimes."""
     found = environment()
-    exact = sum("failed" not in result and is_exact(result) for result in results.values())
-    _, heading, section = (path.read_text() if path.exists() else "").partition(SECTION)
+    above, heading, section = (path.read_text() if path.exists() else "").partition(SECTION)
+    old = [_cells(line) for line in above.splitlines() if line.startswith("|")][2:]
+    rows = {cells[0]: cells for cells in (*old, *rows_of(results))}
+    ordered = [rows[name] for name in sorted(rows)]
     versions = ", ".join(f"{key} {found[key]}" for key in ("python", "keras", "tensorflow"))
     path.write_text(
         PAGE.format(
-            table=_table(list(COLUMNS), rows_of(results)),
-            exact=exact,
-            count=len(results),
+            table=_table(list(COLUMNS), ordered),
+            exact=sum(map(_is_exact_row, ordered)),
+            count=len(ordered),
             versions=f"{versions}, ai-edge-litert {found['ai-edge-litert']}",
             cpus=f"{found['cpus']} {found['machine']} cores",
         )
         + (f"\n{heading}{section}" if heading else "")
     )
+
+
+def _is_exact_row(cells: list[str]) -> bool:
+    row = dict(zip(COLUMNS, cells, strict=True))
+    counts = ("mismatches, litert", "mismatches, reference", "float tensors")
+    return all(row[name] == "0" for name in counts)
 
 
 PAGE = """# keras.applications
