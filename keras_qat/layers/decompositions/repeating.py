@@ -15,8 +15,9 @@ _ANY_RANK = (keras.layers.Activation, keras.layers.Dense, keras.layers.Dropout, 
 
 @register(keras.layers.TimeDistributed)
 def distributed(layer: Any, inputs):
-    """Calls the wrapped layer once for all steps if it supports that, else once for each step."""
+    """Calls the wrapped layer once for all steps, which become samples of the batch."""
     if isinstance(layer.layer, _ANY_RANK):
         return layer.layer(inputs)
-    steps = [layer.layer(inputs[:, step]) for step in range(inputs.shape[1])]
-    return ops.stack(steps, axis=1)
+    batch, steps, *sizes = inputs.shape
+    y = layer.layer(ops.reshape(inputs, (batch * steps, *sizes)))
+    return ops.reshape(y, (batch, steps, *y.shape[1:]))
