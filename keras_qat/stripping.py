@@ -10,6 +10,7 @@ import keras
 
 from keras_qat.errors import NotQuantizedError
 from keras_qat.graph import Edge, Graph, Node, build_model, read_model
+from keras_qat.graph.reading import read_function
 from keras_qat.graph.tracing import trace_layer
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.activation_names import function_name
@@ -117,4 +118,8 @@ def _in_operations(node: Node, graph: Graph) -> Graph:
     def call(layer, inputs):
         return layer.float_forward(inputs, training=False)
 
-    return trace_layer(node, graph, call)
+    if not getattr(node.head, "moves_batch", False):
+        return trace_layer(node, graph, call)
+    # While a layer is traced, a number stands for the batch, which a reshape could not divide.
+    x = keras.Input(batch_shape=graph.shape(node.inputs[0]), dtype=graph.dtype(node.inputs[0]))
+    return read_function(keras.Function(x, call(node.head, x)), node.name)

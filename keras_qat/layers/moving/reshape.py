@@ -60,6 +60,21 @@ class QReshape(MovesValues, keras.layers.Reshape):
     """
 
     operators = ("RESHAPE",)
+    moves_batch = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.built = False  # unlike Keras's, since `build` looks at the shape
+
+    def build(self, input_shape):
+        """Notes whether axes of a sample are merged into the batch, or split from it."""
+        before, after = math.prod(input_shape[1:]), math.prod(self.target_shape)
+        self.moves_batch = -1 not in self.target_shape and before != after
+        super().build(input_shape)
+
+    def to_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns a `keras.layers.Reshape`; None if the batch changes, as no Keras layer does."""
+        return None if self.moves_batch else super().to_keras()
 
     def compute_output_shape(self, input_shape):
         """Returns the shape. The batch is larger if axes of a sample are merged into it."""
