@@ -42,7 +42,8 @@ def streaming(model: QuantizedModel) -> QuantizedModel:
     >>> import keras, keras_qat, numpy as np
     >>> model = keras.Sequential([keras.Input((5, 3)), keras.layers.GRU(4)])
     >>> data = np.random.default_rng(0).normal(size=(16, 5, 3)).astype("float32")
-    >>> qat = keras_qat.quantize_model(model, calibration_data=data)
+    >>> qat = keras_qat.quantize_model(model)
+    >>> keras_qat.calibrate(qat, data, verbose=0)
     >>> step, state = streaming(qat), np.zeros((16, 4), "float32")
     >>> for i in range(5):
     ...     output, state = step.predict([data[:, i : i + 1], state], verbose=0)

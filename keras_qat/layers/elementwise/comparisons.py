@@ -91,6 +91,7 @@ class QCompare(Decision):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Example:
+    >>> import numpy as np
     >>> QCompare(function="Less")([np.array([[1, 5]]), np.array([[3, 3]])]).numpy().tolist()
     [[True, False]]
     """
@@ -168,6 +169,7 @@ class QLogical(Decision):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Example:
+    >>> import numpy as np
     >>> a, b = np.array([[True, True]]), np.array([[True, False]])
     >>> QLogical(function="LogicalAnd")([a, b]).numpy().tolist()
     [[True, False]]
@@ -205,6 +207,7 @@ class QLogicalNot(Elementwise):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Example:
+    >>> import numpy as np
     >>> QLogicalNot()(np.array([[True, False]])).numpy().tolist()
     [[False, True]]
     """
@@ -239,6 +242,7 @@ class QNumber(Elementwise):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Example:
+    >>> import numpy as np
     >>> QNumber()(np.array([[True, False]])).numpy().tolist()
     [[1.0, 0.0]]
     """

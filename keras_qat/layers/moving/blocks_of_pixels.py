@@ -69,6 +69,7 @@ class QDepthToSpace(MovesBlocks):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
+    >>> import numpy as np
     >>> QDepthToSpace(2)(np.arange(4.0).reshape(1, 1, 1, 4)).numpy().squeeze().tolist()
     [[0.0, 1.0], [2.0, 3.0]]
     """
@@ -88,6 +89,7 @@ class QSpaceToDepth(MovesBlocks):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
+    >>> import numpy as np
     >>> QSpaceToDepth(2)(np.arange(4.0).reshape(1, 2, 2, 1)).numpy().squeeze().tolist()
     [0.0, 1.0, 2.0, 3.0]
     """
