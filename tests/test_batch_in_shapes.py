@@ -107,6 +107,16 @@ def test_clone_of_a_token_for_each_sample_equals_keras(token):
     assert classes_of(clone) == becomes.split()
 
 
+def test_small_values_for_each_sample_run_on_the_target(tmp_path):
+    """They are added to a tensor that is always 0, whose scale must not be far larger."""
+
+    def call(layer, x):
+        batch = ops.shape(x)[0]
+        return ops.concatenate([ops.tile(layer.table * 0.1, [batch, 1, 1]), 0.01 * x], axis=1)
+
+    assert_exact(model_of((5, 4), call, weight(1, 3, 4)), tmp_path)
+
+
 @pytest.mark.slow
 def test_vision_transformer_with_the_batch_in_shapes_is_exact(tmp_path):
     def make(layer):

@@ -19,6 +19,9 @@ from keras_qat.quantizers.value_range import ValueRange
 from keras_qat.quantizers.weights import reciprocal
 from keras_qat.scheme import Scheme
 
+# The scale of a tensor that is always 0.
+_SCALE_OF_ZERO = np.float32(1.0 / 256.0)
+
 # The grids that were computed in the call of a model that runs now.
 _GRIDS: contextvars.ContextVar[dict[RangeParameters, Grid] | None] = contextvars.ContextVar(
     "keras_qat_grids", default=None
@@ -44,7 +47,8 @@ class RangeParameters:
     """Parameters that cover the union of the ranges of one or more observers.
 
     The range always contains 0, which is exactly representable (zero padding and ReLU need
-    it). A range of width zero, that of a tensor that is always 0, gets scale 1.
+    it). A range of width zero, that of a tensor that is always 0, gets the scale of a usual
+    tensor, 1/256: sums accept inputs of at most 256 times the scale of their output.
 
     Attributes:
         scheme: Gives the integer limits.
@@ -99,7 +103,7 @@ def _union_grid(*ends, steps: int, least_scale: float, lowest: int) -> Grid:
     count = len(ends) // 2
     # Compilers turn a division by a constant into this product, so write the product.
     scale = (_largest(ends[count:]) - _smallest(ends[:count])) * np.float32(1.0 / steps)
-    scale = ops.where(scale < np.float32(1e-30), np.float32(1.0), scale)
+    scale = ops.where(scale < np.float32(1e-30), _SCALE_OF_ZERO, scale)
     scale = ops.maximum(scale, np.float32(least_scale))
     return Grid(scale, _zero_point(scale, *ends[:count], lowest=lowest))
 
