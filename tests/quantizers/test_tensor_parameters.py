@@ -52,8 +52,8 @@ def test_grid_of_a_symmetric_range_has_zero_in_the_middle(size):
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-40, -1e-40])
-def test_grid_of_a_tensor_of_zeros_has_a_scale_of_one(value):
-    assert grid((value, value)) == (1, -128)
+def test_grid_of_a_tensor_of_zeros_has_the_scale_of_a_usual_tensor(value):
+    assert grid((value, value)) == (1 / 256, -128)
 
 
 @pytest.mark.parametrize(("value", "zero_point"), [(5.0, -128), (-5.0, 127)])
