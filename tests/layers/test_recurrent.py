@@ -29,6 +29,10 @@ class OwnCell(layers.Layer):
         return ops.matmul(state, self.output_kernel), [state]
 
 
+class OwnGRUCell(layers.GRUCell):
+    """A subclass that changes no computation."""
+
+
 class OwnLSTM(layers.LSTM):
     """A subclass that changes no computation."""
 
@@ -66,6 +70,7 @@ RECURRENT = {
     "lstm_backwards": lambda x: layers.LSTM(4, go_backwards=True, return_sequences=True)(x),
     "lstm_states": lambda x: layers.LSTM(4, return_sequences=True, return_state=True)(x),
     "own_cell": lambda x: layers.RNN(OwnCell(), return_sequences=True)(x),
+    "own_gru_cell": lambda x: layers.RNN(OwnGRUCell(4))(x),
     "own_lstm": lambda x: OwnLSTM(4)(x),
     "relu": lambda x: layers.SimpleRNN(4, activation="relu")(x),
     "stacked_cells": lambda x: layers.RNN([layers.LSTMCell(3), layers.GRUCell(4)])(x),

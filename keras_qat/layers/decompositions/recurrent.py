@@ -25,7 +25,7 @@ class Hold(keras.layers.Layer):
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """What the steps of a recurrent layer compute.
+    """The outputs and the last states of a recurrent layer.
 
     Attributes:
         outputs: The output of each step, in the order of the computation.

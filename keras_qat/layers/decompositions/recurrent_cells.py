@@ -141,7 +141,7 @@ def check_dropout(cell: Any, name: str, allowed: Sequence[str] = ()) -> None:
 def _called(layer: Any, inputs: Any, states: Any, **kwargs: Any) -> Any:
     del kwargs  # `training` only matters for dropout
     check_dropout(layer, layer.name)
-    cell = CELLS[type(layer)]
+    cell = next(CELLS[base] for base in type(layer).__mro__ if base in CELLS)
     new = cell.step(layer, cell.project(layer, inputs), *tree.flatten(states))
     return new[0], tree.pack_sequence_as(states, list(new))
 
