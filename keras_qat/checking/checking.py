@@ -244,7 +244,13 @@ def _sample(graph: Graph, data: Sequence[Batch]) -> Batch | None:
 def _lowered(linked: LinkedModel | None) -> tuple[list[Finding], Model | None]:
     """Returns the errors that prevent a file, and without errors the contents of the file."""
     refused = [] if linked is None else list(sums_too_large(linked))
-    return refused, None if linked is None or refused else lower_graph(linked.graph)
+    if linked is None or refused:
+        return refused, None
+    try:
+        return [], lower_graph(linked.graph)
+    except KerasQatError as error:
+        # Without data there are no ranges that the sums could be too large for.
+        return [] if linked.sample is None else [error_finding(error)], None
 
 
 def _findings(
