@@ -10,6 +10,7 @@ since its loop over steps needs operators that LiteRT does not have.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,11 @@ def main() -> int:
     """Prints a row for each kind and seed, and the means."""
     args = parse(__doc__, lambda parser: parser.add_argument("--seeds", type=int, default=6))
     print_environment()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(kind, seed, Path(folder)) for kind in KINDS for seed in range(args.seeds)]
+        for kind, seed in itertools.product(KINDS, range(args.seeds)):
+            rows.append(measure(kind, seed, Path(folder)))
+            save(args.json, rows)  # a row takes minutes: an interrupted run keeps what it has
     names = [name for name in rows[0] if name not in ("kind", "seed")]
     print_table(
         "Recurrent classifiers in int8",
@@ -152,7 +156,6 @@ def main() -> int:
         print(
             f"{kind}: {mean:+.2f} points against float on average, worst {worst:+.2f}, goal -{GOAL}"
         )
-    save(args.json, rows)
     return 0
 
 
