@@ -2,9 +2,10 @@
 
 Float32 holds every integer below 2**24. A float32 sum of integer products is therefore exact, in
 any order of additions, while the sum of their magnitudes stays below 2**24. For larger sums the
-input channels are split, and the parts are added in int32. A single part is returned unchanged,
-so that `whole` can be fused with later operations. The number of products in a part follows from
-the largest product, which each caller takes from its scheme.
+input channels are split, and the parts are added in int32. A window that is too large for one
+channel is split too: each part has zeros in place of the other taps. A single part is returned
+unchanged, so that `whole` can be fused with later operations. The number of products in a part
+follows from the largest product, which each caller takes from its scheme.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def conv(
         The accumulators of `convolve(x, kernel)` in exact arithmetic, for `whole`.
 
     Raises:
-        UnsupportedLayerError: If one input channel alone exceeds float32.
+        UnsupportedLayerError: If one product alone exceeds float32.
 
     Example:
     >>> x, kernel = np.full((1, 1, 1, 2000), 255.0), np.full((1, 1, 2000, 1), 127.0)
@@ -52,17 +53,15 @@ def conv(
     True
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
-    *window, depth, _ = kernel.shape
-    groups = x.shape[-1] // depth
-    most = _largest_part(math.prod(window), largest_product, window)
-    bounds = _bounds(depth, most)
-    if len(bounds) == 1:
-        return convolve(x, kernel)
+    depth, taps = kernel.shape[-2], math.prod(kernel.shape[:-2])
+    numbers = np.arange(x.shape[-1]).reshape(-1, depth)
     sums = []
-    for start, stop in bounds:
-        channels = np.arange(groups * depth).reshape(groups, depth)[:, start:stop].ravel()
-        part = x[..., start:stop] if groups == 1 else ops.take(x, channels, axis=-1)
-        sums.append(convolve(part, kernel[..., start:stop, :]))
+    for part, most in _window_parts(kernel, taps, largest_product):
+        bounds = _bounds(depth, most)
+        for start, stop in bounds:
+            channels = numbers[:, start:stop].ravel()
+            some = x if len(bounds) == 1 else _channels(x, channels)
+            sums.append(convolve(some, part[..., start:stop, :]))
     return _total(sums)
 
 
@@ -88,7 +87,7 @@ def conv_transpose(
         The accumulators of `convolve(x, kernel)` in exact arithmetic, for `whole`.
 
     Raises:
-        UnsupportedLayerError: If one input channel alone exceeds float32.
+        UnsupportedLayerError: If one product alone exceeds float32.
 
     Example:
     >>> x, kernel = np.full((1, 1, 1, 2000), 255.0), np.full((1, 1, 1, 2000), 127.0)
@@ -101,8 +100,13 @@ def conv_transpose(
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     *window, _, depth = kernel.shape
     taps = math.prod(-(-size // stride) for size, stride in zip(window, strides, strict=True))
-    bounds = _bounds(depth, _largest_part(taps, largest_product, window))
-    return _total([convolve(x[..., a:b], kernel[..., a:b]) for a, b in bounds])
+    return _total(
+        [
+            convolve(x[..., a:b], part[..., a:b])
+            for part, most in _window_parts(kernel, taps, largest_product)
+            for a, b in _bounds(depth, most)
+        ]
+    )
 
 
 def depthwise(
@@ -124,7 +128,7 @@ def depthwise(
         The accumulators of `convolve(x, kernel)` in exact arithmetic, for `whole`.
 
     Raises:
-        UnsupportedLayerError: If the window is too large for float32.
+        UnsupportedLayerError: If one product alone exceeds float32.
 
     Example:
     >>> x, kernel = np.full((1, 3, 3, 1), 255.0), np.full((3, 3, 1, 1), 127.0)
@@ -134,9 +138,8 @@ def depthwise(
     True
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
-    window = kernel.shape[:-2]
-    _largest_part(math.prod(window), largest_product, window)
-    return convolve(x, kernel)
+    parts = _window_parts(kernel, math.prod(kernel.shape[:-2]), largest_product)
+    return _total([convolve(x, part) for part, _ in parts])
 
 
 def matmul(x: Any, kernel: Any, *, largest_product: int) -> Any:
@@ -157,7 +160,7 @@ def matmul(x: Any, kernel: Any, *, largest_product: int) -> Any:
     """
     x, kernel = ops.convert_to_tensor(x, "float32"), ops.convert_to_tensor(kernel, "float32")
     inputs, units = kernel.shape
-    parts = len(_bounds(inputs, _largest_part(1, largest_product, ())))
+    parts = len(_bounds(inputs, _most_products(largest_product)))
     if parts == 1:
         return ops.matmul(x, kernel)
     size = -(-inputs // parts)
@@ -187,7 +190,7 @@ def batch_matmul(a: Any, b: Any, *, largest_product: int) -> Any:
     True
     """
     a, b = ops.convert_to_tensor(a, "float32"), ops.convert_to_tensor(b, "float32")
-    bounds = _bounds(a.shape[-1], _largest_part(1, largest_product, ()))
+    bounds = _bounds(a.shape[-1], _most_products(largest_product))
     return _total([ops.matmul(a[..., i:j], b[..., i:j, :]) for i, j in bounds])
 
 
@@ -214,30 +217,44 @@ def _total(parts: Sequence[Any]) -> Any:
     return parts[0] if len(parts) == 1 else functools.reduce(ops.add, map(whole, parts))
 
 
-def most_taps(largest_product: int) -> int:
-    """Returns the largest window whose sum of products for one input channel is exact.
-
-    Args:
-        largest_product: Bound of the magnitude of one product.
-
-    Example:
-    >>> most_taps(255 * 127)
-    518
-    """
-    return (EXACT_BOUND - 1) // largest_product
-
-
-def _largest_part(taps: int, largest_product: int, window: Any) -> int:
-    """Returns the number of input channels in one exact float32 sum."""
-    most = most_taps(taps * largest_product)
+def _most_products(largest_product: int) -> int:
+    """Returns the number of products in one exact float32 sum."""
+    most = (EXACT_BOUND - 1) // largest_product
     if most == 0:
         raise UnsupportedLayerError(
-            "The window is too large for an exact accumulator.",
-            received=f"a window of {taps} taps, {tuple(window)}",
-            expected=f"at most {most_taps(largest_product)} taps",
-            fix="Use a smaller kernel, or several in sequence.",
+            "A product of two integers is too large for an exact accumulator.",
+            received=f"products up to {largest_product}",
+            expected=f"products below {EXACT_BOUND}",
+            fix="Use a scheme with narrower activations or weights, such as 'int8'.",
         )
     return most
+
+
+def _window_parts(kernel: Any, taps: int, largest_product: int) -> list[tuple[Any, int]]:
+    """Splits a window whose sum for one channel may not be exact.
+
+    Args:
+        kernel: float32 tensor `(*window, ..., ...)`.
+        taps: The number of taps that add to one output, for one channel.
+        largest_product: Bound of the magnitude of one product.
+
+    Returns:
+        Kernels whose sum is the kernel, each with the number of channels in one exact sum.
+    """
+    most = _most_products(largest_product)
+    if taps <= most:
+        return [(kernel, most // taps)]
+    window = kernel.shape[:-2]
+    numbers = np.arange(math.prod(window)).reshape(*window, 1, 1)
+    masks = [(a <= numbers) & (numbers < b) for a, b in _bounds(numbers.size, most)]
+    return [(kernel * mask.astype("float32"), 1) for mask in masks]
+
+
+def _channels(x: Any, channels: np.ndarray) -> Any:
+    """Returns some of the channels of a tensor."""
+    start, stop = channels[0], channels[-1] + 1
+    is_slice = stop - start == len(channels)
+    return x[..., start:stop] if is_slice else ops.take(x, channels, axis=-1)
 
 
 def _bounds(depth: int, most: int) -> list[tuple[int, int]]:

@@ -40,11 +40,13 @@ def conv_int64(x, kernel):
         ((3, 3), 512, 1, 9),
         ((1, 1), 1200, 2, 2),
         ((3, 3), 8, 4, 1),
+        ((23, 23), 2, 1, 4),  # 529 taps in each channel
+        ((23, 23), 4, 2, 4),
     ],
 )
 def test_accumulate_conv_is_exact(window, channels, groups, calls, largest):
     rng = np.random.default_rng(0)
-    x = integers(rng, (2, 4, 5, channels), 255, largest)
+    x = integers(rng, (2, window[0] + 1, window[1] + 2, channels), 255, largest)
     kernel = integers(rng, (*window, channels // groups, 4), 127, largest)
     seen = []
 
@@ -65,24 +67,33 @@ def test_accumulate_conv_obeys_the_largest_product():
     assert np.asarray(actual).item() == 10**8
 
 
-def test_accumulate_conv_refuses_a_window_beyond_float32():
-    x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
-    with pytest.raises(UnsupportedLayerError, match="529 taps"):
-        accumulate.conv(x, kernel, convolve=ops.conv, largest_product=LARGEST)
+def test_accumulate_refuses_a_product_beyond_float32():
+    x, kernel = np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 1))
+    with pytest.raises(UnsupportedLayerError, match="products below 16777216"):
+        accumulate.conv(x, kernel, convolve=ops.conv, largest_product=2**24)
 
 
-def test_accumulate_depthwise_is_exact():
-    rng = np.random.default_rng(0)
-    x, kernel = integers(rng, (2, 22, 22, 3), 255, True), integers(rng, (22, 22, 3, 1), 127, True)
+@pytest.mark.parametrize("size", [22, 23, 33])
+def test_accumulate_depthwise_is_exact(size):
+    rng, shape = np.random.default_rng(0), (size, size, 3)
+    x, kernel = integers(rng, (2, *shape), 255, True), integers(rng, (*shape, 1), 127, True)
     actual = accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv, largest_product=LARGEST)
     expected = (x * kernel[None, :, :, :, 0]).sum((1, 2), keepdims=True)
     assert (np.asarray(actual) == expected).all()
 
 
-def test_accumulate_depthwise_refuses_a_window_beyond_float32():
-    x, kernel = np.ones((1, 23, 23, 1)), np.ones((23, 23, 1, 1))
-    with pytest.raises(UnsupportedLayerError, match="529 taps"):
-        accumulate.depthwise(x, kernel, convolve=ops.depthwise_conv, largest_product=LARGEST)
+def test_accumulate_conv_transpose_of_a_large_window_is_exact():
+    """The taps of one output are every other one of 601, so their sum needs one part or more."""
+    for stride, taps in ((1, 601), (2, 301)):
+        x, kernel = np.full((1, 601, 1), 255.0), np.full((601, 1, 1), 127.0)
+        actual = accumulate.conv_transpose(
+            x,
+            kernel,
+            convolve=lambda x, k, stride=stride: ops.conv_transpose(x, k, stride),
+            strides=(stride,),
+            largest_product=LARGEST,
+        )
+        assert np.max(np.asarray(actual)) == taps * LARGEST
 
 
 @pytest.mark.parametrize("largest", [True, False])

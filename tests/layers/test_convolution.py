@@ -224,11 +224,25 @@ def test_convolution_refuses_channels_first(make):
         keras_qat.quantize_model(model)
 
 
-@pytest.mark.parametrize("make", [layer(Conv2D, 2), layer(DepthwiseConv2D)])
-def test_convolution_refuses_a_window_beyond_exact_sums(make):
-    model = keras.Sequential([keras.Input((23, 23, 1)), make(kernel_size=23, name="huge")])
-    with pytest.raises(UnsupportedLayerError, match="'huge'.*518 taps"):
-        keras_qat.quantize_model(model)
+@pytest.mark.parametrize(
+    "make",
+    [
+        layer(Conv2D, 8, 32, strides=32),
+        layer(Conv2D, 4, 24, padding="same", strides=3, groups=2),
+        layer(DepthwiseConv2D, 25, strides=5),
+        layer(keras.layers.Conv2DTranspose, 4, 24),
+    ],
+    ids=["patches", "groups", "depthwise", "transposed"],
+)
+def test_convolution_of_a_large_window_is_exact(make, tmp_path):
+    """Its sums exceed the integers that float32 holds. Its weights and inputs are all positive."""
+    model = keras.Sequential([keras.Input((32, 64, 4)), make()])
+    model.layers[0].kernel.assign(np.ones(model.layers[0].kernel.shape))
+    x = np.random.default_rng(0).uniform(0, 1, (3, 32, 64, 4)).astype("float32")
+    qat = keras_qat.quantize_model(model, calibration_data=x)
+    path = tmp_path / "model.tflite"
+    keras_qat.export_litert(qat, path, batch_size=3)
+    assert keras_qat.verify(qat, path, x, verbose=0).exact
 
 
 def random_chain(rng):

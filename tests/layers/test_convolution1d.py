@@ -92,10 +92,3 @@ def test_conv1d_refuses_channels_first(make):
     model = keras.Sequential([keras.Input((2, 4)), conv])
     with pytest.raises(UnsupportedLayerError, match="ncw.*channels_last"):
         keras_qat.quantize_model(model)
-
-
-@pytest.mark.parametrize("make", [layer(Conv1D, 2), layer(DepthwiseConv1D)])
-def test_conv1d_refuses_a_window_beyond_exact_sums(make):
-    model = keras.Sequential([keras.Input((600, 1)), make(kernel_size=519, name="huge")])
-    with pytest.raises(UnsupportedLayerError, match="'huge'.*518 taps"):
-        keras_qat.quantize_model(model)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from keras_qat.arithmetic import accumulate
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.core.sequences import lower_on_image, planar
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
@@ -18,17 +15,8 @@ class WindowOperator(KernelOperator):
     """An operator for images. A sequence is an image of one row, between two RESHAPEs."""
 
     def check(self, node: Node, scheme: Scheme | None) -> None:
-        """Raises for `channels_first`, and for windows beyond exact sums."""
+        """Raises for `channels_first`."""
         check_channels_last(node.name, node.head.data_format)
-        most = math.inf if scheme is None else accumulate.most_taps(scheme.largest_product)
-        if math.prod(node.head.kernel_size) > most:
-            raise UnsupportedLayerError(
-                "The window is too large for an exact accumulator.",
-                layer=node.name,
-                received=f"kernel_size={tuple(node.head.kernel_size)}",
-                expected=f"at most {most} taps",
-                fix="Use a smaller kernel, or several in sequence.",
-            )
 
     def add(self, layer: Any, builder, x):
         """Adds the operator, between two RESHAPEs if the input is a sequence."""
