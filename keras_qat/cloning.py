@@ -9,29 +9,11 @@ import keras
 
 from keras_qat.calibration.calibrating import calibrate
 from keras_qat.compiler import compile
-from keras_qat.errors import OwnTrainingWarning, warn_user
-from keras_qat.graph.reading import is_model
 from keras_qat.layers import QuantizedModel, RewrittenModel
+from keras_qat.lost_training import warn_of_lost_training
 from keras_qat.passes.config import Config
 from keras_qat.passes.retargeting import retargeted
 from keras_qat.scheme import Scheme, get_scheme
-
-# Methods that a subclass of `keras.Model` overrides to train or to be evaluated in its own way.
-_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
-
-# Recipes to train the new model with a model of the user's class.
-_FUNCTIONAL = "trainer = {kind}(model.input, model(model.input))"
-_SEQUENTIAL = "trainer = {kind}([model])"
-_SUBCLASSED = """class Trainer({kind}):
-    def __init__(self, inner):
-        keras.Model.__init__(self)
-        self.inner = inner
-
-    def call(self, inputs, training=None):
-        return self.inner(inputs, training=training)
-
-
-trainer = Trainer(model)"""
 
 
 def clone_model(
@@ -91,9 +73,9 @@ def clone_model(
         target=target,
     )
     compiled = compile(model, config)
-    _warn_of_own_training(model)
     clone = compiled.build(RewrittenModel, input_tensors)
     compiled.prove(clone)
+    warn_of_lost_training(model, clone)
     return clone
 
 
@@ -206,27 +188,11 @@ def quantize_model(
     if isinstance(model, QuantizedModel) and target is not None and config == only_target:
         return retargeted(model, target)
     compiled = compile(model, config)
-    _warn_of_own_training(model)
     quantized = compiled.build(QuantizedModel)
     compiled.prove(quantized, calibration_data)
+    warn_of_lost_training(model, quantized)
     if calibration_data is not None:
         calibrate(quantized, calibration_data)
     if default_ranges_stats is not None:
         quantized.set_default_ranges(default_ranges_stats)
     return quantized
-
-
-def _warn_of_own_training(model: keras.Model) -> None:
-    """Warns if a model has its own way to train or evaluate, which the new model does not have."""
-    own = [name for name in _STEPS if getattr(type(model), name) is not getattr(keras.Model, name)]
-    if own:
-        kind = type(model).__name__
-        names = ", ".join(f"`{name}`" for name in own)
-        recipe = _FUNCTIONAL if is_model(model) else _SUBCLASSED
-        recipe = _SEQUENTIAL if isinstance(model, keras.Sequential) else recipe
-        warn_user(
-            f"The new model does not have the model's own {names}. It trains as Keras does. To "
-            f"train it in the way of {kind}, train it inside a {kind}, and export the inner model, "
-            f"here `model`:\n\n{recipe.format(kind=kind)}\n",
-            OwnTrainingWarning,
-        )

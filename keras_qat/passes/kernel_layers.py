@@ -11,8 +11,12 @@ from keras import tree
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node, Parameter, operation_named
+from keras_qat.graph.penalties import regularizer_of
 from keras_qat.layers.elementwise.binary import value_of
 from keras_qat.passes.rewriting import absorb_nodes
+
+# What Keras's layers call the regularizer of their kernel.
+_REGULARIZERS = ("depthwise_regularizer", "embeddings_regularizer", "kernel_regularizer")
 
 # These operations have no arguments but their operands.
 _ARITHMETIC = operation_named(
@@ -59,9 +63,11 @@ class KernelLayers:
         """
         key = id(operand), use
         if key not in self._made:
-            layer = make()
+            layer, value = make(), arrange(value_of(operand).astype("float32"))
+            name = next(each for each in _REGULARIZERS if hasattr(layer, each))
+            setattr(layer, name, regularizer_of(operand, value.size))
             layer.build(shape)
-            layer.weights[0].assign(arrange(value_of(operand).astype("float32")))
+            layer.weights[0].assign(value)
             layer.trainable = bool(getattr(operand, "trainable", False))
             self._made[key] = layer
             self._operands[id(layer)] = operand

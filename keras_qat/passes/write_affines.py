@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node, Parameter, operation_named
+from keras_qat.graph.penalties import regularizer_of
 from keras_qat.layers.core.channel_affine import ChannelAffine
 from keras_qat.passes.rewriting import absorb_nodes
 
@@ -24,6 +25,8 @@ class _Affine:
     beta: np.ndarray
     trainable_scale: bool = False
     trainable_shift: bool = False
+    scale_regularizer: Any = None
+    shift_regularizer: Any = None
 
     @property
     def trains(self) -> bool:
@@ -41,11 +44,15 @@ class _Affine:
         trains = self.trains or other.trainable_scale
         if (scales and trains) or (self.trainable_shift and other.trainable_shift):
             return None
+        if other.shift_regularizer is not None and np.any(self.beta):
+            return None  # the sum of both would be penalized
         return _Affine(
             self.gamma * other.gamma,
             self.beta * other.gamma + other.beta,
             self.trainable_scale,
             self.trainable_shift or other.trainable_shift,
+            self.scale_regularizer,
+            self.shift_regularizer or other.shift_regularizer,
         )
 
 
@@ -160,13 +167,14 @@ def _affine_of(graph: Graph, node: Node) -> _Affine | None:
     value, trainable = _per_channel(args[place], shape), getattr(args[place], "trainable", False)
     if value is None or len(args) != 2 or (place == 0 and kind in ("TrueDivide", "Divide")):
         return None
-    if kind == "Add":
-        return _Affine(ones, value, trainable_shift=trainable)
-    if kind == "Subtract":
-        sign = 1.0 if place == 0 else -1.0
-        return _Affine(-sign * ones, sign * value, trainable_shift=trainable)
-    gamma = value if kind == "Multiply" else 1.0 / value
-    return _Affine(gamma, zeros, trainable_scale=trainable)
+    penalty = regularizer_of(args[place], value.size)
+    if kind in ("Add", "Subtract"):
+        sign = -1.0 if kind == "Subtract" and place == 1 else 1.0
+        gamma = -ones if kind == "Subtract" and place == 0 else ones
+        return _Affine(gamma, sign * value, trainable_shift=trainable, shift_regularizer=penalty)
+    if kind == "Multiply":
+        return _Affine(value, zeros, trainable_scale=trainable, scale_regularizer=penalty)
+    return _Affine(1.0 / value, zeros, trainable_scale=trainable)
 
 
 def _per_channel(leaf: Any, shape: tuple) -> np.ndarray | None:
@@ -181,6 +189,8 @@ def _layer_of(node: Node, affine: _Affine) -> ChannelAffine:
     layer = ChannelAffine(
         trainable_scale=affine.trainable_scale,
         trainable_shift=affine.trainable_shift,
+        gamma_regularizer=affine.scale_regularizer,
+        beta_regularizer=affine.shift_regularizer,
         name=node.name,
         dtype="float32",
     )

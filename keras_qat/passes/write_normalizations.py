@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node, Parameter, operation_named
+from keras_qat.graph.penalties import regularizer_of
 from keras_qat.layers.core.channel_affine import ChannelAffine
 from keras_qat.layers.decompositions.normalizations import normalized
 from keras_qat.layers.elementwise.binary import value_of
@@ -64,6 +65,8 @@ def _affine(node: Node, y: Any, factor: Any, offset: Any) -> Any:
     layer = ChannelAffine(
         trainable_scale=_trains(factor),
         trainable_shift=_trains(offset),
+        gamma_regularizer=regularizer_of(factor, y.shape[-1]),
+        beta_regularizer=regularizer_of(offset, y.shape[-1]),
         name="affine",
         dtype="float32",
     )

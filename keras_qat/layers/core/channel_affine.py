@@ -38,13 +38,17 @@ class ChannelAffine(keras.layers.BatchNormalization):
         self.sizes = tuple(input_shape)
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape))
 
-        def vector(name, initializer, trainable=False):
+        def vector(name, initializer, trainable=False, regularizer=None):
             return self.add_weight(
-                name=name, shape=input_shape[-1:], initializer=initializer, trainable=trainable
+                name=name,
+                shape=input_shape[-1:],
+                initializer=initializer,
+                trainable=trainable,
+                regularizer=regularizer,
             )
 
-        self.gamma = vector("gamma", "ones", self.trainable_scale)
-        self.beta = vector("beta", "zeros", self.trainable_shift)
+        self.gamma = vector("gamma", "ones", self.trainable_scale, self.gamma_regularizer)
+        self.beta = vector("beta", "zeros", self.trainable_shift, self.beta_regularizer)
         self.moving_mean = vector("moving_mean", "zeros")
         self.moving_variance = vector("moving_variance", "ones")
 
@@ -77,6 +81,8 @@ class ChannelAffine(keras.layers.BatchNormalization):
             sizes,
             bias_axes=axes[-1],
             kernel_initializer="ones",
+            kernel_regularizer=self.gamma_regularizer,
+            bias_regularizer=self.beta_regularizer,
             name=name,
             dtype=self.dtype_policy,
         )

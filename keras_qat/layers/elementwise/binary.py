@@ -13,6 +13,7 @@ from keras import ops
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node
 from keras_qat.graph.graph import Parameter
+from keras_qat.graph.penalties import regularizer_of
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import (
     activation_behind,
@@ -34,12 +35,14 @@ class Constant:
         position: 0 for the first operand, 1 for the second.
         trainable: Whether training changes the constant.
         name: Name of the weight.
+        regularizer: The regularizer of the weight, as Keras serializes it; None without one.
     """
 
     shape: Sequence[int]
     position: int = 1
     trainable: bool = False
     name: str = "constant"
+    regularizer: dict[str, Any] | None = None
 
 
 class Binary(QuantizedLayer):
@@ -72,6 +75,7 @@ class Binary(QuantizedLayer):
                 shape=tuple(self.constant.shape),
                 initializer="zeros",
                 trainable=self.constant.trainable,
+                regularizer=keras.regularizers.get(self.constant.regularizer),
             )
         super().build(input_shape)
 
@@ -217,11 +221,13 @@ def constant_of(node: Node, operands: Sequence[Any]) -> dict[str, Any] | None:
         return None
     operand = operands[constants[0]]
     name = str(getattr(operand, "name", "constant")).rpartition("/")[2]
+    regularizer = regularizer_of(operand, value_of(operand).size)
     return {
         "shape": list(value_of(operand).shape),
         "position": constants[0],
         "trainable": bool(getattr(operand, "trainable", False)),
         "name": name if name.isidentifier() else "constant",
+        "regularizer": keras.regularizers.serialize(regularizer) if regularizer else None,
     }
 
 
