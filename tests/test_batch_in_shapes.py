@@ -193,6 +193,41 @@ def test_windows_of_a_functional_model_equal_keras():
     np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda layer, y: image_of(y, ops.shape(y)[0] // 4),
+        lambda layer, y: image_of(ops.softmax(y), -1),
+        lambda layer, y: layer.inner(layer.inner(y, count=1), count=4),
+    ],
+)
+def test_layer_that_splits_the_windows_of_another_layer_is_exact(split, tmp_path):
+    """Both layers are layers of the model. The second one divides the number of windows."""
+
+    def divide(layer, x, count):
+        return x if count == 1 else image_of(x, ops.shape(x)[0] // count)
+
+    def make(layer):
+        layer.inner = Own(divide, name="inner")
+
+    x = keras.Input((4, 4, 4), name="x")
+    y = Own(lambda layer, x: windows_of(x, ops.shape(x)[0], ops.shape(x)[0] * 4), name="cut")(x)
+    y = Own(split, make, name="join")(layers.Dense(4, name="dense")(y))
+    model = keras.Model(x, layers.Dense(3, name="head")(layers.Flatten(name="flat")(y)))
+    assert_exact(model, tmp_path, batch_sizes=(None, 2))
+
+
+def test_constant_for_each_window_equals_keras():
+    def call(layer, y):
+        return ops.concatenate([ops.tile(layer.table, [ops.shape(y)[0], 1, 1]), y], axis=1)
+
+    x = keras.Input((4, 4, 4), name="x")
+    y = Own(call, weight(1, 2, 4), name="own")(windows_of(x, -1, -1))
+    model = keras.Model(x, ops.reshape(y, (-1, 4, 6, 4)))
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-5)
+
+
 def test_calibration_takes_the_extremes_of_a_sample_from_all_of_its_windows(monkeypatch):
     x = keras.Input((4, 2), name="x")
     y = ops.reshape(layers.Dense(2, use_bias=False, name="dense")(ops.reshape(x, (-1, 2))), (-1, 8))

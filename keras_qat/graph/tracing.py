@@ -31,6 +31,7 @@ def trace_layer(
     graph: Graph,
     call: Callable[..., Any] = own_call,
     is_inlined: Callable[[Any], bool] | None = None,
+    rows: Callable[[Edge], int] = lambda edge: 1,
 ) -> Graph:
     """Runs the `call` of a layer on symbolic tensors and reads the operations that it made.
 
@@ -45,6 +46,7 @@ def trace_layer(
         is_inlined: Tells of which inner layers the operations become part of the graph. The others
             are nodes of it. Keras makes nodes of calls only if they return tensors, and if the
             layer was built for their shapes.
+        rows: Returns the size of the first axis of a tensor, as a multiple of the batch.
 
     Returns:
         A graph with one input for each input of the node, in their order.
@@ -57,7 +59,9 @@ def trace_layer(
     shapes = [graph.shape(edge) for edge in edges]
     batch = batch_size_for(node.head, shapes)
     inputs = {
-        edge: keras.Input(batch_shape=with_batch(shape, batch), dtype=graph.dtype(edge))
+        edge: keras.Input(
+            batch_shape=with_batch(shape, rows(edge) * batch), dtype=graph.dtype(edge)
+        )
         for edge, shape in zip(edges, shapes, strict=True)
     }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,7 @@ from keras_qat.passes.rewriting import (
     splice,
     with_known_shapes,
 )
+from keras_qat.passes.rows import Rows
 from keras_qat.passes.running import Pass
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
@@ -46,7 +48,12 @@ INSIDE: tuple[Pass, ...] = (
 )
 
 
-def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass] = INSIDE) -> Graph:
+def open_layers(
+    graph: Graph,
+    attempt: Attempt = attempt,
+    inside: Sequence[Pass] = INSIDE,
+    given_rows: Mapping[str, int] | None = None,
+) -> Graph:
     """Replaces each layer that no rule takes by the operations of its `call`.
 
     Matches: a layer that no rule takes, including custom layers and subclassed models, unless it
@@ -60,6 +67,7 @@ def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass]
         graph: The graph.
         attempt: Runs a function that opens a node, and may return something else if it fails.
         inside: The passes to run on the operations of a layer, before the layers in it are opened.
+        given_rows: The rows of inputs that have more than one for each sample, see `Rows`.
 
     Returns:
         A graph whose layers all have a rule; the graph itself if none had to be opened.
@@ -68,32 +76,44 @@ def open_layers(graph: Graph, attempt: Attempt = attempt, inside: Sequence[Pass]
         UnsupportedLayerError: If a layer cannot be traced.
     """
     opened: dict[int, dict[Hashable, Graph]] = {}
-    passes = (*inside, functools.partial(open_layers, inside=inside))
+    rows = Rows(given_rows)
+    for name in graph.inputs:
+        rows.add(graph.nodes[name])
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
-        if not _is_opened(node):
-            return None
-
         def make() -> Replacement:
-            return splice(node, _opened(node, rewriting.graph(), opened, passes), rewriting)
+            opening = _Opening(rewriting.graph(), inside, rows)
+            return splice(node, _opened(node, opening, opened), rewriting)
 
-        return attempt(node, make)
+        made = attempt(node, make) if _is_opened(node) else None
+        for each in (node,) if made is None else made.nodes:
+            rows.add(each)
+        return made
 
     made = replace_nodes(graph, write)
     return graph if made is graph else with_known_shapes(made)
 
 
-def _opened(
-    node: Node, graph: Graph, opened: dict[int, dict[Hashable, Graph]], passes: Sequence[Pass]
-) -> Graph:
+@dataclasses.dataclass(frozen=True)
+class _Opening:
+    """The surroundings of a layer that is opened: the graph, the passes inside, and the rows."""
+
+    graph: Graph
+    inside: Sequence[Pass]
+    rows: Rows
+
+
+def _opened(node: Node, opening: _Opening, opened: dict[int, dict[Hashable, Graph]]) -> Graph:
     """Traces a layer. Equal calls get the same operations, to share its weights."""
-    known, call = opened.setdefault(id(node.head), {}), graph.signature(node)
+    graph = opening.graph
+    rows = tuple(map(opening.rows.of, node.inputs))
+    known, call = opened.setdefault(id(node.head), {}), (graph.signature(node), rows)
     if call in known:
         return known[call]
     try:
-        inner = _traced(node, graph, passes)
+        inner = _traced(node, opening)
     except UnsupportedLayerError as error:
-        inner = _inlined(node, graph, passes, error)
+        inner = _inlined(node, opening, error)
     if known and not _has_all_weights(inner, node.head):
         raise UnsupportedLayerError(
             "A shared layer is called in different ways, such as with tensors of different "
@@ -109,20 +129,18 @@ def _opened(
 
 
 def _traced(
-    node: Node,
-    graph: Graph,
-    passes: Sequence[Pass],
-    is_inlined: Callable[[Any], bool] | None = None,
+    node: Node, opening: _Opening, is_inlined: Callable[[Any], bool] | None = None
 ) -> Graph:
-    traced = trace_layer(node, graph, call_of(node.head), is_inlined)
+    rows = opening.rows.of
+    traced = trace_layer(node, opening.graph, call_of(node.head), is_inlined, rows)
     for error in training_errors(traced):
         raise error
-    return functools.reduce(lambda graph, rewrite: rewrite(graph), passes, traced)
+    given = dict(zip(traced.inputs, map(rows, dict.fromkeys(node.inputs)), strict=True))
+    last = functools.partial(open_layers, inside=opening.inside, given_rows=given)
+    return functools.reduce(lambda graph, rewrite: rewrite(graph), (*opening.inside, last), traced)
 
 
-def _inlined(
-    node: Node, graph: Graph, passes: Sequence[Pass], error: UnsupportedLayerError
-) -> Graph:
+def _inlined(node: Node, opening: _Opening, error: UnsupportedLayerError) -> Graph:
     """Traces a layer with the operations of its inner layers, or raises the given error.
 
     The batch of an inner layer may be a multiple of the model's, it may take weights or return
@@ -132,7 +150,7 @@ def _inlined(
     if not any(map(_is_inlined, layers_of(node.head, include_self=False))):
         raise error
     try:
-        return _traced(node, graph, passes, _is_inlined)
+        return _traced(node, opening, _is_inlined)
     except UnsupportedLayerError as other:
         # An error of the layer's own `call` does not tell what else is not supported.
         is_own = error.__cause__ is not None and error.layer == node.name
