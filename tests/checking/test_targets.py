@@ -77,10 +77,15 @@ def test_check_for_a_target_finds_what_export_refuses(case):
     """The operators are known before calibration. Only RELU6 depends on ranges."""
     prepared = Prepared(case)
     data = tuple(prepared.arrays) if case.name == "relu" else None
-    exported = lower_model(prepared.quantized)
     for target in TARGETS:
+        exported = lower_model(prepared.quantize(target=target))
         expected = {(v.layer, v.operator) for v in violations(exported, get_target(target))}
-        report = keras_qat.check(prepared.keras_model, calibration_data=data, target=target)
+        report = keras_qat.check(
+            prepared.keras_model,
+            calibration_data=data,
+            activations=case.activations,
+            target=target,
+        )
         found = of_target(report)
         assert {(f.layer, f.message.partition(" ")[0]) for f in found} == expected, target
 

@@ -173,10 +173,10 @@ class Prepared:
             loosen(model, np.random.default_rng(self.seed))
         return model
 
-    def quantize(self) -> Any:
+    def quantize(self, target: str | None = None) -> Any:
         """Makes another quantized model, which a test may change."""
         policy = self.case.activations
-        model = keras_qat.quantize_model(self.keras_model, activations=policy)
+        model = keras_qat.quantize_model(self.keras_model, activations=policy, target=target)
         keras_qat.calibrate(model, tuple(self.arrays), verbose=0)
         return model
 
