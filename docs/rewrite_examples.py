@@ -107,6 +107,9 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
         layers.Dense(2, name="dense"),
     ),
     "split_separables": lambda: chain(layers.SeparableConv2D(4, 3, name="sep")),
+    "split_volumes": lambda: chain(
+        layers.Conv3D(4, 3, name="conv"), shape=(4, 8, 8, 3), name="video"
+    ),
     "split_regularizers": lambda: chain(
         layers.Dense(4, activity_regularizer="l2", name="dense"),
         layers.ReLU(name="relu"),

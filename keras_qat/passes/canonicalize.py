@@ -10,6 +10,7 @@ from keras_qat.passes.canonical.relus import join_relus, relu_over_moves
 from keras_qat.passes.canonical.reshapes import (
     function_over_reshape,
     join_reshapes,
+    norm_over_reshape,
     remove_reshape,
 )
 from keras_qat.passes.canonical.transposes import (
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     join_paddings,
     join_relus,
     constant_over_reshape,
+    norm_over_reshape,
     relu_over_moves,
     function_over_transpose,
     function_over_reshape,
@@ -37,7 +39,8 @@ def canonicalize(graph: Graph) -> Graph:
     """Joins or cancels adjacent transpositions, reshapes, paddings and ReLUs.
 
     Matches: two operations of one of these types in sequence; a ReLU after a max pooling, reshape,
-    transposition or padding, if the layer before can fuse the ReLU; a bias after a reshape; an
+    transposition or padding, if the layer before can fuse the ReLU; a bias after a reshape; a
+    batch normalization after a reshape, if the layer before can fold the normalization; an
     element-wise function, batch normalization or softmax between two transpositions or reshapes.
     Builds: one operation of the type, or none; the function first and the transposition last. The
     pass repeats these steps until nothing changes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -38,12 +38,23 @@ def _written(node: Node) -> Callable[[Any], Any] | None:
         return None
     axis, shape = norm.axis % len(node.shapes[0]), list(node.shapes[0])
     shape.append(shape.pop(axis))
-    layer = remade(type(norm), norm, axis=-1)
-    layer.build(shape)
-    copy_variables(norm, layer)
+    layer = on_last_axis(norm, shape)
 
     def moved(x, mask=None):
         del mask  # Keras passes `mask=None`
         return ops.moveaxis(layer(ops.moveaxis(x, axis, -1)), -1, axis)
 
     return moved
+
+
+def on_last_axis(norm: Any, shape: Sequence[int | None]) -> Any:
+    """Returns a batch normalization over the last axis, with copies of the weights of another.
+
+    Args:
+        norm: A `BatchNormalization` or a `ChannelAffine`.
+        shape: Shape of the input.
+    """
+    layer = remade(type(norm), norm, axis=-1)
+    layer.build(shape)
+    copy_variables(norm, layer)
+    return layer

@@ -36,6 +36,7 @@ from keras_qat.passes.running import Pass
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
+from keras_qat.passes.split_volumes import split_volumes
 
 # The passes that run before `open_layers` unless `rewrites` leaves them out.
 INSIDE: tuple[Pass, ...] = (
@@ -43,6 +44,7 @@ INSIDE: tuple[Pass, ...] = (
     connect_masks,
     open_drop_ins,
     split_separables,
+    split_volumes,
     split_regularizers,
     split_activations,
 )

@@ -48,6 +48,7 @@ from keras_qat.passes.split_merges import split_merges
 from keras_qat.passes.split_outputs import split_outputs
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
+from keras_qat.passes.split_volumes import split_volumes
 from keras_qat.passes.stages import Stage, Step, verdict
 from keras_qat.passes.substitute_activations import check_no_lookups, substitute_activations
 from keras_qat.passes.write_affines import write_affines
@@ -77,6 +78,10 @@ OPENING: tuple[Step, ...] = (
     Step(
         split_separables,
         "Before the other splits: the pointwise part inherits penalty and activation.",
+    ),
+    Step(
+        split_volumes,
+        "Before the other splits: the convolution over images inherits penalty and activation.",
     ),
     Step(
         split_regularizers,

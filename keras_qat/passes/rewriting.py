@@ -177,14 +177,20 @@ def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | Non
         outer = rewriting.graph()
         key = id(node.head), outer.signature(node)
         if key not in written:
-            written[key] = _traced(node, outer, function)
+            written[key] = traced(node, outer, function)
         return splice(node, written[key], rewriting)
 
     return replace_nodes(graph, replacement)
 
 
-def _traced(node: Node, graph: Graph, function: Callable[..., Any]) -> Graph:
-    """Traces a function with the arguments of a node."""
+def traced(node: Node, graph: Graph, function: Callable[..., Any]) -> Graph:
+    """Returns the operations of a function of the arguments of a node.
+
+    Args:
+        node: The node.
+        graph: The graph of the node, which has the shapes of its inputs.
+        function: Called with a symbolic tensor for each `Edge` in the arguments.
+    """
     tensors = {
         edge: keras.Input(batch_shape=graph.shape(edge), dtype=graph.dtype(edge))
         for edge in dict.fromkeys(node.inputs)
@@ -225,17 +231,21 @@ def _with_known_shapes(node: Node, makers: Mapping[str, Node]) -> Node:
     )
 
 
-def splice(node: Node, inner: Graph, rewriting: Rewriting) -> Replacement:
+def splice(node: Node, inner: Graph, rewriting: Rewriting, main: Any = None) -> Replacement:
     """Returns the nodes of a graph, bound to the inputs of the node that they replace.
 
     Args:
-        node: The node. The first output of the graph is made under its name.
+        node: The node.
         inner: The graph, with one input for each tensor of the node, in their order.
         rewriting: Gives the other nodes their names.
+        main: The operation whose node gets the name of the replaced node. By default it is the one
+            that makes the first output of the graph.
     """
     sources = dict(zip(inner.inputs, dict.fromkeys(node.inputs), strict=True))
     bound = {Edge(name): edge for name, edge in sources.items()}
-    last = inner.output_edges[0].node
+    nodes = inner.nodes.values()
+    named = [node.name for node in nodes if main is not None and node.head is main]
+    last = [*named, inner.output_edges[0].node][0]
     children = []
     for child in inner.nodes.values():
         if child.is_input:

@@ -21,6 +21,7 @@ from keras_qat.passes.contracting import (
 )
 from keras_qat.passes.kernel_layers import KernelLayers, share_arithmetic
 from keras_qat.passes.rewriting import rewrite_nodes
+from keras_qat.passes.split_volumes import Windows
 
 _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
 _DEPTHWISE = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}
@@ -34,7 +35,8 @@ def write_kernels(graph: Graph) -> Graph:
     Matches: `ops.matmul`, `dot`, `tensordot`, `einsum`, `conv`, `depthwise_conv`,
     `separable_conv` and `conv_transpose` of one tensor, and of a weight of a custom layer or an
     array. `ops.take` of the rows of such a weight, by ids that the model computes.
-    Builds: the Keras layer without a bias, with a copy of the weight. An `Embedding` for `take`.
+    Builds: the Keras layer without a bias, with a copy of the weight. An `Embedding` for `take`,
+    and for a convolution over volumes what `split_volumes` builds.
     Transposes and reshapes around a `Dense` put its axes in order. A bias that is added after it is
     folded into it later. A weight that is used twice in the same way becomes a layer that is called
     twice. Equal sums and products with one weight become calls of one operation.
@@ -56,10 +58,11 @@ def write_kernels(graph: Graph) -> Graph:
             return None
         if _is_lookup(graph, node):
             return functools.partial(_lookup, kernels)
-        convolve = _WRITERS.get(type(node.head).__name__)
-        if convolve is not None:
-            rank = len(graph.shape(node.inputs[0])) - 2
-            return functools.partial(convolve, node.head, kernels) if rank in (1, 2) else None
+        if type(node.head).__name__ in _WRITERS:
+            is_volume = len(graph.shape(node.inputs[0])) == 5
+            writers = _WRITERS_FOR_VOLUMES if is_volume else _WRITERS
+            convolve = writers.get(type(node.head).__name__)
+            return None if convolve is None else functools.partial(convolve, node.head, kernels)
         return _dense_of(graph, node, kernels)
 
     written = share_arithmetic(rewrite_nodes(graph, write))
@@ -149,6 +152,22 @@ def _conv(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
     return kernels.layer(kernel, ("conv", str(options)), make, inputs.shape)(inputs)
 
 
+def _volume(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
+    *window, depth, filters = value_of(kernel).shape
+    windows = Windows.of_operation(head, window, groups=_channels(head, inputs) // depth)
+    make = functools.partial(
+        keras.layers.Conv2D,
+        filters,
+        **windows.image_arguments,
+        kernel_initializer="zeros",
+        name="conv",
+        **_PLAIN,
+    )
+    shape = (None, None, None, windows.image_channels(inputs.shape[-1]))
+    use = "volume", windows
+    return windows.apply(kernels.layer(kernel, use, make, shape, windows.image_kernel), inputs)
+
+
 def _depthwise(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
     *window, _, multiplier = value_of(kernel).shape
     options = {**_arguments(head), "depth_multiplier": multiplier}
@@ -190,3 +209,4 @@ _WRITERS: dict[str, Callable[..., Any]] = {
     "DepthwiseConv": _depthwise,
     "SeparableConv": _separable,
 }
+_WRITERS_FOR_VOLUMES: dict[str, Callable[..., Any]] = {"Conv": _volume}

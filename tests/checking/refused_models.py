@@ -173,7 +173,7 @@ REFUSED = {
     "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Dense(2))(y)),
     "cumprod": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumprod(x, axis=1))),
     "sort": lambda: plain((6, 8), lambda x: ops.sort(x, axis=-1)),
-    "conv3d": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3D(4, 3)(x)),
+    "conv3d_transpose": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3DTranspose(4, 3)(x)),
     "channels_first": lambda: plain(
         (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
     ),

@@ -82,7 +82,6 @@ def test_make_layers_names_layers_that_no_rule_takes(build, name, received):
 @pytest.mark.parametrize(
     ("layer", "shape", "reason"),
     [
-        (layers.Conv3D(2, 1), (4, 4, 4, 3), "volumes in float only"),
         (layers.Conv3DTranspose(2, 1), (4, 4, 4, 3), "volumes in float only"),
         (layers.ConvLSTM2D(2, 1), (4, 4, 4, 3), "no convolutional LSTM"),
     ],

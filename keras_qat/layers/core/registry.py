@@ -134,7 +134,7 @@ def refusal(operation: Any) -> Refusal | None:
 
     Example:
     >>> import keras
-    >>> refusal(keras.layers.Conv3D(2, 3)).reason
+    >>> refusal(keras.layers.Conv3DTranspose(2, 3)).reason
     'LiteRT convolves volumes in float only.'
     """
     return next((entry for entry in _REFUSALS if entry.matcher(operation)), None)

@@ -174,9 +174,9 @@ class QDepthwiseConv2D(WeightedLayer, keras.layers.DepthwiseConv2D):
 
 
 refuse(
-    layer_of(keras.layers.Conv3D, keras.layers.Conv3DTranspose),
+    layer_of(keras.layers.Conv3DTranspose),
     reason="LiteRT convolves volumes in float only.",
-    fix="Use 2D convolutions, over slices of the volume or with its depth among the channels.",
+    fix="Use `keras.layers.UpSampling3D` and `keras.layers.Conv3D`.",
 )
 refuse(
     layer_of(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),

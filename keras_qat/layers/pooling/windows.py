@@ -151,8 +151,6 @@ refuse(
     layer_of(
         keras.layers.AdaptiveAveragePooling3D,
         keras.layers.AdaptiveMaxPooling3D,
-        keras.layers.AveragePooling3D,
-        keras.layers.MaxPooling3D,
     ),
     reason="LiteRT has no integer operator that pools volumes.",
     fix="Use 2D poolings, over slices of the volume or with its depth among the channels.",

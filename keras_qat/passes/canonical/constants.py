@@ -20,9 +20,10 @@ _ARITHMETIC = operation_named("Add", "Subtract", "Multiply", "TrueDivide", "Divi
 
 
 def constant_over_reshape(pair: Pair) -> Edit | None:
-    """Moves ReLU and arithmetic with a constant before a reshape, if a `Dense` can absorb them.
+    """Moves ReLU and arithmetic with a constant before a reshape, so that a layer can absorb them.
 
-    The constant has one value for each element of the axes that the last axis is split into.
+    The constant has one value for each element of the last axis, or of the axes that the last axis
+    is split into.
     """
     if not RESHAPE_OPERATION(pair.before.head) or not pair.can_swap:
         return None
@@ -57,7 +58,8 @@ def _vector(leaf: Any, source: Shape, shape: Shape) -> Any:
     split = tuple(size for size in shape[lead:] if size is not None)
     is_split = len(shape) == lead + len(split) and math.prod(split) == source[-1]
     if not is_split or not split or source[:-1] != shape[:lead]:
-        return None
+        is_kept = source[-1] == shape[-1] == value.size == value.shape[-1]
+        return _with_value(leaf, value.reshape(-1)) if is_kept else None
     sizes = (1,) * (len(shape) - value.ndim) + value.shape
     trains = getattr(leaf, "trainable", False)
     if any(size != 1 for size in sizes[:lead]) or (trains and sizes[lead:] != split):

@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import Shape, map_edges
+from keras_qat.layers.core.registry import find_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,17 @@ class View:
         if len(takers) != 1 or edge in self.outputs or not takers[0].is_like(node):
             return None
         return takers[0]
+
+    def absorbs(self, node: Node, follower: Node) -> bool:
+        """Returns whether a follower will be fused into a node. Calls of shared layers differ.
+
+        Args:
+            node: The node.
+            follower: A node that would take the output of the node.
+        """
+        is_called_once = self.calls[id(node.head)] == self.calls[id(follower.head)] == 1
+        chain = (*node.operations, *follower.operations)
+        return not node.is_input and is_called_once and find_rule(chain) is not None
 
     def pairs(self) -> Iterator[Pair]:
         """Yields each node with a single input, with the node that makes the input."""
@@ -113,7 +125,7 @@ class Pair:
         node = dataclasses.replace(node, scheme=self.node.scheme)
         return Edit((node.made_of(self.before, self.node),), Edge(node.name))
 
-    def swapped(self, arguments: Any = None) -> Edit:
+    def swapped(self, arguments: Any = None, operation: Any = None) -> Edit:
         """Applies the operation of the node first.
 
         Each operation keeps its name. If both belong to one operation of the user, the last one
@@ -121,8 +133,11 @@ class Pair:
 
         Args:
             arguments: Arguments of the node's call that replace its own.
+            operation: The operation that replaces the node's own.
         """
         before, node = self.before, self.node
+        if operation is not None:
+            node = dataclasses.replace(node, operations=(operation,))
         first, last = node.name, before.name
         if before.origins == node.origins:
             first, last = last, first

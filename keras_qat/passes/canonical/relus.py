@@ -8,10 +8,9 @@ import keras
 
 from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.activation_names import FUSED, activation_name
-from keras_qat.layers.core.registry import find_rule
 from keras_qat.layers.moving.pad import PADDING, padding_value
 from keras_qat.layers.moving.transpose import TRANSPOSE
-from keras_qat.passes.canonical.edits import Edit, Pair, View
+from keras_qat.passes.canonical.edits import Edit, Pair
 from keras_qat.passes.canonical.reshapes import RESHAPE
 
 _LIMITS = {"relu": math.inf, "relu6": 6.0}
@@ -53,7 +52,7 @@ def relu_over_moves(pair: Pair) -> Edit | None:
         follower = view.follower(node)
         if follower is None:
             return None
-        if FUSED(node.head) or _takes_up(view, node, pair.node):
+        if FUSED(node.head) or view.absorbs(node, pair.node):
             return pair.swapped()
     return None
 
@@ -66,13 +65,6 @@ def _commutes(node: Node, relu: Node) -> bool:
         return _MOVES(node.head)
     is_constant = getattr(node.head, "mode", "constant") == "constant"
     return not is_constant or 0 <= padding_value(node) <= _limit(relu)
-
-
-def _takes_up(view: View, node: Node, relu: Node) -> bool:
-    """Returns whether the ReLU will be fused into a node. A shared layer's calls would differ."""
-    is_called_once = view.calls[id(node.head)] == view.calls[id(relu.head)] == 1
-    chain = (*node.operations, *relu.operations)
-    return not node.is_input and is_called_once and find_rule(chain) is not None
 
 
 def _limit(node: Node) -> float:

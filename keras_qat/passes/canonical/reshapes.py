@@ -1,4 +1,4 @@
-"""Rules that join or cancel reshapes."""
+"""Rules that join or cancel reshapes, or move operations before them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from keras_qat.graph import Matcher, any_of, layer_of
 from keras_qat.graph.graph import Shape
 from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.elementwise.functions import function_of
+from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.moving.reshape import RESHAPE_OPERATION
 from keras_qat.passes.canonical.edits import Edit, Pair
+from keras_qat.passes.move_normalized_axes import on_last_axis
 
 
 def _flattens_in_order(operation: Any) -> bool:
@@ -59,6 +61,22 @@ def function_over_reshape(pair: Pair) -> Edit | None:
             return pair.swapped()
         node = follower
     return None
+
+
+def norm_over_reshape(pair: Pair) -> Edit | None:
+    """Moves a batch normalization before a reshape that keeps the channels, if it is fused there.
+
+    The reshape merges or splits other axes, over which the statistics are anyway.
+    """
+    if not RESHAPE(pair.before.head) or not BATCH_NORM(pair.node.head) or not pair.can_swap:
+        return None
+    source, view = pair.view.graph.nodes[pair.source.node], pair.view
+    is_kept = pair.source_shape[-1] == pair.before.shapes[0][-1] is not None
+    if not is_kept or view.follower(source) is not pair.before:
+        return None
+    if not view.absorbs(source, pair.node):
+        return None
+    return pair.swapped(operation=on_last_axis(pair.node.head, pair.source_shape))
 
 
 def _has_samples_of(a: Shape, b: Shape) -> bool:
