@@ -319,3 +319,65 @@ def test_embedding_of_constant_positions_is_exact(tmp_path):
         return layer.words(x) + layer.positions(ops.arange(ops.shape(x)[1]))
 
     assert_exact(model_of((4, 3), call, make), tmp_path)
+
+
+def bias_network(layer):
+    """Gives a layer a table of coordinates, and a network that makes a bias for each of them."""
+    coordinates = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]), -1)
+    layer.table = layer.add_weight(shape=(9, 2), name="table", trainable=False)
+    layer.table.assign(coordinates.reshape(9, 2))
+    layer.hidden, layer.last = layers.Dense(8, name="hidden"), layers.Dense(2, use_bias=False)
+    layer.hidden.build((None, 2))
+    layer.last.build((None, 8))
+
+
+def biased(layer, x):
+    bias = 4.0 * ops.sigmoid(layer.last(ops.relu(layer.hidden(layer.table))))
+    bias = ops.take(bias, np.arange(16).reshape(4, 4) % 9, axis=0)
+    return ops.softmax(x + ops.transpose(bias, (2, 0, 1))[None])
+
+
+def test_layers_on_a_constant_are_one_trainable_constant(tmp_path):
+    """The constant trains in their place, like the results of other computations with weights."""
+    model = model_of((2, 4, 4), biased, bias_network)
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+    assert 2 * 4 * 4 in [np.prod(v.shape) for v in clone.trainable_variables]
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    before = [np.array(ops.convert_to_numpy(v)) for v in qat.trainable_variables]
+    qat.compile(keras.optimizers.SGD(0.01), "mse", run_eagerly=True)
+    qat.train_on_batch(data, np.ones((len(data), 3), "float32"))
+    for variable, old in zip(qat.trainable_variables, before, strict=True):
+        assert (ops.convert_to_numpy(variable) != old).any(), variable.path
+    qat.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    keras_qat.export_litert(loaded, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+
+
+def test_normalized_token_for_each_sample_equals_keras():
+    def make(layer):
+        weight(3, 4)(layer)
+        layer.norm = layers.LayerNormalization()
+        layer.norm.build((None, 3, 4))
+
+    def call(layer, x):
+        rows = layer.norm(ops.expand_dims(ops.convert_to_tensor(layer.table), axis=0))
+        return ops.concatenate([ops.repeat(rows, ops.shape(x)[0], axis=0), x], axis=1)
+
+    model = model_of((5, 4), call, make)
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), model(data), atol=1e-6)
+    assert (3, 4) in [tuple(v.shape[-2:]) for v in clone.trainable_variables]
+
+
+def test_layer_on_a_constant_and_on_a_tensor_is_refused():
+    def make(layer):
+        weight(1, 6, 4, trainable=False)(layer)
+        layer.inner = layers.Dense(4, name="inner")
+
+    def call(layer, x):
+        return layer.inner(x) + layer.inner(layer.table)
+
+    with pytest.raises(UnsupportedLayerError, match="two weights that train separately"):
+        keras_qat.clone_model(model_of((6, 4), call, make))

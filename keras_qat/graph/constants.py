@@ -235,8 +235,10 @@ def _evaluate(node: Node, batch: int) -> list[Parameter]:
         and all(each.positions is not None for each in parameters)
     ):
         positions = computed(lambda parameter: parameter.positions)
+    own = tuple(getattr(node.head, "trainable_variables", ()))  # of a layer called on constants
     names = [parameter.name for parameter in parameters if parameter.trainable]
-    variables = tuple(variable for parameter in parameters for variable in parameter.variables)
+    names += [variable.name for variable in own]
+    variables = tuple(v for parameter in parameters for v in parameter.variables) + own
     name = (names or ["constant"])[0]
     return [
         Parameter(array, bool(names), name, variables, positions=found)

@@ -39,7 +39,23 @@ def of_other_axis(x):
     return ops.unstack(y, axis=2)[1][0]
 
 
+def windows(x):
+    """Merges the batch with another axis after it was moved, as attention in windows does."""
+    y = ops.transpose(ops.reshape(x, (-1, 5, 3, 2, 4)), (2, 0, 3, 1, 4))
+    q, k, v = ops.unstack(ops.reshape(y, (3, -1, 5, 4)), 3, axis=0)
+    y = ops.matmul(ops.softmax(ops.matmul(q, ops.swapaxes(k, 1, 2))), v)
+    return ops.reshape(y, (-1, 2, 5, 4))
+
+
+def windows_by_index(x):
+    y = ops.transpose(ops.reshape(x, (-1, 5, 3, 2, 4)), (2, 0, 3, 1, 4))
+    y = ops.reshape(y, (3, -1, 20))
+    return ops.reshape(y[0] * y[1, :, :] + y[-1], (-1, 40))
+
+
 WRITTEN = {
+    "windows": windows,
+    "windows_by_index": windows_by_index,
     "squeeze": squeezed,
     "unstack": unstacked,
     "index": indexed,
