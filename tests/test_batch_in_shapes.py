@@ -381,3 +381,18 @@ def test_layer_on_a_constant_and_on_a_tensor_is_refused():
 
     with pytest.raises(UnsupportedLayerError, match="two weights that train separately"):
         keras_qat.clone_model(model_of((6, 4), call, make))
+
+
+def test_sizes_that_call_computes_as_tensors_are_exact(tmp_path):
+    def make(layer):
+        layer.conv = layers.Conv2D(4, 2, strides=2, name="conv")
+        layer.conv.build((None, 4, 4, 3))
+
+    def call(layer, x):
+        batch, length, channels = ops.shape(x)
+        side = ops.cast(ops.sqrt(ops.cast(length, "float32")), "int32")
+        return ops.reshape(layer.conv(ops.reshape(x, (batch, side, side, channels))), (batch, 16))
+
+    x = keras.Input((16, 3), name="x")
+    model = keras.Model(x, layers.Dense(3, name="head")(Own(call, make, name="own")(x)))
+    assert_exact(model, tmp_path)

@@ -16,6 +16,9 @@ from keras_qat.graph.keras_internals import (
     unwatch_consumers,
     watch_consumers,
 )
+from keras_qat.graph.patterns import operation_named
+
+_RESHAPE = operation_named("Reshape")
 
 
 class BatchNumberError(TypeError):
@@ -139,12 +142,22 @@ class Lookup:
 
 
 def _complete(node: Any) -> None:
-    """Computes the sizes that an `EinsumDense` does not know, since it was built without them."""
-    (x,), (output,) = node.input_tensors, node.outputs
-    layer = node.operation
-    if None in output.shape and None not in x.shape:
-        shapes = tuple(map(int, x.shape)), tuple(layer.kernel.shape)
-        set_shape(output, ops.einsum(layer.equation, *map(keras.KerasTensor, shapes)).shape)
+    """Computes sizes that Keras leaves unknown."""
+    operation, x, output = node.operation, node.input_tensors[0], node.outputs[0]
+    if None not in output.shape or None in x.shape:
+        return
+    whole = keras.KerasTensor(tuple(map(int, x.shape)))
+    if isinstance(operation, keras.layers.EinsumDense):  # was built without them
+        kernel = keras.KerasTensor(tuple(operation.kernel.shape))
+        set_shape(output, ops.einsum(operation.equation, whole, kernel).shape)
+    if _RESHAPE(operation):  # `call` has computed sizes as tensors of constants
+        known = (int(ops.convert_to_numpy(n)) if _is_constant(n) else n for n in operation.newshape)
+        operation.newshape = tuple(known)
+        set_shape(output, operation.compute_output_spec(whole).shape)
+
+
+def _is_constant(size: Any) -> bool:
+    return hasattr(size, "shape") and not isinstance(size, keras.KerasTensor)
 
 
 @contextlib.contextmanager
@@ -164,8 +177,7 @@ def traced(tensors: list[Any], batch: int) -> Generator[None]:
 
     def added(node: Any) -> None:
         if any(isinstance(tensor, TracedTensor) for tensor in node.input_tensors):
-            if isinstance(node.operation, keras.layers.EinsumDense):
-                _complete(node)
+            _complete(node)
             for tensor in node.outputs:
                 TracedTensor.adopt(tensor, batch)
             watch(node.operation)
