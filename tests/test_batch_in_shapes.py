@@ -265,6 +265,24 @@ def test_constant_for_each_sample_of_ids_alone_is_refused():
         keras_qat.clone_model(keras.Model(x, y))
 
 
+def test_constant_for_each_sample_takes_the_batch_of_a_tensor_inside_the_layer():
+    """The layer takes ids alone, and returns their vectors and a table for each sample."""
+
+    def make(layer):
+        weight(1, 2, 3)(layer)
+        layer.words = layers.Embedding(5, 3)
+        layer.words.build(())
+
+    def call(layer, ids):
+        return layer.words(ids), ops.tile(layer.table, [ops.shape(ids)[0], 1, 1])
+
+    x = keras.Input((4,), dtype="int32", name="x")
+    words, table = Own(call, make, name="own")(x)
+    model = keras.Model(x, layers.Dense(2)(layers.Concatenate(axis=1)([words, table])))
+    clone, ids = keras_qat.clone_model(model), np.arange(20).reshape(5, 4) % 5
+    np.testing.assert_allclose(clone(ids), model(ids), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("table", "call"),
     [

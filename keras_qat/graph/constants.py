@@ -141,7 +141,8 @@ class _Constants:
 
     def _tensor(self, value: Parameter, name: str, sources: Sequence[Edge]) -> Edge:
         """Adds nodes that make a tensor of a value, for each sample. Returns the tensor."""
-        found = [edge for edge in sources if self._is_source(edge, value)]
+        made = (Edge(name, i) for name, node in self.nodes.items() for i in range(len(node.shapes)))
+        found = [edge for edge in (*sources, *made) if self._is_source(edge, value)]
         if not found:
             raise UnsupportedLayerError(
                 "`call` makes a constant for each sample, but it takes no tensor of real values.",

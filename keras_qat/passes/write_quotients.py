@@ -38,7 +38,8 @@ def write_quotients(graph: Graph) -> Graph:
     Builds: a reciprocal, which is a lookup, and a product; an operation such as `ops.square`, or
     a `ConstantOperand`; for `2 ** x` an exponential.
     Why: LiteRT has no division in int8. The reciprocal is rounded to 8 bits, so `b` must stay away
-    from 0. The quotient is as accurate as a `1 / b` with an error of half a step of its range.
+    from 0. The quotient is as accurate as a `1 / b` with an error of half a step of its range,
+    which ends at the reciprocal of one step of `b`.
 
     Args:
         graph: The graph.

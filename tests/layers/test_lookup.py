@@ -107,3 +107,36 @@ def test_lookup_is_three_operators(name):
     quantized = keras_qat.quantize_model(model, calibration_data=x)
     expected = ["FULLY_CONNECTED", "CAST", "ADD", "GATHER"]
     assert operators_of(exported(quantized)) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "greatest"),
+    [
+        (lambda x: 1.0 / (x + 1e-7), 1.0),
+        (lambda x: keras.ops.rsqrt(x + 1e-7), 1.0),
+        (lambda x: keras.ops.power(x + 1e-7, -1.5), 1.0),
+        (lambda x: keras.ops.sqrt(x), 255.0**0.5),
+    ],
+)
+def test_lookup_range_ends_at_one_step_before_a_pole(function, greatest):
+    """The step of 0 to 255 is 1. An input of 1 is 1, and a smaller input has no integer."""
+    x = keras.Input((3,), name="input")
+    model = keras.Model(x, function(x))
+    data = np.array([[0.0, 1.0, 255.0], [0.01, 3.0, 200.0]], "float32")
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    [lookup] = [each for each in qat.layers if isinstance(each, QLookup)]
+    np.testing.assert_allclose(float(lookup.observer.maximum), greatest, rtol=1e-5)
+
+
+def test_quotient_by_sums_that_may_be_zero_runs_on_the_target(tmp_path):
+    """Linear attention divides by a sum of weights, plus a small number. Both may be 0."""
+    x = keras.Input((6, 4), name="x")
+    scores = layer(keras.layers.Dense, 4, "relu", use_bias=False)()(x)
+    model = keras.Model(x, scores / (keras.ops.sum(scores, axis=-1, keepdims=True) + 1e-7))
+    data = np.random.default_rng(0).normal(size=(32, 6, 4)).astype("float32")
+    data[:, 0] = 0.0
+    qat = keras_qat.quantize_model(model, calibration_data=data, target="litert")
+    difference = np.abs(qat.predict(data, verbose=0) - model.predict(data, verbose=0))
+    assert difference.mean() < 0.05
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact

@@ -58,6 +58,26 @@ class QLookup(Elementwise):
         del training
         return self.function(inputs)
 
+    def observed_values(self, y):
+        """Returns the output, without results near a pole that no integer of the input has.
+
+        An input of less than a step becomes 0 or one step, and a step is at least 1/255 of the
+        largest input. Quotients by small numbers would otherwise have ranges in which all usual
+        values are rounded to 0.
+        """
+        order, scheme = self._order_of_pole(), self._scheme()
+        if not order:
+            return y
+        steps = scheme.activation_high - scheme.activation_low
+        most = ops.min(ops.abs(y)) * float(steps) ** order
+        return ops.clip(y, -most, most)
+
+    def _order_of_pole(self) -> float:
+        """Returns the exponent with which the function grows near 0; 0 without a pole."""
+        exponent = dict(self.function.options).get("x2", 0.0)
+        powers = {"reciprocal": -1.0, "rsqrt": -0.5, "power": exponent}
+        return max(0.0, -powers.get(self.function.name, 0.0))
+
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Looks each integer up in the table."""
         ((values, grid),) = inputs
