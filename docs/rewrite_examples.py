@@ -118,6 +118,12 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     ),
     "split_activations": lambda: chain(layers.Conv2D(4, 3, activation="swish", name="conv")),
     "open_layers": lambda: chain(Gate(name="gate"), shape=(5,), name="x"),
+    "move_channels_last": lambda: chain(
+        layers.Conv2D(4, 3, data_format="channels_first", name="conv"),
+        layers.BatchNormalization(axis=1, name="norm"),
+        layers.GlobalAveragePooling2D(data_format="channels_first", name="mean"),
+        shape=(3, 8, 8),
+    ),
     "move_normalized_axes": lambda: chain(
         layers.BatchNormalization(axis=1, name="norm"), shape=(6, 4), name="x"
     ),

@@ -36,7 +36,6 @@ def different_ranks():
     return keras.Model([a, b], layers.Add(name="sum")([a, b]))
 
 
-FIRST = {"data_format": "channels_first"}
 MODELS = {
     # The model, the error, the layer that it names, and a part of its text.
     "no model": (lambda: None, errors.InvalidModelError, None, "Not a Keras model"),
@@ -72,42 +71,6 @@ MODELS = {
         "in float only",
     ),
     "different ranks": (different_ranks, errors.UnsupportedLayerError, "sum", "different ranks"),
-    "convolution, channels first": (
-        lambda: sequence(layers.Conv2D(2, 3, name="layer", **FIRST)),
-        errors.UnsupportedLayerError,
-        "layer",
-        "channels_first",
-    ),
-    "depthwise, channels first": (
-        lambda: sequence(layers.DepthwiseConv2D(3, name="layer", **FIRST)),
-        errors.UnsupportedLayerError,
-        "layer",
-        "channels_first",
-    ),
-    "max pooling, channels first": (
-        lambda: sequence(layers.MaxPooling2D(name="layer", **FIRST)),
-        errors.UnsupportedLayerError,
-        "layer",
-        "channels_first",
-    ),
-    "average pooling, channels first": (
-        lambda: sequence(layers.AveragePooling2D(2, name="layer", **FIRST)),
-        errors.UnsupportedLayerError,
-        "layer",
-        "channels_first",
-    ),
-    "global pooling, channels first": (
-        lambda: sequence(layers.GlobalAveragePooling2D(name="layer", **FIRST)),
-        errors.UnsupportedLayerError,
-        "layer",
-        "channels_first",
-    ),
-    "padding, channels first": (
-        lambda: sequence(layers.ZeroPadding2D(name="layer", **FIRST)),
-        errors.UnsupportedLayerError,
-        "layer",
-        "channels_first",
-    ),
 }
 
 

@@ -76,12 +76,6 @@ REFUSED = {
     "sparsemax": (
         lambda: chain(layers.Activation("sparsemax", name="sparse"), shape=(5,)),
         "unsupported-layer", "sparse"),
-    "a convolution with channels first": (
-        lambda: chain(layers.Conv2D(4, 3, data_format="channels_first", name="conv")),
-        "unsupported-layer", "conv"),
-    "a pooling with channels first": (
-        lambda: chain(layers.MaxPooling2D(data_format="channels_first", name="pool")),
-        "unsupported-layer", "pool"),
     "bicubic resizing": (
         lambda: chain(layers.Resizing(4, 4, interpolation="bicubic", name="resize")),
         "unsupported-layer", "resize"),

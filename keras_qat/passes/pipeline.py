@@ -26,6 +26,7 @@ from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.merge_equal_operations import merge_equal_operations
 from keras_qat.passes.move_batch_first import move_batch_first
+from keras_qat.passes.move_channels_last import move_channels_last
 from keras_qat.passes.move_normalized_axes import move_normalized_axes
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.open_drop_ins import open_drop_ins
@@ -161,6 +162,11 @@ REWRITING: tuple[Stage, ...] = (
         "simplify",
         "Functions are recognized before `decompose` takes their arithmetic apart.",
         (
+            Step(
+                move_channels_last,
+                "After `open_layers`, which may uncover layouts. Before `move_normalized_axes`: it "
+                "transposes each normalization that is left.",
+            ),
             Step(
                 move_normalized_axes, "After `open_layers`, which may uncover batch normalizations."
             ),

@@ -15,7 +15,6 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
 from keras_qat.layers.core.drop_in import assign_copy, quiet_config
 from keras_qat.layers.core.sequences import check_sizes_known
-from keras_qat.layers.moving.reshape import check_channels_last
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes, splice, traced
 
 # The layer that pools the images, by the name of the layer or operation.
@@ -32,7 +31,8 @@ _ELEMENTWISE += (keras.constraints.NonNeg,)
 def split_volumes(graph: Graph) -> Graph:
     """Writes `Conv3D` as one `Conv2D`, and `MaxPooling3D` as two poolings.
 
-    Matches: `Conv3D`, `AveragePooling3D`, `MaxPooling3D`, and poolings of `keras.ops`.
+    Matches: `Conv3D` with channels last, `AveragePooling3D`, `MaxPooling3D`, and poolings of
+    `keras.ops`.
     Builds: for a convolution, one `Conv2D` of the same name with a copy of the weights. All
     output frames are samples of its batch, and the frames that one of them depends on are its
     channels. A kernel over the depth alone convolves images whose height is the depth. For a
@@ -47,19 +47,21 @@ def split_volumes(graph: Graph) -> Graph:
         A graph without these layers.
 
     Raises:
-        UnsupportedLayerError: If a size of the volume is unknown, the channels are not last, or a
-            penalty or constraint of the kernel depends on its shape.
+        UnsupportedLayerError: If a size of the volume is unknown, or a penalty or constraint of
+            the kernel depends on its shape.
     """
     images: dict[int, Any] = {}
 
     def write(node: Node, rewriting: Rewriting) -> Replacement | None:
         layer, main = node.head, None
         shape = rewriting.shape(node.inputs[0]) if node.inputs else ()
-        if type(layer) is keras.layers.Conv3D:
+        if type(layer) is keras.layers.Conv3D and layer.data_format == "channels_last":
             main = images[id(layer)] = images.get(id(layer)) or _image_layer(layer)
             function = functools.partial(Windows.of(layer).apply, main)
         elif _is_pooling(node, shape):
             function = functools.partial(_pooled, layer)
+            if layer.data_format == "channels_first":
+                function = _with_channels_moved(function)
         else:
             return None
         _check(node, shape)
@@ -197,6 +199,10 @@ def _image_layer(layer: Any) -> Any:
     return made
 
 
+def _with_channels_moved(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, mask=None: ops.moveaxis(function(ops.moveaxis(x, 1, -1)), -1, 1)
+
+
 def _triple(value: Any) -> tuple[int, ...]:
     """Returns the values for depth, height and width."""
     return tuple(np.broadcast_to(value, 3).tolist())
@@ -230,7 +236,6 @@ def _pooled(head: Any, x: Any, mask: None = None) -> Any:
 
 def _check(node: Node, shape: tuple) -> None:
     """Raises if a layer cannot be written with layers for images."""
-    check_channels_last(node.name, node.head.data_format)
     check_sizes_known(node.name, shape, "Frames can only be counted if their number is known.")
     for name in ("kernel_regularizer", "kernel_constraint"):
         value = getattr(node.head, name, None)

@@ -174,14 +174,14 @@ REFUSED = {
     "cumprod": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumprod(x, axis=1))),
     "sort": lambda: plain((6, 8), lambda x: ops.sort(x, axis=-1)),
     "conv3d_transpose": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3DTranspose(4, 3)(x)),
-    "channels_first": lambda: plain(
-        (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
-    ),
     "same_name_inside": same_name_inside,
     "refused_in_a_wrapper": refused_in_a_wrapper,
 }
 # Models that are not refused.
 TAKEN = {
+    "channels_first": lambda: plain(
+        (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
+    ),
     "two_slices": lambda: of((6, 4), two_slices, table((1, 6, 4))),
     "other_size": other_size,
     "inner_weight": lambda: inner_argument(trainable=True),

@@ -4,8 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-import keras_qat
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QAdaptiveAveragePooling, QAdaptiveMaxPooling
 from tests.layers.contract import (
     HALVES,
@@ -73,11 +71,3 @@ def test_adaptive_pooling_by_hand():
 def test_adaptive_pooling_with_equal_windows_is_one_operator(size, operators):
     model = keras.Sequential([keras.Input((6, 6, 1), name="x"), AdaptiveAveragePooling2D(size)])
     assert operators_of(exported(quantized_with(model, x=HALVES))) == operators
-
-
-@pytest.mark.parametrize("cls", [AdaptiveAveragePooling2D, AdaptiveMaxPooling2D])
-def test_adaptive_pooling_refuses_channels_first(cls):
-    pool = cls(2, data_format="channels_first", name="nchw")
-    model = keras.Sequential([keras.Input((2, 4, 4)), pool])
-    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
-        keras_qat.quantize_model(model)

@@ -1,11 +1,7 @@
 """DEPTH_TO_SPACE and SPACE_TO_DEPTH: cases of the contract, errors."""
 
-import keras
-import pytest
 from keras import layers, ops
 
-import keras_qat
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QDepthToSpace, QSpaceToDepth
 from tests.layers.contract import Case, branches, layer, operation
 
@@ -21,10 +17,3 @@ CASES = [
         ),
     ),
 ]
-
-
-def test_blocks_of_pixels_with_channels_first_are_refused():
-    x = keras.Input((8, 6, 6), name="x")
-    model = keras.Model(x, ops.depth_to_space(x, 2, data_format="channels_first"))
-    with pytest.raises(UnsupportedLayerError, match="channels last.*depth_to_space"):
-        keras_qat.quantize_model(model)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QConv2D, QDepthwiseConv2D
 from tests.layers.contract import (
     HALVES,
@@ -214,14 +213,6 @@ def test_conv2d_long_sum_is_exact_to_one_unit(groups):
     q = np.rint(quantized.predict(x, verbose=0).reshape(3, groups) / step)
     assert np.all(np.abs(total + bias) < 10)  # the rounding error of the bias in float32
     assert (q - (total + bias)).tolist() == [[0] * groups, [-1] * groups, [-12] * groups]
-
-
-@pytest.mark.parametrize("make", [layer(Conv2D, 2, 1), layer(DepthwiseConv2D, 1)])
-def test_convolution_refuses_channels_first(make):
-    conv = make(data_format="channels_first", name="nchw")
-    model = keras.Sequential([keras.Input((2, 4, 4)), conv])
-    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
-        keras_qat.quantize_model(model)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 import keras
 import numpy as np
-import pytest
 
-import keras_qat
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QConv1D, QDepthwiseConv1D
 from tests.layers.contract import (
     HALVES,
@@ -84,11 +81,3 @@ def test_conv1d_causal_by_hand():
     # Half of each value, plus the value two steps earlier.
     assert quantized.predict(x, verbose=0).ravel().tolist() == [1.0, 2.0, 5.0, 8.0]
     assert operators_of(exported(quantized)) == ["RESHAPE", "PAD", "CONV_2D", "RESHAPE"]
-
-
-@pytest.mark.parametrize("make", [layer(Conv1D, 2, 1), layer(DepthwiseConv1D, 1)])
-def test_conv1d_refuses_channels_first(make):
-    conv = make(data_format="channels_first", name="ncw")
-    model = keras.Sequential([keras.Input((2, 4)), conv])
-    with pytest.raises(UnsupportedLayerError, match="ncw.*channels_last"):
-        keras_qat.quantize_model(model)

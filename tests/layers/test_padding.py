@@ -134,11 +134,3 @@ def test_pad_refuses_these_arguments(function, message):
     model = keras.Model(inputs, function(inputs))
     with pytest.raises(UnsupportedLayerError, match=f"(?i){message}"):
         keras_qat.quantize_model(model)
-
-
-def test_zero_padding_refuses_channels_first():
-    model = keras.Sequential(
-        [keras.Input((1, 4, 4)), ZeroPadding2D(1, data_format="channels_first", name="nchw")]
-    )
-    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
-        keras_qat.quantize_model(model)

@@ -173,26 +173,6 @@ def test_pooling1d_by_hand():
     assert sorted({*found}) == ["AVERAGE_POOL_2D", "MAX_POOL_2D", "RESHAPE"]
 
 
-@pytest.mark.parametrize(
-    ("make", "rank"),
-    [
-        (layer(MaxPooling1D, 2), 1),
-        (layer(AveragePooling1D, 2), 1),
-        (GlobalAveragePooling1D, 1),
-        (GlobalMaxPooling1D, 1),
-        (layer(MaxPooling2D, 2), 2),
-        (layer(AveragePooling2D, 2), 2),
-        (GlobalAveragePooling2D, 2),
-        (GlobalMaxPooling2D, 2),
-    ],
-)
-def test_pooling_refuses_channels_first(make, rank):
-    pool = make(data_format="channels_first", name="nchw")
-    model = keras.Sequential([keras.Input((2, *(4,) * rank)), pool])
-    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
-        keras_qat.quantize_model(model)
-
-
 def test_global_average_pooling_refuses_a_mask_of_real_values():
     x, mask = keras.Input((4, 2), name="x"), keras.Input((4,), name="mask")
     model = keras.Model([x, mask], GlobalAveragePooling1D(name="pool")(x, mask=mask))

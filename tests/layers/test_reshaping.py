@@ -93,10 +93,3 @@ def test_squeeze_refuses_the_batch_axis():
     model = keras.Model(inputs, ops.squeeze(inputs, 0))
     with pytest.raises(UnsupportedLayerError, match="4 rows for each sample"):
         keras_qat.quantize_model(model)
-
-
-def test_flatten_refuses_channels_first():
-    flatten = Flatten(data_format="channels_first", name="nchw")
-    model = keras.Sequential([keras.Input((3, 4, 4)), flatten])
-    with pytest.raises(UnsupportedLayerError, match="nchw.*channels_last"):
-        keras_qat.quantize_model(model)

@@ -117,7 +117,6 @@ def test_strided_slice_refuses_these_operations(function, message):
     ("crop", "message"),
     [
         (CenterCrop(5, 2, name="crop"), "crop.*resizes it instead"),
-        (CenterCrop(2, 2, data_format="channels_first", name="crop"), "crop.*channels_last"),
     ],
 )
 def test_cropping_refuses_these_arguments(crop, message):

@@ -128,7 +128,6 @@ def test_conv2d_transpose_file_takes_any_batch(kernels, batch):
     ("arguments", "message"),
     [
         ({"dilation_rate": 2}, "no dilation.*'up'"),
-        ({"data_format": "channels_first"}, "'up'.*channels_last"),
     ],
 )
 @pytest.mark.parametrize(

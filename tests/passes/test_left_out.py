@@ -15,7 +15,14 @@ from keras_qat.passes.left_out import check_left_out
 NAMES = [rewrite.__name__ for rewrite in PIPELINE]
 # LiteRT has no operator for the operations that these passes rewrite.
 NEEDED = {
-    *("inline_models", "open_drop_ins", "split_activations", "open_layers", "fold_filled_tensors"),
+    *(
+        "inline_models",
+        "move_channels_last",
+        "open_drop_ins",
+        "split_activations",
+        "open_layers",
+        "fold_filled_tensors",
+    ),
     *("move_normalized_axes", "write_compositions", "split_outputs", "write_normalizations"),
     *("write_attention", "write_quotients", "write_softmaxes", "write_kernels"),
     *("write_products", "write_sums_as_means", "split_merges", "move_batch_first", "pad_maxima"),

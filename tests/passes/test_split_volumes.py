@@ -162,7 +162,6 @@ def test_split_volumes_trains_saves_and_loads(tmp_path):
     ("make", "shape", "message"),
     [
         (layer(Conv3D, 2, 2, kernel_constraint="max_norm"), VIDEO, "kernel_constraint=MaxNorm"),
-        (layer(Conv3D, 2, 1, data_format="channels_first"), VIDEO, "channels last"),
     ],
 )
 def test_split_volumes_refuses(make, shape, message):

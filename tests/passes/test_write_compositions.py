@@ -109,12 +109,6 @@ def test_write_compositions_takes_activations_by_name():
     np.testing.assert_allclose(clone(DATA), model(DATA), atol=1e-5)
 
 
-def test_write_compositions_leaves_patches_with_channels_first():
-    model = model_of(lambda x: ops.image.extract_patches(x, 2, data_format="channels_first"))
-    with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="no integer form"):
-        keras_qat.clone_model(model)
-
-
 def test_write_compositions_refuses_sparsemax():
     with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="sorts.*'sparse'"):
         keras_qat.clone_model(model_of(layers.Activation("sparsemax", name="sparse")))

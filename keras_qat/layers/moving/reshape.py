@@ -166,5 +166,6 @@ def check_channels_last(name: str, data_format: str | None) -> None:
             layer=name,
             received=f"data_format='{data_format}'",
             expected="data_format='channels_last'",
-            fix="Define the model with data_format='channels_last'.",
+            fix="Define the model with data_format='channels_last', or add 'move_channels_last' to "
+            "`rewrites`.",
         )
