@@ -158,6 +158,9 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "write_masks": lambda: chain(
         lambda x: ops.softmax(x + np.array([[0, 0, -1e9]], "float32")), shape=(3,), name="x"
     ),
+    "write_selections": lambda: chain(
+        lambda x: x + ops.where(x > 1.0, 2.0, -2.0), shape=(3,), name="x"
+    ),
     "write_softmaxes": lambda: chain(lambda x: ops.softmax(x, axis=1), shape=(6, 4), name="x"),
     "write_kernels": lambda: chain(Gate(name="gate"), shape=(5,), name="x"),
     "write_products": lambda: _two(lambda a, b: ops.einsum("bij,bkj->bik", a, b), (3, 4)),

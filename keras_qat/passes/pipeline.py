@@ -60,6 +60,7 @@ from keras_qat.passes.write_masks import write_masks
 from keras_qat.passes.write_normalizations import write_normalizations
 from keras_qat.passes.write_products import write_products
 from keras_qat.passes.write_quotients import write_quotients
+from keras_qat.passes.write_selections import write_selections
 from keras_qat.passes.write_softmaxes import write_softmaxes
 from keras_qat.passes.write_sums_as_means import write_sums_as_means
 
@@ -217,6 +218,10 @@ REWRITING: tuple[Stage, ...] = (
             Step(
                 write_compositions,
                 "Before passes that rewrite the means, products and quotients that it makes.",
+            ),
+            Step(
+                write_selections,
+                "After `write_compositions`, which writes casts to booleans as comparisons.",
             ),
             Step(split_outputs, "Before passes that expect one output for each node."),
             Step(
