@@ -87,17 +87,17 @@ def _wide_range(linked: LinkedModel, layer: Any) -> Iterator[_Wide]:
     joint = _joint(linked.graph, layer.name)
     own_steps = (max(known.maximum, 0.0) - min(known.minimum, 0.0)) / scale
     if joint is not None and 0 < own_steps < _FEW_STEPS:
-        yield _of_part(linked.graph, layer, joint, own_steps)
+        yield _of_part(linked.graph, layer, *joint, own_steps)
     elif 0 < steps < _FEW_STEPS:
         yield _of_values(layer, known, steps)
     elif known.channel_width is not None:
         yield from _of_channels(linked.graph, layer, known.channel_width, scale)
 
 
-def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
+def _of_part(graph: Graph, layer: Any, joint: Node, branch: str, steps: float) -> _Wide:
     """Describes a tensor that takes few steps of a range that it shares with others."""
     part = place_of(graph, layer).user_name
-    others = [graph.nodes[edge.node].user_name for edge in joint.inputs if edge.node != layer.name]
+    others = [graph.nodes[edge.node].user_name for edge in joint.inputs if edge.node != branch]
     return _Wide(
         layer,
         steps / _FEW_STEPS,
@@ -107,14 +107,23 @@ def _of_part(graph: Graph, layer: Any, joint: Node, steps: float) -> _Wide:
     )
 
 
-def _joint(graph: Graph, name: str) -> Node | None:
-    """Returns the layer that joins a tensor with others in one range, such as a concatenation."""
+def _joint(graph: Graph, name: str) -> tuple[Node, str] | None:
+    """Returns the last layer that joins a tensor with others in one range, such as a concatenation.
+
+    Args:
+        graph: The graph.
+        name: Name of the node that makes the tensor.
+
+    Returns:
+        The layer, and the name of its input that has the tensor. None if no layer joins it.
+    """
     for node in graph.consumers().get(Edge(name), ()):
         if is_shared(node):
-            is_joint = len(set(node.inputs)) > 1
-            found = node if is_joint else _joint(graph, node.name)
+            found = _joint(graph, node.name)
             if found is not None:
                 return found
+            if len(set(node.inputs)) > 1:
+                return node, name
     return None
 
 
@@ -168,7 +177,12 @@ def _way_out(graph: Graph, node: Node, makers: list[str], is_output: bool) -> st
         floats = ", ".join(f'"{name}": None' for name in (*makers, *_takers(graph, node.name)))
         return f"Leave the layers that scale the channels in float: `overrides={{{floats}}}`."
     if len(set(node.inputs)) > 1:
-        return f"Make separate outputs of the tensors that '{node.user_name}' joins."
+        parts = dict.fromkeys(graph.nodes[edge.node].user_name for edge in node.inputs)
+        outputs = ", ".join(f'model.get_layer("{name}").output' for name in parts)
+        return (
+            f"Make separate outputs of the tensors that '{node.user_name}' joins: "
+            f"`keras.Model(model.inputs, [{outputs}])`."
+        )
     return "Compute channels of different size in separate layers, as separate outputs."
 
 

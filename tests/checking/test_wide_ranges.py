@@ -93,7 +93,11 @@ def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
     joined, apart = detector(True), detector(False)
     (found,) = wide(joined, DATA)
     assert found.layer == "scores" and "shares with 'boxes'" in found.message
-    assert found.fix == "Make separate outputs of the tensors that 'joined' joins."
+    advice = "Make separate outputs of the tensors that 'joined' joins: "
+    assert found.fix.startswith(advice)
+    code = found.fix.removeprefix(advice).strip("`.")
+    split = eval(code, {"keras": keras, "model": joined})  # the text to paste
+    assert split.output_names == ["boxes", "scores"] and wide(split, DATA) == []
     assert wide(apart, DATA) == []
 
     def scores(model):
@@ -103,6 +107,22 @@ def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
     exact = apart.predict(DATA, batch_size=128, verbose=0)[1]
     assert decibels(exact, scores(joined)[:, 4:]) < 5  # a step is larger than a score
     assert decibels(exact, scores(apart)[1]) > 30
+
+
+def test_wide_activation_range_of_several_heads_names_the_last_concatenation():
+    keras.utils.set_random_seed(1)
+    x = keras.Input((16,), name="x")
+    parts = {"boxes": ([], None), "scores": ([], "sigmoid")}
+    for heads, activation in parts.values():
+        heads += [layers.Dense(8, activation, name=f"{activation}{i}")(x) for i in range(2)]
+    boxes, scores = (layers.Concatenate(name=name)(parts[name][0]) for name in parts)
+    boxes = layers.Rescaling(300.0, name="pixels")(boxes)
+    model = keras.Model(x, layers.Concatenate(name="joined")([boxes, scores]))
+    found = wide(model, DATA)
+    assert {each.layer for each in found} == {"sigmoid0", "sigmoid1"}
+    assert all("shares with 'pixels'." in each.message for each in found)
+    outputs = '[model.get_layer("pixels").output, model.get_layer("scores").output]'
+    assert all(outputs in each.fix for each in found)
 
 
 def test_wide_activation_range_of_a_quantized_model_names_the_users_layers():
