@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from keras_qat.litert import Record
-from keras_qat.litert.format.operators import declaration_of
+from keras_qat.litert.format.operators import declaration_of, is_foreign
 
 Shape = tuple[int, ...]
 
@@ -39,7 +39,7 @@ def operator_macs(
     product = declaration.macs
     for option, other in declaration.macs_if.items():
         product = other if options is not None and options[option] else product
-    if name.startswith(("CUSTOM(", "UNKNOWN(")) or product == "unknown":
+    if is_foreign(name) or product == "unknown":
         return None
     if not product:
         return 0

@@ -162,7 +162,7 @@ def _operator(file: LiteRTFile, subgraph: Record, number: int, index: int) -> Op
         version=file.operator_code(table)["version"],
         inputs=inputs,
         outputs=outputs,
-        options=_options(options),
+        options=_options(options) or file.custom_options(table),
         macs=operator_macs(name, shapes, output, options),
         weight_bytes=sum(_bytes(file, tensors[i]) or 0 for i in constants),
         activation_bytes=sum(_bytes(file, tensors[i]) or 0 for i in used if i not in constants),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from keras_qat.inspection.report import OperatorReport, TensorReport
+from keras_qat.litert.format.operators import is_foreign
 
 INTEGERS = {
     "bool",
@@ -59,7 +60,7 @@ def _reasons(operators, tensors, inputs, outputs) -> Iterator[str]:
     by_number = {(tensor.subgraph, tensor.index): tensor for tensor in tensors}
     for operator in operators:
         where = f"operator {operator.index} of subgraph {operator.subgraph}"
-        if operator.name.startswith(("CUSTOM(", "UNKNOWN(")):
+        if is_foreign(operator.name):
             yield f"{where} is {operator.name}, and what it computes in is not known"
         for index in (*operator.inputs, *operator.outputs):
             key = operator.subgraph, index

@@ -38,6 +38,8 @@ RELEASES = pathlib.Path(__file__).parents[2] / "docs" / "releases.json"
         ("LSTM", 4, "TensorFlow Lite 2.7"),
         ("RESHAPE", 2, None),
         ("CUSTOM(Mine)", 1, None),
+        ("CUSTOM(TFLite_Detection_PostProcess)", 1, "TensorFlow Lite 1.10"),
+        ("CUSTOM(TFLite_Detection_PostProcess)", 2, None),
     ],
 )
 def test_first_runtime_of_one_operator(code, version, runtime):

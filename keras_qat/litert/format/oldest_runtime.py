@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from keras_qat.litert.format.custom_options import custom_name
 from keras_qat.litert.format.operator_versions import lowered_version
 from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.types import Operator
@@ -111,7 +112,9 @@ def first_runtime(code: str, version: int) -> str | None:
     """
     measured = _measured().get((code, version))
     releases = declaration_of(code).releases
-    if measured == _oldest_measured() and version <= len(releases):
+    # releases.toml has no custom operators.
+    is_older = measured == _oldest_measured() or custom_name(code) is not None
+    if is_older and version <= len(releases):
         return f"{TFLITE} {releases[version - 1].rpartition('.')[0]}"
     return measured
 

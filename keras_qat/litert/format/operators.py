@@ -81,6 +81,7 @@ class Declaration:
             which is left out if both are 1.
         options: Name of the options table in the schema, or `None`. operators.toml has only the
             names that do not follow from the operator's name.
+        numbers: Names of the options of a custom operator, which has no options table.
         computes: The rule for the result of plain numbers: a kind of rule and the name of a
             function, for `keras_qat.verification.kernels`. Empty if `verify` does not recompute the
             result.
@@ -124,6 +125,7 @@ class Declaration:
     inputs: tuple[int, int] = (0, ANY)
     outputs: tuple[int, int] = (0, ANY)
     options: str | None = None
+    numbers: tuple[str, ...] = ()
     computes: str = ""
     integer: Mapping[str, str] = field(default_factory=dict[str, str])
     macs: str = ""
@@ -191,6 +193,19 @@ def declaration_of(code: str) -> Declaration:
     return declarations().get(code, _UNKNOWN)
 
 
+def is_foreign(code: str) -> bool:
+    """Returns whether an operator is a custom one of another tool, or newer than the schema.
+
+    Args:
+        code: Name of an operator of a file.
+
+    Example:
+        >>> is_foreign("CUSTOM(Mine)"), is_foreign("CUSTOM(TFLite_Detection_PostProcess)")
+        (True, False)
+    """
+    return code.startswith(("CUSTOM(", "UNKNOWN(")) and code not in declarations()
+
+
 def with_trait(trait: str) -> frozenset[str]:
     """Returns the names of the operators that have a trait.
 
@@ -213,6 +228,7 @@ def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str])
         inputs=(least, ANY if operands[-1].endswith("*") else len(operands)),
         outputs=(counts[0], counts[1]),
         options=entry.get("options", usual),
+        numbers=tuple(entry.get("numbers", "").split()),
         computes=entry.get("computes", ""),
         integer=entry.get("integer", {}),
         macs=entry.get("macs", ""),

@@ -43,13 +43,14 @@ def file_operators(file: LiteRTFile) -> tuple[Operator, ...]:
 
 
 def _operator(file: LiteRTFile, record: Record, tensors: Sequence[Tensor]) -> Operator:
-    options = record["builtin_options"]
+    table = record["builtin_options"]
+    options = {} if table is None else dict(_option(*field) for field in table.items())
     return Operator(
         code=file.operator_name(record),
         inputs=tuple(tensors[i] if i >= 0 else None for i in record.integers("inputs")),
         outputs=tuple(tensors[i] for i in record.integers("outputs")),
         version=file.operator_code(record)["version"],
-        options={} if options is None else dict(_option(*field) for field in options.items()),
+        options=options or file.custom_options(record),
     )
 
 

@@ -5,16 +5,17 @@ import stat
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from keras_qat.errors import LiteRTFormatError
 from keras_qat.litert.format.constants import buffer_data
+from keras_qat.litert.format.custom_options import CUSTOM, custom_code, unpack_map
 from keras_qat.litert.format.flatbuffer import Damage, Record, decode
+from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.schema_enums import name_of, names
 from keras_qat.litert.format.schema_tables import UNIONS, tables
 from keras_qat.litert.reading.consistency import builtin_number, check_consistency
 from keras_qat.litert.writing.writer import FILE_IDENTIFIER
-
-CUSTOM = "CUSTOM"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,27 @@ class LiteRTFile:
         """
         code = self.operator_code(operator)
         name = name_of("BuiltinOperator", builtin_number(code))
-        return f"{CUSTOM}({code['custom_code']})" if name == CUSTOM else name
+        return custom_code(code["custom_code"]) if name == CUSTOM else name
+
+    def custom_options(self, operator: Record) -> dict[str, Any]:
+        """Returns the options of a custom operator that operators.toml has.
+
+        Args:
+            operator: An `Operator` table of this file.
+
+        Returns:
+            Numbers by name. Empty for built-in operators and for custom operators of other tools.
+
+        Raises:
+            LiteRTFormatError: if the options cannot be read.
+        """
+        name = self.operator_name(operator)
+        numbers, vector = declaration_of(name).numbers, operator["custom_options"]
+        content = b"" if vector is None else vector.tobytes()
+        try:
+            return unpack_map(content, numbers) if numbers else {}
+        except Damage as damage:
+            raise damaged(self.name, f"{name}.{damage.where}", damage.what) from None
 
     def operator_code(self, operator: Record) -> Record:
         """Returns the `OperatorCode` table of an operator of this file."""
@@ -109,12 +130,23 @@ def read(content_or_path: bytes | str | os.PathLike[str]) -> LiteRTFile:
         file = LiteRTFile(name, content, decode(content, tables(), _unions(), "Model"))
         check_consistency(file.model, content)
     except Damage as damage:
-        raise LiteRTFormatError(
-            f"The .tflite file {name!r} is damaged, or is not a .tflite file.",
-            expected="a file that follows LiteRT's schema, version 3",
-            received=f"at {damage.where}: {damage.what}",
-        ) from None
+        raise damaged(name, damage.where, damage.what) from None
     return file
+
+
+def damaged(name: str, where: str, what: str) -> LiteRTFormatError:
+    """Returns the error for a file that cannot be read.
+
+    Args:
+        name: Path of the file, or a description.
+        where: The table and field.
+        what: The problem.
+    """
+    return LiteRTFormatError(
+        f"The .tflite file {name!r} is damaged, or is not a .tflite file.",
+        expected="a file that follows LiteRT's schema, version 3",
+        received=f"at {where}: {what}",
+    )
 
 
 def _content(content_or_path: bytes | str | os.PathLike[str]) -> tuple[str, bytes]:

@@ -20,6 +20,7 @@ from keras_qat.litert.format.flatbuffer import Damage, Record
 from keras_qat.litert.format.operators import declaration_of, declarations
 from keras_qat.litert.format.schema_tables import tables
 from keras_qat.litert.reading.computed_shapes import computed_shape, contradicts
+from keras_qat.litert.reading.detections import check_detections
 from keras_qat.litert.reading.reader import LiteRTFile
 
 SIZES = ("stride_", "dilation_", "filter_", "block_size")
@@ -62,6 +63,8 @@ def check_runnable(file: LiteRTFile) -> None:
                 _check_operands(call)
                 _check_computed_shape(file, call)
                 _check_types(call)
+                if "anchors" in declaration_of(name).operands:
+                    check_detections(call.inputs, file.custom_options(operator), call.where)
                 if limit := declaration_of(name).scale_limit:
                     SCALE_CHECKS[limit](call)
     except Damage as damage:

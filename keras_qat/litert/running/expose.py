@@ -49,6 +49,46 @@ def expose_tensors(content: bytes) -> bytes:
     return repack(table)
 
 
+def without_last(content: bytes, code: str) -> bytes:
+    """Returns a copy of a file without its last operator, if the operator has a given code.
+
+    The computed inputs of the operator become the outputs of the file, in the order in which they
+    are computed. The file then has no signature.
+
+    Args:
+        content: A `.tflite` file.
+        code: Name of the operator, as in reports.
+
+    Returns:
+        The content of the changed file; `content` itself if the last operator is another one.
+
+    Raises:
+        LiteRTFormatError: if the content is not a `.tflite` file, or holds data outside its tables
+            (files over 2 GiB).
+
+    Example:
+        >>> from keras_qat.litert import Model, Operator, Tensor, read, to_bytes
+        >>> from keras_qat.litert.running.expose import without_last
+        >>> x, y, z = (Tensor(name, (1, 8), "float32") for name in "xyz")
+        >>> ops = (Operator("RELU", (x,), (y,)), Operator("TANH", (y,), (z,)))
+        >>> content = to_bytes(Model({"x": x}, {"z": z}, ops))
+        >>> len(read(without_last(content, "TANH")).model["subgraphs"][0]["operators"])
+        1
+    """
+    file = read(content)
+    operators = file.model["subgraphs"][0]["operators"] or ()
+    if not operators or file.operator_name(operators[-1]) != code:
+        return content
+    table = unpack(content)
+    subgraph = table.subgraphs[0]
+    *subgraph.operators, last = subgraph.operators
+    made = [int(i) for operator in subgraph.operators for i in operator.outputs]
+    wanted = set(map(int, last.inputs))
+    subgraph.outputs = [i for i in made if i in wanted]
+    table.signatureDefs = []
+    return repack(table)
+
+
 def unpack(content: bytes) -> Any:
     """Reads a file into the schema's object-API tables.
 

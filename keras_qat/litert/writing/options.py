@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_qat.errors import LiteRTFormatError
+from keras_qat.litert.format.custom_options import custom_name, pack_map
 from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.format.types import Operator
 
@@ -21,6 +24,28 @@ ENUM_FIELDS = {
     "mode": "MirrorPadMode",
     "kernelType": "LSTMKernelType",
 }
+
+
+def options_fields(operator: Operator) -> dict[str, Any]:
+    """Returns the fields of the schema's `OperatorT` that hold the options of an operator.
+
+    Args:
+        operator: The operator.
+
+    Raises:
+        LiteRTFormatError: for an unknown field or enum name, and for a value that the field cannot
+            hold.
+
+    Example:
+        >>> from keras_qat.litert import Operator
+        >>> from keras_qat.litert.writing.options import options_fields
+        >>> list(options_fields(Operator("CUSTOM(Mine)", (), (), 1, {"size": 3})))
+        ['customOptions']
+    """
+    if custom_name(operator.code) is not None:
+        return {"customOptions": np.frombuffer(pack_map(operator.options), np.uint8)}
+    number, table = pack_options(operator)
+    return {"builtinOptionsType": number, "builtinOptions": table}
 
 
 def pack_options(operator: Operator) -> tuple[int, Any]:

@@ -14,10 +14,11 @@ from typing import Any, cast
 import numpy as np
 
 from keras_qat.errors import ExportError, LiteRTFormatError
+from keras_qat.litert.format.custom_options import CUSTOM, custom_name
 from keras_qat.litert.format.operator_versions import minimum_runtime_version
 from keras_qat.litert.format.types import Model, Operator, Quantization, Tensor
 from keras_qat.litert.writing.buffers import AlignedBuffer, constant_bytes
-from keras_qat.litert.writing.options import enum_value, pack_options
+from keras_qat.litert.writing.options import enum_value, options_fields
 from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
 from keras_qat.litert.writing.validation import model_tensors, validate
 
@@ -215,13 +216,11 @@ class _Assembly:
     def _operator(self, operator: Operator) -> Any:
         from ai_edge_litert import schema_py_generated as schema
 
-        options_type, options = pack_options(operator)
         return schema.OperatorT(
             opcodeIndex=self.code_index[operator.code, operator.version],
             inputs=self._indices(operator.inputs),
             outputs=self._indices(operator.outputs),
-            builtinOptionsType=options_type,
-            builtinOptions=options,
+            **options_fields(operator),
         )
 
     def _signature(self) -> Any:
@@ -259,9 +258,12 @@ class _Assembly:
 def _operator_code(code: str, version: int) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
-    number = enum_value("BuiltinOperator", code, f"operator {code!r}")
+    custom = custom_name(code)
+    builtin = code if custom is None else CUSTOM
+    number = enum_value("BuiltinOperator", builtin, f"operator {code!r}")
     return schema.OperatorCodeT(
         builtinCode=number,
         deprecatedBuiltinCode=min(number, _LAST_DEPRECATED_CODE),
+        customCode=custom,
         version=version,
     )
