@@ -9,7 +9,7 @@ from keras_qat.inspection import inspect_litert
 from keras_qat.layers.core.registry import register
 from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
-from keras_qat.lowering import export_litert
+from keras_qat.lowering import DetectionPostProcess, export_litert
 from keras_qat.passes import DEFAULT_REWRITES
 from keras_qat.streaming import streaming
 from keras_qat.stripping import strip_quantization
@@ -19,6 +19,7 @@ from keras_qat.weights import integer_weights
 
 __all__ = [
     "DEFAULT_REWRITES",
+    "DetectionPostProcess",
     "LiteRTModel",
     "__version__",
     "calibrate",

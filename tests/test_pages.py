@@ -26,6 +26,7 @@ PAGES = (
     "pixels",
     "mixed-precision",
     "recurrent",
+    "detection",
     "from-tfmot",
     "errors",
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 from keras_qat.errors import (
     DefaultRangesWarning,
-    KernelLimitError,
     NotQuantizedError,
     TargetFallbackWarning,
     UnsupportedLayerError,
@@ -24,13 +23,14 @@ from keras_qat.layers.models.missing_ranges import missing_ranges
 from keras_qat.layers.models.quantized_model import warn_of_ranges_not_saved
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Model, OldestRuntime, Tensor, oldest_runtime, write
-from keras_qat.litert.format.operators import declaration_of
 from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes
 from keras_qat.litert.writing.scheduling import schedule
 from keras_qat.lowering.batch_size import check_batch_size
 from keras_qat.lowering.builder import Builder
+from keras_qat.lowering.detection import DetectionPostProcess, check_ends
 from keras_qat.lowering.io_names import name_tensors
 from keras_qat.lowering.io_types import IoTypes
+from keras_qat.lowering.kernel_limits import check_kernel_limits
 from keras_qat.lowering.model_io import lower_inputs, lower_outputs, resolved_io_types
 from keras_qat.lowering.tensor_uses import tensor_uses
 from keras_qat.targets import check_runs, get_target
@@ -47,6 +47,7 @@ def export_litert(
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
     target: str | None = None,
     batch_size: int | None = None,
+    detection: DetectionPostProcess | None = None,
 ) -> OldestRuntime:
     """Writes a quantized model as a fully integer LiteRT model.
 
@@ -85,6 +86,9 @@ def export_litert(
             as compilers for accelerators require. By default the batch size of the model's
             inputs, which may be dynamic. LiteRT's default kernels round transposed convolutions
             differently in a file for one batch size. The model keeps this for `predict`.
+        detection: Decoding of boxes and non-maximum suppression at the end of the file, for a model
+            with boxes and scores as its outputs. The file then has the batch size 1 and the float32
+            outputs of `keras_qat.DetectionPostProcess`.
 
     Returns:
         The oldest runtime that loads the file, with the operators that need it, and a change of
@@ -101,7 +105,7 @@ def export_litert(
             model does not have, or requires quantizing the model again.
         KernelLimitError: If LiteRT's SOFTMAX would abort with these `quantized_input_stats`.
         ExportError: If the file cannot be written, a type or the name of an input or output is
-            unknown, or `batch_size` is not possible.
+            unknown, `batch_size` is not possible, or the model does not fit `detection`.
 
     Example:
     >>> import tempfile, keras, keras_qat, numpy as np
@@ -117,6 +121,10 @@ def export_litert(
     """
     model = quantized_model_in(model, "exported")
     profile = get_target(model.target if target is None else target)
+    if detection is not None:
+        shapes = {x.name: x.shape for x in model.inputs}
+        check_ends(shapes, inference_output_type, batch_size)
+        inference_output_type, batch_size = "float32", 1
     lowered = lower_model(
         model,
         inference_input_type,
@@ -125,8 +133,11 @@ def export_litert(
         quantized_input_stats,
         batch_size,
     )
+    named = name_tensors(lowered)
+    if detection is not None:
+        named, lowered = detection.append_to(named), detection.append_to(lowered)
     fallback = check_runs(lowered, profile)
-    write(name_tensors(lowered), filepath)
+    write(named, filepath)
     set_fixed_batch(model, batch_size is not None)
     if fallback is not None:
         warn_user(fallback, TargetFallbackWarning)
@@ -187,55 +198,6 @@ def lower_model(
         raise missing_ranges(lacking, tensor_uses(graph, tensors, lowered.operators))
     check_kernel_limits(lowered)
     return schedule(lowered if batch_size is None else fix_batch(lowered, int(batch_size)))
-
-
-def check_kernel_limits(lowered: Model) -> None:
-    """Raises if LiteRT's kernels do not support the scales of an operator.
-
-    Args:
-        lowered: The file's contents.
-
-    Raises:
-        KernelLimitError: If the logits of a SOFTMAX have a scale of 2^-26 or less, or the output of
-            an ADD or SUB one of at most 2^-19 of an input's.
-    """
-    for operator in lowered.operators:
-        check = _LIMITS.get(declaration_of(operator.code).scale_limit)
-        scales = [_scale(each) for each in (*operator.inputs[:2], operator.outputs[0])]
-        if check is not None and all(scales):
-            check(operator.outputs[0].name, *scales)
-
-
-def _scale(tensor: Tensor | None) -> float:
-    """Returns the scale of a tensor, or 0 if it has no scale."""
-    grid = None if tensor is None else tensor.quantization
-    return 0.0 if grid is None else float(grid.scale[0])
-
-
-def _check_softmax(name: str, logits: float, _output: float) -> None:
-    if not logits * 2**26 > 1:
-        raise KernelLimitError(
-            "The range of the logits is too small: LiteRT's SOFTMAX aborts.",
-            layer=name,
-            received=f"logits with a scale of {logits:g}",
-            expected="a scale above 2^-26, about 1.5e-8",
-            fix="Give `quantized_input_stats` with a smaller standard deviation, or none.",
-        )
-
-
-def _check_sum(name: str, first: float, second: float, output: float) -> None:
-    if not output * 2**19 > max(first, second):
-        raise KernelLimitError(
-            "The range of the sum is too small for its inputs: LiteRT's ADD aborts.",
-            layer=name,
-            received=f"scales of {first:g} and {second:g} for the inputs, {output:g} for the sum",
-            expected="a scale of the sum above 2^-19 of the inputs', about 1.9e-6",
-            fix="Calibrate with data like those at inference; or leave the layer in float: "
-            f'`overrides={{"{name}": None}}`.',
-        )
-
-
-_LIMITS = {"logits": _check_softmax, "sum": _check_sum}
 
 
 def lower_graph(graph: Graph) -> Model:

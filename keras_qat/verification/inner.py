@@ -27,14 +27,14 @@ class InnerTensors:
 
     Args:
         model: A quantized model.
-        filepath: The file that was exported from the model.
+        file: The file that was exported from the model, or its content.
     """
 
-    def __init__(self, model: QuantizedModel, filepath: str | os.PathLike):
-        operators = file_operators(read(filepath))
+    def __init__(self, model: QuantizedModel, file: bytes | str | os.PathLike):
+        operators = file_operators(read(file))
         self._outputs = [(each, i) for each in operators for i in range(len(each.outputs))]
-        file = Model({}, {}, operators)
-        self._kernels = kernels_by_output(file, get_target(model.target))
+        written = Model({}, {}, operators)
+        self._kernels = kernels_by_output(written, get_target(model.target))
         self._kinds = behind_float(read_model(model))
         operands = [x for each in lower_model(model).operators for x in each.inputs]
         self._constants = {x.name: x.data for x in operands if x is not None and x.data is not None}

@@ -106,6 +106,8 @@ class VerificationReport:
         default_ranges: The ranges (min, max) of the tensors that have a default range because they
             lack min/max data, by name. The rows' `sqnr` and `float_agreement` show their cost.
         missing: The reason and the remedy if the kernels of the target are not installed.
+        not_run: Names of the operators after the model's outputs, which compute in float and are
+            not compared: the post-processing of a detector.
     """
 
     layers: dict[str, dict[str, LayerComparison]]
@@ -117,6 +119,7 @@ class VerificationReport:
     float_agreement: dict[str, int] = dataclasses.field(default_factory=dict)
     default_ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     missing: str = ""
+    not_run: tuple[str, ...] = ()
 
     def mismatches(self, kernels: str | None = None) -> int:
         """Returns the number of mismatches over all tensors; of floats, beyond the tolerance.
@@ -153,6 +156,10 @@ class VerificationReport:
             proven = "EXACT" if self.exact else "NOT EXACT"
         if not self.fully_integer:
             proven += ", NOT FULLY INTEGER"
+        if self.not_run:
+            names = " and ".join(self.not_run)
+            proven += f" UP TO {names}"
+            lines.append(f"{names} computes in float from the last tensors, and was not compared")
         if self.not_compared:
             names = ", ".join(map(repr, self.not_compared))
             lines.append(f"{len(self.not_compared)} tensor(s) were not compared: {names}")

@@ -28,6 +28,7 @@ from keras_qat.litert import Runner
 from keras_qat.lowering import FileTensors, file_tensors
 from keras_qat.targets import get_target
 from keras_qat.verification.conversion import to_file_input
+from keras_qat.verification.float_end import without_detection
 from keras_qat.verification.inner import InnerTensors
 from keras_qat.verification.replay import behind_float, local_values, real_values
 from keras_qat.verification.report import LayerComparison, VerificationReport
@@ -57,6 +58,9 @@ def verify(
     Tensors of layers that stay in float are compared within `FLOAT_TOLERANCE`. These layers, and
     the integer layers after them, get the inputs that they have in the file. Integers are therefore
     exact there too, although float kernels are not, and each row is about one layer alone.
+
+    The operator of `keras_qat.DetectionPostProcess` computes in float and has no layer. The rows
+    end with its inputs, the real values of boxes and scores, and the verdict says so.
 
     Args:
         model: A quantized model.
@@ -98,15 +102,17 @@ def verify(
     check_finite(model)
     model.check_ranges()
     own = get_target(model.target).interpreter
-    runners, missing = _runners(filepath, kernels, own)
+    content, not_run = without_detection(filepath)
+    runners, missing = _runners(content, kernels, own)
     graph = read_model(model)
     places = {name: _file_tensors(graph, runner) for name, runner in runners.items()}
     outputs = next((tuple(each.outputs) for each in places.values()), ())
     report = VerificationReport({name: {} for name in runners}, outputs, own)
     report.missing, report.default_ranges = missing, model.default_ranges
+    report.not_run = not_run
     report.agreement = dict.fromkeys(runners, 0)
     report.float_agreement = dict.fromkeys(runners, 0)
-    inner = InnerTensors(model, filepath)
+    inner = InnerTensors(model, content)
     is_fixed = all(None not in x.shape[:1] for each in runners.values() for x in each.inputs)
     for batch, ours, exact in _keras_values(model, counted_batches(data, model), is_fixed):
         report.samples += len(batch[0])
@@ -123,7 +129,7 @@ def verify(
 
 
 def _runners(
-    filepath: str | os.PathLike, kernels: str | Sequence[str] | None, own: str
+    content: bytes | str | os.PathLike, kernels: str | Sequence[str] | None, own: str
 ) -> tuple[dict[str, Runner], str]:
     """Loads the file with each set of kernels, those of the target first.
 
@@ -135,7 +141,7 @@ def _runners(
     runners, missing = {}, ""
     for name in sorted(dict.fromkeys(names), key=lambda name: name != own):
         try:
-            runners[name] = Runner(filepath, kernels=name, expose_all=True)
+            runners[name] = Runner(content, kernels=name, expose_all=True)
         except MissingPackageError as error:
             if kernels is not None:
                 raise

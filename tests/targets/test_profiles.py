@@ -6,6 +6,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_qat.errors import InvalidTargetError
+from keras_qat.litert.format.operators import declarations
 from keras_qat.targets import TARGETS, fast_kernels, get_target
 from keras_qat.targets.quantities import QUANTITIES
 
@@ -17,6 +18,9 @@ FILES = [
 ACTIONS = next(path for path in FILES if path.name == "actions.toml")
 FAST = [fast_kernels(get_target(target)) for target in ("litert", "litert-arm64")]
 PROFILES = [*map(get_target, TARGETS), get_target("edgetpu").fallback, *FAST]
+
+
+KNOWN = {*vars(schema.BuiltinOperator), *declarations()}
 
 
 def quantities_of(profile):
@@ -47,7 +51,7 @@ def test_profile_has_sources(profile):
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_profile_names_known_operators_and_quantities(profile):
-    assert profile.operators.keys() <= vars(schema.BuiltinOperator).keys()
+    assert profile.operators.keys() <= KNOWN
     assert quantities_of(profile) <= QUANTITIES.keys()
 
 
@@ -63,7 +67,7 @@ def test_actions_name_known_operators_and_the_last_fits_all():
     for each in actions:
         assert set(each) <= {"operators", "limits", "when", "do"} and each["do"].endswith(".")
         assert set(each.get("limits", ())) <= QUANTITIES.keys()
-        assert set(each.get("operators", ())) <= vars(schema.BuiltinOperator).keys()
+        assert set(each.get("operators", ())) <= KNOWN
 
 
 def test_profiles_of_accelerators_have_a_cpu_as_fallback():
