@@ -414,3 +414,22 @@ def test_sizes_that_call_computes_as_tensors_are_exact(tmp_path):
     x = keras.Input((16, 3), name="x")
     model = keras.Model(x, layers.Dense(3, name="head")(Own(call, make, name="own")(x)))
     assert_exact(model, tmp_path)
+
+
+def test_rank_that_call_computes_with_is_exact(tmp_path):
+    """Rotary position embeddings with the number of axes as an axis."""
+
+    def call(layer, x):
+        rank = ops.ndim(x)
+        places = [None] * (rank or 1)
+        places[1] = places[-1] = slice(None)
+        angles = ops.convert_to_tensor(np.arange(20.0, dtype="float32").reshape(5, 4))
+        angles = ops.expand_dims(angles, [axis for axis in range(rank) if places[axis] is None])
+        turned = ops.stack([-x[..., 1::2], x[..., ::2]], rank)
+        assert rank == 4 and rank != 3 and 2 * rank - 1 > 6 and -rank < rank % 3
+        return x * ops.cos(angles) + ops.reshape(turned, ops.shape(x)) * ops.sin(angles)
+
+    x = keras.Input((5, 2, 4), name="x")
+    y = Own(call, name="own")(layers.Dense(4, name="dense")(x))
+    model = keras.Model(x, layers.Dense(3, name="head")(layers.Flatten(name="flat")(y)))
+    assert_exact(model, tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Self
 
 import keras
@@ -18,6 +18,7 @@ from keras_qat.graph.keras_internals import (
 )
 from keras_qat.graph.patterns import operation_named
 
+_RANK = operation_named("Ndim")
 _RESHAPE = operation_named("Reshape")
 
 
@@ -118,6 +119,48 @@ class TracedTensor(keras.KerasTensor):
         return untraced.__getitem__(key if is_taken else (key,))
 
 
+class Rank(keras.KerasTensor):
+    """The symbolic result of `ops.ndim`, with which `call` may compute as with an integer."""
+
+    rank: int
+
+    @classmethod
+    def adopt(cls, tensor: Any, rank: int) -> None:
+        """Makes a symbolic tensor a rank.
+
+        Args:
+            tensor: A `KerasTensor`.
+            rank: The number of axes.
+        """
+        tensor.__class__ = cls
+        tensor.rank = rank
+
+    def __bool__(self) -> bool:
+        return bool(self.rank)
+
+    def __index__(self) -> int:
+        return self.rank
+
+    def __hash__(self) -> int:
+        return hash(self.rank)
+
+
+def _of_rank(name: str) -> Callable[..., Any]:
+    """Returns a method of integers for a `Rank`."""
+
+    def compute(self: Rank, *others: Any) -> Any:
+        return getattr(self.rank, name)(*(getattr(each, "rank", each) for each in others))
+
+    return compute
+
+
+for _name in (
+    *("eq", "ne", "lt", "le", "gt", "ge", "add", "radd", "sub", "rsub", "mul", "rmul"),
+    *("floordiv", "rfloordiv", "mod", "rmod", "neg", "int"),
+):
+    setattr(Rank, f"__{_name}__", _of_rank(f"__{_name}__"))
+
+
 class Lookup:
     """An `Embedding` inside a traced layer. Of constant ids it takes rows of a symbolic table.
 
@@ -142,8 +185,11 @@ class Lookup:
 
 
 def _complete(node: Any) -> None:
-    """Computes sizes that Keras leaves unknown."""
+    """Computes sizes that Keras leaves unknown, and makes integers of ranks."""
     operation, x, output = node.operation, node.input_tensors[0], node.outputs[0]
+    for name, value in list(vars(operation).items()):
+        if isinstance(value, Rank):
+            setattr(operation, name, value.rank)
     if None not in output.shape or None in x.shape:
         return
     whole = keras.KerasTensor(tuple(map(int, x.shape)))
@@ -180,6 +226,8 @@ def traced(tensors: list[Any], batch: int) -> Generator[None]:
             _complete(node)
             for tensor in node.outputs:
                 TracedTensor.adopt(tensor, batch)
+            if _RANK(node.operation):
+                Rank.adopt(node.outputs[0], len(node.input_tensors[0].shape))
             watch(node.operation)
 
     try:
