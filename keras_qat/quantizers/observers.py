@@ -9,10 +9,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_qat.backend import across_replicas
 from keras_qat.quantizers.range_rule import RangeRule
-from keras_qat.quantizers.reach import sample_reach, whole_batch
+from keras_qat.quantizers.reach import batch_reach
 from keras_qat.quantizers.specification import Free, Specification
-from keras_qat.quantizers.tracking import HELD, MOVING, REPLACED, far_limit, next_state, usual
+from keras_qat.quantizers.tracking import HELD, MOVING, REPLACED, next_state, usual
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -146,12 +147,9 @@ class RangeObserver(keras.layers.Layer):
             x: float32 tensor, samples along the first axis. Values that are not finite are
                 ignored.
         """
-        samples = sample_reach(x)
-        limit = far_limit(self.minimum.value, self.maximum.value)
+        parts = across_replicas(batch_reach(x, self.minimum, self.maximum))
         own = self.minimum, self.maximum, self.updates, self.seen, self.held, self.unfit
-        state = (variable.value for variable in own)
-        batch = whole_batch(samples, limit)
-        new = next_state(*state, *batch, specification=self.specification)
+        new = next_state(*own, parts, specification=self.specification)
         for variable, value in zip(own, new, strict=True):
             variable.assign(value)
 

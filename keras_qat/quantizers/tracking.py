@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_qat.backend import compiled
+from keras_qat.backend import traced_once
 from keras_qat.quantizers.reach import is_narrow, reach_width
 from keras_qat.quantizers.specification import Free
 
 # Values of `held`.
 MOVING, HELD, REPLACED = 0, 1, -1
 
-# A range does not fit if most samples leave it by more than half of its width.
-_FAR = 0.5
 # A range is replaced if it fits none of this many samples in a row. A single sample may be an
 # outlier, or small.
 _ENOUGH_SAMPLES = 64
@@ -33,15 +31,8 @@ class State(NamedTuple):
     unfit: Any
 
 
-@compiled
-def far_limit(minimum, maximum):
-    """Returns the reach beyond which a sample is far from a range."""
-    old = ops.stack([-minimum, maximum])
-    return ops.maximum(old, 0.0) + _FAR * reach_width(old)
-
-
-@compiled
-def next_state(minimum, maximum, updates, seen, held, unfit, batch, far, count, *, specification):
+@traced_once
+def next_state(minimum, maximum, updates, seen, held, unfit, parts, *, specification):
     """Returns the state after a batch.
 
     Args:
@@ -51,12 +42,12 @@ def next_state(minimum, maximum, updates, seen, held, unfit, batch, far, count, 
         seen: float32 tensor of shape (2,).
         held: int32 scalar tensor.
         unfit: int32 scalar tensor.
-        batch: float32 tensor of shape (2,), the reach of the batch; minus infinity for a batch
-            without a finite value.
-        far: float32 scalar tensor, the number of samples beyond `far_limit`.
-        count: float32 scalar tensor, the number of samples.
+        parts: float32 tensor of shape (replicas, 4), the `batch_reach` on each replica, which has
+            a part of the batch.
         specification: The specification of the tensor.
     """
+    batch, counts = ops.max(parts[:, :2], axis=0), ops.sum(parts[:, 2:], axis=0)
+    far, count = counts[0], counts[1]
     old = ops.stack([-minimum, maximum])
     old_width = reach_width(old)
     is_seen = ops.isfinite(batch[0])
