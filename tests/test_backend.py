@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_qat import backend
+from keras_qat.backend import rules
 
 ROOT = pathlib.Path(__file__).parents[1]
 on_tensorflow = pytest.mark.skipif(
@@ -85,18 +86,18 @@ def test_compiled_fuses_tensors_of_many_values(monkeypatch):
         made.append(kwargs.get("jit_compile", False))
         return function(*args, **kwargs)
 
-    backend._xla_works()
-    backend._traced.cache_clear()
+    rules._xla_works()
+    rules.traced_rule.cache_clear()
     monkeypatch.setattr(tf, "function", noted)
     compiled(np.ones((2, 2), "float32"))
     assert made == [False]
-    large = compiled(np.ones((2, backend.FUSED_SIZE // 2), "float32"))
+    large = compiled(np.ones((2, rules.FUSED_SIZE // 2), "float32"))
     assert made == [False, True] and (np.asarray(large) == 3.0).all()
 
 
 @on_tensorflow
-@pytest.mark.parametrize("batch", [None, 1, backend.USUAL_BATCH])
-@pytest.mark.parametrize("values", [1, backend.FUSED_SIZE // backend.USUAL_BATCH])
+@pytest.mark.parametrize("batch", [None, 1, rules.USUAL_BATCH])
+@pytest.mark.parametrize("values", [1, rules.FUSED_SIZE // rules.USUAL_BATCH])
 def test_compiled_in_a_graph_fuses_by_static_sizes(batch, values):
     import tensorflow as tf
 
@@ -207,9 +208,9 @@ def test_compiled_takes_variables():
 
 @on_tensorflow
 def test_compiled_works_without_xla(monkeypatch):
-    monkeypatch.setattr(backend, "_xla_works", lambda: False)
-    monkeypatch.setattr(backend._Rule, "_fused", None)
-    y = backend.compiled(tripled)(np.ones(backend.FUSED_SIZE, "float32"))
+    monkeypatch.setattr(rules, "_xla_works", lambda: False)
+    monkeypatch.setattr(rules.Rule, "_fused", None)
+    y = backend.compiled(tripled)(np.ones(rules.FUSED_SIZE, "float32"))
     assert (np.asarray(y) == 3.0).all()
 
 
@@ -221,7 +222,7 @@ def test_xla_works_is_false_if_xla_fails(monkeypatch):
         raise tf.errors.UnimplementedError(None, None, "no XLA on this device")
 
     monkeypatch.setattr(tf, "function", lambda *args, **kwargs: failing)
-    assert backend._xla_works.__wrapped__() is False
+    assert rules._xla_works.__wrapped__() is False
 
 
 def test_float64_computes_in_double():

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_qat
-from keras_qat import backend
+from keras_qat.backend import rules
 from keras_qat.layers.core import base, integers
 from keras_qat.layers.core.integers import OffsetInts, center, inference, real_values
 from keras_qat.quantizers import FixedParameters, RangeParameters
@@ -33,8 +33,8 @@ def images(size=8, batch=2):
     return np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype("float32")
 
 
-def rules():
-    return backend._traced.cache_info().misses
+def traced():
+    return rules.traced_rule.cache_info().misses
 
 
 def test_call_equals_predict():
@@ -44,10 +44,10 @@ def test_call_equals_predict():
 
 def test_call_of_another_batch_size_and_of_another_model_traces_no_rule():
     quantized()(images())
-    traced = rules()
+    count = traced()
     quantized()(images(batch=5))
     quantized(filters=6)(images())
-    assert rules() == traced
+    assert traced() == count
 
 
 def test_call_after_a_change_of_weights_and_ranges_equals_predict():
@@ -62,11 +62,11 @@ def test_call_after_a_change_of_weights_and_ranges_equals_predict():
 def test_call_fuses_large_tensors_to_the_same_integers(monkeypatch):
     model, x = quantized(), images()
     expected = np.asarray(model(x))
-    backend._traced.cache_clear()
-    monkeypatch.setattr(backend, "FUSED_SIZE", 1)
+    rules.traced_rule.cache_clear()
+    monkeypatch.setattr(rules, "FUSED_SIZE", 1)
     assert np.array_equal(model(x), expected)
     assert np.array_equal(model.predict(x, verbose=0), expected)
-    backend._traced.cache_clear()
+    rules.traced_rule.cache_clear()
 
 
 def test_call_under_a_gradient_tape_gives_the_same_integers():

@@ -1,0 +1,22 @@
+"""The only package that touches a Keras backend: compilation of arithmetic, replicas and types.
+
+Everything else in `keras_qat` is written with `keras.ops`. Backends are imported inside the
+functions, so that importing this package costs nothing and pulls in none of them.
+"""
+
+from __future__ import annotations
+
+from keras_qat.backend.replicas import across_replicas, on_one_replica
+from keras_qat.backend.tracing import compiled, part, traced_once
+from keras_qat.backend.types import float64, maximum, without_gradients
+
+__all__ = [
+    "across_replicas",
+    "compiled",
+    "float64",
+    "maximum",
+    "on_one_replica",
+    "part",
+    "traced_once",
+    "without_gradients",
+]

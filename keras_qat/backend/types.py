@@ -1,0 +1,70 @@
+"""What backends do differently with types and gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+@contextlib.contextmanager
+def without_gradients() -> Iterator[None]:
+    """Makes PyTorch keep nothing for a backward pass; the other backends do not in eager code.
+
+    Returns:
+        A context manager.
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch  # pyright: ignore[reportMissingImports] (an optional backend)
+
+    with torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Makes `keras.ops.cast(x, "float64")` give real float64 on every backend.
+
+    JAX has no 64-bit types unless asked; TensorFlow and PyTorch always have them. Cast the
+    result to a 32-bit type before leaving the context.
+
+    Returns:
+        A context manager. It works in eager code and while a function is traced.
+
+    Example:
+    >>> with float64():
+    ...     print(keras.ops.cast([1.0], "float64").dtype.name)
+    float64
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """Returns the larger of two values, element by element, in the type that they have.
+
+    On PyTorch `keras.ops.maximum` computes in float32 where it is given float64; so do `minimum`,
+    `floor`, `ceil`, `floor_divide`, `prod`, `cumsum`, `matmul`, `dot` and `tensordot`.
+
+    Args:
+        a: float64 tensor; its NaN are kept.
+        b: float64 tensor that broadcasts with `a`, or a number.
+
+    Returns:
+        float64 tensor.
+
+    Example:
+    >>> with float64():
+    ...     print(maximum(keras.ops.cast([0.5, 2.0], "float64"), 1.0).numpy())
+    [1. 2.]
+    """
+    return keras.ops.where(a < b, b, a)
