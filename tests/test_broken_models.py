@@ -69,7 +69,7 @@ REFUSED = {
         lambda: chain(layers.AdaptiveMaxPooling3D(1, name="volume"), shape=(2, 2, 2, 3)),
         "unsupported-layer", "volume"),
     "a recurrent convolution": (
-        lambda: chain(layers.ConvLSTM1D(2, 3, name="recurrent"), shape=(4, 8, 3)),
+        lambda: chain(layers.ConvLSTM1D(2, 3, dropout=0.1, name="recurrent"), shape=(4, 8, 3)),
         "unsupported-layer", "recurrent"),
     "a random crop": (
         lambda: chain(layers.RandomCrop(4, 4, name="crop")), "unsupported-layer", "crop"),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+
+
+def conv_lstm_cell() -> type:
+    """Returns the class of the cells of convolutional LSTMs."""
+    module: Any = importlib.import_module("keras.src.layers.rnn.conv_lstm")
+    return module.ConvLSTMCell
 
 
 def is_functional(model: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from keras_qat.errors import InvalidModelError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import flatten_edges, map_edges, unique_name
-from keras_qat.layers import QStack, QStridedSlice, QuantizeInput
+from keras_qat.layers import QReshape, QStack, QStridedSlice, QuantizeInput
 from keras_qat.layers.core.drop_in import remade
 from keras_qat.quantizers import FixedParameters, InputStats
 
@@ -108,6 +108,8 @@ class _LastStep:
             edges, made = edges[-1:], QStridedSlice([None], name=layer.name, scheme=layer.scheme)
         elif isinstance(layer, QStridedSlice) and self._is_step(now, layer.key, edges[0]):
             made = remade(QStridedSlice, layer, key=[0, *layer.key[1:]])
+        elif isinstance(layer, QReshape) and self._keeps_steps(layer, edges[0]):
+            made = remade(QReshape, layer, target_shape=(1, *layer.target_shape[1:]))
         else:
             made = remade(type(layer), layer)
         self.nodes[node.name] = node  # so that a state that the node depends on finds it
@@ -120,6 +122,12 @@ class _LastStep:
     def _is_step(self, now: int, key: Sequence[Any], source: Edge) -> bool:
         """Returns whether a key takes a step of a sequence."""
         return key[0] == now and self.graph.shape(source)[1] == self.length
+
+    def _keeps_steps(self, layer: QReshape, source: Edge) -> bool:
+        """Returns whether a reshape has all steps as the first axis of a sample."""
+        steps = (self.length,)
+        has_steps = layer.moves_batch or self.graph.shape(source)[1:2] == steps
+        return has_steps and tuple(layer.target_shape[:1]) == steps
 
     def _state(self, node: Node) -> Edge:
         """Returns the input for the state that a node computes."""

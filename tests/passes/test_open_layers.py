@@ -145,8 +145,8 @@ def test_refusal_of_an_untraceable_layer_has_an_example_that_runs(monkeypatch):
 
 
 def test_open_layers_leaves_layers_that_train_differently():
-    """An opened ConvLSTM1D would lose its behaviour at training."""
-    layer = layers.ConvLSTM1D(2, 1, name="bad")
+    """An opened `SpectralNormalization` would lose its behaviour at training."""
+    layer = layers.SpectralNormalization(layers.Conv2D(2, 1), name="bad")
     with pytest.raises(UnsupportedLayerError, match="bad"):
         keras_qat.quantize_model(around(layer, shape=(2, 4, 3)))
 

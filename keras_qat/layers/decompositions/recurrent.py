@@ -19,7 +19,7 @@ class Hold(keras.layers.Layer):
     """Takes new values for samples whose step is no padding, and keeps the values of the others."""
 
     def call(self, keep: Any, new: Any, old: Any) -> Any:
-        """Selects values of shape `(batch, units)`, by a mask of shape `(batch, 1)`."""
+        """Selects values of shape `(batch, ..., units)`, by a mask of shape `(batch, ..., 1)`."""
         return ops.where(keep, new, old)
 
 
@@ -36,13 +36,21 @@ class _Steps:
     states: list[Any]
 
 
-@register(keras.layers.RNN, keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+@register(
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+    keras.layers.ConvLSTM3D,
+    keras.layers.GRU,
+    keras.layers.LSTM,
+    keras.layers.RNN,
+    keras.layers.SimpleRNN,
+)
 def _recurrent(
     layer: Any, sequences: Any, initial_state: Any = None, mask: Any = None, **kwargs: Any
 ) -> Any:
     del kwargs  # `training` only matters for dropout
     steps = _unrolled(layer, sequences, initial_state, mask, layer.name)
-    output = ops.stack(steps.outputs, axis=1) if layer.return_sequences else steps.outputs[-1]
+    output = _sequence(steps.outputs) if layer.return_sequences else steps.outputs[-1]
     return (output, *steps.states) if layer.return_state else output
 
 
@@ -59,7 +67,7 @@ def _bidirectional(
     ]
     if layer.return_sequences:
         orders = runs[0].outputs, runs[1].outputs[::-1]
-        results = [ops.stack(outputs, axis=1) for outputs in orders]
+        results = [_sequence(outputs) for outputs in orders]
     else:
         results = [run.outputs[-1] for run in runs]
     output = _MERGES[layer.merge_mode](*results)
@@ -67,6 +75,11 @@ def _bidirectional(
         return output
     outputs = output if isinstance(output, tuple) else (output,)
     return (*outputs, *runs[0].states, *runs[1].states)
+
+
+def _sequence(outputs: list[Any]) -> Any:
+    """Joins the outputs of all steps. A single one needs no operator but a reshape."""
+    return ops.stack(outputs, axis=1) if len(outputs) > 1 else ops.expand_dims(outputs[0], 1)
 
 
 _MERGES: dict[str | None, Callable[[Any, Any], Any]] = {
@@ -94,7 +107,7 @@ def _unrolled(
     for t in reversed(range(length)) if layer.go_backwards else range(length):
         output, new = step(tree.map_structure(lambda x, t=t: x[:, t], inputs), states)
         if mask is not None:
-            keep = ops.expand_dims(mask[:, t], -1)
+            keep = ops.reshape(mask[:, t], (-1, *(1,) * (len(output.shape) - 1)))
             is_state = initial_state is None and output is tree.flatten(new)[0]
             pairs = zip(holds, tree.flatten(new), tree.flatten(states), strict=False)
             new = tree.pack_sequence_as(new, [hold(keep, a, b) for hold, a, b in pairs])
@@ -138,7 +151,9 @@ def _as_lists(output: Any, states: Any) -> tuple[Any, list[Any]]:
 
 def _check(layer: Any, batch: Any, name: str) -> None:
     """Raises if a recurrent layer cannot be unrolled."""
-    check_dropout(layer.cell, name, allowed=["dropout"] if type(layer.cell) in CELLS else [])
+    cell = CELLS.get(type(layer.cell))
+    is_kept = cell is not None and cell.keeps_dropout
+    check_dropout(layer.cell, name, allowed=["dropout"] if is_kept else [])
     if layer.stateful:
         raise UnsupportedLayerError(
             "A file keeps no state between two calls.",

@@ -10,6 +10,7 @@ import keras
 from keras import ops, tree
 
 from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph.keras_internals import conv_lstm_cell
 from keras_qat.layers.core.registry import register
 
 
@@ -22,10 +23,16 @@ class Cell:
             the inputs of all steps at once, of shape `(batch, steps, channels)`, or of one step.
         step: Computes the new states, the first of which is the output, from a cell, the
             projection of one step and the states.
+        keeps_dropout: Whether its `dropout` can be kept: it drops the same channels of all steps.
     """
 
     project: Callable[[Any, Any], Any]
     step: Callable[..., tuple[Any, ...]]
+    keeps_dropout: bool = True
+
+
+# The arguments of a cell with convolutions.
+_WINDOW_ARGUMENTS = ("strides", "padding", "dilation_rate", "data_format")
 
 
 class Projection(keras.layers.Layer):
@@ -40,9 +47,11 @@ class Projection(keras.layers.Layer):
         super().__init__(**kwargs)
         self.kernel, self.bias = cell.kernel, cell.bias
         self.reset_after, self._cell = getattr(cell, "reset_after", False), CELLS[type(cell)]
+        for name in _WINDOW_ARGUMENTS:
+            setattr(self, name, getattr(cell, name, None))
 
     def call(self, x: Any) -> Any:
-        """Multiplies by the kernel, and adds the bias."""
+        """Multiplies by the kernel, or convolves with it, and adds the bias."""
         return self._cell.project(self, x)
 
 
@@ -56,7 +65,8 @@ class Step(keras.layers.Layer):
 
     def __init__(self, cell: Any, **kwargs: Any):
         super().__init__(**kwargs)
-        self.recurrent_kernel, self.units = cell.recurrent_kernel, cell.units
+        self.recurrent_kernel, self.units = cell.recurrent_kernel, getattr(cell, "units", None)
+        self.data_format = getattr(cell, "data_format", None)
         self.reset_after, self._cell = getattr(cell, "reset_after", False), CELLS[type(cell)]
         self.bias = cell.bias if self.reset_after else None
         self.activation = cell.activation
@@ -84,7 +94,12 @@ def _step(cell: Any, x: Any, h: Any) -> tuple[Any, ...]:
 
 
 def _lstm_step(cell: Any, x: Any, h: Any, c: Any) -> tuple[Any, ...]:
-    gates = ops.split(x + ops.matmul(h, cell.recurrent_kernel), 4, axis=-1)
+    return _lstm_states(cell, x + ops.matmul(h, cell.recurrent_kernel), c, -1)
+
+
+def _lstm_states(cell: Any, sums: Any, c: Any, axis: int) -> tuple[Any, ...]:
+    """Computes the new states from the sums of all gates, and the memory."""
+    gates = ops.split(sums, 4, axis=axis)
     i, f, o = (cell.recurrent_activation(gates[k]) for k in (0, 1, 3))
     c = f * c + i * cell.activation(gates[2])
     return o * cell.activation(c), c
@@ -107,7 +122,30 @@ def _gru_step(cell: Any, x: Any, h: Any) -> tuple[Any, ...]:
     return (new + z * (h - new),)
 
 
+def _project_images(cell: Any, x: Any) -> Any:
+    """Convolves all steps at once, as samples of the batch."""
+    steps = x.shape[1 : -cell.kernel.ndim + 1]
+    y = ops.reshape(x, (-1, *x.shape[2:])) if steps else x
+    y = ops.conv(y, cell.kernel, **{name: getattr(cell, name) for name in _WINDOW_ARGUMENTS})
+    if cell.bias is not None:
+        y = y + _for_channels(cell, cell.bias)
+    return ops.reshape(y, (-1, *steps, *y.shape[1:])) if steps else y
+
+
+def _images_step(cell: Any, x: Any, h: Any, c: Any) -> tuple[Any, ...]:
+    y = ops.conv(h, cell.recurrent_kernel, padding="same", data_format=cell.data_format)
+    return _lstm_states(cell, x + y, c, 1 if cell.data_format == "channels_first" else -1)
+
+
+def _for_channels(cell: Any, vector: Any) -> Any:
+    """Gives a vector the shape that broadcasts to the channels of images."""
+    if cell.data_format != "channels_first":
+        return vector
+    return ops.reshape(vector, (-1, *(1,) * (len(cell.kernel.shape) - 2)))
+
+
 CELLS = {
+    conv_lstm_cell(): Cell(_project_images, _images_step, keeps_dropout=False),
     keras.layers.GRUCell: Cell(_project_gru, _gru_step),
     keras.layers.LSTMCell: Cell(_project, _lstm_step),
     keras.layers.SimpleRNNCell: Cell(_project, _step),

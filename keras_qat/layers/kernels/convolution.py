@@ -178,9 +178,3 @@ refuse(
     reason="LiteRT convolves volumes in float only.",
     fix="Use `keras.layers.UpSampling3D` and `keras.layers.Conv3D`.",
 )
-refuse(
-    layer_of(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),
-    reason="LiteRT has no convolutional LSTM, and no loop over the steps of a state that has an "
-    "integer form.",
-    fix="Use convolutions over a fixed number of steps, stacked as channels.",
-)
