@@ -9,6 +9,7 @@ from keras_qat.inspection import inspect_litert
 from keras_qat.layers.core.registry import register
 from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
+from keras_qat.loading.tensorflow.dispatching import dispatch_traced_tensors
 from keras_qat.lowering import DetectionPostProcess, export_litert
 from keras_qat.passes import DEFAULT_REWRITES
 from keras_qat.streaming import streaming
@@ -41,3 +42,5 @@ __all__ = [
     "unfreeze_batch_norm",
     "verify",
 ]
+
+dispatch_traced_tensors()

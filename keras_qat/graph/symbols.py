@@ -86,6 +86,19 @@ class BatchSize(int):
     __rfloordiv__: Any = __truediv__
 
 
+class TracedShape(tuple[Any, ...]):
+    """The sizes of a traced tensor, with the attributes of TensorFlow's shapes."""
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self)
+
+    def as_list(self) -> list[Any]:
+        """Returns the sizes in a list."""
+        return list(self)
+
+
 class TracedTensor(keras.KerasTensor):
     """A symbolic tensor that takes keys as arrays do, and whose first size is a `BatchSize`."""
 
@@ -104,13 +117,16 @@ class TracedTensor(keras.KerasTensor):
         return tensor
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> TracedShape:
         """The shape."""
         untraced: Any = super()
-        return tuple(
+        return TracedShape(
             BatchSize.of(size, self.batch) if axis == 0 else size
             for axis, size in enumerate(untraced.shape)
         )
+
+    def set_shape(self, shape: Any) -> None:
+        """Does nothing. In TensorFlow it tells a tensor sizes, which a traced tensor knows."""
 
     def __getitem__(self, key: Any) -> Any:
         """Returns a part. Keras itself takes neither `x[None]` nor `x[:3]` nor `x[...]`."""
@@ -187,9 +203,7 @@ class Lookup:
 def _complete(node: Any) -> None:
     """Computes sizes that Keras leaves unknown, and makes integers of ranks."""
     operation, x, output = node.operation, node.input_tensors[0], node.outputs[0]
-    for name, value in list(vars(operation).items()):
-        if isinstance(value, Rank):
-            setattr(operation, name, value.rank)
+    _make_ranks_integers(operation)
     if None not in output.shape or None in x.shape:
         return
     whole = keras.KerasTensor(tuple(map(int, x.shape)))
@@ -200,6 +214,11 @@ def _complete(node: Any) -> None:
         known = (int(ops.convert_to_numpy(n)) if _is_constant(n) else n for n in operation.newshape)
         operation.newshape = tuple(known)
         set_shape(output, operation.compute_output_spec(whole).shape)
+
+
+def _make_ranks_integers(operation: object) -> None:
+    attributes: dict[str, Any] = vars(operation)
+    attributes |= {name: x.rank for name, x in attributes.items() if isinstance(x, Rank)}
 
 
 def _is_constant(size: Any) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
+from keras_qat.layers.moving.gather import constant_integers
 from keras_qat.passes.composed_ids import multi_hot, one_hot
 from keras_qat.passes.composed_reductions import cumulative_sum, norm, product
 from keras_qat.passes.rewriting import rewrite_nodes
@@ -20,10 +23,12 @@ def write_compositions(graph: Graph) -> Graph:
 
     Matches: `ops.var`, `ops.std`, `ops.logsumexp`, `ops.norm`, `ops.prod`, `ops.cumsum`, `ops.glu`
     and `Activation("glu")`; `ops.one_hot` and `ops.multi_hot`; `ops.roll` along several axes;
-    `ops.image.extract_patches` of images with channels last.
+    `ops.take_along_axis` of constant positions; `ops.image.extract_patches` of images with
+    channels last.
     Builds: the means, squares, products and other operations of their definitions. For a product
     over an axis, products of halves, of quarters and so on. For a cumulative sum, a product with a
     triangle of ones. For ids, comparisons with all classes. A roll of one axis after the other.
+    For positions along an axis, positions among all values of a sample.
     For patches, positions taken from rows and columns if patches overlap or leave gaps, and a
     transposition.
     Why: LiteRT has no operators for them, but has operators for all their parts.
@@ -93,6 +98,26 @@ def _rolled(operation: Any, x):
     return x
 
 
+def _along_axis(operation: Any, x, indices):
+    """Takes the values along an axis from flattened samples."""
+    positions = constant_integers("take_along_axis", indices)
+    axis = operation.axis if operation.axis is None else operation.axis % len(x.shape)
+    if not axis or positions.shape[0] != 1 or len(positions.shape) != len(x.shape):
+        raise UnsupportedLayerError(
+            "Positions along an axis are selected within each sample, alike for all samples.",
+            received=f"axis={operation.axis}, and positions of shape {positions.shape}",
+            expected=f"axis 1 or a later one, and {len(x.shape)} sizes of positions, the first 1",
+            fix="Add a first axis of 1 to the positions, `positions[None]`, and give the axis.",
+        )
+    shape = x.shape[1:]
+    numbers = np.arange(math.prod(shape)).reshape((1, *shape))
+    wide = (*shape[: axis - 1], positions.shape[axis], *shape[axis:])
+    taken = np.take_along_axis(numbers, np.broadcast_to(positions, (1, *wide)), axis)
+    return ops.reshape(
+        ops.take(ops.reshape(x, (-1, numbers.size)), taken.ravel(), axis=1), (-1, *wide)
+    )
+
+
 def _patches(operation: Any, images):
     """Takes the rows of all patches, then the columns, and moves each patch to the last axis."""
     steps, gaps = _pair(operation.strides), _pair(operation.dilation_rate)
@@ -148,5 +173,6 @@ _COMPOSITIONS: dict[str, Callable[..., Any]] = {
     "Prod": product,
     "Roll": _rolled,
     "Std": _standard_deviation,
+    "TakeAlongAxis": _along_axis,
     "Var": _variance,
 }

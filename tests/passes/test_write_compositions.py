@@ -32,11 +32,14 @@ WRITTEN = {
     "glu": lambda x: ops.glu(x, axis=-1),
     "glu, other axis": lambda x: ops.glu(x, axis=1),
     "roll": lambda x: ops.roll(x, (-2, 1), axis=(1, -2)),
+    "along": lambda x: ops.take_along_axis(x, POSITIONS[:1], axis=-1),
+    "along, other axis": lambda x: ops.take_along_axis(x, POSITIONS[:1, :, :3, :1], axis=2),
     "patches": lambda x: ops.image.extract_patches(x, 2),
     "patches, overlapping": lambda x: ops.image.extract_patches(x, (3, 2), strides=(2, 1)),
     "patches, padded": lambda x: ops.image.extract_patches(x, 3, strides=2, padding="same"),
     "patches, dilated": lambda x: ops.image.extract_patches(x, 2, strides=1, dilation_rate=2),
 }
+POSITIONS = np.random.default_rng(1).integers(0, 4, (2, 6, 5, 7))
 DATA = np.random.default_rng(0).normal(size=(16, 6, 5, 4)).astype("float32")
 
 
@@ -80,6 +83,19 @@ def test_write_compositions_counts_nonzero_values():
 )
 def test_write_compositions_refuses_the_batch(function):
     with pytest.raises(keras_qat.errors.UnsupportedLayerError, match="batch"):
+        keras_qat.clone_model(model_of(function))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: ops.take_along_axis(x, POSITIONS[:1, :1, :1, :4], axis=0), "axis=0"),
+        (lambda x: ops.take_along_axis(x, POSITIONS[:1].ravel()), "axis=None"),
+        (lambda x: ops.take_along_axis(x, ops.cast(x > 0, "int32"), axis=1), "constant positions"),
+    ],
+)
+def test_write_compositions_refuses_other_positions_along_an_axis(function, message):
+    with pytest.raises(keras_qat.errors.UnsupportedLayerError, match=message):
         keras_qat.clone_model(model_of(function))
 
 

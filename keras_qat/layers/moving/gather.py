@@ -184,7 +184,8 @@ def constant_integers(name: str, value: Any) -> np.ndarray:
     if isinstance(value, Parameter) and not value.trainable:
         value = value.value
     leaves = keras.tree.flatten(value)
-    if any(isinstance(leaf, Edge | Parameter | keras.Variable) for leaf in leaves):
+    computed = Edge | Parameter | keras.Variable | keras.KerasTensor
+    if any(isinstance(leaf, computed) for leaf in leaves):
         raise UnsupportedLayerError(
             "The operator selects values by constant positions, not by computed positions.",
             layer=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_qat.errors import InvalidFileError
@@ -67,8 +68,14 @@ def _gelu(features, approximate=False, name=None):
 
 
 def _gather(params, indices, validate_indices=None, axis=None, batch_dims=0, name=None):
-    only("batch_dims", batch_dims, 0)
-    return ops.take(params, indices, axis=0 if axis is None else axis)
+    axis = batch_dims if axis is None else axis
+    rank = len(indices.shape) if hasattr(indices, "shape") else np.ndim(indices)
+    if batch_dims in (0, -rank):
+        return ops.take(params, indices, axis=axis)
+    only("axis", axis, batch_dims)
+    only("rank of the indices", rank, batch_dims + 1)
+    only("rank of the values", len(params.shape), batch_dims + 1)
+    return ops.take_along_axis(params, indices, axis=axis)
 
 
 def _l2_normalize(x, axis=None, epsilon=1e-12, name=None, dim=None):
@@ -186,6 +193,7 @@ FUNCTIONS: dict[str, Function] = {
     **ELEMENTWISE,
     "__operators__.getitem": _getitem,
     "cast": _cast,
+    "convert_to_tensor": lambda value, dtype=None, *_, **__: value,
     "concat": _concat,
     "expand_dims": lambda input, axis, name=None: ops.expand_dims(input, axis),
     "gather": _gather,
@@ -249,7 +257,7 @@ FUNCTIONS: dict[str, Function] = {
     "zeros_like": lambda input, dtype=None, **_: ops.zeros_like(input, dtype=dtype),
 }
 # Aliases of these names.
-_ALIASES = {
+ALIASES = {
     "floor_div": "math.floordiv",
     "math.add_v2": "math.add",
     "math.argmax_v2": "math.argmax",
@@ -282,7 +290,7 @@ def function_named(name: Any, layer: str) -> Function:
     <tf.Tensor: shape=(), dtype=float32, numpy=4.0>
     """
     short = str(name).removeprefix("compat.v1.")
-    found = FUNCTIONS.get(_ALIASES.get(short, short))
+    found = FUNCTIONS.get(ALIASES.get(short, short))
     if found is None:
         raise InvalidFileError(
             "This TensorFlow function is not supported.",
