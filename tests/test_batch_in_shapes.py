@@ -421,7 +421,7 @@ def test_rank_that_call_computes_with_is_exact(tmp_path):
 
     def call(layer, x):
         rank = ops.ndim(x)
-        places = [None] * (rank or 1)
+        places: list[slice | None] = [None] * (rank or 1)
         places[1] = places[-1] = slice(None)
         angles = ops.convert_to_tensor(np.arange(20.0, dtype="float32").reshape(5, 4))
         angles = ops.expand_dims(angles, [axis for axis in range(rank) if places[axis] is None])

@@ -94,7 +94,7 @@ def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
     (found,) = wide(joined, DATA)
     assert found.layer == "scores" and "shares with 'boxes'" in found.message
     advice = "Make separate outputs of the tensors that 'joined' joins: "
-    assert found.fix.startswith(advice)
+    assert found.fix is not None and found.fix.startswith(advice)
     code = found.fix.removeprefix(advice).strip("`.")
     split = eval(code, {"keras": keras, "model": joined})  # the text to paste
     assert split.output_names == ["boxes", "scores"] and wide(split, DATA) == []
@@ -122,7 +122,7 @@ def test_wide_activation_range_of_several_heads_names_the_last_concatenation():
     assert {each.layer for each in found} == {"sigmoid0", "sigmoid1"}
     assert all("shares with 'pixels'." in each.message for each in found)
     outputs = '[model.get_layer("pixels").output, model.get_layer("scores").output]'
-    assert all(outputs in each.fix for each in found)
+    assert all(outputs in str(each.fix) for each in found)
 
 
 def test_wide_activation_range_of_a_quantized_model_names_the_users_layers():

@@ -246,6 +246,7 @@ def test_boxes_and_scores_have_ranges_of_their_own(tmp_path):
     qat, path = exported(tmp_path)
     tensors = {each.name: each for each in keras_qat.inspect_litert(path).tensors}
     boxes, scores = (tensors[f"{name}_int8"].quantization for name in ("boxes", "scores"))
+    assert boxes is not None and scores is not None
     assert (scores.scale, scores.zero_point) == ((1 / 256,), (-128,))
     values = np.asarray(qat.predict(images(), verbose=0)[0])
     width = values.max() - values.min()

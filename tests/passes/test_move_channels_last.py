@@ -1,5 +1,7 @@
 """Layers with channels first. The oracles are Keras and the interpreter."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from tests.passes.customs import assert_exact, assert_file_exact
 from tests.passes.graphs import applied, maximum_difference
 from tests.quick import some_quick
 
-FIRST = {"data_format": "channels_first"}
+FIRST: dict[str, Any] = {"data_format": "channels_first"}
 IMAGE = (4, 6, 7)
 
 
