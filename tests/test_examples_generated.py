@@ -56,6 +56,14 @@ def test_unet_example_is_exact(tmp_path):
 
 
 @pytest.mark.slow
+def test_detector_example_is_exact(tmp_path):
+    text = run_example("detector.py", "--epochs", 4, "--output", tmp_path)
+    table = check_exact(text, tmp_path / "detector_int8.tflite")
+    assert min(precision for precision, _ in table.values()) > 0.3
+    assert "CUSTOM(TFLite_Detection_PostProcess) 1\n" in text
+
+
+@pytest.mark.slow
 def test_custom_layer_example_is_exact(tmp_path):
     text = run_example("custom_layer.py", "--epochs", 4, "--output", tmp_path)
     table = check_exact(text, tmp_path / "custom_int8.tflite")
@@ -140,8 +148,51 @@ def test_own_data_of_an_example_is_read(example, tmp_path):
     assert np.array_equal(held_out[0], images[[0, 5]])
     assert np.array_equal(held_out[1], masks[[0, 5]])
 
+    images = np.arange(12 * 16 * 32).reshape(12, 16, 32, 1).astype("uint8")
+    boxes = np.tile([0.1, 0.2, 0.5, 0.9], (12, 2, 1))
+    classes = np.tile([3, -1], (12, 1))
+    path = saved(tmp_path / "own.npz", images=images, boxes=boxes, classes=classes)
+    (training, held_out), count = example("detector").own_data(path)
+    assert count == 4 and [len(x) for x in training] == [10] * 3
+    assert np.array_equal(held_out[0], images[[0, 10]])
+
+
+def test_average_precision_of_the_detector_example_is_that_of_the_definition(example):
+    """Two of three boxes are found, with a wrong detection between: precisions 1 and 2 / 3."""
+    box = np.array([[0.0, 0, 1, 1], [2, 2, 3, 3], [5, 5, 6, 6]])
+    far = np.array([[8.0, 8, 9, 9]])
+    scores = np.array([0.9, 0.8, 0.7])
+    found = [(np.concatenate([box[:1], far, box[1:2]]), np.zeros(3, int), scores)]
+    precision = example("boxes").mean_precision(found, box[None], np.zeros((1, 3), int))
+    assert precision == pytest.approx((1 + 2 / 3) / 3)
+    twice = [(np.concatenate([box[:1], box[:1]]), np.zeros(2, int), scores[:2])]
+    precision = example("boxes").mean_precision(twice, box[None], np.zeros((1, 3), int))
+    assert precision == pytest.approx(1 / 3)  # the second detection of a box is wrong
+
+
+def test_detector_example_learns_the_boxes_that_it_decodes(example):
+    """Decoding the targets gives the boxes again, and suppression leaves one of each."""
+    detector = example("detector")
+    (images, boxes, classes), _ = detector.generated_digits(20)[0]
+    anchors = detector.make_anchors(images.shape[1:])
+    wanted, scores = detector.targets(anchors, boxes, classes, 10)
+
+    class Exact:
+        def predict(self, images, verbose):
+            return wanted[..., :4], scores
+
+    found = detector.detect_in_keras(Exact(), anchors, images)
+    assert detector.mean_precision(found, boxes, classes) == pytest.approx(1)
+    assert sum(len(kinds) for _, kinds, _ in found) == np.sum(classes >= 0)
+
 
 SPECTRA = {"train": np.ones((9, 4)), "test": np.ones((6, 4)), "labels": np.arange(6) % 2}
+SCENES = {
+    "images": np.ones((12, 16, 16, 1), "uint8"),
+    "boxes": np.tile([0.1, 0.1, 0.5, 0.5], (12, 1, 1)),
+    "classes": np.zeros((12, 1), int),
+}
+DATA = {"anomaly_detection": SPECTRA, "detector": SCENES}
 PICTURES = {"images": np.ones((6, 8, 8, 1), "uint8"), "masks": np.ones((6, 8, 8), int)}
 
 
@@ -161,10 +212,16 @@ PICTURES = {"images": np.ones((6, 8, 8, 1), "uint8"), "masks": np.ones((6, 8, 8)
         ("unet", {"masks": np.ones((6, 8, 4), int)}, r"integers from 0 of shape \(6, 8, 8\)"),
         ("unet", {"masks": np.ones((6, 8, 8))}, "'masks' must be integers .* float64"),
         ("unet", {"masks": np.full((6, 8, 8), -1)}, "'masks' must be integers from 0"),
+        ("detector", {"images": np.ones((9, 16, 16, 1), "uint8")}, "'images' must be more than 10"),
+        ("detector", {"images": np.ones((12, 8, 16, 1), "uint8")}, "multiples of 16"),
+        ("detector", {"classes": np.zeros((12, 1))}, "'classes' must be integers .* float64"),
+        ("detector", {"classes": np.full((12, 1), -1)}, "'classes' must be integers from 0"),
+        ("detector", {"boxes": np.ones((12, 2, 4))}, r"'boxes' must be .* shape \(12, 1, 4\)"),
+        ("detector", {"boxes": np.ones((12, 1, 4))}, "have no height or width"),
     ],
 )
 def test_own_data_that_does_not_fit_is_named(example, tmp_path, name, changed, message):
-    arrays = {**(SPECTRA if name == "anomaly_detection" else PICTURES), **changed}
+    arrays = {**DATA.get(name, PICTURES), **changed}
     path = saved(tmp_path / "own.npz", **arrays)
     with pytest.raises(SystemExit, match=rf"own\.npz: .*{message}"):
         example(name).own_data(path)
@@ -193,7 +250,14 @@ def test_custom_layer_example_explains_a_failed_download(example, monkeypatch):
         custom.load_pixels(is_mnist=True)
 
 
-NAMES = ("keyword_spotting", "anomaly_detection", "unet", "custom_layer", "mnist_quant_delay")
+NAMES = (
+    "keyword_spotting",
+    "anomaly_detection",
+    "unet",
+    "detector",
+    "custom_layer",
+    "mnist_quant_delay",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
