@@ -145,6 +145,9 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
         layers.MaxPooling2D(3, 2, name="pool"),
     ),
     "fold_sample_constants": lambda: chain(Positions(name="positions"), shape=(6, 4), name="x"),
+    "write_fourier_transforms": lambda: chain(
+        lambda x: ops.fft2((x, ops.zeros_like(x)))[0], shape=(6, 4), name="x"
+    ),
     "fold_filled_tensors": lambda: chain(
         lambda x: ops.maximum(x, ops.zeros_like(x)), shape=(3,), name="x"
     ),

@@ -55,6 +55,7 @@ from keras_qat.passes.substitute_activations import check_no_lookups, substitute
 from keras_qat.passes.write_affines import write_affines
 from keras_qat.passes.write_attention import write_attention
 from keras_qat.passes.write_compositions import write_compositions
+from keras_qat.passes.write_fourier_transforms import write_fourier_transforms
 from keras_qat.passes.write_kernels import write_kernels
 from keras_qat.passes.write_masks import write_masks
 from keras_qat.passes.write_normalizations import write_normalizations
@@ -210,6 +211,11 @@ REWRITING: tuple[Stage, ...] = (
             Step(
                 fold_sample_constants,
                 "Before passes that compose arithmetic: it matches what `open_layers` makes.",
+            ),
+            Step(
+                write_fourier_transforms,
+                "Before `fold_filled_tensors`, which hides imaginary parts of zeros. Before "
+                "`write_kernels`, which takes the products.",
             ),
             Step(
                 fold_filled_tensors,

@@ -22,6 +22,8 @@ NEEDED = {
         "split_activations",
         "open_layers",
         "fold_filled_tensors",
+        "write_fourier_transforms",
+        "write_selections",
     ),
     *("move_normalized_axes", "write_compositions", "split_outputs", "write_normalizations"),
     *("write_attention", "write_quotients", "write_softmaxes", "write_kernels"),
