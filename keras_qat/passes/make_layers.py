@@ -8,9 +8,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import tree
 
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Edge, Graph, Node
+from keras_qat.graph import Edge, Graph, Node, Parameter
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.activation_names import FUSED_CODES, Activation, function_name
 from keras_qat.layers.core.drop_in import remade
@@ -120,7 +121,9 @@ def _type_of_input(graph: Graph, name: str, consumers: Mapping[Edge, Sequence[No
 def _identity(graph: Graph, node: Node) -> Hashable:
     """The key of a node's layer. A layer without weights may depend on the sizes of its inputs."""
     has_weights = any(getattr(operation, "variables", ()) for operation in node.operations)
-    call = () if has_weights else (graph.signature(node), node.shapes)
+    leaves = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
+    trained = tuple(id(leaf) for leaf in leaves if leaf.trainable)
+    call = trained if has_weights or trained else (graph.signature(node), node.shapes)
     return *map(id, node.operations), *call
 
 

@@ -33,6 +33,7 @@ from keras_qat.passes.rewriting import (
 )
 from keras_qat.passes.rows import Rows
 from keras_qat.passes.running import Pass
+from keras_qat.passes.shared_calls import with_operations_of
 from keras_qat.passes.split_activations import split_activations
 from keras_qat.passes.split_regularizers import split_regularizers
 from keras_qat.passes.split_separables import split_separables
@@ -117,17 +118,21 @@ def _opened(node: Node, opening: _Opening, opened: dict[int, dict[Hashable, Grap
     except UnsupportedLayerError as error:
         inner = _inlined(node, opening, error)
     if known and not _has_all_weights(inner, node.head):
+        shared = with_operations_of(inner, next(iter(known.values())))
+    else:
+        shared = inner
+    if shared is None:
         raise UnsupportedLayerError(
-            "A shared layer is called in different ways, such as with tensors of different "
-            "shapes, so its weights would not stay shared.",
+            "A shared layer computes in different ways for its inputs, so its weights would not "
+            "stay shared.",
             layer=node.name,
             received=f"a {type(node.head).__name__}, here with tensors of shape "
             f"{[graph.shape(edge) for edge in node.inputs]}",
             fix="Call it with one shape and the same arguments, or register a rule for it "
             "(`keras_qat.register`).",
         )
-    known[call] = inner
-    return inner
+    known[call] = shared
+    return shared
 
 
 def _traced(

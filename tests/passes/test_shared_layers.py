@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from tests.passes.customs import normal
+from tests.passes.customs import MyDense, normal
 
 IMAGES = ((8, 6, 3), (4, 10, 3), (12, 4, 3))
 SEQUENCES = ((8, 4), (5, 4))
@@ -197,6 +197,55 @@ def test_shared_layer_called_with_different_arguments_keeps_its_function():
     outputs = [layer(x), layer(x, sign=-1.0), product([x, y]), product([x, x]), product([y, x])]
     model = keras.Model(x, outputs)
     assert_same(model, keras_qat.clone_model(model), normal((3, 4), 2))
+
+
+class Table(layers.Layer):
+    """Adds a table that is not along the last axis, of as many rows as there are heads."""
+
+    def build(self, input_shape):
+        self.table = self.add_weight(shape=(2, 1, 1), name="table", initializer="random_normal")
+
+    def call(self, x):
+        return ops.softmax(x + self.table)
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes", "weights"),
+    [
+        (lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"), SEQUENCES, 2),
+        (lambda: layers.EinsumDense("abc,cd->abd", (None, 3), activation="relu"), SEQUENCES, 1),
+        (lambda: MyDense(3), ((5, 4), (2, 4), (7, 4)), 2),
+        (Table, ((2, 3, 4), (2, 5, 4)), 1),
+    ],
+    ids=["einsum", "einsum without bias", "custom", "table"],
+)
+def test_shared_weights_at_several_shapes_stay_shared(make, shapes, weights, tmp_path):
+    layer, inputs = make(), [keras.Input(shape) for shape in shapes]
+    outputs = [layers.Flatten()(ops.mean(layer(x), axis=1)) for x in inputs]
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Concatenate()(outputs)))
+    data = [normal(shape, 6) for shape in shapes]
+    clone = keras_qat.clone_model(model)
+    assert_same(model, clone, data)
+    assert len(clone.trainable_variables) == weights + 2
+    qat = keras_qat.quantize_model(model, calibration_data=data)
+    qat.compile(keras.optimizers.SGD(0.1), "mse")
+    qat.fit(data, np.ones((6, 2), "float32"), verbose=0)
+    qat.save(tmp_path / "model.keras")
+    qat = keras.models.load_model(tmp_path / "model.keras")
+    assert len(qat.trainable_variables) == weights + 2
+    keras_qat.export_litert(qat, tmp_path / "model.tflite")
+    assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact
+
+
+def test_shared_layer_that_computes_differently_for_each_shape_is_refused():
+    class Branched(Table):
+        def call(self, x):
+            return ops.softmax(x + self.table) if x.shape[2] == 3 else ops.relu(x * self.table)
+
+    inputs, layer = [keras.Input((2, 3, 4)), keras.Input((2, 5, 4))], Branched(name="branched")
+    model = keras.Model(inputs, [layer(x) for x in inputs])
+    with pytest.raises(UnsupportedLayerError, match="different ways.*branched"):
+        keras_qat.clone_model(model)
 
 
 def test_shared_attention_with_and_without_a_causal_mask_is_refused():

@@ -6,7 +6,6 @@ import pytest
 from keras import ops
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QBatchNormalization
 from tests.passes.test_open_layers import Scaled
 
@@ -93,12 +92,15 @@ def test_write_affines_keeps_a_layer_shared():
         np.testing.assert_allclose(ours, exact, atol=1e-5)
 
 
-def test_write_affines_refuses_a_shared_layer_of_two_shapes():
+def test_write_affines_keeps_a_layer_of_two_shapes_shared():
     scaled = Scaled(name="scaled")
     first, second = keras.Input((6, 3)), keras.Input((2, 3))
     model = keras.Model([first, second], [scaled(first), scaled(second)])
-    with pytest.raises(UnsupportedLayerError, match="different shapes.*scaled"):
-        keras_qat.clone_model(model)
+    clone = keras_qat.clone_model(model)
+    assert len(clone.trainable_weights) == 2
+    data = [rows(), 1 + rows()[:, :2]]
+    for ours, exact in zip(clone(data), model(data), strict=True):
+        np.testing.assert_allclose(ours, exact, atol=1e-5)
 
 
 class Offset(keras.layers.Layer):
