@@ -154,12 +154,12 @@ class VerificationReport:
             proven = f"NOT PROVEN ({reason})"
         else:
             proven = "EXACT" if self.exact else "NOT EXACT"
-        if not self.fully_integer:
-            proven += ", NOT FULLY INTEGER"
         if self.not_run:
             names = " and ".join(self.not_run)
             proven += f" UP TO {names}"
             lines.append(f"{names} computes in float from the last tensors, and was not compared")
+        if not self.fully_integer:
+            proven += ", NOT FULLY INTEGER"
         if self.not_compared:
             names = ", ".join(map(repr, self.not_compared))
             lines.append(f"{len(self.not_compared)} tensor(s) were not compared: {names}")

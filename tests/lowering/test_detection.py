@@ -158,6 +158,34 @@ def test_detection_leaves_out_the_background(tmp_path):
     check_equal(qat, path, "default", images(8), background=1)
 
 
+def test_detection_takes_logits_as_scores(tmp_path):
+    options = {**OPTIONS, "score_threshold": 1.0}
+    qat, path = exported(tmp_path, detector(activation="linear"), **options)
+    found = check_equal(qat, path, "default", images(8), score=1.0)
+    assert found["scores"].max() > 1
+
+
+def test_verify_says_where_layers_are_in_float_before_the_operator(tmp_path):
+    model = detector()
+    heads = [layer.name for layer in model.layers if layer.name.startswith("reshape")]
+    qat = keras_qat.quantize_model(model, overrides=dict.fromkeys([*heads, "boxes"]))
+    keras_qat.calibrate(qat, images(), verbose=0)
+    path = tmp_path / "float.tflite"
+    keras_qat.export_litert(qat, path, detection=DetectionPostProcess(anchors()))
+    report = keras_qat.verify(qat, path, images(4), verbose=0)
+    start = "EXACT UP TO TFLite_Detection_PostProcess, NOT FULLY INTEGER: "
+    assert report.exact and report.verdict.startswith(start)
+
+
+def test_detection_of_a_dict_of_outputs_has_their_keys(tmp_path):
+    model = detector()
+    ends = dict(zip(("location", "confidence"), model.outputs, strict=True))
+    qat, path = exported(tmp_path, keras.Model(model.inputs, ends), boxes="location")
+    assert keras_qat.verify(qat, path, images(4), verbose=0).exact
+    with pytest.raises(ExportError, match=r"two names among \['location', 'confidence'\]"):
+        exported(tmp_path, keras.Model(model.inputs, ends), boxes="boxes")
+
+
 def test_detection_thresholds_are_those_of_the_operator(tmp_path):
     options = {**OPTIONS, "score_threshold": 0.55, "iou_threshold": 0.1, "max_detections": 4}
     qat, path = exported(tmp_path, **options)
