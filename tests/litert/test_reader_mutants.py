@@ -14,6 +14,7 @@ from keras_qat.litert import to_bytes
 from tests.litert import foreign
 from tests.litert.conftest import build_conv, build_network
 from tests.litert.mutants import mutant
+from tests.litert.test_custom_options import detector
 from tests.processes import ROOT
 
 SEEDS = {
@@ -22,8 +23,9 @@ SEEDS = {
     "float32": lambda: foreign.converted("float32"),
     "int8": lambda: foreign.converted("int8"),
     "control flow": lambda: foreign.converted("control flow"),
+    "detector": detector,
 }
-EACH = 4000  # mutants of each of 5 files: 20,000
+EACH = 4000  # mutants of each of 6 files: 24,000
 
 
 def test_inspect_litert_reads_or_refuses_mutants():
