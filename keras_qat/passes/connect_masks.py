@@ -66,6 +66,8 @@ def connect_masks(graph: Graph) -> Graph:
             return None
         given = _given(node, masks)
         masks.update(_made(node, given, masks, rewriting))
+        if _ignores_mask(node.head):
+            return _without_mask(node)
         if isinstance(node.head, keras.layers.MultiHeadAttention):
             # Keras takes the masks off its inputs.
             for edge in node.inputs:
@@ -131,6 +133,25 @@ def _check_inner(node: Node) -> None:
             fix="Set `mask_zero=False` in the `Embedding`, and pass the mask to the inner layers "
             "as an argument: `ids != 0`.",
         )
+
+
+def _ignores_mask(layer: Any) -> bool:
+    """Returns whether a layer takes a mask only for the layer inside it, which takes none."""
+    if not isinstance(layer, keras.layers.TimeDistributed):
+        return False
+    inner = layers_of(layer.layer, include_self=True)
+    return not any(_takes_mask(each) for each in inner if not isinstance(each, keras.Model))
+
+
+def _without_mask(node: Node) -> Replacement | None:
+    """Returns a call without its mask; None if it has none."""
+    args, kwargs = node.arguments
+    if kwargs.get("mask") is None:
+        return None
+    arguments = args, {name: each for name, each in kwargs.items() if name != "mask"}
+    inputs = tuple(flatten_edges(arguments))
+    called = dataclasses.replace(node, arguments=arguments, inputs=inputs)
+    return Replacement([called], [Edge(node.name, i) for i in range(len(node.shapes))])
 
 
 def _takes_mask(layer: Any) -> bool:

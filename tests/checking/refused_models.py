@@ -170,7 +170,7 @@ REFUSED = {
     "gru_of_two": lambda: plain(
         (5, 3), lambda x: layers.Bidirectional(layers.GRU(4, recurrent_dropout=0.1))(x)
     ),
-    "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Dense(2))(y)),
+    "masked_steps": lambda: masked(lambda y: layers.TimeDistributed(layers.Softmax())(y)),
     "cumprod": lambda: plain((6, 8), lambda x: layers.Dense(2)(ops.cumprod(x, axis=1))),
     "sort": lambda: plain((6, 8), lambda x: ops.sort(x, axis=-1)),
     "conv3d_transpose": lambda: plain((4, 8, 8, 3), lambda x: layers.Conv3DTranspose(4, 3)(x)),

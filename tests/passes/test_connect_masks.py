@@ -40,10 +40,11 @@ TAKERS = {
     "dot": lambda x: layers.Attention()([layers.Dense(8)(x), x]),
     "two_blocks": lambda x: block(block(x)),
     "nested": nested,
+    "each_step": lambda x: block(layers.TimeDistributed(layers.Dense(8))(x)),
 }
 
 
-@pytest.mark.parametrize("name", some_quick(TAKERS, 0, 3))
+@pytest.mark.parametrize("name", some_quick(TAKERS, 0, 3, 6))
 def test_connect_masks_is_exact(name, tmp_path):
     words, x = embedded()
     assert_exact(keras.Model(words, TAKERS[name](x)), IDS, tmp_path)
