@@ -226,6 +226,8 @@ def _operand(leaf: Any, shown: dict[str, str]) -> str:
         return shown[leaf.node] + (f"[{leaf.index}]" if leaf.index else "")
     if isinstance(leaf, slice):
         return ":".join("" if part is None else str(part) for part in (leaf.start, leaf.stop))
+    if callable(leaf):
+        return f"ops.{leaf.__name__}"
     value = leaf.value if isinstance(leaf, Parameter) else leaf
     if ops.size(value) == 1:
         return f"{float(ops.convert_to_numpy(value).item()):g}"

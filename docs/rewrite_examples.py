@@ -118,6 +118,9 @@ EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     ),
     "split_activations": lambda: chain(layers.Conv2D(4, 3, activation="swish", name="conv")),
     "open_layers": lambda: chain(Gate(name="gate"), shape=(5,), name="x"),
+    "write_associative_scans": lambda: chain(
+        lambda x: ops.associative_scan(ops.maximum, x, axis=1), shape=(4, 3), name="x"
+    ),
     "move_channels_last": lambda: chain(
         layers.Conv2D(4, 3, data_format="channels_first", name="conv"),
         layers.BatchNormalization(axis=1, name="norm"),

@@ -53,6 +53,7 @@ from keras_qat.passes.split_volumes import split_volumes
 from keras_qat.passes.stages import Stage, Step, verdict
 from keras_qat.passes.substitute_activations import check_no_lookups, substitute_activations
 from keras_qat.passes.write_affines import write_affines
+from keras_qat.passes.write_associative_scans import write_associative_scans
 from keras_qat.passes.write_attention import write_attention
 from keras_qat.passes.write_compositions import write_compositions
 from keras_qat.passes.write_fourier_transforms import write_fourier_transforms
@@ -164,6 +165,10 @@ REWRITING: tuple[Stage, ...] = (
         "simplify",
         "Functions are recognized before `decompose` takes their arithmetic apart.",
         (
+            Step(
+                write_associative_scans,
+                "First: the operations of the function of a scan are like any others.",
+            ),
             Step(
                 move_channels_last,
                 "After `open_layers`, which may uncover layouts. Before `move_normalized_axes`: it "

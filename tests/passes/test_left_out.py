@@ -22,6 +22,7 @@ NEEDED = {
         "split_activations",
         "open_layers",
         "fold_filled_tensors",
+        "write_associative_scans",
         "write_fourier_transforms",
         "write_selections",
     ),
