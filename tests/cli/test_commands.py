@@ -4,6 +4,7 @@ import json
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 import keras_qat
@@ -43,6 +44,35 @@ def test_export_writes_the_file_of_the_library(files, tmp_path, as_json):
     assert (model.inputs[0].dtype, model.outputs[0].dtype) == ("uint8", "float32")
     as_json("export", files["qat.keras"], "-o", tmp_path / "fixed.tflite", "--batch-size", "2")
     assert keras_qat.LiteRTModel(tmp_path / "fixed.tflite").inputs[0].shape[0] == 2
+
+
+def test_export_ends_a_detector_with_its_detections(tmp_path, as_json, capsys):
+    image = keras.Input((4, 4, 3), name="image")
+    ends = [keras.layers.Conv2D(n, 2, strides=2, activation="sigmoid")(image) for n in (4, 2)]
+    boxes, scores = (keras.layers.Reshape((4, -1))(x) for x in ends)
+    qat = keras_qat.quantize_model(keras.Model(image, [boxes, scores]))
+    keras_qat.calibrate(qat, small_images(), verbose=0)
+    model, file, anchors = (str(tmp_path / name) for name in ("d.keras", "d.tflite", "a.npy"))
+    qat.save(model)
+    np.save(anchors, np.full((4, 4), 0.5))
+    options = {"max_detections": 7, "score_threshold": 0.25, "iou_threshold": 0.75}
+    options |= {"scales": (10.0, 10.0, 5.0, 5.0), "num_classes": 1}
+    texts = "--max-detections 7 --score-threshold 1/4 --iou-threshold 0.75 --num-classes 1"
+    arguments = ("--anchors", anchors, *texts.split(), "--scales", 10, 10, 5, 5)
+    assert as_json("export", model, "-o", file, *arguments)[0] == 0
+    detection = keras_qat.DetectionPostProcess(np.load(anchors), **options)
+    keras_qat.export_litert(qat, tmp_path / "own.tflite", detection=detection)
+    with open(file, "rb") as written:
+        assert written.read() == (tmp_path / "own.tflite").read_bytes()
+    assert as_json("verify", model, file, "--data", ARRAYS)[1]["not_run"]
+    capsys.readouterr()
+    for wrong, message in (
+        (("--max-detections", "7"), "--max-detections without --anchors"),
+        (("--anchors", f"{anchors}.npy"), "The file of anchors cannot be read"),
+        (("--anchors", model), "The anchors must be an array"),
+    ):
+        assert main(["export", model, "-o", file, *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_export_refuses_models_that_are_not_quantized(files, tmp_path, capsys):
