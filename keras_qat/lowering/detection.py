@@ -230,17 +230,27 @@ class DetectionPostProcess:
         }
 
 
-def check_ends(inputs: Mapping[str, tuple[int | None, ...]], output_type: Any, batch: Any) -> None:
+def check_ends(
+    detection: Any, inputs: Mapping[str, tuple[int | None, ...]], output_type: Any, batch: Any
+) -> None:
     """Checks the arguments of an export with post-processing that concern the file's ends.
 
     Args:
+        detection: `detection` of `export_litert`.
         inputs: The shapes of the model's inputs by name.
         output_type: `inference_output_type` of `export_litert`.
         batch: `batch_size` of `export_litert`.
 
     Raises:
-        ExportError: If the outputs are to be integers, or the batch size is not 1.
+        ExportError: If `detection` is something else, the outputs are to be integers, or the batch
+            size is not 1.
     """
+    if not isinstance(detection, DetectionPostProcess):
+        raise ExportError(
+            "`detection` is not a `DetectionPostProcess`.",
+            received=f"a {type(detection).__name__}",
+            fix="Pass `detection=keras_qat.DetectionPostProcess(anchors)`.",
+        )
     if output_type not in (None, "float32", np.float32):
         raise ExportError(
             "The outputs of post-processing are float32.",

@@ -123,7 +123,7 @@ def export_litert(
     profile = get_target(model.target if target is None else target)
     if detection is not None:
         shapes = {x.name: x.shape for x in model.inputs}
-        check_ends(shapes, inference_output_type, batch_size)
+        check_ends(detection, shapes, inference_output_type, batch_size)
         inference_output_type, batch_size = "float32", 1
     lowered = lower_model(
         model,

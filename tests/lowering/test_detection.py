@@ -351,6 +351,7 @@ MISFITS = {
     "batch size": (detector, {}, {"batch_size": 2}, r"one sample at a time"),
     "model's batch": (lambda: detector(batch_size=4), {}, {}, r"one sample .*'image': 4"),
     "type": (detector, {}, {"inference_output_type": "int8"}, r"are float32"),
+    "anchors alone": (detector, {}, {"detection": anchors()}, r"`detection` is not .*a ndarray"),
 }
 
 
@@ -361,7 +362,7 @@ def test_detection_that_does_not_fit_the_model_writes_no_file(tmp_path, name):
     qat.set_default_ranges((-3, 3))
     detection = DetectionPostProcess(**{"anchors": anchors(), **changed})
     with pytest.raises(ExportError, match=message):
-        keras_qat.export_litert(qat, tmp_path / "no.tflite", detection=detection, **options)
+        keras_qat.export_litert(qat, tmp_path / "no.tflite", **{"detection": detection, **options})
     assert list(tmp_path.iterdir()) == []
 
 
