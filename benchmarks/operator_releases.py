@@ -17,6 +17,7 @@ from pathlib import Path
 from common import ROOT, parse, print_environment, print_table, save
 
 from keras_qat.litert import Model, Operator, Tensor, to_bytes
+from keras_qat.litert.format.custom_options import custom_name
 from keras_qat.targets import get_target
 
 TABLE = ROOT / "keras_qat" / "litert" / "format" / "releases.toml"
@@ -30,7 +31,7 @@ Versions = Mapping[str, Sequence[int]]
 
 
 def files() -> dict[str, list[str]]:
-    """Returns a file for each operator that LiteRT has, and for each version, as text."""
+    """Returns a file for each built-in operator of LiteRT, and for each version, as text."""
     x, y = Tensor("x", (1, 2), "int8"), Tensor("y", (1, 2), "int8")
 
     def file(code: str, version: int) -> str:
@@ -40,6 +41,7 @@ def files() -> dict[str, list[str]]:
     return {
         code: [file(code, version) for version in range(1, MOST + 1)]
         for code in get_target("litert").operators
+        if custom_name(code) is None
     }
 
 
