@@ -433,3 +433,17 @@ def test_rank_that_call_computes_with_is_exact(tmp_path):
     y = Own(call, name="own")(layers.Dense(4, name="dense")(x))
     model = keras.Model(x, layers.Dense(3, name="head")(layers.Flatten(name="flat")(y)))
     assert_exact(model, tmp_path)
+
+
+def test_output_that_is_none_is_left_out():
+    """Keras believes the declared outputs. Nothing takes the second output."""
+
+    class Pair(Own):
+        def compute_output_spec(self, x):
+            return [keras.KerasTensor(x.shape), keras.KerasTensor(x.shape)]
+
+    x = keras.Input((5, 4), name="x")
+    y, _ = Pair(lambda layer, x: (ops.softmax(x) * 2.0, None), name="own")(x)
+    model = keras.Model(x, y)
+    clone, data = keras_qat.clone_model(model), data_for(model)
+    np.testing.assert_allclose(clone(data), 2.0 * ops.softmax(data), atol=1e-6)

@@ -176,10 +176,9 @@ def _with_constants(
     constants: list[tuple[Any, Any]] = []
     leaves = tree.flatten(outputs)
     for i, leaf in enumerate(leaves):
-        if isinstance(leaf, keras.KerasTensor) or leaf is None:
-            continue
-        if not is_used(i):
+        if not is_used(i) and not isinstance(leaf, keras.KerasTensor):
             leaves[i] = inputs[0]
+        if isinstance(leaves[i], keras.KerasTensor) or leaf is None:
             continue
         value = ops.convert_to_numpy(leaf)
         leaves[i] = keras.Input(batch_shape=value.shape, dtype=str(value.dtype))
