@@ -34,6 +34,13 @@ _BROADCASTS = operation_named(
 _SELECTS = operation_named(
     "ExpandDims", "Flip", "GetItem", "Reshape", "Split", "Squeeze", "Transpose", "Unstack"
 )
+# Operations that compute each number from one number of their only trained operand. A softmax also
+# divides by what all numbers have in common.
+_ELEMENTWISE = operation_named(
+    *("Absolute", "Add", "Exp", "Maximum", "Minimum", "Multiply", "Relu", "Sigmoid", "Softmax"),
+    *("Softplus", "Square", "Subtract"),
+)
+_QUOTIENT = operation_named("Divide", "TrueDivide")
 
 
 def without_constants(graph: Graph, variables: Mapping[str, keras.Variable], batch: int) -> Graph:
@@ -191,7 +198,8 @@ def parameter(value: Any) -> Parameter:
         if not value.trainable:
             return Parameter(array, name=value.name)
         positions = np.arange(array.size, dtype="int32").reshape(array.shape)
-        return Parameter(array, True, value.name, (value,), positions=positions)
+        whole = value, positions
+        return Parameter(array, True, value.name, (value,), positions=positions, numbers_of=whole)
     return Parameter(array)
 
 
@@ -230,18 +238,30 @@ def _evaluate(node: Node, batch: int) -> list[Parameter]:
 
     arrays = computed(lambda parameter: parameter.value)
     positions: list[Any] = [None] * len(arrays)
-    if (
-        parameters
-        and _SELECTS(node.head)
-        and all(each.positions is not None for each in parameters)
-    ):
-        positions = computed(lambda parameter: parameter.positions)
+    numbers: list[Any] = [_numbers_of(node, array) for array in arrays]
+    if len(parameters) == 1 and _SELECTS(node.head) and parameters[0].numbers_of is not None:
+        variable, places = parameters[0].numbers_of
+        selected = computed(lambda _: places)
+        numbers = [(variable, each) for each in selected]
+        positions = positions if parameters[0].positions is None else selected
     own = tuple(getattr(node.head, "trainable_variables", ()))  # of a layer called on constants
     names = [parameter.name for parameter in parameters if parameter.trainable]
     names += [variable.name for variable in own]
     variables = tuple(v for parameter in parameters for v in parameter.variables) + own
     name = (names or ["constant"])[0]
     return [
-        Parameter(array, bool(names), name, variables, positions=found)
-        for array, found in zip(arrays, positions, strict=True)
+        Parameter(array, bool(names), name, variables, positions=found, numbers_of=of)
+        for array, found, of in zip(arrays, positions, numbers, strict=True)
     ]
+
+
+def _numbers_of(node: Node, result: np.ndarray) -> tuple[Any, np.ndarray] | None:
+    """Returns the variable whose numbers the numbers of a computed value stand for."""
+    leaves: list[Any] = tree.flatten(node.arguments)
+    operands: list[Any] = (
+        leaves[:1] if _QUOTIENT(node.head) else leaves if _ELEMENTWISE(node.head) else []
+    )
+    trained = [x for x in operands if isinstance(x, Parameter) and x.trainable]
+    if len(trained) != 1 or trained[0].value.shape != result.shape:
+        return None
+    return trained[0].numbers_of

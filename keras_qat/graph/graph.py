@@ -40,6 +40,9 @@ class Parameter:
             sample, else 0. The value has one row then.
         positions: For a value that is a variable or a part of one, the position of each number in
             the flat variable. None for a value that was computed.
+        numbers_of: The variable that the numbers stand for, and their positions in the flat
+            variable, if each was computed from one number up to a common factor: `positions`, or
+            for example a softmax of a variable. None for other values.
     """
 
     value: np.ndarray
@@ -48,6 +51,7 @@ class Parameter:
     variables: tuple[Any, ...] = ()
     samples: int = 0
     positions: np.ndarray | None = None
+    numbers_of: tuple[Any, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class Twins:
                 copied[name] = self._symbol(value)
             elif type(value) is keras.layers.Embedding and value.built:
                 copied[name] = Lookup(value, self._symbol(value.embeddings))
-            elif self._is_inlined is not None and name not in _KEPT:
+            elif name not in _KEPT:
                 copied[name] = self._replaced(value)
         return twin
 
@@ -77,8 +77,10 @@ class Twins:
         return self._symbols[id(variable)][0]
 
     def _replaced(self, value: Any) -> Any:
-        """Returns an attribute with the copies of the layers in it that are inlined."""
+        """Returns an attribute with symbols for its variables, and copies of inlined layers."""
         kind = _type_of(value)
+        if issubclass(kind, keras.Variable):
+            return self._symbol(value)
         if issubclass(kind, keras.layers.Layer):
             return self._inlined(value)
         if issubclass(kind, dict):

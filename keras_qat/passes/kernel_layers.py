@@ -89,7 +89,7 @@ class KernelLayers:
                 leaves = [self._operands.get(id(operation)), *tree.flatten(node.arguments)]
                 parameters = [leaf for leaf in leaves if isinstance(leaf, Parameter)]
                 used = [(v, None) for v in getattr(operation, "trainable_variables", ())]
-                used += [(v, each.positions) for each in parameters for v in each.variables]
+                used += [use for each in parameters for use in _used_by(each)]
                 for variable, positions in used:
                     uses = owners.setdefault(id(variable), {})
                     mine = uses.setdefault(id(operation), _Use(node.name, positions))
@@ -120,6 +120,13 @@ def share_arithmetic(graph: Graph) -> Graph:
         if earlier.head is not node.head:
             made[name] = dataclasses.replace(node, operations=earlier.operations)
     return absorb_nodes(graph, made, {}, {})
+
+
+def _used_by(parameter: Parameter) -> list[tuple[Any, np.ndarray | None]]:
+    """Returns the variables of a parameter, and which of their numbers it takes; None for all."""
+    if parameter.numbers_of is not None:
+        return [parameter.numbers_of]
+    return [(variable, None) for variable in parameter.variables]
 
 
 def _overlap(a: np.ndarray | None, b: np.ndarray | None) -> bool:

@@ -1,6 +1,7 @@
 """open_layers traces layers without a rule. Their function stays, and their weights train."""
 
 import textwrap
+import types
 
 import keras
 import numpy as np
@@ -47,19 +48,21 @@ class Scaled(layers.Layer):
 class Hidden(Scaled):
     """A layer that computes on a weight outside of the trace."""
 
+    def build(self, input_shape):
+        self.gamma = self.add_weight(shape=input_shape[-1:], name="gamma")
+        self.rest = types.SimpleNamespace(shift=self.add_weight(shape=input_shape[-1:]))
+
     def call(self, inputs):
-        return inputs + ops.square(self.rest[0])
+        return inputs * self.gamma + ops.square(self.rest.shift)
 
 
-class Renamed(Scaled):
+class Renamed(Hidden):
     """Like `Hidden`, with a second weight that trains and has the name of the hidden weight."""
 
     def build(self, input_shape):
         self.gamma = self.add_weight(shape=input_shape[-1:], name="twin")
-        self.rest = [self.add_weight(shape=input_shape[-1:], name="twin")]
-
-    def call(self, inputs):
-        return inputs * self.gamma + ops.square(self.rest[0])
+        shift = self.add_weight(shape=input_shape[-1:], name="twin")
+        self.rest = types.SimpleNamespace(shift=shift)
 
 
 class Subclassed(keras.Model):
