@@ -2,8 +2,8 @@
 
 `SqueezeExcite` consists of Keras layers, `keras.ops` and its own weight. It needs no registration:
 its `call` is traced, and becomes LiteRT's operators with trainable weights. `SoftThreshold` calls
-TensorFlow, as layers of older code do. It cannot be traced, and `check` reports an error. A
-registered function computes the same with `keras.ops`.
+a raw operator of TensorFlow. It cannot be traced, and `check` reports an error. A registered
+function computes the same with `keras.ops`.
 
     python examples/custom_layer.py            # scikit-learn's digits, offline
     python examples/custom_layer.py --mnist    # MNIST, downloaded by Keras
@@ -97,7 +97,8 @@ class SoftThreshold(layers.Layer):
         self.threshold = threshold
 
     def call(self, x):
-        return tf.sign(x) * tf.nn.relu(tf.abs(x) - self.threshold)
+        most = tf.constant(self.threshold, x.dtype)
+        return x - tf.raw_ops.ClipByValue(t=x, clip_value_min=-most, clip_value_max=most)
 
 
 def soft_threshold(layer: SoftThreshold, x):

@@ -105,7 +105,7 @@ def same_name_inside():
     """Makes a refused inner layer with the name of an outer layer."""
 
     def call(layer, x):
-        return tf.math.abs(x)
+        return tf.math.sinh(x)
 
     def around(layer, x):
         return x + layer.inner(x)
@@ -119,7 +119,7 @@ def refused_in_a_wrapper():
     """Makes a layer that cannot be traced, before a layer of unknown length."""
 
     def cut(layer, x):
-        return x + tf.identity(layer.table)[: ops.shape(x)[1]]
+        return x + tf.math.sinh(layer.table)[: ops.shape(x)[1]]
 
     def around(layer, x):
         return layer.inner(x) + x
@@ -224,7 +224,7 @@ def blocks(count, good=False):
     """Makes blocks that each have a refused layer, or no refused layer."""
 
     def refused(layer, x):
-        return tf.math.abs(x)
+        return tf.math.sinh(x)
 
     def call(layer, x):
         return x + (layer.dense(x) if good else layer.inner(layer.dense(x)))

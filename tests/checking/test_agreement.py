@@ -209,7 +209,7 @@ def test_check_traces_few_more_layers_than_quantize_model(monkeypatch, size):
 
 def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
     def cut(layer, x):
-        return x + tf.identity(layer.table)
+        return x + tf.math.sinh(layer.table)
 
     x = keras.Input((6, 8), name="x")
     y = blocks(16, good=True)(Own(cut, table((6, 8)), name="cut")(x))
