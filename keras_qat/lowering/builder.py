@@ -104,6 +104,7 @@ class Builder:
         inputs: Sequence[Tensor | None],
         output: Tensor | tuple[Tensor, ...],
         options: Mapping[str, Any] | None = None,
+        intermediates: tuple[Tensor, ...] = (),
     ) -> None:
         """Adds an operator that makes given tensors. Chooses the version of the operator.
 
@@ -112,9 +113,12 @@ class Builder:
             inputs: The inputs.
             output: The output, or the outputs.
             options: Options of the operator, by field.
+            intermediates: Tensors whose quantization parameters the kernel reads.
         """
         outputs = output if isinstance(output, tuple) else (output,)
-        operator = Operator(code, tuple(inputs), outputs, options=options or {})
+        operator = Operator(
+            code, tuple(inputs), outputs, options=options or {}, intermediates=intermediates
+        )
         version = operator_version(operator)
         self.operators.append(dataclasses.replace(operator, version=version))
 

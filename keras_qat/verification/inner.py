@@ -23,7 +23,8 @@ class InnerTensors:
     """Recomputes the tensors of a file that are not the output of a layer.
 
     Each tensor is computed by the rule of its operator, from the tensors that LiteRT computed
-    before it and from the constants that the Keras model has now.
+    before it and from the constants that the Keras model has now. Variables are left out: after a
+    run they have the values of the last operator that changed them.
 
     Args:
         model: A quantized model.
@@ -32,7 +33,12 @@ class InnerTensors:
 
     def __init__(self, model: QuantizedModel, file: bytes | str | os.PathLike):
         operators = file_operators(read(file))
-        self._outputs = [(each, i) for each in operators for i in range(len(each.outputs))]
+        self._outputs = [
+            (each, i)
+            for each in operators
+            for i, output in enumerate(each.outputs)
+            if not output.is_variable
+        ]
         written = Model({}, {}, operators)
         self._kernels = kernels_by_output(written, get_target(model.target))
         self._kinds = behind_float(read_model(model))

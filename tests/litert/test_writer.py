@@ -13,9 +13,11 @@ from keras_qat.litert import (
     Runner,
     Tensor,
     expose_tensors,
+    read,
     to_bytes,
     write,
 )
+from keras_qat.litert.reading.file_operators import file_operators
 
 
 def data_offsets(content):
@@ -237,3 +239,37 @@ def test_write_writes_no_invalid_model(tmp_path):
     with pytest.raises(LiteRTFormatError):
         write(Model({"x": x}, {"y": y}, ()), tmp_path / "model.tflite")
     assert os.listdir(tmp_path) == []
+
+
+def lstm_like(state):
+    """Makes an operator that sets a variable, and one that takes it, with an intermediate."""
+    grid = Quantization(np.full(1, 0.5, "float32"), np.zeros(1, "int64"))
+    x, y = Tensor("x", (1, 4), "int8", grid), Tensor("y", (1, 4), "int8", grid)
+    between = (Tensor("between", (0,), "int16", grid),)
+    add = Operator("ADD", (state, x), (y,), 2, intermediates=between)
+    return x, y, add
+
+
+def test_to_bytes_writes_variables_and_intermediates():
+    grid = Quantization(np.full(1, 0.5, "float32"), np.zeros(1, "int64"))
+    state = Tensor("state", (1, 4), "int8", grid, is_variable=True)
+    x, y, add = lstm_like(state)
+    content = to_bytes(Model({"x": x}, {"y": y}, (Operator("MUL", (x, x), (state,), 2), add)))
+    graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    assert [tensor.isVariable for tensor in graph.tensors] == [each == "state" for each in names]
+    assert [names[i] for i in graph.operators[1].intermediates] == ["between"]
+    assert graph.operators[0].intermediates is None
+    first, second = file_operators(read(content))
+    assert first.outputs[0].is_variable and second.intermediates[0].name == "between"
+    exposed = Runner(expose_tensors(content))
+    assert [tensor.name for tensor in exposed.outputs] == ["y"]
+
+
+def test_variable_needs_no_operator_that_sets_it():
+    grid = Quantization(np.full(1, 0.5, "float32"), np.zeros(1, "int64"))
+    x, y, add = lstm_like(Tensor("state", (1, 4), "int8", grid, is_variable=True))
+    assert to_bytes(Model({"x": x}, {"y": y}, (add,)))
+    x, y, add = lstm_like(Tensor("state", (1, 4), "int8", grid))
+    with pytest.raises(LiteRTFormatError, match="is not defined before it"):
+        to_bytes(Model({"x": x}, {"y": y}, (add,)))

@@ -49,6 +49,8 @@ class Tensor:
         dtype: `"int8"`, `"uint8"`, `"int16"`, `"int32"`, `"int64"`, `"float32"` or `"bool"`.
         quantization: Scales and zero points, or `None` for a tensor that is not quantized.
         data: Value of a constant, of exactly `shape` and `dtype`; `None` for an activation.
+        is_variable: Whether operators change the tensor in place, such as the state of an LSTM. It
+            keeps its value from one run to the next, unless an operator sets it first.
 
     Example:
         >>> import numpy as np
@@ -64,6 +66,7 @@ class Tensor:
     dtype: str
     quantization: Quantization | None = None
     data: np.ndarray | None = None
+    is_variable: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class Operator:
         options: Fields of the operator's options table by their object-API names; fields left out
             keep the schema's defaults. Enum values are given by name, as in
             `{"padding": "SAME", "strideH": 1, "fusedActivationFunction": "RELU6"}`.
+        intermediates: Tensors without values, whose quantization parameters the kernel reads.
 
     Example:
         >>> from keras_qat.litert import Operator, Tensor
@@ -91,6 +95,7 @@ class Operator:
     outputs: tuple[Tensor, ...]
     version: int = 1
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    intermediates: tuple[Tensor, ...] = ()
 
     def operand(self, *roles: str) -> Tensor | None:
         """Returns the first operand that has one of the roles, or None.

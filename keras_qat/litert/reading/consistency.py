@@ -129,8 +129,9 @@ def _check_operators(model: Record, subgraph: Record, content: bytes, where: str
             _check_index(index, tensors, f"{where}.{end}")
     known = set(subgraph.integers("inputs"))
     given = {i for i, tensor in enumerate(tensors) if _is_given(tensor, model, content)}
-    # A tensor of stated size 0 needs no operator. An operator may compute it for another batch.
-    empty = {i for i, tensor in enumerate(tensors) if is_empty(tensor)}
+    # A tensor of stated size 0 needs no operator. An operator may compute it for another batch. A
+    # variable has a value, and an operator may set it.
+    empty = {i for i, tensor in enumerate(tensors) if is_empty(tensor) or tensor["is_variable"]}
     for i, operator in enumerate(subgraph["operators"] or ()):
         at = f"{where}.operators[{i}]"
         _check_index(operator["opcode_index"], model["operator_codes"], f"{at}.opcode_index")

@@ -51,6 +51,7 @@ def _operator(file: LiteRTFile, record: Record, tensors: Sequence[Tensor]) -> Op
         outputs=tuple(tensors[i] for i in record.integers("outputs")),
         version=file.operator_code(record)["version"],
         options=options or file.custom_options(record),
+        intermediates=tuple(tensors[i] for i in record.integers("intermediates") if i >= 0),
     )
 
 
@@ -73,6 +74,7 @@ def _tensor(file: LiteRTFile, record: Record) -> Tensor:
         dtype=dtype,
         quantization=_quantization(record["quantization"]),
         data=_constant(record, data, dtype, sizes) if data is not None else None,
+        is_variable=bool(record["is_variable"]),
     )
 
 

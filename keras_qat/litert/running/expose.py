@@ -14,7 +14,8 @@ def expose_tensors(content: bytes) -> bytes:
     """Returns a copy of a file in which every operator's outputs are outputs of the model.
 
     A delegate such as XNNPACK does not return intermediate tensors, but it returns outputs. The
-    original outputs come first, in their order. The signatures do not change.
+    original outputs come first, in their order. The signatures do not change. Variables are left
+    out.
 
     Args:
         content: A `.tflite` file with one subgraph.
@@ -45,7 +46,8 @@ def expose_tensors(content: bytes) -> bytes:
     vectors = [op.outputs for op in subgraph.operators or () if op.outputs is not None]
     results = dict.fromkeys(int(i) for vector in vectors for i in vector)
     outputs = [int(i) for i in subgraph.outputs]
-    subgraph.outputs = outputs + [i for i in results if i not in outputs]
+    hidden = [i for i in results if subgraph.tensors[i].isVariable]
+    subgraph.outputs = outputs + [i for i in results if i not in outputs + hidden]
     return repack(table)
 
 

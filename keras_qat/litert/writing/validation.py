@@ -17,7 +17,7 @@ def model_tensors(model: Model) -> list[Tensor]:
         model: The model.
 
     Returns:
-        The inputs first, then the operands and outputs of each operator in turn.
+        The inputs first, then the operands, outputs and intermediates of each operator in turn.
 
     Example:
         >>> from keras_qat.litert import Model, Operator, Tensor
@@ -36,6 +36,7 @@ def _mentions(model: Model) -> Iterator[Tensor]:
     for operator in model.operators:
         yield from (tensor for tensor in operator.inputs if tensor is not None)
         yield from operator.outputs
+        yield from operator.intermediates
     yield from model.outputs.values()
 
 
@@ -43,8 +44,8 @@ def validate(model: Model) -> None:
     """Checks that a model can be written.
 
     Names must be unique. Constants must have the shape and dtype of their tensors, and quantization
-    parameters must fit the tensors. Each operand must be a model input, a constant or the output of
-    an earlier operator. Each tensor must be defined once.
+    parameters must fit the tensors. Each operand must be a model input, a constant, a variable or
+    the output of an earlier operator. Each tensor must be defined once.
 
     Args:
         model: The model to check.
@@ -156,10 +157,12 @@ def _check_operator(index: int, operator: Operator, defined: set[Tensor]) -> Non
             received=f"version={operator.version}",
         )
     for tensor in operator.inputs:
-        if tensor is not None and tensor.data is None and tensor not in defined:
+        is_given = tensor is None or tensor.data is not None or tensor.is_variable
+        if tensor is not None and not is_given and tensor not in defined:
             raise LiteRTFormatError(
                 f"An input of {where} is not defined before it.",
-                expected="a model input, a constant or the output of an earlier operator",
+                expected="a model input, a constant, a variable or the output of an earlier "
+                "operator",
                 received=f"tensor {tensor.name!r}",
             )
     for tensor in operator.outputs:

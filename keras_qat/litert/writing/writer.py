@@ -188,6 +188,7 @@ class _Assembly:
             type=enum_value("TensorType", tensor.dtype.upper(), f"tensor {tensor.name!r}"),
             buffer=0 if tensor.data is None else self._buffer(constant_bytes(tensor.data)),
             hasRank=True,
+            isVariable=tensor.is_variable,
         )
         if None in tensor.shape:
             signature = [-1 if size is None else size for size in tensor.shape]
@@ -220,6 +221,7 @@ class _Assembly:
             opcodeIndex=self.code_index[operator.code, operator.version],
             inputs=self._indices(operator.inputs),
             outputs=self._indices(operator.outputs),
+            intermediates=self._indices(operator.intermediates) or None,
             **options_fields(operator),
         )
 
