@@ -10,6 +10,7 @@ from typing import Any
 from keras_qat.arithmetic import arm64
 from keras_qat.arithmetic.elementwise import add, subtract
 from keras_qat.arithmetic.hard_swish import hard_swish_table
+from keras_qat.arithmetic.lstm import LITERT, MICRO
 from keras_qat.arithmetic.multiply import multiply, requantize_product
 from keras_qat.arithmetic.optimized.requantize import (
     requantize_half_up,
@@ -33,7 +34,7 @@ from keras_qat.arithmetic.xnnpack import resize as xnnpack_resize
 from keras_qat.arithmetic.xnnpack import taken as xnnpack_taken
 from keras_qat.arithmetic.xnnpack.requantize import requantize_float32
 
-Rule = Any  # a function, or an `Interpolation`
+Rule = Any  # a function, an `Interpolation` or an `LstmKernel`
 
 # The rules of one operator have the same arguments.
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -46,7 +47,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "arm64_softmax": arm64.softmax,
         "hard_swish": hard_swish_table,
         "leaky_relu": leaky_relu,
+        "lstm": LITERT,
         "mean": mean,
+        "micro_lstm": MICRO,
         "multiply": multiply,
         "optimized_softmax": optimized_softmax,
         "quantize": quantize,

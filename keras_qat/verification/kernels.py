@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_qat.arithmetic.lstm import LstmWeights, lstm
 from keras_qat.arithmetic.pooling import average
+from keras_qat.litert import Tensor
+from keras_qat.scheme import get_scheme
 from keras_qat.verification.call import Call
 from keras_qat.verification.moves import MOVES
 from keras_qat.verification.windows import Windows, convolve, convolve_back, convolve_channels
@@ -163,6 +166,33 @@ def _products(call: Call, name: str) -> Any:
     return None if call.is_quantized else a @ b
 
 
+def _recurrent(call: Call, name: str) -> Any:
+    """Computes an LSTM of 8-bit integers, from states of zero."""
+    del name
+    if not call.is_quantized:
+        return None
+    inputs, values, units = call.operator.inputs, call.values, call.shape[-1]
+
+    def stacked(first: int) -> tuple[Any, Any]:
+        """Returns the integers and the scales of the kernels of the gates."""
+        gates = range(first, first + 4)
+        scales = np.array([_scale(inputs[i]) for i in gates], "float32")
+        kernels = np.concatenate([values[i] for i in gates])
+        return kernels.astype("float32").T, np.repeat(scales, units)
+
+    bias = np.concatenate(values[12:16])
+    weights = LstmWeights(*stacked(1), *stacked(5), bias)
+    exponent = np.int32(np.log2(_scale(inputs[19])))
+    x, scale = call.centered().astype("float32"), call.grid("data")[0]
+    options = {"kernel": call.rule, "largest_product": get_scheme("int8").largest_product}
+    return lstm(x, weights, scale, exponent, *call.grid(), **options) + call.grid()[1]
+
+
+def _scale(tensor: Tensor | None) -> np.float32:
+    assert tensor is not None and tensor.quantization is not None
+    return tensor.quantization.scale[0]
+
+
 def _quantized(call: Call, name: str) -> Any:
     del name
     x, limits = call.value("data"), call.limits()
@@ -190,6 +220,7 @@ KINDS: Mapping[str, Callable[[Call, str], Any]] = {
     "pool": _pooled,
     "position": _position,
     "quantize": _quantized,
+    "recurrent": _recurrent,
     "reduce": _reduced,
     "sums": _summed,
 }
