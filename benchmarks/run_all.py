@@ -60,6 +60,7 @@ BENCHMARKS = (
     Benchmark("wide_ranges", ("--names", "MobileNetV2", "ResNet50"), takes=("data",)),
     Benchmark("wide_ranges_trained", ("--seeds", "1")),
     Benchmark("recurrent", ("--seeds", "1")),
+    Benchmark("recurrent_forms"),
     Benchmark("ethos_u", by_itself="writes docs/ethos_u.json"),
 )
 

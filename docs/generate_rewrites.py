@@ -5,6 +5,7 @@ Run it with `make docs-rewrites`. The models are in docs/rewrite_examples.py.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from keras import ops, tree
 
 import keras_qat
 from docs.generate_supported import summary, table
-from docs.rewrite_examples import EXAMPLES
+from docs.rewrite_examples import EXAMPLES, TARGETS
 from keras_qat.graph import Edge, Graph, Node, Parameter, label_of, read_model
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.name_outputs import name_outputs
@@ -29,9 +30,11 @@ from keras_qat.passes.pipeline import (
 )
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
 from keras_qat.passes.running import run_pipeline
+from keras_qat.passes.schemes import annotate_schemes
 from keras_qat.passes.separate_ranges import separate_ranges
 from keras_qat.passes.stages import Stage
 from keras_qat.passes.substitute_activations import substitute_activations
+from keras_qat.scheme import get_scheme
 
 PAGE = Path(__file__).parent / "rewrites.md"
 
@@ -152,7 +155,8 @@ def _run(name: str) -> tuple[Graph, Graph]:
     """Returns the graph of an example before and after a pass."""
     passes = select_rewrites([*DEFAULT_REWRITES, name])
     position = [rewrite.__name__ for rewrite in passes].index(name)
-    before, _ = run_pipeline(read_model(_example(name)), passes[:position])
+    graph = annotate_schemes(read_model(_example(name)), {}, get_scheme("int8"))
+    before, _ = run_pipeline(graph, passes[:position])
     after, log = run_pipeline(before, passes[position : position + 1])
     if not log:
         raise ValueError(f"'{name}' does nothing to its example in docs/rewrite_examples.py.")
@@ -169,9 +173,13 @@ def _without(name: str) -> str:
     """Returns the result of an example with all other rewrites."""
     others = [rewrite.__name__ for rewrite in PIPELINE if rewrite.__name__ != name]
     model = _example(name)
-    usual = _layers(keras_qat.clone_model(model))
+    target = TARGETS.get(name)
+    make = keras_qat.clone_model
+    if target is not None:
+        make = functools.partial(keras_qat.quantize_model, target=target)
+    usual = _layers(make(model))
     try:
-        found = _layers(keras_qat.clone_model(model, rewrites=others))
+        found = _layers(make(model, rewrites=others))
     except keras_qat.errors.UnsupportedLayerError:
         return "is refused"
     return "is the same" if found == usual else f"{found} instead of {usual}"

@@ -95,10 +95,16 @@ def _halves(x: Any) -> Any:
     return [value, ops.relu(gate)]
 
 
+# The targets of rewrites that not every target needs.
+TARGETS = {"fuse_lstms": "tflite-micro"}
+
 EXAMPLES: dict[str, Callable[[], keras.Model]] = {
     "inline_models": _nested,
     "open_drop_ins": lambda: chain(
         keras_qat.layers.QConv2D(4, 3, batch_norm=True, activation="swish", name="block")
+    ),
+    "fuse_lstms": lambda: keras.Sequential(
+        [keras.Input((2, 3), name="x"), layers.LSTM(4, name="memory")]
     ),
     "drop_bias": lambda: chain(
         layers.Conv2D(4, 3, name="conv"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.graph import Graph, Node, build_model, read_model
-from keras_qat.layers import QuantizedModel
+from keras_qat.layers import QLSTM, QuantizedModel
 from keras_qat.layers.core.drop_in import copy_by_path
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.passes.choose_kernels import choose_kernels
@@ -25,7 +25,8 @@ def streaming(model: QuantizedModel) -> QuantizedModel:
 
     Args:
         model: A quantized model with unrolled recurrent layers, calibrated or trained. It is not
-            changed. Layers before and after them must treat each step alone.
+            changed. Layers before and after them must treat each step alone. Targets whose LSTM is
+            one operator need a model without the rewrite `fuse_lstms`.
 
     Returns:
         A quantized model. Its inputs are those of `model` for one step, of shape
@@ -53,6 +54,7 @@ def streaming(model: QuantizedModel) -> QuantizedModel:
     model = quantized_model_in(model, "made a model of one step")
     model.check_ranges()
     graph = read_model(model)
+    _check_unrolled(graph)
     step = choose_kernels(take_last_step(graph, model.origins), model.target)
     try:
         result = build_model(step, QuantizedModel, after_call=lambda node: _copy_state(graph, node))
@@ -61,6 +63,20 @@ def streaming(model: QuantizedModel) -> QuantizedModel:
     result.origins = {each.name: model.origins.get(each.name, ()) for each in result.layers}
     check_steps(model, result)
     return result
+
+
+def _check_unrolled(graph: Graph) -> None:
+    """Raises if all steps of an LSTM are one operator."""
+    for node in graph.nodes.values():
+        if isinstance(node.head, QLSTM):
+            raise InvalidModelError(
+                "All steps of this LSTM are one operator, which has no model of one step.",
+                layer=node.name,
+                received="a QLSTM",
+                expected="an unrolled LSTM",
+                fix="Quantize the float model again with `rewrites=[name for name in "
+                'keras_qat.DEFAULT_REWRITES if name != "fuse_lstms"]`.',
+            )
 
 
 def _copy_state(graph: Graph, node: Node) -> None:

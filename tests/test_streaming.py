@@ -84,7 +84,9 @@ def test_states_have_the_names_of_their_layers_and_survive_saving(tmp_path):
 
 @needs_micro
 def test_step_is_exact_on_micro(tmp_path):
-    step = keras_qat.streaming(quantized(layers.LSTM(4), target="tflite-micro"))
+    unrolled = [name for name in keras_qat.DEFAULT_REWRITES if name != "fuse_lstms"]
+    qat = quantized(layers.LSTM(4), target="tflite-micro", rewrites=unrolled)
+    step = keras_qat.streaming(qat)
     assert step.target == "tflite-micro"
     keras_qat.export_litert(step, tmp_path / "step.tflite")
     states = [np.full((16, 4), value, "float32") for value in (0.1, -0.2)]
@@ -114,6 +116,13 @@ REFUSED = {
 def test_model_that_needs_more_than_one_step_is_refused(text):
     with pytest.raises(InvalidModelError, match=text):
         keras_qat.streaming(quantized(*REFUSED[text]()))
+
+
+def test_lstm_in_one_operator_is_refused():
+    qat = quantized(layers.LSTM(4, name="memory"), target="tflite-micro")
+    with pytest.raises(InvalidModelError, match="All steps of this LSTM") as caught:
+        keras_qat.streaming(qat)
+    assert caught.value.layer == "memory"
 
 
 def test_recurrent_layers_of_two_lengths_are_refused():

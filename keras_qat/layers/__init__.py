@@ -35,6 +35,7 @@ from keras_qat.layers.kernels.convolution1d import QConv1D, QDepthwiseConv1D
 from keras_qat.layers.kernels.dense import QDense
 from keras_qat.layers.kernels.einsum_dense import QEinsumDense
 from keras_qat.layers.kernels.embedding import QEmbedding
+from keras_qat.layers.kernels.lstm import QLSTM
 from keras_qat.layers.kernels.matmul import QMatmul
 from keras_qat.layers.kernels.separable import QSeparableConv1D, QSeparableConv2D
 from keras_qat.layers.kernels.unfused_batch_normalization import UnfusedBatchNormalization
@@ -122,6 +123,7 @@ __all__ = [
     "QHardSwish",
     "QIntegerDivision",
     "QLeakyReLU",
+    "QLSTM",
     "QLogSoftmax",
     "QLogical",
     "QLogicalNot",

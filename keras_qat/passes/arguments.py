@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from keras_qat.layers import QLSTM
 from keras_qat.passes.config import Setting
 from keras_qat.passes.pixel_inputs import pixel_inputs
 from keras_qat.targets import get_target
@@ -26,6 +27,12 @@ def for_removing(setting: Setting) -> Arguments:
 def for_splitting(setting: Setting) -> Arguments:
     """Returns the arguments of `split_activations`."""
     return {"split": setting.split}
+
+
+def for_fusing_lstms(setting: Setting) -> Arguments:
+    """Returns no arguments if the target prefers the operator of an LSTM, else None."""
+    target = get_target(cast(str, setting.config.target))
+    return None if target.preferred.isdisjoint(QLSTM.operators) else {}
 
 
 def for_annotating(setting: Setting) -> Arguments:

@@ -21,6 +21,7 @@ from keras_qat.passes.fold_filled_tensors import fold_filled_tensors
 from keras_qat.passes.fold_padding import fold_padding
 from keras_qat.passes.fold_sample_constants import fold_sample_constants
 from keras_qat.passes.fuse_activations import fuse_activations
+from keras_qat.passes.fuse_lstms import fuse_lstms
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.left_out import check_left_out
 from keras_qat.passes.make_layers import make_layers
@@ -78,6 +79,11 @@ OPENING: tuple[Step, ...] = (
         "fixed",
     ),
     Step(open_drop_ins, "Before the splits: it makes layers that may have to be split."),
+    Step(
+        fuse_lstms,
+        "After `connect_masks`: the operator takes no mask. Before `open_layers`, which unrolls.",
+        arguments=arguments.for_fusing_lstms,
+    ),
     Step(drop_bias, "Before the splits: it finds each bias where the user put it.", "named"),
     Step(
         split_separables,

@@ -42,6 +42,8 @@ class Target:
         releases: Releases of LiteRT whose kernels were measured to compute the integers of Keras,
             oldest first. Empty if no release was measured.
         measured: Place and date of the measurement of the factors.
+        preferred: Operators that compute a whole layer better than the several operators that the
+            layer is made of for other targets.
         advice: A way to avoid an operator that the target does not have, by the operator.
     """
 
@@ -59,6 +61,7 @@ class Target:
     factors: Mapping[str, float]
     releases: tuple[str, ...]
     measured: str
+    preferred: frozenset[str]
     advice: Mapping[str, str]
 
     def runs(self, code: str, dtype: str) -> bool:
@@ -138,6 +141,7 @@ def _read(name: str) -> Target:
         factors=content.get("factors", {}),
         releases=tuple(content.get("releases", ())),
         measured=content.get("measured", ""),
+        preferred=frozenset(content.get("preferred", ())),
         advice=content.get("advice", {}),
     )
 

@@ -22,6 +22,7 @@ from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.litert import Runner
 from keras_qat.litert.running.expose import expose_tensors
 from keras_qat.litert.running.measured_tables import with_measured_tables
+from keras_qat.targets import DEFAULT_TARGET
 
 
 def normal_data(model: keras.Model, rng: np.random.Generator, batch: int) -> list[np.ndarray]:
@@ -64,6 +65,7 @@ class Case:
         least_scale: The smallest factor of the data that the kernels accept.
         greatest_scale: The largest factor of the data that the function accepts.
         activations: The argument `activations` of `quantize_model`.
+        target: The target that chooses the form of the layers. The kernels are the default ones.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Case:
     least_scale: float = 0.0
     greatest_scale: float = np.inf
     activations: str = "exact"
+    target: str = DEFAULT_TARGET
 
 
 def branches(
@@ -165,6 +168,11 @@ class Prepared:
         """Returns the float clone."""
         return keras_qat.clone_model(self.keras_model)
 
+    @property
+    def float_twin(self) -> keras.Model:
+        """Returns the clone. Returns the Keras model for targets with layers that clones lack."""
+        return self.clone if self.case.target == DEFAULT_TARGET else self.keras_model
+
     @functools.cached_property
     def quantized(self) -> Any:
         """Returns the quantized model, calibrated on the data."""
@@ -175,9 +183,17 @@ class Prepared:
 
     def quantize(self, target: str | None = None) -> Any:
         """Makes another quantized model, which a test may change."""
-        policy = self.case.activations
-        model = keras_qat.quantize_model(self.keras_model, activations=policy, target=target)
+        model = self.quantize_uncalibrated(target, activations=self.case.activations)
         keras_qat.calibrate(model, tuple(self.arrays), verbose=0)
+        return model
+
+    def quantize_uncalibrated(self, target: str | None = None, **options: Any) -> Any:
+        """Makes a quantized model that lacks ranges."""
+        model = keras_qat.quantize_model(
+            self.keras_model, target=target or self.case.target, **options
+        )
+        if target is None:
+            model.set_target(DEFAULT_TARGET)
         return model
 
     @functools.cached_property
@@ -364,9 +380,10 @@ def integers_of(values: np.ndarray, details: dict) -> np.ndarray:
 
 
 def computed_tensors(content: bytes) -> list[str]:
-    """Returns the names of the tensors that the file's operators compute."""
+    """Returns the names of the tensors that the file's operators compute, without variables."""
     graph = schema.ModelT.InitFromPackedBuf(content).subgraphs[0]
-    return [graph.tensors[i].name.decode() for op in graph.operators for i in op.outputs]
+    outputs = [graph.tensors[i] for op in graph.operators for i in op.outputs]
+    return [tensor.name.decode() for tensor in outputs if not tensor.isVariable]
 
 
 def counterparts_of(content: bytes, model: Any) -> dict[str, str]:

@@ -185,7 +185,8 @@ def test_verify_compares_every_computed_tensor(prepared, tmp_path):
 def test_file_is_all_integers_and_builtin(prepared):
     model = schema.ModelT.InitFromPackedBuf(prepared.content)
     types = {tensor.type for tensor in model.subgraphs[0].tensors}
-    assert types <= {getattr(schema.TensorType, name) for name in ("INT8", "INT32", "BOOL")}
+    names = ("INT8", "INT16", "INT32", "BOOL")
+    assert types <= {getattr(schema.TensorType, name) for name in names}
     assert all(code.builtinCode in BUILTIN for code in model.operatorCodes)
     assert "CUSTOM" not in {BUILTIN[code.builtinCode] for code in model.operatorCodes}
 
@@ -260,8 +261,8 @@ def test_gradients_reach_every_weight(prepared):
     arrays = prepared.samples(128)
     many = arrays if len(arrays) > 1 else arrays[0]
     # Without calibration the batch sets the ranges, so few other values are clipped.
-    quantized = gradients(keras_qat.quantize_model(prepared.keras_model), many)
-    exact = gradients(prepared.clone, many)
+    quantized = gradients(prepared.quantize_uncalibrated(), many)
+    exact = gradients(prepared.float_twin, many)
     assert set(quantized) == set(exact)
     for path, gradient in quantized.items():
         if path.endswith(prepared.case.no_gradient or ("no such weight",)):

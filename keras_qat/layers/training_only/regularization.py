@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 
 from keras_qat.graph import layer_of
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.moves_values import MovesValues
+from keras_qat.layers.core.random_states import load_random_states, save_random_states
 from keras_qat.layers.core.registry import register
 
 
@@ -32,21 +31,11 @@ class TrainingOnly(MovesValues):
 
     def save_own_variables(self, store):
         """Saves the state of the random numbers; there are no weights."""
-        for name, state in self._random_states():
-            store[name] = state
+        save_random_states(self, store)
 
     def load_own_variables(self, store):
         """Loads the state of the random numbers, if the file has it."""
-        for name, state in self._random_states():
-            if name in set(store.keys()):  # the store of a file does not support `in`
-                state.assign(store[name])
-
-    def _random_states(self) -> Iterator[tuple[str, keras.Variable]]:
-        """Yields the states that Keras counts as variables, but not as weights."""
-        weights = {id(weight) for weight in self.weights}
-        states = [each for each in self.variables if id(each) not in weights]
-        for position, state in enumerate(states):
-            yield f"random_state_{position}", state
+        load_random_states(self, store)
 
 
 @register(layer_of(keras.layers.Dropout))
