@@ -65,9 +65,6 @@ REFUSED = {
     "volumes": (
         lambda: chain(layers.Conv3DTranspose(2, 1, name="volume"), shape=(2, 2, 2, 3)),
         "unsupported-layer", "volume"),
-    "pooled volumes": (
-        lambda: chain(layers.AdaptiveMaxPooling3D(1, name="volume"), shape=(2, 2, 2, 3)),
-        "unsupported-layer", "volume"),
     "a recurrent convolution": (
         lambda: chain(layers.ConvLSTM1D(2, 3, dropout=0.1, name="recurrent"), shape=(4, 8, 3)),
         "unsupported-layer", "recurrent"),

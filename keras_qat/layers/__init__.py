@@ -80,6 +80,7 @@ from keras_qat.layers.training_only.regularization import (
     QGaussianNoise,
     QSpatialDropout1D,
     QSpatialDropout2D,
+    QSpatialDropout3D,
 )
 
 __all__ = [
@@ -156,6 +157,7 @@ __all__ = [
     "QSpaceToDepth",
     "QSpatialDropout1D",
     "QSpatialDropout2D",
+    "QSpatialDropout3D",
     "QStack",
     "QStridedSlice",
     "QSubtract",

@@ -16,6 +16,7 @@ _DROPOUTS = (
     keras.layers.GaussianDropout,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
 )
 
 _CAST = operation_named("Cast", "ConvertToTensor")

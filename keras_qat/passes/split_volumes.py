@@ -19,6 +19,10 @@ from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes, sp
 
 # The layer that pools the images, by the name of the layer or operation.
 _POOLINGS: dict[str, Any] = {
+    "AdaptiveAveragePool": keras.layers.AdaptiveAveragePooling2D,
+    "AdaptiveAveragePooling3D": keras.layers.AdaptiveAveragePooling2D,
+    "AdaptiveMaxPool": keras.layers.AdaptiveMaxPooling2D,
+    "AdaptiveMaxPooling3D": keras.layers.AdaptiveMaxPooling2D,
     "AveragePool": keras.layers.AveragePooling2D,
     "AveragePooling3D": keras.layers.AveragePooling2D,
     "MaxPool": keras.layers.MaxPooling2D,
@@ -31,8 +35,8 @@ _ELEMENTWISE += (keras.constraints.NonNeg,)
 def split_volumes(graph: Graph) -> Graph:
     """Writes `Conv3D` as one `Conv2D`, and `MaxPooling3D` as two poolings.
 
-    Matches: `Conv3D` with channels last, `AveragePooling3D`, `MaxPooling3D`, and poolings of
-    `keras.ops`.
+    Matches: `Conv3D` with channels last, `AveragePooling3D`, `MaxPooling3D`, adaptive poolings, and
+    poolings of `keras.ops`.
     Builds: for a convolution, one `Conv2D` of the same name with a copy of the weights. All
     output frames are samples of its batch, and the frames that one of them depends on are its
     channels. A kernel over the depth alone convolves images whose height is the depth. For a
@@ -219,6 +223,8 @@ def _pooled(head: Any, x: Any, mask: None = None) -> Any:
     del mask  # Keras passes None
     kind = _POOLINGS[type(head).__name__]
     depth, height, width, channels = x.shape[1:]
+    if type(head).__name__.startswith("Adaptive"):
+        return _pooled_adaptively(kind, _triple(head.output_size), x)
     sizes = _triple(head.pool_size)
     strides = sizes if head.strides is None else _triple(head.strides)
     if kind is keras.layers.AveragePooling2D and np.all(np.greater_equal(sizes, x.shape[1:4])):
@@ -232,6 +238,19 @@ def _pooled(head: Any, x: Any, mask: None = None) -> Any:
     y = ops.reshape(y, (-1, depth, height * width, channels))
     y = make((sizes[0], 1), (strides[0], 1), name="depth")(y)
     return ops.reshape(y, (-1, y.shape[1], height, width, channels))
+
+
+def _pooled_adaptively(kind: Any, sizes: Sequence[int], x: Any) -> Any:
+    """Pools the frames to a size, then the depth. The windows are products of windows."""
+    depth, height, width, channels = x.shape[1:]
+    if set(sizes) == {1} and kind is keras.layers.AdaptiveAveragePooling2D:
+        return keras.layers.GlobalAveragePooling3D(keepdims=True, name="all")(x)
+    y = ops.reshape(x, (-1, height, width, channels))
+    y = kind(sizes[1:], name="frames", dtype="float32")(y)
+    places = sizes[1] * sizes[2]
+    y = ops.reshape(y, (-1, depth, places, channels))
+    y = kind((sizes[0], places), name="depth", dtype="float32")(y)
+    return ops.reshape(y, (-1, *sizes, channels))
 
 
 def _check(node: Node, shape: tuple) -> None:

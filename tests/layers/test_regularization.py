@@ -39,6 +39,12 @@ CASES = [
         branches((4, 3), [layer(layers.SpatialDropout1D, 0.3), layer(layers.Dense, 4)]),
         steps=None,
     ),
+    Case(
+        "regularization_rank5",
+        (ours.QSpatialDropout3D,),
+        branches((2, 3, 4, 3), [layer(layers.SpatialDropout3D, 0.3), layer(layers.Conv3D, 4, 1)]),
+        steps=None,
+    ),
 ]
 
 

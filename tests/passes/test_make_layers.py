@@ -83,7 +83,6 @@ def test_make_layers_names_layers_that_no_rule_takes(build, name, received):
     ("layer", "shape", "reason"),
     [
         (layers.Conv3DTranspose(2, 1), (4, 4, 4, 3), "volumes in float only"),
-        (layers.AdaptiveMaxPooling3D(2), (4, 4, 4, 3), "pools volumes"),
     ],
 )
 def test_make_layers_gives_the_reason_for_layers_that_litert_lacks(layer, shape, reason):

@@ -58,6 +58,12 @@ LAYERS = {
     "max_of_depth": (layer(layers.MaxPooling3D, (2, 1, 1)), ["MAX_POOL_2D"]),
     "average": (layer(layers.AveragePooling3D, 3, 2, padding="same"), ["AVERAGE_POOL_2D"] * 2),
     "average_of_all": (layer(layers.AveragePooling3D, VIDEO[:3]), ["MEAN"]),
+    "adaptive_average": (
+        layer(layers.AdaptiveAveragePooling3D, (2, 3, 3)),
+        ["AVERAGE_POOL_2D"] * 2,
+    ),
+    "adaptive_average_of_all": (layer(layers.AdaptiveAveragePooling3D, 1), ["MEAN"]),
+    "adaptive_max": (layer(layers.AdaptiveMaxPooling3D, (2, 3, 7)), ["MAX_POOL_2D"] * 2),
     "max_in_ops": (operation(lambda x: ops.max_pool(x, 2)), ["MAX_POOL_2D"] * 2),
     "average_in_ops": (operation(lambda x: ops.average_pool(x, 2, 1)), ["AVERAGE_POOL_2D"] * 2),
 }

@@ -15,7 +15,7 @@ from keras_qat.graph import Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
-from keras_qat.layers.core.registry import refuse, register
+from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import check_sizes_known, lower_on_image, planar
 from keras_qat.layers.moving.reshape import check_channels_last
 from keras_qat.quantizers import Grid, Shared
@@ -145,16 +145,6 @@ class QAveragePooling2D(AverageWindows, keras.layers.AveragePooling2D):
 
     operators = ("AVERAGE_POOL_2D",)
     sequence_class = QAveragePooling1D
-
-
-refuse(
-    layer_of(
-        keras.layers.AdaptiveAveragePooling3D,
-        keras.layers.AdaptiveMaxPooling3D,
-    ),
-    reason="LiteRT has no integer operator that pools volumes.",
-    fix="Use 2D poolings, over slices of the volume or with its depth among the channels.",
-)
 
 
 def check_pooled(layer, input_shape) -> None:

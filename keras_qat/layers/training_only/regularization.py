@@ -56,6 +56,12 @@ class QSpatialDropout2D(TrainingOnly, keras.layers.SpatialDropout2D):
     """Dropout of whole feature maps, kept for training."""
 
 
+@register(layer_of(keras.layers.SpatialDropout3D))
+@keras.saving.register_keras_serializable("keras_qat")
+class QSpatialDropout3D(TrainingOnly, keras.layers.SpatialDropout3D):
+    """Dropout of whole channels of volumes, kept for training."""
+
+
 @register(layer_of(keras.layers.AlphaDropout))
 @keras.saving.register_keras_serializable("keras_qat")
 class QAlphaDropout(TrainingOnly, keras.layers.AlphaDropout):
