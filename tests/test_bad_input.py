@@ -65,7 +65,7 @@ MODELS = {
         "Received: Sort",
     ),
     "volumes": (
-        lambda: sequence(layers.Conv3DTranspose(2, 1, name="layer"), shape=(2, 2, 2, 3)),
+        lambda: sequence(layers.Conv3DTranspose(2, 3, name="layer"), shape=(2, 2, 2, 3)),
         errors.UnsupportedLayerError,
         "layer",
         "in float only",

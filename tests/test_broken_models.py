@@ -63,7 +63,7 @@ REFUSED = {
         "unsupported-layer", "recurrent"),
     "a cumulative product": (lambda: chain(Counting(name="own")), "unsupported-layer", "own"),
     "volumes": (
-        lambda: chain(layers.Conv3DTranspose(2, 1, name="volume"), shape=(2, 2, 2, 3)),
+        lambda: chain(layers.Conv3DTranspose(2, 3, name="volume"), shape=(2, 2, 2, 3)),
         "unsupported-layer", "volume"),
     "a recurrent convolution": (
         lambda: chain(layers.ConvLSTM1D(2, 3, dropout=0.1, name="recurrent"), shape=(4, 8, 3)),

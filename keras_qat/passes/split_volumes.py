@@ -106,7 +106,7 @@ class Windows:
             kernel_size: The number of taps.
             groups: The number of groups of channels.
         """
-        strides, dilation = _triple(head.strides), _triple(head.dilation_rate)
+        strides, dilation = triple(head.strides), triple(head.dilation_rate)
         return cls(tuple(kernel_size), strides, dilation, head.padding, groups)
 
     @property
@@ -207,7 +207,7 @@ def _with_channels_moved(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, mask=None: ops.moveaxis(function(ops.moveaxis(x, 1, -1)), -1, 1)
 
 
-def _triple(value: Any) -> tuple[int, ...]:
+def triple(value: Any) -> tuple[int, ...]:
     """Returns the values for depth, height and width."""
     return tuple(np.broadcast_to(value, 3).tolist())
 
@@ -224,9 +224,9 @@ def _pooled(head: Any, x: Any, mask: None = None) -> Any:
     kind = _POOLINGS[type(head).__name__]
     depth, height, width, channels = x.shape[1:]
     if type(head).__name__.startswith("Adaptive"):
-        return _pooled_adaptively(kind, _triple(head.output_size), x)
-    sizes = _triple(head.pool_size)
-    strides = sizes if head.strides is None else _triple(head.strides)
+        return _pooled_adaptively(kind, triple(head.output_size), x)
+    sizes = triple(head.pool_size)
+    strides = sizes if head.strides is None else triple(head.strides)
     if kind is keras.layers.AveragePooling2D and np.all(np.greater_equal(sizes, x.shape[1:4])):
         return keras.layers.GlobalAveragePooling3D(keepdims=True, name="all")(x)
     make = functools.partial(kind, padding=head.padding, dtype="float32")

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers.elementwise.binary import value_of
@@ -21,7 +21,7 @@ from keras_qat.passes.contracting import (
 )
 from keras_qat.passes.kernel_layers import KernelLayers, share_arithmetic
 from keras_qat.passes.rewriting import rewrite_nodes
-from keras_qat.passes.split_volumes import Windows
+from keras_qat.passes.split_volumes import Windows, triple
 
 _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
 _DEPTHWISE = {1: keras.layers.DepthwiseConv1D, 2: keras.layers.DepthwiseConv2D}
@@ -36,7 +36,8 @@ def write_kernels(graph: Graph) -> Graph:
     `separable_conv` and `conv_transpose` of one tensor, and of a weight of a custom layer or an
     array. `ops.take` of the rows of such a weight, by ids that the model computes.
     Builds: the Keras layer without a bias, with a copy of the weight. An `Embedding` for `take`,
-    and for a convolution over volumes what `split_volumes` builds.
+    and for a convolution over volumes what `split_volumes` builds. A transposed one makes all
+    frames that one frame becomes as channels.
     Transposes and reshapes around a `Dense` put its axes in order. A bias that is added after it is
     folded into it later. A weight that is used twice in the same way becomes a layer that is called
     twice. Equal sums and products with one weight become calls of one operation.
@@ -62,6 +63,8 @@ def write_kernels(graph: Graph) -> Graph:
             is_volume = len(graph.shape(node.inputs[0])) == 5
             writers = _WRITERS_FOR_VOLUMES if is_volume else _WRITERS
             convolve = writers.get(type(node.head).__name__)
+            if convolve is _transposed_volume and _frames_overlap(node):
+                return None
             return None if convolve is None else functools.partial(convolve, node.head, kernels)
         return _dense_of(graph, node, kernels)
 
@@ -203,10 +206,48 @@ def _transposed(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> A
     return kernels.layer(kernel, ("transposed", str(options)), make, inputs.shape)(inputs)
 
 
+def _frames_overlap(node: Node) -> bool:
+    """Returns whether a transposed convolution of volumes adds frames to each other."""
+    kernel = next(x for x in tree.flatten(node.arguments) if not isinstance(x, Edge))
+    head, taps = node.head, value_of(kernel).shape[0]
+    is_apart = triple(head.strides)[0] == taps and triple(head.dilation_rate)[0] == 1
+    return not is_apart or head.output_padding is not None
+
+
+def _transposed_volume(head: Any, kernels: KernelLayers, inputs: Any, kernel: Any) -> Any:
+    """Makes all frames that one frame becomes as channels, and puts them after each other."""
+    taps, *window, filters, channels = value_of(kernel).shape
+    depth, height, width, _ = inputs.shape[1:]
+    options = {"strides": triple(head.strides)[1:], "padding": head.padding}
+    options |= {"dilation_rate": triple(head.dilation_rate)[1:], **_PLAIN}
+    make = functools.partial(
+        keras.layers.Conv2DTranspose,
+        taps * filters,
+        window,
+        kernel_initializer="zeros",
+        name="transposed",
+        **options,
+    )
+    layer = kernels.layer(
+        kernel,
+        ("transposed volume", str(options)),
+        make,
+        (None, height, width, channels),
+        lambda value: np.moveaxis(value, 0, 2).reshape(*window, taps * filters, channels),
+    )
+    y = layer(ops.reshape(inputs, (-1, height, width, channels)))
+    height, width = y.shape[1:3]
+    y = ops.transpose(ops.reshape(y, (-1, height * width, taps, filters)), (0, 2, 1, 3))
+    return ops.reshape(y, (-1, depth * taps, height, width, filters))
+
+
 _WRITERS: dict[str, Callable[..., Any]] = {
     "Conv": _conv,
     "ConvTranspose": _transposed,
     "DepthwiseConv": _depthwise,
     "SeparableConv": _separable,
 }
-_WRITERS_FOR_VOLUMES: dict[str, Callable[..., Any]] = {"Conv": _volume}
+_WRITERS_FOR_VOLUMES: dict[str, Callable[..., Any]] = {
+    "Conv": _volume,
+    "ConvTranspose": _transposed_volume,
+}

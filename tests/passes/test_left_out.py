@@ -106,7 +106,7 @@ def test_clone_model_refuses_an_unknown_rewrite(rewrites):
 
 def test_check_left_out_refuses_layers_that_no_rewrite_takes():
     model = keras.Sequential(
-        [keras.Input((2, 2, 2, 3)), layers.Conv3DTranspose(2, 1, name="volumes")]
+        [keras.Input((2, 2, 2, 3)), layers.Conv3DTranspose(2, 3, name="volumes")]
     )
     graph, _ = run_pipeline(read_model(model), ())
     with pytest.raises(UnsupportedLayerError, match="in float only.* Layer: 'volumes'"):

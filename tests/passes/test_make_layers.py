@@ -82,7 +82,7 @@ def test_make_layers_names_layers_that_no_rule_takes(build, name, received):
 @pytest.mark.parametrize(
     ("layer", "shape", "reason"),
     [
-        (layers.Conv3DTranspose(2, 1), (4, 4, 4, 3), "volumes in float only"),
+        (layers.Conv3DTranspose(2, 3), (4, 4, 4, 3), "volumes in float only"),
     ],
 )
 def test_make_layers_gives_the_reason_for_layers_that_litert_lacks(layer, shape, reason):

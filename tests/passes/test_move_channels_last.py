@@ -141,6 +141,7 @@ def test_move_channels_last_of_sequences_is_exact(tmp_path):
     "make",
     [
         lambda: layers.Conv3D(3, 2, **FIRST),
+        lambda: layers.Conv3DTranspose(3, 2, strides=2, **FIRST),
         lambda: layers.MaxPooling3D(2, **FIRST),
         lambda: layers.AveragePooling3D(2, 1, **FIRST),
     ],

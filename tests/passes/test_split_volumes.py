@@ -54,6 +54,14 @@ LAYERS = {
     "pixels": (layer(Conv3D, 6, 1), ["CONV_2D"]),
     "softmax": (layer(Conv3D, 6, 1, activation="softmax"), ["CONV_2D", "SOFTMAX"]),
     "own": (layer(OwnConv3D, 6, 3), FRAMES),
+    "transposed": (
+        layer(layers.Conv3DTranspose, 3, (2, 3, 3), strides=2, padding="same"),
+        ["SHAPE", "ADD", "TRANSPOSE_CONV", "TRANSPOSE", "DEPTHWISE_CONV_2D"],
+    ),
+    "transposed_frames": (
+        layer(layers.Conv3DTranspose, 3, (1, 2, 2), strides=(1, 2, 2), use_bias=False),
+        ["SHAPE", "ADD", "TRANSPOSE_CONV", "TRANSPOSE"],
+    ),
     "max": (layer(layers.MaxPooling3D, 3, 2, padding="same"), ["MAX_POOL_2D"] * 2),
     "max_of_depth": (layer(layers.MaxPooling3D, (2, 1, 1)), ["MAX_POOL_2D"]),
     "average": (layer(layers.AveragePooling3D, 3, 2, padding="same"), ["AVERAGE_POOL_2D"] * 2),
@@ -83,7 +91,7 @@ def data_for(model, count=4):
     return np.random.default_rng(1).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
-@pytest.mark.parametrize("name", some_quick(LAYERS, 1, 4, 6, 8, 10, 14, 15, 17))
+@pytest.mark.parametrize("name", some_quick(LAYERS, 1, 4, 6, 8, 10, 14, 15, 17, 19))
 def test_split_volumes_is_exact(name):
     make, operators = LAYERS[name]
     model = model_of(make(name="v"))

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic import accumulate
-from keras_qat.graph import layer_of, maybe
+from keras_qat.graph import Matcher, layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.layers.core.sequences import planar
@@ -173,8 +173,15 @@ class QDepthwiseConv2D(WeightedLayer, keras.layers.DepthwiseConv2D):
     kernel_operator = DepthwiseConvolution()
 
 
+def _overlaps_in_depth(operation: Any) -> bool:
+    """Returns whether this is a `Conv3DTranspose` that adds frames to each other."""
+    is_transposed = type(operation) is keras.layers.Conv3DTranspose
+    return is_transposed and operation.kernel_size[0] != operation.strides[0]
+
+
 refuse(
-    layer_of(keras.layers.Conv3DTranspose),
+    Matcher("keras.layers.Conv3DTranspose with frames that overlap", _overlaps_in_depth),
     reason="LiteRT convolves volumes in float only.",
-    fix="Use `keras.layers.UpSampling3D` and `keras.layers.Conv3D`.",
+    fix="Use as many strides as taps along the depth, or `keras.layers.UpSampling3D` and "
+    "`keras.layers.Conv3D`.",
 )
