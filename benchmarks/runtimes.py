@@ -58,13 +58,13 @@ def contract_cases() -> list[Case]:
 
 
 def cut_out(model: Model, operator: Operator) -> Model:
-    """Makes a model of one operator, and of the operators that compute a shape for it."""
+    """Makes a model of one operator, and of those that compute a shape or set a state for it."""
     producers = {out: each for each in model.operators for out in each.outputs}
     kept: dict[Operator, None] = {}
 
     def keep(each: Operator) -> None:
         for tensor in each.inputs:
-            if tensor in producers and tensor.quantization is None:
+            if tensor in producers and (tensor.quantization is None or tensor.is_variable):
                 keep(producers[tensor])
         kept[each] = None
 
