@@ -6,7 +6,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
-from keras_qat.errors import UnsupportedLayerError
+from keras_qat.errors import TargetError, UnsupportedLayerError
 from keras_qat.layers import QLSTM
 from tests.layers.contract import Case, branches, exported, layer, operators_of
 from tests.micro import needs_micro
@@ -97,6 +97,12 @@ def test_fused_lstm_keeps_its_form_on_another_target(tmp_path):
     path = tmp_path / "model.tflite"
     keras_qat.export_litert(qat, path)
     assert keras_qat.verify(qat, path, DATA, kernels="default", verbose=0).exact
+
+
+def test_fused_lstm_is_refused_where_its_kernel_was_not_run(tmp_path):
+    qat = keras_qat.quantize_model(quantized(LSTM(4, name="memory")), target="litert-arm64")
+    with pytest.raises(TargetError, match="memory"):
+        keras_qat.export_litert(qat, tmp_path / "model.tflite")
 
 
 def test_lstm_gates_that_overflow_are_refused():
