@@ -1,5 +1,7 @@
 """check(target=...): operators that would not run on the target."""
 
+import re
+
 import keras
 import pytest
 from keras import layers
@@ -71,6 +73,11 @@ def test_check_refuses_an_unknown_target():
         keras_qat.check(network(), target="coral")
 
 
+def kind(layer):
+    """Returns a layer's name without numbers: two layers may share an operator of the file."""
+    return re.sub(r"(_\d+)+$", "", layer)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_check_for_a_target_finds_what_export_refuses(case):
@@ -80,7 +87,7 @@ def test_check_for_a_target_finds_what_export_refuses(case):
     # The names of unrolled layers in a file and in a report have other numbers.
     for target in TARGETS if case.target == DEFAULT_TARGET else (case.target,):
         exported = lower_model(prepared.quantize(target=target))
-        expected = {(v.layer, v.operator) for v in violations(exported, get_target(target))}
+        expected = {(kind(v.layer), v.operator) for v in violations(exported, get_target(target))}
         report = keras_qat.check(
             prepared.keras_model,
             calibration_data=data,
@@ -88,7 +95,7 @@ def test_check_for_a_target_finds_what_export_refuses(case):
             target=target,
         )
         found = of_target(report)
-        assert {(f.layer, f.message.partition(" ")[0]) for f in found} == expected, target
+        assert {(kind(f.layer), f.message.partition(" ")[0]) for f in found} == expected, target
 
 
 def test_target_without_an_operator_gets_a_lookup():
