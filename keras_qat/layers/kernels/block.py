@@ -22,6 +22,7 @@ from keras_qat.layers.core.drop_in import (
     quiet_config,
     remade,
 )
+from keras_qat.layers.kernels.batch_statistics import normalized
 
 _NORM_NAME = "batch_normalization"
 
@@ -113,7 +114,7 @@ class Block(QuantizedLayer):
         if self.use_bias:
             y = y + self._spread(self.bias)
         if self.batch_normalization is not None:
-            y = self.batch_normalization(y, training=training)
+            y = normalized(self.batch_normalization, y, training)
         return self.activation(y)
 
     def to_keras(self) -> list[keras.layers.Layer] | None:

@@ -1,0 +1,51 @@
+"""Batch normalization as Keras computes it, by the fastest kernel of the backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_qat.backend import fused_batch_norm
+
+
+def normalized(norm: Any, x: Any, training: bool | None) -> Any:
+    """Calls a batch normalization.
+
+    Args:
+        norm: A built `BatchNormalization`, or a layer in its place.
+        x: float32 tensor.
+        training: Whether it normalizes with the statistics of the batch, and keeps their moving
+            averages.
+
+    Returns:
+        A tensor of the shape of `x`. Results and moving averages equal those of `norm` up to the
+        rounding of float32.
+
+    Example:
+    >>> norm = keras.layers.BatchNormalization()
+    >>> norm.build((None, 1))
+    >>> normalized(norm, ops.array([[-1.0], [1.0]]), training=True).numpy().round(2).tolist()
+    [[-1.0], [1.0]]
+    """
+    found = _fused(norm, x) if training and norm.trainable else None
+    if found is None:
+        return norm(x, training=training)
+    y, *statistics = found
+    for average, value in zip((norm.moving_mean, norm.moving_variance), statistics, strict=True):
+        average.assign(average * norm.momentum + value * (1.0 - norm.momentum))
+    return y
+
+
+def _fused(norm: Any, x: Any) -> tuple[Any, Any, Any] | None:
+    """Returns the result, the mean and the variance; None for what the kernel does not compute."""
+    is_plain = type(norm) is keras.layers.BatchNormalization and norm.compute_dtype == "float32"
+    if not is_plain or norm.synchronized or getattr(norm, "renorm", False):
+        return None
+    if norm.axis not in (-1, len(x.shape) - 1):
+        return None
+    channels = (x.shape[-1],)
+    gamma = ops.ones(channels) if norm.gamma is None else norm.gamma
+    beta = ops.zeros(channels) if norm.beta is None else norm.beta
+    return fused_batch_norm(x, gamma, beta, norm.epsilon)
