@@ -1,5 +1,7 @@
 """Batch normalization in training. The oracle is Keras's layer."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def test_gradients_equal_those_of_keras(shape):
     rng = np.random.default_rng(0)
     x, weights = (tf.constant(rng.normal(1.0, 2.0, SHAPES[shape]), "float32") for _ in range(2))
 
-    def gradients(call):
+    def gradients(call) -> Any:
         norm = made(SHAPES[shape])
         with tf.GradientTape() as tape:
             tape.watch(x)
