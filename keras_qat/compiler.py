@@ -29,9 +29,11 @@ from keras_qat.passes.config import Config, Setting
 from keras_qat.passes.inference_calls import batch_norm_calls
 from keras_qat.passes.inline_models import inline_models
 from keras_qat.passes.kept_weights import kept_weights
+from keras_qat.passes.making_stages import MAKING
 from keras_qat.passes.overrides import Overrides
-from keras_qat.passes.pipeline import MAKING, PIPELINE, REWRITING
+from keras_qat.passes.pipeline import PIPELINE
 from keras_qat.passes.provenance import error_of_user, rewrites_of
+from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.running import Runner, name_of
 from keras_qat.passes.schemes import check_one_type, origins_of
 from keras_qat.proof import check_ends, check_values

@@ -30,6 +30,7 @@ from keras_qat.arithmetic.xnnpack import elementwise as xnnpack_elementwise
 from keras_qat.arithmetic.xnnpack import mean as xnnpack_mean
 from keras_qat.arithmetic.xnnpack import quantize as xnnpack_quantize
 from keras_qat.arithmetic.xnnpack import requantize as xnnpack_requantize
+from keras_qat.backend import rules, tracing
 from tests.arithmetic import oracle
 
 RNG = np.random.default_rng(0)
@@ -203,7 +204,7 @@ class Plain:
     def __call__(self, inputs):
         return self.function(*inputs)
 
-    inlined = __call__
+    inlined = unfused = __call__
 
 
 @contextlib.contextmanager
@@ -213,7 +214,7 @@ def without_functions():
     def plain(function, tensors, options):
         return Plain(functools.partial(function, **options)), tensors
 
-    with mock.patch.object(backend, "_rule_for", plain):
+    with mock.patch.object(tracing, "_rule_for", plain):
         yield
 
 
@@ -237,7 +238,7 @@ def test_scale_float32_equals_that_of_floats(eager):
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("fused_size", [1, 2**31], ids=["fused", "plain"])
 def test_compiled_rule_gives_the_eager_bits(name, fused_size, eager, monkeypatch):
-    monkeypatch.setattr(backend, "FUSED_SIZE", fused_size)
+    monkeypatch.setattr(rules, "FUSED_SIZE", fused_size)
     function, *arrays = EVERY[name]
     assert bits(backend.compiled(function)(*arrays)) == eager[name]
 

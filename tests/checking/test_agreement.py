@@ -15,7 +15,7 @@ from keras_qat import errors
 from keras_qat.layers.core import registry
 from keras_qat.passes import make_layers, open_layers, running
 from keras_qat.passes.config import Config
-from keras_qat.passes.pipeline import REWRITING
+from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.stages import Stage, Step
 from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, table
 

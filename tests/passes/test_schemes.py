@@ -6,7 +6,8 @@ from keras import layers
 
 from keras_qat.graph import read_model
 from keras_qat.passes.config import Config, Setting
-from keras_qat.passes.pipeline import DEFAULT_REWRITES, REWRITING
+from keras_qat.passes.pipeline import DEFAULT_REWRITES
+from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.running import run_pipeline
 from keras_qat.passes.schemes import (
     annotate_schemes,
