@@ -147,9 +147,10 @@ class RangeObserver(keras.layers.Layer):
             x: float32 tensor, samples along the first axis. Values that are not finite are
                 ignored.
         """
-        parts = across_replicas(batch_reach(x, self.minimum, self.maximum))
         own = self.minimum, self.maximum, self.updates, self.seen, self.held, self.unfit
-        new = next_state(*own, parts, specification=self.specification)
+        state = [variable.value for variable in own]
+        parts = across_replicas(batch_reach(x, *state[:2]))
+        new = next_state(*state, parts, specification=self.specification)
         for variable, value in zip(own, new, strict=True):
             variable.assign(value)
 
