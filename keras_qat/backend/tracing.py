@@ -41,16 +41,11 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
     >>> scaled(keras.ops.array([1, 2], "int32"), by=3).numpy()
     array([3, 6], dtype=int32)
     """
-
-    @functools.wraps(fn)
-    def wrapper(*tensors: Any, **options: Any) -> Any:
-        """Runs the rule for the dtypes and ranks of the tensors, or calls `fn` itself."""
-        if not _is_traced(tensors):
-            return fn(*tensors, **options)
-        rule, inputs = _rule_for(fn, tensors, options)
-        return rule.inlined(inputs) if IN_RULE.get() else rule(inputs)
-
-    return wrapper
+    return _wrapped(
+        fn,
+        _is_traced,
+        lambda rule, inputs: rule.inlined(inputs) if IN_RULE.get() else rule(inputs),
+    )
 
 
 def traced_once(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,22 +68,7 @@ def traced_once(fn: Callable[..., Any]) -> Callable[..., Any]:
     >>> extremes(keras.ops.array([3.0, 1.0])).numpy().tolist()
     [1.0, 3.0]
     """
-
-    @functools.wraps(fn)
-    def wrapper(*tensors: Any, **options: Any) -> Any:
-        """Calls the function for the dtypes and ranks of the tensors, or `fn` itself."""
-        if not _is_traced(tensors):
-            return fn(*tensors, **options)
-        rule, inputs = _rule_for(fn, tensors, options)
-        return rule.unfused(inputs)
-
-    return wrapper
-
-
-def _is_traced(tensors: Sequence[Any]) -> bool:
-    """Returns whether a function of tensors runs as a TensorFlow function of its own."""
-    is_symbolic = any(isinstance(tensor, keras.KerasTensor) for tensor in tensors)
-    return not is_symbolic and keras.backend.backend() == "tensorflow"
+    return _wrapped(fn, _is_traced, lambda rule, inputs: rule.unfused(inputs))
 
 
 def part(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,16 +94,36 @@ def part(fn: Callable[..., Any]) -> Callable[..., Any]:
     >>> int(distance(3, 4))
     25
     """
+    return _wrapped(fn, lambda _: IN_RULE.get(), lambda rule, inputs: rule.inlined(inputs))
+
+
+def _wrapped(
+    fn: Callable[..., Any],
+    is_rule: Callable[[Sequence[Any]], bool],
+    run: Callable[[Any, list[Any]], Any],
+) -> Callable[..., Any]:
+    """Returns a function that runs as a rule.
+
+    Args:
+        fn: The function.
+        is_rule: Whether tensors are given to the rule of their dtypes and ranks, or to `fn` itself.
+        run: Runs the rule on tensors.
+    """
 
     @functools.wraps(fn)
     def wrapper(*tensors: Any, **options: Any) -> Any:
-        """Calls the function for the dtypes and ranks of the tensors, or `fn` itself."""
-        if not IN_RULE.get():
+        """Calls the function, with its own arguments."""
+        if not is_rule(tensors):
             return fn(*tensors, **options)
-        rule, inputs = _rule_for(fn, tensors, options)
-        return rule.inlined(inputs)
+        return run(*_rule_for(fn, tensors, options))
 
     return wrapper
+
+
+def _is_traced(tensors: Sequence[Any]) -> bool:
+    """Returns whether a function of tensors runs as a TensorFlow function of its own."""
+    is_symbolic = any(isinstance(tensor, keras.KerasTensor) for tensor in tensors)
+    return not is_symbolic and keras.backend.backend() == "tensorflow"
 
 
 def _rule_for(
