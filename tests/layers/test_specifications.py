@@ -9,6 +9,7 @@ import numpy as np
 import keras_qat
 from keras_qat.graph import read_model
 from keras_qat.layers import QNormalize
+from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.registry import registered_rules
 from keras_qat.layers.elementwise.activations import QSoftmax
 from keras_qat.layers.elementwise.comparisons import QNumber
@@ -120,3 +121,18 @@ def test_specifications_name_the_attributes_of_saved_ranges():
     assert list(layer.observers()) == ["output", "centered", "reciprocal"]
     expected = [layer.observer, layer.centered_observer, layer.reciprocal_observer]
     assert all(map(lambda a, b: a is b, layer.observers().values(), expected))
+
+
+def _subclasses(kind):
+    return {kind}.union(*map(_subclasses, kind.__subclasses__()))
+
+
+def test_no_class_attribute_hides_an_observer():
+    """On PyTorch an attribute of the class comes before a layer that is set on the object."""
+    hidden = {
+        f"{kind.__name__}.{name}"
+        for kind in _subclasses(QuantizedLayer)
+        for name in vars(kind)
+        if name.endswith("observer")
+    }
+    assert not hidden

@@ -137,7 +137,6 @@ class QNormalize(QuantizedLayer, Normalize):
     )
     int8_operators = ("BATCH_MATMUL",)
 
-    centered_observer: RangeObserver | None = None
     reciprocal_observer: RangeObserver
 
     def specifications(self):
@@ -173,8 +172,8 @@ class QNormalize(QuantizedLayer, Normalize):
         """Normalizes in float, with the reciprocal and the output rounded to their grids."""
         x = self.centered(inputs)
         factor = self.reciprocal(x)
-        if self.centered_observer is not None:
-            self.centered_observer.track(x)
+        if "centered" in self.observers():
+            self.observers()["centered"].track(x)
         self.reciprocal_observer.track(factor)
         scheme, grid = self._scheme(), self._neighbours().inputs[0].grid()
         limits = scheme.activation_low, scheme.activation_high
@@ -214,7 +213,7 @@ class QNormalize(QuantizedLayer, Normalize):
 
     def _middle_grid(self, grid: Grid) -> Grid:
         """Returns the grid of differences from the mean; the finest steps are the input's."""
-        scheme, observer = self._scheme(), self.centered_observer
+        scheme, observer = self._scheme(), self.observers().get("centered")
         if observer is None:
             return grid
         own, is_seen = RangeParameters(scheme, [observer]).grid(), observer.updates > 0
