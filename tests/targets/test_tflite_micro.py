@@ -91,7 +91,10 @@ def test_tflite_micro_verdict_on_each_operator(prepared):
         allowed = DIFFERING.get(each.code, 0)
         if result is None or largest_difference(result, by_litert(content, inputs)) > allowed:
             wrong[each.outputs[0].name] = each.code
-    assert refused.keys() == wrong.keys(), (refused, wrong)
+    # A layer is refused for one of its operators. The profile claims nothing of its int32 sums.
+    assert refused.keys() <= wrong.keys(), (refused, wrong)
+    layers = [{name.partition("/")[0] for name in each} for each in (refused, wrong)]
+    assert layers[0] == layers[1], (refused, wrong)
 
 
 def test_tflite_micro_computes_what_keras_computes(prepared):
