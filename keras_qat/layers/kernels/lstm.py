@@ -142,7 +142,9 @@ class QLSTM(QuantizedLayer, keras.layers.LSTM):
         """Returns the exponent of the cell state's scale, an int32 scalar tensor."""
         observer = self.observers()["cell"]
         low, high = (ops.convert_to_tensor(each) for each in (observer.minimum, observer.maximum))
-        powers = 2.0 ** np.arange(COARSEST_CELL - FINEST_CELL, dtype="float32")
+        powers = ops.convert_to_tensor(
+            2.0 ** np.arange(COARSEST_CELL - FINEST_CELL, dtype="float32")
+        )
         wider = ops.cast(ops.maximum(-low, high) > powers, "int32")
         return FINEST_CELL + ops.sum(wider)
 

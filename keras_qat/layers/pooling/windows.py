@@ -70,19 +70,38 @@ class AverageWindows(WindowPooling):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
         counts = ops.convert_to_tensor(self._window_sizes(values.shape))
-        return _average_centered(self.float_forward(values), counts, output.zero_point)
+        sums = ops.cast(self._sums(values), "int32")
+        return average_centered(sums, counts, output.zero_point)
+
+    def _sums(self, values):
+        """Returns the sum of each window. Zeros, which add nothing, stand beyond a border.
+
+        Keras's padding is not the same on all backends: PyTorch repeats the values at the border.
+        """
+        if self.padding == "same":
+            pads = [self._paddings(axis, size) for axis, size in enumerate(values.shape[1:-1])]
+            values = ops.pad(values, [(0, 0), *pads, (0, 0)])
+        means = ops.average_pool(values, self.pool_size, self.strides, "valid", "channels_last")
+        # The mean times the count is the sum again: the sum is exact, the quotient off by half an
+        # ulp.
+        return ops.round(means * np.float32(np.prod(self.pool_size)))
+
+    def _paddings(self, axis: int, size: int) -> tuple[int, int]:
+        """Returns how far windows reach beyond either border of an axis."""
+        window, stride = self.pool_size[axis], self.strides[axis]
+        missing = max((-(-size // stride) - 1) * stride + window - size, 0)
+        return missing // 2, missing - missing // 2
 
     def _window_sizes(self, shape) -> np.ndarray:
         """Returns the number of values that each output averages, fewer at a padded border."""
         sizes = []
         arguments = zip(shape[1:-1], self.pool_size, self.strides, strict=True)
-        for size, window, stride in arguments:
+        for axis, (size, window, stride) in enumerate(arguments):
             if self.padding == "valid":
                 sizes.append(np.full((size - window) // stride + 1, window))
                 continue
             count = -(-size // stride)
-            before = max((count - 1) * stride + window - size, 0) // 2
-            starts = np.arange(count) * stride - before
+            starts = np.arange(count) * stride - self._paddings(axis, size)[0]
             sizes.append(np.minimum(starts + window, size) - np.maximum(starts, 0))
         return window_counts(sizes)
 
@@ -209,12 +228,6 @@ def window_counts(sizes: Sequence[np.ndarray]) -> np.ndarray:
     for size in sizes:
         counts = counts[..., None] * size
     return counts.astype("int32")[None, ..., None]
-
-
-def _average_centered(means, counts, zero_point):
-    # The mean times the count is the sum again: the sum is exact, the quotient off by half an ulp.
-    sums = ops.cast(ops.round(means * ops.cast(counts, "float32")), "int32")
-    return average_centered(sums, counts, zero_point)
 
 
 @compiled
