@@ -1,4 +1,4 @@
-"""What backends do differently with types and gradients."""
+"""Differences of the backends in types and gradients."""
 
 from __future__ import annotations
 

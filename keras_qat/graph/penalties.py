@@ -11,7 +11,7 @@ from keras import ops
 from keras_qat.graph.graph import Parameter
 
 # Sums over the numbers of a weight, whose order, signs and parts they do not depend on.
-_SUMS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
 def regularizer_of(operand: Any, size: int) -> keras.regularizers.Regularizer | None:
@@ -33,11 +33,11 @@ def regularizer_of(operand: Any, size: int) -> keras.regularizers.Regularizer | 
         return None
     found = operand.variables[0].regularizer
     is_whole = operand.trainable and operand.value.size == size
-    return found if is_whole and type(found) in _SUMS else None
+    return found if is_whole and type(found) in PENALTIES else None
 
 
 class Lost(NamedTuple):
-    """What a new model lacks of the training of another.
+    """Weights whose regularizer or constraint a new model lacks.
 
     Attributes:
         what: `"regularizer"` or `"constraint"`.
@@ -49,7 +49,7 @@ class Lost(NamedTuple):
 
 
 def lost_in(model: keras.Model, new: keras.Model) -> Iterator[Lost]:
-    """Yields what regularizers and constraints of weights a new model lacks.
+    """Yields the weights whose regularizer or constraint a new model lacks.
 
     Args:
         model: The model that the new one was made from.

@@ -6,10 +6,9 @@ import keras
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
+from keras_qat.graph.penalties import PENALTIES
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.rewriting import Replacement, Rewriting, followed_by, replace_nodes
-
-_PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
 def split_regularizers(graph: Graph) -> Graph:
@@ -51,7 +50,7 @@ def _is_penalized(node: Node) -> bool:
 
 def _penalty(node: Node) -> keras.layers.Layer:
     regularizer = node.head.activity_regularizer
-    if not isinstance(regularizer, _PENALTIES):
+    if not isinstance(regularizer, PENALTIES):
         raise UnsupportedLayerError(
             "A penalty of this type on the output of a layer cannot be kept.",
             layer=node.name,

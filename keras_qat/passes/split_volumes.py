@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Graph, Node
+from keras_qat.graph.penalties import PENALTIES
 from keras_qat.layers.core.drop_in import assign_copy, quiet_config
 from keras_qat.layers.core.sequences import check_sizes_known
 from keras_qat.passes.rewriting import Replacement, Rewriting, replace_nodes, splice, traced
@@ -28,8 +29,8 @@ _POOLINGS: dict[str, Any] = {
     "MaxPool": keras.layers.MaxPooling2D,
     "MaxPooling3D": keras.layers.MaxPooling2D,
 }
-_ELEMENTWISE = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
-_ELEMENTWISE += (keras.constraints.NonNeg,)
+# They do not depend on the shape of the kernel.
+_ELEMENTWISE = (*PENALTIES, keras.constraints.NonNeg)
 
 
 def split_volumes(graph: Graph) -> Graph:
