@@ -29,7 +29,21 @@ class _Weighted(layers.Layer):
 
     def call(self, x):
         """Multiplies and adds."""
-        return (ops.matmul(x, self.kernel) - self.vector) * 0.5 + self.table
+        return (ops.matmul(x, self.kernel) + 1.0 - self.vector) * 0.5 + self.table
+
+
+@keras.saving.register_keras_serializable("keras_qat_tests")
+class _Normalized(layers.Layer):
+    """A normalization with penalized factors and offsets."""
+
+    def build(self, shape):
+        """Makes the weights."""
+        self.gamma = self.add_weight(shape=shape[-1:], regularizer="l2", name="gamma")
+        self.beta = self.add_weight(shape=shape[-1:], regularizer="l1", name="beta")
+
+    def call(self, x):
+        """Normalizes."""
+        return ops.layer_normalization(x, self.gamma, self.beta, axis=-1)
 
 
 class _Scaled(layers.Layer):
@@ -58,6 +72,7 @@ KEPT = {
     "lstm": (lambda: layers.LSTM(3, **MEMORY), (3, 4)),
     "gru": (lambda: layers.GRU(3, **MEMORY), (3, 4)),
     "weights_of_a_custom_layer": (_Weighted, (5, 8)),
+    "normalization_of_a_custom_layer": (_Normalized, (5, 8)),
 }
 
 

@@ -56,3 +56,16 @@ def test_gradients_equal_those_of_keras(shape):
     theirs = gradients(lambda norm: norm(x, training=True))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, 1e-4, 1e-5 * np.abs(b).max())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has a kernel")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_batches_are_normalized_by_one_kernel(shape):
+    import tensorflow as tf
+
+    norm = made(SHAPES[shape])
+    traced = tf.function(lambda x: normalized(norm, x, True)).get_concrete_function(
+        tf.TensorSpec(SHAPES[shape])
+    )
+    kinds = [operation.type for operation in traced.graph.get_operations()]
+    assert kinds.count("FusedBatchNormV3") == 1 and "Mean" not in kinds
