@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_qat
-from keras_qat.layers import QConv2D, QDepthwiseConv2D
+from keras_qat.layers import QConv1D, QConv2D, QDepthwiseConv2D
 from tests.layers.contract import (
     HALVES,
     Case,
@@ -18,6 +18,8 @@ from tests.layers.contract import (
     quantized_with,
     randomize,
 )
+from tests.processes import run_python
+from tests.quantizers.modes import on_tensorflow
 
 Conv2D, DepthwiseConv2D = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
 BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU
@@ -64,6 +66,7 @@ CASES = [
             [layer(Conv2D, 4, 3, strides=2, activation="relu6")],
             [layer(Conv2D, 4, 3, strides=2, padding="same", use_bias=False)],
             [layer(Conv2D, 4, 5, strides=(1, 2), padding="same")],
+            [layer(Conv2D, 4, 1, strides=2, padding="same")],
             [layer(Conv2D, 4, 3, dilation_rate=2)],
             [layer(Conv2D, 4, (2, 3), dilation_rate=(1, 2), padding="same")],
             [layer(Conv2D, 4, 3, groups=2)],
@@ -192,6 +195,54 @@ def test_depthwise_conv2d_by_hand():
     assert kernel.ravel().tolist() == [127, 127, -127, 127]
     np.testing.assert_allclose(scale, np.array([1.0, 2.0, 1.0, 0.5]) / 127, rtol=1e-6)
     assert run(quantized, 3.0, 5.0) == [3.0, 6.0, -5.0, 2.5]
+
+
+# TensorFlow's own gradient of a strided kernel of one tap is safe for multiples of 16 channels.
+ONE_TAP = {
+    "image": (QConv2D, (7, 6, 16), {"strides": 2}),
+    "same": (QConv2D, (7, 6, 16), {"strides": (3, 2), "padding": "same"}),
+    "groups": (QConv2D, (8, 5, 32), {"strides": 2, "groups": 2}),
+    "sequence": (QConv1D, (9, 16), {"strides": 2, "padding": "causal"}),
+}
+
+
+@on_tensorflow
+@pytest.mark.parametrize("case", ONE_TAP)
+def test_strided_kernel_of_one_tap_equals_keras(case):
+    import tensorflow as tf
+
+    kind, shape, arguments = ONE_TAP[case]
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, *shape)), "float32")
+    ours, theirs = (each(4, 1, **arguments) for each in (kind, kind.keras_class))
+
+    def values_and_gradients(conv):
+        conv.build(x.shape)
+        conv.kernel.assign(np.random.default_rng(1).normal(size=conv.kernel.shape))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = conv(x, training=True)
+            loss = keras.ops.sum(y * keras.ops.cos(y))
+        return [y, *tape.gradient(loss, [x, conv.kernel.value])]
+
+    for a, b in zip(values_and_gradients(ours), values_and_gradients(theirs), strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-5)
+
+
+STRIDED = """
+import keras, keras_qat, numpy as np
+x = np.random.default_rng(0).random((16, 60, 60, 8), "float32")
+image = keras.Input((60, 60, 8))
+y = keras.layers.Conv2D(16, 1, strides=2, padding="same", use_bias=False)(image)
+model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(y))
+qat = keras_qat.quantize_model(model, calibration_data=x)
+qat.compile("sgd", "mse")
+print(len(qat.fit(x, np.ones((16, 16)), batch_size=8, epochs=5, verbose=0).history["loss"]))
+"""
+
+
+@pytest.mark.slow
+def test_strided_kernel_of_one_tap_trains_where_keras_crashes():
+    assert run_python(STRIDED) == 5
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -18,7 +18,12 @@ from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.layers.kernels.kernel_operator import channel_sums
 from keras_qat.layers.kernels.weighted import WeightedLayer
-from keras_qat.layers.kernels.windows import WindowOperator, dilation_options, window_options
+from keras_qat.layers.kernels.windows import (
+    WindowOperator,
+    dilation_options,
+    taken_steps,
+    window_options,
+)
 
 
 class Convolution(WindowOperator):
@@ -30,10 +35,11 @@ class Convolution(WindowOperator):
         """Convolves in float."""
         if layer.padding == "causal":
             x = ops.pad(x, ((0, 0), (_steps_before(layer), 0), (0, 0)))
+        x, strides = taken_steps(layer, x)
         return ops.conv(
             x,
             kernel,
-            strides=list(layer.strides),
+            strides=strides,
             padding="same" if layer.padding == "same" else "valid",
             data_format=layer.data_format,
             dilation_rate=layer.dilation_rate,
