@@ -132,6 +132,10 @@ class InvalidRangeRuleError(KerasQatError, ValueError):
     """The range rule is unknown."""
 
 
+class InvalidMethodError(KerasQatError, ValueError):
+    """A method of calibration is unknown."""
+
+
 class InvalidInputStatsError(KerasQatError, ValueError):
     """`quantized_input_stats` does not define the meaning of an input's integers."""
 

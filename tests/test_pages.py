@@ -22,6 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = (
     "quick-start",
     "calibrating",
+    "post-training",
     "training",
     "pixels",
     "mixed-precision",

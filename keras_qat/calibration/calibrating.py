@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
+from keras_qat.calibration.equalizing import equalize
+from keras_qat.calibration.methods import get_methods
 from keras_qat.calibration.observing import Range, observe
-from keras_qat.data.batches import batches, count_batches
+from keras_qat.data.batches import Batch, batches, count_batches
 from keras_qat.errors import OutlierWarning, warn_user
 from keras_qat.layers import QuantizedModel
 from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
@@ -23,6 +26,7 @@ def calibrate(
     steps: int | None = None,
     *,
     range_rule: str | RangeRule = "robust",
+    method: str | Sequence[str] = (),
     verbose: int | str = "auto",
 ) -> None:
     """Sets the range of every activation to its range on data, computed in float.
@@ -50,11 +54,16 @@ def calibrate(
             samples. `"moving_average"`: as `"robust"`, but training moves the ranges instead of
             holding them. `"percentile"`: without the rarest 0.01 % of all values at each end. Use
             `Percentile(99.9)` for another share.
+        method: Methods that change the weights, a name or a list of names, see
+            `docs/post-training.md`. `"equalize"`: balances the channels between consecutive layers
+            before the ranges are observed. In float the model computes the same. The data is kept
+            in memory.
         verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
         InvalidRangeRuleError: If `range_rule` is unknown.
+        InvalidMethodError: If `method` has an unknown name.
         InvalidModelError: If a weight of the model is not finite.
         InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
             model is then not changed.
@@ -67,8 +76,13 @@ def calibrate(
     >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     """
     model = quantized_model_in(model, "calibrated")
-    rule = get_range_rule(range_rule)
-    ranges, outliers = _observed(model, data, steps, verbose, rule)
+    rule, methods = get_range_rule(range_rule), get_methods(method)
+    found, count = _batches(model, data, steps)
+    if methods:
+        found = list(found)
+    if "equalize" in methods:
+        equalize(model, found)
+    ranges, outliers = _observed(model, found, count, verbose, rule)
     model.set_range_rule(rule)
     for observer, _, _ in ranges:
         observer.reset()
@@ -114,7 +128,7 @@ def suggest_default_ranges(
     (-1.0, 7.0)
     """
     model = quantized_model_in(model, "calibrated")
-    observed, _ = _observed(model, data, steps, verbose, MinMax())
+    observed, _ = _observed(model, *_batches(model, data, steps), verbose, MinMax())
     lacking = {id(own) for _, own in named_observers(model) if not own.is_observed}
     ranges = [(low, high) for observer, low, high in observed if id(observer) in lacking]
     if not ranges:
@@ -123,12 +137,22 @@ def suggest_default_ranges(
     return min(lows), max(highs)
 
 
-def _observed(
-    model: QuantizedModel, data: Any, steps: int | None, verbose: int | str, rule: RangeRule
-) -> tuple[list[Range], list[Outliers]]:
-    """Returns the range of each observer's tensor on data, and the outliers."""
+def _batches(
+    model: QuantizedModel, data: Any, steps: int | None
+) -> tuple[Iterable[Batch], int | None]:
+    """Returns the batches of data, and their number if it is known."""
     check_finite(model, layer_weight_errors)
     count = count_batches(data, model)
-    target = steps if count is None else min(count, steps or count)
-    bar = keras.utils.Progbar(target, verbose=0 if verbose == 0 else 1, unit_name="batch")
-    return observe(model, batches(data, model, steps=steps), bar, rule)
+    return batches(data, model, steps=steps), steps if count is None else min(count, steps or count)
+
+
+def _observed(
+    model: QuantizedModel,
+    data: Iterable[Batch],
+    count: int | None,
+    verbose: int | str,
+    rule: RangeRule,
+) -> tuple[list[Range], list[Outliers]]:
+    """Returns the range of each observer's tensor on data, and the outliers."""
+    bar = keras.utils.Progbar(count, verbose=0 if verbose == 0 else 1, unit_name="batch")
+    return observe(model, data, bar, rule)

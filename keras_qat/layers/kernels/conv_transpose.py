@@ -63,6 +63,11 @@ class TransposedConvolution(WindowOperator):
             largest_product=layer.scheme.largest_product,
         )
 
+    def spread_inputs(self, layer: Any, values):
+        """Shapes one value for each input channel, the last dimension of the kernel."""
+        del layer
+        return values
+
     def takes_delegate(self, layer: Any) -> bool:
         """Returns whether the batch is fixed: the operand for the output's shape is constant."""
         return layer.fixed_batch or layer.get_build_config()["input_shape"][0] is not None

@@ -54,6 +54,11 @@ class Convolution(WindowOperator):
             largest_product=layer.scheme.largest_product,
         )
 
+    def spread_inputs(self, layer: Any, values):
+        """Shapes one value for each input channel. Output channels see those of their group."""
+        of_groups = values.reshape(layer.groups, -1)
+        return np.repeat(of_groups.T, layer.filters // layer.groups, axis=1)
+
     def dtype(self, layer: Any) -> str:
         """Returns the type that the rule depends on. Groups with 4-bit weights run unoptimized."""
         return super().dtype(layer) if layer.groups == 1 else layer.scheme.dtype

@@ -54,6 +54,19 @@ class KernelOperator:
         """
         raise NotImplementedError
 
+    def spread_inputs(self, layer: Any, values):
+        """Shapes one value for each input channel to broadcast against the kernel.
+
+        Args:
+            layer: The layer.
+            values: numpy array `(channels,)`.
+
+        Returns:
+            numpy array. The kernel is `(*window, in, out)`, unless the operator has another layout.
+        """
+        del layer
+        return values[:, None]
+
     def dtype(self, layer: Any) -> str:
         """Returns the type that the rule of the kernels depends on: the narrower one."""
         scheme = layer.scheme
