@@ -23,7 +23,7 @@ def clone_model(
     skip_layers: Sequence[str] = (),
     input_tensors: Any = None,
     activations: str = "exact",
-    overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    overrides: Mapping[str | type, str | Scheme | None] | str | None = None,
     target: str | None = None,
 ) -> keras.Model:
     """Rewrites a model into a topology fit for quantization, in float, with its weights.
@@ -88,10 +88,11 @@ def quantize_model(
     skip_layers: Sequence[str] = (),
     activations: str = "exact",
     quant_delay: int = 0,
-    overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    overrides: Mapping[str | type, str | Scheme | None] | str | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
     target: str | None = None,
+    storage: str | None = None,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -104,8 +105,9 @@ def quantize_model(
             `clone_model`. It is not changed. A quantized model, with `target` alone, becomes a
             model for that target, with its weights and ranges.
         scheme: `"int8"`; `"int8_per_tensor"`, whose weights have one scale per tensor;
-            `"int4_weights"`, where convolutions and dense layers have weights of 4 bits; `"uint8"`
-            for the fully uint8 model of TensorFlow 1; or a `Scheme`.
+            `"int4"`, where convolutions and dense layers have weights of 4 bits; `"int2"`, where
+            dense layers have weights of 2 bits and convolutions of 4; `"uint8"` for the fully uint8
+            model of TensorFlow 1; or a `Scheme`. `docs/bits.md` compares them.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
@@ -126,8 +128,10 @@ def quantize_model(
             priority, then the first key that matches. Keys refer to the layers of `model`, nested
             ones too. An override applies to everything that a layer is rewritten into, and
             layers are not fused across a boundary between integers and float. The file has
-            QUANTIZE and DEQUANTIZE exactly at these boundaries. Layers of `"int8"` and
-            `"int8_per_tensor"` pass on the same integers.
+            QUANTIZE and DEQUANTIZE exactly at these boundaries. Layers of `"int8"`,
+            `"int8_per_tensor"`, `"int4"` and `"int2"` pass on the same integers. The word
+            `"ends_int8"` instead of a dict gives `"int8"` to the first and the last layers with a
+            kernel.
         default_ranges_stats: A range (min, max) for the tensors that lack min/max data, until they
             are calibrated or trained. The model's `default_ranges` lists these tensors.
         quantized_input_stats: The meaning of the integers of inputs, a dict from the names of
@@ -141,6 +145,10 @@ def quantize_model(
             `"litert-arm64"` for those on phones, `"reference"` for LiteRT's reference kernels;
             `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`, see `docs/targets.md`. Inference equals
             the kernels of the target. Functions that it has no operator for are looked up.
+        storage: How the file stores weights of less than 8 bits. `"packed"` stores several in a
+            byte. `"int8"` stores one in a byte, which all runtimes take, and compression and NPUs
+            shrink. None packs the weights of the operators whose packed weights `target` takes.
+            The storage decides which kernels run, and so the integers.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists the
@@ -150,7 +158,7 @@ def quantize_model(
         InvalidModelError: If the model cannot be read, has weights that are not finite, or a name
             in `skip_layers` is not the name of a layer that can be left out.
         UnsupportedLayerError: If a layer has no integer form.
-        InvalidSchemeError: If the scheme is unknown.
+        InvalidSchemeError: If the scheme or the storage is unknown.
         InvalidDataError: If the calibration data does not fit.
         InvalidOverrideError: If a key of `overrides` matches no layer, or a value is not a scheme.
         InvalidDelayError: If `quant_delay` is not a non-negative integer.
@@ -183,6 +191,7 @@ def quantize_model(
         default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
         target=target,
+        storage=storage,
     )
     only_target = Config(get_scheme("int8"), target=target)
     if isinstance(model, QuantizedModel) and target is not None and config == only_target:

@@ -180,8 +180,9 @@ def model_errors(model: keras.Model, source: Graph) -> Iterator[KerasQatError]:
 
 def _setting(source: Graph, config: Config, chosen: frozenset[str]) -> Setting:
     """Returns what a configuration means for a model."""
-    schemes = Overrides(config.overrides or {}).schemes(source)
-    default = config.scheme
+    wanted = Overrides(config.overrides or {}).schemes(source)
+    schemes = {key: each and each.with_storage(config.storage) for key, each in wanted.items()}
+    default = config.scheme and config.scheme.with_storage(config.storage)
     if schemes and default is None:
         default = next((scheme for scheme in schemes.values() if scheme is not None), _STAND_IN)
     if default is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from keras_qat.errors import InvalidSchemeError
 
@@ -16,7 +17,8 @@ class Scheme:
     8-bit quantization specification
     (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
     Weights of `"int8_per_tensor"` are symmetric with one scale for the whole tensor, for targets
-    without per-channel weights. Weights of `"int4_weights"` have 4 bits, two in a byte of the file.
+    without per-channel weights. Weights of `"int4"` have 4 bits, and weights of `"int2"` have 2 in
+    dense layers and 4 in convolutions. Both are symmetric per channel.
     Weights of `"uint8"` are asymmetric per tensor, as TensorFlow 1 trained and converted them.
 
     Attributes:
@@ -28,11 +30,14 @@ class Scheme:
         weight_symmetric: Whether the zero point of weights lies in the middle of their range.
         is_signed: Whether integers are signed.
         missing_operators: LiteRT operators whose kernels do not support the type.
+        storage: How files store weights of less than 8 bits: `"packed"`, several in a byte;
+            `"int8"`, one in a byte; None for packed weights where the kernels of the target take
+            them, else one in a byte. Kernels of the two round differently.
 
     Example:
     >>> get_scheme("int8").activation_low, get_scheme("int8").weight_high
     (-128, 127)
-    >>> get_scheme("int4_weights").weight_low, get_scheme("int4_weights").weight_dtype
+    >>> get_scheme("int4").weight_low, get_scheme("int4").weight_dtype
     (-7, 'int4')
     >>> get_scheme("uint8").activation_low, get_scheme("uint8").weight_low
     (0, 1)
@@ -46,6 +51,7 @@ class Scheme:
     weight_symmetric: bool = True
     is_signed: bool = True
     missing_operators: frozenset[str] = frozenset()
+    storage: str | None = None
 
     @property
     def dtype(self) -> str:
@@ -57,13 +63,50 @@ class Scheme:
         """Type of weights, such as `"int4"`."""
         return f"{'' if self.is_signed else 'u'}int{self.weight_bits}"
 
-    def with_wide_weights(self) -> Scheme:
-        """Returns the scheme with weights of the type of activations.
+    @property
+    def has_narrow_weights(self) -> bool:
+        """Whether weights have less than 8 bits."""
+        return self.weight_bits < BYTE
 
-        It is the scheme of layers whose LiteRT kernels take no other weights.
+    def with_storage(self, storage: str | None) -> Scheme:
+        """Returns the scheme with a storage, if it has narrow weights and no storage yet.
+
+        Args:
+            storage: One of `STORAGES`, or None.
+
+        Raises:
+            InvalidSchemeError: If there is no storage of that name.
+
+        Example:
+        >>> get_scheme("int4").with_storage("int8").storage
+        'int8'
         """
-        is_wide = self.weight_bits == self.activation_bits
-        return self if is_wide else dataclasses.replace(self, weight_bits=self.activation_bits)
+        if storage is not None and storage not in STORAGES:
+            raise InvalidSchemeError(
+                "Unknown storage of weights.",
+                received=f"storage={storage!r}",
+                expected=f"one of {list(STORAGES)}, or None",
+                fix='Pass storage="int8" for one weight in a byte, which all runtimes take.',
+            )
+        is_set = self.storage is not None or not self.has_narrow_weights
+        return self if is_set else dataclasses.replace(self, storage=storage)
+
+    def with_weights(self, widths: Collection[int]) -> Scheme:
+        """Returns the scheme with the least of some widths of weights that is wide enough.
+
+        Args:
+            widths: Widths of weights that a layer has below 8 bits. Weights have 8 bits if none
+                of them is wide enough.
+
+        Example:
+        >>> get_scheme("int2").with_weights([4]).weight_bits
+        4
+        """
+        bits = min((bits for bits in widths if bits >= self.weight_bits), default=BYTE)
+        if bits == self.weight_bits:
+            return self
+        storage = self.storage if bits < BYTE else None
+        return dataclasses.replace(self, weight_bits=bits, storage=storage)
 
     @property
     def activation_low(self) -> int:
@@ -111,11 +154,15 @@ class Scheme:
         return 2 ** (self.accumulator_bits - 2)
 
 
+BYTE = 8  # bits
+STORAGES = ("packed", "int8")
+
 SCHEMES = {
     "int8": Scheme("int8"),
     "int8_per_tensor": Scheme("int8_per_tensor", weight_per_channel=False),
     # XNNPACK's kernels for weights of 4 bits hold 16 times the sum in 32 bits.
-    "int4_weights": Scheme("int4_weights", weight_bits=4, accumulator_bits=28),
+    "int4": Scheme("int4", weight_bits=4, accumulator_bits=28),
+    "int2": Scheme("int2", weight_bits=2, accumulator_bits=28),
     "uint8": Scheme(
         "uint8",
         weight_per_channel=False,
@@ -125,6 +172,9 @@ SCHEMES = {
     ),
 }
 
+# The names that earlier releases had for schemes.
+ALIASES = {"int4_weights": "int4"}
+
 _FIX = f"Pass one of these names, such as scheme={next(iter(SCHEMES))!r}."
 
 
@@ -132,7 +182,8 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
     """Returns the scheme with a given name.
 
     Args:
-        scheme: The name of one of `SCHEMES`, or one of these, which is returned as it is.
+        scheme: The name of one of `SCHEMES`, or one of these with any `storage`, which is returned
+            as it is.
 
     Returns:
         The `Scheme`.
@@ -146,7 +197,7 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
     'int8'
     """
     if isinstance(scheme, Scheme):
-        if SCHEMES.get(scheme.name) == scheme:
+        if SCHEMES.get(scheme.name) == dataclasses.replace(scheme, storage=None):
             return scheme
         raise InvalidSchemeError(
             "There are no kernels for this quantization scheme.",
@@ -158,6 +209,7 @@ def get_scheme(scheme: str | Scheme) -> Scheme:
 
 
 def _by_name(name: object) -> Scheme:
+    name = ALIASES.get(name, name) if isinstance(name, str) else name
     if not isinstance(name, str) or name not in SCHEMES:
         raise InvalidSchemeError(
             "Unknown quantization scheme.",

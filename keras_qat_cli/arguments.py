@@ -67,7 +67,13 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scheme",
         default="int8",
-        help="int8, int8_per_tensor, int4_weights or uint8 (default: int8)",
+        help="int8, int8_per_tensor, int4, int2 or uint8 (default: int8)",
+    )
+    group.add_argument(
+        "--storage",
+        metavar="NAME",
+        help="packed or int8: the storage of weights of less than 8 bits (default: as the target "
+        "takes them)",
     )
     group.add_argument(
         "--rewrites", nargs="*", metavar="NAME", help="apply only these rewrites (default: all)"
@@ -132,6 +138,7 @@ def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
         "skip_layers": options.skip_layer,
         "activations": options.activations,
         "overrides": dict(options.override),
+        "storage": options.storage,
         "target": options.target,
         "default_ranges_stats": options.default_range and tuple(options.default_range),
         "quantized_input_stats": dict(options.input_stats) or None,

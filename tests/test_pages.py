@@ -26,6 +26,7 @@ PAGES = (
     "training",
     "pixels",
     "mixed-precision",
+    "bits",
     "recurrent",
     "detection",
     "from-tfmot",

@@ -13,7 +13,7 @@ from tests.layers.contract import half_away
 from tests.micro import needs_micro, run_on_micro
 from tests.quick import some_quick
 
-SCHEMES = ("int8", "int8_per_tensor", "int4_weights", "uint8")
+SCHEMES = ("int8", "int8_per_tensor", "int4", "uint8")
 
 
 def network():

@@ -66,9 +66,10 @@ def check(
     skip_layers: Sequence[str] = (),
     activations: str = "exact",
     quant_delay: int = 0,
-    overrides: Mapping[str | type, str | Scheme | None] | None = None,
+    overrides: Mapping[str | type, str | Scheme | None] | str | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    storage: str | None = None,
 ) -> CheckReport:
     """Reports the LiteRT operators that each layer of a model becomes, and the problems.
 
@@ -83,19 +84,21 @@ def check(
     Args:
         model: A built Keras model, functional, sequential or subclassed; or a quantized model,
             whose ranges are used.
-        scheme: `"int8"`, `"uint8"`, or a `Scheme`. A quantized model already has a scheme.
+        scheme: The name of a scheme, such as `"int8"`, or a `Scheme`. A quantized model already
+            has a scheme.
         calibration_data: Data of the types that `calibrate` takes. The first four batches are
             used. Without data, findings about ranges and biases rely on batch normalizations.
         target: The target of the file, such as `"tflite-micro"`, see `export_litert`. Each
             operator that does not run there is a finding. The limit for RELU6 of `"tflite-micro"`
             depends on ranges, and needs `calibration_data`.
-        rewrites: As in `quantize_model`, like the next six. A quantized model already has these.
+        rewrites: As in `quantize_model`, like the next seven. A quantized model already has these.
         skip_layers: Names of layers to leave out.
         activations: The policy for activations without an integer operator in LiteRT.
         quant_delay: Number of training steps in float. No finding depends on it.
         overrides: Layers that get another scheme, or None to stay in float.
         default_ranges_stats: A range for the tensors whose range is not known.
         quantized_input_stats: The meaning of the integers of inputs.
+        storage: How the file stores weights of less than 8 bits.
 
     Returns:
         A `CheckReport`; print it, or use its `to_dict`.
@@ -104,7 +107,7 @@ def check(
         InvalidModelError: If the model is not built, if a float model has quantized layers, or if
             `skip_layers` has a name that is unknown, or the name of a layer that cannot be left
             out.
-        InvalidSchemeError: If the scheme is unknown.
+        InvalidSchemeError: If the scheme or the storage is unknown.
         InvalidRewriteError: If `rewrites` has an unknown name, or `activations` is unknown.
         InvalidOverrideError: If a key of `overrides` matches no layer, or a value is not a scheme.
         InvalidDelayError: If `quant_delay` is not a non-negative integer.
@@ -134,6 +137,7 @@ def check(
         default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
         target=target,
+        storage=storage,
     )
     return _check_float(model, config, calibration_data, get_target(target or DEFAULT_TARGET))
 

@@ -11,7 +11,7 @@ from keras_qat.graph import Graph
 from keras_qat.passes.overrides import Key, Overrides
 from keras_qat.passes.split_activations import SplitLayers
 from keras_qat.quantizers import checked_default_range, checked_steps
-from keras_qat.scheme import Scheme
+from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.targets import DEFAULT_TARGET, get_target
 
 POLICIES = ("exact", "lookup", "substitute", "error")
@@ -31,6 +31,7 @@ class Config:
         default_ranges_stats: A range for the tensors that lack min/max data, or None.
         quantized_input_stats: The meaning of the integers of inputs, or None.
         target: Name of the target of the file; None becomes the default target.
+        storage: How files store weights of less than 8 bits, see `Scheme`.
 
     Raises:
         InvalidRewriteError: If `activations` is not the name of a policy.
@@ -38,6 +39,7 @@ class Config:
         InvalidDelayError: If `quant_delay` is not a non-negative integer.
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
         InvalidTargetError: If `target` has no profile.
+        InvalidSchemeError: If `storage` is unknown.
 
     Example:
     >>> from keras_qat.scheme import get_scheme
@@ -49,11 +51,12 @@ class Config:
     rewrites: Sequence[str] | None = None
     skip_layers: Sequence[str] = ()
     activations: str = "exact"
-    overrides: Mapping[Key, str | Scheme | None] | None = None
+    overrides: Mapping[Key, str | Scheme | None] | str | None = None
     quant_delay: int = 0
     default_ranges_stats: Any = None
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
     target: str | None = None
+    storage: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "quant_delay", checked_steps(self.quant_delay))
@@ -61,6 +64,7 @@ class Config:
             checked_default_range(self.default_ranges_stats)
         object.__setattr__(self, "target", get_target(self.target or DEFAULT_TARGET).name)
         Overrides(self.overrides or {})
+        (self.scheme or get_scheme("int4")).with_storage(self.storage)
         if self.activations not in POLICIES:
             raise InvalidRewriteError(
                 "Unknown policy for activations.",

@@ -10,10 +10,13 @@ from typing import Any
 from keras_qat.errors import InvalidOverrideError, InvalidSchemeError
 from keras_qat.graph import Graph, read_model
 from keras_qat.graph.reading import is_model
+from keras_qat.passes.inline_models import inline_models
 from keras_qat.scheme import Scheme, get_scheme
 
 # The key of an override: the name of a layer, a regular expression, a class or its name.
 Key = str | type
+# The word for the first and the last layers with kernels in int8.
+ENDS_INT8 = "ends_int8"
 
 
 class Overrides:
@@ -22,10 +25,13 @@ class Overrides:
     Args:
         overrides: Key to scheme, name of a scheme, or None for float. A key is the name of a layer,
             a regular expression that matches whole names, or a layer class or its name. A name has
-            priority over the others; among these the first key that matches counts.
+            priority over the others; among these the first key that matches counts. The word
+            `"ends_int8"` instead of a mapping gives `"int8"` to each layer with a kernel before or
+            after which there is no other one.
 
     Raises:
-        InvalidOverrideError: If a key is neither a string nor a class, or a value is not a scheme.
+        InvalidOverrideError: If a key is neither a string nor a class, a value is not a scheme, or
+            the word is unknown.
 
     Example:
     >>> import keras
@@ -34,12 +40,16 @@ class Overrides:
     [None]
     """
 
-    def __init__(self, overrides: Mapping[Key, Any]):
+    def __init__(self, overrides: Mapping[Key, Any] | str):
+        self._schemes: dict[Key, Scheme | None] = {}
+        self._has_wide_ends = overrides == ENDS_INT8
+        if isinstance(overrides, str) and self._has_wide_ends:
+            return
         if not isinstance(overrides, Mapping):
             raise InvalidOverrideError(
                 "`overrides` must be a mapping from layers to schemes.",
                 received=repr(overrides),
-                expected="a dict",
+                expected=f"a dict, or {ENDS_INT8!r}",
                 fix='Write `overrides={"name of a layer": None}`.',
             )
         self._schemes = {_checked_key(key): _scheme(key, value) for key, value in overrides.items()}
@@ -57,6 +67,8 @@ class Overrides:
         Raises:
             InvalidOverrideError: If a key matches nothing.
         """
+        if self._has_wide_ends:
+            return {id(operation): get_scheme("int8") for operation in _ends(graph)}
         calls = list(_calls(graph, ()))
         operations = [operation for call in calls for operation in call]
         for key in self._schemes:
@@ -91,6 +103,36 @@ def _calls(graph: Graph, around: tuple[Any, ...]):
             yield from _calls(read_model(node.head), call)
         else:
             yield call
+
+
+def _ends(graph: Graph) -> list[Any]:
+    """Returns the operations with a kernel that have no such operation before or after them."""
+    nodes = inline_models(graph).nodes
+    before = {name: {edge.node for edge in node.inputs} for name, node in nodes.items()}
+    after: dict[str, set[str]] = {name: set() for name in nodes}
+    for name, sources in before.items():
+        for source in sources:
+            after[source].add(name)
+    weighted = {name for name, node in nodes.items() if _has_kernel(node.head)}
+    first = _without_others(list(nodes), before, weighted)
+    last = _without_others(list(nodes)[::-1], after, weighted)
+    return [nodes[name].head for name in (*first, *last)]
+
+
+def _without_others(
+    order: list[str], neighbours: Mapping[str, set[str]], weighted: set[str]
+) -> list[str]:
+    """Returns the weighted nodes that no other one reaches, in an order of the graph."""
+    reached: set[str] = set()
+    for name in order:
+        if not neighbours[name].isdisjoint(reached | weighted):
+            reached.add(name)
+    return [name for name in order if name in weighted - reached]
+
+
+def _has_kernel(operation: Any) -> bool:
+    """Returns whether an operation has weights that multiply its input, such as a convolution."""
+    return any(each.name.endswith("kernel") for each in getattr(operation, "weights", ()))
 
 
 def _fits(key: Key, operation: Any) -> bool:

@@ -11,6 +11,7 @@ from keras_qat.layers.core.drop_in import copy_by_path, remade
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.choose_kernels import choose_kernels
 from keras_qat.passes.make_layers import make_layer, runs
+from keras_qat.scheme import get_scheme
 from keras_qat.targets import Target, get_target
 
 
@@ -59,9 +60,11 @@ def _layer_for(node: Node, target: Target) -> QuantizedLayer:
     """Makes the layer that computes the function of a layer on a target."""
     layer = node.head
     sources = (layer.to_keras() or ()) if _is_function(layer) else ()
-    if len(sources) != 1 or find_rule(tuple(sources)) is None:
+    if layer.scheme is None or len(sources) != 1 or find_rule(tuple(sources)) is None:
         return remade(type(layer), layer)
-    source = dataclasses.replace(node, operations=tuple(sources), scheme=layer.scheme)
+    # The layer's own scheme may have wider weights than the scheme of that name.
+    scheme = get_scheme(layer.scheme.name)
+    source = dataclasses.replace(node, operations=tuple(sources), scheme=scheme)
     other = make_layer(source, lookup=False, target=target)
     is_other = type(other) is not type(layer) and runs(target, other)
     return other if is_other else remade(type(layer), layer)

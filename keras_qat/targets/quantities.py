@@ -132,9 +132,10 @@ def _second(measure: Callable[[Any], Any]) -> Quantity:
 
 
 def _has_whole_bytes(op: Measured) -> bool | None:
-    """Returns whether no byte has weights of two rows: two weights of 4 bits are a byte."""
+    """Returns whether no byte has weights of two rows: several narrow weights are a byte."""
     kernel = op.kernel
-    return None if kernel is None else kernel.dtype != "int4" or (kernel.shape[-1] or 0) % 2 == 0
+    in_byte = {"int2": 4, "int4": 2}.get("" if kernel is None else kernel.dtype, 1)
+    return None if kernel is None else (kernel.shape[-1] or 0) % in_byte == 0
 
 
 def _steps_of(op: Measured) -> tuple[float, list[float]] | None:

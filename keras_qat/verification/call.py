@@ -62,13 +62,13 @@ class Call:
         return RULES.get(self.declaration.rule(self.kernels, self._rule_type()))
 
     def _rule_type(self) -> str:
-        """Returns the type that the rule depends on: that of 4-bit weights, else of the data.
+        """Returns the type that the rule depends on: that of packed weights, else of the data.
 
         LiteRT runs groups with 4-bit weights in its reference kernel.
         """
         data, weights = self.operator.operand("data"), self.operator.operand("weights")
         dtype = self.output.dtype if data is None else data.dtype
-        if weights is None or weights.dtype != "int4":
+        if weights is None or weights.dtype not in ("int2", "int4"):
             return dtype
         has_groups = "grouped" in self.declaration.versions.values()
         return dtype if has_groups and CONDITIONS["grouped"](self.operator) else weights.dtype

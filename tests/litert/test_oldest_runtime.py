@@ -135,7 +135,7 @@ def test_oldest_runtime_is_lowered_by_its_fix(tmp_path):
     qat = keras_qat.quantize_model(network(), overrides={keras.layers.Dense: "int8_per_tensor"})
     keras_qat.calibrate(qat, np.zeros((2, 8, 8, 3), "float32"), verbose=0)
     assert keras_qat.export_litert(qat, tmp_path / "model.tflite").name == checked.fixed
-    narrow = keras_qat.quantize_model(network(), "int4_weights")
+    narrow = keras_qat.quantize_model(network(), "int4")
     keras_qat.calibrate(narrow, np.zeros((2, 8, 8, 3), "float32"), verbose=0)
     runtime = keras_qat.export_litert(narrow, tmp_path / "narrow.tflite")
     assert (runtime.name, runtime.fixed) == ("TensorFlow Lite 2.17", "TensorFlow Lite 2.12")

@@ -130,7 +130,8 @@ def test_ethos_u_verdict_on_a_softmax_of_more_than_65536_positions():
 
 def test_vela_stops_at_weights_of_4_bits():
     x = keras.Input((6, 6, 4), batch_size=1)
-    model = keras_qat.quantize_model(keras.Model(x, keras.layers.Conv2D(4, 3)(x)), "int4_weights")
+    float_model = keras.Model(x, keras.layers.Conv2D(4, 3)(x))
+    model = keras_qat.quantize_model(float_model, "int4", storage="packed")
     keras_qat.calibrate(model, np.ones((1, 6, 6, 4), "float32"), verbose=0)
     lowered = lower_model(model)
     assert [each.level for each in violations(lowered, get_target("ethos-u"))] == ["error"]

@@ -133,7 +133,7 @@ def test_profile_agrees_with_the_runtime_on_weights_of_4_bits(units):
     x = keras.Input((6, 6, 4), batch_size=1)
     y = keras.layers.DepthwiseConv2D(3)(keras.layers.Conv2D(4, 3)(x))
     model = keras.Model(x, keras.layers.Dense(units)(keras.layers.Flatten()(y)))
-    quantized = keras_qat.quantize_model(model, "int4_weights")
+    quantized = keras_qat.quantize_model(model, "int4", storage="packed")
     keras_qat.calibrate(quantized, np.ones((1, 6, 6, 4), "float32"), verbose=0)
     lowered = lower_model(quantized)
     narrow = [

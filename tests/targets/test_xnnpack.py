@@ -48,7 +48,7 @@ def mixed():
     return keras.Model(x, [layers.Softmax(name="softmax")(y), odd])
 
 
-@pytest.mark.parametrize("scheme", ["int8", "uint8", "int4_weights"])
+@pytest.mark.parametrize("scheme", ["int8", "uint8", "int4"])
 def test_xnnpack_verdict_on_a_network(scheme):
     data = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype("float32")
     qat = keras_qat.quantize_model(mixed(), scheme, calibration_data=data)

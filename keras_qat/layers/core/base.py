@@ -32,8 +32,7 @@ from keras_qat.layers.core.integers import (
     real_values,
 )
 from keras_qat.layers.core.modes import in_float_mode
-from keras_qat.layers.core.rules import integer_rule
-from keras_qat.litert.format.operators import with_trait
+from keras_qat.layers.core.rules import integer_rule, with_weights_of
 from keras_qat.quantizers import (
     Derived,
     Free,
@@ -67,6 +66,7 @@ class QuantizedLayer(keras.layers.Layer):
         *args: Arguments of the Keras layer.
         name: Name of the layer, by default the name of the Keras layer, such as `conv2d`.
         scheme: A scheme, its name, or None for a layer that computes in float.
+        storage: How the file stores narrow weights, see `Scheme`.
         quant_delay: How many training steps its model computes in float before it quantizes.
             One layer of a model says and counts it, for all of them.
         range_rule: The rule by which training moves the ranges of its tensors, or the rule's
@@ -129,6 +129,7 @@ class QuantizedLayer(keras.layers.Layer):
         *args,
         name: str | None = None,
         scheme: str | Scheme | None = None,
+        storage: str | None = None,
         quant_delay: int = 0,
         range_rule: RangeRule | dict[str, Any] | None = None,
         target: str = "reference",
@@ -140,7 +141,10 @@ class QuantizedLayer(keras.layers.Layer):
             name = default_name(self.keras_class)
         super().__init__(*args, name=name, **kwargs)
         self.keras_layer, self.output_name = keras_layer, output_name
-        self.scheme = None if scheme is None else self.checked_scheme(scheme, self.name)
+        self.scheme: Scheme | None = None
+        if scheme is not None:
+            scheme = get_scheme(scheme).with_storage(storage)
+            self.scheme = self.checked_scheme(scheme, self.name)
         self.target = target
         self.neighbours = NeighbourParams()
         self.delay_steps: int = quant_delay
@@ -164,8 +168,7 @@ class QuantizedLayer(keras.layers.Layer):
         """
         scheme = get_scheme(scheme)
         if scheme.activation_bits in cls.activation_bits:
-            is_narrow = not with_trait("narrow_weights").isdisjoint(getattr(cls, "operators", ()))
-            return scheme if is_narrow else scheme.with_wide_weights()
+            return with_weights_of(scheme, getattr(cls, "operators", ()))
         widths = " or ".join(map(str, cls.activation_bits))
         raise UnsupportedLayerError(
             f"This layer has no exact arithmetic for {scheme.activation_bits}-bit activations.",
@@ -419,12 +422,14 @@ class QuantizedLayer(keras.layers.Layer):
     def get_config(self):
         """Returns the constructor's arguments."""
         name = None if self.scheme is None else self.scheme.name
+        stored = None if self.scheme is None else self.scheme.storage
         delay = {"quant_delay": self.delay_steps} if self.delay_steps else {}
         rule = self.range_rule if self._observed() else None
         is_usual = rule in (None, Robust())
         own = {} if is_usual else {"range_rule": keras.saving.serialize_keras_object(rule)}
         target = {} if self.target == "reference" else {"target": self.target}
         given = {"keras_layer": self.keras_layer, "output_name": self.output_name}
+        given["storage"] = stored
         known = {name: value for name, value in given.items() if value is not None}
         return {**super().get_config(), **known, "scheme": name, **delay, **own, **target}
 

@@ -35,24 +35,23 @@ def centered_constant(values: Any, scheme: Scheme, least_scale: Any = None) -> O
     return OffsetInts(quantize_weights(values, grid), Grid(ops.reshape(grid.scale, ()), zero_point))
 
 
-def stored(centered: Any, grid: Grid, scheme: Scheme) -> tuple[np.ndarray, Quantization]:
+def stored(centered: Any, grid: Grid, dtype: str) -> tuple[np.ndarray, Quantization]:
     """Converts centered weights to the integers and the quantization parameters of a constant.
 
     Args:
         centered: float32 whole numbers, the zero point subtracted.
         grid: One scale for each channel or for all channels, and one zero point for all channels.
-        scheme: The scheme, for the type.
+        dtype: Type of the constant.
 
     Returns:
         The integers, and their scales and zero points without an axis.
 
     Example:
-    >>> from keras_qat.scheme import get_scheme
-    >>> values, quantization = stored(np.array([-3.0, 9.0]), Grid(0.5, 4), get_scheme("uint8"))
+    >>> values, quantization = stored(np.array([-3.0, 9.0]), Grid(0.5, 4), "uint8")
     >>> values, quantization.zero_point
     (array([ 1, 13], dtype=uint8), array([4]))
     """
     scales = np.reshape(ops.convert_to_numpy(grid.scale), -1).astype("float32")
     offset = np.reshape(ops.convert_to_numpy(grid.zero_point), -1).astype("int64")
     values = ops.convert_to_numpy(centered).astype("int64") + offset
-    return values.astype(scheme.weight_dtype), Quantization(scales, np.resize(offset, scales.shape))
+    return values.astype(dtype), Quantization(scales, np.resize(offset, scales.shape))

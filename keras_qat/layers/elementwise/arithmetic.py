@@ -110,7 +110,7 @@ class Arithmetic(Binary):
         centered = self._constant_centered(self._neighbours().output.grid().scale)
         if centered is None or self.constant is None:
             return None
-        constant = stored(centered.values, centered.grid, self._scheme())
+        constant = stored(centered.values, centered.grid, self._scheme().dtype)
         return self.lowered_operand(builder, x, *constant)
 
 

@@ -76,7 +76,7 @@ class Sloped(Elementwise):
             alpha = builder.constant("alpha", ops.convert_to_numpy(self.slopes())[None])
             return builder.operator("PRELU", (inputs[0], alpha))
         slopes, grid = self._integer_slopes()
-        alpha = builder.constant("alpha", *stored(slopes, grid, self._scheme()))
+        alpha = builder.constant("alpha", *stored(slopes, grid, self._scheme().dtype))
         return builder.operator("PRELU", (inputs[0], alpha))
 
     def _integer_slopes(self) -> OffsetInts:

@@ -15,6 +15,7 @@ from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
 from keras_qat.layers.kernels.weighted import WeightedLayer
+from keras_qat.scheme import BYTE
 
 
 class FullyConnected(KernelOperator):
@@ -32,8 +33,9 @@ class FullyConnected(KernelOperator):
         return accumulate.matmul(values, kernel, largest_product=layer.scheme.largest_product)
 
     def takes_delegate(self, layer: Any) -> bool:
-        """Returns whether XNNPACK takes the weights: two of 4 bits are a byte."""
-        return super().takes_delegate(layer) or layer.kernel.shape[0] % 2 == 0
+        """Returns whether XNNPACK takes the weights: those of an output fill whole bytes."""
+        in_byte = BYTE // layer.scheme.weight_bits
+        return super().takes_delegate(layer) or layer.kernel.shape[0] % in_byte == 0
 
     def add(self, layer: Any, builder, x):
         """Adds one FULLY_CONNECTED. The weights are (out, in). A bias is optional."""

@@ -68,14 +68,12 @@ class KernelOperator:
         return values[:, None]
 
     def dtype(self, layer: Any) -> str:
-        """Returns the type that the rule of the kernels depends on: the narrower one."""
-        scheme = layer.scheme
-        is_narrow = scheme.weight_bits < scheme.activation_bits
-        return scheme.weight_dtype if is_narrow else scheme.dtype
+        """Returns the type that the rule of the kernels depends on: that of packed weights."""
+        return layer.scheme.weight_dtype if layer.packs_weights else layer.scheme.dtype
 
     def takes_delegate(self, layer: Any) -> bool:
         """Returns whether fast kernels that have the operator take it with the layer's shapes."""
-        return layer.scheme.weight_bits == layer.scheme.activation_bits
+        return not layer.packs_weights
 
     def add(self, layer: Any, builder, x):
         """Adds the operator to a LiteRT model.

@@ -179,7 +179,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
     def _lowered(self, builder, code, x, constant: OffsetInts, fused: str, **output):
         values, quantization = ops.convert_to_numpy(self._spread(x, constant.values)), None
         if constant.grid is not None:
-            values, quantization = stored(values, constant.grid, self._scheme())
+            values, quantization = stored(values, constant.grid, self._scheme().dtype)
         role = "factor" if code == "MUL" else "offset"
         operand = builder.constant(role, values, quantization)
         return builder.operator(

@@ -18,6 +18,7 @@ from keras_qat.layers.core.constants import stored
 from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
+from keras_qat.layers.core.rules import packs_weights
 from keras_qat.layers.kernels.accumulators import requantize_centered
 from keras_qat.layers.kernels.block import Block
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
@@ -119,6 +120,17 @@ class WeightedLayer(Block):
             scheme=self._scheme(),
         )
 
+    @property
+    def packs_weights(self) -> bool:
+        """Whether the file stores several weights in a byte."""
+        return packs_weights(self.kernel_operator.code, self.target, self._scheme())
+
+    @property
+    def weight_dtype(self) -> str:
+        """Type of the weights in the file, such as `"int4"`."""
+        scheme = self._scheme()
+        return scheme.weight_dtype if self.packs_weights else scheme.with_weights(()).weight_dtype
+
     def takes_delegate(self, code: str) -> bool:
         """Returns whether fast kernels that have the operator take it with these shapes."""
         return code != self.kernel_operator.code or self.kernel_operator.takes_delegate(self)
@@ -195,7 +207,7 @@ class WeightedLayer(Block):
         weights = self.integer_weights(*scales)
         check_accumulators(weights, scales, self.channel_axes, self._scheme(), self.name)
         grid = Grid(weights.kernel_scale, weights.kernel_zero_point)
-        kernel, quantization = stored(weights.kernel, grid, self._scheme())
+        kernel, quantization = stored(weights.kernel, grid, self.weight_dtype)
         return kernel, quantization, ops.convert_to_numpy(weights.bias)
 
     def lower(self, builder, *inputs):

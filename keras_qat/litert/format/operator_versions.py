@@ -120,6 +120,7 @@ CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
     "half_pixels_or_corners": lambda operator: bool(
         operator.options.get("halfPixelCenters") or operator.options.get("alignCorners")
     ),
+    "int2_weights": _type_of("weights", "int2"),
     "int4_weights": _type_of("weights", "int4"),
     "int8": _type_of("data", "int8"),
     "per_channel": _is_per_channel,

@@ -107,8 +107,9 @@ class Declaration:
             function that preserves order may be applied before it instead of after it.
             `"windows"`: the output has an element for each window of an image.
             `"reads_more"`: its time grows with its input, not with its output.
-            `"narrow_weights"`: its kernels take weights of 4 bits. `"no_reference_kernel"`: only
-            LiteRT's default kernels have it.
+            `"packs_weights"`: its kernels take tensors of narrow weights, several in a byte.
+            `"no_reference_kernel"`: only LiteRT's default kernels have it.
+        narrow_weights: Widths below 8 bits that its weights may have.
         versions: The condition of each version: its name in
             `keras_qat.litert.format.operator_versions`, or the name of an option that has to be
             set.
@@ -133,6 +134,7 @@ class Declaration:
     channel_axis: int = 0
     scale_limit: str = ""
     traits: frozenset[str] = frozenset()
+    narrow_weights: tuple[int, ...] = ()
     versions: Mapping[int, str] = field(default_factory=dict[int, str])
     reference_version: int = ANY
     releases: tuple[str, ...] = ()
@@ -148,6 +150,20 @@ class Declaration:
             2
         """
         return next((i for i, role in enumerate(self.operands) if role in roles), None)
+
+    @property
+    def packs_weights(self) -> bool:
+        """Whether its kernels take tensors of narrow weights, several in a byte."""
+        return "packs_weights" in self.traits
+
+    def version_of(self, weight_type: str) -> int:
+        """Returns the version that packed weights of a type need.
+
+        Example:
+            >>> declaration_of("CONV_2D").version_of("int4")
+            7
+        """
+        return max(n for n, name in self.versions.items() if name == f"{weight_type}_weights")
 
     def rule(self, kernels: str, dtype: str = "int8") -> str:
         """Returns the name of the rule by which kernels compute 8-bit integers, or `""`.
@@ -236,6 +252,7 @@ def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str])
         channel_axis=entry.get("channel_axis", 0),
         scale_limit=entry.get("scale_limit", ""),
         traits=frozenset(entry.get("traits", "").split()),
+        narrow_weights=tuple(entry.get("narrow_weights", ())),
         versions={int(number): name for number, name in entry.get("versions", {}).items()},
         reference_version=entry.get("reference_version", ANY),
         releases=tuple(entry.get("releases", "").split()),

@@ -82,8 +82,8 @@ def _constant(record: Record, data: Any, dtype: str, sizes: np.ndarray) -> np.nd
     """Returns the values of a constant, or None if they are not a plain array."""
     if record["sparsity"] is not None or dtype not in np.sctypeDict:
         return None
-    if dtype == "int4":
-        return unpacked(data, math.prod(sizes)).reshape(sizes)
+    if dtype in ("int2", "int4"):
+        return unpacked(data, math.prod(sizes), dtype).reshape(sizes)
     return np.frombuffer(data, np.dtype(dtype)).reshape(sizes)
 
 

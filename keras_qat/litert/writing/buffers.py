@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 
 ALIGNMENT = 16
+_NARROW = {"int2": 2, "int4": 4}  # bits of an element
 
 
 class AlignedBuffer:
@@ -57,7 +58,7 @@ def _aligned_vector(builder: Any, data: bytes) -> int:
 def constant_bytes(data: np.ndarray) -> bytes:
     r"""Returns the bytes of an array in the file, row-major and little-endian on every host.
 
-    Two int4 elements are packed in a byte, the first one in the lower bits.
+    Two int4 or four int2 elements are packed in a byte, the first one in the lowest bits.
 
     Args:
         data: Any array of a fixed-size dtype.
@@ -71,29 +72,34 @@ def constant_bytes(data: np.ndarray) -> bytes:
         >>> constant_bytes(np.int16([1, -2]))
         b'\x01\x00\xfe\xff'
     """
-    if data.dtype == ml_dtypes.int4:
+    if data.dtype.name in _NARROW:
         return _packed(data)
     return np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
 
 
 def _packed(data: np.ndarray) -> bytes:
-    nibbles = np.ravel(data).astype("int8").view("uint8") & 15
-    pairs = np.append(nibbles, np.zeros(nibbles.size % 2, "uint8")).reshape(-1, 2)
-    return (pairs[:, 0] | pairs[:, 1] << 4).astype("uint8").tobytes()
+    bits = _NARROW[data.dtype.name]
+    shifts = np.arange(0, 8, bits, dtype="uint8")
+    fields = np.ravel(data).astype("int8").view("uint8") & (2**bits - 1)
+    filler = np.zeros(-fields.size % len(shifts), "uint8")
+    groups = np.append(fields, filler).reshape(-1, len(shifts)) << shifts
+    return np.bitwise_or.reduce(groups, axis=1).astype("uint8").tobytes()
 
 
-def unpacked(data: bytes | memoryview, count: int) -> np.ndarray:
-    r"""Unpacks the int4 elements that a file stores, two in a byte.
+def unpacked(data: bytes | memoryview, count: int, dtype: str = "int4") -> np.ndarray:
+    r"""Unpacks the elements of 2 or 4 bits that a file stores, several in a byte.
 
     Args:
         data: The bytes.
         count: Number of elements.
+        dtype: `"int2"` or `"int4"`.
 
     Example:
         >>> from keras_qat.litert.writing.buffers import unpacked
         >>> unpacked(b"\x7f\x01", 3).astype("int8").tolist()
         [-1, 7, 1]
     """
-    content = np.frombuffer(data, "uint8")
-    nibbles = np.stack([content & 15, content >> 4], axis=1).ravel()[:count]
-    return ((nibbles.astype("int8") ^ 8) - 8).astype(ml_dtypes.int4)
+    bits = _NARROW[dtype]
+    shifts, sign = np.arange(0, 8, bits, dtype="uint8"), 2 ** (bits - 1)
+    fields = (np.frombuffer(data, "uint8")[:, None] >> shifts).ravel()[:count] & (2**bits - 1)
+    return ((fields.astype("int8") ^ sign) - sign).astype(getattr(ml_dtypes, dtype))

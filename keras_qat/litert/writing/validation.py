@@ -7,7 +7,7 @@ import numpy as np
 from keras_qat.errors import LiteRTFormatError
 from keras_qat.litert.format.types import Model, Operator, Quantization, Tensor
 
-DTYPES = ("int4", "int8", "uint8", "int16", "int32", "int64", "float32", "bool")
+DTYPES = ("int2", "int4", "int8", "uint8", "int16", "int32", "int64", "float32", "bool")
 
 
 def model_tensors(model: Model) -> list[Tensor]:
