@@ -11,6 +11,7 @@ from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
 from keras_qat.loading.tensorflow.dispatching import dispatch_traced_tensors
 from keras_qat.lowering import DetectionPostProcess, export_litert
+from keras_qat.mixed_precision.sensitivity import sensitivity
 from keras_qat.passes import DEFAULT_REWRITES
 from keras_qat.streaming import streaming
 from keras_qat.stripping import strip_quantization
@@ -36,6 +37,7 @@ __all__ = [
     "load_weights",
     "quantize_model",
     "register",
+    "sensitivity",
     "streaming",
     "strip_quantization",
     "suggest_default_ranges",

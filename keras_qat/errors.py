@@ -144,6 +144,10 @@ class InvalidDataError(KerasQatError, ValueError):
     """Data for calibration or verification has the wrong shape or type, is empty or not finite."""
 
 
+class InvalidMetricError(KerasQatError, ValueError):
+    """The metric of `sensitivity` cannot be computed, or its mode is unknown."""
+
+
 class MissingRangeError(KerasQatError, ValueError):
     """A tensor lacks min/max data, so it has no scale and zero point.
 

@@ -12,12 +12,22 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from keras_qat_cli.commands import check, compare, demo, export, inspect, quantize, verify
+from keras_qat_cli.commands import (
+    check,
+    compare,
+    demo,
+    export,
+    inspect,
+    quantize,
+    sensitivity,
+    verify,
+)
 from keras_qat_cli.console import Outcome, error_block, error_parts, say, to_json
 from keras_qat_cli.errors import UsageError
 
 COMMANDS = {
     "check": check,
+    "sensitivity": sensitivity,
     "quantize": quantize,
     "export": export,
     "verify": verify,

@@ -27,6 +27,7 @@ PAGES = (
     "pixels",
     "mixed-precision",
     "bits",
+    "widths",
     "recurrent",
     "detection",
     "from-tfmot",

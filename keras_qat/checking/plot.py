@@ -7,11 +7,10 @@ from typing import Any
 
 from keras_qat.checking.findings import Finding
 from keras_qat.checking.ranges import TensorRange
-from keras_qat.errors import MissingPackageError, MissingRangeError
+from keras_qat.errors import MissingRangeError
+from keras_qat.plotting import figure_of_rows
 
 _PLAIN, _FOUND = "#4878a8", "#d1603d"
-# In inches: height of a row of text, space around the bars, width of the picture.
-_ROW, _AROUND, _WIDTH = 0.22, 1.4, 9.0
 
 
 def plot_ranges(title: str, tensors: Sequence[TensorRange], findings: Sequence[Finding]) -> Any:
@@ -35,15 +34,8 @@ def plot_ranges(title: str, tensors: Sequence[TensorRange], findings: Sequence[F
             "There are no ranges to draw.",
             fix="Give `check` the argument `calibration_data`, or check a calibrated model.",
         )
-    try:
-        from matplotlib.figure import Figure  # pyplot would keep state and may open a window
-    except ImportError as error:
-        raise MissingPackageError(
-            "Plots are drawn by matplotlib, which is not installed.",
-            fix="pip install 'keras-qat[plots]'",
-        ) from error
     named = {name for each in findings for name in (each.tensor, each.layer, *each.layers)}
-    figure = Figure((_WIDTH, _AROUND + _ROW * len(known)), layout="constrained")
+    figure = figure_of_rows(len(known))
     _draw(figure.subplots(), title, list(known.values()), named)
     return figure
 

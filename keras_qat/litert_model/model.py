@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_qat.data.batches import Batch, batches, count_batches, labelled_batches
+from keras_qat.data.scores import scores
 from keras_qat.errors import LiteRTFormatError
 from keras_qat.inspection import FileReport, inspect_litert
 from keras_qat.litert import Runner
@@ -22,7 +23,6 @@ from keras_qat.litert_model.io_tensors import (
     to_file_input,
     to_real,
 )
-from keras_qat.litert_model.metrics import scores
 from keras_qat.litert_model.summary import print_summary
 
 _METRICS = ("accuracy",)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
-import pathlib
-from typing import Any
 
 from keras_qat_cli.arguments import add_conversion, add_data, conversion_options
 from keras_qat_cli.console import Outcome
-from keras_qat_cli.errors import UsageError
+from keras_qat_cli.pictures import picture_path, save_picture
 
 HELP = "report the integer form of each layer, and the problems of the conversion"
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,28 +30,11 @@ def run(options: argparse.Namespace) -> Outcome:
     from keras_qat_cli.data import open_data
     from keras_qat_cli.models import inputs_of_keras, load_keras
 
-    if options.plot is not None and pathlib.Path(options.plot).suffix.lower() not in PICTURES:
-        raise UsageError(
-            "The name of the picture has the wrong ending.",
-            received=options.plot,
-            expected=f"a name that ends with {', '.join(PICTURES)}",
-        )
+    picture = picture_path(options.plot)
     model = load_keras(options.model)
     data = None if options.data is None else open_data(options, inputs_of_keras(model))
     report = keras_qat.check(model, calibration_data=data, **conversion_options(options))
-    if options.plot is not None:
-        _draw(report, pathlib.Path(options.plot))
+    if picture is not None:
+        save_picture(report.plot(), picture)
     found = report.findings if options.strict else report.errors
     return Outcome(str(report), report.to_dict(), code=1 if found else 0)
-
-
-def _draw(report: Any, path: pathlib.Path) -> None:
-    """Draws the ranges. Writes the file only when the picture is complete."""
-    picture = io.BytesIO()
-    report.plot().savefig(picture, format=path.suffix[1:].lower(), dpi=150)
-    try:
-        path.write_bytes(picture.getvalue())
-    except OSError as error:
-        raise UsageError(
-            f"The picture cannot be written: {error.strerror}.", received=str(path)
-        ) from error

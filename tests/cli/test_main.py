@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -49,9 +50,9 @@ def test_help_imports_nothing_heavy(arguments):
 def test_help_names_every_command_and_exit_code(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    names = ["check", "quantize", "export", "verify", "inspect", "compare", "demo"]
+    names = ["check", "sensitivity", "quantize", "export", "verify", "inspect", "compare", "demo"]
     assert list(COMMANDS) == names
-    assert all(f"\n    {name} " in text for name in names)
+    assert all(re.search(rf"\n    {name}\s", text) for name in names)
     assert all(f"\n  {code} " in text for code in (0, 1, 2, 3, 130))
 
 

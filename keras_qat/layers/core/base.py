@@ -31,7 +31,7 @@ from keras_qat.layers.core.integers import (
     center,
     real_values,
 )
-from keras_qat.layers.core.modes import in_float_mode
+from keras_qat.layers.core.modes import in_float_mode, replaced_forward
 from keras_qat.layers.core.rules import integer_rule, with_weights_of
 from keras_qat.quantizers import (
     Derived,
@@ -230,6 +230,9 @@ class QuantizedLayer(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Computes in float, with fake quantization (training), or in integers (inference)."""
+        replaced = replaced_forward()
+        if replaced is not None:
+            return replaced(self, inputs)
         if self.scheme is None or in_float_mode():
             return self.float_forward(inputs, training=training)
         if training:

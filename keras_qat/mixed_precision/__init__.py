@@ -1,0 +1,5 @@
+"""The cost of each layer's quantization, and the choice of widths for a size."""
+
+from keras_qat.mixed_precision.report import LayerSensitivity, SensitivityReport
+
+__all__ = ["LayerSensitivity", "SensitivityReport"]
