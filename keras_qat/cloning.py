@@ -13,6 +13,7 @@ from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.lost_training import warn_of_lost_training
 from keras_qat.passes.config import Config
 from keras_qat.passes.retargeting import retargeted
+from keras_qat.quantizers import RangeRule
 from keras_qat.scheme import Scheme, get_scheme
 
 
@@ -91,6 +92,7 @@ def quantize_model(
     overrides: Mapping[str | type, str | Scheme | None] | str | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    weight_range_rule: str | RangeRule | None = None,
     target: str | None = None,
     storage: str | None = None,
 ) -> QuantizedModel:
@@ -141,6 +143,9 @@ def quantize_model(
             if the calibration data fits int8 only, or with `(mean, std, "int8")`. Data that
             does not fit causes an `InputStatsWarning`. Other inputs cover their observed range, see
             `calibrate` for pixels that the model scales itself.
+        weight_range_rule: The rule by which layers with a kernel get the range of their weights,
+            a name or an object of `keras_qat.quantizers.range_rules`, see `docs/ranges.md`. None
+            for `"minmax"`, the extremes, at 8 bits, and `"mse"`, the least squared error, at fewer.
         target: The device of the file: `"litert"`, the default, for LiteRT's kernels on PCs,
             `"litert-arm64"` for those on phones, `"reference"` for LiteRT's reference kernels;
             `"tflite-micro"`, `"ethos-u"` or `"edgetpu"`, see `docs/targets.md`. Inference equals
@@ -165,6 +170,7 @@ def quantize_model(
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
         InvalidInputStatsError: If `quantized_input_stats` is not valid, or names an input that the
             model does not have.
+        InvalidRangeRuleError: If `weight_range_rule` is unknown.
         InvalidTargetError: If `target` has no profile.
         RewriteError: If an output has another shape or dtype than the model's, or if its values in
             float, before any rounding, differ from the model's by more than 1e-3 of their
@@ -190,6 +196,7 @@ def quantize_model(
         quant_delay=quant_delay,
         default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
+        weight_range_rule=weight_range_rule,
         target=target,
         storage=storage,
     )

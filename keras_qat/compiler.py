@@ -22,6 +22,7 @@ from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.drop_in import copy_by_path
 from keras_qat.layers.kernels.batch_normalization import batch_norm_of
+from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.models.finiteness import check_finite
 from keras_qat.lowering import check_float_layers
 from keras_qat.passes import Rewrite, select_rewrites
@@ -37,6 +38,7 @@ from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.running import Runner, name_of
 from keras_qat.passes.schemes import check_one_type, origins_of
 from keras_qat.proof import check_ends, check_values
+from keras_qat.quantizers import weight_rule
 from keras_qat.scheme import get_scheme
 
 # The scheme that tells integers from float in a clone, if none of its overrides has one.
@@ -78,6 +80,7 @@ class CompiledGraph:
             InvalidModelError: If folded weights are not finite.
         """
         layers = cast(Graph, self.layers)
+        self._set_weight_rules(layers)
         if self.config.quant_delay:
             first = next(node for node in layers.nodes.values() if not node.is_input)
             first.head.delay_steps = self.config.quant_delay
@@ -95,6 +98,13 @@ class CompiledGraph:
             check_float_layers(result)
             check_finite(result)
         return result
+
+    def _set_weight_rules(self, layers: Graph) -> None:
+        """Tells each new layer with a kernel the range rule of its weights."""
+        for node in layers.nodes.values():
+            if isinstance(node.head, WeightedLayer) and node.head.scheme is not None:
+                rule = weight_rule(self.config.weight_range_rule, node.head.scheme)
+                node.head.weight_range_rule = rule
 
     def _freeze_batch_norms(self) -> None:
         """Freezes the batch normalizations that the model only calls with `training=False`."""
@@ -218,6 +228,8 @@ def carry_weights(graph: Graph, node: Node) -> None:
         node.head.trainable = source.head.trainable
     elif source is not None and isinstance(node.head, QuantizedLayer):
         node.head.carry_weights(source)
+    if isinstance(node.head, WeightedLayer):
+        node.head.fit_weight_range()
 
 
 def origins_by_layer(graph: Graph) -> dict[str, tuple[str, ...]]:

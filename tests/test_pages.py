@@ -23,6 +23,7 @@ PAGES = (
     "quick-start",
     "calibrating",
     "post-training",
+    "ranges",
     "training",
     "pixels",
     "mixed-precision",

@@ -13,6 +13,7 @@ from keras_qat.calibration.observing import Range, observe
 from keras_qat.data.batches import Batch, batches, count_batches
 from keras_qat.errors import OutlierWarning, warn_user
 from keras_qat.layers import QuantizedModel
+from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
 from keras_qat.layers.models.input_stats import check_input_stats
 from keras_qat.layers.models.quantized_model import named_observers
@@ -89,6 +90,9 @@ def calibrate(
     for observer, minimum, maximum in ranges:
         keeps_calibration = observer.specification.keeps_calibration
         observer.widen(minimum, maximum, hold=keeps_calibration or rule.holds)
+    for layer in model.layers:
+        if isinstance(layer, WeightedLayer):
+            layer.fit_weight_range()
     model.calibration_outliers = [each.to_dict() for each in outliers]
     for each in outliers:
         if each.is_kept:

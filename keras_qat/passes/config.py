@@ -10,7 +10,7 @@ from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph
 from keras_qat.passes.overrides import Key, Overrides
 from keras_qat.passes.split_activations import SplitLayers
-from keras_qat.quantizers import checked_default_range, checked_steps
+from keras_qat.quantizers import RangeRule, checked_default_range, checked_steps, get_range_rule
 from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.targets import DEFAULT_TARGET, get_target
 
@@ -30,6 +30,7 @@ class Config:
         quant_delay: Number of training steps in float.
         default_ranges_stats: A range for the tensors that lack min/max data, or None.
         quantized_input_stats: The meaning of the integers of inputs, or None.
+        weight_range_rule: The range rule of weights, or its name; None for the schemes' defaults.
         target: Name of the target of the file; None becomes the default target.
         storage: How files store weights of less than 8 bits, see `Scheme`.
 
@@ -38,6 +39,7 @@ class Config:
         InvalidOverrideError: If a key or a value of `overrides` has another type.
         InvalidDelayError: If `quant_delay` is not a non-negative integer.
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
+        InvalidRangeRuleError: If `weight_range_rule` is unknown.
         InvalidTargetError: If `target` has no profile.
         InvalidSchemeError: If `storage` is unknown.
 
@@ -55,6 +57,7 @@ class Config:
     quant_delay: int = 0
     default_ranges_stats: Any = None
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
+    weight_range_rule: str | RangeRule | None = None
     target: str | None = None
     storage: str | None = None
 
@@ -63,6 +66,8 @@ class Config:
         if self.default_ranges_stats is not None:
             checked_default_range(self.default_ranges_stats)
         object.__setattr__(self, "target", get_target(self.target or DEFAULT_TARGET).name)
+        if self.weight_range_rule is not None:
+            get_range_rule(self.weight_range_rule)
         Overrides(self.overrides or {})
         (self.scheme or get_scheme("int4")).with_storage(self.storage)
         if self.activations not in POLICIES:

@@ -10,11 +10,12 @@ from keras_qat.quantizers.misfits import MISFIT_FIX, range_misfit
 from keras_qat.quantizers.observers import RangeObserver, make_observers
 from keras_qat.quantizers.outliers import Outliers, find_outliers
 from keras_qat.quantizers.range_rule import RangeRule
-from keras_qat.quantizers.range_rules import get_range_rule
+from keras_qat.quantizers.range_rules import get_range_rule, weight_rule
 from keras_qat.quantizers.robust import Robust
 from keras_qat.quantizers.specification import Derived, Fixed, Free, Shared, Specification
 from keras_qat.quantizers.tensor_parameters import RangeParameters, grids_once
 from keras_qat.quantizers.value_range import ValueRange
+from keras_qat.quantizers.weight_range import WeightRange
 from keras_qat.quantizers.weights import (
     WeightGrid,
     fake_quantize_weights,
@@ -42,6 +43,7 @@ __all__ = [
     "Specification",
     "ValueRange",
     "WeightGrid",
+    "WeightRange",
     "checked_default_range",
     "checked_steps",
     "delayed",
@@ -56,4 +58,5 @@ __all__ = [
     "reciprocal",
     "unless_delayed",
     "weight_grid",
+    "weight_rule",
 ]

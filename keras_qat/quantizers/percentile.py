@@ -11,6 +11,8 @@ from keras import ops
 
 from keras_qat.errors import InvalidRangeRuleError
 from keras_qat.quantizers.range_rule import RangeRule
+from keras_qat.quantizers.weights import SMALLEST_SCALE
+from keras_qat.scheme import Scheme
 
 # The bins of magnitudes: so many to a factor of 2, for so many factors below and above 1.
 _BINS_PER_OCTAVE = 64
@@ -40,6 +42,7 @@ class Percentile(RangeRule):
     """
 
     name = "percentile"
+    has_weight_steps = True
 
     percentile: float = 99.99
 
@@ -52,6 +55,20 @@ class Percentile(RangeRule):
                 fix="Say which values the range covers: Percentile(99.9) covers 99.9 % of those "
                 "below its maximum.",
             )
+
+    def weight_step(self, weights: Any, axis: Any, scheme: Scheme) -> Any:
+        """Returns the step at which the percentile of the weights' magnitudes is not clipped."""
+        sizes = ops.abs(weights)
+        most = ops.max(sizes, axis=axis, keepdims=True)
+        usual = ops.quantile(sizes, self.percentile / 100, axis=axis, keepdims=True)
+        covering = super().weight_step(weights, axis, scheme)
+        share = ops.reshape(usual, most.shape) / ops.maximum(most, SMALLEST_SCALE)
+        return ops.where(share > 0, covering * share, covering)
+
+    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+        """Returns the step of the weights now."""
+        del step
+        return self.weight_step(weights, axis, scheme)
 
     def sums(self, x: Any) -> Any:
         """Counts the values in bins: negative magnitudes downwards, 0, positive ones upwards."""

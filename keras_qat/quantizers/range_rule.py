@@ -9,6 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.quantizers.weights import weight_grid
+from keras_qat.scheme import Scheme
+
 
 @keras.saving.register_keras_serializable("keras_qat")
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,11 @@ class RangeRule:
             all others.
         holds: Whether training holds a calibrated range.
         momentum: How much of a wider range a training step keeps, in [0, 1].
+        learns: Whether training learns ranges by their gradient.
+        has_weight_steps: Whether layers keep the size of a step of their weights. If not, weights
+            have the range of their extremes at each moment.
+        learning_rate_multiplier: The learning rate of learned ranges, relative to that of the
+            optimizer.
 
     Example:
     >>> RangeRule().range(np.array([[-1.0, 2.0], [0.0, 5.0]]), None)
@@ -35,6 +43,9 @@ class RangeRule:
     sets_outliers_aside = False
     holds = True
     momentum = 0.998
+    learns = False
+    has_weight_steps = False
+    learning_rate_multiplier = 1.0
 
     def sums(self, x: Any) -> Any:
         """Returns statistics of a tensor that calibration adds up over the batches.
@@ -79,6 +90,35 @@ class RangeRule:
         change = batch - seen
         shrunk = ops.minimum(change, 0.0) * (1.0 - self.momentum)
         return seen + ops.maximum(shrunk, ops.minimum(change, limit))
+
+    def weight_step(self, weights: Any, axis: Any, scheme: Scheme) -> Any:
+        """Returns the size of a step of weights, when a model is made or calibrated.
+
+        Args:
+            weights: float32 tensor with values, the weights as they are deployed.
+            axis: The axes that share a step, or None for all.
+            scheme: The scheme, for the number of steps.
+
+        Returns:
+            float32 tensor that broadcasts against the weights; by default the smallest step at
+            which no weight is clipped.
+        """
+        return weight_grid(weights, axis, scheme).scale
+
+    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+        """Returns the size of a step of weights after a training step.
+
+        Args:
+            step: float32 tensor, the size before.
+            weights: float32 tensor, the weights now. It may be symbolic.
+            axis: As in `weight_step`.
+            scheme: As in `weight_step`.
+
+        Returns:
+            float32 tensor; by default the same size.
+        """
+        del weights, axis, scheme
+        return step
 
     def get_config(self) -> dict[str, Any]:
         """Returns the fields."""

@@ -5,15 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from keras_qat.errors import InvalidRangeRuleError
+from keras_qat.quantizers.lsq import Lsq
 from keras_qat.quantizers.min_max import MinMax
 from keras_qat.quantizers.moving_average import MovingAverage
+from keras_qat.quantizers.mse import Mse
 from keras_qat.quantizers.percentile import Percentile
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.robust import Robust
+from keras_qat.scheme import Scheme
 
-__all__ = ["RANGE_RULES", "MinMax", "MovingAverage", "Percentile", "Robust", "get_range_rule"]
+__all__ = [
+    "RANGE_RULES",
+    "Lsq",
+    "MinMax",
+    "MovingAverage",
+    "Mse",
+    "Percentile",
+    "Robust",
+    "get_range_rule",
+    "weight_rule",
+]
 
-RANGE_RULES = {rule.name: rule for rule in (Robust, MinMax, MovingAverage, Percentile)}
+RANGE_RULES = {rule.name: rule for rule in (Robust, MinMax, MovingAverage, Percentile, Mse, Lsq)}
 
 
 def get_range_rule(value: Any) -> RangeRule:
@@ -39,3 +52,24 @@ def get_range_rule(value: Any) -> RangeRule:
             fix='Leave it out, or pass range_rule="minmax".',
         )
     return RANGE_RULES[value]()
+
+
+def weight_rule(value: Any, scheme: Scheme) -> RangeRule:
+    """Returns the range rule of the weights of a layer.
+
+    Args:
+        value: A `RangeRule`, the name of one, or None for the default rule of the scheme:
+            `"minmax"` for weights of 8 bits, `"mse"` for fewer.
+        scheme: The scheme of the layer.
+
+    Raises:
+        InvalidRangeRuleError: If there is no such rule.
+
+    Example:
+    >>> from keras_qat.scheme import get_scheme
+    >>> weight_rule(None, get_scheme("int8"))
+    MinMax()
+    """
+    if value is not None:
+        return get_range_rule(value)
+    return MinMax() if scheme.weight_bits >= 8 else Mse()

@@ -13,6 +13,8 @@ from keras_qat.scheme import Scheme
 
 # A channel of zeros gets this scale: its weights are 0 at any.
 SMALLEST_SCALE = np.float32(1e-30)
+# A weight at the end of its grid is inside, however its number of steps was rounded.
+_ROUNDING = np.float32(2.0**-10)
 
 
 def reciprocal(x):
@@ -54,9 +56,13 @@ class WeightGrid(NamedTuple):
 
 
 def weight_grid(
-    weights, axis: int | tuple[int, ...] | None, scheme: Scheme, least_scale: Any = None
+    weights,
+    axis: int | tuple[int, ...] | None,
+    scheme: Scheme,
+    least_scale: Any = None,
+    step: Any = None,
 ) -> WeightGrid:
-    """Returns the grid that covers all weights.
+    """Returns the grid that covers all weights, or a grid of given steps.
 
     Asymmetric weights are those of TensorFlow 1: the range from the smallest to the largest one,
     extended to hold 0, which gets its own integer.
@@ -69,6 +75,8 @@ def weight_grid(
         scheme: Gives the integer limits, and whether the grid is symmetric.
         least_scale: float32 tensor that broadcasts with the scales, which are not less; None
             for no limit.
+        step: float32 tensor that broadcasts with the scales, the size of a step. Larger weights
+            are clipped. 0, or None, for the steps that cover all weights.
 
     Returns:
         A `WeightGrid`, the reduced axes kept at size 1.
@@ -93,12 +101,16 @@ def weight_grid(
         width = ops.maximum(ops.max(weights, axis=axis, keepdims=True), zero) - below
         steps = scheme.weight_steps
     # The product, not the quotient: compilers would replace the division, some of the time.
-    scale = ops.maximum(width * np.float32(1.0 / steps), SMALLEST_SCALE)
+    scale = covering = ops.maximum(width * np.float32(1.0 / steps), SMALLEST_SCALE)
+    if step is not None:
+        scale = ops.where(step > 0, ops.maximum(step, SMALLEST_SCALE), covering)
     if least_scale is not None:
         scale = ops.maximum(scale, least_scale)
     if scheme.weight_symmetric:
         return WeightGrid(scale, (limits[0] + limits[1]) // 2, *limits)
-    zero_point = limits[0] - ops.cast(ops.round(below * reciprocal(scale)), "int32")
+    # Smaller steps clip both ends of the range by the same share, so that 0 keeps its place.
+    widest = scale if step is None else ops.maximum(scale, covering)
+    zero_point = limits[0] - ops.cast(ops.round(below * reciprocal(widest)), "int32")
     return WeightGrid(scale, zero_point, *limits)
 
 
@@ -122,14 +134,20 @@ def quantize_weights(weights, grid: WeightGrid):
     return ops.clip(ops.round(weights * reciprocal(grid.scale)), low, high)
 
 
-def fake_quantize_weights(weights, grid: WeightGrid):
+def fake_quantize_weights(weights, grid: WeightGrid, *, clips: bool = False):
     """Rounds weights to the grid of their integers; the gradient passes straight through.
 
-    Nothing is masked: a grid from `weight_grid` leaves no weight outside the range.
+    A grid that covers all weights masks no gradient. On a grid that clips, the gradient is that of
+    learned steps: a weight inside the grid has the gradient 1, a clipped one 0. The scale has the
+    gradient `q - w / scale` of each weight inside, and `q` of each clipped one, where `q` is the
+    weight's integer.
+    Source: Esser et al., "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153,
+    equations 3 and 5.
 
     Args:
         weights: float32 tensor.
         grid: Their grid.
+        clips: Whether weights may be outside of the grid.
 
     Returns:
         float32 tensor of the shape of `weights`; `weights` while quantization is `delayed`.
@@ -140,5 +158,16 @@ def fake_quantize_weights(weights, grid: WeightGrid):
     >>> [round(float(v), 4) for v in fake_quantize_weights(w, WeightGrid(0.1, 0, -127, 127))]
     [0.3, -1.0]
     """
-    rounded = quantize_weights(weights, grid) * grid.scale
-    return unless_delayed(weights, weights + ops.stop_gradient(rounded - weights))
+    integers = ops.stop_gradient(quantize_weights(weights, grid))
+    scale = ops.stop_gradient(grid.scale)
+    if not clips:
+        straight = weights + ops.stop_gradient(integers * scale - weights)
+        return unless_delayed(weights, straight)
+    steps = ops.stop_gradient(weights) * reciprocal(scale)
+    low, high = (ops.cast(limit - grid.zero_point, "float32") for limit in (grid.low, grid.high))
+    is_inside = ops.logical_and(steps >= low - _ROUNDING, steps <= high + _ROUNDING)
+    is_inside = ops.cast(is_inside, "float32")
+    # Both differences are 0 and have a gradient.
+    rounded = integers * scale + is_inside * (weights - ops.stop_gradient(weights))
+    rounded = rounded + (grid.scale - scale) * (integers - is_inside * steps)
+    return unless_delayed(weights, rounded)

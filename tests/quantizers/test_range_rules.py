@@ -111,7 +111,7 @@ def test_get_range_rule_takes_names_and_objects():
 
 @pytest.mark.parametrize("value", ["median", None, 99.9, Percentile, ["minmax"]])
 def test_get_range_rule_refuses_other_values(value):
-    with pytest.raises(InvalidRangeRuleError, match=r"'percentile'\], or a .* To fix it: "):
+    with pytest.raises(InvalidRangeRuleError, match=r"'lsq'\], or a .* To fix it: "):
         get_range_rule(value)
 
 

@@ -46,12 +46,15 @@ class FoldedWeights(NamedTuple):
         offset: float32 tensor, the first term of the bias, one for each output channel.
         shifted: float32 tensor, the second term. The sum of both would depend on the compiler.
         channel_axes: The dimensions of the kernel that number its output channels, negative.
+        step: float32 tensor that broadcasts against the kernel, the size of a step of its grid.
+            None for steps that cover all weights.
     """
 
     kernel: Any
     offset: Any
     shifted: Any
     channel_axes: tuple[int, ...]
+    step: Any = None
 
 
 class BiasPressure(NamedTuple):
@@ -98,17 +101,21 @@ def integer_weights(
     """
     for_sums = least_scale_for_sums(folded.kernel, folded.channel_axes, scheme)
     tensors = *folded[:3], input_scale, output_scale
-    limits = () if for_sums is None else (for_sums,)
-    return _integer_weights(*tensors, *limits, channel_axes=folded.channel_axes, scheme=scheme)
+    optional = {"for_sums": for_sums, "step": folded.step}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    options = {"given": tuple(given), "channel_axes": folded.channel_axes, "scheme": scheme}
+    return _integer_weights(*tensors, *given.values(), **options)
 
 
 @compiled
 def _integer_weights(
-    kernel, offset, shifted, input_scale, output_scale, *for_sums, channel_axes, scheme
+    kernel, offset, shifted, input_scale, output_scale, *optional, given, channel_axes, scheme
 ) -> IntegerWeights:
+    limits = dict(zip(given, optional, strict=True))
     folded = FoldedWeights(kernel, offset, shifted, channel_axes)
-    least = _least_scale(folded, input_scale, output_scale, scheme, *for_sums)
-    grid = weight_grid(kernel, scaled_axes(kernel, channel_axes, scheme), scheme, least)
+    least = _least_scale(folded, input_scale, output_scale, scheme, limits.get("for_sums"))
+    axes = scaled_axes(kernel, channel_axes, scheme)
+    grid = weight_grid(kernel, axes, scheme, least, limits.get("step"))
     scale = ops.reshape(grid.scale, (-1,))
     per_step = reciprocal(input_scale * scale)
     bias = _round(offset * per_step) + _round(shifted * per_step)
@@ -141,9 +148,10 @@ def bias_pressure(
     for_sums = least_scale_for_sums(folded.kernel, folded.channel_axes, scheme)
     least = _least_scale(folded, input_scale, output_scale, scheme, for_sums)
     needed, given = (
-        ops.convert_to_numpy(weight_grid(folded.kernel, axes, scheme, limit).scale).reshape(-1)
+        weight_grid(folded.kernel, axes, scheme, limit, folded.step).scale
         for limit in (None, least)
     )
+    needed, given = (ops.convert_to_numpy(scale).reshape(-1) for scale in (needed, given))
     is_used = np.any(ops.convert_to_numpy(folded.kernel), axis=axes).reshape(-1)
     return BiasPressure(np.where(is_used, needed, given), given)
 

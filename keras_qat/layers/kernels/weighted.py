@@ -35,8 +35,17 @@ from keras_qat.layers.kernels.integer_weights import (
     summed_axes,
 )
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
+from keras_qat.layers.kernels.kernel_steps import (
+    deployed_steps,
+    fit_steps,
+    make_weight_range,
+    rule_of_config,
+    trained_steps,
+)
 from keras_qat.quantizers import (
     Grid,
+    RangeRule,
+    WeightRange,
     fake_quantize_weights,
     weight_grid,
 )
@@ -57,12 +66,15 @@ class WeightedLayer(Block):
         input_affine: Arguments of an `InputAffine`, which the layer applies first.
         fixed_batch: Whether the file of the model is for one batch size. Fast kernels take
             transposed convolutions only there, and round differently.
+        weight_range_rule: The rule of the kernel's range, or the rule's configuration. None for the
+            extremes.
         scheme: A scheme, its name, or None for a layer that computes in float.
         **kwargs: Keyword arguments of the Keras layer and of `Block`.
 
     Attributes:
         kernel_operator: The `KernelOperator` that computes the layer, one for all layers of a
             class.
+        weight_range: The steps of the kernel; None if they follow from its extremes.
     """
 
     activation_bits = (8,)
@@ -74,11 +86,14 @@ class WeightedLayer(Block):
         *args,
         input_affine: dict | None = None,
         fixed_batch: bool = False,
+        weight_range_rule: RangeRule | dict[str, Any] | None = None,
         scheme=None,
         **kwargs,
     ):
         super().__init__(*args, scheme=scheme, **kwargs)
         self.fixed_batch = fixed_batch
+        self.weight_range_rule = rule_of_config(weight_range_rule)
+        self.weight_range: WeightRange | None = None
         self.input_affine = None if input_affine is None else InputAffine(**input_affine)
 
     @property
@@ -86,23 +101,30 @@ class WeightedLayer(Block):
         """The dimensions of the kernel that number its output channels, negative."""
         return self.kernel_operator.channel_axes
 
+    def build(self, input_shape):
+        """Builds the Keras layer, the batch normalization and the steps of the kernel."""
+        super().build(input_shape)
+        self.weight_range = make_weight_range(self)
+
+    def fit_weight_range(self) -> None:
+        """Sets the steps of the kernel by its range rule, as calibration does."""
+        fold = self._fold()
+        fit_steps(self, self._input_kernel() * fold, fold)
+
     def float_forward(self, inputs, training=None):
         """Applies kernel, bias, batch normalization and activation in float."""
         return self.finish(self.kernel_operator.apply(self, inputs, self._input_kernel()), training)
 
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
-        fold = self._channel_scale()
-        # The folded weights of a channel with gamma = 0 are 0. Its own weights keep the gradient
-        # alive.
-        fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
-        fold = ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
+        fold = self._fold()
         kernel = self._input_kernel() * fold
         axes = scaled_axes(kernel, self.channel_axes, self._scheme())
         fixed = ops.stop_gradient(kernel)
         least = least_scale_for_sums(fixed, self.channel_axes, self._scheme())
-        grid = weight_grid(fixed, axes, self._scheme(), least)
-        kernel = fake_quantize_weights(kernel, grid) / fold
+        step = trained_steps(self, fixed, fold)
+        grid = weight_grid(fixed, axes, self._scheme(), least, step)
+        kernel = fake_quantize_weights(kernel, grid, clips=step is not None) / fold
         return self.quantize_output(
             self.finish(self.kernel_operator.apply(self, inputs, kernel), True)
         )
@@ -179,7 +201,8 @@ class WeightedLayer(Block):
         """Returns the deployed weights in float."""
         factor, kernel = self._channel_scale(), self._input_kernel()
         scaled = kernel * ops.reshape(factor, channel_shape(kernel, self.channel_axes))
-        return FoldedWeights(scaled, *self._bias_terms(factor), self.channel_axes)
+        terms = self._bias_terms(factor)
+        return FoldedWeights(scaled, *terms, self.channel_axes, deployed_steps(self, factor))
 
     @property
     def adds_bias(self) -> bool:
@@ -250,7 +273,12 @@ class WeightedLayer(Block):
         """Returns the constructor's arguments."""
         affine = {} if self.input_affine is None else {"input_affine": self.input_affine.config()}
         fixed = {"fixed_batch": True} if self.fixed_batch else {}
-        return {**super().get_config(), **affine, **fixed}
+        rule = {}
+        if self.scheme is not None and self.weight_range_rule.has_weight_steps:
+            rule = {
+                "weight_range_rule": keras.saving.serialize_keras_object(self.weight_range_rule)
+            }
+        return {**super().get_config(), **affine, **fixed, **rule}
 
     def carry_weights(self, node: Node) -> None:
         """Copies kernel, bias and batch normalization."""
@@ -269,6 +297,16 @@ class WeightedLayer(Block):
             return ops.ones((self._channels(),), "float32")
         gamma = [ops.stop_gradient(norm.gamma)] if norm.scale else []
         return _normalizing_factor(norm.moving_variance, *gamma, epsilon=norm.epsilon)
+
+    def _fold(self):
+        """Returns the factor of the batch normalization, to broadcast against the kernel.
+
+        The folded weights of a channel with gamma = 0 are 0. Its own weights keep the gradient
+        alive.
+        """
+        fold = self._channel_scale()
+        fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
+        return ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
 
     def _bias_terms(self, factor):
         """Returns the folded bias as two terms. Their sum in float would depend on the compiler."""
