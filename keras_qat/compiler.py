@@ -11,6 +11,7 @@ from typing import Any, cast
 import keras
 
 from keras_qat.errors import KerasQatError, UnsupportedLayerError
+from keras_qat.extending import carry_ranges, in_float, is_extended
 from keras_qat.graph import Graph, Node, build_model
 from keras_qat.graph.soundness import (
     input_errors,
@@ -58,6 +59,7 @@ class CompiledGraph:
         log: The rewrites of the passes.
         batch_norm_calls: The `id` of each batch normalization that occurred in a graph, and whether
             it is called with `training=False`.
+        extended: The model of which layers are quantized already, whose ranges are kept; or None.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class CompiledGraph:
     layers: Graph | None = None
     log: list[Rewrite] = dataclasses.field(default_factory=list)
     batch_norm_calls: set[tuple[int, bool]] = dataclasses.field(default_factory=set)
+    extended: keras.Model | None = None
 
     def build(self, model_class: Any, input_tensors: Any = None) -> Any:
         """Builds a model from the layers, with the weights of the source model.
@@ -94,6 +97,8 @@ class CompiledGraph:
         result.origins = MappingProxyType(origins_by_layer(layers))
         result.kept_weights = kept_weights(inline_models(self.source), self.graph, self.log)
         check_ends(self.source, result)
+        if self.extended is not None:
+            carry_ranges(self.extended, result)
         if self.config.scheme is not None:
             check_float_layers(result)
             check_finite(result)
@@ -136,7 +141,8 @@ def compile(model: keras.Model, config: Config, runner: Runner | None = None) ->
     `quantize_model`, `clone_model` and `check` all call it, so they agree on every model.
 
     Args:
-        model: A built Keras model. It is not changed.
+        model: A built Keras model. It is not changed. New layers on the tensors of a quantized
+            model make a model whose quantized layers keep their schemes and ranges.
         config: The configuration.
         runner: Runs the passes. By default a `Runner`, which raises the first error. If a runner
             collects errors, the stages may end early.
@@ -160,8 +166,12 @@ def compile(model: keras.Model, config: Config, runner: Runner | None = None) ->
     ['InputLayer', 'QuantizeInput', 'QDense']
     """
     chosen = frozenset(map(name_of, select_rewrites(config.rewrites)))
+    extended = model if is_extended(model) else None
+    if extended is not None:
+        model, config = in_float(model, config)
     source = read_any_model(model)
-    setting, compiled = _setting(source, config, chosen), CompiledGraph(config, source, source)
+    setting = _setting(source, config, chosen)
+    compiled = CompiledGraph(config, source, source, extended=extended)
     runner = runner or Runner()
     for error in model_errors(model, source):
         runner.report(error)

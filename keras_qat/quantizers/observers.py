@@ -13,7 +13,15 @@ from keras_qat.backend import across_replicas
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.reach import batch_reach
 from keras_qat.quantizers.specification import Free, Specification
-from keras_qat.quantizers.tracking import HELD, MOVING, REPLACED, next_state, usual
+from keras_qat.quantizers.tracking import (
+    FROZEN,
+    HELD,
+    MOVING,
+    REPLACED,
+    frozen,
+    next_state,
+    usual,
+)
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -36,6 +44,7 @@ class RangeObserver(keras.layers.Layer):
             -minimum and maximum.
         held: int32 scalar variable. 1: the range was calibrated, and training holds it. 0: training
             moves the range. -1: training moves the range, because the calibrated range did not fit.
+            It is larger by 4 while the layer of the tensor is frozen, which holds the range.
         unfit: int32 scalar variable, the number of samples in a row that the range does not fit.
 
     Example:
@@ -72,6 +81,17 @@ class RangeObserver(keras.layers.Layer):
         self.unfit = variable("unfit", "int32")
 
     @property
+    def trainable(self) -> bool:
+        """Whether training may change the range: a frozen layer holds the range that it has."""
+        return keras.layers.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value)
+        if self.built:
+            self.held.assign(frozen(self.held.value, self.updates.value, not value))
+
+    @property
     def limits(self) -> tuple[float, float]:
         """The minimum and the maximum as Python numbers."""
         return float(_number(self.minimum)), float(_number(self.maximum))
@@ -89,12 +109,12 @@ class RangeObserver(keras.layers.Layer):
     @property
     def is_held(self) -> bool:
         """Whether the range was calibrated, and training holds it."""
-        return _number(self.held) == HELD
+        return _number(self.held) in (HELD, HELD + FROZEN)
 
     @property
     def was_replaced(self) -> bool:
         """Whether training replaced a calibrated range that did not fit."""
-        return _number(self.held) == REPLACED
+        return _number(self.held) in (REPLACED, REPLACED + FROZEN)
 
     @property
     def seen_range(self) -> tuple[float, float]:
@@ -115,7 +135,7 @@ class RangeObserver(keras.layers.Layer):
             minimum, maximum = min(minimum, low), max(maximum, high)
         minimum, maximum = usual(minimum, maximum, self.specification)
         self._set(minimum, maximum, max(_number(self.updates), 0) + 1)
-        self.held.assign(HELD if hold else MOVING)
+        self.held.assign((HELD if hold else MOVING) + (0 if self.trainable else FROZEN))
 
     def assume(self, minimum: float, maximum: float) -> None:
         """Sets a default range until the tensor is observed. Has no effect after that."""

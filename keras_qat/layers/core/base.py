@@ -215,6 +215,7 @@ class QuantizedLayer(keras.layers.Layer):
         for tensor, observer in make_observers(self._observed(), self.range_rule).items():
             setattr(self, _attribute(tensor), observer)
             observer.build()
+            observer.trainable = self.trainable
         if self.delay_steps:
             # Last, so that the order of the weights is the same after loading.
             self.quant_delay = QuantDelay(self.delay_steps, name="quant_delay")
