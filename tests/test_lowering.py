@@ -17,6 +17,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import ExportError, KernelLimitError, MissingRangeError, NotQuantizedError
 from keras_qat.lowering import exporting
+from keras_qat.quantizers import RangeParameters
 from tests.models import (
     images,
     linear,
@@ -34,6 +35,17 @@ def exported(model, folder, **arguments):
     path = folder / "model.tflite"
     keras_qat.export_litert(model, path, **arguments)
     return path.read_bytes()
+
+
+def test_export_computes_the_parameters_of_each_tensor_once(tmp_path, monkeypatch):
+    computed, compute = [], RangeParameters._computed
+    monkeypatch.setattr(
+        RangeParameters, "_computed", lambda self: [computed.append(self), compute(self)][1]
+    )
+    model = quantized_small_network()
+    computed.clear()
+    exported(model, tmp_path)
+    assert computed and len(computed) == len(set(map(id, computed)))
 
 
 def interpreter(content):

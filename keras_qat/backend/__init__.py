@@ -7,6 +7,7 @@ functions, so that importing this package costs nothing and pulls in none of the
 from __future__ import annotations
 
 from keras_qat.backend.batch_norm import fused_batch_norm
+from keras_qat.backend.names import outermost_scope
 from keras_qat.backend.replicas import across_replicas, on_one_replica
 from keras_qat.backend.tracing import compiled, part, traced_once
 from keras_qat.backend.types import float64, maximum, without_gradients
@@ -18,6 +19,7 @@ __all__ = [
     "fused_batch_norm",
     "maximum",
     "on_one_replica",
+    "outermost_scope",
     "part",
     "traced_once",
     "without_gradients",

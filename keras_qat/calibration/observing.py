@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,15 +24,21 @@ from keras_qat.quantizers import Outliers, RangeObserver, RangeRule, find_outlie
 
 Range = tuple[RangeObserver, float, float]
 
+# Tensors with so many values for each sample are computed in a compiled function, which keeps only
+# those that it needs later. Fewer are computed eagerly, if there is only one batch of data.
+_MOST_EAGER = 2**17
+
 
 class Extremes(keras.layers.Layer):
-    """The smallest and the largest value of each sample, of shape (samples, 2)."""
+    """The smallest and the largest value of each sample of some tensors, of shape (samples, 2)."""
 
     def call(self, inputs):
-        """Computes both values."""
-        axes = tuple(range(1, len(inputs.shape)))
-        ends = (ops.min(inputs, axes), ops.max(inputs, axes)) if axes else (inputs, inputs)
-        return ops.stack(ends, axis=1)
+        """Computes both values of each tensor."""
+        return [_extremes(x) for x in inputs]
+
+    def compute_output_spec(self, inputs):
+        """Returns the shapes of the outputs, which Keras would find by tracing the call."""
+        return [keras.KerasTensor((x.shape[0], 2), x.dtype) for x in inputs]
 
 
 def check_width(name: str, minimum: Any, maximum: Any) -> None:
@@ -151,18 +158,17 @@ def _seen(
 ) -> _Seen:
     """Computes the extremes of each sample, and the sums of the rule, over all batches."""
     # A policy of half precision would round the extremes.
-    extremes_of = [
-        Extremes(dtype="float32", name=f"keras_qat_extremes_{i}")(tensor)
-        for i, tensor in enumerate(tensors)
-    ]
+    extremes_of = Extremes(dtype="float32", name="keras_qat_extremes")(list(tensors))
     sums_of = [_sums_of(rule, tensor, i) for i, tensor in enumerate(tensors)]
     outputs = [extremes_of, [tensor for tensor in sums_of if tensor is not None]]
     extremes: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     sums: list[Any] = [None] * len(tensors)
     pixels = [True] * len(model.inputs)
+    values = sum(math.prod(size or 1 for size in tensor.shape[1:]) for tensor in tensors)
     with float_mode():
-        compute = on_one_replica(keras.Model(model.inputs, outputs))
+        observed = keras.Model(model.inputs, outputs)
+        compute = on_one_replica(observed, trace_first=values > _MOST_EAGER)
         for batch in data:
             own, added = compute(list(batch))
             extremes.append(np.stack([_by_sample(each, len(batch[0])) for each in own]))
@@ -189,6 +195,13 @@ def _kept_outliers(observers: list[tuple[str, RangeObserver]], sizes: np.ndarray
         allowed = max(map(abs, observer.specification.usual_range or (0.0,)))
         found += find_outliers({name: own}, {name: allowed})[0]
     return [dataclasses.replace(each, is_kept=True) for each in found]
+
+
+def _extremes(x: Any) -> Any:
+    """Returns the smallest and the largest value of each sample of a tensor."""
+    axes = tuple(range(1, len(x.shape)))
+    ends = (ops.min(x, axes), ops.max(x, axes)) if axes else (x, x)
+    return ops.stack(ends, axis=1)
 
 
 def _by_sample(extremes: np.ndarray, samples: int) -> np.ndarray:

@@ -33,6 +33,7 @@ from keras_qat.lowering.io_types import IoTypes
 from keras_qat.lowering.kernel_limits import check_kernel_limits
 from keras_qat.lowering.model_io import lower_inputs, lower_outputs, resolved_io_types
 from keras_qat.lowering.tensor_uses import tensor_uses
+from keras_qat.quantizers import grids_once
 from keras_qat.targets import check_runs, get_target
 
 
@@ -226,6 +227,15 @@ def lower_edges(
     Returns:
         The model, whose tensors have the names of layers, and the tensor of each edge.
     """
+    with grids_once():
+        lowered, tensors = _lower_nodes(graph, input_types, output_types)
+    return fold_shapes(lowered), tensors
+
+
+def _lower_nodes(
+    graph: Graph, input_types: Mapping[str, str], output_types: Mapping[str, str]
+) -> tuple[Model, dict[Edge, Tensor]]:
+    """Lowers each layer to its operators, with the shapes of tensors computed in the file."""
     builder = Builder()
     tensors: dict[Edge, Tensor] = {}
     inputs = lower_inputs(graph, tensors, input_types)
@@ -237,8 +247,7 @@ def lower_edges(
                 arguments = [builder.dequantize(x) for x in arguments]
             tensors[Edge(node.name)] = node.head.lower(builder, *arguments)
     outputs = lower_outputs(builder, graph, tensors, output_types)
-    lowered = Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators))
-    return fold_shapes(lowered), tensors
+    return Model(inputs=inputs, outputs=outputs, operators=tuple(builder.operators)), tensors
 
 
 def check_float_layers(model: QuantizedModel) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.backend import across_replicas
+from keras_qat.backend import across_replicas, outermost_scope
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.reach import batch_reach
 from keras_qat.quantizers.specification import Free, Specification
@@ -73,12 +73,13 @@ class RangeObserver(keras.layers.Layer):
                 aggregation="only_first_replica",  # `track` assigns the same on each replica
             )
 
-        self.minimum = variable("minimum", "float32")
-        self.maximum = variable("maximum", "float32")
-        self.updates = variable("updates", "int32")
-        self.seen = variable("seen", "float32", (2,))
-        self.held = variable("held", "int32")
-        self.unfit = variable("unfit", "int32")
+        with outermost_scope():
+            self.minimum = variable("minimum", "float32")
+            self.maximum = variable("maximum", "float32")
+            self.updates = variable("updates", "int32")
+            self.seen = variable("seen", "float32", (2,))
+            self.held = variable("held", "int32")
+            self.unfit = variable("unfit", "int32")
 
     @property
     def trainable(self) -> bool:

@@ -253,3 +253,15 @@ def test_calibrate_takes_layers_with_the_names_of_operations(rule):
     data = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
     keras_qat.calibrate(qat, data, range_rule=rule, verbose=0)
     assert qat.lacking_ranges == ()
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_calibrate_traces_the_model_for_several_batches(batches, monkeypatch):
+    """A trace of a small model takes longer than to compute a batch eagerly."""
+    traced, make = [], keras.Model.make_predict_function
+    monkeypatch.setattr(
+        keras.Model, "make_predict_function", lambda self, *a: [traced.append(self), make(self)][1]
+    )
+    data = np.ones((32 * batches, 4), "float32")
+    keras_qat.calibrate(keras_qat.quantize_model(linear()), data, verbose=0)
+    assert bool(traced) == (batches > 1)

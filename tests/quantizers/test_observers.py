@@ -276,3 +276,13 @@ def test_checked_default_range_includes_zero(ends):
     assert checked_default_range(ends) == (0.0, 6.0)
     assert checked_default_range([-end for end in ends][::-1]) == (-6.0, 0.0)
     assert checked_default_range((0, 0)) == (0.0, 0.0)
+
+
+@on_tensorflow
+def test_build_leaves_layers_around_out_of_names_of_variables():
+    """TensorFlow keeps a kernel for each name. Keras saves by the path."""
+    with keras.name_scope("outer"):
+        made = RangeObserver(name="range")
+        made.build()
+    assert made.minimum.value.name == "minimum:0"
+    assert made.minimum.path == "outer/range/minimum"

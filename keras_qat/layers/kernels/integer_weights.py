@@ -232,7 +232,7 @@ def check_accumulators(
         UnsupportedLayerError: If an accumulator may exceed 32 bits, or a scale is not finite.
     """
     kernel, scale, _, bias = (ops.convert_to_numpy(each) for each in weights)
-    shift = ops.convert_to_numpy(conv_multiplier(scales[0], scale, scales[1])[1])
+    shift = ops.convert_to_numpy(_shift(scales[0], scale, scales[1]))
     sums = np.sum(np.abs(kernel.astype("float64")), summed_axes(kernel, channel_axes)).reshape(-1)
     left = np.maximum(shift, 0)
     largest = scheme.largest_activation * sums + np.abs(bias.astype("float64"))
@@ -265,6 +265,12 @@ def summed_axes(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
 def scaled_axes(kernel, channel_axes: tuple[int, ...], scheme: Scheme) -> tuple[int, ...] | None:
     """Returns the dimensions of a kernel that one weight scale spans, or None for all."""
     return summed_axes(kernel, channel_axes) if scheme.weight_per_channel else None
+
+
+@compiled
+def _shift(input_scale, weight_scale, output_scale):
+    """Returns the power of two in the multiplier of each channel's sums."""
+    return conv_multiplier(input_scale, weight_scale, output_scale)[1]
 
 
 def _round(x):
