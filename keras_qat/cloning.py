@@ -92,6 +92,7 @@ def quantize_model(
     overrides: Mapping[str | type, str | Scheme | None] | str | None = None,
     default_ranges_stats: Any = None,
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    range_rule: str | RangeRule = "robust",
     weight_range_rule: str | RangeRule | None = None,
     target: str | None = None,
     storage: str | None = None,
@@ -143,6 +144,8 @@ def quantize_model(
             if the calibration data fits int8 only, or with `(mean, std, "int8")`. Data that
             does not fit causes an `InputStatsWarning`. Other inputs cover their observed range, see
             `calibrate` for pixels that the model scales itself.
+        range_rule: The rule by which activations get their range, see `calibrate`. Only models that
+            are made with `"lsq"` can learn ranges.
         weight_range_rule: The rule by which layers with a kernel get the range of their weights,
             a name or an object of `keras_qat.quantizers.range_rules`, see `docs/ranges.md`. None
             for `"minmax"`, the extremes, at 8 bits, and `"mse"`, the least squared error, at fewer.
@@ -170,7 +173,7 @@ def quantize_model(
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
         InvalidInputStatsError: If `quantized_input_stats` is not valid, or names an input that the
             model does not have.
-        InvalidRangeRuleError: If `weight_range_rule` is unknown.
+        InvalidRangeRuleError: If a range rule is unknown.
         InvalidTargetError: If `target` has no profile.
         RewriteError: If an output has another shape or dtype than the model's, or if its values in
             float, before any rounding, differ from the model's by more than 1e-3 of their
@@ -196,6 +199,7 @@ def quantize_model(
         quant_delay=quant_delay,
         default_ranges_stats=default_ranges_stats,
         quantized_input_stats=quantized_input_stats,
+        range_rule=range_rule,
         weight_range_rule=weight_range_rule,
         target=target,
         storage=storage,

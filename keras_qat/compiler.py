@@ -39,7 +39,7 @@ from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.running import Runner, name_of
 from keras_qat.passes.schemes import check_one_type, origins_of
 from keras_qat.proof import check_ends, check_values
-from keras_qat.quantizers import weight_rule
+from keras_qat.quantizers import Robust, get_range_rule, weight_rule
 from keras_qat.scheme import get_scheme
 
 # The scheme that tells integers from float in a clone, if none of its overrides has one.
@@ -83,7 +83,7 @@ class CompiledGraph:
             InvalidModelError: If folded weights are not finite.
         """
         layers = cast(Graph, self.layers)
-        self._set_weight_rules(layers)
+        self._set_range_rules(layers)
         if self.config.quant_delay:
             first = next(node for node in layers.nodes.values() if not node.is_input)
             first.head.delay_steps = self.config.quant_delay
@@ -104,12 +104,14 @@ class CompiledGraph:
             check_finite(result)
         return result
 
-    def _set_weight_rules(self, layers: Graph) -> None:
-        """Tells each new layer with a kernel the range rule of its weights."""
-        for node in layers.nodes.values():
-            if isinstance(node.head, WeightedLayer) and node.head.scheme is not None:
-                rule = weight_rule(self.config.weight_range_rule, node.head.scheme)
-                node.head.weight_range_rule = rule
+    def _set_range_rules(self, layers: Graph) -> None:
+        """Tells each new layer the range rules of its tensors and of its weights."""
+        own = get_range_rule(self.config.range_rule)
+        for layer in (node.head for node in layers.nodes.values() if not node.is_input):
+            if isinstance(layer, QuantizedLayer) and own != Robust():
+                layer.range_rule = own
+            if isinstance(layer, WeightedLayer) and layer.scheme is not None:
+                layer.weight_range_rule = weight_rule(self.config.weight_range_rule, layer.scheme)
 
     def _freeze_batch_norms(self) -> None:
         """Freezes the batch normalizations that the model only calls with `training=False`."""

@@ -71,6 +71,9 @@ def carry_ranges(model: keras.Model, new: keras.Model) -> None:
         own = same.observers()
         for name in layer.observers().keys() & own.keys():
             copy_by_path(layer.observers()[name], own[name])
+        steps = getattr(layer, "weight_range", None), getattr(same, "weight_range", None)
+        if None not in steps and layer.weight_range_rule == same.weight_range_rule:
+            copy_by_path(*steps)
 
 
 def _quantized_layers(model: keras.Model) -> list[QuantizedLayer]:

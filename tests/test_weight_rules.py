@@ -111,9 +111,12 @@ def test_weight_rule_lsq_learns_steps_unless_layers_are_frozen():
     assert np.all(np.asarray(qat.get_layer("head").weight_range.factor) == 1)
 
 
-def test_weight_rule_mse_moves_steps_with_the_weights():
+def test_weight_rule_mse_moves_steps_with_the_weights_unless_frozen():
     qat = quantized(rule="mse")
     conv = qat.get_layer("conv")
+    qat.get_layer("head").trainable = False
+    frozen = keras.ops.convert_to_numpy(qat.get_layer("head").weight_range.step)
+    qat.get_layer("head").kernel.assign(qat.get_layer("head").kernel * 2)
     before = keras.ops.convert_to_numpy(conv.weight_range.step)
     conv.kernel.assign(conv.kernel * 2)
     with tf.GradientTape():
@@ -121,6 +124,7 @@ def test_weight_rule_mse_moves_steps_with_the_weights():
             qat(small_images(), training=True)
     moved = keras.ops.convert_to_numpy(conv.weight_range.step)
     np.testing.assert_allclose(moved, 2 * before, rtol=0.15)
+    assert np.array_equal(qat.get_layer("head").weight_range.step, frozen)
     conv.kernel.assign(conv.kernel / 2)
     keras_qat.calibrate(qat, small_images(), verbose=0)
     np.testing.assert_allclose(conv.weight_range.step, before, rtol=1e-5)

@@ -11,7 +11,7 @@ from keras_qat.calibration.equalizing import equalize
 from keras_qat.calibration.methods import get_methods
 from keras_qat.calibration.observing import Range, observe
 from keras_qat.data.batches import Batch, batches, count_batches
-from keras_qat.errors import OutlierWarning, warn_user
+from keras_qat.errors import InvalidRangeRuleError, OutlierWarning, warn_user
 from keras_qat.layers import QuantizedModel
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
@@ -26,7 +26,7 @@ def calibrate(
     data: Any,
     steps: int | None = None,
     *,
-    range_rule: str | RangeRule = "robust",
+    range_rule: str | RangeRule | None = None,
     method: str | Sequence[str] = (),
     verbose: int | str = "auto",
 ) -> None:
@@ -54,7 +54,10 @@ def calibrate(
             smallest and the largest value of all samples that are not set aside. `"minmax"`: of all
             samples. `"moving_average"`: as `"robust"`, but training moves the ranges instead of
             holding them. `"percentile"`: without the rarest 0.01 % of all values at each end. Use
-            `Percentile(99.9)` for another share.
+            `Percentile(99.9)` for another share. `"mse"`: the range with the least squared error.
+            `"lsq"`: that range, which training learns, for a model that was made with
+            `quantize_model(..., range_rule="lsq")`. None for the rule that the model has, which is
+            `"robust"` unless it was made or calibrated with another one.
         method: Methods that change the weights, a name or a list of names, see
             `docs/post-training.md`. `"equalize"`: balances the channels between consecutive layers
             before the ranges are observed. In float the model computes the same. The data is kept
@@ -63,7 +66,8 @@ def calibrate(
 
     Raises:
         NotQuantizedError: If the model was not made by `quantize_model`.
-        InvalidRangeRuleError: If `range_rule` is unknown.
+        InvalidRangeRuleError: If `range_rule` is unknown, or if either the rule or the model learns
+            ranges, and the other does not.
         InvalidMethodError: If `method` has an unknown name.
         InvalidModelError: If a weight of the model is not finite.
         InvalidDataError: If the data is empty, does not fit the model, or is not finite. The
@@ -77,7 +81,7 @@ def calibrate(
     >>> calibrate(qat, np.eye(4, dtype="float32"), verbose=0)
     """
     model = quantized_model_in(model, "calibrated")
-    rule, methods = get_range_rule(range_rule), get_methods(method)
+    rule, methods = _rule(model, range_rule), get_methods(method)
     found, count = _batches(model, data, steps)
     if methods:
         found = list(found)
@@ -99,6 +103,20 @@ def calibrate(
             continue
         warn_user(f"{each} {each.fix}", OutlierWarning)
     check_input_stats(model)
+
+
+def _rule(model: QuantizedModel, value: str | RangeRule | None) -> RangeRule:
+    """Returns the range rule of a calibration, after a check that the model's ranges allow it."""
+    own = model.range_rule
+    rule = own if value is None else get_range_rule(value)
+    if rule.learns == own.learns:
+        return rule
+    raise InvalidRangeRuleError(
+        "Learned ranges are variables of a model, so it has them from the start, or not at all.",
+        received=f"range_rule={value!r}, for a model with {own}",
+        expected="a rule that learns ranges" if own.learns else "a rule that does not learn ranges",
+        fix=f"Make the model with `quantize_model(..., range_rule={rule.name!r})`.",
+    )
 
 
 def suggest_default_ranges(

@@ -114,7 +114,7 @@ def observe(
     for (node, observer, _), own, sums in zip(found, ends, seen.sums, strict=True):
         check_width(node.name, own[:, 0].min(), own[:, 1].max())
         is_pixels = seen.are_pixels.get(node.inputs[0].node)
-        minimum, maximum = (0.0, 255.0) if is_pixels else rule.range(own, sums)
+        minimum, maximum = (0.0, 255.0) if is_pixels else rule.range_of(own, sums, node.head.scheme)
         ranges.append((observer, minimum, maximum))
     observers = [(node.name, observer) for node, observer, _ in found]
     outliers += _kept_outliers(observers, np.abs(ends).max(axis=2))

@@ -146,3 +146,19 @@ def shallow_copy(operation: object) -> Any:
     copied = object.__new__(type(operation))
     vars(copied).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
     return copied
+
+
+def exclude_from_weight_decay(optimizer: Any, variables: Iterable[Any]) -> None:
+    """Excludes variables from the weight decay of an optimizer, besides those that it excludes.
+
+    Keras's own method forgets the variables that were excluded before, and refuses optimizers that
+    are built.
+
+    Args:
+        optimizer: A `keras.optimizers.Optimizer`, or one around another.
+        variables: The variables.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    known = getattr(inner, "_exclude_from_weight_decay", ())
+    inner._exclude_from_weight_decay = {*known, *map(inner._var_key, variables)}
+    inner._exclude_from_weight_decay_cache = {}

@@ -30,6 +30,7 @@ class Config:
         quant_delay: Number of training steps in float.
         default_ranges_stats: A range for the tensors that lack min/max data, or None.
         quantized_input_stats: The meaning of the integers of inputs, or None.
+        range_rule: The range rule of activations, or its name.
         weight_range_rule: The range rule of weights, or its name; None for the schemes' defaults.
         target: Name of the target of the file; None becomes the default target.
         storage: How files store weights of less than 8 bits, see `Scheme`.
@@ -39,7 +40,7 @@ class Config:
         InvalidOverrideError: If a key or a value of `overrides` has another type.
         InvalidDelayError: If `quant_delay` is not a non-negative integer.
         InvalidDefaultRangeError: If `default_ranges_stats` is not a valid range.
-        InvalidRangeRuleError: If `weight_range_rule` is unknown.
+        InvalidRangeRuleError: If a range rule is unknown.
         InvalidTargetError: If `target` has no profile.
         InvalidSchemeError: If `storage` is unknown.
 
@@ -57,6 +58,7 @@ class Config:
     quant_delay: int = 0
     default_ranges_stats: Any = None
     quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
+    range_rule: str | RangeRule = "robust"
     weight_range_rule: str | RangeRule | None = None
     target: str | None = None
     storage: str | None = None
@@ -66,8 +68,8 @@ class Config:
         if self.default_ranges_stats is not None:
             checked_default_range(self.default_ranges_stats)
         object.__setattr__(self, "target", get_target(self.target or DEFAULT_TARGET).name)
-        if self.weight_range_rule is not None:
-            get_range_rule(self.weight_range_rule)
+        for rule in (self.range_rule, self.weight_range_rule):
+            get_range_rule("robust" if rule is None else rule)
         Overrides(self.overrides or {})
         (self.scheme or get_scheme("int4")).with_storage(self.storage)
         if self.activations not in POLICIES:

@@ -2,7 +2,7 @@
 
 from keras_qat.quantizers.default_range import checked_default_range
 from keras_qat.quantizers.delay import QuantDelay, checked_steps, delayed, unless_delayed
-from keras_qat.quantizers.fake_quantize import fake_quantize
+from keras_qat.quantizers.fake_quantize import fake_quantize, with_range_gradient
 from keras_qat.quantizers.fixed_parameters import FixedParameters, Grid
 from keras_qat.quantizers.input_stats import InputStats
 from keras_qat.quantizers.min_max import MinMax
@@ -59,4 +59,5 @@ __all__ = [
     "unless_delayed",
     "weight_grid",
     "weight_rule",
+    "with_range_gradient",
 ]

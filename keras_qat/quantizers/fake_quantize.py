@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_qat.quantizers.delay import unless_delayed
+from keras_qat.quantizers.fixed_parameters import Grid
 
 
 def fake_quantize(x, scale, zero_point, low: int, high: int):
@@ -39,3 +40,33 @@ def fake_quantize(x, scale, zero_point, low: int, high: int):
     bits = (high - low).bit_length()
     y = keras.quantizers.fake_quant_with_min_max_vars(x, lower, upper, num_bits=bits)
     return unless_delayed(x, y)
+
+
+def with_range_gradient(x, y, grid: Grid, limits: tuple[int, int], ends):
+    """Adds the gradient of a learned range to a fake-quantized tensor.
+
+    A value inside the range has the gradient of its rounding, `(y - x) / scale` for the scale. As
+    the scale is the distance of both ends divided by the steps, the ends share it. A clipped value
+    moves with the end that clips it.
+    Sources: Esser et al., "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153,
+    equation 3; Bhalgat et al., "LSQ+", https://arxiv.org/abs/2004.09576, equations 6 and 7.
+
+    Args:
+        x: float32 tensor, the values before.
+        y: float32 tensor, the values after `fake_quantize`.
+        grid: The grid.
+        limits: The smallest and the largest integer.
+        ends: The minimum and the maximum, float32 scalar tensors with a gradient.
+
+    Returns:
+        `y`, with the same bits.
+    """
+    low, high = ends
+    before, scale = ops.stop_gradient(x), ops.stop_gradient(grid.scale)
+    bounds = [(ops.cast(limit - grid.zero_point, "float32")) * scale for limit in limits]
+    is_below = ops.cast(before < bounds[0], "float32")
+    is_above = ops.cast(before > bounds[1], "float32")
+    width = scale * float(limits[1] - limits[0])
+    inside = (1.0 - is_below - is_above) * (ops.stop_gradient(y) - before) / width
+    moved = y + (high - ops.stop_gradient(high)) * (is_above + inside)
+    return unless_delayed(y, moved + (low - ops.stop_gradient(low)) * (is_below - inside))

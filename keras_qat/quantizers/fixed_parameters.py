@@ -35,6 +35,8 @@ class FixedParameters:
     zero_point_value: int
     low: int = -128
 
+    learns = False
+
     def grid(self) -> Grid:
         """Returns the scale and the zero point as tensors."""
         return Grid(

@@ -1,4 +1,4 @@
-"""Steps of weights at which their quantization has the least squared error."""
+"""Steps of weights, and ranges of activations, with the least squared error of quantization."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_qat.quantizers.histograms import filled_bins
 from keras_qat.quantizers.weights import quantize_weights, weight_grid
 from keras_qat.scheme import Scheme
 
@@ -75,3 +76,50 @@ def _error(weights: Any, axis: Any, scheme: Scheme, step: Any) -> Any:
     grid = weight_grid(weights, axis, scheme, step=step)
     differences = quantize_weights(weights, grid) * grid.scale - weights
     return ops.sum(ops.square(differences), axis=axis, keepdims=True)
+
+
+def least_error_range(
+    counts: np.ndarray, least: float, most: float, steps: int
+) -> tuple[float, float]:
+    """Searches the range of an activation with the least squared error.
+
+    Args:
+        counts: The counted values, see `histograms.count_values`.
+        least: The smallest value.
+        most: The largest value.
+        steps: The number of steps of the range.
+
+    Returns:
+        The minimum and the maximum. Each is a part of the extreme, or 0 if the extreme is beyond 0.
+
+    Example:
+    >>> from keras_qat.quantizers.histograms import count_values
+    >>> counts = np.asarray(count_values(np.append(np.linspace(0, 1, 5000), 2.0)))
+    >>> low, high = least_error_range(counts, 0.0, 2.0, 15)
+    >>> low, round(high, 1)
+    (0.0, 1.0)
+    """
+    bins, ends = filled_bins(counts), np.array([min(least, 0.0), max(most, 0.0)])
+    if not np.ptp(ends) > 0:
+        return float(ends[0]), float(ends[1])
+    shares = 2.0 ** (-np.arange(81) / 16)
+    for end in (1, 0, 1, 0):
+        searched = np.repeat(ends[None], len(shares), axis=0)
+        searched[:, end] *= shares
+        errors = [_range_error(bins, low, high, steps) for low, high in searched]
+        ends = searched[int(np.argmin(errors))]
+    return float(ends[0]), float(ends[1])
+
+
+def _range_error(bins: Any, low: float, high: float, steps: int) -> float:
+    """Returns the squared error of counted values on the grid of a range."""
+    middles, widths, numbers = bins
+    step = (high - low) / steps
+    if not step > 0:
+        return np.inf
+    inside = np.clip(middles, low, high)
+    # Values in a bin that is wider than a step are spread over all distances from the grid.
+    rounded = np.where(
+        widths > step, step**2 / 12, np.square(inside - np.round(inside / step) * step)
+    )
+    return float(np.sum(numbers * (np.square(middles - inside) + rounded)))

@@ -47,6 +47,11 @@ class Lsq(Mse):
                 'range_rule="mse" has ranges that training does not learn.',
             )
 
+    def moved(self, seen: Any, batch: Any, limit: Any) -> Any:
+        """Returns the same reach: the factors of both ends are trained instead."""
+        del batch, limit
+        return seen
+
     def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Any) -> Any:
         """Returns the same size: the factor is trained instead."""
         del weights, axis, scheme

@@ -24,7 +24,7 @@ def range_misfit(name: str, observer: RangeObserver) -> str | None:
 
     Returns:
         A sentence. None if values exceed the range by at most half of its width and use an eighth
-        of it or more, if the range is not held, or after too few steps.
+        of it or more, if the range is not held or is learned, or after too few steps.
 
     Example:
     >>> import keras
@@ -36,7 +36,7 @@ def range_misfit(name: str, observer: RangeObserver) -> str | None:
     >>> range_misfit("conv", observer)
     "'conv' takes 0 to 1.6 in training, and has the calibrated range 0 to 1."
     """
-    if not observer.is_held or observer.updates.numpy() <= _ENOUGH_STEPS:
+    if observer.learns or not observer.is_held or observer.updates.numpy() <= _ENOUGH_STEPS:
         return None
     low, high = (min(observer.seen_range[0], 0.0), max(observer.seen_range[1], 0.0))
     least, most = min(observer.limits[0], 0.0), max(observer.limits[1], 0.0)

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_qat.quantizers.least_error import least_error_step, refined_step
+from keras_qat.quantizers.histograms import count_values
+from keras_qat.quantizers.least_error import least_error_range, least_error_step, refined_step
 from keras_qat.quantizers.robust import Robust
 from keras_qat.scheme import Scheme
 
@@ -33,6 +34,17 @@ class Mse(Robust):
 
     name = "mse"
     has_weight_steps = True
+
+    def sums(self, x: Any) -> Any:
+        """Counts the values in bins."""
+        return count_values(x)
+
+    def range_of(self, extremes: Any, sums: Any, scheme: Scheme) -> tuple[float, float]:
+        """Searches the range with the least squared error, within the extremes."""
+        least, most = self.range(extremes, None)
+        if sums is None:
+            return least, most
+        return least_error_range(sums, least, most, scheme.activation_high - scheme.activation_low)
 
     def weight_step(self, weights: Any, axis: Any, scheme: Scheme) -> Any:
         """Searches the size of a step with the least squared error."""

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_qat.backend import across_replicas, outermost_scope
+from keras_qat.quantizers.learned import gradient_scale, scaled, with_gradient
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.reach import batch_reach
 from keras_qat.quantizers.specification import Free, Specification
@@ -22,6 +24,7 @@ from keras_qat.quantizers.tracking import (
     next_state,
     usual,
 )
+from keras_qat.quantizers.weights import SMALLEST_SCALE, reciprocal
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -33,6 +36,7 @@ class RangeObserver(keras.layers.Layer):
 
     Args:
         specification: The specification of the tensor.
+        learns: Whether the rule learns the range, by the gradient of two factors.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -46,6 +50,8 @@ class RangeObserver(keras.layers.Layer):
             moves the range. -1: training moves the range, because the calibrated range did not fit.
             It is larger by 4 while the layer of the tensor is frozen, which holds the range.
         unfit: int32 scalar variable, the number of samples in a row that the range does not fit.
+        factors: float32 trained variable of shape (2,), times which the minimum and the maximum are
+            multiplied; None unless `learns`.
 
     Example:
     >>> observer = RangeObserver()
@@ -55,9 +61,11 @@ class RangeObserver(keras.layers.Layer):
     (3.0, 1)
     """
 
-    def __init__(self, specification: Free | None = None, **kwargs):
+    def __init__(self, specification: Free | None = None, *, learns: bool = False, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.specification = specification or Free()
+        self.learns = learns
+        self.factors: Any = None
 
     def build(self, input_shape=None):
         """Creates the variables."""
@@ -80,6 +88,50 @@ class RangeObserver(keras.layers.Layer):
             self.seen = variable("seen", "float32", (2,))
             self.held = variable("held", "int32")
             self.unfit = variable("unfit", "int32")
+        if self.learns:
+            with outermost_scope():
+                self.factors = self.add_weight(name="factors", shape=(2,))
+            self._reset_factors()
+
+    def _reset_factors(self) -> None:
+        """Sets the factors to their start for the rule: the range is then as calibrated."""
+        if self.factors is not None:
+            start = 1 / self.specification.rule.learning_rate_multiplier
+            self.factors.assign(np.full(2, start, "float32"))
+
+    def set_rule(self, rule: RangeRule) -> None:
+        """Sets the rule by which training moves or learns the range, which stays the same."""
+        before = self.specification.rule.learning_rate_multiplier
+        self.specification = dataclasses.replace(self.specification, rule=rule)
+        if self.factors is not None:
+            self.factors.assign(self.factors * (before / rule.learning_rate_multiplier))
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The minimum and the maximum that are in use, float32 scalar tensors."""
+        if self.factors is None:
+            return self.minimum, self.maximum
+        multiplier = self.specification.rule.learning_rate_multiplier
+        low, high = ops.unstack(ops.convert_to_tensor(self.factors), 2)
+        return scaled(self.minimum, low, multiplier), scaled(self.maximum, high, multiplier)
+
+    def trained_ends(self, count: int, steps: int) -> tuple[Any, Any]:
+        """Returns the same ends, with the gradient of learned ranges.
+
+        Gradient descent changes an end as it would change `steps` learned steps.
+
+        Args:
+            count: The number of values of a sample.
+            steps: The number of steps of the range.
+        """
+        if self.factors is None:
+            return self.ends
+        low, high = ops.unstack(ops.convert_to_tensor(self.factors), 2)
+        size = reciprocal(ops.maximum(self.maximum - self.minimum, SMALLEST_SCALE))
+        slope = size * (gradient_scale(count, steps) * steps**2)
+        pairs = zip(self.ends, (low, high), (self.minimum, self.maximum), strict=True)
+        least, most = (with_gradient(x, f, slope * ops.sign(end)) for x, f, end in pairs)
+        return least, most
 
     @property
     def trainable(self) -> bool:
@@ -95,7 +147,10 @@ class RangeObserver(keras.layers.Layer):
     @property
     def limits(self) -> tuple[float, float]:
         """The minimum and the maximum as Python numbers."""
-        return float(_number(self.minimum)), float(_number(self.maximum))
+        if self.factors is None:
+            return float(_number(self.minimum)), float(_number(self.maximum))
+        low, high = (float(ops.convert_to_numpy(end)) for end in self.ends)
+        return low, high
 
     @property
     def is_observed(self) -> bool:
@@ -154,6 +209,7 @@ class RangeObserver(keras.layers.Layer):
         self.seen.assign([-minimum, maximum])
         self.held.assign(MOVING)
         self.unfit.assign(0)
+        self._reset_factors()
 
     def track(self, x) -> None:
         """Moves the range with a batch, inside a training step, unless the range is held.
@@ -199,17 +255,21 @@ class RangeObserver(keras.layers.Layer):
         """Returns the constructor's arguments."""
         rule = keras.saving.serialize_keras_object(self.specification.rule)
         parts = {**vars(self.specification), "rule": rule}
-        return {**super().get_config(), "specification": parts}
+        learns = {"learns": True} if self.learns else {}
+        return {**super().get_config(), "specification": parts, **learns}
 
 
 def make_observers(
-    specifications: Mapping[str, Specification], rule: RangeRule | None = None
+    specifications: Mapping[str, Specification],
+    rule: RangeRule | None = None,
+    learns_output: bool = False,
 ) -> dict[str, RangeObserver]:
     """Makes an observer for each tensor that needs one, by the name of the tensor.
 
     Args:
         specifications: The specifications of a layer's tensors.
         rule: The rule by which training moves the ranges. By default each specification has one.
+        learns_output: Whether the output's range is learned, if the rule learns ranges.
 
     Example:
     >>> [each.name for each in make_observers({"output": Free(), "product": Free()}).values()]
@@ -221,7 +281,9 @@ def make_observers(
         if observed is not None:
             observed = dataclasses.replace(observed, rule=rule or observed.rule)
             name = "range" if tensor == "output" else f"{tensor}_range"
-            made[tensor] = RangeObserver(observed, name=name)
+            is_learned = learns_output and observed.rule.learns
+            is_own = tensor == "output" and isinstance(specification, Free)
+            made[tensor] = RangeObserver(observed, learns=is_learned and is_own, name=name)
     return made
 
 

@@ -10,14 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_qat.errors import InvalidRangeRuleError
+from keras_qat.quantizers.histograms import BINS, count_values, far_end
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.weights import SMALLEST_SCALE
 from keras_qat.scheme import Scheme
-
-# The bins of magnitudes: so many to a factor of 2, for so many factors below and above 1.
-_BINS_PER_OCTAVE = 64
-_OCTAVES = 32
-_BINS = 2 * _OCTAVES * _BINS_PER_OCTAVE
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -71,12 +67,8 @@ class Percentile(RangeRule):
         return self.weight_step(weights, axis, scheme)
 
     def sums(self, x: Any) -> Any:
-        """Counts the values in bins: negative magnitudes downwards, 0, positive ones upwards."""
-        x = ops.nan_to_num(ops.reshape(x, (-1,)))
-        octave = ops.log2(ops.maximum(ops.abs(x), np.float32(2.0**-_OCTAVES))) + _OCTAVES
-        bins = ops.clip(ops.floor(octave * _BINS_PER_OCTAVE), 0, _BINS - 1) + 1
-        places = ops.cast(ops.sign(x) * bins, "int32") + _BINS
-        return ops.segment_sum(ops.ones_like(places), places, num_segments=2 * _BINS + 1)
+        """Counts the values in bins."""
+        return count_values(x)
 
     def range(self, extremes: np.ndarray, sums: np.ndarray | None) -> tuple[float, float]:
         """Returns the ends of the bins that hold the percentiles, within the extremes."""
@@ -86,11 +78,6 @@ class Percentile(RangeRule):
         last = int(sums.sum()) - 1
         rank = int(np.ceil(self.percentile / 100 * last))
         upto = np.cumsum(sums)
-        low, high = np.searchsorted(upto, [last - rank, rank], side="right") - _BINS
-        ends = max(least, _edge(low - (low > 0))), min(most, _edge(high + (high < 0)))
+        low, high = np.searchsorted(upto, [last - rank, rank], side="right") - BINS
+        ends = max(least, far_end(low - (low > 0))), min(most, far_end(high + (high < 0)))
         return ends if any(ends) else (least, most)
-
-
-def _edge(bins: int) -> float:
-    """Returns the end of a bin that is further from 0; bins are counted from 0 up and down."""
-    return float(np.sign(bins) * 2.0 ** (abs(bins) / _BINS_PER_OCTAVE - _OCTAVES))

@@ -73,6 +73,13 @@ class RangeRule:
         del sums
         return float(extremes[:, 0].min()), float(extremes[:, 1].max())
 
+    def range_of(
+        self, extremes: np.ndarray, sums: np.ndarray | None, scheme: Scheme
+    ) -> tuple[float, float]:
+        """Returns the same for a scheme, for rules that depend on the number of steps."""
+        del scheme
+        return self.range(extremes, sums)
+
     def moved(self, seen: Any, batch: Any, limit: Any) -> Any:
         """Returns how far a range reaches after a training step.
 

@@ -70,10 +70,7 @@ class RangeParameters:
 
     def limits(self) -> tuple[float, float]:
         """Returns the union of the ranges as they are now, as Python numbers."""
-        ends = [
-            [float(ops.convert_to_numpy(end)) for end in (each.minimum, each.maximum)]
-            for each in self.observers
-        ]
+        ends = [[float(ops.convert_to_numpy(end)) for end in each.ends] for each in self.observers]
         return min(low for low, _ in ends), max(high for _, high in ends)
 
     def grid(self) -> Grid:
@@ -85,9 +82,25 @@ class RangeParameters:
             grids[self] = self._computed()
         return grids[self]
 
+    @property
+    def learns(self) -> bool:
+        """Whether training learns the ranges of the group by their gradient."""
+        return any(getattr(each, "factors", None) is not None for each in self.observers)
+
+    def trained_ends(self, count: int) -> tuple[Any, Any]:
+        """Returns both ends of the union of the ranges and 0, with the gradient of learned ranges.
+
+        Args:
+            count: The number of values of a sample.
+        """
+        steps = self.scheme.activation_high - self.scheme.activation_low
+        lows, highs = zip(
+            *(observer.trained_ends(count, steps) for observer in self.observers), strict=True
+        )
+        return _smallest(lows), _largest(highs)
+
     def _computed(self) -> Grid:
-        lows = [observer.minimum for observer in self.observers]
-        highs = [observer.maximum for observer in self.observers]
+        lows, highs = zip(*(observer.ends for observer in self.observers), strict=True)
         low, high = self.scheme.activation_low, self.scheme.activation_high
         options = {"steps": high - low, "least_scale": self.least_scale, "lowest": low}
         grid = _union_grid(*lows, *highs, **options)

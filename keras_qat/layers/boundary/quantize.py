@@ -30,6 +30,7 @@ class BoundaryLayer(QuantizedLayer):
 
     makes_operator = False
     keeps_calibration = False
+    learns_range = False  # training does not change the data
 
     def __init__(self, *args, stats: dict | None = None, takes_pixels: bool = False, **kwargs):
         super().__init__(*args, **kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -45,6 +45,7 @@ from keras_qat.quantizers import (
     ValueRange,
     fake_quantize,
     make_observers,
+    with_range_gradient,
 )
 from keras_qat.scheme import Scheme, get_scheme
 
@@ -96,6 +97,7 @@ class QuantizedLayer(keras.layers.Layer):
         plain_inputs: Kinds of plain numbers that inputs may be: "int", "bool" or both.
         plain_dtype: Type of an output of plain integers or booleans; None for real values.
         shares_inputs: Whether all inputs with real values have the same parameters.
+        learns_range: Whether the range of the output is learned, under a rule that learns ranges.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
         takes_activation: Whether the Keras layer has an `activation` argument that has to
             become a separate node before fusing.
@@ -112,6 +114,7 @@ class QuantizedLayer(keras.layers.Layer):
     plain_inputs: tuple[str, ...] = ()
     plain_dtype: str | None = None
     shares_inputs = False
+    learns_range = True
     avoids_ties = False
     activation_bits: tuple[int, ...] = (8,)
     makes_operator = True
@@ -207,12 +210,13 @@ class QuantizedLayer(keras.layers.Layer):
         """Sets the rule by which training moves the ranges of the layer's tensors."""
         self.range_rule = rule
         for observer in self.observers().values():
-            observer.specification = dataclasses.replace(observer.specification, rule=rule)
+            observer.set_rule(rule)
 
     def build(self, input_shape):
         """Builds the Keras layer, the range observers and the delay."""
         super().build(input_shape)
-        for tensor, observer in make_observers(self._observed(), self.range_rule).items():
+        made = make_observers(self._observed(), self.range_rule, self.learns_range)
+        for tensor, observer in made.items():
             setattr(self, _attribute(tensor), observer)
             observer.build()
             observer.trainable = self.trainable
@@ -263,7 +267,11 @@ class QuantizedLayer(keras.layers.Layer):
             self.observer.track(self.observed_values(y))
         grid, scheme = output.grid(), self._scheme()
         limits = scheme.activation_low, scheme.activation_high
-        return fake_quantize(y, grid.scale, grid.zero_point, *limits)
+        rounded = fake_quantize(y, grid.scale, grid.zero_point, *limits)
+        if not output.learns:
+            return rounded
+        values = math.prod(size or 1 for size in y.shape[1:])
+        return with_range_gradient(y, rounded, grid, limits, output.trained_ends(values))
 
     def observed_values(self, y):
         """Returns the values that the range of the output must cover: by default the output."""

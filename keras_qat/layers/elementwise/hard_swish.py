@@ -12,7 +12,7 @@ from keras_qat.arithmetic.hard_swish import LARGEST_SCALE_RATIO
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.function_operators import Tabulated
 from keras_qat.layers.elementwise.functions import function_named
-from keras_qat.quantizers import Grid
+from keras_qat.quantizers import Grid, ValueRange
 
 # A little less than the kernel's limit, so that rounding cannot cross the limit.
 _SCALE_RATIO = LARGEST_SCALE_RATIO - 2.0
@@ -35,6 +35,7 @@ class QHardSwish(Tabulated):
     [-0.0, 1.125, 4.0]
     """
 
+    learns_range = False
     operators = ("HARD_SWISH",)
 
     @property
@@ -56,10 +57,11 @@ class QHardSwish(Tabulated):
         return builder.operator("HARD_SWISH", inputs)
 
 
-class _WideEnough:
+class _WideEnough(ValueRange):
     """The range of the output. Its maximum is large enough for the scale of the input."""
 
     def __init__(self, layer: QHardSwish):
+        super().__init__(lambda: layer.observer.seen)
         self._layer = layer
 
     @property

@@ -52,13 +52,14 @@ def trained_steps(layer: Any, kernel: Any, fold: Any) -> Any:
         fold: As in `fit_steps`.
 
     Returns:
-        The steps of the folded kernel, with a gradient if the rule learns. None if they follow from
-        the extremes.
+        The steps of the folded kernel, with a gradient if the rule learns. Frozen steps stay. None
+        if the steps follow from the extremes.
     """
     if layer.weight_range is None:
         return None
     size = step_factor(layer, fold)
-    layer.weight_range.track(kernel, size, _axes(layer), layer.scheme)
+    if layer.weight_range.trainable:
+        layer.weight_range.track(kernel, size, _axes(layer), layer.scheme)
     count = math.prod(layer.kernel.shape) // math.prod(_steps_shape(layer))
     return layer.weight_range.trained(size, count, layer.scheme)
 

@@ -76,6 +76,7 @@ class QLSTM(QuantizedLayer, keras.layers.LSTM):
     TensorShape([1, 4, 3])
     """
 
+    learns_range = False
     operators = ("UNIDIRECTIONAL_SEQUENCE_LSTM", "STRIDED_SLICE", "MUL", "RESHAPE", "QUANTIZE")
 
     def compute_output_shape(self, input_shape):

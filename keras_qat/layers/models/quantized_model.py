@@ -10,12 +10,14 @@ import numpy as np
 
 from keras_qat.errors import DefaultRangesWarning, RangeDriftWarning, warn_user
 from keras_qat.graph import read_model
+from keras_qat.graph.keras_internals import exclude_from_weight_decay
 from keras_qat.layers.boundary.quantize import BoundaryLayer
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import inference
 from keras_qat.layers.core.modes import float_mode, in_float_mode
 from keras_qat.layers.models.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.models.formats import writer_of
+from keras_qat.layers.models.learned_ranges import learned_ranges
 from keras_qat.layers.models.missing_ranges import listing, missing_ranges, uses_of
 from keras_qat.layers.models.neighbours import assign_params
 from keras_qat.layers.models.rewritten_model import RewrittenModel
@@ -179,6 +181,12 @@ class QuantizedModel(RewrittenModel):
         warn_of_ranges_not_saved(self)
         return super().make_test_function(force=force)
 
+    def make_train_function(self, force=False):
+        """Excludes learned ranges from weight decay, then builds the function that `fit` runs."""
+        if self.learned_ranges:
+            exclude_from_weight_decay(self.optimizer, self.learned_ranges)
+        return super().make_train_function(force=force)
+
     def export(
         self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
     ):
@@ -256,6 +264,15 @@ class QuantizedModel(RewrittenModel):
             if isinstance(layer, QuantizedLayer):
                 layer.set_range_rule(rule)
         self.train_function = None
+
+    @property
+    def learned_ranges(self) -> list[Any]:
+        """The variables by which training learns ranges. `fit` excludes them from weight decay.
+
+        A training loop of your own, or a model around this one, has to do it:
+        `optimizer.exclude_from_weight_decay(qat.learned_ranges)`.
+        """
+        return learned_ranges(self)
 
     @property
     def quantized_input_stats(self) -> dict[str, tuple[float, float]]:
