@@ -10,6 +10,7 @@ import keras
 from keras_qat.calibration.equalizing import equalize
 from keras_qat.calibration.methods import get_methods
 from keras_qat.calibration.observing import Range, observe
+from keras_qat.calibration.reconstructing import reconstruct
 from keras_qat.data.batches import Batch, batches, count_batches
 from keras_qat.errors import InvalidRangeRuleError, OutlierWarning, warn_user
 from keras_qat.layers import QuantizedModel
@@ -60,8 +61,10 @@ def calibrate(
             `"robust"` unless it was made or calibrated with another one.
         method: Methods that change the weights, a name or a list of names, see
             `docs/post-training.md`. `"equalize"`: balances the channels between consecutive layers
-            before the ranges are observed. In float the model computes the same. The data is kept
-            in memory.
+            before the ranges are observed. In float the model computes the same. `"adaround"`:
+            rounds each weight up or down such that the output of its layer changes least.
+            `"bias_correction"`: removes the mean error of each channel. They are applied in this
+            order. The data, and the tensors between layers, are kept in memory.
         verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
 
     Raises:
@@ -97,6 +100,8 @@ def calibrate(
     for layer in model.layers:
         if isinstance(layer, WeightedLayer):
             layer.fit_weight_range()
+    if {"adaround", "bias_correction"} & {*methods}:
+        reconstruct(model, list(found), methods, verbose)
     model.calibration_outliers = [each.to_dict() for each in outliers]
     for each in outliers:
         if each.is_kept:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keras_qat.errors import InvalidMethodError
 
-METHODS = ("equalize",)
+METHODS = ("equalize", "adaround", "bias_correction")
 
 
 def get_methods(method: str | Sequence[str]) -> tuple[str, ...]:
@@ -19,8 +19,8 @@ def get_methods(method: str | Sequence[str]) -> tuple[str, ...]:
         InvalidMethodError: If a name is unknown.
 
     Example:
-    >>> get_methods("equalize")
-    ('equalize',)
+    >>> get_methods(["bias_correction", "equalize"])
+    ('equalize', 'bias_correction')
     """
     names = [method] if isinstance(method, str) else method
     is_list = isinstance(names, list | tuple | set | frozenset)

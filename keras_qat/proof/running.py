@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +13,8 @@ from keras import ops, tree
 
 from keras_qat.data.batches import batches
 from keras_qat.errors import RewriteError
-from keras_qat.graph import Edge, Graph, Node, Parameter
+from keras_qat.graph import Edge, Graph
+from keras_qat.graph.calling import call_node
 from keras_qat.layers.core.moves_values import takers_of_values
 
 # Inputs up to this size get two samples, which also show whether a model mixes samples.
@@ -44,7 +44,7 @@ def run(
     for node in graph.nodes.values():
         if node.is_input:
             continue
-        for i, value in enumerate(tree.flatten(_called(node, tensors))):
+        for i, value in enumerate(tree.flatten(call_node(node, tensors))):
             edge = Edge(node.name, i)
             tensors[edge] = value if see is None else see(edge, value)
         for edge in node.inputs:
@@ -52,21 +52,6 @@ def run(
             if not left[edge]:
                 del tensors[edge]
     return tensors
-
-
-def _called(node: Node, tensors: dict[Edge, Any]) -> Any:
-    """Calls a node in inference mode."""
-
-    def argument(leaf: Any) -> Any:
-        if isinstance(leaf, Edge):
-            return tensors[leaf]
-        return leaf.value if isinstance(leaf, Parameter) else leaf
-
-    args, kwargs = tree.map_structure(argument, node.arguments)
-    # `predict` passes this too, even to random augmentations whose call has `training=True`.
-    if "training" in inspect.signature(node.head.call).parameters:
-        kwargs = {**kwargs, "training": False}
-    return node.head(*args, **kwargs)
 
 
 def checked_run(

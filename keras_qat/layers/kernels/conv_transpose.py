@@ -68,6 +68,16 @@ class TransposedConvolution(WindowOperator):
         del layer
         return values
 
+    def to_matrices(self, layer: Any, kernel: np.ndarray) -> np.ndarray:
+        """Returns one matrix, with the outputs as the last dimension."""
+        del layer
+        return kernel.swapaxes(-1, -2).reshape(1, -1, kernel.shape[-2])
+
+    def from_matrices(self, layer: Any, matrices: np.ndarray) -> np.ndarray:
+        """Returns the kernel of `to_matrices`."""
+        window, inputs = layer.kernel.shape[:-2], layer.kernel.shape[-1]
+        return matrices.reshape(*window, inputs, -1).swapaxes(-1, -2)
+
     def takes_delegate(self, layer: Any) -> bool:
         """Returns whether the batch is fixed: the operand for the output's shape is constant."""
         return layer.fixed_batch or layer.get_build_config()["input_shape"][0] is not None

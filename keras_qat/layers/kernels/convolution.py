@@ -59,6 +59,14 @@ class Convolution(WindowOperator):
         of_groups = values.reshape(layer.groups, -1)
         return np.repeat(of_groups.T, layer.filters // layer.groups, axis=1)
 
+    def to_matrices(self, layer: Any, kernel: np.ndarray) -> np.ndarray:
+        """Returns one matrix for each group."""
+        return _grouped(kernel.reshape(*kernel.shape[:-1], layer.groups, -1))
+
+    def from_matrices(self, layer: Any, matrices: np.ndarray) -> np.ndarray:
+        """Returns the kernel of `to_matrices`."""
+        return np.swapaxes(matrices, 0, 1).reshape(*layer.kernel.shape[:-1], -1)
+
     def dtype(self, layer: Any) -> str:
         """Returns the type that the rule depends on. Groups with 4-bit weights run unoptimized."""
         return super().dtype(layer) if layer.groups == 1 else layer.scheme.dtype
@@ -75,6 +83,11 @@ class Convolution(WindowOperator):
             options={**window_options(layer), **dilation_options(layer)},
             **output,
         )
+
+
+def _grouped(kernel: np.ndarray) -> np.ndarray:
+    """Returns a kernel `(..., groups, outputs)` as matrices `(groups, products, outputs)`."""
+    return np.swapaxes(kernel.reshape(-1, *kernel.shape[-2:]), 0, 1)
 
 
 def _steps_before(layer: Any) -> int:
@@ -116,6 +129,15 @@ class DepthwiseConvolution(WindowOperator):
             data_format=layer.data_format,
             dilation_rate=layer.dilation_rate,
         )
+
+    def to_matrices(self, layer: Any, kernel: np.ndarray) -> np.ndarray:
+        """Returns one matrix for each input channel."""
+        del layer
+        return _grouped(kernel)
+
+    def from_matrices(self, layer: Any, matrices: np.ndarray) -> np.ndarray:
+        """Returns the kernel of `to_matrices`."""
+        return np.swapaxes(matrices, 0, 1).reshape(*layer.kernel.shape[:-1], -1)
 
     def accumulate(self, layer: Any, values, kernel):
         """Convolves exactly: a channel has few taps."""

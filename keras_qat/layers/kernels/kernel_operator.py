@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
+
 from keras_qat.arithmetic import accumulate
 from keras_qat.graph import Node
 from keras_qat.scheme import Scheme
@@ -66,6 +68,20 @@ class KernelOperator:
         """
         del layer
         return values[:, None]
+
+    def to_matrices(self, layer: Any, kernel: np.ndarray) -> np.ndarray:
+        """Returns a kernel as matrices `(groups, products, outputs)`.
+
+        Args:
+            layer: The layer.
+            kernel: Array of the shape of the kernel, with any number of output channels.
+        """
+        del layer
+        return kernel.reshape(1, -1, kernel.shape[-1])
+
+    def from_matrices(self, layer: Any, matrices: np.ndarray) -> np.ndarray:
+        """Returns the kernel of `to_matrices`, also for another number of outputs in each group."""
+        return matrices.reshape(*layer.kernel.shape[:-1], -1)
 
     def dtype(self, layer: Any) -> str:
         """Returns the type that the rule of the kernels depends on: that of packed weights."""

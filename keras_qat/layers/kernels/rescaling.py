@@ -1,4 +1,4 @@
-"""Multiplies the channels around a layer with a kernel, in its weights."""
+"""Changes the channels around a layer with a kernel, in its variables."""
 
 from __future__ import annotations
 
@@ -74,3 +74,19 @@ def scale_inputs(layer: WeightedLayer, factors: np.ndarray) -> None:
     spread = layer.kernel_operator.spread_inputs(layer, np.asarray(factors, "float64"))
     values = ops.convert_to_numpy(layer.kernel).astype("float64")
     assign_copy(layer.kernel, (values * spread).astype("float32"))
+
+
+def output_offset(layer: WeightedLayer) -> Any:
+    """Returns the variable that is added to the output, before the activation.
+
+    Args:
+        layer: A built layer.
+
+    Returns:
+        The variable, of shape `(channels,)`. None for a layer without a bias, and for a batch
+        normalization without an offset: training normalizes a bias before it away.
+    """
+    norm = layer.batch_normalization
+    if norm is not None:
+        return norm.beta if norm.center else None
+    return layer.bias if layer.use_bias else None
