@@ -11,6 +11,7 @@ from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
 from keras_qat.loading.tensorflow.dispatching import dispatch_traced_tensors
 from keras_qat.lowering import DetectionPostProcess, export_litert
+from keras_qat.mixed_precision.budget import Budget
 from keras_qat.mixed_precision.sensitivity import sensitivity
 from keras_qat.passes import DEFAULT_REWRITES
 from keras_qat.streaming import streaming
@@ -21,6 +22,7 @@ from keras_qat.weights import integer_weights
 
 __all__ = [
     "DEFAULT_REWRITES",
+    "Budget",
     "DetectionPostProcess",
     "LiteRTModel",
     "__version__",

@@ -11,6 +11,8 @@ from keras_qat.calibration.calibrating import calibrate
 from keras_qat.compiler import compile
 from keras_qat.layers import QuantizedModel, RewrittenModel
 from keras_qat.lost_training import warn_of_lost_training
+from keras_qat.mixed_precision.budget import Budget
+from keras_qat.mixed_precision.planning import quantize_within
 from keras_qat.passes.config import Config
 from keras_qat.passes.retargeting import retargeted
 from keras_qat.quantizers import RangeRule
@@ -96,6 +98,7 @@ def quantize_model(
     weight_range_rule: str | RangeRule | None = None,
     target: str | None = None,
     storage: str | None = None,
+    budget: Budget | None = None,
 ) -> QuantizedModel:
     """Turns a model into one that trains with quantization and computes integers at inference.
 
@@ -157,10 +160,13 @@ def quantize_model(
             byte. `"int8"` stores one in a byte, which all runtimes take, and compression and NPUs
             shrink. None packs the weights of the operators whose packed weights `target` takes.
             The storage decides which kernels run, and so the integers.
+        budget: The largest size of the file. Each layer gets `scheme` or a scheme of the budget,
+            such that the outputs have the least noise within the size. It is measured with
+            `calibration_data`, which is required. `overrides` that the user gives are kept.
 
     Returns:
         A functional `keras.Model`, to be compiled and trained. Its `rewrite_log` lists the
-        rewrites.
+        rewrites. With a budget, its `budget_plan` has the chosen schemes and the alternatives.
 
     Raises:
         InvalidModelError: If the model cannot be read, has weights that are not finite, or a name
@@ -175,6 +181,8 @@ def quantize_model(
             model does not have.
         InvalidRangeRuleError: If a range rule is unknown.
         InvalidTargetError: If `target` has no profile.
+        InvalidBudgetError: If no choice of schemes is within the budget, or there is no data.
+        MissingPackageError: If scipy, which chooses within a budget, is not installed.
         RewriteError: If an output has another shape or dtype than the model's, or if its values in
             float, before any rounding, differ from the model's by more than 1e-3 of their
             largest magnitude, on one or two samples of the calibration data (generated if there
@@ -201,17 +209,20 @@ def quantize_model(
         quantized_input_stats=quantized_input_stats,
         range_rule=range_rule,
         weight_range_rule=weight_range_rule,
-        target=target,
+        target=target if budget is None else Budget.checked(budget).target_for(target),
         storage=storage,
     )
     only_target = Config(get_scheme("int8"), target=target)
     if isinstance(model, QuantizedModel) and target is not None and config == only_target:
         return retargeted(model, target)
-    compiled = compile(model, config)
-    quantized = compiled.build(QuantizedModel)
-    compiled.prove(quantized, calibration_data)
+    if budget is not None:
+        quantized = quantize_within(model, config, budget, calibration_data)
+    else:
+        compiled = compile(model, config)
+        quantized = compiled.build(QuantizedModel)
+        compiled.prove(quantized, calibration_data)
     warn_of_lost_training(model, quantized)
-    if calibration_data is not None:
+    if calibration_data is not None and budget is None:
         calibrate(quantized, calibration_data)
     if default_ranges_stats is not None:
         quantized.set_default_ranges(default_ranges_stats)

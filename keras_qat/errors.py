@@ -144,6 +144,10 @@ class InvalidDataError(KerasQatError, ValueError):
     """Data for calibration or verification has the wrong shape or type, is empty or not finite."""
 
 
+class InvalidBudgetError(KerasQatError, ValueError):
+    """A `Budget` is not valid, or no choice of schemes is within it."""
+
+
 class InvalidMetricError(KerasQatError, ValueError):
     """The metric of `sensitivity` cannot be computed, or its mode is unknown."""
 

@@ -88,7 +88,7 @@ def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
         tensors=everything,
         signatures=tuple(map(_signature, model["signature_defs"] or ())),
         metadata=tuple(_metadata(file, entry) for entry in model["metadata"] or ()),
-        weight_bytes=_weight_bytes(file),
+        weight_bytes=file.weight_bytes,
         is_fully_integer=verdict,
         because=because,
         oldest_runtime=oldest_runtime(
@@ -197,11 +197,3 @@ def _metadata(file: LiteRTFile, table: Record) -> MetadataReport:
     return MetadataReport(
         table["name"], len(content), text if text.isascii() and text.isprintable() else None
     )
-
-
-def _weight_bytes(file: LiteRTFile) -> int:
-    """Returns the total size of the buffers that tensors refer to, each counted once."""
-    used = {
-        tensor["buffer"] for subgraph in file.model["subgraphs"] for tensor in subgraph["tensors"]
-    }
-    return sum(len(file.buffer_data(i) or b"") for i in used)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,21 +21,21 @@ Data = list[tuple[Batch, int]]
 
 
 def quantized_in(
-    model: keras.Model, schemes: Sequence[Scheme], options: Mapping[str, Any]
+    model: keras.Model, schemes: Sequence[Scheme], config: Config
 ) -> tuple[list[QuantizedModel], list[Owner]]:
     """Quantizes a float model in each scheme, without ranges.
 
     Args:
         model: The float model.
         schemes: The schemes.
-        options: Further arguments of `quantize_model`.
+        config: The rest of the configuration.
 
     Returns:
         The models, and the owners of the layers of the first one.
     """
     made, names = [], {}
     for scheme in schemes:
-        compiled = compile(model, Config(scheme, **options))
+        compiled = compile(model, dataclasses.replace(config, scheme=scheme))
         made.append(compiled.build(QuantizedModel))
         compiled.prove(made[-1])
         names = names or names_of(compiled.source)
@@ -76,5 +77,5 @@ def integers_of(scheme: Scheme | None) -> tuple[Any, ...] | None:
     """Returns the properties of a scheme that a layer's integers depend on; None for float."""
     if scheme is None:
         return None
-    weights = scheme.weight_dtype, scheme.weight_per_channel, scheme.weight_symmetric
-    return scheme.dtype, *weights
+    weights = scheme.weight_bits, scheme.weight_per_channel, scheme.weight_symmetric
+    return scheme.dtype, *weights, scheme.storage

@@ -23,6 +23,7 @@ from keras_qat.mixed_precision.measuring import Bench
 from keras_qat.mixed_precision.owners import Owner, owners_of
 from keras_qat.mixed_precision.report import LayerSensitivity, SensitivityReport, ranked
 from keras_qat.mixed_precision.runs import Runs, changed
+from keras_qat.passes.config import Config
 from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.version import __version__
 
@@ -149,7 +150,7 @@ def _models(
     known = find_quantized_model(model)
     if known is None:
         schemes = [get_scheme(scheme or "int8"), *([] if wider is None else [get_scheme(wider)])]
-        return quantized_in(model, schemes, options)
+        return quantized_in(model, schemes, Config(schemes[0], **options))
     if scheme is not None or wider is not None or options:
         given = {"scheme": scheme, "wider": wider, **options}
         raise InvalidSchemeError(

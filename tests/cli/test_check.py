@@ -45,8 +45,9 @@ def test_conversion_options_are_those_of_the_library():
     add_conversion(parser)
     ours = conversion_options(parser.parse_args([]))
     library = inspect.signature(keras_qat.quantize_model).parameters
-    # The number of training steps in float is an option about training.
-    assert ours.keys() == library.keys() - {"model", "calibration_data", "quant_delay"}
+    # Options about training, and objects.
+    own = {"model", "calibration_data", "quant_delay", "weight_range_rule", "budget"}
+    assert ours.keys() == library.keys() - own
     defaults = {name: library[name].default for name in ours}
     assert {name: value or None for name, value in ours.items()} == {
         name: value or None for name, value in defaults.items()

@@ -56,12 +56,15 @@ class QuantizedModel(RewrittenModel):
     Attributes:
         calibration_outliers: The samples that calibration set aside, or that made the range of a
             tensor wide: a list of dicts with the attributes of `keras_qat.quantizers.Outliers`.
+        budget_plan: The `keras_qat.mixed_precision.BudgetPlan` of a model that was quantized within
+            a budget; None for a model that was loaded. The layers have the chosen schemes.
 
     Raises:
         InvalidGraphError: If a layer of the model is not a quantized one.
     """
 
     calibration_outliers: Sequence[Mapping[str, Any]] = ()
+    budget_plan: Any = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -88,6 +88,13 @@ class LiteRTFile:
         """
         return self.buffer_data(tensor["buffer"])
 
+    @property
+    def weight_bytes(self) -> int:
+        """The total size of the buffers that tensors refer to, each counted once."""
+        subgraphs = self.model["subgraphs"]
+        used = {tensor["buffer"] for subgraph in subgraphs for tensor in subgraph["tensors"]}
+        return sum(len(self.buffer_data(i) or b"") for i in used)
+
     def buffer_data(self, index: int) -> memoryview | None:
         """Returns the bytes of a buffer, or `None` if it is empty."""
         buffers = self.model["buffers"] or ()
