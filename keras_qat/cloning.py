@@ -112,8 +112,9 @@ def quantize_model(
             model for that target, with its weights and ranges.
         scheme: `"int8"`; `"int8_per_tensor"`, whose weights have one scale per tensor;
             `"int4"`, where convolutions and dense layers have weights of 4 bits; `"int2"`, where
-            dense layers have weights of 2 bits and convolutions of 4; `"uint8"` for the fully uint8
-            model of TensorFlow 1; or a `Scheme`. `docs/bits.md` compares them.
+            dense layers have weights of 2 bits and convolutions of 4; `"int16x8"` for activations
+            of 16 bits; `"uint8"` for the fully uint8 model of TensorFlow 1; or a `Scheme`.
+            `docs/bits.md` compares them.
         calibration_data: Data to observe the range of each activation with, see `calibrate`.
             Without it the ranges come from the first training steps.
         rewrites: Names of the rewrites to apply, see `docs/rewrites.md`; None for all.
@@ -135,9 +136,9 @@ def quantize_model(
             ones too. An override applies to everything that a layer is rewritten into, and
             layers are not fused across a boundary between integers and float. The file has
             QUANTIZE and DEQUANTIZE exactly at these boundaries. Layers of `"int8"`,
-            `"int8_per_tensor"`, `"int4"` and `"int2"` pass on the same integers. The word
-            `"ends_int8"` instead of a dict gives `"int8"` to the first and the last layers with a
-            kernel.
+            `"int8_per_tensor"`, `"int4"` and `"int2"` pass on the same integers. There is one
+            QUANTIZE between them and layers of `"int16x8"`. The word `"ends_int8"` instead of a
+            dict gives `"int8"` to the first and the last layers with a kernel.
         default_ranges_stats: A range (min, max) for the tensors that lack min/max data, until they
             are calibrated or trained. The model's `default_ranges` lists these tensors.
         quantized_input_stats: The meaning of the integers of inputs, a dict from the names of

@@ -10,6 +10,7 @@ from keras_qat.graph.reading import is_model, read_model
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.drop_in import copy_by_path
 from keras_qat.passes.config import Config
+from keras_qat.passes.overrides import as_mapping
 from keras_qat.stripping import strip_quantization
 
 
@@ -51,7 +52,8 @@ def in_float(model: keras.Model, config: Config) -> tuple[keras.Model, Config]:
     others = {n: own for n, own in schemes.items() if n in names and own != config.scheme.name}
     if not others:
         return source, config
-    return source, dataclasses.replace(config, overrides={**others, **(config.overrides or {})})
+    wanted = as_mapping(config.overrides or {}, read_model(source))
+    return source, dataclasses.replace(config, overrides={**others, **wanted})
 
 
 def carry_ranges(model: keras.Model, new: keras.Model) -> None:

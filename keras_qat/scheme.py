@@ -12,7 +12,8 @@ from keras_qat.errors import InvalidSchemeError
 class Scheme:
     """How weights and activations are represented as integers.
 
-    Activations are asymmetric per tensor. Weights have a narrow range: the smallest integer of
+    Activations are asymmetric per tensor, except those of `"int16x8"`: these have 16 bits and the
+    zero point 0. Weights have a narrow range: the smallest integer of
     the type is not used. Weights of `"int8"` are symmetric per channel, as required by the LiteRT
     8-bit quantization specification
     (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
@@ -26,6 +27,7 @@ class Scheme:
         activation_bits: Width of an activation, in bits.
         weight_bits: Width of a weight, in bits.
         accumulator_bits: Width of the sum of products and the bias, in bits.
+        activation_symmetric: Whether the zero point of activations is 0.
         weight_per_channel: Whether each output channel has its own weight scale.
         weight_symmetric: Whether the zero point of weights lies in the middle of their range.
         is_signed: Whether integers are signed.
@@ -39,6 +41,8 @@ class Scheme:
     (-128, 127)
     >>> get_scheme("int4").weight_low, get_scheme("int4").weight_dtype
     (-7, 'int4')
+    >>> get_scheme("int16x8").activation_high, get_scheme("int16x8").weight_high
+    (32767, 127)
     >>> get_scheme("uint8").activation_low, get_scheme("uint8").weight_low
     (0, 1)
     """
@@ -47,6 +51,7 @@ class Scheme:
     activation_bits: int = 8
     weight_bits: int = 8
     accumulator_bits: int = 32
+    activation_symmetric: bool = False
     weight_per_channel: bool = True
     weight_symmetric: bool = True
     is_signed: bool = True
@@ -108,6 +113,11 @@ class Scheme:
         storage = self.storage if bits < BYTE else None
         return dataclasses.replace(self, weight_bits=bits, storage=storage)
 
+    def for_constants(self) -> Scheme:
+        """Returns the scheme of constant operands, which have the type of activations."""
+        is_wide = self.weight_bits == self.activation_bits
+        return self if is_wide else dataclasses.replace(self, weight_bits=self.activation_bits)
+
     @property
     def activation_low(self) -> int:
         """Smallest integer of an activation."""
@@ -121,7 +131,13 @@ class Scheme:
     @property
     def largest_activation(self) -> int:
         """Largest magnitude of an activation's integer, minus the zero point."""
-        return self.activation_high - self.activation_low
+        is_symmetric = self.activation_symmetric
+        return -self.activation_low if is_symmetric else self.activation_high - self.activation_low
+
+    @property
+    def largest_summand(self) -> int:
+        """Largest magnitude of a product in a sum of float32: of a byte of an activation."""
+        return min(self.largest_activation, 2**BYTE) * self.largest_weight
 
     @property
     def weight_low(self) -> int:
@@ -153,6 +169,11 @@ class Scheme:
         """Bound of a sum of products: half of an accumulator's range. The bias has the rest."""
         return 2 ** (self.accumulator_bits - 2)
 
+    @property
+    def largest_bias(self) -> int:
+        """Bound of a bias, which has 32 bits in every scheme."""
+        return min(self.largest_sum, 2**30)
+
 
 BYTE = 8  # bits
 STORAGES = ("packed", "int8")
@@ -163,6 +184,10 @@ SCHEMES = {
     # XNNPACK's kernels for weights of 4 bits hold 16 times the sum in 32 bits.
     "int4": Scheme("int4", weight_bits=4, accumulator_bits=28),
     "int2": Scheme("int2", weight_bits=2, accumulator_bits=28),
+    # The sums over the high bytes of activations have 32 bits.
+    "int16x8": Scheme(
+        "int16x8", activation_bits=16, accumulator_bits=40, activation_symmetric=True
+    ),
     "uint8": Scheme(
         "uint8",
         weight_per_channel=False,

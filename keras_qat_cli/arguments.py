@@ -67,7 +67,7 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scheme",
         default="int8",
-        help="int8, int8_per_tensor, int4, int2 or uint8 (default: int8)",
+        help="int8, int8_per_tensor, int4, int2, int16x8 or uint8 (default: int8)",
     )
     group.add_argument(
         "--storage",

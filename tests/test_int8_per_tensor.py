@@ -137,7 +137,7 @@ def test_per_tensor_scheme_has_a_lower_version_of_fully_connected():
 
 
 def test_overrides_of_another_activation_type_are_refused():
-    with pytest.raises(InvalidOverrideError, match="one integer type.*int8.*'uint8'.*'int8'"):
+    with pytest.raises(InvalidOverrideError, match="signed or unsigned.*signed.*'uint8'.*'int8'"):
         keras_qat.quantize_model(network(), overrides={"head": "uint8"})
-    with pytest.raises(InvalidOverrideError, match="one integer type.*uint8 activations"):
+    with pytest.raises(InvalidOverrideError, match="signed or unsigned.*unsigned activations"):
         keras_qat.quantize_model(network(), "uint8", overrides={"head": "int8_per_tensor"})

@@ -209,8 +209,8 @@ def test_export_of_an_input_that_is_an_output(tmp_path):
 
 @pytest.mark.parametrize("argument", ["inference_input_type", "inference_output_type"])
 def test_export_refuses_an_unknown_type(argument, tmp_path):
-    with pytest.raises(ExportError, match="Expected: one of .*uint8.* Received: 'int16'"):
-        exported(quantized_network(), tmp_path, **{argument: "int16"})
+    with pytest.raises(ExportError, match="Expected: one of .*uint8.* Received: 'int12'"):
+        exported(quantized_network(), tmp_path, **{argument: "int12"})
     assert os.listdir(tmp_path) == []
 
 

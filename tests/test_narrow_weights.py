@@ -10,9 +10,11 @@ from keras import layers
 import keras_qat
 from keras_qat.compiler import compile
 from keras_qat.errors import InvalidSchemeError
+from keras_qat.graph import read_model
 from keras_qat.layers import QConv2D
 from keras_qat.layers.core.rules import packs_weights
 from keras_qat.passes.config import Config
+from keras_qat.passes.overrides import as_mapping
 from keras_qat.scheme import get_scheme
 from tests.layers.contract import Prepared, exported, first_of_each, loosen, versions_of
 from tests.layers.test_contract import CASES
@@ -280,3 +282,9 @@ def test_ends_int8_of_a_model_of_one_layer_has_no_narrow_weights():
     x = keras.Input((3,))
     model = keras.Model(x, layers.Dense(2, name="dense")(x))
     assert schemes_of(model, "int2", "ends_int8") == {"dense": "int8"}
+
+
+def test_ends_int8_by_name_are_those_of_the_graph():
+    graph = read_model(network())
+    assert as_mapping("ends_int8", graph) == dict.fromkeys(("conv", "head"), get_scheme("int8"))
+    assert as_mapping({"head": None}, graph) == {"head": None}

@@ -145,7 +145,7 @@ def test_uint8_inputs_and_outputs_of_other_types():
 
 
 def test_uint8_refuses_overrides_of_another_integer_type():
-    with pytest.raises(InvalidOverrideError, match="one integer type.*'uint8'.*'int8'"):
+    with pytest.raises(InvalidOverrideError, match="signed or unsigned.*'uint8'.*'int8'"):
         keras_qat.quantize_model(network(), overrides={"head": "uint8"})
 
 

@@ -194,6 +194,23 @@ def batch_matmul(a: Any, b: Any, *, largest_product: int) -> Any:
     return _total([ops.matmul(a[..., i:j], b[..., i:j, :]) for i, j in bounds])
 
 
+def in_bytes(x: Any) -> tuple[Any, Any]:
+    """Splits 16-bit integers into `256 * high + low`, both from -128 to 128.
+
+    Args:
+        x: float32 tensor of whole numbers.
+
+    Returns:
+        Two float32 tensors of whole numbers.
+
+    Example:
+    >>> [part.numpy().tolist() for part in in_bytes(ops.array([300.0, -32768.0, 200.0]))]
+    [[1.0, -128.0, 1.0], [44.0, 0.0, -56.0]]
+    """
+    high = ops.floor((x + np.float32(128.0)) * np.float32(1 / 256))
+    return high, x - high * np.float32(256.0)
+
+
 def whole(sums: Any) -> Any:
     """Returns accumulators as int32.
 

@@ -11,7 +11,7 @@ from keras_qat.arithmetic.fixed_point import multiply_by_quantized_multiplier, q
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.backend import float64
 
-_LEFT_SHIFT = 20  # headroom that the int8 kernels give both inputs before scaling them
+HEADROOM = 20  # bits that the int8 kernels give both inputs before scaling them
 
 
 def add(
@@ -25,6 +25,8 @@ def add(
     zy: Any,
     low: Any,
     high: Any,
+    *,
+    headroom: int = HEADROOM,
 ) -> Any:
     """Adds two quantized tensors.
 
@@ -42,6 +44,7 @@ def add(
         zy: int32 scalar, the output's zero point.
         low: int32 scalar, the least output, from the type and the fused activation.
         high: int32 scalar, the greatest output.
+        headroom: Bits by which the kernel shifts both inputs before it scales them.
 
     Returns:
         int32 tensor.
@@ -51,8 +54,8 @@ def add(
     >>> add(q, 0.5, 0, q, 0.25, 2, 0.5, 0, -128, 127).numpy()
     array([  14, -128], dtype=int32)
     """
-    first, second, output = _multipliers(sa, sb, sy)
-    total = _scaled(qa, za, first) + _scaled(qb, zb, second)
+    first, second, output = multipliers(sa, sb, sy, headroom)
+    total = _scaled(qa, za, first, headroom) + _scaled(qb, zb, second, headroom)
     return _output(total, output, zy, low, high)
 
 
@@ -67,6 +70,8 @@ def subtract(
     zy: Any,
     low: Any,
     high: Any,
+    *,
+    headroom: int = HEADROOM,
 ) -> Any:
     """Subtracts the second quantized tensor from the first.
 
@@ -83,6 +88,7 @@ def subtract(
         zy: int32 scalar, the output's zero point.
         low: int32 scalar, the least output, from the type and the fused activation.
         high: int32 scalar, the greatest output.
+        headroom: Bits by which the kernel shifts both inputs before it scales them.
 
     Returns:
         int32 tensor.
@@ -92,24 +98,38 @@ def subtract(
     >>> subtract(q, 0.5, 0, q, 0.25, 2, 0.5, 0, -128, 127).numpy()
     array([  6, -63], dtype=int32)
     """
-    first, second, output = _multipliers(sa, sb, sy)
-    total = _scaled(qa, za, first) - _scaled(qb, zb, second)
+    first, second, output = multipliers(sa, sb, sy, headroom)
+    total = _scaled(qa, za, first, headroom) - _scaled(qb, zb, second, headroom)
     return _output(total, output, zy, low, high)
 
 
-def _multipliers(sa: Any, sb: Any, sy: Any) -> tuple[Any, Any, Any]:
-    """Returns the fixed-point multipliers of both inputs and of the output."""
+def multipliers(sa: Any, sb: Any, sy: Any, headroom: int) -> tuple[Any, Any, Any]:
+    """Returns the fixed-point multipliers of both inputs and of the output.
+
+    Args:
+        sa: float32 scalar, the scale of the first input.
+        sb: float32 scalar, the scale of the second input.
+        sy: float32 scalar, the output's scale.
+        headroom: Bits by which the kernel shifts both inputs.
+
+    Returns:
+        Three pairs of int32 scalars, the multiplier and the shift.
+
+    Example:
+    >>> [int(shift) for _, shift in multipliers(0.5, 0.25, 0.5, 20)]
+    [0, -1, -18]
+    """
     largest = ops.maximum(as_float32(sa), as_float32(sb))
     with float64():
         common = as_float64(largest) * 2
         first = quotient(as_float64(sa), common)
         second = quotient(as_float64(sb), common)
-        output = quotient(common, as_float64(sy) * 2**_LEFT_SHIFT)
+        output = quotient(common, as_float64(sy) * 2**headroom)
         return quantize_multiplier(first), quantize_multiplier(second), quantize_multiplier(output)
 
 
-def _scaled(q: Any, zero_point: Any, multiplier: tuple[Any, Any]) -> Any:
-    shifted = (as_int32(q) - as_int32(zero_point)) * 2**_LEFT_SHIFT
+def _scaled(q: Any, zero_point: Any, multiplier: tuple[Any, Any], headroom: int) -> Any:
+    shifted = (as_int32(q) - as_int32(zero_point)) * 2**headroom
     return multiply_by_quantized_multiplier(shifted, *multiplier)
 
 

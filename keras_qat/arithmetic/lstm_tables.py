@@ -70,11 +70,28 @@ def fixed_point_tables() -> GateTables:
     return GateTables(_fixed_point_sigmoid().astype("int32"), np.stack(tanh).astype("int32"))
 
 
-def _interpolation(x: np.ndarray, bits: int, most: int) -> np.ndarray:
-    """Interpolates the sigmoid of magnitudes, whose `bits` last bits lie between two entries."""
+@functools.cache
+def sigmoid_entries() -> np.ndarray:
+    """Returns the table of the sigmoid that kernels for 16-bit integers interpolate.
+
+    Source: `sigmoid_table_uint16` in TFLite's `kernels/internal/common.h`.
+
+    Returns:
+        int64 array of shape (256,): 65536 * sigmoid(i / 24), rounded, some of them up.
+
+    Example:
+    >>> sigmoid_entries()[[0, 255]].tolist()
+    [32768, 65535]
+    """
     exact = 65536.0 / (1.0 + np.exp(-np.arange(256) / 24.0))
     entries = np.minimum(np.floor(exact + 0.5), 65535).astype("int64")
     entries[list(_ONE_MORE)] += 1
+    return entries
+
+
+def _interpolation(x: np.ndarray, bits: int, most: int) -> np.ndarray:
+    """Interpolates the sigmoid of magnitudes, whose `bits` last bits lie between two entries."""
+    entries = sigmoid_entries()
     size = np.abs(x)
     place = np.minimum(size >> bits, 254)
     part = size & (2**bits - 1)

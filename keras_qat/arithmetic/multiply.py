@@ -6,7 +6,13 @@ from typing import Any
 
 from keras import ops
 
-from keras_qat.arithmetic.exact_float import as_float32, as_float64, as_int32, quotient
+from keras_qat.arithmetic.exact_float import (
+    as_float32,
+    as_float64,
+    as_int32,
+    quotient,
+    scale_ratio,
+)
 from keras_qat.arithmetic.fixed_point import quantize_multiplier
 from keras_qat.arithmetic.requantize import requantize
 from keras_qat.backend import float64
@@ -23,6 +29,8 @@ def multiply(
     zy: Any,
     low: Any,
     high: Any,
+    *,
+    in_double: bool = False,
 ) -> Any:
     """Multiplies two quantized tensors, element by element.
 
@@ -40,6 +48,7 @@ def multiply(
         zy: int32 scalar, the output's zero point.
         low: int32 scalar, the least output, from the type and the fused activation.
         high: int32 scalar, the greatest output.
+        in_double: Whether the multiplier is computed in double, as in TensorFlow Lite Micro.
 
     Returns:
         int32 tensor.
@@ -51,7 +60,9 @@ def multiply(
     """
     product = (as_int32(qa) - as_int32(za)) * (as_int32(qb) - as_int32(zb))
     with float64():
-        ratio = _in_float32(_product(sa, sb) / as_float64(sy))
+        ratio = (
+            scale_ratio(sa, sb, sy) if in_double else _in_float32(_product(sa, sb) / as_float64(sy))
+        )
         multiplier, shift = quantize_multiplier(ratio)
     return requantize(product, multiplier, shift, zy, low, high)
 

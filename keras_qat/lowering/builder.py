@@ -166,13 +166,16 @@ class Builder:
         return self.constant("kernel", kernel, grid)
 
     def bias(self, bias: np.ndarray, x: Tensor, kernel: Quantization | None) -> Tensor:
-        """Returns the layer's bias: int32 at input scale times kernel scale, or float."""
+        """Returns the layer's bias, at input scale times kernel scale, or in float.
+
+        It has 32 bits, and 64 bits for activations of 16 bits.
+        """
         if kernel is None:
             return self.constant("bias", bias)
         assert x.quantization is not None
         scale = x.quantization.scale * kernel.scale
         grid = Quantization(scale, np.zeros(scale.shape, "int64"))
-        return self.constant("bias", bias.astype("int32"), grid)
+        return self.constant("bias", bias.astype("int64" if x.dtype == "int16" else "int32"), grid)
 
     def dequantize(self, x: Tensor) -> Tensor:
         """Returns the real values of a tensor. All consumers share one DEQUANTIZE."""

@@ -65,9 +65,10 @@ def export_litert(
     Args:
         model: A model from `keras_qat.quantize_model`, calibrated or trained.
         filepath: Where to write the `.tflite` file.
-        inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`; a dict by the
-            names of the inputs; or a list in their order. By default, and for names left out, it
-            is the type of the model's scheme. Another type adds one QUANTIZE operator after the
+        inference_input_type: Type of the inputs: `"int8"`, `"uint8"` or `"float32"`, and `"int16"`
+            for activations of 16 bits; a dict by the names of the inputs; or a list in their
+            order. By default, and for names left out, it is the type of the input's scheme.
+            Another type adds one QUANTIZE operator after the
             input, unless a float layer takes a float32 input directly. The ids of an `Embedding`
             are always int32: a single type does not change them.
         inference_output_type: Type of the outputs, in the same forms. The names are the model's

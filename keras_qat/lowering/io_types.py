@@ -11,6 +11,7 @@ import numpy as np
 from keras_qat.errors import ExportError
 
 INFERENCE_TYPES = ("int8", "uint8", "float32")
+_ALL_TYPES = (*INFERENCE_TYPES, "int16")  # the last one for activations of 16 bits
 
 # One type for all, a dict by name, or a list in order.
 IoTypes = str | Mapping[str, str] | Sequence[str]
@@ -22,7 +23,7 @@ def io_types(
     argument: str,
     plain: Mapping[str, str] = MappingProxyType({}),
     *,
-    default: str = "int8",
+    own: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Returns the type of each input, or of each output.
 
@@ -33,7 +34,7 @@ def io_types(
         argument: The name of the argument, for messages.
         plain: The types of tensors of ids, plain integers and booleans. A single type does not
             change them.
-        default: The type of names that are left out.
+        own: The types of names that are left out: those of their tensors, by default int8.
 
     Returns:
         The type of each name.
@@ -45,12 +46,13 @@ def io_types(
     >>> io_types({"image": "uint8"}, ("image", "mask"), "inference_input_type")
     {'image': 'uint8', 'mask': 'int8'}
     """
-    wanted = default if wanted is None else _with_names(wanted)
-    default = wanted if isinstance(wanted, str) else default
-    _check_type(default, INFERENCE_TYPES)
-    types = {name: plain.get(name, default) for name in names}
+    wanted = {} if wanted is None else _with_names(wanted)
+    if isinstance(wanted, str):
+        _check_type(wanted, _ALL_TYPES)
+        own = dict.fromkeys(names, wanted)
+    types = {name: plain.get(name, own.get(name, "int8")) for name in names}
     for name, dtype in _named(wanted, names, argument).items():
-        _check_type(dtype, (plain[name],) if name in plain else INFERENCE_TYPES, name)
+        _check_type(dtype, (plain[name],) if name in plain else _ALL_TYPES, name)
         types[name] = dtype
     return types
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_qat.errors import ExportError
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.graph.graph import unique_name
 from keras_qat.layers import ObserveRange
@@ -15,7 +16,7 @@ from keras_qat.lowering.io_types import IoTypes, io_types
 
 # int8 and uint8 have the same scale. Their zero points differ by the difference of the lowest
 # integers.
-_LOWEST = {"int8": -128, "uint8": 0}
+_LOWEST = {"int8": -128, "uint8": 0, "int16": -(2**15)}
 
 
 def lower_inputs(
@@ -56,7 +57,7 @@ def resolved_io_types(
     Raises:
         ExportError: If a name or a type is unknown, or there are too few or too many.
     """
-    consumers, own = graph.consumers(), _own_type(graph)
+    consumers = graph.consumers()
     ids = {
         name: "bool" if graph.dtype(Edge(name)) == "bool" else "int32"
         for name in graph.inputs
@@ -64,16 +65,24 @@ def resolved_io_types(
     }
     made = named_outputs(graph)
     plain = {name: graph.dtype(edge) for name, edge in made.items() if graph.is_plain(edge)}
+    ends = {name: Edge(name) for name in graph.inputs}
     return (
-        io_types(inputs, list(graph.inputs), "inference_input_type", ids, default=own),
-        io_types(outputs, list(made), "inference_output_type", plain, default=own),
+        io_types(inputs, list(ends), "inference_input_type", ids, own=_own_types(graph, ends)),
+        io_types(outputs, list(made), "inference_output_type", plain, own=_own_types(graph, made)),
     )
 
 
-def _own_type(graph: Graph) -> str:
-    """Returns the type of the model's scheme."""
-    schemes = (getattr(node.head, "scheme", None) for node in graph.nodes.values())
-    return next((scheme.dtype for scheme in schemes if scheme is not None), "int8")
+def _own_types(graph: Graph, ends: Mapping[str, Edge]) -> dict[str, str]:
+    """Returns the types of integers that inputs or outputs have in the model, by name."""
+    consumers, found = graph.consumers(), {}
+    schemes = [getattr(node.head, "scheme", None) for node in graph.nodes.values()]
+    first = next((scheme for scheme in schemes if scheme is not None), None)
+    for name, edge in ends.items():
+        nodes = graph.nodes[edge.node], boundary_node(consumers, edge)
+        own = [getattr(node.head, "scheme", None) for node in nodes if node is not None]
+        scheme = next((each for each in own if each is not None), first)
+        found[name] = "int8" if scheme is None else scheme.dtype
+    return found
 
 
 def boundary_node(consumers: Mapping[Edge, Sequence[Node]], edge: Edge) -> Node | None:
@@ -86,6 +95,14 @@ def _boundary_tensor(name: str, shape: Any, dtype: str, parameters: Any) -> Tens
     """Returns the tensor of an input or output. Ids have no quantization parameters."""
     if dtype == "float32" or parameters is None:
         return Tensor(name, shape, dtype)
+    if (dtype == "int16") != (parameters.low == _LOWEST["int16"]):
+        raise ExportError(
+            "An input or output has another width than the type that was asked for.",
+            layer=name,
+            received=repr(dtype),
+            expected="int16 for activations of 16 bits, int8 or uint8 for 8 bits, or float32",
+            fix='Leave the argument out, or pass "float32".',
+        )
     offset = _LOWEST[dtype] - parameters.low
     return Tensor(name, shape, dtype, quantization_of(parameters, offset))
 

@@ -96,6 +96,11 @@ def for_conversions(setting: Setting) -> Arguments:
     return None if scheme is None else {"scheme": scheme}
 
 
+def for_widths(setting: Setting) -> Arguments:
+    """Returns no arguments if the layers become integers, else None."""
+    return None if setting.config.scheme is None else {}
+
+
 def for_inputs(setting: Setting) -> Arguments:
     """Returns the arguments of `quantize_inputs`."""
     scheme, graph = setting.config.scheme, setting.rewritten

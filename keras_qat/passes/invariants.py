@@ -55,10 +55,10 @@ def _is_no_layer(node: Node) -> bool:
 
 
 def _mixed_types(graph: Graph) -> Iterator[str]:
-    """Yields the nodes whose integer type is not that of the first node with one."""
+    """Yields the nodes whose integers are signed if those of the first node are not, or not."""
     schemes = {node.name: node.scheme for node in graph.nodes.values() if node.scheme is not None}
-    first = next((scheme.dtype for scheme in schemes.values()), None)
-    return (name for name, scheme in schemes.items() if scheme.dtype != first)
+    first = next((scheme.is_signed for scheme in schemes.values()), None)
+    return (name for name, scheme in schemes.items() if scheme.is_signed != first)
 
 
 def _without_conversion(graph: Graph) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _without_range(graph: Graph) -> Iterator[str]:
 
 
 AS_WRITTEN = _no_node("Each node is one operation, as the user wrote it.", _was_rewritten)
-ONE_INTEGER_TYPE = Invariant("All nodes in integers have one integer type.", _mixed_types)
+ONE_INTEGER_TYPE = Invariant("All nodes have signed integers, or none has.", _mixed_types)
 NO_NESTED_MODEL = _no_node("No node is a nested model.", lambda node: is_model(node.head))
 NO_SEPARABLE = _no_node("No node is a separable convolution.", is_separable)
 LINEAR_KERNELS = _no_node("No layer with a kernel has an activation of its own.", has_activation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras_qat.passes import arguments, invariants
 from keras_qat.passes.choose_kernels import choose_kernels
+from keras_qat.passes.convert_widths import convert_widths
 from keras_qat.passes.make_layers import make_layers
 from keras_qat.passes.name_outputs import name_outputs
 from keras_qat.passes.quantize_inputs import quantize_floats, quantize_inputs
@@ -34,6 +35,12 @@ MAKING: tuple[Stage, ...] = (
                 "After `quantize_inputs`, which lets float layers take inputs as they are.",
                 "fixed",
                 arguments.for_conversions,
+            ),
+            Step(
+                convert_widths,
+                "After `quantize_floats`: it compares the types of integers.",
+                "fixed",
+                arguments.for_widths,
             ),
             Step(
                 separate_ranges,

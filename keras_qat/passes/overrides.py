@@ -93,6 +93,25 @@ class Overrides:
         return None
 
 
+def as_mapping(overrides: Mapping[Key, Any] | str, graph: Graph) -> Mapping[Key, Any]:
+    """Returns overrides as a mapping, also if they are a word.
+
+    Args:
+        overrides: The argument of `quantize_model`.
+        graph: The user's model, as it was read.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    >>> list(as_mapping("ends_int8", read_model(model)))
+    ['head']
+    """
+    if isinstance(overrides, str):
+        Overrides(overrides)  # raises for another word
+        return {operation.name: get_scheme("int8") for operation in _ends(graph)}
+    return overrides
+
+
 def _calls(graph: Graph, around: tuple[Any, ...]):
     """Yields each operation with the nested models around it, the innermost first."""
     for node in graph.nodes.values():

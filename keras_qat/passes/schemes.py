@@ -24,16 +24,20 @@ def check_one_type(schemes: Mapping[int, Scheme | None], default: Scheme) -> Non
         default: Scheme of all other operations.
 
     Raises:
-        InvalidOverrideError: If a scheme's activations have another type than the default's.
+        InvalidOverrideError: If a scheme's activations have another sign than the default's.
     """
     for scheme in schemes.values():
-        if scheme is not None and scheme.dtype != default.dtype:
+        if scheme is not None and scheme.is_signed != default.is_signed:
             raise InvalidOverrideError(
-                "A model has one integer type. Only float layers can have another type.",
+                "A model has signed or unsigned integers, not both.",
                 received=f"overrides with '{scheme.name}' for a model in '{default.name}'",
-                expected=f"None, or a scheme of {default.dtype} activations",
+                expected=f"None, or a scheme of {_sign(default)} activations",
                 fix="Quantize the whole model with one scheme.",
             )
+
+
+def _sign(scheme: Scheme) -> str:
+    return "signed" if scheme.is_signed else "unsigned"
 
 
 def origins_of(source: Graph, schemes: Mapping[int, Scheme | None]) -> frozenset[str]:

@@ -58,6 +58,7 @@ class Fixed:
     Attributes:
         scale: Real size of one step.
         zero_point: Integer that stands for 0.0 in int8. Other types have the equivalent integer.
+        wide_scale: Real size of one step of 16-bit integers, whose zero point is 0.
         observed: How the tensor is observed, although its parameters do not depend on that; None
             if it is not observed.
 
@@ -70,10 +71,13 @@ class Fixed:
     scale: float
     zero_point: int
     observed: Free | None = None
+    wide_scale: float = 0.0
 
     def parameters(self, scheme: Scheme) -> FixedParameters:
         """Returns the quantization parameters in the type of a scheme."""
         low = scheme.activation_low
+        if scheme.activation_symmetric:
+            return FixedParameters(self.wide_scale, 0, low)
         return FixedParameters(self.scale, self.zero_point - _INT8_LOW + low, low)
 
 

@@ -97,10 +97,17 @@ class RangeParameters:
         lows, highs = zip(
             *(observer.trained_ends(count, steps) for observer in self.observers), strict=True
         )
-        return _smallest(lows), _largest(highs)
+        low, high = _smallest(lows), _largest(highs)
+        if not self.scheme.activation_symmetric:
+            return low, high
+        size = ops.maximum(high, -low)
+        return -size, size
 
     def _computed(self) -> Grid:
         lows, highs = zip(*(observer.ends for observer in self.observers), strict=True)
+        if self.scheme.activation_symmetric:
+            steps, least = self.scheme.activation_high, self.least_scale
+            return _symmetric_grid(*lows, *highs, steps=steps, least_scale=least)
         low, high = self.scheme.activation_low, self.scheme.activation_high
         options = {"steps": high - low, "least_scale": self.least_scale, "lowest": low}
         grid = _union_grid(*lows, *highs, **options)
@@ -119,6 +126,15 @@ def _union_grid(*ends, steps: int, least_scale: float, lowest: int) -> Grid:
     scale = ops.where(scale < np.float32(1e-30), _SCALE_OF_ZERO, scale)
     scale = ops.maximum(scale, np.float32(least_scale))
     return Grid(scale, _zero_point(scale, *ends[:count], lowest=lowest))
+
+
+@compiled
+def _symmetric_grid(*ends, steps: int, least_scale: float) -> Grid:
+    """Returns the grid of the largest magnitude, with a zero point of 0."""
+    scale = ops.maximum(_largest(ends), -_smallest(ends)) * np.float32(1.0 / steps)
+    scale = ops.where(scale < np.float32(1e-30), _SCALE_OF_ZERO, scale)
+    scale = ops.maximum(scale, np.float32(least_scale))
+    return Grid(scale, ops.zeros((), "int32"))
 
 
 @compiled

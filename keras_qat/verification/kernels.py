@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_qat.arithmetic.lstm import LstmWeights, lstm
 from keras_qat.arithmetic.pooling import average
+from keras_qat.backend import float64
 from keras_qat.litert import Tensor
 from keras_qat.scheme import get_scheme
 from keras_qat.verification.call import Call
@@ -130,11 +131,13 @@ def _summed(call: Call, name: str) -> Any:
     total = total if bias is None else total + bias
     if not call.is_quantized:
         return _activated(call, total)
-    total = np.asarray(total, "int64").astype("int32")
+    is_wide = call.output.dtype == "int16"
+    total = np.asarray(total, "int64").astype("int64" if is_wide else "int32")
     scales = call.grid("data")[0], call.grid("weights")[0], call.grid()[0]
     after = call.grid()[1], *call.limits()
     assert call.rule is not None, "operators.toml has the rule"
-    return call.rule(total, *scales, *after)
+    with float64():
+        return ops.convert_to_numpy(call.rule(total, *scales, *after))
 
 
 def _dense_sums(call: Call) -> Any:

@@ -1,4 +1,4 @@
-"""Sums of products with 16-bit activations are exact, or an error names the layer."""
+"""Sums of products with wide activations are exact, or an error names the layer."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_qat
+from keras_qat.arithmetic.accumulate import in_bytes
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QConv2D, QConv2DTranspose, QDense, QDepthwiseConv2D
 from keras_qat.layers.core.registry import registered_rules
@@ -14,15 +15,16 @@ from keras_qat.layers.kernels.integer_weights import least_scale_for_sums
 from keras_qat.quantizers import Grid
 from keras_qat.scheme import SCHEMES, Scheme
 
-WIDE = Scheme("int16x8", activation_bits=16)
-ACTIVATION, WEIGHT = 65535, 127
+WIDE = SCHEMES["int16x8"]
+UNKNOWN = Scheme("int12x8", activation_bits=12)
+ACTIVATION, WEIGHT = 32767, 127
 
 
 @pytest.fixture
-def wide(monkeypatch):
-    """Registers a scheme of 16-bit activations for a test."""
-    monkeypatch.setitem(SCHEMES, WIDE.name, WIDE)
-    return WIDE
+def unknown(monkeypatch):
+    """Registers a scheme of 12-bit activations for a test."""
+    monkeypatch.setitem(SCHEMES, UNKNOWN.name, UNKNOWN)
+    return UNKNOWN
 
 
 def accumulated(layer, shape):
@@ -31,7 +33,9 @@ def accumulated(layer, shape):
     layer.scheme = WIDE
     x = np.full((1, *shape), ACTIVATION, "float32")
     kernel = np.full(layer.kernel.shape, WEIGHT, "float32")
-    return np.asarray(layer.kernel_operator.accumulate(layer, x, kernel))
+    parts = [layer.kernel_operator.accumulate(layer, part, kernel) for part in in_bytes(x)]
+    high, low = (np.asarray(part, "int64") for part in parts)
+    return high * 256 + low
 
 
 @pytest.mark.parametrize(
@@ -62,20 +66,20 @@ def test_matmul_refuses_16_bit_products():
 
 
 def test_weight_scale_bounds_sums_of_16_bit_activations():
-    kernel = np.full((200, 1), 0.5, "float32")
+    kernel = np.full((70_000, 1), 0.5, "float32")
     scale = least_scale_for_sums(kernel, (-1,), WIDE)
-    assert ACTIVATION * 200 * np.round(0.5 / float(scale[0, 0])) < 2**30
-    assert least_scale_for_sums(kernel, (-1,), SCHEMES["int8"]) is None
+    assert 32768 * 70_000 * np.round(0.5 / float(scale[0, 0])) < 2**38
+    assert least_scale_for_sums(kernel[:60_000], (-1,), WIDE) is None
 
 
 KINDS: dict[str, Any] = {entry.layer.__name__: entry.layer for entry in registered_rules()}
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in sorted(KINDS)])
-def test_layer_refuses_16_bit_activations(wide, kind):
+def test_layer_refuses_12_bit_activations(unknown, kind):
     """No layer has kernels for them. Each layer raises the error, whatever its arguments are."""
-    with pytest.raises(UnsupportedLayerError, match="16-bit activations") as caught:
-        kind.checked_scheme(wide, "mine")
+    with pytest.raises(UnsupportedLayerError, match="12-bit activations") as caught:
+        kind.checked_scheme(unknown, "mine")
     assert caught.value.layer == "mine"
 
 
@@ -90,10 +94,10 @@ def test_layer_refuses_16_bit_activations(wide, kind):
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_quantize_model_refuses_16_bit_activations(wide, layer):
+def test_quantize_model_refuses_12_bit_activations(unknown, layer):
     model = keras.Sequential([keras.Input((4, 4, 3)), layer])
-    with pytest.raises(UnsupportedLayerError, match="16-bit activations") as caught:
-        keras_qat.quantize_model(model, wide)
+    with pytest.raises(UnsupportedLayerError, match="12-bit activations") as caught:
+        keras_qat.quantize_model(model, unknown)
     assert caught.value.layer == "mine"
 
 

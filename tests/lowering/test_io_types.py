@@ -106,7 +106,7 @@ def test_export_refuses_other_types_for_ids(with_ids, tmp_path):
 
 WRONG = {
     "unknown name": ({"c": "int8"}, r"names among \['a', 'b'\]. Received: 'c'. To fix it: "),
-    "unknown type": ({"b": "int16"}, "Layer: 'b'. Expected: one of .*uint8.* Received: 'int16'"),
+    "unknown type": ({"b": "int12"}, "Layer: 'b'. Expected: one of .*uint8.* Received: 'int12'"),
     "no type": ({"b": None}, "Layer: 'b'. Expected: one of .*uint8.* Received: None"),
     "unknown type in a list": (["int8", "int32"], "Layer: 'b'.*Received: 'int32'"),
     "too few": (["int8"], r"a list of 2 for \['a', 'b'\]. Received: \['int8'\]"),

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.errors import InvalidInputStatsError
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Free, Grid, InputStats
@@ -28,12 +29,21 @@ class BoundaryLayer(QuantizedLayer):
         keeps_calibration: Whether training holds a calibrated range even if no sample fits it.
     """
 
+    activation_bits = (8, 16)
     makes_operator = False
     keeps_calibration = False
     learns_range = False  # training does not change the data
 
     def __init__(self, *args, stats: dict | None = None, takes_pixels: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
+        if stats is not None and self.scheme is not None and self.scheme.activation_symmetric:
+            raise InvalidInputStatsError(
+                "The integers of an input of 16 bits have no statistics: their zero point is 0.",
+                layer=self.name,
+                received=f"quantized_input_stats for a model in '{self.scheme.name}'",
+                expected="no statistics",
+                fix="Leave `quantized_input_stats` out: the input covers the calibrated range.",
+            )
         self.stats = None if stats is None else InputStats(**stats)
         self.takes_pixels = takes_pixels
 

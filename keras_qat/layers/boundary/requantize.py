@@ -9,6 +9,7 @@ from keras import ops
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.quantizers import Grid
+from keras_qat.scheme import BYTE
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -20,6 +21,7 @@ class Requantize(QuantizedLayer):
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
+    activation_bits = (8, 16)
     operators = ("QUANTIZE",)
 
     def compute_output_shape(self, input_shape):
@@ -43,6 +45,11 @@ class Requantize(QuantizedLayer):
         grids = grid.scale, np.int32(0), *output
         q = self.integer_rule("QUANTIZE")(ops.cast(values, "int32"), *grids, *limits)
         return ops.cast(q - output.zero_point, "float32")
+
+    def takes_delegate(self, code: str) -> bool:
+        """Returns whether XNNPACK takes the tensors: both have 8 bits."""
+        del code
+        return self._neighbours().inputs[0].low >= -(2 ** (BYTE - 1))
 
     def lower(self, builder, *inputs):
         """Adds one QUANTIZE."""

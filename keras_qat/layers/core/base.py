@@ -47,7 +47,7 @@ from keras_qat.quantizers import (
     make_observers,
     with_range_gradient,
 )
-from keras_qat.scheme import Scheme, get_scheme
+from keras_qat.scheme import BYTE, Scheme, get_scheme
 
 
 class QuantizedLayer(keras.layers.Layer):
@@ -178,7 +178,9 @@ class QuantizedLayer(keras.layers.Layer):
             layer=name,
             received=f"a {cls.__name__} with scheme='{scheme.name}'",
             expected=f"activations of {widths} bits" if widths else "scheme=None",
-            fix='Pass scheme="int8".' if widths else "Pass no scheme, and quantize the model.",
+            fix=f'Pass scheme="int8", or `overrides={{"{name}": "int8"}}` for the layer alone.'
+            if widths
+            else "Pass no scheme, and quantize the model.",
         )
 
     def specifications(self) -> Mapping[str, Specification | None]:
@@ -307,7 +309,9 @@ class QuantizedLayer(keras.layers.Layer):
             code: Name of the operator.
             dtype: Type of the data; None for that of the scheme.
         """
-        dtype, takes_delegate = dtype or self._scheme().dtype, self.takes_delegate(code)
+        scheme = self._scheme()
+        takes_delegate = scheme.activation_bits <= BYTE and self.takes_delegate(code)
+        dtype = dtype or scheme.dtype
         return integer_rule(code, self.target, dtype, takes_delegate=takes_delegate)
 
     def takes_delegate(self, code: str) -> bool:

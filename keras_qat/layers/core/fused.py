@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -44,6 +46,20 @@ def fused_code(name: str, output: Grid | None) -> str:
     """
     is_reached = output is None or 6.0 / float(ops.convert_to_numpy(output.scale)) < _MOST_STEPS
     return FUSED_CODES["relu" if name == "relu6" and not is_reached else name]
+
+
+def sum_options(name: str, output: Grid | None) -> dict[str, Any]:
+    """Returns the options of an ADD, SUB or MUL. Scales of int16 need not be powers of two.
+
+    Args:
+        name: `"linear"`, `"relu"` or `"relu6"`.
+        output: The grid of the output; None in float.
+
+    Example:
+    >>> sum_options("relu", None)
+    {'fusedActivationFunction': 'RELU', 'potScaleInt16': False}
+    """
+    return {"fusedActivationFunction": fused_code(name, output), "potScaleInt16": False}
 
 
 def activation_limits(name: str, scale, zero_point, scheme: Scheme):

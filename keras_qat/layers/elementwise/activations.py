@@ -16,7 +16,7 @@ from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import FUSED, activation_name, activation_of
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.drop_in import cannot_take_up
-from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
+from keras_qat.layers.core.fused import activation_limits, apply_activation, sum_options
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import refuse, register
 from keras_qat.litert import Quantization
@@ -50,7 +50,8 @@ class QSoftmax(Elementwise):
 
     operators = ("SOFTMAX",)
     keras_class = keras.layers.Softmax
-    output_specification = Fixed(1 / 256, -128)
+    activation_bits = (8, 16)
+    output_specification = Fixed(1 / 256, -128, wide_scale=2.0**-15)
     # The kernel aborts at 2^-26. Logits within this scale have equal probabilities.
     least_input_scale = 2.0**-25
 
@@ -66,8 +67,9 @@ class QSoftmax(Elementwise):
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes as the target's SOFTMAX does."""
         del output
-        ((values, grid),) = inputs
-        return _softmax_centered(values, grid.scale, rule=self.integer_rule("SOFTMAX"))
+        ((values, grid),), rule = inputs, self.integer_rule("SOFTMAX")
+        least = 0 if self._scheme().activation_symmetric else -128  # the integer of a result of 0
+        return _softmax_centered(values, grid.scale, rule=rule, least=least)
 
     def lower(self, builder, *inputs):
         """Adds one SOFTMAX."""
@@ -106,6 +108,7 @@ class QReLU(Elementwise):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
 
+    activation_bits = (8, 16)
     operators = ("ADD", "RELU", "RELU6")
     keras_class = keras.layers.ReLU
 
@@ -135,7 +138,7 @@ class QReLU(Elementwise):
         return builder.operator(
             "ADD",
             (inputs[0], zero),
-            options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
+            options=sum_options(self.activation, self.output_grid()),
         )
 
     def _scales(self) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +170,9 @@ class QReLU(Elementwise):
 
 
 @compiled
-def _softmax_centered(x, scale, *, rule):
+def _softmax_centered(x, scale, *, rule, least):
     # Only differences matter, so centered integers give the same result as the integers themselves.
-    return ops.cast(rule(ops.cast(x, "int32"), scale) + 128, "float32")
+    return ops.cast(rule(ops.cast(x, "int32"), scale) - least, "float32")
 
 
 def _scale_of(grid: Grid) -> np.ndarray:

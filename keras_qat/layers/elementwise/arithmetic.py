@@ -13,7 +13,7 @@ from keras_qat.backend import compiled
 from keras_qat.graph import any_of, layer_of, maybe, operation_named
 from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.constants import centered_constant, stored
-from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code
+from keras_qat.layers.core.fused import activation_limits, apply_activation, fused_code, sum_options
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.binary import Binary
@@ -37,6 +37,7 @@ class Arithmetic(Binary):
         **kwargs: Keyword arguments of `Binary`.
     """
 
+    activation_bits = (8, 16)
     takes_follower = True
     operator_code: str
     function: Any  # of two float tensors
@@ -66,7 +67,7 @@ class Arithmetic(Binary):
         constant = None
         if self.constant is not None:
             values = ops.stop_gradient(ops.convert_to_tensor(self.operand))
-            grid = weight_grid(values, None, self._scheme())
+            grid = weight_grid(values, None, self._scheme().for_constants())
             constant = fake_quantize_weights(self.operand, grid)
         return self.quantize_output(self._combined(inputs, constant))
 
@@ -82,7 +83,7 @@ class Arithmetic(Binary):
         return builder.operator(
             self.operator_code,
             self.in_order(inputs, self._lowered_constant(builder, inputs[0])),
-            options={"fusedActivationFunction": fused_code(self.activation, self.output_grid())},
+            options=self._options(),
         )
 
     def get_config(self):
@@ -91,8 +92,8 @@ class Arithmetic(Binary):
         names = {"activation": activation, "activation_name": self.activation_name}
         return {**super().get_config(), **names}
 
-    def _fused_code(self) -> str:
-        return fused_code(self.activation, self._neighbours().output.grid())
+    def _options(self) -> dict[str, Any]:
+        return sum_options(self.activation, self.output_grid())
 
     def _combined(self, inputs, constant):
         operands = self.in_order(tree.flatten(inputs), constant)
@@ -102,7 +103,8 @@ class Arithmetic(Binary):
         if self.constant is None:
             return None
         values = ops.convert_to_tensor(self.operand)
-        return centered_constant(values, self._scheme(), output_scale * self.least_ratio)
+        scheme, least_scale = self._scheme().for_constants(), output_scale * self.least_ratio
+        return centered_constant(values, scheme, least_scale)
 
     def _lowered_constant(self, builder, x):
         if self.scheme is None:
@@ -188,6 +190,9 @@ class QMultiply(Arithmetic):
     operators = ("MUL",)
     operator_code = "MUL"
     function = staticmethod(ops.multiply)
+
+    def _options(self) -> dict[str, Any]:
+        return {"fusedActivationFunction": fused_code(self.activation, self.output_grid())}
 
 
 @compiled

@@ -7,13 +7,19 @@ from typing import Any
 from keras import ops
 
 from keras_qat.arithmetic.tables import Table, operator_table
+from keras_qat.backend import compiled
 from keras_qat.graph import Node
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.elementwise.activations import Elementwise
 from keras_qat.layers.elementwise.lookup import QLookup
 from keras_qat.quantizers import Grid
-from keras_qat.scheme import Scheme
+from keras_qat.scheme import BYTE, Scheme
+
+
+@compiled
+def _interpolated(x, scale, *, rule):
+    return ops.cast(rule(ops.cast(x, "int32"), scale), "float32")
 
 
 class Tabulated(Elementwise):
@@ -62,8 +68,11 @@ class Tabulated(Elementwise):
         return operator_table(*grid, *output, function=self.function, **self.limits())
 
     def integer(self, *inputs: OffsetInts, output: Grid):
-        """Looks each integer up in the table."""
+        """Looks each integer up in the table. The kernels interpolate tables of 16 bits."""
         ((values, grid),) = inputs
+        if self._scheme().activation_bits > BYTE:
+            (code,) = self.operators
+            return _interpolated(values, grid.scale, rule=self.integer_rule(code))
         table = ops.cast(self.table(grid, output) - output.zero_point, "float32")
         index = ops.cast(values, "int32") + (grid.zero_point - self._scheme().activation_low)
         return ops.take(table, index, axis=0)

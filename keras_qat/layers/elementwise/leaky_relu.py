@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.backend import compiled
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import OffsetInts
@@ -16,7 +17,7 @@ from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.functions import function_named, function_of
 from keras_qat.layers.elementwise.prelu import Sloped
 from keras_qat.quantizers import Grid
-from keras_qat.scheme import Scheme
+from keras_qat.scheme import BYTE, Scheme
 
 
 @register(function_named("leaky_relu"))
@@ -39,6 +40,7 @@ class QLeakyReLU(Sloped):
     [[-1.0, 3.0]]
     """
 
+    activation_bits = (8, 16)
     operators = ("LEAKY_RELU", "PRELU")
 
     def __init__(
@@ -52,6 +54,15 @@ class QLeakyReLU(Sloped):
         super().__init__(scheme=scheme, **kwargs)
         self.negative_slope = float(negative_slope)
         self.operator = operator or ("PRELU" if self.negative_slope < 0 else "LEAKY_RELU")
+        is_wide = self.scheme is not None and self.scheme.activation_bits > BYTE
+        if is_wide and self.operator == "PRELU":
+            raise UnsupportedLayerError(
+                "LiteRT has no PRELU of 16-bit integers.",
+                layer=self.name,
+                received=f"a leaky ReLU as PRELU, with a slope of {self.negative_slope}",
+                expected="a slope that is not negative, as LEAKY_RELU",
+                fix='Remove `activations="lookup"`, or use `overrides` with "int8" for the layer.',
+            )
 
     def build(self, input_shape):
         """Checks the rank and builds the range observer."""

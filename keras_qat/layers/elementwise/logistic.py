@@ -35,7 +35,8 @@ class QSigmoid(Tabulated):
     """
 
     operators = ("LOGISTIC",)
-    output_specification = Fixed(1 / STEPS_IN_ONE, -128)
+    activation_bits = (8, 16)
+    output_specification = Fixed(1 / STEPS_IN_ONE, -128, wide_scale=2.0**-15)
     function = staticmethod(logistic)
 
     def __init__(

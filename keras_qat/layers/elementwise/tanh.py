@@ -31,7 +31,8 @@ class QTanh(Tabulated):
     operators = ("TANH",)
     avoids_ties = True
     has_lookup = True
-    output_specification = Fixed(1 / 128, 0)
+    activation_bits = (8, 16)
+    output_specification = Fixed(1 / 128, 0, wide_scale=2.0**-15)
     function = staticmethod(ops.tanh)
 
     def float_forward(self, inputs, training=None):

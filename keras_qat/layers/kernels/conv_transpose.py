@@ -16,6 +16,7 @@ from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import image_shape, planar
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
+from keras_qat.layers.kernels.kernel_operator import writes_bias
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.kernels.windows import WindowOperator, window_options
 from keras_qat.scheme import Scheme
@@ -60,7 +61,7 @@ class TransposedConvolution(WindowOperator):
             kernel,
             convolve=functools.partial(self.apply, layer),
             strides=layer.strides,
-            largest_product=layer.scheme.largest_product,
+            largest_product=layer.scheme.largest_summand,
         )
 
     def spread_inputs(self, layer: Any, values):
@@ -90,7 +91,7 @@ class TransposedConvolution(WindowOperator):
         shape = _output_shape(builder, x, image_shape(builder.output_shape))
         return builder.operator(
             self.code,
-            (shape, weights, x, builder.bias(bias, x, grid) if layer.adds_bias else None),
+            (shape, weights, x, builder.bias(bias, x, grid) if writes_bias(layer, x) else None),
             options=window_options(layer),
             **output,
         )

@@ -51,7 +51,7 @@ class Convolution(WindowOperator):
             values,
             kernel,
             convolve=functools.partial(self.apply, layer),
-            largest_product=layer.scheme.largest_product,
+            largest_product=layer.scheme.largest_summand,
         )
 
     def spread_inputs(self, layer: Any, values):

@@ -13,7 +13,7 @@ from keras_qat.layers.core.activation_names import FUSED
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE
-from keras_qat.layers.kernels.kernel_operator import KernelOperator
+from keras_qat.layers.kernels.kernel_operator import KernelOperator, writes_bias
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.scheme import BYTE
 
@@ -30,7 +30,7 @@ class FullyConnected(KernelOperator):
 
     def accumulate(self, layer: Any, values, kernel):
         """Multiplies exactly, splitting the inputs where float32 would not be exact."""
-        return accumulate.matmul(values, kernel, largest_product=layer.scheme.largest_product)
+        return accumulate.matmul(values, kernel, largest_product=layer.scheme.largest_summand)
 
     def takes_delegate(self, layer: Any) -> bool:
         """Returns whether XNNPACK takes the weights: those of an output fill whole bytes."""
@@ -43,7 +43,7 @@ class FullyConnected(KernelOperator):
         weights = builder.weights(kernel.T, grid, axis=0)
         return builder.operator(
             self.code,
-            (x, weights, builder.bias(bias, x, grid) if layer.adds_bias else None),
+            (x, weights, builder.bias(bias, x, grid) if writes_bias(layer, x) else None),
             options={
                 "keepNumDims": len(x.shape) != 2,
                 "fusedActivationFunction": layer.fused_code(),

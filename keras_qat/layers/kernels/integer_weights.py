@@ -163,7 +163,7 @@ def _least_scale(
     size = ops.maximum(ops.abs(folded.offset), ops.abs(folded.shifted))
     with float64():  # TensorFlow multiplies in another order if a scale is a constant
         # A bias is the sum of two terms.
-        for_bias = ops.cast(size, "float64") * (2 / scheme.largest_sum)
+        for_bias = ops.cast(size, "float64") * (2 / scheme.largest_bias)
         for_kernels = ops.cast(output_scale, "float64") * _SMALLEST_MULTIPLIER
         least = maximum(for_bias, for_kernels) / ops.cast(input_scale, "float64")
         least = ops.cast(least, "float32")
@@ -237,7 +237,9 @@ def check_accumulators(
     left = np.maximum(shift, 0)
     largest = scheme.largest_activation * sums + np.abs(bias.astype("float64"))
     fits = np.max(largest) < 2 ** (scheme.accumulator_bits - 1)
-    fits = fits and np.max(largest * 2.0**left) < _LARGEST_SHIFTED
+    # Sums of 64 bits are not shifted to the left before they are multiplied.
+    shifted = left if scheme.accumulator_bits <= 32 else shift
+    fits = fits and np.max(largest * 2.0**shifted) < _LARGEST_SHIFTED
     if np.all(np.isfinite(scale)) and np.max(left) <= _LARGEST_SHIFT and fits:
         return
     raise UnsupportedLayerError(

@@ -121,5 +121,17 @@ def channel_sums(operator: KernelOperator, layer: Any, values, kernel):
         values,
         kernel,
         convolve=functools.partial(operator.apply, layer),
-        largest_product=layer.scheme.largest_product,
+        largest_product=layer.scheme.largest_summand,
     )
+
+
+def writes_bias(layer: Any, x: Any) -> bool:
+    """Returns whether an operator whose bias is optional gets one.
+
+    Without a bias of 64 bits, kernels sum products of 16-bit activations in 32 bits.
+
+    Args:
+        layer: The layer.
+        x: LiteRT tensor of the input.
+    """
+    return layer.adds_bias or x.dtype == "int16"

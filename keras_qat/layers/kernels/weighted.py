@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.arithmetic.accumulate import in_bytes
 from keras_qat.backend import compiled, float64, maximum
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
@@ -19,7 +20,10 @@ from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.rules import packs_weights
-from keras_qat.layers.kernels.accumulators import requantize_centered
+from keras_qat.layers.kernels.accumulators import (
+    requantize_centered,
+    requantize_wide_centered,
+)
 from keras_qat.layers.kernels.block import Block
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (
@@ -49,7 +53,7 @@ from keras_qat.quantizers import (
     fake_quantize_weights,
     weight_grid,
 )
-from keras_qat.scheme import Scheme
+from keras_qat.scheme import BYTE, Scheme
 
 
 class WeightedLayer(Block):
@@ -77,7 +81,7 @@ class WeightedLayer(Block):
         weight_range: The steps of the kernel; None if they follow from its extremes.
     """
 
-    activation_bits = (8,)
+    activation_bits = (8, 16)
     takes_activation = True
     kernel_operator: KernelOperator
 
@@ -133,13 +137,20 @@ class WeightedLayer(Block):
         """Accumulates in int32 and requantizes as the target's kernel does."""
         ((values, grid),) = inputs
         weights = self.integer_weights(grid.scale, output.scale)
-        sums = self.kernel_operator.accumulate(self, values, weights.kernel)
-        tensors = sums, weights.bias, grid.scale, weights.kernel_scale, *output
-        return requantize_centered(
-            *tensors,
-            rule=self.integer_rule(self.kernel_operator.code, self.kernel_operator.dtype(self)),
+        operator, scheme = self.kernel_operator, self._scheme()
+        is_wide = scheme.activation_bits > BYTE
+        parts = in_bytes(values) if is_wide else (values,)
+        sums = [operator.accumulate(self, part, weights.kernel) for part in parts]
+        requantize = requantize_wide_centered if is_wide else requantize_centered
+        return requantize(
+            *sums,
+            weights.bias,
+            grid.scale,
+            weights.kernel_scale,
+            *output,
+            rule=self.integer_rule(operator.code, operator.dtype(self)),
             activation=function_name(self.activation),
-            scheme=self._scheme(),
+            scheme=scheme,
         )
 
     @property

@@ -11,6 +11,7 @@ from keras import ops
 from keras_qat.arithmetic.tables import away_from_ties
 from keras_qat.graph import Edge, Graph
 from keras_qat.layers.models.range_groups import RangeGroup, fixed_parameters
+from keras_qat.scheme import BYTE
 
 
 def scale_adjustments(
@@ -33,6 +34,8 @@ def scale_adjustments(
     for node in graph.nodes.values():
         layer = None if node.is_input else node.head
         if layer is None or layer.scheme is None or not layer.avoids_ties:
+            continue
+        if layer.scheme.activation_bits > BYTE:  # tables of 16 bits are interpolated
             continue
         source, target = groups[node.inputs[0]], groups[Edge(node.name)]
         if fixed_parameters(node) is not None:

@@ -19,6 +19,7 @@ from keras_qat.scheme import Scheme
 class _Joins(MovesValues):
     """Base class of both operators: several tensors of one range become one."""
 
+    activation_bits = (8, 16)
     axis: int
 
     def integer(self, *inputs: OffsetInts, output: Grid):

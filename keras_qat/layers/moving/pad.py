@@ -50,6 +50,7 @@ class QPad(MovesValues):
     [[1.0, 2.0, 5.0]]
     """
 
+    activation_bits = (8, 16)
     operators = ("PAD", "PADV2", "MIRROR_PAD")
 
     def __init__(

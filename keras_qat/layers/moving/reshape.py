@@ -28,6 +28,7 @@ class QFlatten(MovesValues, keras.layers.Flatten):
         **kwargs: Keyword arguments of `keras.layers.Flatten`.
     """
 
+    activation_bits = (8, 16)
     operators = ("RESHAPE",)
 
     def build(self, input_shape):
@@ -59,6 +60,7 @@ class QReshape(MovesValues, keras.layers.Reshape):
     [[1.0, 2.0], [3.0, 4.0]]
     """
 
+    activation_bits = (8, 16)
     operators = ("RESHAPE",)
     moves_batch = False
 

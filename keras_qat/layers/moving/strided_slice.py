@@ -30,6 +30,7 @@ class Slicing(MovesValues):
         sizes: Shape of a sample of the output.
     """
 
+    activation_bits = (8, 16)
     ranges: tuple[range, ...] = ()
     sizes: tuple[int, ...] = ()
 

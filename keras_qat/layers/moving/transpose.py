@@ -49,6 +49,7 @@ class QTranspose(MovesValues):
     [[[1.0, 3.0], [2.0, 4.0]]]
     """
 
+    activation_bits = (8, 16)
     operators = ("TRANSPOSE",)
 
     def __init__(self, axes: Sequence[int], *, scheme: str | Scheme | None = None, **kwargs):

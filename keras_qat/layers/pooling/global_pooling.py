@@ -20,6 +20,8 @@ from keras_qat.scheme import Scheme
 class GlobalPooling(QuantizedLayer):
     """Base class of poolings of all steps, or of a whole image."""
 
+    activation_bits = (8, 16)
+
     def build(self, input_shape):
         """Checks the layout and that the sizes are known."""
         check_pooled(self, input_shape)

@@ -120,6 +120,7 @@ class QMean(ReducesAxes):
     [[1.5, 6.0]]
     """
 
+    activation_bits = (8, 16)
     operators = ("MEAN",)
     operator_code = "MEAN"
     function = staticmethod(ops.mean)

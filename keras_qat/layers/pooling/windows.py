@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.arithmetic.accumulate import in_bytes
 from keras_qat.arithmetic.pooling import average
 from keras_qat.backend import compiled
 from keras_qat.graph import Node, any_of, layer_of, operation_named
@@ -19,7 +20,7 @@ from keras_qat.layers.core.registry import register
 from keras_qat.layers.core.sequences import check_sizes_known, lower_on_image, planar
 from keras_qat.layers.moving.reshape import check_channels_last
 from keras_qat.quantizers import Grid, Shared
-from keras_qat.scheme import Scheme
+from keras_qat.scheme import BYTE, Scheme
 
 
 class WindowPooling(QuantizedLayer):
@@ -30,6 +31,7 @@ class WindowPooling(QuantizedLayer):
         sequence_class: The class for sequences of a class for images.
     """
 
+    activation_bits = (8, 16)
     output_specification = Shared()
     operator_code: str
     sequence_class: Any = None
@@ -70,7 +72,11 @@ class AverageWindows(WindowPooling):
         """Sums integers, then divides rounding half away from zero."""
         values = inputs[0].values
         counts = ops.convert_to_tensor(self._window_sizes(values.shape))
-        sums = ops.cast(self._sums(values), "int32")
+        if self._scheme().activation_bits > BYTE:  # sums of float32 are exact for bytes
+            high, low = (ops.cast(self._sums(part), "int32") for part in in_bytes(values))
+            sums = high * 2**BYTE + low
+        else:
+            sums = ops.cast(self._sums(values), "int32")
         return average_centered(sums, counts, output.zero_point)
 
     def _sums(self, values):

@@ -18,6 +18,7 @@ class TrainingOnly(MovesValues):
     drops the same elements as an uninterrupted training.
     """
 
+    activation_bits = (8, 16)
     operators = ()
     makes_operator = False
 

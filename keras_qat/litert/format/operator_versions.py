@@ -109,6 +109,7 @@ def _scales(tensor: Tensor | None) -> np.ndarray:
 # A condition without an entry here is the name of an option that must be set.
 CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
     "8_bits": _type_of("data", "int8", "uint8"),
+    "8_bits_or_int16": _type_of("data", "int8", "uint8", "int16"),
     "8_bit_weights": _type_of("weights", "int8", "uint8"),
     "always": lambda operator: True,
     "bias": lambda operator: operator.operand("bias") is not None,
@@ -120,6 +121,7 @@ CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
     "half_pixels_or_corners": lambda operator: bool(
         operator.options.get("halfPixelCenters") or operator.options.get("alignCorners")
     ),
+    "int16": _type_of("data", "int16"),
     "int2_weights": _type_of("weights", "int2"),
     "int4_weights": _type_of("weights", "int4"),
     "int8": _type_of("data", "int8"),
@@ -127,7 +129,10 @@ CONDITIONS: Mapping[str, Callable[[Operator], bool]] = {
     "rank_5": _rank(5),
     "rank_6": _rank(6),
     "rank_7": _rank(7),
-    "requantizes": _type_of("data", "int8", "uint8", "int16", "int32"),
+    "requantizes_or_int16": lambda operator: (
+        operator.outputs[0].dtype == "int16"
+        or _type_of("data", "int8", "uint8", "int16", "int32")(operator)
+    ),
     "rescaled_up": _is_rescaled_up,
     "to_or_from_int8": lambda operator: (
         "int8" in (operator.outputs[0].dtype, *(x.dtype for x in operator.inputs if x is not None))
