@@ -1,6 +1,6 @@
 """Quantization-aware training for Keras 3, exact to LiteRT's integer kernels."""
 
-from keras_qat import errors, layers
+from keras_qat import callbacks, errors, layers
 from keras_qat.calibration.calibrating import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
@@ -27,6 +27,7 @@ __all__ = [
     "LiteRTModel",
     "__version__",
     "calibrate",
+    "callbacks",
     "check",
     "clone_model",
     "errors",

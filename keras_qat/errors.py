@@ -136,6 +136,10 @@ class InvalidMethodError(KerasQatError, ValueError):
     """A method of calibration is unknown."""
 
 
+class InvalidPruningError(KerasQatError, ValueError):
+    """An argument of `keras_qat.callbacks.MagnitudePruning` is not valid."""
+
+
 class InvalidInputStatsError(KerasQatError, ValueError):
     """`quantized_input_stats` does not define the meaning of an input's integers."""
 

@@ -23,6 +23,7 @@ PAGES = (
     "quick-start",
     "calibrating",
     "post-training",
+    "pruning",
     "ranges",
     "training",
     "pixels",

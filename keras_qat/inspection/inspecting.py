@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -89,6 +90,7 @@ def inspect_litert(path: bytes | str | os.PathLike[str]) -> FileReport:
         signatures=tuple(map(_signature, model["signature_defs"] or ())),
         metadata=tuple(_metadata(file, entry) for entry in model["metadata"] or ()),
         weight_bytes=file.weight_bytes,
+        compressed_bytes=len(gzip.compress(file.content)),
         is_fully_integer=verdict,
         because=because,
         oldest_runtime=oldest_runtime(
@@ -145,6 +147,12 @@ def _bytes(file: LiteRTFile, table: Record) -> int | None:
     return dense_bytes(_numbers(table["shape"]), element_type(table["type"]))
 
 
+def _compressed_bytes(file: LiteRTFile, constants: Sequence[Record]) -> int:
+    """Returns the size of constants after gzip, 0 without constants."""
+    data = b"".join(bytes(file.data(tensor) or b"") for tensor in constants)
+    return len(gzip.compress(data)) if data else 0
+
+
 def _operator(file: LiteRTFile, subgraph: Record, number: int, index: int) -> OperatorReport:
     table = subgraph["operators"][index]
     inputs, outputs = _numbers(table["inputs"]), _numbers(table["outputs"])
@@ -165,6 +173,7 @@ def _operator(file: LiteRTFile, subgraph: Record, number: int, index: int) -> Op
         options=_options(options) or file.custom_options(table),
         macs=operator_macs(name, shapes, output, options),
         weight_bytes=sum(_bytes(file, tensors[i]) or 0 for i in constants),
+        compressed_bytes=_compressed_bytes(file, [tensors[i] for i in constants]),
         activation_bytes=sum(_bytes(file, tensors[i]) or 0 for i in used if i not in constants),
     )
 
