@@ -21,8 +21,8 @@ from keras_qat.version import __version__
 from keras_qat.weights import integer_weights
 
 __all__ = [
-    "DEFAULT_REWRITES",
     "Budget",
+    "DEFAULT_REWRITES",
     "DetectionPostProcess",
     "LiteRTModel",
     "__version__",
