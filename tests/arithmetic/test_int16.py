@@ -171,3 +171,23 @@ def test_quantize_int16_equals_the_kernels(kernels):
     operands = [(Tensor("x", x.shape, "float32"), x)]
     expected = kernels("QUANTIZE", operands, x.shape, 0.00031, 0, 2, dtype="int16")
     np.testing.assert_array_equal(np.asarray(actual), expected)
+
+
+def test_add_in_blocks_takes_the_elements_that_remain_alone():
+    """The pairs of integers of which a block makes another sum are the last ones of the tensor."""
+    rng = np.random.default_rng(0)
+    a, b = int16s(rng, 960_000), int16s(rng, 960_000)
+    scales = np.float32(0.00031), np.float32(0.000093), np.float32(0.00047)
+
+    def added(rule, a, b, **options):
+        sa, sb, sy = scales
+        operands = a.astype("int32"), sa, 0, b.astype("int32"), sb, 0
+        return np.asarray(rule(*operands, sy, 0, *INT16, **options))
+
+    in_blocks = added(blocks.add_in_blocks, a, b)
+    (place, *_) = np.flatnonzero(in_blocks != added(elementwise.add, a, b, headroom=15))
+    a, b = (np.repeat(each[place], 17)[None] for each in (a, b))
+    operands = [oracle.activation(a, scales[0], 0), oracle.activation(b, scales[1], 0)]
+    actual = added(blocks.add_in_blocks, a, b)
+    assert len(np.unique(actual)) == 2
+    compare(oracle.optimized, "ADD", operands, a.shape, scales[2], actual, 3, potScaleInt16=False)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from keras_qat.arithmetic.optimized import requantize
+from keras_qat.arithmetic.rules import RULES
 from keras_qat.litert import Tensor
+from keras_qat.litert.format.operators import declaration_of
 from tests.arithmetic import oracle
 from tests.arithmetic.test_requantize import BATCH, SCALES
 
@@ -105,3 +107,24 @@ def test_requantize_transpose_conv_uint8_equals_the_optimized_kernel(
     rule = requantize.requantize_transpose_conv_uint8
     actual = rule(acc, sx, sw[0], sy, zy, 0, 255)
     assert (np.asarray(actual) == expected.reshape(acc.shape)).all()
+
+
+@pytest.mark.parametrize("inputs", [4, 5, 6])
+def test_dense_weights_of_2_bits_round_as_their_rule(inputs):
+    """XNNPACK takes weights that fill whole bytes; half up rounds otherwise."""
+    rng = np.random.default_rng(inputs)
+    x, w = oracle.int8s(rng, (3000, inputs)), rng.integers(-1, 2, (24, inputs))
+    sx, sw, sy = np.float32(0.031), oracle.scales(rng, 24, -4, -2), np.float32(0.05)
+    bias, zx, zy = rng.integers(-300, 300, 24, dtype="int32"), -3, 7
+    operands = [
+        oracle.activation(x, sx, zx),
+        oracle.constant("w", w.astype(ml_dtypes.int2), sw, 0),
+        oracle.constant("b", bias, sx * sw),
+    ]
+    kernels = oracle.xnnpack if inputs % 4 == 0 else oracle.optimized
+    shape = (3000, 24)
+    expected = kernels("FULLY_CONNECTED", operands, shape, sy, zy, 14, keepNumDims=False)
+    name = declaration_of("FULLY_CONNECTED").rule(kernels.__name__, "int2")
+    acc = ((x.astype("int32") - zx) @ w.T + bias).astype("int32")
+    actual = RULES[name](acc, sx, sw, sy, zy, *oracle.INT8)
+    assert (np.asarray(actual) == expected).all()
