@@ -4,6 +4,7 @@ from keras_qat import callbacks, errors, layers
 from keras_qat.calibration.calibrating import calibrate, suggest_default_ranges
 from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
+from keras_qat.distilling import Distiller
 from keras_qat.freezing import freeze_batch_norm, unfreeze_batch_norm
 from keras_qat.inspection import inspect_litert
 from keras_qat.layers.core.registry import register
@@ -14,6 +15,7 @@ from keras_qat.lowering import DetectionPostProcess, export_litert
 from keras_qat.mixed_precision.budget import Budget
 from keras_qat.mixed_precision.sensitivity import sensitivity
 from keras_qat.passes import DEFAULT_REWRITES
+from keras_qat.reestimating import reestimate_batch_norm
 from keras_qat.streaming import streaming
 from keras_qat.stripping import strip_quantization
 from keras_qat.verification import verify
@@ -24,6 +26,7 @@ __all__ = [
     "Budget",
     "DEFAULT_REWRITES",
     "DetectionPostProcess",
+    "Distiller",
     "LiteRTModel",
     "__version__",
     "calibrate",
@@ -39,6 +42,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "quantize_model",
+    "reestimate_batch_norm",
     "register",
     "sensitivity",
     "streaming",

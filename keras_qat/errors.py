@@ -140,6 +140,10 @@ class InvalidPruningError(KerasQatError, ValueError):
     """An argument of `keras_qat.callbacks.MagnitudePruning` is not valid."""
 
 
+class InvalidTrainingError(KerasQatError, ValueError):
+    """An argument of a callback or of a `Distiller` is not valid, or does not fit the model."""
+
+
 class InvalidInputStatsError(KerasQatError, ValueError):
     """`quantized_input_stats` does not define the meaning of an input's integers."""
 

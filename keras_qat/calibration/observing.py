@@ -63,8 +63,12 @@ def check_width(name: str, minimum: Any, maximum: Any) -> None:
         )
 
 
-def _tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]:
-    """Yields each observer with its tensor, and the node that makes the tensor."""
+def observed_tensors(model: QuantizedModel) -> Iterator[tuple[Node, RangeObserver, Any]]:
+    """Yields each observer with its tensor, and the node that makes the tensor.
+
+    Args:
+        model: A quantized model.
+    """
     tensors = tensors_by_edge(model)
     for node in read_model(model).nodes.values():
         if not isinstance(node.head, QuantizedLayer):
@@ -102,7 +106,7 @@ def observe(
     Raises:
         InvalidDataError: If the values of a tensor overflow float32.
     """
-    found = list(_tensors(model))
+    found = list(observed_tensors(model))
     if not found:
         return [], []
     seen = _seen(model, [tensor for _, _, tensor in found], data, bar, rule)

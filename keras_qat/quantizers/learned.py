@@ -7,6 +7,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_qat.backend import float64
+
 
 def scaled(reference: Any, factor: Any, multiplier: float) -> Any:
     """Returns a reference times a factor that starts at 1 / `multiplier`.
@@ -16,7 +18,10 @@ def scaled(reference: Any, factor: Any, multiplier: float) -> Any:
         factor: float32 tensor or variable of the same shape.
         multiplier: The multiplier of the learning rate.
     """
-    return ops.convert_to_tensor(reference) * (ops.abs(factor) * multiplier)
+    # In float32 a graph of TensorFlow would multiply by the constant last, unlike eager code.
+    with float64():
+        share = ops.cast(ops.abs(ops.cast(factor, "float64")) * multiplier, "float32")
+    return ops.convert_to_tensor(reference) * share
 
 
 def with_gradient(value: Any, factor: Any, slope: Any) -> Any:

@@ -51,6 +51,7 @@ from keras_qat.quantizers import (
     RangeRule,
     WeightRange,
     fake_quantize_weights,
+    quantize_weights,
     weight_grid,
 )
 from keras_qat.scheme import BYTE, Scheme
@@ -109,6 +110,32 @@ class WeightedLayer(Block):
         """Builds the Keras layer, the batch normalization and the steps of the kernel."""
         super().build(input_shape)
         self.weight_range = make_weight_range(self)
+
+    def kernel_integers(self) -> tuple[Any, Any]:
+        """Returns the integers of the kernel in training, and the kernel that stands for 1.
+
+        Returns:
+            float32 tensors: whole numbers in the shape of the kernel, and the difference of the
+            kernel, as the layer holds it, between two integers, which broadcasts against it.
+
+        Example:
+        >>> from keras_qat.layers import QDense
+        >>> layer = QDense(1, scheme="int8")
+        >>> layer.build((None, 2))
+        >>> layer.kernel.assign([[1.27], [0.3]]) is not None
+        True
+        >>> [x.numpy().round(3).tolist() for x in layer.kernel_integers()]
+        [[[127.0], [30.0]], [[0.01]]]
+        """
+        fold = self._fold()
+        kernel, scheme = self._input_kernel() * fold, self._scheme()
+        least = least_scale_for_sums(kernel, self.channel_axes, scheme)
+        axes = scaled_axes(kernel, self.channel_axes, scheme)
+        grid = weight_grid(kernel, axes, scheme, least, deployed_steps(self, fold))
+        step = grid.scale / fold
+        if self.input_affine is not None:
+            step = step / self.input_affine.scaled(ops.ones_like(self.kernel))
+        return quantize_weights(kernel, grid), step
 
     def fit_weight_range(self) -> None:
         """Sets the steps of the kernel by its range rule, as calibration does."""
