@@ -8,7 +8,7 @@ import keras_qat
 from keras_qat.errors import DefaultRangesWarning, InvalidDefaultRangeError, MissingRangeError
 from keras_qat.layers import UnfusedBatchNormalization
 from tests.layers.contract import run_litert
-from tests.models import images, network, quantized, small_images, small_network
+from tests.models import images, linear, network, quantized, small_images, small_network
 
 RANGE = (-6.0, 6.0)
 
@@ -167,9 +167,10 @@ def test_default_ranges_ignore_calibrated_tensors(tmp_path):
     ids=lambda value: str(value)[:20],
 )
 def test_default_ranges_refuse_invalid_values(value, tmp_path):
-    model = lacking("conv")
+    model = keras_qat.quantize_model(linear())
+    lacked = model.lacking_ranges
     with pytest.raises(InvalidDefaultRangeError, match="default_ranges_stats=.* To fix it: "):
         export(model, tmp_path / "model.tflite", default_ranges_stats=value)
     with pytest.raises(InvalidDefaultRangeError):
-        keras_qat.quantize_model(network(), default_ranges_stats=value)
-    assert model.lacking_ranges == ("conv",)
+        keras_qat.quantize_model(linear(), default_ranges_stats=value)
+    assert lacked and model.lacking_ranges == lacked

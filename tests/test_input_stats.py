@@ -201,6 +201,12 @@ def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
     assert np.array_equal(bytes_of(path), model.predict(real, verbose=0))
 
 
+@pytest.fixture(scope="module")
+def unit():
+    """Makes a calibrated model, which an export that is refused does not change."""
+    return small(UNIT)
+
+
 @pytest.mark.parametrize(
     "stats, text",
     [
@@ -221,11 +227,11 @@ def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
         ((0, 255), "a dict with the names"),
     ],
 )
-def test_input_stats_refuse_invalid_values(tmp_path, stats, text):
+def test_input_stats_refuse_invalid_values(unit, tmp_path, stats, text):
     with pytest.raises(InvalidInputStatsError, match=text):
         keras_qat.quantize_model(small_network(), quantized_input_stats=stats)
     with pytest.raises(InvalidInputStatsError, match=text):
-        exported(small(UNIT), tmp_path, quantized_input_stats=stats)
+        exported(unit, tmp_path, quantized_input_stats=stats)
     assert not list(tmp_path.iterdir())
 
 

@@ -27,6 +27,7 @@ from tests.models import (
     quantized_small_network,
     small_images,
 )
+from tests.quick import some_quick
 
 TYPES = ("int8", "uint8", "float32")
 
@@ -262,8 +263,10 @@ def test_export_replaces_an_existing_file(tmp_path):
     assert stat.S_ISREG((tmp_path / "model.tflite").stat().st_mode)
 
 
-@pytest.mark.parametrize("scheme", ["int8", "uint8"])
-@pytest.mark.parametrize("weight", [1e-12, 1e-9, 1e-7, 1e-6, 1e-5])
+@pytest.mark.parametrize(
+    ("weight", "scheme"),  # quick: scales below, at and above the limit
+    some_quick(itertools.product([1e-12, 1e-9, 1e-7, 1e-6, 1e-5], ["int8", "uint8"]), 0, 5, 6),
+)
 def test_export_of_logits_near_zero_does_not_abort_litert(weight, scheme, tmp_path):
     """LiteRT's SOFTMAX takes no scale of 2^-26 or less. The logits are up to 4 * weight."""
     head = layers.Dense(3, "softmax", kernel_initializer=keras.initializers.Constant(weight))

@@ -8,6 +8,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import InvalidOverrideError, UnsupportedLayerError
 from tests.layers.contract import exported, operators_of, run_litert
+from tests.quick import some_quick
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}
 UINT8_ENDS = {"inference_input_type": "uint8", "inference_output_type": "uint8"}
@@ -197,7 +198,9 @@ def test_overrides_of_all_layers_equal_keras():
     np.testing.assert_allclose(tensors[name][0], exact, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("overrides", [{"conv2": None}, {"conv1": None, "head": None}], ids=str)
+@pytest.mark.parametrize(
+    "overrides", some_quick([{"conv2": None}, {"conv1": None, "head": None}], 1), ids=str
+)
 def test_overrides_train_and_are_saved(overrides, tmp_path):
     model, x = quantized(residual(), overrides), images(32)
     before = [w.numpy() for w in model.trainable_weights]

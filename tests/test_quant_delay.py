@@ -12,6 +12,7 @@ from keras_qat.layers.core.modes import float_mode
 from tests.layers.contract import Case, Prepared, assert_equals_litert, exported
 from tests.models import labels, quantized, small_images, small_network
 from tests.processes import run_python
+from tests.quick import some_quick
 
 LOSS = "sparse_categorical_crossentropy"
 OPTIMIZERS = {
@@ -78,7 +79,14 @@ def apart(model, other):
 
 @pytest.mark.parametrize(
     ("source", "optimizer", "jit"),
-    [(small_network, "sgd", False), (shared_and_nested, "adam", True)],
+    some_quick(
+        [
+            (shared_and_nested, "adam", False),
+            (small_network, "sgd", False),
+            (shared_and_nested, "adam", True),
+        ],
+        0,
+    ),
 )
 def test_quant_delay_trains_the_float_model_until_it_ends(source, optimizer, jit):
     model = delayed(3, optimizer, source, jit_compile=jit)
@@ -162,7 +170,7 @@ def reload_weights(model, path):
     return other
 
 
-@pytest.mark.parametrize("resume", [reload, reload_weights])
+@pytest.mark.parametrize("resume", some_quick([reload, reload_weights], 0))
 def test_quant_delay_resumes_after_an_interruption(resume, tmp_path):
     model = delayed(4, "adam")
     train(model, 2)
@@ -183,6 +191,7 @@ def fit(model, *callbacks):
     return model.fit(data, targets, callbacks=list(callbacks), **arguments)
 
 
+@pytest.mark.slow  # quick tests load the remaining steps from files of models and checkpoints
 def test_quant_delay_resumes_with_backup_and_restore(tmp_path):
     def cut(epoch, logs):
         if epoch == 1:

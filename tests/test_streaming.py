@@ -34,7 +34,7 @@ RECURRENT = {
     ],
     "stacked_cells": lambda: [layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)])],
 }
-QUICK = ("gru", "lstm_sequence", "simple")
+QUICK = ("gru", "lstm_sequence")
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_step_is_exact_on_micro(tmp_path):
 
 
 REFUSED = {
-    "other values": lambda: [layers.Conv1D(4, 3, padding="same"), layers.GRU(4)],
-    "other values than the whole": lambda: [layers.GRU(4, go_backwards=True)],
+    "other values": lambda: [layers.Conv1D(4, 3, padding="same"), layers.SimpleRNN(4)],
+    "other values than the whole": lambda: [layers.SimpleRNN(4, go_backwards=True)],
     "several steps at once": lambda: [
-        layers.GRU(4, return_sequences=True),
+        layers.SimpleRNN(4, return_sequences=True),
         layers.Flatten(),
         layers.Dense(3),
     ],
@@ -127,11 +127,11 @@ def test_lstm_in_one_operator_is_refused():
 
 def test_recurrent_layers_of_two_lengths_are_refused():
     x = keras.Input((STEPS, 5))
-    model = keras.Model(x, [layers.GRU(4)(x), layers.GRU(4)(x[:, :3])])
+    model = keras.Model(x, [layers.SimpleRNN(4)(x), layers.SimpleRNN(4)(x[:, :3])])
     qat = keras_qat.quantize_model(model, calibration_data=DATA)
     with pytest.raises(InvalidModelError, match="several steps at once"):
         keras_qat.streaming(qat)
-    model = keras.Model(x, [layers.GRU(4)(x), layers.GRU(4)(x[:, :2])])
+    model = keras.Model(x, [layers.SimpleRNN(4)(x), layers.SimpleRNN(4)(x[:, :2])])
     qat = keras_qat.quantize_model(model, calibration_data=DATA)
     with pytest.raises(InvalidModelError, match=r"called \[2, 4\] times"):
         keras_qat.streaming(qat)

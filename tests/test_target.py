@@ -73,7 +73,8 @@ def test_inference_equals_the_reference_kernels(model, tmp_path):
     assert report.kernels == "reference" and report.exact and report.mismatches("default") > 0
 
 
-@pytest.mark.parametrize("run", ["graph", "xla"])
+# Quick tests compile each rule and a smaller network with XLA, too.
+@pytest.mark.parametrize("run", some_quick(["graph", "xla"], 0))
 def test_compilers_change_no_bit_of_the_default_kernels(model, run):
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
     expected = np.asarray(qat(data()))

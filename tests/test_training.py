@@ -19,6 +19,7 @@ from tests.models import (
     small_images,
     small_network,
 )
+from tests.quick import some_quick
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -32,7 +33,7 @@ def values(model):
     return {variable.path: np.array(variable) for variable in model.variables}
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", some_quick([False, True], 0))
 def test_fit_changes_weights_and_statistics_and_holds_ranges(jit_compile):
     model = trainable(quantized(small_network(), small_images()), jit_compile=jit_compile)
     before = values(model)
@@ -64,7 +65,7 @@ def test_fit_moves_batch_norm_statistics_as_keras_does():
         assert (a != np.array(getattr(small_network().get_layer("bn"), name))).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some_quick(range(3), 0))
 def test_fit_starts_at_the_loss_of_the_float_model(seed):
     model, data = small_network(seed), small_images(64, seed)
     for _ in range(25):  # gives the statistics of the data, as in a trained model

@@ -243,8 +243,8 @@ def test_compiled_rule_gives_the_eager_bits(name, fused_size, eager, monkeypatch
     assert bits(backend.compiled(function)(*arrays)) == eager[name]
 
 
-# XLA inlines the functions of the rules: with them it compiles nearly the same program again.
-@compilers(slow=[(tensorflow_xla, True)])
+# XLA inlines the functions of the rules: it compiles nearly the same program as of a rule alone.
+@compilers(slow=[(tensorflow_xla, True), (tensorflow_xla, False)])
 @pytest.mark.parametrize("name", EVERY)
 def test_rule_in_a_compiled_program_gives_the_eager_bits(compiler, name, nested, eager):
     function, *arrays = EVERY[name]

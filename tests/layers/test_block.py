@@ -179,7 +179,7 @@ def test_block_configuration_makes_an_equal_block(kind, theirs, shape, args, kwa
 
 
 @pytest.mark.parametrize(("kind", "theirs", "shape", "args", "kwargs"), LAYERS)
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("norm", some_quick([False, True], 1))
 def test_block_copies_weights_from_and_to_keras(kind, theirs, shape, args, kwargs, norm):
     _, plain = pair(kind, theirs, shape, args, {**kwargs, **UNPENALIZED}, norm, None)
     for weight in plain.weights:

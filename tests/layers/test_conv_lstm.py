@@ -49,7 +49,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", some_quick(MODELS, 0, 5, 8))
+@pytest.mark.parametrize("name", some_quick(MODELS, 0, 5))
 def test_conv_lstm_keeps_function_and_weights_and_is_exact(name, tmp_path):
     function, shape = MODELS[name]
     assert_trained_exact(model_of(function, shape), normal(shape, 4), tmp_path)

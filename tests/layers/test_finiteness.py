@@ -12,6 +12,7 @@ from keras_qat.layers.models.finiteness import all_finite
 from tests.models import quantized, small_images, small_network
 from tests.processes import run_python
 from tests.quantizers.modes import on_tensorflow
+from tests.quick import some_quick
 
 DATA = small_images()
 # A variable, its layer, and the text of the error.
@@ -144,7 +145,7 @@ def test_predict_clips_infinite_inputs_to_the_range(model):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", some_quick([False, True], 0))
 def test_fit_on_nan_gives_a_nan_loss_and_keeps_the_ranges(jit_compile):
     model, data, labels = quantized(small_network(), DATA), DATA.copy(), np.arange(len(DATA)) % 5
     data[0, 0, 0, 0], data[1, 1, 1, 1] = np.nan, np.inf

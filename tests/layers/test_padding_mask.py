@@ -1,5 +1,7 @@
 """`keras.layers.Masking`: cases of the contract, hand-computed numbers, masks that layers take."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import layers
 import keras_qat
 from keras_qat.layers import QMaskedAverage, QPaddingMask, QSelect
 from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.quick import some_quick
 
 # Keras warns wherever it drops a mask, also inside of its own layers.
 pytestmark = pytest.mark.filterwarnings(r"ignore:[\s\S]*does not support masking:UserWarning")
@@ -54,8 +57,10 @@ TAKERS = {
 }
 
 
-@pytest.mark.parametrize("padding", [0.0, -1.0])
-@pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize(
+    ("name", "padding"),  # each layer that takes a mask with one of the paddings
+    some_quick(itertools.product(TAKERS, [0.0, -1.0]), 0, 3, 4, 7, 8, 11),
+)
 def test_padding_is_left_out_as_keras_does(name, padding, tmp_path):
     x = keras.Input((6, 4), name="x")
     model = keras.Model(x, TAKERS[name](layers.Masking(padding)(x)))
