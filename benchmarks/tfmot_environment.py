@@ -16,14 +16,14 @@ REQUIREMENTS = Path(__file__).with_name("requirements-tfmot.txt")
 WORKER = Path(__file__).with_name("tfmot_worker.py")
 
 
-def make_environment(folder: Path = ENVIRONMENT) -> Path:
-    """Returns the Python that has TFMOT. Installs TFMOT if necessary."""
+def make_environment(folder: Path = ENVIRONMENT, requirements: Path = REQUIREMENTS) -> Path:
+    """Returns the Python that has TFMOT, or other requirements. Installs them if necessary."""
     python, stamp = folder / "bin" / "python", folder / ".installed"
-    if not stamp.exists() or stamp.stat().st_mtime < REQUIREMENTS.stat().st_mtime:
-        print(f"Installing {REQUIREMENTS.name} into {folder} (a few minutes) ...", flush=True)
+    if not stamp.exists() or stamp.stat().st_mtime < requirements.stat().st_mtime:
+        print(f"Installing {requirements.name} into {folder} (a few minutes) ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--requirement", REQUIREMENTS], check=True)
+        subprocess.run([*pip, "--requirement", requirements], check=True)
         stamp.touch()
     return python
 
