@@ -159,10 +159,10 @@ ARMS: dict[str, Any] = {
     "int8, calibrated": Ours(is_trained=False),
     "int8_per_tensor, calibrated": Ours("int8_per_tensor", is_trained=False),
     "uint8, calibrated": Ours("uint8", is_trained=False),
-    "int4, calibrated": Ours("int4_weights", is_trained=False),
+    "int4, calibrated": Ours("int4", is_trained=False),
     "int8, trained": Ours(),
     "TFMOT, int8, trained": Tfmot(),
-    "int4, trained": Ours("int4_weights"),
+    "int4, trained": Ours("int4"),
     "int8_per_tensor, trained": Ours("int8_per_tensor"),
     "uint8, trained": Ours("uint8"),
 }
