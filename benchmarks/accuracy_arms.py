@@ -86,6 +86,24 @@ class Ours:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixed:
+    """A model of this package whose file has half the bytes of the int8 file.
+
+    Attributes:
+        is_trained: Whether it is trained after calibration.
+    """
+
+    is_trained: bool = True
+
+    def make(self, task: Task) -> dict[str, Any]:
+        Ours(is_trained=False).make(task)
+        images = task.calibration_images()
+        budget = keras_qat.Budget(flash_kib=task.path.stat().st_size / 2 / 1024)
+        options = {"budget": budget, "calibration_data": images}
+        return Ours(options=options, is_trained=self.is_trained).make(task)
+
+
+@dataclasses.dataclass(frozen=True)
 class Converter:
     """TensorFlow Lite's quantization after training."""
 
@@ -148,6 +166,9 @@ class Tfmot:
         )
 
 
+METHODS = {"method": ["equalize", "adaround", "bias_correction"]}
+ENDS = {"overrides": "ends_int8"}
+
 ARMS: dict[str, Any] = {
     "converter, int8": Converter(),
     "ai-edge-quantizer, w8a8 min/max": AiEdgeQuantizer(8, "min_max_uniform_quantize"),
@@ -156,13 +177,24 @@ ARMS: dict[str, Any] = {
     "ai-edge-quantizer, w4a8 min/max": AiEdgeQuantizer(4, "min_max_uniform_quantize"),
     "ai-edge-quantizer, w4a8 MSE": AiEdgeQuantizer(4, "MSE"),
     "ai-edge-quantizer, w4a8 GPTQ": AiEdgeQuantizer(4, "GPTQ"),
-    "int8, calibrated": Ours(is_trained=False),
-    "int8_per_tensor, calibrated": Ours("int8_per_tensor", is_trained=False),
-    "uint8, calibrated": Ours("uint8", is_trained=False),
-    "int4, calibrated": Ours("int4", is_trained=False),
-    "int8, trained": Ours(),
+    **{
+        f"{name}, {arm}": Ours(scheme, options, calibration, is_trained)
+        for arm, calibration, is_trained in (
+            ("calibrated", {}, False),
+            ("all methods", METHODS, False),
+            ("trained", {}, True),
+        )
+        for name, scheme, options in (
+            ("int8", "int8", {}),
+            ("int8_per_tensor", "int8_per_tensor", {}),
+            ("uint8", "uint8", {}),
+            ("int4", "int4", {}),
+            ("int4 with int8 ends", "int4", ENDS),
+        )
+    },
+    "int4 by min/max, trained": Ours("int4", {"weight_range_rule": "minmax"}),
+    "int4 by lsq, trained": Ours("int4", {"weight_range_rule": "lsq"}),
+    "half the bytes, calibrated": Mixed(is_trained=False),
+    "half the bytes, trained": Mixed(),
     "TFMOT, int8, trained": Tfmot(),
-    "int4, trained": Ours("int4"),
-    "int8_per_tensor, trained": Ours("int8_per_tensor"),
-    "uint8, trained": Ours("uint8"),
 }
