@@ -26,8 +26,8 @@ import keras
 import numpy as np
 from accuracy_arms import ARMS, Task
 from accuracy_nets import DATA_FILE, FLOAT_RATE, NETS, TUNING_RATE, fit, percent, write_images
-from accuracy_page import show, write_page
-from common import ROOT, environment, float_tensors, parse, print_environment
+from accuracy_page import HEADINGS, goals, tables, write_page
+from common import ROOT, environment, float_tensors, parse, print_environment, print_table, save
 from tfmot_environment import Workers, make_environment
 
 from keras_qat import LiteRTModel
@@ -90,7 +90,7 @@ def measure_all(args) -> dict[str, Any]:
     images = args.folder / f"images-{args.limit or 'all'}.npz"
     if not images.exists():
         write_images(args.data, images, args.limit)
-    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    results = json.loads(args.json.read_text())["results"] if args.json.exists() else {}
     data = dict(np.load(images))
     for seed, net in itertools.product(args.seeds, args.nets):
         rows = results.setdefault(net, {})
@@ -102,8 +102,7 @@ def measure_all(args) -> dict[str, Any]:
             for arm in missing:
                 row = rows.setdefault(arm, {})[str(seed)] = measured(arm, task)
                 print(f"{net}, seed {seed}, {arm}: {row}", flush=True)
-                results["environment"] = environment() | {"epochs": args.epochs}
-                args.results.write_text(json.dumps(results, indent=1) + "\n")
+                save(args.json, results)
                 gc.collect()
     return results
 
@@ -130,20 +129,23 @@ def arguments(parser) -> None:
     parser.add_argument("--float-epochs", type=int, default=20)
     parser.add_argument("--limit", type=int, help="number of images to train with")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "accuracy")
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "accuracy.json")
     parser.add_argument("--markdown", type=Path, help="write the page here")
     parser.add_argument("--python", type=Path, help="a Python with the peers (default: make one)")
 
 
 def main() -> None:
     args = parse(__doc__, arguments)
+    args.json = args.json or ROOT / "docs" / "accuracy.json"
     print_environment()
     make = functools.partial(make_environment, ENVIRONMENT, HERE / "requirements-accuracy.txt")
     args.python = args.python or make()
     results = measure_all(args)
-    show(results)
+    for name, rows in tables(results).items():
+        print_table(name, HEADINGS, rows)
+    print("\n".join(goals(results)))
+    save(args.json, results)
     if args.markdown:
-        write_page(args.markdown, results)
+        write_page(args.markdown, results, environment(), args.epochs)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import print_table
 
 FLOAT = "float, trained"
 HEADINGS = (
@@ -94,11 +93,7 @@ def cells(net: Mapping[str, Any], arm: str) -> tuple[Any, ...]:
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
-    return {
-        name: [cells(net, arm) for arm in net]
-        for name, net in results.items()
-        if name != "environment"
-    }
+    return {name: [cells(net, arm) for arm in net] for name, net in results.items()}
 
 
 def goals(results: Mapping[str, Any]) -> list[str]:
@@ -107,7 +102,7 @@ def goals(results: Mapping[str, Any]) -> list[str]:
     for name, net in results.items():
         for arm, limits in GOALS.items():
             limit = limits.get(name, limits.get(None))
-            if name == "environment" or limit is None or arm not in net:
+            if limit is None or arm not in net:
                 continue
             points = differences(net, arm)
             if len(points):
@@ -119,21 +114,15 @@ def goals(results: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def show(results: Mapping[str, Any]) -> None:
-    """Prints the tables and the goals."""
-    for name, rows in tables(results).items():
-        print_table(name, HEADINGS, rows)
-    print("\n".join(goals(results)))
-
-
-def write_page(path: Path, results: Mapping[str, Any]) -> None:
+def write_page(
+    path: Path, results: Mapping[str, Any], environment: Mapping[str, Any], epochs: int
+) -> None:
     """Writes the page of the documentation."""
-    facts = dict(results["environment"])
-    parts = [HEADER.format(epochs=facts.pop("epochs"))]
+    parts = [HEADER.format(epochs=epochs)]
     for name, rows in tables(results).items():
         lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
         parts.append(f"## {name}\n")
         parts.append("\n".join(f"| {' | '.join(map(str, row))} |" for row in lines) + "\n")
     parts.append("## Goals\n\n" + "\n".join(f"- {text}" for text in goals(results)) + "\n")
-    parts.append(", ".join(f"{key} {value}" for key, value in facts.items()) + "\n")
+    parts.append(", ".join(f"{key} {value}" for key, value in environment.items()) + "\n")
     path.write_text("\n".join(parts))

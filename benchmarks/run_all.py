@@ -48,6 +48,7 @@ BENCHMARKS = (
     Benchmark("tfmot", takes=("data", "model")),
     Benchmark("cifar10_resnet8", needs=("data", "model")),
     Benchmark("resnet_v1_three_ways", needs=("data",)),
+    Benchmark("audio", ("--seeds", "1")),
     Benchmark("accuracy", by_itself="takes a day"),
     Benchmark("runtimes", by_itself="writes docs/runtimes.md"),
     Benchmark("runtime_targets", by_itself="writes docs/runtimes.md"),

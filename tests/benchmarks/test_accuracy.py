@@ -62,7 +62,6 @@ def test_networks_are_the_same_in_both_kerases(nets, name):
 
 
 RESULTS = {
-    "environment": {"epochs": 5, "python": "3.11"},
     "mobilenet": {
         "float, trained": {"0": {"accuracy": 80.0}, "1": {"accuracy": 82.0}},
         "int8, trained": {
@@ -79,7 +78,7 @@ RESULTS = {
 def test_page_compares_the_seeds_that_both_have(script, tmp_path):
     page = script("accuracy_page")
     path = tmp_path / "accuracy.md"
-    page.write_page(path, RESULTS)
+    page.write_page(path, RESULTS, {"python": "3.11"}, 5)
     text = path.read_text()
     # The differences are +0.2 and -0.4: their mean is -0.1, and its error 0.6 / 2.
     assert "| int8, trained | 3 | 83.93 ± 3.06 | -0.10 ± 0.30 | 2.0 | 1.0 |  | 3 |" in text

@@ -87,6 +87,7 @@ def scripts_that_run():
         "deployed_facts",
         "releases_worker",
         "zoos_worker",
+        "accuracy_worker",
     )
     paths = sorted(FOLDER.glob("*.py"))
     return [p for p in paths if "__main__" in p.read_text() and p.stem not in own]
