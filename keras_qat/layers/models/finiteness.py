@@ -177,7 +177,7 @@ def _range_variables(layer: QuantizedLayer) -> Iterator[Any]:
 
 def _not_finite(values: Any) -> int:
     """Returns the number of values that are NaN or infinite."""
-    return int(np.count_nonzero(~np.isfinite(ops.convert_to_numpy(values))))
+    return int(ops.sum(ops.cast(ops.logical_not(ops.isfinite(values)), "int32")))
 
 
 def _floats(layer: Any) -> list[Any]:
