@@ -34,8 +34,16 @@ class _Scheduled(ConfiguredCallback):
         self._steps, self._is_done = 0, False
 
     def on_train_begin(self, logs=None):
-        """Starts to count training steps."""
+        """Starts to count training steps. Raises on JAX, whose steps keep their variables."""
         del logs
+        if keras.backend.backend() == "jax":
+            raise InvalidTrainingError(
+                "On JAX no variable can be frozen in the course of `fit`.",
+                received=f"a {type(self).__name__}",
+                expected="the backend TensorFlow or PyTorch",
+                fix="End `fit` there, call `keras_qat.freeze_batch_norm(model)` or set "
+                "`trainable`, call `compile`, and continue with `fit`.",
+            )
         self._steps, self._is_done = 0, False
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -72,7 +80,7 @@ class FreezeBatchNorm(_Scheduled):
         step: The training step before which it acts, counted from 0 over all epochs.
 
     Raises:
-        InvalidTrainingError: If there is not exactly one of both.
+        InvalidTrainingError: If there is not exactly one of both, or in `fit` on JAX.
 
     Example:
     >>> FreezeBatchNorm(epoch=3).get_config()
@@ -95,7 +103,7 @@ class FreezeRanges(_Scheduled):
         step: The training step before which it acts, counted from 0 over all epochs.
 
     Raises:
-        InvalidTrainingError: If there is not exactly one of both.
+        InvalidTrainingError: If there is not exactly one of both, or in `fit` on JAX.
 
     Example:
     >>> FreezeRanges(step=1000).get_config()

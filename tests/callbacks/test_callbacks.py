@@ -210,3 +210,9 @@ def test_callbacks_are_serializable(callback):
 def test_callbacks_refuse_invalid_arguments(make):
     with pytest.raises(InvalidTrainingError, match="To fix it: "):
         make()
+
+
+def test_freezing_in_fit_is_refused_on_jax(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(InvalidTrainingError, match="On JAX.*To fix it: "):
+        FreezeBatchNorm(epoch=1).on_train_begin()
