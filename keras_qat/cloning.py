@@ -214,7 +214,8 @@ def quantize_model(
         storage=storage,
     )
     only_target = Config(get_scheme("int8"), target=target)
-    if isinstance(model, QuantizedModel) and target is not None and config == only_target:
+    is_alone = config == only_target and budget is None
+    if isinstance(model, QuantizedModel) and target is not None and is_alone:
         return retargeted(model, target)
     if budget is not None:
         quantized = quantize_within(model, config, budget, calibration_data)

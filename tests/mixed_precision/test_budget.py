@@ -11,7 +11,12 @@ from keras import layers
 
 import keras_qat
 from keras_qat import Budget
-from keras_qat.errors import InvalidBudgetError, InvalidSchemeError, InvalidTargetError
+from keras_qat.errors import (
+    InvalidBudgetError,
+    InvalidModelError,
+    InvalidSchemeError,
+    InvalidTargetError,
+)
 
 X = np.random.default_rng(0).normal(size=(32, 8, 8, 2)).astype("float32")
 
@@ -62,6 +67,9 @@ def test_budget_of_weights_bounds_the_bytes_of_an_exact_file(tmp_path):
     assert schemes(loaded) == schemes(qat) and loaded.budget_plan is None
     assert np.array_equal(loaded.predict(X, verbose=0), qat.predict(X, verbose=0))
 
+    (chosen,) = (each for each in plan.alternatives if each.is_chosen)
+    assert chosen.weights_bytes == report.weight_bytes
+    assert chosen.decibels == pytest.approx(plan.decibels, abs=3)  # noises add up
     lines = str(plan).splitlines()
     assert sum("chosen" in line for line in lines) == 1
     assert lines[-1].endswith(f"The file has {report.weight_bytes:,} bytes of weights.")
@@ -143,3 +151,7 @@ def test_quantize_model_rejects_invalid_budgets():
         quantized(Budget(weights_bytes=1000, target="ethos-u"), target="litert")
     with pytest.raises(InvalidBudgetError, match="not a `Budget`"):
         quantized(1000)
+    qat = keras_qat.quantize_model(model())
+    with pytest.raises(InvalidModelError):
+        budget = Budget(weights_bytes=1000)
+        keras_qat.quantize_model(qat, budget=budget, calibration_data=X, target="reference")
