@@ -41,7 +41,7 @@ def owners_of(model: QuantizedModel, names: Mapping[str, str]) -> list[Owner]:
     """Returns the layers of the user that quantization changes, in the order of the model.
 
     Layers that only move values have no rounding of their own, and are left out. So are the
-    quantizations of inputs, because integer layers round their inputs.
+    quantizations of inputs, which depend on the layers after them.
 
     Args:
         model: A quantized model.

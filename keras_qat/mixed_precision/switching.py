@@ -9,8 +9,10 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_qat.layers import QuantizedLayer, QuantizedModel
+from keras_qat.graph import Edge, read_model
+from keras_qat.layers import QuantizedLayer, QuantizedModel, QuantizeInput
 from keras_qat.layers.core.modes import forward_by
+from keras_qat.layers.core.moves_values import takers_of_values
 
 
 class SwitchedModel(keras.Model):
@@ -18,7 +20,8 @@ class SwitchedModel(keras.Model):
 
     Form 0 is float. Form k is the integers of the k-th model. The forms are data of the compiled
     function, so one trace serves all combinations. An integer layer rounds its inputs and its
-    output, as in a model whose other layers have the override None.
+    output, as in a model whose other layers have the override None. An input of the model is
+    rounded in the first model's scheme if an integer layer takes it.
 
     Args:
         models: Quantized models of the same float model in different schemes, with ranges. The
@@ -47,6 +50,7 @@ class SwitchedModel(keras.Model):
         self._forms_of: dict[str, list[Any]] = {
             name: [each.get(name, by_name[0][name]) for each in by_name] for name in switches
         }
+        self._takers = _takers_of_inputs(models[0], self.switches)
         # XLA compiles all branches, which takes minutes on TensorFlow. JAX knows nothing else.
         self.jit_compile = keras.backend.backend() == "jax"
         self.built = True
@@ -63,11 +67,28 @@ class SwitchedModel(keras.Model):
 
     def _forward(self, layer: QuantizedLayer, inputs: Any) -> Any:
         with forward_by(None):
+            if layer.name in self._takers:
+                forms = ops.take(self.forms, self._takers[layer.name])
+                rounded = [functools.partial(each, layer) for each in (in_float, in_integers)]
+                return ops.switch(ops.cast(ops.any(forms > 0), "int32"), rounded, inputs)
             if layer.name not in self.switches:
                 return in_float(layer, inputs)
             integers = [functools.partial(in_integers, each) for each in self._forms_of[layer.name]]
             forms = [functools.partial(in_float, layer), *integers]
             return ops.switch(self.forms[self.switches[layer.name]], forms, inputs)
+
+
+def _takers_of_inputs(model: QuantizedModel, switches: Mapping[str, int]) -> dict[str, list[int]]:
+    """Returns the switches of the layers that take each input, by the input's quantization."""
+    graph = read_model(model)
+    consumers, found = graph.consumers(), {}
+    for node in graph.nodes.values():
+        if isinstance(node.head, QuantizeInput):
+            takers = takers_of_values(consumers, Edge(node.name))
+            own = {switches[each.head.name] for each in takers if each.head.name in switches}
+            if own:
+                found[node.head.name] = sorted(own)
+    return found
 
 
 def in_float(layer: QuantizedLayer, inputs: Any) -> Any:
