@@ -19,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench test test-all test-min test-pythons lint format arm64 docs docs-supported docs-rewrites dist clean
+.PHONY: help demo bench test test-all test-min test-backends test-pythons lint format arm64 docs docs-supported docs-rewrites dist clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -42,6 +42,14 @@ OLD_WARNINGS := -W 'ignore:NotImplemented should not be used:DeprecationWarning'
 
 test-min: $(MIN_STAMP)  ## Run the tests with the oldest versions that are claimed (TESTS=tests/data for some)
 	$(MIN_VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(OLD_WARNINGS) $(TESTS)
+
+# What the backends of Keras cannot do is skipped by name.
+test-backends: $(DEV_STAMP)  ## Run the contract and training tests on JAX and on PyTorch, which it installs
+	@$(PIP) --editable '.[torch]'
+	@for backend in jax torch; do \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(PARALLEL) -m "not slow" \
+	    tests/layers/test_contract.py tests/test_training.py || exit 1; done
+	$(BIN)/python -m pytest tests/test_backends.py tests/test_jax.py tests/test_jax_distribution.py tests/test_torch.py
 
 test-pythons:  ## Run the tests on each Python that is claimed and installed
 	@for python in python3.11 python3.12 python3.13; do \

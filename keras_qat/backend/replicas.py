@@ -1,4 +1,4 @@
-"""Values and models on the replicas of a `tf.distribute` strategy."""
+"""Values and models on the replicas of a `tf.distribute` strategy or of PyTorch's processes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ import keras
 
 
 def across_replicas(x: Any) -> Any:
-    """Stacks the values that a tensor has on the replicas of a `tf.distribute` strategy.
+    """Stacks the values that a tensor has on the replicas of a model.
 
     Args:
         x: Tensor of the same shape on each replica.
 
     Returns:
-        Tensor of shape (replicas, ...), the same on each replica. Outside a training step of a
-        strategy, and on the other backends, whose tensors hold the whole batch, there is one
-        replica.
+        Tensor of shape (replicas, ...), the same on each replica. The replicas are those of a
+        `tf.distribute` strategy, inside a training step, or the processes of
+        `torch.distributed`. JAX has one replica, because its tensors hold the whole batch.
 
     Example:
     >>> across_replicas(keras.ops.array([1, 2], "int32")).numpy()
     array([[1, 2]], dtype=int32)
     """
     x = keras.ops.expand_dims(x, 0)
+    if has_processes():
+        import torch  # pyright: ignore[reportMissingImports] (an optional backend)
+
+        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
     if keras.backend.backend() != "tensorflow":
         return x
     import tensorflow as tf
@@ -33,6 +39,50 @@ def across_replicas(x: Any) -> Any:
     if replica is None or replica.num_replicas_in_sync == 1:
         return x
     return replica.all_gather(x, axis=0)
+
+
+def has_processes() -> bool:
+    """Returns whether a model trains in several processes of `torch.distributed`.
+
+    Example:
+    >>> has_processes()
+    False
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    from torch import distributed  # pyright: ignore[reportMissingImports]
+
+    is_ready = distributed.is_available() and distributed.is_initialized()
+    return is_ready and distributed.get_world_size() > 1
+
+
+def batch_moments(x: Any, axes: Sequence[int], synchronized: bool) -> tuple[Any, Any]:
+    """Returns the mean and the variance of a batch.
+
+    Args:
+        x: float32 tensor.
+        axes: The axes to reduce, the batch included.
+        synchronized: Whether the samples of all replicas of a `tf.distribute` strategy are one
+            batch. Those of the processes of `torch.distributed` always are, for which Keras has no
+            such option: all processes get the same moving statistics, and write the same file.
+
+    Returns:
+        Tensors without these axes, with gradients.
+
+    Example:
+    >>> mean, variance = batch_moments(keras.ops.array([[1.0], [3.0]]), [0], False)
+    >>> mean.numpy().tolist(), variance.numpy().tolist()
+    ([2.0], [1.0])
+    """
+    if not has_processes():
+        return keras.ops.moments(x, axes=axes, synchronized=synchronized)
+    import torch  # pyright: ignore[reportMissingImports] (an optional backend)
+    from torch.distributed.nn.functional import all_reduce  # pyright: ignore[reportMissingImports]
+
+    sums = [torch.sum(each, dim=tuple(axes)) for each in (x, x * x, torch.ones_like(x))]
+    total, squares, count = all_reduce(torch.stack(sums))
+    mean = total / count
+    return mean, squares / count - mean * mean
 
 
 def on_one_replica(

@@ -26,6 +26,37 @@ def without_gradients() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Makes PyTorch and JAX compute products of float32 in float32.
+
+    Inside `torch.autocast` PyTorch would round the operands to 16 bits. On GPUs JAX would round
+    them to 11 bits. TensorFlow has only a setting for the whole process.
+
+    Returns:
+        A context manager. It works in eager code and while a function is traced.
+
+    Example:
+    >>> with full_precision():
+    ...     print(keras.ops.matmul([[16777215.0]], [[1.0]]).numpy().item())
+    16777215.0
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    elif keras.backend.backend() == "torch":
+        import torch  # pyright: ignore[reportMissingImports] (an optional backend)
+
+        has_gpu = torch.cuda.is_available()
+        on_gpu = torch.autocast("cuda", enabled=False) if has_gpu else contextlib.nullcontext()
+        with torch.autocast("cpu", enabled=False), on_gpu:
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
 def float64() -> Iterator[None]:
     """Makes `keras.ops.cast(x, "float64")` give real float64 on every backend.
 

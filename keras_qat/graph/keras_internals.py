@@ -162,3 +162,9 @@ def exclude_from_weight_decay(optimizer: Any, variables: Iterable[Any]) -> None:
     known = getattr(inner, "_exclude_from_weight_decay", ())
     inner._exclude_from_weight_decay = {*known, *map(inner._var_key, variables)}
     inner._exclude_from_weight_decay_cache = {}
+
+
+def only_shapes_are_computed() -> bool:
+    """Returns whether Keras calls an operation only to find the shape and dtype of its output."""
+    module: Any = importlib.import_module("keras.src.backend.common.symbolic_scope")
+    return module.in_symbolic_scope()

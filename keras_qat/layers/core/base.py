@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 import keras
 from keras import tree
 
+from keras_qat.backend import full_precision
 from keras_qat.errors import (
     KerasQatError,
     NotQuantizedError,
@@ -240,11 +242,10 @@ class QuantizedLayer(keras.layers.Layer):
         replaced = replaced_forward()
         if replaced is not None:
             return replaced(self, inputs)
-        if self.scheme is None or in_float_mode():
-            return self.float_forward(inputs, training=training)
-        if training:
-            return self.training_forward(inputs)
-        return self.integer_forward(inputs)
+        with contextlib.nullcontext() if training else full_precision():
+            if self.scheme is None or in_float_mode():
+                return self.float_forward(inputs, training=training)
+            return self.training_forward(inputs) if training else self.integer_forward(inputs)
 
     def compute_output_spec(self, *args, **kwargs):
         """Returns the shape and the type of the output."""

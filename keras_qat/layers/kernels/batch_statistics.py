@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.backend import fused_batch_norm
+from keras_qat.backend import batch_moments, fused_batch_norm, has_processes
 
 
 def normalized(norm: Any, x: Any, training: bool | None) -> Any:
@@ -29,7 +29,8 @@ def normalized(norm: Any, x: Any, training: bool | None) -> Any:
     >>> normalized(norm, ops.array([[-1.0], [1.0]]), training=True).numpy().round(2).tolist()
     [[-1.0], [1.0]]
     """
-    found = _fused(norm, x) if training and norm.trainable else None
+    is_of_batch = training and norm.trainable
+    found = (_fused(norm, x) or _over_processes(norm, x)) if is_of_batch else None
     if found is None:
         return norm(x, training=training)
     y, *statistics = found
@@ -49,3 +50,15 @@ def _fused(norm: Any, x: Any) -> tuple[Any, Any, Any] | None:
     gamma = ops.ones(channels) if norm.gamma is None else norm.gamma
     beta = ops.zeros(channels) if norm.beta is None else norm.beta
     return fused_batch_norm(x, gamma, beta, norm.epsilon)
+
+
+def _over_processes(norm: Any, x: Any) -> tuple[Any, Any, Any] | None:
+    """Returns the result, the mean and the variance of all processes; None if there is only one."""
+    is_norm = isinstance(norm, keras.layers.BatchNormalization)
+    if not is_norm or not has_processes() or isinstance(x, keras.KerasTensor):
+        return None
+    axis = norm.axis % len(x.shape)
+    axes = [each for each in range(len(x.shape)) if each != axis]
+    mean, variance = batch_moments(x, axes, synchronized=True)
+    y = ops.batch_normalization(x, mean, variance, axis, norm.beta, norm.gamma, norm.epsilon)
+    return y, ops.stop_gradient(mean), ops.stop_gradient(variance)

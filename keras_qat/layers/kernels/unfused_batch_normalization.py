@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import batch_moments
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED, function_name
@@ -195,7 +196,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
             return self.moving_mean, self.moving_variance
         axis = self.axis % len(x.shape)
         axes = [each for each in range(len(x.shape)) if each != axis]
-        mean, variance = ops.moments(x, axes=axes, synchronized=self.synchronized)
+        mean, variance = batch_moments(x, axes, self.synchronized)
         for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             kept.assign(kept * self.momentum + ops.stop_gradient(new) * (1.0 - self.momentum))
         return mean, variance

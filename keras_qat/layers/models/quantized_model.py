@@ -8,9 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_qat.backend import is_training, start_in_inference
 from keras_qat.errors import DefaultRangesWarning, RangeDriftWarning, warn_user
 from keras_qat.graph import read_model
-from keras_qat.graph.keras_internals import exclude_from_weight_decay
+from keras_qat.graph.keras_internals import (
+    exclude_from_weight_decay,
+    only_shapes_are_computed,
+)
 from keras_qat.layers.boundary.quantize import BoundaryLayer
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.integers import inference
@@ -69,6 +73,7 @@ class QuantizedModel(RewrittenModel):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         assign_params(read_model(self))
+        start_in_inference(self)
 
     @property
     def target(self) -> str:
@@ -99,9 +104,12 @@ class QuantizedModel(RewrittenModel):
     def call(self, inputs, training=None, mask=None, **kwargs):
         """Computes integers at inference. Raises an error if a tensor lacks min/max data.
 
+        On PyTorch `model.train()` makes calls without `training` steps of training.
+
         Outputs are NaN for samples with NaN. All outputs are NaN if a weight or a range is not
         finite, or if a tensor lacks min/max data in a compiled function, which cannot raise.
         """
+        training = is_training(self, training)
         if in_float_mode():
             return super().call(inputs, training=training, mask=mask, **kwargs)
         is_finite = all_finite(self)
@@ -143,6 +151,7 @@ class QuantizedModel(RewrittenModel):
             The history of `keras.Model.fit`.
         """
         history = super().fit(*args, **kwargs)
+        start_in_inference(self)
         misfits = [text for name, own in named_observers(self) if (text := range_misfit(name, own))]
         if misfits:
             warn_user(
@@ -376,6 +385,8 @@ def _has_nan(values: Iterable[Any]) -> bool:
 
 
 def _are_readable(layers: list[QuantizedLayer], inputs) -> bool:
+    if only_shapes_are_computed():  # PyTorch has values there too, but not those of the user
+        return False
     try:
         # JAX traces a step with variables that have values, but inputs that have none.
         for tensor in (layers[0].observer.updates, keras.tree.flatten(inputs)[0][:1]):
