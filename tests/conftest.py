@@ -16,6 +16,9 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
+# A program for processes with PyTorch, which the tests start.
+collect_ignore = ["on_torch.py"]
+
 
 def pytest_collection_finish():
     """Makes garbage collections rare and short.

@@ -79,10 +79,15 @@ def batch_moments(x: Any, axes: Sequence[int], synchronized: bool) -> tuple[Any,
     import torch  # pyright: ignore[reportMissingImports] (an optional backend)
     from torch.distributed.nn.functional import all_reduce  # pyright: ignore[reportMissingImports]
 
-    sums = [torch.sum(each, dim=tuple(axes)) for each in (x, x * x, torch.ones_like(x))]
-    total, squares, count = all_reduce(torch.stack(sums))
-    mean = total / count
-    return mean, squares / count - mean * mean
+    def summed(values: Any) -> Any:
+        """Returns the sum over the batch of all processes, which keeps the axes."""
+        return all_reduce(torch.sum(values, dim=tuple(axes), keepdim=True))
+
+    count = summed(torch.ones_like(x))
+    mean = summed(x) / count
+    # The mean of squares minus the square of the mean would lose digits if the mean is large.
+    variance = summed((x - mean) ** 2) / count
+    return tuple(torch.squeeze(each, dim=tuple(axes)) for each in (mean, variance))
 
 
 def on_one_replica(

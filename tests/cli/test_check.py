@@ -46,7 +46,7 @@ def test_conversion_options_are_those_of_the_library():
     ours = conversion_options(parser.parse_args([]))
     library = inspect.signature(keras_qat.quantize_model).parameters
     # Options about training, and objects.
-    own = {"model", "calibration_data", "quant_delay", "weight_range_rule", "budget"}
+    own = {"model", "calibration_data", "quant_delay", "range_rule", "weight_range_rule", "budget"}
     assert ours.keys() == library.keys() - own
     defaults = {name: library[name].default for name in ours}
     assert {name: value or None for name, value in ours.items()} == {

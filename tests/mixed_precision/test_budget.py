@@ -81,6 +81,7 @@ def test_budget_of_weights_bounds_the_bytes_of_an_exact_file(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_budget_that_cannot_be_met_names_the_least_one(tmp_path):
     with pytest.raises(InvalidBudgetError, match="smaller than the smallest") as raised:
         quantized(Budget(flash_kib=1, weights_bytes=100))

@@ -82,7 +82,7 @@ def test_overrides_keys_match_operations():
         ({3: None}, "A key of .*Received: 3"),
         ({"head": "int7"}, r"overrides\['head'\]. is not a scheme.*one of .*'int8'"),
         ({"head": False}, "is not a scheme.*Received: False"),
-        (["head"], r"Expected: a dict\. Received: \['head'\]"),
+        (["head"], r"Expected: a dict, or 'ends_int8'\. Received: \['head'\]"),
     ],
     ids=str,
 )

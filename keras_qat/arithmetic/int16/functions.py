@@ -57,7 +57,7 @@ def tanh(q: Any, scale: Any) -> Any:
 
     Example:
     >>> tanh(ops.array([0, 4096, -32768], "int32"), 2.0**-12).numpy()
-    array([     0,  24956, -32768], dtype=int32)
+    array([     0,  24956, -32767], dtype=int32)
     """
     x = _in_table_steps(q, scale, _TANH_SCALES.values())
     value = _interpolated(x, 8, 0xFFFF << 8)
@@ -118,7 +118,7 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
 
     Example:
     >>> softmax(ops.array([[0, 0, -32768]], "int32"), 0.001).numpy()
-    array([[16384, 16384,     0]], dtype=int32)
+    array([[16384, 16384,     1]], dtype=int32)
     """
     q = as_int32(q)
     with float64():

@@ -124,8 +124,9 @@ class WeightedLayer(Block):
         >>> layer.build((None, 2))
         >>> layer.kernel.assign([[1.27], [0.3]]) is not None
         True
-        >>> [x.numpy().round(3).tolist() for x in layer.kernel_integers()]
-        [[[127.0], [30.0]], [[0.01]]]
+        >>> integers, step = layer.kernel_integers()
+        >>> integers.numpy().tolist(), round(float(step[0, 0]), 4)
+        ([[127.0], [30.0]], 0.01)
         """
         fold = self._fold()
         kernel, scheme = self._input_kernel() * fold, self._scheme()
