@@ -83,5 +83,5 @@ def test_page_compares_the_seeds_that_both_have(script, tmp_path):
     # The differences are +0.2 and -0.4: their mean is -0.1, and its error 0.6 / 2.
     assert "| int8, trained | 3 | 83.93 ± 3.06 | -0.10 ± 0.30 | 2.0 | 1.0 |  | 3 |" in text
     assert "| TFMOT, int8, trained | 1 | refused: no swish |" in text
-    assert "int8, trained: at most 0.1 points below float: reached, -0.10 ± 0.30 (2 seeds)" in text
+    assert "int8, trained: at most 0.1 points below float: reached, -0.10 ± 0.30 (seeds: 2)" in text
     assert "int4, trained: at most 1.0 points below float: **not reached**, -2.00" in text
