@@ -113,6 +113,18 @@ def test_magnitude_pruning_follows_its_schedule():
     assert shares.seen == [0.0, 0.0, 0.4375, 0.4375, 0.5, 0.5]
 
 
+def test_magnitude_pruning_at_step_0_prunes_before_the_first_step():
+    seen, (x, y) = [], data()
+    qat = keras_qat.quantize_model(network())
+    qat.compile("adam", "mse")
+    noting = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(share(kernel(qat, "conv")))
+    )
+    callbacks = [MagnitudePruning(0.5, begin_step=0, end_step=0), noting]
+    qat.fit(x[:4], y[:4], batch_size=4, callbacks=callbacks, verbose=0)
+    assert seen == [0.5]
+
+
 def test_magnitude_pruning_continues_after_loading(tmp_path):
     pruning = MagnitudePruning(0.5, end_step=8, frequency=1)
     trained(pruning, steps=4).save(tmp_path / "model.keras")
