@@ -11,6 +11,7 @@ from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.drop_in import copy_by_path
 from keras_qat.passes.config import Config
 from keras_qat.passes.overrides import as_mapping
+from keras_qat.scheme import Scheme, get_scheme
 from keras_qat.stripping import strip_quantization
 
 
@@ -48,8 +49,8 @@ def in_float(model: keras.Model, config: Config) -> tuple[keras.Model, Config]:
     names = {layer.name for layer in source.layers}
     if config.scheme is None:
         return source, config
-    schemes = {each.name: each.scheme and each.scheme.name for each in _quantized_layers(model)}
-    others = {n: own for n, own in schemes.items() if n in names and own != config.scheme.name}
+    schemes = {each.name: each.scheme and _whole(each.scheme) for each in _quantized_layers(model)}
+    others = {n: own for n, own in schemes.items() if n in names and own != config.scheme}
     if not others:
         return source, config
     wanted = as_mapping(config.overrides or {}, read_model(source))
@@ -76,6 +77,11 @@ def carry_ranges(model: keras.Model, new: keras.Model) -> None:
         steps = getattr(layer, "weight_range", None), getattr(same, "weight_range", None)
         if None not in steps and layer.weight_range_rule == same.weight_range_rule:
             copy_by_path(*steps)
+
+
+def _whole(scheme: Scheme) -> Scheme:
+    """Returns the scheme that a layer was made with, whose weights may be wider in the layer."""
+    return get_scheme(scheme.name).with_storage(scheme.storage)
 
 
 def _quantized_layers(model: keras.Model) -> list[QuantizedLayer]:

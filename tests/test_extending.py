@@ -45,12 +45,21 @@ def test_head_before_training_leaves_the_integers_of_the_model():
 @pytest.mark.slow
 def test_layers_of_a_quantized_model_keep_their_schemes_under_a_head():
     base = keras_qat.quantize_model(
-        network(), "int4_weights", overrides={"mean": None}, calibration_data=images()
+        network(), "int4", overrides={"mean": None}, calibration_data=images()
     )
     model = keras_qat.quantize_model(with_a_head(base), calibration_data=images())
     found = {each.name: each.scheme and each.scheme.name for each in model.layers[1:]}
-    assert found["conv"] == "int4_weights" and found["new"] == "int8" and found["mean"] is None
+    assert found["conv"] == "int4" and found["new"] == "int8" and found["mean"] is None
 
 
 def test_check_takes_a_head_on_a_quantized_model():
     assert keras_qat.check(with_a_head(quantized_network())).ok
+
+
+def test_new_head_keeps_the_storage_of_narrow_weights():
+    source = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="old")])
+    qat = keras_qat.quantize_model(source, "int4", storage="int8")
+    extended = keras.Model(qat.inputs, keras.layers.Dense(2, name="new")(qat.outputs[0]))
+    made = keras_qat.quantize_model(extended, "int4")
+    assert made.get_layer("old").scheme.storage == "int8"
+    assert made.get_layer("new").scheme.storage is None
