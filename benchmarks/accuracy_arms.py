@@ -1,4 +1,4 @@
-"""What `accuracy.py` compares: ways from a float network to an integer file."""
+"""The arms of `accuracy.py`, which make an integer file of a float network."""
 
 from __future__ import annotations
 

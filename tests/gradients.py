@@ -6,7 +6,7 @@ import keras
 
 
 def gradients_of(loss, variables) -> list[Any]:
-    """Returns the gradient of `loss()` for each variable as an array; None where there is none."""
+    """Returns the gradient of `loss()` for each variable as an array, or None if it has none."""
     if not variables:
         return []
     compute = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
