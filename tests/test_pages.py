@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+import sys
 
 import keras
 import numpy as np
@@ -44,6 +45,8 @@ OTHERS = (
     "docs/from-tensorflow-1.md",
     "docs/layers.md",
 )
+# Packages of extras that a reader may lack, and that `make test` does not install.
+OPTIONAL = ("ethosu", "tensorboard", "tflite_micro", "torch")
 BAR = re.compile("━|\x08")
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
@@ -57,6 +60,13 @@ def blocks(path):
     return found
 
 
+@pytest.fixture
+def without_extras(monkeypatch):
+    for name in OPTIONAL:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("without_extras")
 @pytest.mark.parametrize("page", PAGES)
 def test_page_code_prints_the_text_below_it(page, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
@@ -86,6 +96,7 @@ def belongings(tmp_path_factory):
     return folder, {**names, "images": data[0], "model": model, "qat": qat}
 
 
+@pytest.mark.usefixtures("without_extras")
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
 @pytest.mark.parametrize("page", OWN)
 def test_page_code_runs(page, belongings, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_qat.errors import InvalidDataError, MissingPackageError
 from keras_qat.verification.conversion import to_integers
 
 # Largest difference of a float tensor from LiteRT's, as a fraction of its largest value.
@@ -126,8 +127,22 @@ class VerificationReport:
 
         Args:
             kernels: Name of the kernels; None for those of the model's target.
+
+        Raises:
+            MissingPackageError: The kernels of the target are not installed.
+            InvalidDataError: The file was not run with these kernels.
         """
-        return sum(row.mismatches for row in self.layers[kernels or self.kernels].values())
+        kernels = kernels or self.kernels
+        if kernels == self.kernels and self.missing:
+            raise MissingPackageError(self.missing)
+        if kernels not in self.layers:
+            raise InvalidDataError(
+                "The file was not run with these kernels, so there is nothing to count.",
+                received=repr(kernels),
+                expected=f"one of {', '.join(map(repr, self.layers))}",
+                fix=f'Call `verify(..., kernels=("{kernels}",))`.',
+            )
+        return sum(row.mismatches for row in self.layers[kernels].values())
 
     @property
     def exact(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 import keras_qat
 from keras_qat import LiteRTModel
-from keras_qat.errors import MissingPackageError
+from keras_qat.errors import InvalidDataError, MissingPackageError
 from keras_qat.litert.running.separate_process import ARM64_FOLDER
 from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
@@ -62,6 +62,11 @@ def test_verify_without_the_package_of_the_target_says_how_to_install_it(made, m
     assert report.verdict.startswith("NOT PROVEN (The kernels 'tflite-micro' need the package")
     assert "pip install 'keras-qat[micro]'" in report.verdict
     assert report.to_dict()["missing"] == report.missing
+    assert report.mismatches("reference") == 0
+    with pytest.raises(MissingPackageError, match=r"need the package.*pip install"):
+        report.mismatches()
+    with pytest.raises(InvalidDataError, match=r"one of 'reference', 'default'.*'arm64'.*verify"):
+        report.mismatches("arm64")
 
 
 def test_verify_raises_for_named_kernels_that_are_not_installed(made, monkeypatch, tmp_path):
