@@ -27,6 +27,18 @@ GOALS: dict[str, dict[str | None, float]] = {
     "int4, trained": {"resnet8": 0.5, "mobilenet": 1.0},
     "60 % of the weights, trained": {None: 0.3},
 }
+AI_EDGE = "ai-edge-quantizer, "
+# Arms of ours, each with the arms of the peers that have its width and its training.
+PEERS = {
+    "int8, calibrated": (
+        "converter, int8",
+        *(f"{AI_EDGE}w8a8 {name}" for name in ("min/max", "MSE", "GPTQ")),
+    ),
+    "int4, all methods": tuple(f"{AI_EDGE}w4a8 {name}" for name in ("min/max", "MSE", "GPTQ")),
+    "int8, trained": ("TFMOT, int8, trained",),
+}
+# The quality target of MLPerf Tiny's image classification, in percent of CIFAR-10.
+QUALITY, QUALITY_NET = 85.0, "resnet8"
 HEADER = """# Accuracy
 
 `python benchmarks/accuracy.py` measures this page and writes it with `--markdown`. Do not edit it.
@@ -61,9 +73,9 @@ def accuracies(rows: Mapping[str, Any]) -> dict[str, float]:
     return {seed: row["accuracy"] for seed, row in rows.items() if "accuracy" in row}
 
 
-def differences(net: Mapping[str, Any], arm: str) -> np.ndarray:
-    """Returns the points from the float network to an arm, for seeds that have both."""
-    ours, base = accuracies(net[arm]), accuracies(net.get(FLOAT, {}))
+def differences(net: Mapping[str, Any], arm: str, base_arm: str = FLOAT) -> np.ndarray:
+    """Returns the points from one arm to another, for seeds that have both."""
+    ours, base = accuracies(net[arm]), accuracies(net.get(base_arm, {}))
     return np.array([ours[seed] - base[seed] for seed in ours if seed in base])
 
 
@@ -121,6 +133,39 @@ def goals(results: Mapping[str, Any]) -> list[str]:
     return texts
 
 
+def comparisons(results: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence for each arm of ours and peer that were both measured."""
+    texts = []
+    for name, net in results.items():
+        for arm, peers in PEERS.items():
+            for peer in peers if arm in net else ():
+                points = differences(net, arm, peer)
+                if len(points):
+                    where = "" if round(np.mean(points), 2) > 0 else ", **not above it**"
+                    mean = mean_and_error(points, "+")
+                    seeds = f"(seeds: {len(points)})"
+                    texts.append(f"{name}, {arm}: {mean} points to {peer}{where} {seeds}")
+    return texts
+
+
+def smallest(results: Mapping[str, Any]) -> str:
+    """Returns a sentence about the smallest file that reaches MLPerf Tiny's quality target."""
+    found = []
+    for arm, rows in results.get(QUALITY_NET, {}).items():
+        files = [row for row in rows.values() if row.get("float_tensors") == 0]
+        if files and np.mean([row["accuracy"] for row in files]) >= QUALITY:
+            found.append((files[0]["bytes"], files[0]["gzip_bytes"], arm))
+    if not found:
+        return ""
+    size, compressed, arm = min(found)
+    return (
+        f"MLPerf Tiny asks for {QUALITY:g} % of {QUALITY_NET}. The smallest fully integer file "
+        f"above that is of the arm *{arm}*: {size / 1024:.1f} KiB, {compressed / 1024:.1f} KiB "
+        "after gzip. The page on [bits](bits.md#how-the-file-stores-narrow-weights) has the flash "
+        "that each scheme needs on an Ethos-U.\n"
+    )
+
+
 def write_page(
     path: Path, results: Mapping[str, Any], environment: Mapping[str, Any], epochs: int
 ) -> None:
@@ -130,6 +175,8 @@ def write_page(
         lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
         parts.append(f"## {name}\n")
         parts.append("\n".join(f"| {' | '.join(map(str, row))} |" for row in lines) + "\n")
-    parts.append("## Goals\n\n" + "\n".join(f"- {text}" for text in goals(results)) + "\n")
+    for title, texts in (("Goals", goals(results)), ("Beside the peers", comparisons(results))):
+        parts.append(f"## {title}\n\n" + "\n".join(f"- {text}" for text in texts) + "\n")
+    parts.append(smallest(results))
     parts.append(", ".join(f"{key} {value}" for key, value in environment.items()) + "\n")
     path.write_text("\n".join(parts))

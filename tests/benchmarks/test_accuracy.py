@@ -61,6 +61,10 @@ def test_networks_are_the_same_in_both_kerases(nets, name):
     np.testing.assert_allclose(theirs(x).numpy(), np.asarray(ours(x)), atol=1e-5)
 
 
+def row(accuracy, size):
+    return {"accuracy": accuracy, "bytes": size, "gzip_bytes": size // 2, "float_tensors": 0}
+
+
 RESULTS = {
     "mobilenet": {
         "float, trained": {"0": {"accuracy": 80.0}, "1": {"accuracy": 82.0}},
@@ -71,6 +75,15 @@ RESULTS = {
         },
         "int4, trained": {"0": {"accuracy": 78.0}},
         "TFMOT, int8, trained": {"0": {"failed": "no swish"}},
+    },
+    "resnet8": {
+        "int8, trained": {"0": row(88.0, 4096), "1": row(86.0, 4096)},
+        "TFMOT, int8, trained": {"0": row(89.0, 4096), "1": row(86.5, 4096)},
+        "int4, trained": {"0": row(85.5, 2048)},
+        "int2, trained": {"0": row(84.5, 1024)},
+        "int4 with float": {"0": {**row(85.5, 1536), "float_tensors": 1}},
+        "int8, calibrated": {"0": row(87.0, 4096)},
+        "converter, int8": {"0": row(86.5, 4096)},
     },
 }
 
@@ -85,3 +98,8 @@ def test_page_compares_the_seeds_that_both_have(script, tmp_path):
     assert "| TFMOT, int8, trained | 1 | refused: no swish |" in text
     assert "int8, trained: at most 0.1 points below float: reached, -0.10 ± 0.30 (seeds: 2)" in text
     assert "int4, trained: at most 1.0 points below float: **not reached**, -2.00" in text
+    # The peer is 1 and 0.5 points better: the mean is -0.75, and its error 0.25.
+    peer = "-0.75 ± 0.25 points to TFMOT, int8, trained, **not above it** (seeds: 2)"
+    assert f"- resnet8, int8, trained: {peer}\n" in text
+    assert "- resnet8, int8, calibrated: +0.50 points to converter, int8 (seeds: 1)\n" in text
+    assert "of the arm *int4, trained*: 2.0 KiB, 1.0 KiB after gzip" in text
