@@ -6,11 +6,12 @@ from keras_qat.checking import check
 from keras_qat.cloning import clone_model, quantize_model
 from keras_qat.distilling import Distiller
 from keras_qat.freezing import freeze_batch_norm, unfreeze_batch_norm
+from keras_qat.graph.symbols import trace_within
 from keras_qat.inspection import inspect_litert
 from keras_qat.layers.core.registry import register
 from keras_qat.litert_model import LiteRTModel
 from keras_qat.loading import load_model, load_weights
-from keras_qat.loading.tensorflow.dispatching import dispatch_traced_tensors
+from keras_qat.loading.tensorflow.dispatching import tensorflow_functions
 from keras_qat.lowering import DetectionPostProcess, export_litert
 from keras_qat.mixed_precision.budget import Budget
 from keras_qat.mixed_precision.sensitivity import sensitivity
@@ -52,4 +53,4 @@ __all__ = [
     "verify",
 ]
 
-dispatch_traced_tensors()
+trace_within(tensorflow_functions)

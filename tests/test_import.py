@@ -1,4 +1,6 @@
-"""`import keras_qat`: the modules that it imports, and the public names."""
+"""`import keras_qat`: the modules that it imports, what it changes, and the public names."""
+
+import pytest
 
 import keras_qat
 from tests.processes import run_python
@@ -6,14 +8,26 @@ from tests.processes import run_python
 IMPORTED = """
 import json, sys
 import keras
-before = set(sys.modules)
+from tests.process_state import changed, process_state
+before, state = set(sys.modules), process_state()
 import keras_qat
-print(json.dumps(sorted(set(sys.modules) - before)))
+added = sorted(set(sys.modules) - before)
+print(json.dumps((added, sorted(changed(state, process_state())))))
 """
 
 
-def test_import_does_not_import_modules_of_export_and_verify():
-    added = run_python(IMPORTED)
+@pytest.fixture(scope="module")
+def imported():
+    """The modules that the import adds, and the parts of the process's state that it changes."""
+    return run_python(IMPORTED)
+
+
+def test_import_leaves_the_process_unchanged_but_for_custom_objects(imported):
+    assert set(imported[1]) <= {"custom objects"}
+
+
+def test_import_does_not_import_modules_of_export_and_verify(imported):
+    added = imported[0]
     packages = {name.partition(".")[0] for name in added}
     heavy = {"ai_edge_litert", "flatbuffers", "h5py", "jax", "pandas", "rich", "sklearn", "torch"}
     assert packages & heavy == set()

@@ -1,13 +1,9 @@
 """Conversions do not change the process, other threads or the user's model."""
 
 import json
-import logging
-import os
 import random
-import sys
 import threading
 import traceback
-import warnings
 
 import h5py
 import keras
@@ -17,6 +13,7 @@ from keras import layers, ops
 
 import keras_qat
 from tests.models import images, labels, randomized
+from tests.process_state import changed, process_state
 
 POLICY = "mixed_bfloat16"
 
@@ -83,36 +80,6 @@ def write_keras_2(path):
         head.attrs["weight_names"] = np.array([b"head/kernel:0", b"head/bias:0"])
         head["head/kernel:0"] = np.ones((4, 3), "float32")
         head["head/bias:0"] = np.zeros(3, "float32")
-
-
-def process_state():
-    """Returns the state of the process that a library could change."""
-    return {
-        "environment": dict(os.environ),
-        "folder": os.getcwd(),
-        "recursion limit": sys.getrecursionlimit(),
-        "warning filters": list(warnings.filters),
-        "showwarning": warnings.showwarning,
-        "log levels": {
-            name: logging.getLogger(name).level for name in ("", "tensorflow", "absl", "jax")
-        },
-        "layer class": {k: v for k, v in vars(layers.Layer).items() if callable(v)},
-        "variable class": {k: v for k, v in vars(keras.Variable).items() if callable(v)},
-        "custom objects": dict(keras.saving.get_custom_objects()),
-        "float type": keras.config.floatx(),
-        "epsilon": keras.config.epsilon(),
-        "data format": keras.config.image_data_format(),
-    }
-
-
-def changed(before, after):
-    return {
-        name: {key: after[name].get(key) for key in value if after[name].get(key) != value[key]}
-        if isinstance(value, dict)
-        else after[name]
-        for name, value in before.items()
-        if after[name] != value
-    }
 
 
 @pytest.fixture
@@ -269,6 +236,7 @@ class Neighbour(threading.Thread):
 
     def watch(self, model):
         difference = changed(self.before, process_state())
+        difference.pop("dispatchers", None)  # of a trace; they leave other threads alone
         policies = {layer.dtype_policy.name for layer in model.layers[:1]}
         if difference or policies != {POLICY} or keras.config.dtype_policy().name != POLICY:
             self.problems.append((difference, policies))
@@ -297,3 +265,4 @@ def test_conversion_has_no_effect_on_another_thread(tmp_path):
         neighbour.stopped.set()
         neighbour.join()
     assert neighbour.problems == []
+    assert changed(neighbour.before, process_state()) == {}

@@ -21,6 +21,8 @@ from keras_qat.graph.patterns import operation_named
 _RANK = operation_named("Ndim")
 _RESHAPE = operation_named("Reshape")
 
+_contexts: list[Callable[[], contextlib.AbstractContextManager[None]]] = []
+
 
 class BatchNumberError(TypeError):
     """`call` computes with the size of the batch in another way than multiplying it."""
@@ -225,6 +227,20 @@ def _is_constant(size: Any) -> bool:
     return hasattr(size, "shape") and not isinstance(size, keras.KerasTensor)
 
 
+def trace_within(context: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    """Adds a context to those in which layers of the user are traced.
+
+    Args:
+        context: Makes the context. It is entered in the thread that traces.
+    """
+    _contexts.append(context)
+
+
+def _enter_contexts(entered: contextlib.ExitStack) -> None:
+    for context in _contexts:
+        entered.enter_context(context())
+
+
 @contextlib.contextmanager
 def traced(tensors: list[Any], batch: int) -> Generator[None]:
     """Makes symbolic tensors, and all that is computed from them, `TracedTensor`s.
@@ -254,7 +270,9 @@ def traced(tensors: list[Any], batch: int) -> Generator[None]:
             producer = producer_of(TracedTensor.adopt(tensor, batch))
             if producer is not None:
                 watch(producer[0])
-        yield
+        with contextlib.ExitStack() as entered:
+            _enter_contexts(entered)
+            yield
     finally:
         for operation in watched.values():
             unwatch_consumers(operation)

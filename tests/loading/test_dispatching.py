@@ -1,5 +1,7 @@
 """TensorFlow functions in the `call` of a layer. The oracles are Keras and the interpreter."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
+from keras_qat.graph.symbols import TracedTensor
+from keras_qat.loading.tensorflow.dispatching import tensorflow_functions
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow has these functions"
@@ -80,6 +84,16 @@ def test_dispatch_leaves_other_arguments_to_tensorflow():
     with pytest.raises(ValueError, match="Attempt to convert a value"):
         tf.nn.softmax(object())
     assert tf.nn.relu([-1.0, 2.0]).numpy().tolist() == [0.0, 2.0]
+
+
+def test_dispatch_leaves_other_threads_alone():
+    x = TracedTensor.adopt(keras.KerasTensor((2, 3)), 2)
+    with tensorflow_functions(), ThreadPoolExecutor() as threads:
+        assert isinstance(tf.nn.softmax(x), keras.KerasTensor)
+        error = threads.submit(tf.nn.softmax, x).exception()
+    assert "KerasTensor cannot be used as input" in str(error)
+    with pytest.raises(ValueError, match="KerasTensor cannot be used as input"):
+        tf.nn.softmax(x)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class AlignedBuffer:
     def __init__(self, data: bytes | None = None):
         self.data = data
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 (the name in the schema's object API)
+    def Pack(self, builder: Any) -> int:  # the name in the schema's object API
         """Appends the buffer to a file under construction.
 
         Args:

@@ -20,11 +20,11 @@ class SharingBuilder(Builder):
         True
     """
 
-    def __init__(self, initialSize: int = 1024):  # noqa: N803 (the name in flatbuffers)
+    def __init__(self, initialSize: int = 1024):  # the name in flatbuffers
         super().__init__(initialSize)
         self._vectors: dict[tuple[str, bytes], int] = {}
 
-    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 (the name in flatbuffers)
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # the name in flatbuffers
         """Stores a vector, or finds an equal vector.
 
         Args:
@@ -50,7 +50,7 @@ class SharedTable:
         self.table = table
         self._packed: tuple[Builder, int] | None = None
 
-    def Pack(self, builder: Builder) -> int:  # noqa: N802 (the name in the schema's object API)
+    def Pack(self, builder: Builder) -> int:  # the name in the schema's object API
         """Stores the table if this builder has not stored it yet.
 
         Args:
