@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_qat
-from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.observed_ranges import named_observers
 
 # Five batches of 8 and one of 3. Of the last batch the replicas get 2 samples and 1 sample.
 SAMPLES, BATCH = 43, 8

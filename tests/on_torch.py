@@ -15,7 +15,7 @@ import torch  # pyright: ignore[reportMissingImports] (an optional backend)
 from torch.utils import data  # pyright: ignore[reportMissingImports]
 
 import keras_qat
-from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.observed_ranges import named_observers
 
 SAMPLES, BATCH = 32, 8
 X = np.random.default_rng(0).normal(size=(SAMPLES, 6, 6, 2)).astype("float32")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_qat
-from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.observed_ranges import named_observers
 from tests.models import images, network, quantized_network
 
 

@@ -13,7 +13,7 @@ import keras_qat
 from keras_qat import scheme
 from keras_qat.layers.core import registry
 from keras_qat.layers.elementwise import maximum as extremes
-from keras_qat.layers.models.quantized_model import observed_layers
+from keras_qat.layers.models.observed_ranges import observed_layers
 from keras_qat.layers.pooling import windows as pooling
 from keras_qat.quantizers.range_rules import RANGE_RULES
 from tests.models import images, labels, linear, network, quantized_network

@@ -7,7 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import keras_qat
 from keras_qat.errors import MissingRangeError
-from keras_qat.layers.models.quantized_model import observed_layers
+from keras_qat.layers.models.observed_ranges import observed_layers
 from tests.gradients import gradients_of
 from tests.models import (
     images,

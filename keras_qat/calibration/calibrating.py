@@ -17,7 +17,7 @@ from keras_qat.layers import QuantizedModel
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.models.finiteness import check_finite, layer_weight_errors
 from keras_qat.layers.models.input_stats import check_input_stats
-from keras_qat.layers.models.quantized_model import named_observers
+from keras_qat.layers.models.observed_ranges import named_observers
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.quantizers import MinMax, Outliers, RangeRule, get_range_rule
 

@@ -19,7 +19,7 @@ from keras_qat.data.batches import batches
 from keras_qat.errors import InvalidTrainingError
 from keras_qat.layers import QuantizedModel
 from keras_qat.layers.core.modes import float_mode
-from keras_qat.layers.models.quantized_model import tensor_name
+from keras_qat.layers.models.observed_ranges import tensor_name
 from keras_qat.quantizers import RangeParameters
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keras_qat.checking.findings import WARNING, Finding
 from keras_qat.layers import QuantizedModel
-from keras_qat.layers.models.quantized_model import (
+from keras_qat.layers.models.observed_ranges import (
     NOT_SAVED_FIX,
     named_observers,
     not_saved,

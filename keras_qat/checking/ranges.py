@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from keras_qat.checking.statistics import Statistics
 from keras_qat.graph import Edge, Graph, Node
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.models.quantized_model import tensor_name
+from keras_qat.layers.models.observed_ranges import tensor_name
 from keras_qat.layers.models.range_groups import (
     RangeGroup,
     fixed_parameters,

@@ -20,7 +20,7 @@ from keras_qat.layers.models.fixed_batch import set_fixed_batch
 from keras_qat.layers.models.formats import writes
 from keras_qat.layers.models.input_stats import check_input_stats, set_input_stats
 from keras_qat.layers.models.missing_ranges import missing_ranges
-from keras_qat.layers.models.quantized_model import warn_of_ranges_not_saved
+from keras_qat.layers.models.observed_ranges import warn_of_ranges_not_saved
 from keras_qat.layers.models.wrapped import quantized_model_in
 from keras_qat.litert import Model, OldestRuntime, Tensor, oldest_runtime, write
 from keras_qat.litert.writing.fixed_batch import fix_batch, fold_shapes

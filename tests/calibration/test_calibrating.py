@@ -13,7 +13,7 @@ from keras_qat.errors import (
     OutlierWarning,
     RangeDriftWarning,
 )
-from keras_qat.layers.models.quantized_model import observed_layers
+from keras_qat.layers.models.observed_ranges import observed_layers
 from tests.models import images, linear, network, quantized, quantized_network
 
 # Rows sum to 10, 26 and -4.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_qat.backend import is_training, start_in_inference
-from keras_qat.errors import DefaultRangesWarning, RangeDriftWarning, warn_user
+from keras_qat.errors import RangeDriftWarning, warn_user
 from keras_qat.graph import read_model
 from keras_qat.graph.keras_internals import (
     exclude_from_weight_decay,
@@ -22,14 +22,19 @@ from keras_qat.layers.core.modes import float_mode, in_float_mode
 from keras_qat.layers.models.finiteness import all_finite, nan_unless_finite, warn_of_nan
 from keras_qat.layers.models.formats import writer_of
 from keras_qat.layers.models.learned_ranges import learned_ranges
-from keras_qat.layers.models.missing_ranges import listing, missing_ranges, uses_of
+from keras_qat.layers.models.missing_ranges import missing_ranges, uses_of
 from keras_qat.layers.models.neighbours import assign_params
+from keras_qat.layers.models.observed_ranges import (
+    NOT_SAVED,
+    all_observed,
+    named_observers,
+    observed_layers,
+    warn_of_ranges_not_saved,
+)
 from keras_qat.layers.models.rewritten_model import RewrittenModel
 from keras_qat.quantizers import (
     MISFIT_FIX,
-    Fixed,
     QuantDelay,
-    RangeObserver,
     RangeRule,
     Robust,
     checked_default_range,
@@ -39,10 +44,6 @@ from keras_qat.quantizers import (
 from keras_qat.targets import get_target
 
 __all__ = ["QuantizedModel", "float_mode"]
-
-# The limits of an inner tensor that an older version saved no range of.
-_NOT_SAVED = (0.0, 0.0)
-NOT_SAVED_FIX = "Calibrate the model again, `keras_qat.calibrate(model, data)`."
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -119,7 +120,7 @@ class QuantizedModel(RewrittenModel):
             if not bool(is_finite):
                 warn_of_nan(self)
         if not training:
-            is_finite = keras.ops.logical_and(is_finite, _all_observed(self))
+            is_finite = keras.ops.logical_and(is_finite, all_observed(self))
         delay = self.quant_delay if training else None
         is_delayed = delayed(None if delay is None else delay.count_down())
         with is_delayed if training else inference():
@@ -239,7 +240,7 @@ class QuantizedModel(RewrittenModel):
         return {
             name: observer.limits
             for name, observer in named_observers(self)
-            if observer.is_default and observer.limits != _NOT_SAVED
+            if observer.is_default and observer.limits != NOT_SAVED
         }
 
     def set_default_ranges(self, default_ranges_stats: Any) -> None:
@@ -315,69 +316,6 @@ class QuantizedModel(RewrittenModel):
 
 # Keras writes the bare name of the class into `.h5`.
 keras.saving.get_custom_objects()["QuantizedModel"] = QuantizedModel
-
-
-def named_observers(model: keras.Model) -> Iterator[tuple[str, RangeObserver]]:
-    """Yields the name and the observer of each tensor with an observed range.
-
-    Inputs with `quantized_input_stats` have no observed range.
-
-    A tensor between a layer's operators has the name that it has in the file.
-    """
-    for layer in model.layers:
-        if isinstance(layer, QuantizedLayer):
-            for tensor, observer in layer.observers().items():
-                if not isinstance(layer.specifications()[tensor], Fixed):
-                    yield tensor_name(layer.name, tensor), observer
-
-
-def tensor_name(layer: str, tensor: str) -> str:
-    """Returns the name of a tensor of a layer in the file: its output, or an inner tensor."""
-    return layer if tensor == "output" else f"{layer}/{tensor}"
-
-
-def _all_observed(model: keras.Model) -> Any:
-    """Whether each tensor has min/max data or a default range, as a tensor."""
-    updates = [observer.updates.value for _, observer in named_observers(model)]
-    return keras.ops.all(keras.ops.stack(updates) != 0) if updates else True
-
-
-def tensors_without_saved_range(model: keras.Model) -> tuple[str, ...]:
-    """Returns the names of inner tensors whose ranges an older version did not save.
-
-    Args:
-        model: A quantized model.
-    """
-    inner = ((n, each) for n, each in named_observers(model) if each.is_default)
-    return tuple(name for name, observer in inner if observer.limits == _NOT_SAVED)
-
-
-def warn_of_ranges_not_saved(model: keras.Model) -> None:
-    """Warns of inner tensors whose ranges an older version did not save.
-
-    Args:
-        model: A quantized model.
-    """
-    names = tensors_without_saved_range(model)
-    if names:
-        warn_user(f"{not_saved(names)} {NOT_SAVED_FIX}", DefaultRangesWarning)
-
-
-def not_saved(names: Sequence[str]) -> str:
-    """Returns the warning about tensors without a saved range.
-
-    Args:
-        names: Names of the tensors.
-    """
-    return (
-        f"{len(names)} tensor(s) inside layers have coarser steps than necessary: "
-        f"{listing(names)}. An older version of keras_qat saved the model without their ranges."
-    )
-
-
-def observed_layers(model: keras.Model) -> list[QuantizedLayer]:
-    """Returns the layers of a model whose outputs have an observed range."""
-    return [layer for layer in model.layers if getattr(layer, "observer", None) is not None]
 
 
 def _has_nan(values: Iterable[Any]) -> bool:
