@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from keras_qat.graph import Edge, Graph, Node, layer_of
-from keras_qat.layers.core.drop_in import remade
-from keras_qat.layers.kernels.weighted import copy_variables
+from keras_qat.layers.core.drop_in import copy_variables, remade
 from keras_qat.passes.rewriting import absorb_nodes
 
 _PADDING = layer_of(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D)

@@ -9,9 +9,8 @@ import keras
 from keras import ops
 
 from keras_qat.graph import Graph, Node
-from keras_qat.layers.core.drop_in import remade
+from keras_qat.layers.core.drop_in import copy_variables, remade
 from keras_qat.layers.kernels.batch_normalization import BATCH_NORM
-from keras_qat.layers.kernels.weighted import copy_variables
 from keras_qat.passes.rewriting import rewrite_nodes
 
 

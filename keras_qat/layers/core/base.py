@@ -14,7 +14,6 @@ from keras_qat.backend import full_precision
 from keras_qat.errors import (
     KerasQatError,
     NotQuantizedError,
-    UnsupportedLayerError,
     original_error,
 )
 from keras_qat.graph import Node
@@ -33,8 +32,10 @@ from keras_qat.layers.core.integers import (
     center,
     real_values,
 )
+from keras_qat.layers.core.layer_config import own_config, rule_of_config
 from keras_qat.layers.core.modes import in_float_mode, replaced_forward
-from keras_qat.layers.core.rules import integer_rule, with_weights_of
+from keras_qat.layers.core.rules import exact_scheme, integer_rule
+from keras_qat.layers.core.tensor_observers import build_observers, observers_of
 from keras_qat.quantizers import (
     Derived,
     Free,
@@ -42,11 +43,9 @@ from keras_qat.quantizers import (
     QuantDelay,
     RangeObserver,
     RangeRule,
-    Robust,
     Specification,
     ValueRange,
     fake_quantize,
-    make_observers,
     with_range_gradient,
 )
 from keras_qat.scheme import BYTE, Scheme, get_scheme
@@ -155,9 +154,7 @@ class QuantizedLayer(keras.layers.Layer):
         self.delay_steps: int = quant_delay
         self.quant_delay: QuantDelay | None = None
         self.observer: Any = None
-        is_config = isinstance(range_rule, dict)
-        rule = keras.saving.deserialize_keras_object(range_rule) if is_config else range_rule
-        self.range_rule: RangeRule | None = rule
+        self.range_rule = rule_of_config(range_rule)
 
     @classmethod
     def checked_scheme(cls, scheme: str | Scheme, name: str) -> Scheme:
@@ -171,19 +168,8 @@ class QuantizedLayer(keras.layers.Layer):
             UnsupportedLayerError: If the activations of the scheme have an unsupported width.
             InvalidSchemeError: If no scheme has this name.
         """
-        scheme = get_scheme(scheme)
-        if scheme.activation_bits in cls.activation_bits:
-            return with_weights_of(scheme, getattr(cls, "operators", ()))
-        widths = " or ".join(map(str, cls.activation_bits))
-        raise UnsupportedLayerError(
-            f"This layer has no exact arithmetic for {scheme.activation_bits}-bit activations.",
-            layer=name,
-            received=f"a {cls.__name__} with scheme='{scheme.name}'",
-            expected=f"activations of {widths} bits" if widths else "scheme=None",
-            fix=f'Pass scheme="int8", or `overrides={{"{name}": "int8"}}` for the layer alone.'
-            if widths
-            else "Pass no scheme, and quantize the model.",
-        )
+        operators = getattr(cls, "operators", ())
+        return exact_scheme(cls.__name__, get_scheme(scheme), cls.activation_bits, operators, name)
 
     def specifications(self) -> Mapping[str, Specification | None]:
         """Returns how the tensors get their quantization parameters, if there is a scheme.
@@ -199,8 +185,7 @@ class QuantizedLayer(keras.layers.Layer):
 
     def observers(self) -> dict[str, RangeObserver]:
         """Returns the observers of the tensors that are observed, by the names of the tensors."""
-        found = {name: getattr(self, _attribute(name), None) for name in self.specifications()}
-        return {name: observer for name, observer in found.items() if observer is not None}
+        return observers_of(self)
 
     @property
     def range_source(self) -> Any:
@@ -219,11 +204,7 @@ class QuantizedLayer(keras.layers.Layer):
     def build(self, input_shape):
         """Builds the Keras layer, the range observers and the delay."""
         super().build(input_shape)
-        made = make_observers(self._observed(), self.range_rule, self.learns_range)
-        for tensor, observer in made.items():
-            setattr(self, _attribute(tensor), observer)
-            observer.build()
-            observer.trainable = self.trainable
+        build_observers(self)
         if self.delay_steps:
             # Last, so that the order of the weights is the same after loading.
             self.quant_delay = QuantDelay(self.delay_steps, name="quant_delay")
@@ -438,28 +419,12 @@ class QuantizedLayer(keras.layers.Layer):
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        name = None if self.scheme is None else self.scheme.name
-        stored = None if self.scheme is None else self.scheme.storage
-        delay = {"quant_delay": self.delay_steps} if self.delay_steps else {}
-        rule = self.range_rule if self._observed() else None
-        is_usual = rule in (None, Robust())
-        own = {} if is_usual else {"range_rule": keras.saving.serialize_keras_object(rule)}
-        target = {} if self.target == "reference" else {"target": self.target}
-        given = {"keras_layer": self.keras_layer, "output_name": self.output_name}
-        given["storage"] = stored
-        known = {name: value for name, value in given.items() if value is not None}
-        return {**super().get_config(), **known, "scheme": name, **delay, **own, **target}
+        return {**super().get_config(), **own_config(self)}
 
     def output_grid(self) -> Grid | None:
         """Returns the grid of the output; None for a float layer, and for plain numbers."""
         output = None if self.scheme is None else self._neighbours().output
         return None if output is None else output.grid()
-
-    def _observed(self) -> dict[str, Specification]:
-        """Returns the specifications of the tensors that are observed."""
-        own = {} if self.scheme is None else self.specifications()
-        known = ((tensor, each) for tensor, each in own.items() if each is not None)
-        return {tensor: each for tensor, each in known if each.observed is not None}
 
     def _scheme(self) -> Scheme:
         if self.scheme is None:
@@ -476,8 +441,3 @@ class QuantizedLayer(keras.layers.Layer):
                 fix="Make the model with `keras_qat.quantize_model`.",
             )
         return self.neighbours
-
-
-def _attribute(tensor: str) -> str:
-    """Returns the attribute that holds a tensor's observer: saved weights have its name."""
-    return "observer" if tensor == "output" else f"{tensor}_observer"

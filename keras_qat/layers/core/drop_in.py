@@ -164,6 +164,21 @@ def copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None
             assign_copy(variable, values[tail(target, variable)])
 
 
+def copy_variables(source: Any, target: Any) -> None:
+    """Copies the variables of a layer with a kernel or a normalization, and its `trainable`."""
+    copy_values(source, target)
+    target.trainable = source.trainable
+
+
+def copy_values(source: Any, target: Any) -> None:
+    """Copies the variables that both layers have under the same attribute names."""
+    names = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+    for name in names:
+        value = getattr(source, name, None)
+        if value is not None:
+            assign_copy(getattr(target, name), value)
+
+
 def assign_copy(target, source) -> None:
     """Copies one variable's value.
 

@@ -1,11 +1,12 @@
-"""The integer rules by which the kernels of a target compute operators."""
+"""The rules by which the kernels of a target compute operators, and the schemes they take."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from keras_qat.arithmetic.rules import RULES, Rule
+from keras_qat.errors import UnsupportedLayerError
 from keras_qat.litert.format.operators import declaration_of
 from keras_qat.scheme import Scheme
 from keras_qat.targets import fast_kernels, get_target
@@ -61,6 +62,35 @@ def kernels_of(code: str, target: str, takes_delegate: bool = True) -> str:
     fast = fast_kernels(profile)
     is_taken = takes_delegate and fast is not None and code in fast.operators
     return fast.kernels if fast is not None and is_taken else profile.kernels
+
+
+def exact_scheme(
+    kind: str, scheme: Scheme, widths: Sequence[int], operators: Collection[str], name: str
+) -> Scheme:
+    """Returns the scheme of a layer, if the layer has exact arithmetic for the activations of it.
+
+    Args:
+        kind: Name of the layer's class.
+        scheme: The scheme that was asked for.
+        widths: The widths of activations that the layer has exact arithmetic for, in bits.
+        operators: Names of the layer's operators.
+        name: Name of the layer.
+
+    Raises:
+        UnsupportedLayerError: If the activations of the scheme have another width.
+    """
+    if scheme.activation_bits in widths:
+        return with_weights_of(scheme, operators)
+    taken = f"activations of {' or '.join(map(str, widths))} bits"
+    raise UnsupportedLayerError(
+        f"This layer has no exact arithmetic for {scheme.activation_bits}-bit activations.",
+        layer=name,
+        received=f"a {kind} with scheme='{scheme.name}'",
+        expected=taken if widths else "scheme=None",
+        fix=f'Pass scheme="int8", or `overrides={{"{name}": "int8"}}` for the layer alone.'
+        if widths
+        else "Pass no scheme, and quantize the model.",
+    )
 
 
 def with_weights_of(scheme: Scheme, operators: Collection[str]) -> Scheme:

@@ -19,11 +19,12 @@ from keras_qat.layers.core.drop_in import (
     build_like,
     cannot_take_up,
     copy_by_path,
+    copy_variables,
     remade,
 )
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.kernels.kernel_operator import KernelOperator, channel_sums
-from keras_qat.layers.kernels.weighted import WeightedLayer, copy_variables
+from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.scheme import Scheme
 
 

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_qat.layers.kernels.integer_weights import channel_shape, scaled_axes
-from keras_qat.quantizers import MinMax, RangeRule, WeightRange
+from keras_qat.quantizers import WeightRange
 
 
 def make_weight_range(layer: Any) -> WeightRange | None:
@@ -90,14 +90,7 @@ def step_factor(layer: Any, fold: Any) -> Any:
     return sizes if layer.scheme.weight_per_channel else ops.max(sizes)
 
 
-def rule_of_config(value: RangeRule | dict[str, Any] | None) -> RangeRule:
-    """Returns the range rule of an argument of a layer: a rule, its configuration, or None."""
-    if isinstance(value, dict):
-        return keras.saving.deserialize_keras_object(value)
-    return MinMax() if value is None else value
-
-
-def rule_config(layer: Any) -> dict[str, Any]:
+def weight_rule_config(layer: Any) -> dict[str, Any]:
     """Returns the argument that the range rule of a layer is saved as.
 
     Args:

@@ -7,47 +7,51 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_qat.arithmetic.accumulate import in_bytes
-from keras_qat.backend import compiled, float64, maximum
 from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import stored
-from keras_qat.layers.core.drop_in import assign_copy
+from keras_qat.layers.core.drop_in import copy_values
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
+from keras_qat.layers.core.layer_config import rule_of_config
 from keras_qat.layers.core.rules import packs_weights
 from keras_qat.layers.kernels.accumulators import (
     requantize_centered,
     requantize_wide_centered,
 )
 from keras_qat.layers.kernels.block import Block
+from keras_qat.layers.kernels.folding import (
+    folded_weights,
+    input_kernel,
+    input_shift,
+    kernel_fold,
+)
 from keras_qat.layers.kernels.input_affine import INPUT_AFFINE, InputAffine, without_affine
 from keras_qat.layers.kernels.integer_weights import (
     BiasPressure,
     FoldedWeights,
     IntegerWeights,
     bias_pressure,
-    channel_shape,
     check_accumulators,
     integer_weights,
     least_scale_for_sums,
     scaled_axes,
-    summed_axes,
 )
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
 from keras_qat.layers.kernels.kernel_steps import (
     deployed_steps,
     fit_steps,
     make_weight_range,
-    rule_of_config,
     trained_steps,
+    weight_rule_config,
 )
 from keras_qat.quantizers import (
     Grid,
+    MinMax,
     RangeRule,
     WeightRange,
     fake_quantize_weights,
@@ -97,7 +101,7 @@ class WeightedLayer(Block):
     ):
         super().__init__(*args, scheme=scheme, **kwargs)
         self.fixed_batch = fixed_batch
-        self.weight_range_rule = rule_of_config(weight_range_rule)
+        self.weight_range_rule = rule_of_config(weight_range_rule) or MinMax()
         self.weight_range: WeightRange | None = None
         self.input_affine = None if input_affine is None else InputAffine(**input_affine)
 
@@ -128,8 +132,8 @@ class WeightedLayer(Block):
         >>> integers.numpy().tolist(), round(float(step[0, 0]), 4)
         ([[127.0], [30.0]], 0.01)
         """
-        fold = self._fold()
-        kernel, scheme = self._input_kernel() * fold, self._scheme()
+        fold = kernel_fold(self)
+        kernel, scheme = input_kernel(self) * fold, self._scheme()
         least = least_scale_for_sums(kernel, self.channel_axes, scheme)
         axes = scaled_axes(kernel, self.channel_axes, scheme)
         grid = weight_grid(kernel, axes, scheme, least, deployed_steps(self, fold))
@@ -140,17 +144,17 @@ class WeightedLayer(Block):
 
     def fit_weight_range(self) -> None:
         """Sets the steps of the kernel by its range rule, as calibration does."""
-        fold = self._fold()
-        fit_steps(self, self._input_kernel() * fold, fold)
+        fold = kernel_fold(self)
+        fit_steps(self, input_kernel(self) * fold, fold)
 
     def float_forward(self, inputs, training=None):
         """Applies kernel, bias, batch normalization and activation in float."""
-        return self.finish(self.kernel_operator.apply(self, inputs, self._input_kernel()), training)
+        return self.finish(self.kernel_operator.apply(self, inputs, input_kernel(self)), training)
 
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
-        fold = self._fold()
-        kernel = self._input_kernel() * fold
+        fold = kernel_fold(self)
+        kernel = input_kernel(self) * fold
         axes = scaled_axes(kernel, self.channel_axes, self._scheme())
         fixed = ops.stop_gradient(kernel)
         least = least_scale_for_sums(fixed, self.channel_axes, self._scheme())
@@ -229,7 +233,7 @@ class WeightedLayer(Block):
         >>> from keras_qat.layers import QDense
         >>> layer = QDense(2, scheme="int8", bias_initializer=keras.initializers.Constant(2.0**31))
         >>> layer.build((None, 4))
-        >>> layer.kernel.assign(np.full((4, 2), 1.27)) is not None
+        >>> layer.kernel.assign([[1.27] * 2] * 4) is not None
         True
         >>> layer.bias_pressure(1.0, 2.0**24).factor.round().tolist()
         [400.0, 400.0]
@@ -238,15 +242,14 @@ class WeightedLayer(Block):
 
     def folded_weights(self) -> FoldedWeights:
         """Returns the deployed weights in float."""
-        factor, kernel = self._channel_scale(), self._input_kernel()
-        scaled = kernel * ops.reshape(factor, channel_shape(kernel, self.channel_axes))
-        terms = self._bias_terms(factor)
-        return FoldedWeights(scaled, *terms, self.channel_axes, deployed_steps(self, factor))
+        return folded_weights(self)
 
     @property
     def adds_bias(self) -> bool:
         """Returns whether the sums get a bias: the layer's own, or that of a folded operation."""
-        return self.use_bias or self.batch_normalization is not None or self._shift() is not None
+        return (
+            self.use_bias or self.batch_normalization is not None or input_shift(self) is not None
+        )
 
     def lower_weights(self):
         """Returns the weights as numpy arrays for `lower`.
@@ -299,7 +302,7 @@ class WeightedLayer(Block):
 
     def finish(self, y, training=None):
         """Applies the input's offset, bias, batch normalization and activation in float."""
-        return super().finish(y if self._shift() is None else y + self._shift(), training)
+        return super().finish(y if input_shift(self) is None else y + input_shift(self), training)
 
     def to_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layers that compute the same in float, with this layer's weights."""
@@ -312,12 +315,7 @@ class WeightedLayer(Block):
         """Returns the constructor's arguments."""
         affine = {} if self.input_affine is None else {"input_affine": self.input_affine.config()}
         fixed = {"fixed_batch": True} if self.fixed_batch else {}
-        rule = {}
-        if self.scheme is not None and self.weight_range_rule.has_weight_steps:
-            rule = {
-                "weight_range_rule": keras.saving.serialize_keras_object(self.weight_range_rule)
-            }
-        return {**super().get_config(), **affine, **fixed, **rule}
+        return {**super().get_config(), **affine, **fixed, **weight_rule_config(self)}
 
     def carry_weights(self, node: Node) -> None:
         """Copies kernel, bias and batch normalization."""
@@ -328,73 +326,3 @@ class WeightedLayer(Block):
         sources = [operation for operation in chain if getattr(operation, "weights", None)]
         for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
             copy_values(theirs, mine)
-
-    def _channel_scale(self):
-        """Returns the factor of each channel in the folded batch normalization."""
-        norm = self.batch_normalization
-        if norm is None:
-            return ops.ones((self._channels(),), "float32")
-        gamma = [ops.stop_gradient(norm.gamma)] if norm.scale else []
-        return _normalizing_factor(norm.moving_variance, *gamma, epsilon=norm.epsilon)
-
-    def _fold(self):
-        """Returns the factor of the batch normalization, to broadcast against the kernel.
-
-        The folded weights of a channel with gamma = 0 are 0. Its own weights keep the gradient
-        alive.
-        """
-        fold = self._channel_scale()
-        fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
-        return ops.reshape(fold, channel_shape(self.kernel, self.channel_axes))
-
-    def _bias_terms(self, factor):
-        """Returns the folded bias as two terms. Their sum in float would depend on the compiler."""
-        zeros = ops.zeros((self._channels(),), "float32")
-        bias = self.bias if self.use_bias else zeros
-        shift = self._shift()
-        bias = bias if shift is None else bias + shift
-        norm = self.batch_normalization
-        if norm is None:
-            return ops.convert_to_tensor(bias), zeros
-        beta = norm.beta if norm.center else zeros
-        return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * factor
-
-    def _input_kernel(self):
-        """Returns the kernel to apply to the original input."""
-        kernel = ops.convert_to_tensor(self.kernel)
-        return kernel if self.input_affine is None else self.input_affine.scaled(kernel)
-
-    def _shift(self):
-        """Returns the contribution of the input's offset to each output channel, or None."""
-        if self.input_affine is None or not self.input_affine.has_offset:
-            return None
-        axes = summed_axes(self.kernel, self.channel_axes)
-        return self.input_affine.shift(ops.convert_to_tensor(self.kernel), axes)
-
-    def _channels(self) -> int:
-        return int(np.prod([self.kernel.shape[axis] for axis in self.channel_axes]))
-
-
-@compiled
-def _normalizing_factor(variance, *gamma, epsilon: float):
-    """Returns the factor of each channel in a folded batch normalization."""
-    # Float64 is used because float32 roots and quotients of GPUs are wrong in their last bits.
-    with float64():
-        deviation = maximum(ops.sqrt(ops.cast(variance, "float64") + epsilon), 1e-12)
-        numerator = ops.cast(gamma[0], "float64") if gamma else 1.0
-        return ops.cast(numerator / deviation, "float32")
-
-
-def copy_variables(source, target) -> None:
-    """Copies the variables of a layer, and its `trainable`."""
-    copy_values(source, target)
-    target.trainable = source.trainable
-
-
-def copy_values(source, target) -> None:
-    """Copies the variables that both layers have under the same attribute names."""
-    names = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
-    for name in names:
-        value = getattr(source, name, None)
-        if value is not None:
-            assign_copy(getattr(target, name), value)
