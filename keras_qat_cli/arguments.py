@@ -64,6 +64,26 @@ override.__name__, input_stats.__name__ = "layer=scheme", "input=mean,std"
 def add_conversion(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `quantize_model` and `check` that control the conversion."""
     group = parser.add_argument_group("conversion")
+    _add_schemes(group)
+    _add_rewriting(group)
+    group.add_argument(
+        "--target",
+        metavar="NAME",
+        help="the device of the file: litert, litert-arm64, reference, tflite-micro, ethos-u or "
+        "edgetpu (default: litert)",
+    )
+    group.add_argument(
+        "--input-stats",
+        action="append",
+        type=input_stats,
+        default=[],
+        metavar="INPUT=MEAN,STD",
+        help="mean and standard deviation of an input, such as image=0,255; may be repeated",
+    )
+    add_default_range(group)
+
+
+def _add_schemes(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--scheme",
         default="int8",
@@ -75,6 +95,17 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         help="packed or int8: the storage of weights of less than 8 bits (default: as the target "
         "takes them)",
     )
+    group.add_argument(
+        "--override",
+        action="append",
+        type=override,
+        default=[],
+        metavar="LAYER=SCHEME",
+        help="give a layer another scheme, or `float`; may be repeated",
+    )
+
+
+def _add_rewriting(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--rewrites", nargs="*", metavar="NAME", help="apply only these rewrites (default: all)"
     )
@@ -90,29 +121,6 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="exact, lookup, substitute or error (default: exact)",
     )
-    group.add_argument(
-        "--target",
-        metavar="NAME",
-        help="the device of the file: litert, litert-arm64, reference, tflite-micro, ethos-u or "
-        "edgetpu (default: reference)",
-    )
-    group.add_argument(
-        "--override",
-        action="append",
-        type=override,
-        default=[],
-        metavar="LAYER=SCHEME",
-        help="give a layer another scheme, or `float`; may be repeated",
-    )
-    group.add_argument(
-        "--input-stats",
-        action="append",
-        type=input_stats,
-        default=[],
-        metavar="INPUT=MEAN,STD",
-        help="mean and standard deviation of an input, such as image=0,255; may be repeated",
-    )
-    add_default_range(group)
 
 
 def add_default_range(parser: argparse._ActionsContainer) -> None:

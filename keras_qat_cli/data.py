@@ -220,13 +220,7 @@ def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> D
     function = imported(name)
     with blamed(name):
         returned = function()
-    is_pair = isinstance(returned, tuple) and len(returned) == 2
-    arrays, targets = returned if is_pair else (returned, None)
-    if isinstance(arrays, list) and len(arrays) == len(inputs) and all(map(_is_array, arrays)):
-        if len(arrays) > 1:
-            arrays = tuple(arrays)
-        elif is_pair:  # otherwise a list of one batch
-            (arrays,) = arrays
+    arrays, targets = _parts(returned, len(inputs))
     if isinstance(arrays, Mapping | tuple) or _is_array(arrays):
         return _arrays(arrays, targets, size, limit, inputs)
     if not hasattr(returned, "__iter__"):
@@ -259,6 +253,17 @@ def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> D
 
     count = len(returned) if limit is None and hasattr(returned, "__len__") else None
     return Data(passed, fit, count, limit, inputs)
+
+
+def _parts(returned: Any, inputs: int) -> tuple[Any, Any]:
+    """Returns the inputs and the targets in what a function returned. None for no targets."""
+    is_pair = isinstance(returned, tuple) and len(returned) == 2
+    arrays, targets = returned if is_pair else (returned, None)
+    is_list = isinstance(arrays, list) and len(arrays) == inputs and all(map(_is_array, arrays))
+    if is_list and inputs > 1:
+        return tuple(arrays), targets
+    # Without targets, a list of one array is one batch.
+    return (arrays[0] if is_list and is_pair else arrays), targets
 
 
 class _Listed(keras.utils.PyDataset):

@@ -17,6 +17,48 @@ from tests.litert import foreign
 INT8_DIFFERENCES = {"FULLY_CONNECTED": (12, 5), "LEAKY_RELU": (2, 1), "QUANTIZE": (2, 1)}
 
 
+def weights(rng, *shape):
+    return rng.normal(size=shape).astype("float32")
+
+
+def of_images(tf, x, rng):
+    """Applies operators of images."""
+    y = tf.nn.relu(tf.nn.conv2d(x, weights(rng, 3, 3, 4, 4), 1, "SAME") + weights(rng, 4))
+    y = tf.nn.depthwise_conv2d(y, weights(rng, 3, 3, 4, 1), [1, 1, 1, 1], "SAME")
+    y = tf.nn.depthwise_conv2d(y, weights(rng, 3, 3, 4, 1), [1] * 4, "SAME", dilations=[2, 2])
+    up = tf.nn.conv2d_transpose(y, weights(rng, 2, 2, 4, 4), tf.constant([1, 16, 16, 4]), 2)
+    biased = tf.nn.conv2d_transpose(
+        up, weights(rng, 2, 2, 4, 4), tf.constant([1, 32, 32, 4]), 2
+    ) + weights(rng, 4)
+    y = tf.image.resize(biased, (8, 8))
+    y = y * tf.image.resize(up, (8, 8), "nearest")
+    y = tf.concat([y, tf.nn.relu6(y)], -1)[:, 1:, ::2]
+    y = tf.pad(
+        tf.pad(y, [[0, 0], [1, 1], [0, 0], [0, 0]]), [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"
+    )
+    y = tf.nn.avg_pool2d(tf.nn.max_pool2d(y, 2, 1, "SAME"), 2, 1, "SAME")
+    return tf.gather(tf.nn.leaky_relu(y, 0.1), [0, 2, 1], axis=1) - weights(rng, 1, 1, 8)
+
+
+def of_many_axes(tf, y, rng):
+    """Applies operators of five and six axes."""
+    five = tf.reshape(y, (1, 3, 6, 4, 2))
+    five = tf.maximum(tf.transpose(five, (0, 2, 1, 4, 3)), weights(rng, 2, 4))
+    five = tf.minimum(five, weights(rng, 3, 1, 1))[:, 1:] - weights(rng, 2, 4)
+    five = tf.pad(five, [[0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
+    return tf.transpose(tf.reshape(five, (1, 6, 3, 2, 2, 2)), (0, 2, 1, 4, 3, 5))
+
+
+def of_rows(tf, y, rng):
+    """Applies operators of matrices."""
+    rows = tf.reshape(y, (1, 18, 8))
+    rows = tf.matmul(rows, rows, transpose_b=True) @ weights(rng, 18, 8)
+    y = tf.stack([tf.tanh(rows), tf.sigmoid(rows)], 1)
+    y = tf.concat([tf.reduce_mean(y, 2), tf.reduce_max(y, 2), tf.reduce_min(y, 2)], -1)
+    y = tf.nn.gelu(tf.reduce_sum(y, 1), approximate=True)
+    return tf.nn.softmax(y @ weights(rng, 24, 5) + weights(rng, 5))
+
+
 @functools.cache
 def converted(kind):
     """Returns a file of the converter with many operators."""
@@ -24,36 +66,9 @@ def converted(kind):
 
     def network(x):
         rng = np.random.default_rng(0)
-
-        def weights(*shape):
-            return tf.constant(rng.normal(size=shape).astype("float32"))
-
-        y = tf.nn.relu(tf.nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME") + weights(4))
-        y = tf.nn.depthwise_conv2d(y, weights(3, 3, 4, 1), [1, 1, 1, 1], "SAME")
-        y = tf.nn.depthwise_conv2d(y, weights(3, 3, 4, 1), [1] * 4, "SAME", dilations=[2, 2])
-        up = tf.nn.conv2d_transpose(y, weights(2, 2, 4, 4), tf.constant([1, 16, 16, 4]), 2)
-        biased = tf.nn.conv2d_transpose(
-            up, weights(2, 2, 4, 4), tf.constant([1, 32, 32, 4]), 2
-        ) + weights(4)
-        y = tf.image.resize(biased, (8, 8))
-        y = y * tf.image.resize(up, (8, 8), "nearest")
-        y = tf.concat([y, tf.nn.relu6(y)], -1)[:, 1:, ::2]
-        y = tf.pad(
-            tf.pad(y, [[0, 0], [1, 1], [0, 0], [0, 0]]), [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"
-        )
-        y = tf.nn.avg_pool2d(tf.nn.max_pool2d(y, 2, 1, "SAME"), 2, 1, "SAME")
-        y = tf.gather(tf.nn.leaky_relu(y, 0.1), [0, 2, 1], axis=1) - weights(1, 1, 8)
-        five = tf.reshape(y, (1, 3, 6, 4, 2))
-        five = tf.maximum(tf.transpose(five, (0, 2, 1, 4, 3)), weights(2, 4))
-        five = tf.minimum(five, weights(3, 1, 1))[:, 1:] - weights(2, 4)
-        five = tf.pad(five, [[0, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
-        six = tf.transpose(tf.reshape(five, (1, 6, 3, 2, 2, 2)), (0, 2, 1, 4, 3, 5))
-        rows = tf.reshape(six, (1, 18, 8))
-        rows = tf.matmul(rows, rows, transpose_b=True) @ weights(18, 8)
-        y = tf.stack([tf.tanh(rows), tf.sigmoid(rows)], 1)
-        y = tf.concat([tf.reduce_mean(y, 2), tf.reduce_max(y, 2), tf.reduce_min(y, 2)], -1)
-        y = tf.nn.gelu(tf.reduce_sum(y, 1), approximate=True)
-        return tf.nn.softmax(y @ weights(24, 5) + weights(5))
+        for part in (of_images, of_many_axes, of_rows):
+            x = part(tf, x, rng)
+        return x
 
     specification = tf.TensorSpec((1, 8, 8, 4), tf.float32)
     function = tf.function(network, input_signature=[specification]).get_concrete_function()
