@@ -26,15 +26,9 @@ from runtimes_page import SCHEMES
 import keras_qat
 from keras_qat.errors import KerasQatError
 from keras_qat.litert import expose_tensors
-from tests.layers.contract import (
-    Case,
-    Prepared,
-    counterparts_of,
-    exported,
-    integers_of,
-    layer_outputs,
-    loosen,
-)
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, layer_outputs, loosen
+from tests.layers.litert_files import counterparts_of, exported, integers_of
 
 # The oldest and the newest release, and those between before and after a change of results.
 RELEASES = ("1.0.1", "1.2.0", "1.3.0", "1.4.0", "2.0.2", "2.1.2", "2.1.3", "2.2.0", "2.3.0")

@@ -30,7 +30,8 @@ from keras_qat.litert.reading.file_operators import file_operators
 from keras_qat.litert.running.separate_process import arm64_folder
 from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
-from tests.layers.contract import Case, Prepared
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared
 
 TARGETS = ("tflite-micro", "litert-arm64")
 ALL_TARGETS = ("litert", "reference", *TARGETS)

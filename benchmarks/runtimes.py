@@ -28,7 +28,8 @@ import keras_qat
 from keras_qat.graph import read_model
 from keras_qat.litert import Model, Operator, Runner, Tensor, to_bytes
 from keras_qat.lowering import lower_model
-from tests.layers.contract import Case, Prepared
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared
 
 SEEDS, SCALES = (1, 2, 3), (1e-2, 1.0, 30.0)
 ELEMENTS = 100_000

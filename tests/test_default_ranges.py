@@ -7,7 +7,7 @@ import pytest
 import keras_qat
 from keras_qat.errors import DefaultRangesWarning, InvalidDefaultRangeError, MissingRangeError
 from keras_qat.layers import UnfusedBatchNormalization
-from tests.layers.contract import run_litert
+from tests.layers.litert_files import run_litert
 from tests.models import images, linear, network, quantized, small_images, small_network
 
 RANGE = (-6.0, 6.0)

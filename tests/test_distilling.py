@@ -10,7 +10,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import InvalidTrainingError, MissingRangeError, NotQuantizedError
 from keras_qat.layers.core.distillation import soft_divergence
-from tests.layers.contract import exported
+from tests.layers.litert_files import exported
 
 RNG = np.random.default_rng(0)
 DATA = RNG.normal(size=(64, 6)).astype("float32")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 from tests.models import quantized, randomized
 from tests.vela import compiled_by_vela
 

@@ -5,14 +5,9 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QuantizeInput
-from tests.layers.contract import (
-    Prepared,
-    as_arrays,
-    exported,
-    first_of_each,
-    operators_of,
-    run_litert,
-)
+from tests.layers.cases import first_of_each
+from tests.layers.contract import Prepared, as_arrays
+from tests.layers.litert_files import exported, operators_of, run_litert
 from tests.layers.test_contract import CASES
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}

@@ -8,7 +8,7 @@ from keras import layers
 import keras_qat
 from keras_qat.layers import QuantizedLayer
 from keras_qat.targets import DEFAULT_TARGET
-from tests.layers.contract import first_of_each
+from tests.layers.cases import first_of_each
 from tests.layers.test_contract import CASES
 from tests.models import randomized
 

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import keras_qat
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "from-tensorflow-1.md").read_text()

@@ -13,7 +13,9 @@ from keras_qat.errors import (
     TargetError,
     UnsupportedLayerError,
 )
-from tests.layers.contract import Prepared, exported, first_of_each, loosen
+from tests.layers.cases import first_of_each
+from tests.layers.contract import Prepared, loosen
+from tests.layers.litert_files import exported
 from tests.layers.test_contract import CASES
 from tests.micro import needs_micro
 

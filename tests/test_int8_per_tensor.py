@@ -7,14 +7,9 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import InvalidOverrideError
-from tests.layers.contract import (
-    Prepared,
-    exported,
-    first_of_each,
-    loosen,
-    operators_of,
-    versions_of,
-)
+from tests.layers.cases import first_of_each
+from tests.layers.contract import Prepared, loosen
+from tests.layers.litert_files import exported, operators_of, versions_of
 from tests.layers.test_contract import CASES
 from tests.models import images, network
 

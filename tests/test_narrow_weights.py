@@ -16,7 +16,9 @@ from keras_qat.layers.core.rules import packs_weights
 from keras_qat.passes.config import Config
 from keras_qat.passes.overrides import as_mapping
 from keras_qat.scheme import get_scheme
-from tests.layers.contract import Prepared, exported, first_of_each, loosen, versions_of
+from tests.layers.cases import first_of_each
+from tests.layers.contract import Prepared, loosen
+from tests.layers.litert_files import exported, versions_of
 from tests.layers.test_contract import CASES
 from tests.models import images
 

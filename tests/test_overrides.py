@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import InvalidOverrideError, UnsupportedLayerError
-from tests.layers.contract import exported, operators_of, run_litert
+from tests.layers.litert_files import exported, operators_of, run_litert
 from tests.quick import some_quick
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}

@@ -9,7 +9,9 @@ import pytest
 import keras_qat
 from keras_qat.errors import MissingRangeError
 from keras_qat.layers.core.modes import float_mode
-from tests.layers.contract import Case, Prepared, assert_equals_litert, exported
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
+from tests.layers.litert_files import exported
 from tests.models import labels, quantized, small_images, small_network
 from tests.processes import run_python
 from tests.quick import some_quick

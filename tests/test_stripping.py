@@ -9,7 +9,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import NotQuantizedError
-from tests.layers.contract import first_of_each, randomize
+from tests.layers.cases import first_of_each, randomize
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, network
 

@@ -9,7 +9,7 @@ import keras_qat
 from keras_qat.errors import InvalidModelError, InvalidTargetError, TargetError
 from keras_qat.litert import Runner
 from keras_qat.lowering import lower_model
-from tests.layers.contract import half_away
+from tests.layers.litert_files import half_away
 from tests.micro import needs_micro, run_on_micro
 from tests.quick import some_quick
 

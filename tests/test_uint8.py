@@ -8,7 +8,9 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.errors import InvalidOverrideError, UnsupportedLayerError
 from keras_qat.litert import Runner
-from tests.layers.contract import Prepared, exported, first_of_each, loosen, versions_of
+from tests.layers.cases import first_of_each
+from tests.layers.contract import Prepared, loosen
+from tests.layers.litert_files import exported, versions_of
 from tests.layers.test_contract import CASES
 from tests.models import images, labels, linear, network
 

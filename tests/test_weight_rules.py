@@ -9,7 +9,7 @@ import keras_qat
 from keras_qat.errors import InvalidRangeRuleError
 from keras_qat.quantizers.least_error import least_error_step
 from keras_qat.quantizers.range_rules import Lsq, MinMax, Mse
-from tests.layers.contract import constants_of, exported
+from tests.layers.litert_files import constants_of, exported
 from tests.models import images, labels, network, small_images, small_network
 
 SCHEME = "int4"

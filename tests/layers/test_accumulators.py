@@ -7,7 +7,7 @@ import pytest
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.litert import Runner
-from tests.layers.contract import exported
+from tests.layers.litert_files import exported
 from tests.quick import some_quick
 
 layers = keras.layers

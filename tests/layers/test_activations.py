@@ -6,18 +6,9 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QReLU, QSoftmax
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    integers_of,
-    layer,
-    operators_of,
-    quantized_with,
-    run_litert,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, together
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, integers_of, operators_of, run_litert
 
 ReLU, Softmax, Activation = keras.layers.ReLU, keras.layers.Softmax, keras.layers.Activation
 

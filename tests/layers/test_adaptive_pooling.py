@@ -5,17 +5,9 @@ import numpy as np
 import pytest
 
 from keras_qat.layers import QAdaptiveAveragePooling, QAdaptiveMaxPooling
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, operation, together
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 AdaptiveAveragePooling1D = keras.layers.AdaptiveAveragePooling1D
 AdaptiveAveragePooling2D = keras.layers.AdaptiveAveragePooling2D

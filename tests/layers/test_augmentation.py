@@ -7,7 +7,8 @@ from keras import layers
 
 import keras_qat
 from keras_qat.layers import QAugmentation
-from tests.layers.contract import Case, branches, exported, layer, operators_of
+from tests.layers.cases import Case, branches, layer
+from tests.layers.litert_files import exported, operators_of
 
 CASES = [
     Case(

@@ -3,7 +3,7 @@
 from keras import layers, ops
 
 from keras_qat.layers import QDepthToSpace, QSpaceToDepth
-from tests.layers.contract import Case, branches, layer, operation
+from tests.layers.cases import Case, branches, layer, operation
 
 CASES = [
     Case(

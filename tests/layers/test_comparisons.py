@@ -12,14 +12,9 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.layers import QCompare, QLogical, QLogicalNot, QNumber, QSelect
 from keras_qat.litert import Runner
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    exported,
-    operators_of,
-    quantized_with,
-    run_litert,
-)
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of, run_litert
 from tests.layers.test_embedding import ids
 from tests.quick import some_quick
 

@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_qat.layers import QDense, QLookup, QMean, QMultiply, QReduceMax
-from tests.layers.contract import Case
+from tests.layers.cases import Case
 
 
 def reductions():

@@ -14,23 +14,15 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import keras_qat
-from keras_qat.graph import layer_of
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.core import registry
-from keras_qat.layers.core.registry import registered_rules
-from keras_qat.litert.format.operators import declarations
 from tests.gradients import gradients_of
-from tests.layers.contract import (
-    Case,
-    Prepared,
-    as_arrays,
-    assert_equals_litert,
+from tests.layers.cases import Case, first_of_each
+from tests.layers.contract import Prepared, as_arrays, assert_equals_litert, layer_outputs
+from tests.layers.litert_files import (
     computed_tensors,
     counterparts_of,
     exported,
-    first_of_each,
     integers_of,
-    layer_outputs,
     operators_of,
     run_litert,
 )
@@ -52,53 +44,6 @@ BUILTIN = {value: name for name, value in vars(schema.BuiltinOperator).items() i
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def prepared(request):
     return Prepared(request.param)
-
-
-def rules_without_a_case():
-    registered = {entry.layer for entry in registered_rules()}
-    covered = {cls for case in CASES for cls in case.covers}
-    return sorted(cls.__name__ for cls in registered - covered)
-
-
-def test_every_rule_has_a_case():
-    lacking = rules_without_a_case()
-    assert not lacking, f"registered, but in no CASES of tests/layers: {lacking}"
-
-
-def test_rule_without_a_case_is_found(monkeypatch):
-    class QUntested(keras_qat.layers.QuantizedLayer):
-        pass
-
-    monkeypatch.setattr(registry, "_RULES", list(registry.registered_rules()))
-    registry.register(layer_of(keras.layers.Layer))(QUntested)
-    assert "QUntested" in rules_without_a_case()
-
-
-def test_every_operator_of_a_rule_has_a_declaration():
-    """An operator without roles, options and versions cannot be written or checked."""
-    rules = registered_rules()
-    written = {code for entry in rules for code in entry.layer.operators}
-    assert written <= declarations().keys()
-    assert all(declarations()[code].releases for code in written)
-
-
-def rules_without_operators():
-    registered = {entry.layer for entry in registered_rules()}
-    return sorted(cls.__name__ for cls in registered if not hasattr(cls, "operators"))
-
-
-def test_every_rule_declares_its_operators():
-    lacking = rules_without_operators()
-    assert not lacking, f"set the class attribute `operators`, what `lower` adds: {lacking}"
-
-
-def test_rule_without_operators_is_found(monkeypatch):
-    class QUndeclared(keras_qat.layers.QuantizedLayer):
-        pass
-
-    monkeypatch.setattr(registry, "_RULES", list(registry.registered_rules()))
-    registry.register(layer_of(keras.layers.Layer))(QUndeclared)
-    assert "QUndeclared" in rules_without_operators()
 
 
 def test_case_has_the_layers_it_covers(prepared):
@@ -390,16 +335,3 @@ def test_sweep_equals_litert(case):
         compared += assert_equals_litert(prepared)
         assert_equals_litert(prepared, "reference")
     assert compared >= 100_000
-
-
-@pytest.mark.slow
-def test_every_declared_operator_occurs():
-    found = {}
-    for case in CASES:
-        # With float32 inputs and outputs the file has their conversions, too.
-        content = exported(Prepared(case).quantized, inference_input_type="float32")
-        occurring = set(operators_of(content))
-        for cls in case.covers:
-            found.setdefault(cls, set()).update(occurring)
-    absent = {cls.__name__: missing for cls in found if (missing := {*cls.operators} - found[cls])}
-    assert not absent, f"declared in `operators`, but in the file of no case: {absent}"

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_recurrent import assert_trained_exact, model_of
 from tests.passes.customs import normal
 from tests.quick import some_quick

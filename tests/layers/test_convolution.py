@@ -6,18 +6,9 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QConv1D, QConv2D, QDepthwiseConv2D
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    Prepared,
-    assert_equals_litert,
-    branches,
-    constants_of,
-    exported,
-    layer,
-    quantized_with,
-    randomize,
-)
+from tests.layers.cases import Case, branches, layer, randomize
+from tests.layers.contract import HALVES, Prepared, assert_equals_litert, quantized_with
+from tests.layers.litert_files import constants_of, exported
 from tests.processes import run_python
 from tests.quantizers.modes import on_tensorflow
 

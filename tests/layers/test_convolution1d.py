@@ -4,15 +4,9 @@ import keras
 import numpy as np
 
 from keras_qat.layers import QConv1D, QDepthwiseConv1D
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    layer,
-    operators_of,
-    quantized_with,
-)
+from tests.layers.cases import Case, branches, layer
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 Conv1D, DepthwiseConv1D = keras.layers.Conv1D, keras.layers.DepthwiseConv1D
 BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU

@@ -5,17 +5,9 @@ import numpy as np
 
 import keras_qat
 from keras_qat.layers import QDense
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    constants_of,
-    exported,
-    layer,
-    operators_of,
-    quantized_with,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, together
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import constants_of, exported, operators_of
 from tests.layers.test_convolution import all_alike, extreme
 
 Dense, BatchNormalization, ReLU = (

@@ -7,16 +7,9 @@ from keras import layers
 
 import keras_qat
 from keras_qat.layers import QElu
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-)
+from tests.layers.cases import Case, branches, layer, operation
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 CASES = [
     Case(

@@ -7,7 +7,9 @@ import pytest
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QEmbedding
-from tests.layers.contract import Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import quantized_with
+from tests.layers.litert_files import exported, operators_of
 from tests.quick import some_quick
 
 layers = keras.layers

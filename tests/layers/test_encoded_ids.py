@@ -8,7 +8,9 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QCompare, QEmbedding, QNumber, QReduceMax
-from tests.layers.contract import Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import quantized_with
+from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_embedding import ids
 
 

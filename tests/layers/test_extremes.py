@@ -8,7 +8,9 @@ import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.layers import QMaximum, QMinimum, QWhere
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 Maximum, Minimum = keras.layers.Maximum, keras.layers.Minimum
 maximum, minimum, where = keras.ops.maximum, keras.ops.minimum, keras.ops.where

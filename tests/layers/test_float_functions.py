@@ -8,7 +8,7 @@ from keras import layers
 import keras_qat
 from keras_qat.layers import QLookup
 from keras_qat.layers.elementwise.functions import Function, looked_up
-from tests.layers.contract import exported, run_litert
+from tests.layers.litert_files import exported, run_litert
 
 FLOAT_ENDS = {"inference_input_type": "float32", "inference_output_type": "float32"}
 X = np.array([[-90.0, -5.0, -1.0, -0.3, -1e-3, 0.0, 1e-3, 0.3, 1.0, 5.0, 80.0]], "float32")

@@ -8,16 +8,9 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QGather, QTile
-from tests.layers.contract import (
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, operation, together
+from tests.layers.contract import quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 layers = keras.layers
 

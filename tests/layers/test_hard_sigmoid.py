@@ -6,17 +6,9 @@ import pytest
 from keras import ops
 
 from keras_qat.layers import QHardSigmoid, QMultiply
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    Prepared,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-)
+from tests.layers.cases import Case, branches, layer, operation
+from tests.layers.contract import HALVES, Prepared, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 Activation = keras.layers.Activation
 

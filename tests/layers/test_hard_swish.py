@@ -6,18 +6,9 @@ import pytest
 
 import keras_qat
 from keras_qat.layers import QHardSwish
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    Prepared,
-    assert_equals_litert,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-)
+from tests.layers.cases import Case, branches, layer, operation
+from tests.layers.contract import HALVES, Prepared, assert_equals_litert, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 Activation = keras.layers.Activation
 

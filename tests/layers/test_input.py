@@ -5,7 +5,9 @@ import numpy as np
 
 import keras_qat
 from keras_qat.layers import QuantizeInput
-from tests.layers.contract import HALVES, Case, exported, quantized_with, run_litert
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, run_litert
 
 
 def straight_through():

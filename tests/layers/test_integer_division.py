@@ -8,7 +8,8 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QIntegerDivision
-from tests.layers.contract import Case, exported, operators_of
+from tests.layers.cases import Case
+from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_positions import halves
 
 

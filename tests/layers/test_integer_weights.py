@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.layers import QDense
 from keras_qat.litert import Runner
-from tests.layers.contract import exported
+from tests.layers.litert_files import exported
 from tests.quick import some_quick
 
 layers = keras.layers

@@ -8,7 +8,8 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QLogSoftmax
-from tests.layers.contract import Case, branches, layer, operation, quantized_with, together
+from tests.layers.cases import Case, branches, layer, operation, together
+from tests.layers.contract import quantized_with
 
 Activation, Dense = keras.layers.Activation, keras.layers.Dense
 

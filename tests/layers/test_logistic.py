@@ -4,17 +4,9 @@ import keras
 import numpy as np
 
 from keras_qat.layers import QMultiply, QSigmoid
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    Prepared,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-)
+from tests.layers.cases import Case, branches, layer, operation
+from tests.layers.contract import HALVES, Prepared, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 CASES = [
     Case(

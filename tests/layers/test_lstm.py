@@ -8,7 +8,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 import keras_qat
 from keras_qat.errors import TargetError, UnsupportedLayerError
 from keras_qat.layers import QLSTM
-from tests.layers.contract import Case, branches, exported, layer, operators_of
+from tests.layers.cases import Case, branches, layer
+from tests.layers.litert_files import exported, operators_of
 from tests.micro import needs_micro
 from tests.passes.customs import normal
 

@@ -8,7 +8,9 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QMatmul
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 
 def products():

@@ -11,15 +11,9 @@ from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, read_model
 from keras_qat.graph.graph import Parameter
 from keras_qat.layers import QAdd, QMultiply, QSubtract
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    exported,
-    operators_of,
-    quantized_with,
-    run_litert,
-    versions_of,
-)
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of, run_litert, versions_of
 
 Add, ReLU = keras.layers.Add, keras.layers.ReLU
 Multiply, Subtract = keras.layers.Multiply, keras.layers.Subtract

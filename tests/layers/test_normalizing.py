@@ -13,16 +13,9 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.errors import DefaultRangesWarning, UnsupportedLayerError
 from keras_qat.layers import QNormalize
-from tests.layers.contract import (
-    Case,
-    branches,
-    exported,
-    layer,
-    operators_of,
-    quantized_with,
-    run_litert,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, together
+from tests.layers.contract import quantized_with
+from tests.layers.litert_files import exported, operators_of, run_litert
 from tests.quick import some_quick
 
 GroupNormalization = keras.layers.GroupNormalization

@@ -8,17 +8,9 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QPad
-from tests.layers.contract import (
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-    together,
-    versions_of,
-)
+from tests.layers.cases import Case, branches, layer, operation, together
+from tests.layers.contract import quantized_with
+from tests.layers.litert_files import exported, operators_of, versions_of
 
 layers = keras.layers
 ZeroPadding2D = layers.ZeroPadding2D

@@ -9,7 +9,9 @@ from keras import layers
 
 import keras_qat
 from keras_qat.layers import QMaskedAverage, QPaddingMask, QSelect
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 from tests.quick import some_quick
 
 # Keras warns wherever it drops a mask, also inside of its own layers.

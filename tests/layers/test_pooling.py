@@ -17,17 +17,9 @@ from keras_qat.layers import (
     QMaxPooling1D,
     QMaxPooling2D,
 )
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, operation, together
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_embedding import ids
 
 MaxPooling1D, AveragePooling1D = keras.layers.MaxPooling1D, keras.layers.AveragePooling1D

@@ -9,7 +9,9 @@ import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QArgMax, QArgMin
 from keras_qat.litert import Runner
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 
 def halves(model, rng, batch):

@@ -7,16 +7,9 @@ import pytest
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QPReLU
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    layer,
-    operators_of,
-    quantized_with,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, together
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 PReLU = keras.layers.PReLU
 

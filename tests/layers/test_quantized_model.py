@@ -7,7 +7,8 @@ import pytest
 import keras_qat
 from keras_qat.errors import InvalidGraphError, MissingRangeError
 from keras_qat.layers import QDense, QFlatten, QSoftmax, QuantizedModel, QuantizeInput
-from tests.layers.contract import Case, exported, operators_of, run_litert
+from tests.layers.cases import Case
+from tests.layers.litert_files import exported, operators_of, run_litert
 
 layers = keras.layers
 

@@ -8,16 +8,9 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QMean, QReduceAll, QReduceAny, QReduceMax, QReduceMin
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    operation,
-    operators_of,
-    quantized_with,
-    together,
-)
+from tests.layers.cases import Case, branches, operation, together
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 
 def reduced(*functions):

@@ -6,7 +6,8 @@ import pytest
 
 import keras_qat
 from keras_qat import layers as ours
-from tests.layers.contract import Case, branches, exported, layer, operators_of
+from tests.layers.cases import Case, branches, layer
+from tests.layers.litert_files import exported, operators_of
 
 layers = keras.layers
 CONV = layer(layers.Conv2D, 4, 1)

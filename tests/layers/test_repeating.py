@@ -6,7 +6,9 @@ import pytest
 from keras import layers
 
 import keras_qat
-from tests.layers.contract import Case, Prepared, assert_equals_litert, exported, operators_of
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
+from tests.layers.litert_files import exported, operators_of
 
 
 def model_of(inner, shape):

@@ -5,7 +5,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_qat.layers import Requantize
-from tests.layers.contract import HALVES, Case, exported, operators_of, quantized_with
+from tests.layers.cases import Case
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 
 def detection_head():

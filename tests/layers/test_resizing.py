@@ -8,16 +8,9 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QResize
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-)
+from tests.layers.cases import Case, branches, layer, operation
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import exported, operators_of
 
 Resizing, UpSampling2D = keras.layers.Resizing, keras.layers.UpSampling2D
 

@@ -7,18 +7,9 @@ import pytest
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QConv1DTranspose, QConv2DTranspose
-from tests.layers.contract import (
-    HALVES,
-    Case,
-    branches,
-    constants_of,
-    exported,
-    layer,
-    operators_of,
-    quantized_with,
-    randomize,
-    run_litert,
-)
+from tests.layers.cases import Case, branches, layer, randomize
+from tests.layers.contract import HALVES, quantized_with
+from tests.layers.litert_files import constants_of, exported, operators_of, run_litert
 
 Conv1DTranspose, Conv2DTranspose = keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose
 BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU

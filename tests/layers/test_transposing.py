@@ -10,17 +10,9 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.layers import QTranspose
-from tests.layers.contract import (
-    Case,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    quantized_with,
-    run_litert,
-    versions_of,
-)
+from tests.layers.cases import Case, branches, layer, operation
+from tests.layers.contract import quantized_with
+from tests.layers.litert_files import exported, operators_of, run_litert, versions_of
 
 Permute = keras.layers.Permute
 

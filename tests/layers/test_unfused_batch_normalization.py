@@ -7,15 +7,8 @@ import pytest
 import keras_qat
 from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.layers import QConv2D, UnfusedBatchNormalization
-from tests.layers.contract import (
-    Case,
-    branches,
-    constants_of,
-    exported,
-    layer,
-    operators_of,
-    together,
-)
+from tests.layers.cases import Case, branches, layer, together
+from tests.layers.litert_files import constants_of, exported, operators_of
 
 Conv2D, ReLU = keras.layers.Conv2D, keras.layers.ReLU
 

@@ -8,7 +8,8 @@ import tensorflow as tf
 import keras_qat
 from keras_qat.errors import NotQuantizedError
 from keras_qat.layers import QAdd, QConv2D, QDense, QDepthwiseConv2D, QMaxPooling2D, QSoftmax
-from tests.layers.contract import constants_of, exported, randomize
+from tests.layers.cases import randomize
+from tests.layers.litert_files import constants_of, exported
 
 layers = keras.layers
 

@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import ExportError, TargetError
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 from tests.models import images, quantized, randomized
 
 

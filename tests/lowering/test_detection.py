@@ -8,124 +8,25 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import flexbuffers
-from keras import layers
 
 import keras_qat
 from keras_qat import DetectionPostProcess
 from keras_qat.errors import ExportError, TargetFallbackWarning
+from tests.lowering.detectors import (
+    CLASSES,
+    OPTIONS,
+    anchors,
+    check_equal,
+    classes_of,
+    detections,
+    detector,
+    exported,
+)
 from tests.micro import needs_micro
-from tests.models import images, randomized
+from tests.models import images
 from tests.vela import compiled_by_vela
 
-CLASSES = 3
 CODE = "CUSTOM(TFLite_Detection_PostProcess)"
-SIZES = {4: 0.35, 2: 0.6}  # of the anchors, by the rows of a feature map
-
-
-def detector(classes=CLASSES, order=("boxes", "scores"), activation="sigmoid", batch_size=None):
-    """Makes a small SSD: boxes and scores of two feature maps, two for each position."""
-    keras.utils.set_random_seed(1)
-    image = keras.Input((8, 8, 3), batch_size=batch_size, name="image")
-    x, boxes, scores = image, [], []
-    for _ in SIZES:
-        x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
-        boxes.append(layers.Reshape((-1, 4))(layers.Conv2D(8, 1)(x)))
-        logits = layers.Reshape((-1, classes))(layers.Conv2D(2 * classes, 1)(x))
-        scores.append(layers.Activation(activation)(logits))
-    ends = {
-        "boxes": layers.Concatenate(axis=1, name="boxes")(boxes),
-        "scores": layers.Concatenate(axis=1, name="scores")(scores),
-    }
-    model = randomized(keras.Model(image, [ends[name] for name in order]))
-    for layer in model.layers:
-        if isinstance(layer, layers.Conv2D):
-            layer.kernel.assign(layer.kernel * 2)  # so that the scores vary
-    return model
-
-
-def anchors():
-    """Returns the anchors of the detector, in the order of its boxes."""
-    found = []
-    for rows, size in SIZES.items():
-        y, x = (np.mgrid[:rows, :rows].reshape(2, -1, 1) + 0.5) / rows
-        height, width = np.array([size, size / 2]), np.array([size / 2, size])
-        each = np.broadcast_arrays(y, x, height, width)
-        found.append(np.stack(each, axis=-1).reshape(-1, 4))
-    return np.concatenate(found)
-
-
-def exported(folder, model=None, scheme="int8", target="litert", **options):
-    qat = keras_qat.quantize_model(model or detector(), scheme, target=target)
-    keras_qat.calibrate(qat, images(), verbose=0)
-    path = folder / "detector.tflite"
-    keras_qat.export_litert(qat, path, detection=DetectionPostProcess(anchors(), **options))
-    return qat, path
-
-
-def decoded(boxes, scales):
-    """Returns the corners (y min, x min, y max, x max) of boxes."""
-    own = anchors()
-    center = boxes[:, :2] / scales[:2] * own[:, 2:] + own[:, :2]
-    half = np.exp(boxes[:, 2:] / scales[2:]) * own[:, 2:] / 2
-    return np.concatenate([center - half, center + half], axis=-1)
-
-
-def overlap(a, b):
-    """Returns the intersection over union of two boxes."""
-    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    both = np.prod(sides)
-    return both / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - both)
-
-
-def suppressed(corners, candidates, most, iou):
-    """Returns the candidates, best first, that do not overlap a better one that was kept."""
-    kept = []
-    for score, kind, box in sorted(candidates, key=lambda each: (-each[0], *each[1:])):
-        if len(kept) < most and all(overlap(corners[box], corners[b]) <= iou for *_, b in kept):
-            kept.append((score, kind, box))
-    return kept
-
-
-def detections(boxes, scores, *, score=0.3, iou=0.5, scales=(1, 1, 1, 1), regular=True, most=10):
-    """Returns (score, class, box) of the detections of one image, and the corners of its boxes."""
-    corners = decoded(boxes.astype("float64"), np.array(scales))
-    if regular:
-        every = [
-            [(s, kind, box) for box, s in enumerate(column) if s >= score]
-            for kind, column in enumerate(scores.T)
-        ]
-        kept = [each for one in every for each in suppressed(corners, one, most, iou)]
-    else:
-        best = [(row.max(), int(row.argmax()), box) for box, row in enumerate(scores)]
-        by_box = sorted((each for each in best if each[0] >= score), key=lambda e: (-e[0], e[2]))
-        kept = suppressed(corners, [(s, 0, box) for s, _, box in by_box], most, iou)
-        kept = [(s, int(scores[box].argmax()), box) for s, _, box in kept]
-    return sorted(kept, key=lambda each: (-each[0], *each[1:]))[:most] if regular else kept, corners
-
-
-def check_equal(qat, path, kernels, data, background=0, **options):
-    """Compares a file's outputs with those computed from the boxes and scores of Keras."""
-    boxes, scores = (np.asarray(each) for each in qat.predict(data, verbose=0))
-    found = keras_qat.LiteRTModel(path, kernels=kernels).predict(data, verbose=0)
-    assert list(found) == ["boxes", "classes", "scores", "count"]
-    for i in range(len(data)):
-        kept, corners = detections(boxes[i], scores[i, :, background:], **options)
-        count = int(found["count"][i])
-        assert count == len(kept)
-        assert found["classes"][i, :count].tolist() == [kind for _, kind, _ in kept]
-        np.testing.assert_array_equal(found["scores"][i, :count], [s for s, *_ in kept])
-        wanted = [corners[box] for *_, box in kept]
-        np.testing.assert_allclose(found["boxes"][i, :count], wanted, rtol=1e-5, atol=1e-6)
-    return found
-
-
-def classes_of(found):
-    """Returns the classes of the detections of each image."""
-    rows = zip(found["classes"], found["count"], strict=True)
-    return [row[: int(count)].tolist() for row, count in rows]
-
-
-OPTIONS = {"max_detections": 10, "score_threshold": 0.3}
 
 
 @pytest.mark.parametrize("regular", [True, False], ids=["regular", "fast"])
@@ -322,88 +223,3 @@ def test_detection_runs_on_the_cpu_of_accelerators(tmp_path, target):
         assert names == ["CUSTOM(ethos-u)", "DEQUANTIZE", "DEQUANTIZE", CODE]
         own = keras_qat.inspect_litert(path).operators[-1].options
         assert compiled.operators[-1].options == own
-
-
-def one_output():
-    model = detector()
-    return keras.Model(model.inputs, model.outputs[0])
-
-
-def flat_boxes():
-    model = detector()
-    boxes = layers.Flatten(name="flat")(model.outputs[0])
-    return keras.Model(model.inputs, [boxes, model.outputs[1]])
-
-
-def fewer_scores():
-    model = detector()
-    return keras.Model(model.inputs, [model.outputs[0], model.outputs[1][:, :32]])
-
-
-MISFITS = {
-    "one output": (one_output, {}, {}, r"two outputs, boxes and scores"),
-    "flat boxes": (flat_boxes, {"boxes": "flat"}, {}, r"do not have the shapes .*Reshape\(\(-1"),
-    "fewer scores": (fewer_scores, {}, {}, r"do not have the shapes"),
-    "anchors": (detector, {"anchors": anchors()[:-1]}, {}, r"one anchor for each box.*\(40, 4\)"),
-    "classes": (detector, {"num_classes": 5}, {}, r"`num_classes` does not fit .*3, or 2 if"),
-    "name": (detector, {"boxes": "box"}, {}, r"must name the two outputs .*boxes='box'"),
-    "same name": (detector, {"boxes": "boxes", "scores": "boxes"}, {}, r"must name the two"),
-    "batch size": (detector, {}, {"batch_size": 2}, r"one sample at a time"),
-    "model's batch": (lambda: detector(batch_size=4), {}, {}, r"one sample .*'image': 4"),
-    "type": (detector, {}, {"inference_output_type": "int8"}, r"are float32"),
-    "anchors alone": (detector, {}, {"detection": anchors()}, r"`detection` is not .*a ndarray"),
-}
-
-
-@pytest.mark.parametrize("name", MISFITS)
-def test_detection_that_does_not_fit_the_model_writes_no_file(tmp_path, name):
-    make, changed, options, message = MISFITS[name]
-    qat = keras_qat.quantize_model(make())
-    qat.set_default_ranges((-3, 3))
-    detection = DetectionPostProcess(**{"anchors": anchors(), **changed})
-    with pytest.raises(ExportError, match=message):
-        keras_qat.export_litert(qat, tmp_path / "no.tflite", **{"detection": detection, **options})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"anchors": np.ones((3, 5))}, r"four finite numbers .*\(3, 5\)"),
-        ({"anchors": np.ones(4)}, r"four finite numbers"),
-        ({"anchors": np.zeros((0, 4))}, r"four finite numbers"),
-        ({"anchors": "anchors"}, r"four finite numbers .*'anchors'"),
-        ({"anchors": [[0, 0, 1, np.nan]]}, r"not finite"),
-        ({"anchors": [[0, 0, 1, 0]]}, r"width of 0 or less"),
-        ({"max_detections": 0}, r"max_detections=0"),
-        ({"max_detections": 2.5}, r"max_detections=2.5"),
-        ({"max_detections": True}, r"max_detections=True"),
-        ({"detections_per_class": -1}, r"detections_per_class=-1"),
-        ({"max_classes_per_detection": 2}, r"use_regular_nms=False"),
-        (
-            {
-                "max_classes_per_detection": 2**12,
-                "max_detections": 2**12,
-                "use_regular_nms": False,
-            },
-            r"at most 256",
-        ),
-        ({"num_classes": "three"}, r"num_classes='three'"),
-        ({"score_threshold": np.inf}, r"score_threshold=inf"),
-        ({"iou_threshold": 0}, r"iou_threshold=0"),
-        ({"iou_threshold": 1.5}, r"iou_threshold=1.5"),
-        ({"scales": (1, 1, 1)}, r"four positive numbers"),
-        ({"scales": (1, 1, 1, 0)}, r"four positive numbers"),
-    ],
-)
-def test_detection_options_that_are_not_valid_are_errors(wrong, message):
-    with pytest.raises(ExportError, match=message):
-        DetectionPostProcess(**{"anchors": anchors(), **wrong})
-
-
-def test_detection_takes_the_numbers_of_numpy_and_the_type_float32(tmp_path):
-    qat, path = exported(tmp_path, max_detections=np.int64(10), score_threshold=np.float32(0.25))
-    detection = DetectionPostProcess(anchors().tolist(), max_detections=10, score_threshold=0.25)
-    options = {"batch_size": 1, "inference_output_type": "float32"}
-    keras_qat.export_litert(qat, tmp_path / "same.tflite", detection=detection, **options)
-    assert (tmp_path / "same.tflite").read_bytes() == path.read_bytes()

@@ -13,7 +13,8 @@ import keras_qat
 from keras_qat.graph import Edge, read_model
 from keras_qat.passes import PIPELINE
 from keras_qat.passes.canonicalize import canonicalize
-from tests.layers.contract import exported, operators_of, randomize
+from tests.layers.cases import randomize
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, chains, maximum_difference
 
 IMAGE = (4, 6, 3)

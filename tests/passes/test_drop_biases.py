@@ -6,7 +6,8 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.passes import DEFAULT_REWRITES, OPTIONAL, PIPELINE, select_rewrites
-from tests.layers.contract import constants_of, exported, randomize
+from tests.layers.cases import randomize
+from tests.layers.litert_files import constants_of, exported
 
 ALL = [*keras_qat.DEFAULT_REWRITES, "drop_bias"]
 

@@ -7,7 +7,8 @@ import pytest
 import keras_qat
 from keras_qat.graph import build_model, read_model
 from keras_qat.passes import PIPELINE, run_pipeline
-from tests.layers.contract import exported, layer, operators_of, randomize
+from tests.layers.cases import layer, randomize
+from tests.layers.litert_files import exported, operators_of
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3)).astype("float32")

@@ -8,7 +8,9 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.passes.fold_filled_tensors import fold_filled_tensors
-from tests.layers.contract import Case, Prepared, assert_equals_litert, exported, operators_of
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, chains, maximum_difference
 
 DATA = np.random.default_rng(0).normal(size=(16, 4, 3)).astype("float32")

@@ -6,7 +6,8 @@ from keras import layers
 import keras_qat
 from keras_qat.graph import Edge
 from keras_qat.passes.fold_padding import fold_padding
-from tests.layers.contract import exported, layer, operators_of, randomize
+from tests.layers.cases import layer, randomize
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, chains, maximum_difference
 
 Conv2D, DepthwiseConv2D = layers.Conv2D, layers.DepthwiseConv2D

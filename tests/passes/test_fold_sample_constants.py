@@ -7,7 +7,9 @@ from keras import layers, ops
 
 from keras_qat.passes.fold_sample_constants import fold_sample_constants
 from keras_qat.passes.open_layers import open_layers
-from tests.layers.contract import Case, Prepared, assert_equals_litert, exported, operators_of
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, maximum_difference
 
 DATA = np.random.default_rng(0).normal(size=(16, 4, 3)).astype("float32")

@@ -8,7 +8,8 @@ from keras import ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.passes.move_batch_first import move_batch_first
-from tests.layers.contract import Case, Prepared, assert_equals_litert
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
 from tests.passes.graphs import applied, maximum_difference
 
 DATA = np.random.default_rng(0).normal(size=(16, 5, 24)).astype("float32")

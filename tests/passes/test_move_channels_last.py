@@ -11,7 +11,8 @@ import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.passes.move_channels_last import move_channels_last
-from tests.layers.contract import exported, operators_of, randomize
+from tests.layers.cases import randomize
+from tests.layers.litert_files import exported, operators_of
 from tests.models import randomized
 from tests.passes.customs import assert_exact, assert_file_exact
 from tests.passes.graphs import applied, maximum_difference

@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 import keras_qat
-from tests.layers.contract import Case, Prepared, assert_equals_litert, randomize
+from tests.layers.cases import Case, randomize
+from tests.layers.contract import Prepared, assert_equals_litert
 
 
 def model_of(axis, shape=(5, 6, 4)):

@@ -8,7 +8,8 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.passes.pad_maxima import pad_maxima
-from tests.layers.contract import Case, Prepared, assert_equals_litert
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
 from tests.passes.graphs import applied, maximum_difference
 
 DATA = np.random.default_rng(0).normal(size=(8, 7, 6, 3)).astype("float32")

@@ -11,7 +11,7 @@ import keras_qat
 from keras_qat.graph import read_model
 from keras_qat.layers.elementwise.functions import function_of
 from keras_qat.passes.recognize_functions import recognize_functions
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, maximum_difference
 
 DATA = np.random.default_rng(0).normal(0, 3, (8, 5, 4)).astype("float32")

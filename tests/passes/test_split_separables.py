@@ -6,16 +6,9 @@ from keras import layers
 import keras_qat
 from keras_qat.graph import Edge
 from keras_qat.passes.split_separables import split_separables
-from tests.layers.contract import (
-    Case,
-    Prepared,
-    assert_equals_litert,
-    branches,
-    exported,
-    layer,
-    operators_of,
-    randomize,
-)
+from tests.layers.cases import Case, branches, layer, randomize
+from tests.layers.contract import Prepared, assert_equals_litert
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, chains, maximum_difference
 
 SeparableConv1D, SeparableConv2D = layers.SeparableConv1D, layers.SeparableConv2D

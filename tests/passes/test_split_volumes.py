@@ -8,17 +8,9 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.passes.split_volumes import split_volumes
-from tests.layers.contract import (
-    Case,
-    Prepared,
-    assert_equals_litert,
-    branches,
-    exported,
-    layer,
-    operation,
-    operators_of,
-    randomize,
-)
+from tests.layers.cases import Case, branches, layer, operation, randomize
+from tests.layers.contract import Prepared, assert_equals_litert
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.graphs import applied, maximum_difference
 from tests.quick import some_quick
 

@@ -8,7 +8,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
 from keras_qat.passes.substitute_activations import STAND_INS
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 
 X = np.random.default_rng(0).normal(0, 2, (64, 6)).astype("float32")
 

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
-from tests.layers.contract import exported, operators_of
+from tests.layers.litert_files import exported, operators_of
 from tests.passes.customs import assert_exact, normal
 from tests.quick import some_quick
 

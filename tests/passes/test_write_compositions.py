@@ -8,7 +8,8 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.graph import read_model
 from keras_qat.passes.write_compositions import write_compositions
-from tests.layers.contract import Case, Prepared, assert_equals_litert
+from tests.layers.cases import Case
+from tests.layers.contract import Prepared, assert_equals_litert
 from tests.passes.graphs import applied, chains, maximum_difference
 
 WRITTEN = {

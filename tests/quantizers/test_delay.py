@@ -14,7 +14,8 @@ from keras_qat.quantizers import (
     fake_quantize_weights,
     unless_delayed,
 )
-from tests.layers.contract import Prepared, as_arrays, first_of_each
+from tests.layers.cases import first_of_each
+from tests.layers.contract import Prepared, as_arrays
 from tests.layers.test_contract import CASES, gradients, moving_statistics
 
 # The largest difference between two forms of a float computation, relative to the largest value.

@@ -13,7 +13,7 @@ from keras_qat.quantizers.histograms import count_values
 from keras_qat.quantizers.least_error import least_error_range
 from keras_qat.quantizers.range_rules import Lsq, Mse
 from keras_qat.scheme import get_scheme
-from tests.layers.contract import exported
+from tests.layers.litert_files import exported
 from tests.models import labels, linear, small_images, small_network
 
 INT8 = get_scheme("int8")

@@ -12,7 +12,8 @@ import keras_qat
 from keras_qat.litert import to_bytes
 from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
-from tests.layers.contract import Prepared, branches, layer, randomize
+from tests.layers.cases import branches, layer, randomize
+from tests.layers.contract import Prepared
 from tests.layers.test_contract import CASES
 from tests.vela import compiled_by_vela
 

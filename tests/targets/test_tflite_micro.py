@@ -14,7 +14,8 @@ from keras_qat.litert.running.measured_tables import with_measured_tables
 from keras_qat.litert.writing.static_shapes import static_shape, unknown_sizes
 from keras_qat.lowering import lower_model
 from keras_qat.targets import get_target, violations
-from tests.layers.contract import Prepared, as_arrays, half_away
+from tests.layers.contract import Prepared, as_arrays
+from tests.layers.litert_files import half_away
 from tests.layers.test_contract import CASES
 from tests.micro import needs_micro, run_on_micro
 
