@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -15,7 +16,7 @@ from keras_qat.layers.kernels.batch_normalization import batch_norm_of
 from keras_qat.layers.models.wrapped import quantized_model_in
 
 
-def reestimate_batch_norm(model: Any, data: Any, steps: int | None = None) -> None:
+def reestimate_batch_norm(model: keras.Model, data: Any, steps: int | None = None) -> None:
     """Computes the statistics of all batch normalizations anew, with quantized weights.
 
     Moving averages of a training lag behind weights that oscillate between integers. Each mean and

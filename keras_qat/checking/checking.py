@@ -67,8 +67,8 @@ def check(
     activations: str = "exact",
     quant_delay: int = 0,
     overrides: Mapping[str | type, str | Scheme | None] | str | None = None,
-    default_ranges_stats: Any = None,
-    quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    default_ranges_stats: Sequence[float] | None = None,
+    quantized_input_stats: Mapping[str, Sequence[float | str]] | None = None,
     storage: str | None = None,
 ) -> CheckReport:
     """Reports the LiteRT operators that each layer of a model becomes, and the problems.

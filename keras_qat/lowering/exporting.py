@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from keras_qat.errors import (
     DefaultRangesWarning,
@@ -44,8 +43,8 @@ def export_litert(
     *,
     inference_input_type: IoTypes | None = None,
     inference_output_type: IoTypes | None = None,
-    default_ranges_stats: Any = None,
-    quantized_input_stats: Mapping[str, Sequence[Any]] | None = None,
+    default_ranges_stats: Sequence[float] | None = None,
+    quantized_input_stats: Mapping[str, Sequence[float | str]] | None = None,
     target: str | None = None,
     batch_size: int | None = None,
     detection: DetectionPostProcess | None = None,
@@ -157,8 +156,8 @@ def lower_model(
     model: QuantizedModel,
     inference_input_type: IoTypes | None = None,
     inference_output_type: IoTypes | None = None,
-    default_ranges_stats: Any = None,
-    quantized_input_stats: Any = None,
+    default_ranges_stats: Sequence[float] | None = None,
+    quantized_input_stats: Mapping[str, Sequence[float | str]] | None = None,
     batch_size: int | None = None,
 ) -> Model:
     """Lowers a quantized model to LiteRT operators, in memory.

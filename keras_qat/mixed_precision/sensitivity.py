@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -33,7 +33,7 @@ _MODES = ("max", "min")
 def sensitivity(
     model: keras.Model,
     data: Any,
-    metric: Any = None,
+    metric: str | keras.Metric | Callable[[Any, Any], Any] | None = None,
     *,
     scheme: str | Scheme | None = None,
     wider: str | Scheme | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from keras_qat.errors import InvalidRewriteError
 from keras_qat.graph import Graph
@@ -56,8 +55,8 @@ class Config:
     activations: str = "exact"
     overrides: Mapping[Key, str | Scheme | None] | str | None = None
     quant_delay: int = 0
-    default_ranges_stats: Any = None
-    quantized_input_stats: Mapping[str, Sequence[Any]] | None = None
+    default_ranges_stats: Sequence[float] | None = None
+    quantized_input_stats: Mapping[str, Sequence[float | str]] | None = None
     range_rule: str | RangeRule = "robust"
     weight_range_rule: str | RangeRule | None = None
     target: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from keras_qat.errors import UnsupportedLayerError
@@ -18,7 +18,7 @@ from keras_qat.scheme import Scheme
 def quantize_inputs(
     graph: Graph,
     scheme: Scheme,
-    quantized_input_stats: Any = None,
+    quantized_input_stats: Mapping[str, Sequence[float | str]] | None = None,
     pixels: Collection[str] = (),
 ) -> Graph:
     """Puts a `QuantizeInput` after each input of the model that holds real values.

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_qat.quantizers.histograms import filled_bins
-from keras_qat.quantizers.weights import quantize_weights, weight_grid
+from keras_qat.quantizers.weights import Axes, quantize_weights, weight_grid
 from keras_qat.scheme import Scheme
 
 # Steps are searched from those that cover all weights down to 1/16 of them, eight to an octave.
@@ -17,7 +17,7 @@ _SEARCHED = 2.0 ** (-np.arange(33) / 8)
 _REFINEMENTS = 3
 
 
-def least_error_step(weights: Any, axis: Any, scheme: Scheme) -> Any:
+def least_error_step(weights: Any, axis: Axes, scheme: Scheme) -> Any:
     """Searches the size of a step with the least squared error of the weights.
 
     Args:
@@ -48,7 +48,7 @@ def least_error_step(weights: Any, axis: Any, scheme: Scheme) -> Any:
     return best
 
 
-def refined_step(step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+def refined_step(step: Any, weights: Any, axis: Axes, scheme: Scheme) -> Any:
     """Returns the size of a step with the least squared error for the integers of a given one.
 
     The integers `q` of weights `w` at a step of any size are best with the step `(q w) / (q q)`.
@@ -71,7 +71,7 @@ def refined_step(step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
     return ops.where(fitted > 0, fitted, grid.scale)
 
 
-def _error(weights: Any, axis: Any, scheme: Scheme, step: Any) -> Any:
+def _error(weights: Any, axis: Axes, scheme: Scheme, step: Any) -> Any:
     """Returns the squared error of weights at a size of a step."""
     grid = weight_grid(weights, axis, scheme, step=step)
     differences = quantize_weights(weights, grid) * grid.scale - weights

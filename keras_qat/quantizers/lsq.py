@@ -9,6 +9,8 @@ import keras
 
 from keras_qat.errors import InvalidRangeRuleError
 from keras_qat.quantizers.mse import Mse
+from keras_qat.quantizers.weights import Axes
+from keras_qat.scheme import Scheme
 
 
 @keras.saving.register_keras_serializable("keras_qat")
@@ -52,7 +54,7 @@ class Lsq(Mse):
         del batch, limit
         return seen
 
-    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Any) -> Any:
+    def moved_step(self, step: Any, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the same size: the factor is trained instead."""
         del weights, axis, scheme
         return step

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_qat.errors import InvalidRangeRuleError
 from keras_qat.quantizers.robust import Robust
+from keras_qat.quantizers.weights import Axes
 from keras_qat.scheme import Scheme
 
 
@@ -33,7 +34,7 @@ class MovingAverage(Robust):
 
     momentum: float = Robust.momentum
 
-    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def moved_step(self, step: Any, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the steps that cover all weights; they become smaller by a moving average."""
         new = self.weight_step(weights, axis, scheme)
         return ops.maximum(new, step * self.momentum + new * (1.0 - self.momentum))

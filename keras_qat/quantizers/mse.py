@@ -10,6 +10,7 @@ import keras
 from keras_qat.quantizers.histograms import count_values
 from keras_qat.quantizers.least_error import least_error_range, least_error_step, refined_step
 from keras_qat.quantizers.robust import Robust
+from keras_qat.quantizers.weights import Axes
 from keras_qat.scheme import Scheme
 
 
@@ -24,7 +25,8 @@ class Mse(Robust):
     the best one for them.
 
     Example:
-    >>> from keras_qat.scheme import get_scheme
+    >>> from keras_qat.quantizers.weights import Axes
+    from keras_qat.scheme import get_scheme
     >>> w = keras.ops.array([[0.31, -0.42, 0.14, 0.09, -0.24, 0.36, -1.4]])
     >>> int8 = get_scheme("int8")
     >>> step = Mse().weight_step(w, 1, int8)
@@ -46,10 +48,10 @@ class Mse(Robust):
             return least, most
         return least_error_range(sums, least, most, scheme.activation_high - scheme.activation_low)
 
-    def weight_step(self, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def weight_step(self, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Searches the size of a step with the least squared error."""
         return least_error_step(weights, axis, scheme)
 
-    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def moved_step(self, step: Any, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the best size of a step for the integers that the weights have now."""
         return refined_step(step, weights, axis, scheme)

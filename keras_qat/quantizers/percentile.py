@@ -12,7 +12,7 @@ from keras import ops
 from keras_qat.errors import InvalidRangeRuleError
 from keras_qat.quantizers.histograms import BINS, count_values, far_end
 from keras_qat.quantizers.range_rule import RangeRule
-from keras_qat.quantizers.weights import SMALLEST_SCALE
+from keras_qat.quantizers.weights import SMALLEST_SCALE, Axes
 from keras_qat.scheme import Scheme
 
 
@@ -52,7 +52,7 @@ class Percentile(RangeRule):
                 "below its maximum.",
             )
 
-    def weight_step(self, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def weight_step(self, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the step at which the percentile of the weights' magnitudes is not clipped."""
         sizes = ops.abs(weights)
         most = ops.max(sizes, axis=axis, keepdims=True)
@@ -61,7 +61,7 @@ class Percentile(RangeRule):
         share = ops.reshape(usual, most.shape) / ops.maximum(most, SMALLEST_SCALE)
         return ops.where(share > 0, covering * share, covering)
 
-    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def moved_step(self, step: Any, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the step of the weights now."""
         del step
         return self.weight_step(weights, axis, scheme)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.quantizers.weights import weight_grid
+from keras_qat.quantizers.weights import Axes, weight_grid
 from keras_qat.scheme import Scheme
 
 
@@ -98,7 +98,7 @@ class RangeRule:
         shrunk = ops.minimum(change, 0.0) * (1.0 - self.momentum)
         return seen + ops.maximum(shrunk, ops.minimum(change, limit))
 
-    def weight_step(self, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def weight_step(self, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the size of a step of weights, when a model is made or calibrated.
 
         Args:
@@ -112,7 +112,7 @@ class RangeRule:
         """
         return weight_grid(weights, axis, scheme).scale
 
-    def moved_step(self, step: Any, weights: Any, axis: Any, scheme: Scheme) -> Any:
+    def moved_step(self, step: Any, weights: Any, axis: Axes, scheme: Scheme) -> Any:
         """Returns the size of a step of weights after a training step.
 
         Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from keras_qat.errors import InvalidRangeRuleError
 from keras_qat.quantizers.lsq import Lsq
 from keras_qat.quantizers.min_max import MinMax
@@ -29,7 +27,7 @@ __all__ = [
 RANGE_RULES = {rule.name: rule for rule in (Robust, MinMax, MovingAverage, Percentile, Mse, Lsq)}
 
 
-def get_range_rule(value: Any) -> RangeRule:
+def get_range_rule(value: RangeRule | str) -> RangeRule:
     """Returns a range rule.
 
     Args:
@@ -54,7 +52,7 @@ def get_range_rule(value: Any) -> RangeRule:
     return RANGE_RULES[value]()
 
 
-def weight_rule(value: Any, scheme: Scheme) -> RangeRule:
+def weight_rule(value: RangeRule | str | None, scheme: Scheme) -> RangeRule:
     """Returns the range rule of the weights of a layer.
 
     Args:

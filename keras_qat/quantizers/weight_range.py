@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_qat.quantizers.learned import gradient_scale, scaled, with_gradient
 from keras_qat.quantizers.range_rule import RangeRule
-from keras_qat.quantizers.weights import SMALLEST_SCALE, reciprocal
+from keras_qat.quantizers.weights import SMALLEST_SCALE, Axes, reciprocal
 from keras_qat.scheme import Scheme
 
 
@@ -63,7 +63,7 @@ class WeightRange(keras.layers.Layer):
                 initializer=keras.initializers.Constant(1 / self.rule.learning_rate_multiplier),
             )
 
-    def fit(self, weights: Any, size: Any, axis: Any, scheme: Scheme) -> None:
+    def fit(self, weights: Any, size: Any, axis: Axes, scheme: Scheme) -> None:
         """Sets the steps by the rule.
 
         Args:
@@ -77,7 +77,7 @@ class WeightRange(keras.layers.Layer):
             multiplier = self.rule.learning_rate_multiplier
             self.factor.assign(ops.full(self._shape, 1 / multiplier))
 
-    def track(self, weights: Any, size: Any, axis: Any, scheme: Scheme) -> None:
+    def track(self, weights: Any, size: Any, axis: Axes, scheme: Scheme) -> None:
         """Moves the steps by the rule, inside a training step, see `fit`."""
         before = self.step * size
         self.step.assign(self.rule.moved_step(before, weights, axis, scheme) / size)

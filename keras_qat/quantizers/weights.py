@@ -11,6 +11,8 @@ from keras_qat.backend import float64
 from keras_qat.quantizers.delay import unless_delayed
 from keras_qat.scheme import Scheme
 
+Axes = int | tuple[int, ...] | None
+
 # A channel of zeros gets this scale: its weights are 0 at any.
 SMALLEST_SCALE = np.float32(1e-30)
 # A weight at the end of its grid is inside, however its number of steps was rounded.
@@ -57,7 +59,7 @@ class WeightGrid(NamedTuple):
 
 def weight_grid(
     weights,
-    axis: int | tuple[int, ...] | None,
+    axis: Axes,
     scheme: Scheme,
     least_scale: Any = None,
     step: Any = None,

@@ -243,7 +243,7 @@ class QuantizedModel(RewrittenModel):
             if observer.is_default and observer.limits != NOT_SAVED
         }
 
-    def set_default_ranges(self, default_ranges_stats: Any) -> None:
+    def set_default_ranges(self, default_ranges_stats: Sequence[float]) -> None:
         """Gives a range to each tensor that was neither calibrated nor trained.
 
         Training, inference, saved models and files use it until calibration or a training step
