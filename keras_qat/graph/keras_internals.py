@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -168,3 +169,18 @@ def only_shapes_are_computed() -> bool:
     """Returns whether Keras calls an operation only to find the shape and dtype of its output."""
     module: Any = importlib.import_module("keras.src.backend.common.symbolic_scope")
     return module.in_symbolic_scope()
+
+
+@contextlib.contextmanager
+def deferred_values() -> Generator[list[keras.Variable]]:
+    """Defers the values of the variables that this thread makes. Yields these variables."""
+    state: Any = importlib.import_module("keras.src.backend.common.global_state")
+    key = "uninitialized_variables"
+    variables: list[keras.Variable] = []
+    before = state.get_global_attribute(key)
+    state.set_global_attribute(key, variables)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield variables
+    finally:  # Keras would initialize each variable that is still listed
+        state.set_global_attribute(key, before)

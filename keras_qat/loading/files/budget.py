@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state  # Keras has no public list of these variables
 
 from keras_qat.errors import InvalidFileError
+from keras_qat.graph.keras_internals import deferred_values
 
 # Keras builds some layers more than once: a `Bidirectional` makes three copies of its layer and
 # saves two. Layers may also compute some weights instead of saving them.
 _COPIES, _UNSAVED = 4, 2**24
 _LARGEST_TENSOR = 2**36
-_DEFERRED = "uninitialized_variables"
 
 
 def check_budget(elements: int, make: Callable[[], Any]) -> None:
@@ -42,7 +41,7 @@ def check_budget(elements: int, make: Callable[[], Any]) -> None:
     Traceback (most recent call last):
     keras_qat.errors.InvalidFileError: Its layers have more weights than the file holds. ...
     """
-    with _deferred_values() as variables, contextlib.suppress(Exception):
+    with deferred_values() as variables, contextlib.suppress(Exception):
         make()
     most = _COPIES * elements + _UNSAVED
     if sum(math.prod(variable.shape) for variable in variables) > most:
@@ -67,19 +66,6 @@ def without_state(config: Any) -> Any:
         return {**part, "stateful": False} if "stateful" in part else part
 
     return json.loads(json.dumps(config), object_hook=strip)
-
-
-@contextlib.contextmanager
-def _deferred_values() -> Iterator[list[Any]]:
-    """Defers the values of the variables that this thread makes. Yields these variables."""
-    variables: list[Any] = []
-    before = global_state.get_global_attribute(_DEFERRED)
-    global_state.set_global_attribute(_DEFERRED, variables)
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield variables
-    finally:  # Keras would initialize each variable that is still listed
-        global_state.set_global_attribute(_DEFERRED, before)
 
 
 def check_sizes(name: Any, tensors: Any) -> None:
