@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from keras_qat_cli.errors import UsageError
+
+# The word of `overrides` for the first and the last layers with a kernel in int8.
+ENDS_INT8 = "ends_int8"
 DATA_HELP = (
     "a folder of images in class folders; an .npz with an array x (or one for each input, by "
     "name) and, where targets are needed, y; an .npy of inputs; or module:function, which returns "
@@ -39,7 +44,9 @@ def part(text: str) -> float:
 
 
 def override(text: str) -> tuple[str, str | None]:
-    """Reads a layer and its scheme, such as head=float."""
+    """Reads a layer and its scheme, such as head=float, or the word for the ends of a model."""
+    if text == ENDS_INT8:
+        return text, "int8"
     layer, _, scheme = text.rpartition("=")
     if not layer or not scheme:
         raise ValueError
@@ -55,9 +62,15 @@ def input_stats(text: str) -> tuple[str, tuple[float | str, ...]]:
     return name, (number(mean), number(std), *dtype)
 
 
+def rule(text: str) -> tuple[str, float | None]:
+    """Reads a range rule, with its number if there is one, such as percentile=99.9."""
+    name, has_number, value = text.partition("=")
+    return name, number(value) if has_number else None
+
+
 # argparse uses these names in messages about invalid values.
 count.__name__, number.__name__ = "positive whole number", "number"
-part.__name__ = "number from 0 to 1"
+part.__name__, rule.__name__ = "number from 0 to 1", "rule or rule=number"
 override.__name__, input_stats.__name__ = "layer=scheme", "input=mean,std"
 
 
@@ -101,7 +114,8 @@ def _add_schemes(group: argparse._ActionsContainer) -> None:
         type=override,
         default=[],
         metavar="LAYER=SCHEME",
-        help="give a layer another scheme, or `float`; may be repeated",
+        help="give a layer another scheme, or `float`; may be repeated. Or `ends_int8` alone: int8 "
+        "for the first and the last layers with a kernel",
     )
 
 
@@ -134,6 +148,61 @@ def add_default_range(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_range_rules(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `quantize_model` that say how ranges are found."""
+    group = parser.add_argument_group("ranges")
+    names = "robust, minmax, moving_average, percentile, mse or lsq"
+    group.add_argument(
+        "--range-rule",
+        type=rule,
+        default=("robust", None),
+        metavar="RULE",
+        help=f"of activations: {names}; some take a number, such as percentile=99.9 or lsq=0.5 "
+        "(default: robust)",
+    )
+    group.add_argument(
+        "--weight-range-rule",
+        type=rule,
+        metavar="RULE",
+        help="of weights, likewise (default: minmax for weights of 8 bits, mse for fewer)",
+    )
+
+
+def range_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of `add_range_rules` as arguments of `quantize_model`.
+
+    Args:
+        options: The arguments of the command.
+
+    Raises:
+        UsageError: If a rule that has no number gets one.
+        InvalidRangeRuleError: If a rule is unknown, or its number is out of its limits.
+    """
+    own = options.weight_range_rule
+    return {
+        "range_rule": _made_rule(*options.range_rule),
+        "weight_range_rule": None if own is None else _made_rule(*own),
+    }
+
+
+def _made_rule(name: str, value: float | None) -> Any:
+    """Returns a range rule with its number, or the name of one."""
+    import dataclasses
+
+    from keras_qat.quantizers import get_range_rule
+
+    if value is None:
+        return name
+    kind: Any = type(get_range_rule(name))
+    if not dataclasses.fields(kind):
+        raise UsageError(
+            "This range rule takes no number.",
+            received=f"{name}={value:g}",
+            fix=f"Write {name} alone.",
+        )
+    return kind(value)
+
+
 def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of `add_conversion` as arguments of `quantize_model` and `check`.
 
@@ -145,12 +214,26 @@ def conversion_options(options: argparse.Namespace) -> dict[str, Any]:
         "rewrites": options.rewrites,
         "skip_layers": options.skip_layer,
         "activations": options.activations,
-        "overrides": dict(options.override),
+        "overrides": _overrides(options.override),
         "storage": options.storage,
         "target": options.target,
         "default_ranges_stats": options.default_range and tuple(options.default_range),
         "quantized_input_stats": dict(options.input_stats) or None,
     }
+
+
+def _overrides(given: Sequence[tuple[str, str | None]]) -> Any:
+    """Returns the argument `overrides`: a dict, or the word for the ends of a model."""
+    overrides = dict(given)
+    if ENDS_INT8 not in overrides:
+        return overrides
+    if len(given) > 1:
+        raise UsageError(
+            f"--override {ENDS_INT8} stands alone.",
+            received=f"{len(given)} overrides",
+            fix="Name the first and the last layers: --override LAYER=int8.",
+        )
+    return ENDS_INT8
 
 
 def add_data(

@@ -11,7 +11,7 @@ from keras_qat_cli.console import Outcome
 from keras_qat_cli.errors import UsageError
 
 HELP = "write a quantized model as a .tflite file"
-_TYPES = ("int8", "uint8", "float32")
+_TYPES = ("int8", "uint8", "int16", "float32")
 # Arguments of `keras_qat.DetectionPostProcess` besides the anchors.
 _DETECTION = (
     "boxes",

@@ -14,12 +14,16 @@ from keras_qat_cli.arguments import (
     DATA_HELP,
     add_conversion,
     add_data,
+    add_range_rules,
     conversion_options,
     count,
     number,
+    range_options,
 )
+from keras_qat_cli.budget import add_budget, budget_of
 from keras_qat_cli.console import Outcome, is_terminal, say, tracked
 from keras_qat_cli.errors import UsageError, said_by
+from keras_qat_cli.pictures import picture_path, save_picture
 
 HELP = "quantize a model: calibrate it and, with --train-data, train it"
 # Losses with the argument `from_logits`.
@@ -36,6 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .keras file")
     add_data(parser, "for calibration", required=True, samples=512)
     add_conversion(parser)
+    add_range_rules(parser)
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="methods that change the weights at calibration: equalize, adaround, bias_correction",
+    )
+    add_budget(parser)
+    _add_training(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--train-data", metavar="DATA", help=f"inputs and targets: {DATA_HELP}")
     group.add_argument("--validation-data", metavar="DATA", help="likewise, after each epoch")
@@ -70,7 +87,7 @@ def run(options: argparse.Namespace) -> Outcome:
     from keras_qat_cli.data import open_data
     from keras_qat_cli.models import inputs_of_keras, load_keras
 
-    output = _checked_output(options.output)
+    output, picture = _checked_output(options.output), picture_path(options.budget_plot)
     if options.validation_data and not options.train_data:
         raise UsageError("There is no training to validate.", fix="Give --train-data too.")
     keras.utils.set_random_seed(options.seed)
@@ -78,15 +95,19 @@ def run(options: argparse.Namespace) -> Outcome:
     inputs = inputs_of_keras(model)
     data = open_data(options, inputs)
     loss = _loss(options, model) if options.train_data else None
-    quantized = keras_qat.quantize_model(
-        model, quant_delay=options.quant_delay, **conversion_options(options)
+    quantized = _quantized(model, data, options)
+    plan = quantized.budget_plan
+    keras_qat.calibrate(
+        quantized, tracked(data, "calibrate", data.count), method=options.method, verbose=0
     )
-    keras_qat.calibrate(quantized, tracked(data, "calibrate", data.count), verbose=0)
     history = _train(quantized, options, inputs, loss) if options.train_data else {}
     _save(quantized, output)
+    if picture is not None:
+        save_picture(plan.plot(), picture)
     last = {name: values[-1] for name, values in history.items()}
     lines = [
         *map(str, quantized.rewrite_log),
+        *([] if plan is None else [str(plan)]),
         f"Wrote {output}: {len(quantized.layers)} layers in {options.scheme}.",
         *(f"{name}: {value:.4f}" for name, value in last.items()),
     ]
@@ -95,8 +116,26 @@ def run(options: argparse.Namespace) -> Outcome:
         "scheme": options.scheme,
         "rewrites": list(map(str, quantized.rewrite_log)),
         "history": history,
+        "budget_plan": plan and plan.to_dict(),
     }
     return Outcome("\n".join(lines), found)
+
+
+def _quantized(model: Any, data: Any, options: argparse.Namespace) -> Any:
+    """Quantizes the model, within a budget if there is one."""
+    import keras_qat
+
+    budget = budget_of(options)
+    if budget is not None:
+        say(f"budget: measures the layers of {options.model} on {options.data}")
+    return keras_qat.quantize_model(
+        model,
+        quant_delay=options.quant_delay,
+        budget=budget,
+        calibration_data=None if budget is None else data,
+        **conversion_options(options),
+        **range_options(options),
+    )
 
 
 def _checked_output(name: str) -> pathlib.Path:

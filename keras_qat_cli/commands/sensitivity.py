@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from keras_qat_cli.arguments import add_conversion, add_data, conversion_options
+from keras_qat_cli.arguments import (
+    add_conversion,
+    add_data,
+    add_range_rules,
+    conversion_options,
+    range_options,
+)
 from keras_qat_cli.console import Outcome, is_terminal, say
 from keras_qat_cli.pictures import picture_path, save_picture
 
@@ -35,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE", help="draw it into this .png, .svg or .pdf file")
     add_data(parser, "for calibration and measurements", required=True, samples=256)
     add_conversion(parser)
+    add_range_rules(parser)
 
 
 def run(options: argparse.Namespace) -> Outcome:
@@ -47,7 +54,7 @@ def run(options: argparse.Namespace) -> Outcome:
     model = load_keras(options.model)
     data = open_data(options, inputs_of_keras(model))
     is_quantized = isinstance(model, keras_qat.layers.QuantizedModel)
-    conversion = {} if is_quantized else conversion_options(options)
+    conversion = {} if is_quantized else conversion_options(options) | range_options(options)
     say(f"sensitivity: {options.model} on {options.data}")
     report = keras_qat.sensitivity(
         model,

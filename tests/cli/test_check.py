@@ -9,7 +9,12 @@ import keras
 import pytest
 
 import keras_qat
-from keras_qat_cli.arguments import add_conversion, conversion_options
+from keras_qat_cli.arguments import (
+    add_conversion,
+    add_range_rules,
+    conversion_options,
+    range_options,
+)
 from keras_qat_cli.main import main
 from tests.models import network, small_network
 
@@ -43,10 +48,11 @@ CONVERSION = [
 def test_conversion_options_are_those_of_the_library():
     parser = argparse.ArgumentParser()
     add_conversion(parser)
-    ours = conversion_options(parser.parse_args([]))
+    add_range_rules(parser)
+    parsed = parser.parse_args([])
+    ours = conversion_options(parsed) | range_options(parsed)
     library = inspect.signature(keras_qat.quantize_model).parameters
-    # Options about training, and objects.
-    own = {"model", "calibration_data", "quant_delay", "range_rule", "weight_range_rule", "budget"}
+    own = {"model", "calibration_data", "quant_delay", "budget"}  # of `quantize` alone
     assert ours.keys() == library.keys() - own
     defaults = {name: library[name].default for name in ours}
     assert {name: value or None for name, value in ours.items()} == {
@@ -80,6 +86,7 @@ def test_check_and_quantize_take_the_options_of_the_library(
         (["--override", "head"], "layer=scheme"),
         (["--input-stats", "image=0"], "input=mean,std"),
         (["--activations", "melt"], "Unknown policy"),
+        (["--override", "ends_int8", "--override", "Dense=float"], "ends_int8 stands alone"),
         (["--rewrites", "melt"], "Unknown rewrite"),
         (["--override", "melt=float"], "matches no layer"),
     ],

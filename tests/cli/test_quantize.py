@@ -1,13 +1,18 @@
 """The command `quantize`. The oracles are the library and Keras."""
 
+import inspect
+import json
 import tempfile
 
 import keras
 import numpy as np
 import pytest
 
+import keras_qat
 from keras_qat.layers import QuantizedModel
-from keras_qat_cli.main import main
+from keras_qat.quantizers.range_rules import Mse, Percentile
+from keras_qat_cli.budget import budget_of
+from keras_qat_cli.main import main, parser
 from tests.models import labels, quantized_small_network, small_images, small_network
 from tests.quick import some_quick
 
@@ -25,6 +30,50 @@ def test_quantize_calibrates(files, tmp_path, as_json):
     loaded = keras.saving.load_model(output)
     expected = quantized_small_network().predict(small_images(), verbose=0)
     assert (loaded.predict(small_images(), verbose=0) == expected).all()
+
+
+def test_quantize_takes_range_rules_methods_and_ends_in_int8(files, tmp_path, as_json):
+    output = tmp_path / "qat.keras"
+    rules = ("--range-rule", "percentile=99", "--weight-range-rule", "mse")
+    widths = ("--scheme", "int4", "--override", "ends_int8", "--method", "bias_correction")
+    data = ("--data", files["data.npz"])
+    code, found = as_json("quantize", files["float.keras"], "-o", output, *data, *rules, *widths)
+    assert code == 0, found
+    loaded = keras.saving.load_model(output)
+    kernels = [layer for layer in loaded.layers if hasattr(layer, "weight_range_rule")]
+    assert loaded.range_rule == Percentile(99) and kernels[0].weight_range_rule == Mse()
+    options = {"range_rule": Percentile(99), "weight_range_rule": "mse", "overrides": "ends_int8"}
+    qat = keras_qat.quantize_model(small_network(), "int4", **options)
+    keras_qat.calibrate(qat, small_images(20), method=["bias_correction"], verbose=0)
+    expected = qat.predict(small_images(), verbose=0)
+    assert (loaded.predict(small_images(), verbose=0) == expected).all()
+
+
+def test_quantize_within_a_budget(files, tmp_path, as_json):
+    pytest.importorskip("scipy")
+    picture = tmp_path / "plan.png"
+    budget = ("--budget-weights-bytes", 200, "--budget-schemes", "int4", "--budget-plot", picture)
+    arguments = ("-o", tmp_path / "qat.keras", "--data", files["data.npz"], *budget)
+    code, found = as_json("quantize", files["float.keras"], *arguments)
+    assert code == 0, found
+    expected = keras_qat.quantize_model(
+        small_network(),
+        budget=keras_qat.Budget(weights_bytes=200, schemes=["int4"]),
+        calibration_data=small_images(20),
+    ).budget_plan
+    assert expected is not None
+    assert found["budget_plan"] == json.loads(json.dumps(expected.to_dict()))
+    assert "int4" in expected.overrides.values() and picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_quantize_has_an_argument_for_each_of_the_budget():
+    given = {"weights_bytes": 9, "flash_kib": 1.5, "schemes": ["int2"], "samples": 7}
+    library = inspect.signature(keras_qat.Budget).parameters
+    assert given.keys() == library.keys() - {"target"}  # that of the model
+    arguments = ["--budget-weights-bytes", "9", "--budget-flash-kib", "3/2"]
+    arguments += ["--budget-schemes", "int2", "--budget-samples", "7"]
+    parsed = parser().parse_args(["quantize", "a.keras", "-o", "b", "--data", "c", *arguments])
+    assert budget_of(parsed) == keras_qat.Budget(**given)
 
 
 @pytest.mark.parametrize("source", some_quick(["arrays", "batches", "dataset"], 0))
@@ -50,6 +99,11 @@ def test_quantize_trains(source, files, tmp_path, as_json):
         (["-o", "model.h5"], "ends in .keras"),
         (["-o", "no/such/folder/model.keras"], "a folder that exists"),
         (["--scheme", "int3"], "int3"),
+        (["--range-rule", "melt"], "Unknown range rule"),
+        (["--range-rule", "mse=3"], "takes no number"),
+        (["--weight-range-rule", "percentile=20"], "50 < percentile <= 100"),
+        (["--method", "melt"], "Unknown method"),
+        (["--budget-samples", "9"], "A budget needs a size"),
         (["--train-data", "tests.cli.sources:inputs_alone"], "no targets"),
         (["--train-data", "tests.cli.sources:generator"], "used up after one epoch"),
         (["--train-data", "tests.cli.sources:wrong_shape"], "wrong shape"),
