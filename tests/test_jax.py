@@ -67,6 +67,49 @@ print(json.dumps({
 }))
 """
 
+FREEZING = """
+import json
+import keras, keras_qat
+import numpy as np
+from keras import layers, ops
+from keras_qat.callbacks import FreezeBatchNorm, FreezeOscillations, FreezeRanges
+
+x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+y = x[:, :2] ** 2
+keras.utils.set_random_seed(0)
+dense, norm = layers.Dense(5, name="first"), layers.BatchNormalization()
+model = keras.Sequential([keras.Input((6,)), dense, norm, layers.Dense(2, name="head")])
+qat = keras_qat.quantize_model(model, "int4", range_rule="lsq", calibration_data=x)
+first, head = qat.get_layer("first"), qat.get_layer("head")
+
+class Seen(keras.callbacks.Callback):
+    def __init__(self, variables):
+        super().__init__()
+        self.variables, self.values = variables, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.jax_state_sync()
+        self.values.append([ops.convert_to_numpy(each) for each in self.variables])
+
+    def changed(self):
+        pairs = zip(self.values, self.values[1:])
+        return [any((a != b).any() for a, b in zip(*pair)) for pair in pairs]
+
+def fit(*callbacks, epochs):
+    given = {"batch_size": 16, "epochs": epochs, "shuffle": False, "verbose": 0}
+    qat.fit(x, y, callbacks=callbacks, **given)
+
+norms, kernel = Seen(first.batch_normalization.variables), Seen([head.kernel])
+ranges, again = Seen([*qat.learned_ranges, head.weight_range.step]), Seen(norms.variables)
+qat.compile(keras.optimizers.AdamW(0.3), "mse")
+fit(FreezeBatchNorm(epoch=1), FreezeRanges(step=3), norms, ranges, kernel, epochs=3)
+fit(again, epochs=1)
+held = FreezeOscillations(threshold=0.05, momentum=0.5)
+fit(held, epochs=3)
+seen = norms, ranges, kernel, again
+print(json.dumps([*(each.changed() for each in seen), held.frozen_share > 0]))
+"""
+
 SELECTIONS = """
 import json, sys
 import keras, keras_qat
@@ -112,3 +155,12 @@ def test_quantize_train_export_and_verify_on_jax(tmp_path):
         "compiled without ranges": True,  # compiled code cannot raise an error, so outputs are NaN
         "proof": ["RewriteError", "RewriteError"],
     }
+
+
+@needs_jax
+@pytest.mark.slow
+def test_callbacks_freeze_in_fit_on_jax():
+    norms, ranges, kernel, again, is_held = run_python(FREEZING, backend="jax")
+    assert norms == [True, False, False, False, False]
+    assert ranges == [True, True, False, False, False]
+    assert all(kernel) and again == [False] and is_held

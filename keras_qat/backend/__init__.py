@@ -7,6 +7,7 @@ functions, so that importing this package costs nothing and pulls in none of the
 from __future__ import annotations
 
 from keras_qat.backend.batch_norm import fused_batch_norm
+from keras_qat.backend.between_steps import follow_trainable, sync_variables
 from keras_qat.backend.modules import is_training, start_in_inference
 from keras_qat.backend.names import outermost_scope
 from keras_qat.backend.replicas import (
@@ -23,6 +24,7 @@ __all__ = [
     "batch_moments",
     "compiled",
     "float64",
+    "follow_trainable",
     "full_precision",
     "fused_batch_norm",
     "has_processes",
@@ -32,6 +34,7 @@ __all__ = [
     "outermost_scope",
     "part",
     "start_in_inference",
+    "sync_variables",
     "traced_once",
     "without_gradients",
 ]

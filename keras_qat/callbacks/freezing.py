@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
+from keras_qat.backend import follow_trainable, sync_variables
 from keras_qat.callbacks.configured import ConfiguredCallback
 from keras_qat.errors import InvalidTrainingError
 from keras_qat.freezing import freeze_batch_norm
-from keras_qat.layers.kernels.weighted import WeightedLayer
+from keras_qat.layers.core.held_ranges import hold_ranges
 
 
 class _Scheduled(ConfiguredCallback):
@@ -34,16 +33,8 @@ class _Scheduled(ConfiguredCallback):
         self._steps, self._is_done = 0, False
 
     def on_train_begin(self, logs=None):
-        """Starts to count training steps. Raises on JAX, whose steps keep their variables."""
+        """Starts to count training steps."""
         del logs
-        if keras.backend.backend() == "jax":
-            raise InvalidTrainingError(
-                "On JAX no variable can be frozen in the course of `fit`.",
-                received=f"a {type(self).__name__}",
-                expected="the backend TensorFlow or PyTorch",
-                fix="End `fit` there, call `keras_qat.freeze_batch_norm(model)` or set "
-                "`trainable`, call `compile`, and continue with `fit`.",
-            )
         self._steps, self._is_done = 0, False
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -60,8 +51,9 @@ class _Scheduled(ConfiguredCallback):
     def _act(self, is_time: bool) -> None:
         if is_time and not self._is_done:
             self._is_done = True
+            sync_variables(self.model)
             self.freeze()
-            self.model.make_train_function(force=True)
+            follow_trainable(self.model)
 
     def freeze(self) -> None:
         """Ends the training of a part of the model."""
@@ -80,7 +72,7 @@ class FreezeBatchNorm(_Scheduled):
         step: The training step before which it acts, counted from 0 over all epochs.
 
     Raises:
-        InvalidTrainingError: If there is not exactly one of both, or in `fit` on JAX.
+        InvalidTrainingError: If there is not exactly one of both.
 
     Example:
     >>> FreezeBatchNorm(epoch=3).get_config()
@@ -96,14 +88,16 @@ class FreezeBatchNorm(_Scheduled):
 class FreezeRanges(_Scheduled):
     """Holds the ranges at an epoch or a step: observed ones, learned ones, and steps of weights.
 
-    Weights with the rule `"minmax"` have the range of their extremes, which cannot be held.
+    They stay held after `fit`, in saved models and for other targets too, until `trainable` of
+    their layer is set to False and to True. Weights with the rule `"minmax"` have the range of
+    their extremes, which cannot be held.
 
     Args:
         epoch: The epoch before which it acts, counted from 0 as in `fit`.
         step: The training step before which it acts, counted from 0 over all epochs.
 
     Raises:
-        InvalidTrainingError: If there is not exactly one of both, or in `fit` on JAX.
+        InvalidTrainingError: If there is not exactly one of both.
 
     Example:
     >>> FreezeRanges(step=1000).get_config()
@@ -113,8 +107,4 @@ class FreezeRanges(_Scheduled):
     def freeze(self) -> None:
         """Freezes the ranges of the model."""
         for layer in self.quantized_layers():
-            held: list[Any] = list(layer.observers().values())
-            if isinstance(layer, WeightedLayer) and layer.weight_range is not None:
-                held.append(layer.weight_range)
-            for each in held:
-                each.trainable = False
+            hold_ranges(layer)

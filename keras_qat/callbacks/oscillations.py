@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import sync_variables
 from keras_qat.callbacks.configured import ConfiguredCallback, check_between
 from keras_qat.layers.kernels.weighted import WeightedLayer
 
@@ -51,6 +52,7 @@ class DampenOscillations(ConfiguredCallback):
     def on_train_batch_end(self, batch, logs=None):
         """Moves the weights."""
         del batch, logs
+        sync_variables(self.model)
         self._steps += 1
         params = self.params or {}
         total = (params.get("epochs") or 1) * (params.get("steps") or 0)
@@ -140,6 +142,7 @@ class FreezeOscillations(ConfiguredCallback):
     def on_train_batch_end(self, batch, logs=None):
         """Observes the integers of all kernels, and sets those that are frozen."""
         del batch, logs
+        sync_variables(self.model)
         for layer in self.trained_kernels():
             weights, integers, step = _kernel_state(layer)
             own = self._histories.setdefault(layer.kernel.path, _History.of(integers))

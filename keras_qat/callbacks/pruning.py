@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_qat.backend import sync_variables
 from keras_qat.errors import InvalidPruningError, NotQuantizedError
 from keras_qat.layers.kernels.weighted import WeightedLayer
 
@@ -165,8 +166,7 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     def _prune(self) -> None:
         """Selects the weights to prune if it is time, and sets them to zero."""
-        if keras.backend.backend() == "jax":
-            self.model.jax_state_sync()  # gives the variables their values of the training step
+        sync_variables(self.model)
         step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         if step >= self._next:
             self._select(step)
