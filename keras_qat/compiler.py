@@ -21,7 +21,7 @@ from keras_qat.graph.soundness import (
 )
 from keras_qat.graph.subclassed import read_any_model
 from keras_qat.layers import QuantizedLayer
-from keras_qat.layers.core.drop_in import copy_by_path
+from keras_qat.layers.core.drop_in import copy_by_path, copy_trainable
 from keras_qat.layers.kernels.batch_normalization import batch_norm_of
 from keras_qat.layers.kernels.weighted import WeightedLayer
 from keras_qat.layers.models.finiteness import check_finite
@@ -237,7 +237,7 @@ def carry_weights(graph: Graph, node: Node) -> None:
     source = graph.nodes.get(node.name)  # None for inserted layers, such as an input's QUANTIZE
     if source is not None and isinstance(source.head, QuantizedLayer):
         copy_by_path(source.head, node.head)
-        node.head.trainable = source.head.trainable
+        copy_trainable(source.head, node.head)
     elif source is not None and isinstance(node.head, QuantizedLayer):
         node.head.carry_weights(source)
     if isinstance(node.head, WeightedLayer):

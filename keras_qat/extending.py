@@ -9,6 +9,7 @@ import keras
 from keras_qat.graph.reading import is_model, read_model
 from keras_qat.layers import QuantizedLayer
 from keras_qat.layers.core.drop_in import copy_by_path
+from keras_qat.layers.core.held_ranges import hold_ranges, holds_ranges
 from keras_qat.passes.config import Config
 from keras_qat.passes.overrides import as_mapping
 from keras_qat.scheme import Scheme, get_scheme
@@ -74,6 +75,8 @@ def carry_ranges(model: keras.Model, new: keras.Model) -> None:
         own = same.observers()
         for name in layer.observers().keys() & own.keys():
             copy_by_path(layer.observers()[name], own[name])
+        if holds_ranges(layer):
+            hold_ranges(same)
         steps = getattr(layer, "weight_range", None), getattr(same, "weight_range", None)
         if None not in steps and layer.weight_range_rule == same.weight_range_rule:
             copy_by_path(*steps)

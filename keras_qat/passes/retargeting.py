@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_qat.graph import Graph, Node, build_model, read_model
 from keras_qat.layers import QuantizedLayer, QuantizedModel
-from keras_qat.layers.core.drop_in import copy_by_path, remade
+from keras_qat.layers.core.drop_in import copy_by_path, copy_trainable, remade
 from keras_qat.layers.core.registry import find_rule
 from keras_qat.passes.choose_kernels import choose_kernels
 from keras_qat.passes.make_layers import make_layer, runs
@@ -81,4 +81,4 @@ def _copy_state(graph: Graph, node: Node) -> None:
     source = graph.nodes[node.name].head
     if isinstance(source, QuantizedLayer):
         copy_by_path(source, node.head)
-        node.head.trainable = source.trainable
+        copy_trainable(source, node.head)

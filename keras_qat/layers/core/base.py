@@ -69,15 +69,14 @@ class QuantizedLayer(keras.layers.Layer):
         name: Name of the layer, by default the name of the Keras layer, such as `conv2d`.
         scheme: A scheme, its name, or None for a layer that computes in float.
         storage: How the file stores narrow weights, see `Scheme`.
-        quant_delay: How many training steps its model computes in float before it quantizes.
-            One layer of a model says and counts it, for all of them.
+        quant_delay: Number of training steps in float. One layer of a model counts them for all.
         range_rule: The rule by which training moves the ranges of its tensors, or the rule's
             configuration; None for the rules of the specifications.
         target: Name of the target whose kernels inference equals.
         keras_layer: The serialized Keras layer that was converted, if it has no weights and this
             class does not inherit from its class.
-        output_name: Name of the output of a model that this layer computes, if not the layer's
-            name.
+        output_name: Name of the model's output that this layer computes, if not that of the layer.
+        holds_ranges: Whether training leaves the ranges of its tensors and weights as they are.
         **kwargs: Keyword arguments of the Keras layer.
 
     Attributes:
@@ -100,8 +99,7 @@ class QuantizedLayer(keras.layers.Layer):
         shares_inputs: Whether all inputs with real values have the same parameters.
         learns_range: Whether the range of the output is learned, under a rule that learns ranges.
         avoids_ties: Whether the scales around it are chosen for the table that its kernel makes.
-        takes_activation: Whether the Keras layer has an `activation` argument that has to
-            become a separate node before fusing.
+        takes_activation: Whether the `activation` of the Keras layer becomes a node of its own.
     """
 
     keras_class: Any = None
@@ -139,6 +137,7 @@ class QuantizedLayer(keras.layers.Layer):
         target: str = "reference",
         keras_layer: dict[str, Any] | None = None,
         output_name: str | None = None,
+        holds_ranges: bool = False,
         **kwargs,
     ):
         if name is None and self.keras_class is not None:
@@ -155,6 +154,7 @@ class QuantizedLayer(keras.layers.Layer):
         self.quant_delay: QuantDelay | None = None
         self.observer: Any = None
         self.range_rule = rule_of_config(range_rule)
+        self.trains_ranges = not holds_ranges
 
     @classmethod
     def checked_scheme(cls, scheme: str | Scheme, name: str) -> Scheme:

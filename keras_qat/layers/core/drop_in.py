@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_qat.errors import InvalidModelError
+from keras_qat.graph.keras_internals import layers_of
 from keras_qat.layers.core.activation_names import Activation, activation_name, function_name
 
 
@@ -114,6 +115,20 @@ def quiet_config(layer: Any, kind: Any = None) -> dict[str, Any]:
     config = (kind or type(layer)).get_config(layer)
     names = [name for name in config if name.endswith("_initializer")]
     return config | {name: getattr(layer, name, config[name]) for name in names}
+
+
+def copy_trainable(source: Any, target: Any) -> None:
+    """Copies `trainable` of a layer, and of each layer in it that both have.
+
+    Args:
+        source: A layer.
+        target: A layer of its class, or of a similar one.
+    """
+    own = {each.name: each.trainable for each in layers_of(source)}
+    own[target.name] = source.trainable
+    for layer in layers_of(target):  # a layer comes before those in it, which it sets too
+        if own.get(layer.name, layer.trainable) != layer.trainable:
+            layer.trainable = own[layer.name]
 
 
 def remade(kind: Any, source: Any, **changes: Any) -> Any:

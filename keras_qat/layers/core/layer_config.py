@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_qat.layers.core.held_ranges import holds_ranges
 from keras_qat.layers.core.tensor_observers import observed_specifications
 from keras_qat.quantizers import RangeRule, Robust
 
@@ -32,6 +33,7 @@ def own_config(layer: Any) -> dict[str, Any]:
         "quant_delay": layer.delay_steps or None,
         "range_rule": keras.saving.serialize_keras_object(rule) if has_rule else None,
         "target": None if layer.target == "reference" else layer.target,
+        "holds_ranges": holds_ranges(layer) or None,
     }
     known = {name: value for name, value in given.items() if value is not None}
     return {**known, "scheme": None if scheme is None else scheme.name}

@@ -28,7 +28,7 @@ def build_observers(layer: Any) -> None:
     for tensor, observer in made.items():
         setattr(layer, _attribute(tensor), observer)
         observer.build()
-        observer.trainable = layer.trainable
+        observer.trainable = layer.trainable and layer.trains_ranges
 
 
 def observers_of(layer: Any) -> dict[str, RangeObserver]:

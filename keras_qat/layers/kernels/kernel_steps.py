@@ -27,7 +27,7 @@ def make_weight_range(layer: Any) -> WeightRange | None:
         return None
     made = WeightRange(rule, _steps_shape(layer), name="weight_range")
     made.build()
-    made.trainable = layer.trainable and layer.trainable_kernel
+    made.trainable = layer.trainable and layer.trainable_kernel and layer.trains_ranges
     return made
 
 
