@@ -183,7 +183,7 @@ class NotQuantizedError(KerasQatError, ValueError):
 
 
 class KernelLimitError(KerasQatError, ArithmeticError):
-    """A LiteRT kernel would stop the process on these values."""
+    """A LiteRT kernel would stop the process on these values, or compute wrong ones."""
 
 
 class ExportError(KerasQatError, OSError):

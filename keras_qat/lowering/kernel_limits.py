@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_qat.errors import KernelLimitError
-from keras_qat.litert import Model, Tensor
+from keras_qat.litert import Model, Operator, Tensor
 from keras_qat.litert.format.operators import declaration_of
 
 
@@ -14,20 +14,37 @@ def check_kernel_limits(lowered: Model) -> None:
         lowered: The file's contents.
 
     Raises:
-        KernelLimitError: If the logits of a SOFTMAX have a scale of 2^-26 or less, or the output of
-            an ADD or SUB one of at most 2^-19 of an input's.
+        KernelLimitError: If the logits of a SOFTMAX have a scale of 2^-26 or less, the output of an
+            ADD or SUB one of at most 2^-19 of an input's, or the int16 input of a LOGISTIC, TANH or
+            SOFTMAX one above 5.
     """
     for operator in lowered.operators:
         check = _LIMITS.get(declaration_of(operator.code).scale_limit)
         scales = [_scale(each) for each in (*operator.inputs[:2], operator.outputs[0])]
         if check is not None and all(scales):
             check(operator.outputs[0].name, *scales)
+        _check_int16(operator)
 
 
 def _scale(tensor: Tensor | None) -> float:
     """Returns the scale of a tensor, or 0 if it has no scale."""
     grid = None if tensor is None else tensor.quantization
     return 0.0 if grid is None else float(grid.scale[0])
+
+
+def _check_int16(operator: Operator) -> None:
+    largest, data = declaration_of(operator.code).largest_int16_scale, operator.inputs[0]
+    scale = _scale(data) * operator.options.get("beta", 1.0)
+    if data is not None and data.dtype == "int16" and scale > largest:
+        name = operator.outputs[0].name
+        raise KernelLimitError(
+            f"The range of the input is too large: LiteRT's {operator.code} of 16 bits overflows.",
+            layer=name,
+            received=f"an input with a scale of {scale:g}, so values up to {scale * 32767:.3g}",
+            expected=f"a scale of at most {largest:g}",
+            fix="Calibrate with data like those at inference; or leave the layer in 8 bits: "
+            f'`overrides={{"{name}": "int8"}}`.',
+        )
 
 
 def _check_softmax(name: str, logits: float, _output: float) -> None:

@@ -102,7 +102,7 @@ def test_add_int16_of_a_scalar_equals_the_kernels(kernels):
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("scale", [2.0**-12, 2.0**-11, 0.00031, 0.000271, 0.002, 0.9, 1e-6])
+@pytest.mark.parametrize("scale", [2.0**-12, 2.0**-11, 0.00031, 0.000271, 0.002, 5.0, 1e-6])
 @pytest.mark.parametrize("code", ["LOGISTIC", "TANH"])
 def test_functions_int16_equal_the_kernels(kernels, code, scale):
     x = np.arange(-32768, 32768).astype("int16")[None]
@@ -113,13 +113,21 @@ def test_functions_int16_equal_the_kernels(kernels, code, scale):
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("scale", [1e-6, 0.00031, 0.004])
+@pytest.mark.parametrize("scale", [1e-6, 0.00031, 5.0])
 @pytest.mark.parametrize("classes", [1, 2, 10, 1000])
 def test_softmax_int16_equals_the_kernels(kernels, scale, classes):
     x = int16s(np.random.default_rng(0), (60, classes))
     actual = functions.softmax(x.astype("int32"), np.float32(scale))
     operands = [oracle.activation(x, scale, 0)]
     compare(kernels, "SOFTMAX", operands, x.shape, 2.0**-15, actual, 3, beta=1.0)
+
+
+@pytest.mark.parametrize("scale", [5.01, 1e3, 1e9])
+def test_functions_int16_of_larger_scales_are_those_of_large_values(scale):
+    x = np.array([[-32768, 32767]], "int32")
+    assert np.asarray(functions.optimized_logistic(x, np.float32(scale))).tolist() == [[1, 32767]]
+    assert np.asarray(functions.optimized_tanh(x, np.float32(scale))).tolist() == [[-32767, 32767]]
+    assert np.asarray(functions.softmax(x, np.float32(scale))).tolist() == [[0, 32767]]
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

@@ -57,6 +57,18 @@ def test_check_predicts_sums_beyond_32_bits(tmp_path, exponent, is_refused):
     assert isinstance(refusal, errors.UnsupportedLayerError) == is_refused
 
 
+@pytest.mark.parametrize("function", ["sigmoid", "tanh", "softmax"])
+@pytest.mark.parametrize(("largest", "is_refused"), [(163_000, False), (165_000, True)])
+def test_check_predicts_overflows_of_16_bits(function, largest, is_refused, tmp_path):
+    x = keras.Input((2,), name="x")
+    model = keras.Model(x, layers.Activation(function, name="gate")(x))
+    data = np.array([[1, largest]], "float32")
+    refusal = assert_predicted(model, data, tmp_path / "model.tflite", scheme="int16x8")
+    assert isinstance(refusal, errors.KernelLimitError) == is_refused
+    if refusal is not None:
+        assert "'gate'" in str(refusal) and 'overrides={"gate": "int8"}' in str(refusal)
+
+
 @pytest.mark.parametrize(("exponent", "is_refused"), [(25, False), (26, True), (40, True)])
 @pytest.mark.parametrize("moves", [(), (layers.Reshape((4,)),)])
 def test_check_predicts_the_least_scale_of_softmax(tmp_path, exponent, is_refused, moves):

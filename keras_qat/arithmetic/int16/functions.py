@@ -15,6 +15,9 @@ from keras_qat.arithmetic.lstm_tables import fixed_point_tables, sigmoid_entries
 from keras_qat.backend import float64
 
 LOW, HIGH = -(2**15), 2**15 - 1
+# The largest scale of inputs: above it integers of the kernels overflow. Larger ones count as this
+# one here, and `export_litert` raises an error.
+LARGEST_SCALE = 5.0
 # The scales of inputs for which optimized kernels compute in fixed point, with their integer bits.
 _SIGMOID_SCALE = 2.0**-12
 _TANH_SCALES = {3: 2.0**-12, 4: 2.0**-11}
@@ -28,7 +31,7 @@ def logistic(q: Any, scale: Any) -> Any:
 
     Args:
         q: int32 tensor of 16-bit values.
-        scale: float32 scalar, the scale of `q`, below 5.
+        scale: float32 scalar, the scale of `q`, at most 5.
 
     Returns:
         int32 tensor like `q`.
@@ -50,7 +53,7 @@ def tanh(q: Any, scale: Any) -> Any:
 
     Args:
         q: int32 tensor of 16-bit values.
-        scale: float32 scalar, the scale of `q`, below 5.
+        scale: float32 scalar, the scale of `q`, at most 5.
 
     Returns:
         int32 tensor like `q`.
@@ -69,7 +72,7 @@ def optimized_logistic(q: Any, scale: Any) -> Any:
 
     Args:
         q: int32 tensor of 16-bit values.
-        scale: float32 scalar, the scale of `q`, below 5.
+        scale: float32 scalar, the scale of `q`, at most 5.
 
     Returns:
         int32 tensor like `q`.
@@ -87,7 +90,7 @@ def optimized_tanh(q: Any, scale: Any) -> Any:
 
     Args:
         q: int32 tensor of 16-bit values.
-        scale: float32 scalar, the scale of `q`, below 5.
+        scale: float32 scalar, the scale of `q`, at most 5.
 
     Returns:
         int32 tensor like `q`.
@@ -110,7 +113,7 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
 
     Args:
         q: int32 tensor `(..., classes)` of 16-bit values.
-        input_scale: float32 scalar.
+        input_scale: float32 scalar, times `beta` at most 5.
         beta: Factor of the logits.
 
     Returns:
@@ -122,7 +125,7 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
     """
     q = as_int32(q)
     with float64():
-        steps = as_float64(input_scale) * float(np.float32(beta))
+        steps = ops.minimum(as_float64(input_scale) * float(np.float32(beta)), LARGEST_SCALE)
         multiplier = quantize_multiplier(steps / (10.0 / 65535.0))
     difference = q - ops.max(q, axis=-1, keepdims=True)
     scaled = multiply_by_quantized_multiplier(difference, *multiplier) + HIGH
@@ -150,7 +153,7 @@ def _in_table_steps(q: Any, scale: Any, powers: Any) -> Any:
     For scales that are some powers of two the multiplier is exact.
     """
     with float64():
-        factor = as_float64(scale) * (4096.0 * 3.0)
+        factor = ops.minimum(as_float64(scale), LARGEST_SCALE) * (4096.0 * 3.0)
         doubled = factor * ops.cast(2.0 ** np.arange(31), "float64")
         shift = ops.cast(ops.sum(ops.cast(doubled <= 32767.0 / 2.0, "int32")), "int32")
         power = ops.take(ops.cast(2.0 ** np.arange(32), "float64"), shift, axis=0)

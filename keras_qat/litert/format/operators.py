@@ -6,6 +6,7 @@ table.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class Declaration:
         scale_limit: The limit for scales of 8-bit tensors, beyond which the kernel aborts. `"sum"`:
             the output's scale must be above 2^-19 times each input's scale. `"logits"`: the scale
             of the data, times beta, must be above 2^-26.
+        largest_int16_scale: The largest scale of int16 data, times beta. Above it the 32-bit
+            integers of the kernel overflow, and its results are wrong.
         traits: `"elementwise"`: the output has the shape of the input. `"keeps_type"`: the kernel
             copies values, and needs one type for input and output. `"commutes"`: an element-wise
             function that preserves order may be applied before it instead of after it.
@@ -133,6 +136,7 @@ class Declaration:
     macs_if: Mapping[str, str] = field(default_factory=dict[str, str])
     channel_axis: int = 0
     scale_limit: str = ""
+    largest_int16_scale: float = math.inf
     traits: frozenset[str] = frozenset()
     narrow_weights: tuple[int, ...] = ()
     versions: Mapping[int, str] = field(default_factory=dict[int, str])
@@ -251,6 +255,7 @@ def _declaration(code: str, entry: Mapping[str, Any], tables: Mapping[str, str])
         macs_if=entry.get("macs_if", {}),
         channel_axis=entry.get("channel_axis", 0),
         scale_limit=entry.get("scale_limit", ""),
+        largest_int16_scale=entry.get("largest_int16_scale", math.inf),
         traits=frozenset(entry.get("traits", "").split()),
         narrow_weights=tuple(entry.get("narrow_weights", ())),
         versions={int(number): name for number, name in entry.get("versions", {}).items()},
