@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_qat
 from tests.layers.litert_files import exported, operators_of
 from tests.models import quantized, randomized
+from tests.test_int16x8 import images, network
 from tests.vela import compiled_by_vela
 
 needs_vela = pytest.mark.skipif(
@@ -68,6 +70,14 @@ def segmentation(batch_size=None):
 @pytest.mark.parametrize("size, options", [(1, {}), (None, {"batch_size": 1})])
 def test_transposed_convolution_of_a_fixed_batch_runs_on_the_npu_alone(size, options):
     assert compiled(segmentation(size), **options) == ["CUSTOM"]
+
+
+@needs_vela
+@pytest.mark.slow
+@pytest.mark.parametrize("accelerator", ["ethos-u55-128", "ethos-u65-256", "ethos-u85-256"])
+def test_16_bits_run_on_the_npu_alone(accelerator):
+    model = keras_qat.quantize_model(network(), "int16x8", calibration_data=images())
+    assert operators_of(compiled_by_vela(exported(model, batch_size=1), accelerator)) == ["CUSTOM"]
 
 
 @needs_vela
