@@ -45,10 +45,12 @@ test-min: $(MIN_STAMP)  ## Run the tests with the oldest versions that are claim
 
 # What the backends of Keras cannot do is skipped by name.
 test-backends: $(DEV_STAMP)  ## Run the contract and training tests on JAX and on PyTorch, which it installs
-	@$(PIP) --editable '.[torch]'
+	@$(PIP) --editable '.[torch,tensorboard]'
 	@for backend in jax torch; do \
 	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(PARALLEL) -m "not slow" \
-	    tests/layers/test_contract.py tests/test_training.py || exit 1; done
+	    tests/layers/test_contract.py tests/test_training.py || exit 1; \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(PARALLEL) tests/test_own_loops.py \
+	    tests/test_extending.py tests/callbacks/test_tensorboard.py || exit 1; done
 	$(BIN)/python -m pytest tests/test_backends.py tests/test_jax.py tests/test_jax_distribution.py tests/test_torch.py
 
 test-pythons:  ## Run the tests on each Python that is claimed and installed

@@ -30,6 +30,7 @@ def images():
 
 
 LABELS = np.arange(SAMPLES) % 3
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def exact_network(has_convolution=True):
@@ -60,8 +61,7 @@ def network():
 
 
 def compiled(model, rate=0.0):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(rate), loss)
+    model.compile(keras.optimizers.SGD(rate), LOSS)
     return model
 
 
@@ -165,6 +165,90 @@ def calibration(folder):
                 ranges(keras_qat.quantize_model(exact_network(), calibration_data=images()))
             )
     return found
+
+
+def restart(folder):
+    """Trains on two devices without an interruption, and with one.
+
+    Returns all variables at the end, and the number of steps of the second process.
+    """
+    uninterrupted, _ = restarted(os.path.join(folder, "uninterrupted"), None)
+    with contextlib.suppress(StoppedError):
+        restarted(os.path.join(folder, "backup"), 8)
+    return [uninterrupted, *restarted(os.path.join(folder, "backup"), None)]
+
+
+class StoppedError(Exception):
+    """Interrupts a training."""
+
+
+def restarted(backup, stopped_at):
+    """Trains on the batches of 8, with a backup after each epoch."""
+    with mirrored().scope():
+        model = keras_qat.quantize_model(exact_network(), calibration_data=images()[:8])
+        keras_qat.calibrate(model, images()[:8], range_rule="moving_average", verbose=0)
+        model.compile(keras.optimizers.Adam(0.01), LOSS)
+    counter = Counter(stopped_at)
+    model.fit(
+        images()[:40], LABELS[:40], BATCH, 3, 0,
+        [keras.callbacks.BackupAndRestore(backup), counter], shuffle=False,
+    )  # fmt: skip
+    variables = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(each).tolist() for each in variables], counter.steps
+
+
+class Counter(keras.callbacks.Callback):
+    """Counts the steps of training, and stops after some."""
+
+    def __init__(self, stopped_at):
+        super().__init__()
+        self.stopped_at, self.steps = stopped_at, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == self.stopped_at:
+            raise StoppedError
+
+
+def accumulation(folder):
+    """Returns the weights before a step, and after it on two devices and on one.
+
+    Each of two devices adds the gradients of two parts of 8 samples. A single device takes the
+    step of all 32 samples.
+    """
+    del folder
+    with mirrored().scope():
+        model, optimizer = accumulated(), keras.optimizers.SGD(0.05)
+        optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(x, y):
+        sums = [tf.zeros_like(each) for each in model.trainable_variables]
+        for part in (slice(0, 8), slice(8, 16)):
+            with tf.GradientTape() as tape:
+                loss = (
+                    LOSS(y[part], model(x[part], training=True)) / 2
+                )  # Keras halves it for two replicas
+            gradients = tape.gradient(loss, model.trainable_variables)
+            sums = [a + b for a, b in zip(sums, gradients, strict=True)]
+        optimizer.apply(sums, model.trainable_variables)  # adds those of the replicas
+
+    (batch,) = mirrored().experimental_distribute_dataset(accumulated_batch())
+    mirrored().run(step, batch)
+    single = compiled(accumulated(), 0.05)
+    single.fit(accumulated_batch(), verbose=0)
+    return [
+        [each.numpy().tolist() for each in own.trainable_variables]
+        for own in (accumulated(), model, single)
+    ]
+
+
+def accumulated():
+    return keras_qat.quantize_model(exact_network(), calibration_data=images()[:32])
+
+
+def accumulated_batch():
+    return tf.data.Dataset.from_tensor_slices((images()[:32], LABELS[:32])).batch(32)
 
 
 def inside(folder):

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 
+import jax  # pyright: ignore[reportMissingImports] (an optional backend)
 import keras
 import numpy as np
 
@@ -66,6 +67,68 @@ def model_parallel(folder):
     return trained(
         folder, keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
     )
+
+
+def loss_of(labels, logits):
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+
+
+def stateless_loss(model):
+    """Returns a function of the values of all variables and of a batch."""
+
+    def loss(trained, fixed, x, y):
+        logits, fixed = model.stateless_call(trained, fixed, x, training=True)
+        return loss_of(y, logits), fixed
+
+    return loss
+
+
+def optimizer_step(model):
+    """Returns a step with `stateless_apply`, and the variables of its state."""
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.5)
+    optimizer.build(model.trainable_variables)
+    gradient = jax.grad(stateless_loss(model), has_aux=True)
+
+    def step(trained, fixed, state, x, y):
+        gradients, fixed = gradient(trained, fixed, x, y)
+        trained, state = optimizer.stateless_apply(state, gradients, trained)
+        return trained, fixed, state
+
+    return step, optimizer.variables, keras.optimizers.SGD(0.05, momentum=0.5)
+
+
+def descent_step(model):
+    """Returns a step of gradient descent, written without an optimizer."""
+    gradient = jax.grad(stateless_loss(model), has_aux=True)
+
+    def step(trained, fixed, state, x, y):
+        gradients, fixed = gradient(trained, fixed, x, y)
+        return [w - 0.05 * g for w, g in zip(trained, gradients, strict=True)], fixed, state
+
+    return step, [], keras.optimizers.SGD(0.05)
+
+
+def loops(folder):
+    """Trains in compiled loops of JAX. Returns the differences to `fit`, and exactness, of each."""
+    return [loop(folder, make_step) for make_step in (optimizer_step, descent_step)]
+
+
+def loop(folder, make_step):
+    keras.distribution.set_distribution(None)
+    model, other, path = quantized(), quantized(), os.path.join(folder, "loop.tflite")
+    step, own, optimizer = make_step(model)
+    variables = [model.trainable_variables, model.non_trainable_variables, own]
+    values, compiled = [[each.value for each in some] for some in variables], jax.jit(step)
+    for i in range(0, SAMPLES, BATCH):
+        values = compiled(*values, X[i : i + BATCH], Y[i : i + BATCH])
+    for variable, value in zip(sum(variables, []), sum(values, []), strict=True):
+        variable.assign(value)
+    other.compile(optimizer, loss_of)
+    other.fit(X, Y, batch_size=BATCH, shuffle=False, verbose=0)
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    keras_qat.export_litert(model, path)
+    report = keras_qat.verify(model, path, X, kernels="default", verbose=0)
+    return [max(float(np.abs(a - b).max()) for a, b in pairs), report.exact]
 
 
 def two_processes(folder):

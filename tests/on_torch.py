@@ -131,8 +131,17 @@ def compiled(folder):
         return bool((step(torch.tensor(X)).numpy() == predicted(model)).all())
 
 
+def communicated(batches, model):
+    """Returns the collective operations of training, with the sizes of their tensors."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
+        train(model, batches)
+    events = [each for each in profile.events() if each.name.startswith("gloo:")]
+    return sorted([each.name, int(np.prod(each.input_shapes[0]))] for each in events)
+
+
 def distributed(folder):
-    """Trains on a part of each batch. Returns ranges, weights and the file's checksum."""
+    """Trains on a part of each batch. Returns ranges, weights and what a step communicates."""
     rank, count = (int(os.environ.get(name, value)) for name, value in ENVIRONMENT)
     if count > 1:
         meeting = f"file://{folder}/meeting"
@@ -142,13 +151,16 @@ def distributed(folder):
     part = BATCH // count
     rows = [slice(i + rank * part, i + (rank + 1) * part) for i in range(0, SAMPLES, BATCH)]
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if count > 1 else model
-    train(wrapped, [(torch.tensor(X[each]), torch.tensor(Y[each])) for each in rows])
+    batches = [(torch.tensor(X[each]), torch.tensor(Y[each])) for each in rows]
+    train(wrapped, batches)
     path = os.path.join(folder, f"{rank}.tflite")
     keras_qat.export_litert(model, path)
     weights = [each.tolist() for each in model.get_weights()]
+    results = {"ranges": ranges(model), "weights": weights}
     if count > 1:
+        results["communicated"] = communicated(batches[:1], wrapped)
         torch.distributed.destroy_process_group()
-    return {"ranges": ranges(model), "weights": weights}
+    return results
 
 
 ENVIRONMENT = (("RANK", 0), ("WORLD_SIZE", 1))

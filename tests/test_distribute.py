@@ -57,6 +57,26 @@ def test_mirrored_calibration_gives_the_ranges_without_a_strategy(found):
     assert inside[0][:2] == [-2, 2]  # without the outlier
 
 
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory):
+    """The results of the slow tests of training, computed by one process."""
+    return run(tmp_path_factory.mktemp("loops"), "accumulation", "restart")
+
+
+@pytest.mark.slow
+def test_mirrored_accumulation_trains_like_one_larger_batch(loops):
+    start, mirrored, single = loops["accumulation"]
+    assert_near(mirrored, single)
+    assert all(before != after for before, after in zip(start, mirrored, strict=True))
+
+
+@pytest.mark.slow
+def test_mirrored_backup_and_restore_gives_equal_bits(loops):
+    uninterrupted, resumed, steps = loops["restart"]
+    assert steps == 10  # from the second of three epochs of 5 steps
+    assert resumed == uninterrupted and len(resumed) > 30  # weights, ranges, optimizer
+
+
 def failed(uses):
     assert uses
     return [name for name, result in uses.items() if result is False]

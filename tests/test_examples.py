@@ -54,3 +54,9 @@ def test_digits_demo_exports_an_exact_file(tmp_path):
     found = re.search(row, text)
     in_keras = re.search(r"Keras, quantized, trained +\| +([\d.]+) \|", text)
     assert found and in_keras and found[1] == in_keras[1] and float(found[1]) > 0.9
+
+
+@pytest.mark.slow
+def test_several_devices_example_trains(tmp_path):
+    text = run_example("several_devices.py", "--output", tmp_path)
+    assert text.startswith("2 devices, ") and float(text.split()[-1]) > 0.9

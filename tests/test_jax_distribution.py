@@ -1,8 +1,10 @@
-"""`keras.distribution` on JAX with four devices of one CPU, and with two processes."""
+"""`keras.distribution` on JAX with four devices and with two processes, and own loops."""
 
+import collections
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -52,9 +54,31 @@ def assert_near(ranges, expected):
         np.testing.assert_allclose(ranges[name], own, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+def test_stateless_loops_of_jax_train_like_fit(tmp_path):
+    for difference, is_exact in result(start(tmp_path, "loops", 1)):
+        assert difference < 1e-5 and is_exact
+
+
 @pytest.mark.parametrize("function", ["data_parallel", "model_parallel"])
 def test_distributed_model_gets_the_ranges_of_a_single_device(function, single, tmp_path):
     assert_near(result(start(tmp_path, function, 4)), single)
+
+
+def all_reduced(folder):
+    """Returns the shapes that the compiled step adds or compares over devices, one a tensor."""
+    (path,) = folder.glob("*train_step*cpu_after_optimizations.txt")
+    found = re.findall(r"= (.+) all-reduce(?:-start)?\(", path.read_text())
+    return [shape for each in found for shape in re.findall(r"f32\[([\d,]*)\]", each)]
+
+
+def test_step_communicates_four_numbers_for_each_range(tmp_path):
+    flags = "--xla_force_host_platform_device_count=2 --xla_dump_hlo_as_text"
+    flags += f" --xla_dump_to={tmp_path}/xla --xla_dump_hlo_module_re=.*train_step.*"
+    ranges = result(start(tmp_path, "data_parallel", 2, XLA_FLAGS=flags))
+    loss, statistics, gradients = [""], 6 * ["4"], ["3,3,2,4", "4", "4,64", "4"]
+    observed = len(ranges) * ["", "2", ""]  # a sum, the extremes, the samples outside
+    found = collections.Counter(all_reduced(tmp_path / "xla"))
+    assert found == collections.Counter([*loss, *statistics, *gradients, *observed])
 
 
 def test_two_processes_get_the_ranges_of_a_single_device(single, tmp_path):

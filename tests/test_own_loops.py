@@ -9,8 +9,6 @@ from keras_qat.layers.models.observed_ranges import named_observers
 from tests.quantizers.modes import on_tensorflow
 from tests.quick import some_quick
 
-pytestmark = on_tensorflow
-
 X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
 
@@ -50,6 +48,7 @@ def expected():
     return fitted(quantized())
 
 
+@on_tensorflow
 @pytest.mark.parametrize("is_compiled", some_quick([False, True], 1))
 def test_gradient_tape_trains_like_fit(is_compiled, expected):
     import tensorflow as tf
@@ -87,8 +86,8 @@ def test_own_train_step_around_a_model_trains_like_fit(expected):
         def call(self, inputs, training=None):
             return self.inner(inputs, training=training)
 
-        def train_step(self, data):
-            return super().train_step(data)
+        def train_step(self, *data):
+            return super().train_step(*data)
 
     model = quantized()
     trainer = Trainer(model)
@@ -107,6 +106,7 @@ def test_gradient_accumulation_trains_like_one_larger_batch():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras has none on PyTorch")
 def test_steps_per_execution_changes_nothing(expected):
     assert_alike(fitted(quantized(steps_per_execution=2)), expected)
 

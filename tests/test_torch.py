@@ -79,6 +79,11 @@ def test_two_processes_train_like_one(tmp_path):
     first, second = (result(each)["distributed"] for each in processes)
     single = result(start(tmp_path / "one", "distributed"))["distributed"]
     assert first == second
+    # A step gathers 4 numbers for each range. A batch normalization of 4 channels adds sums and
+    # their gradients. DistributedDataParallel adds the gradients of all trained weights at once.
+    gradients = (3 * 3 * 2 + 1) * 4 + 2 * 4 + (64 + 1) * 3
+    sums = [["gloo:all_reduce", size] for size in (4, 4, 5, 5, gradients)]
+    assert first["communicated"] == [*[["gloo:all_gather", 4]] * len(first["ranges"]), *sums]
     assert (tmp_path / "0.tflite").read_bytes() == (tmp_path / "1.tflite").read_bytes()
     for name, own in single["ranges"].items():
         np.testing.assert_allclose(first["ranges"][name], own, rtol=1e-6, atol=1e-6, err_msg=name)

@@ -77,17 +77,44 @@ def batch_moments(x: Any, axes: Sequence[int], synchronized: bool) -> tuple[Any,
     if not has_processes():
         return keras.ops.moments(x, axes=axes, synchronized=synchronized)
     import torch  # pyright: ignore[reportMissingImports] (an optional backend)
-    from torch.distributed.nn.functional import all_reduce  # pyright: ignore[reportMissingImports]
 
-    def summed(values: Any) -> Any:
-        """Returns the sum over the batch of all processes, which keeps the axes."""
-        return all_reduce(torch.sum(values, dim=tuple(axes), keepdim=True))
-
-    count = summed(torch.ones_like(x))
-    mean = summed(x) / count
+    summed = _sum_of_processes()
+    sums = torch.sum(x, dim=tuple(axes), keepdim=True)
+    own_count = sums.new_tensor([x.numel() / sums.numel()])
+    both = summed(torch.cat([sums.reshape(-1), own_count]))
+    count = both[-1]
+    mean = (both[:-1] / count).reshape(sums.shape)
     # The mean of squares minus the square of the mean would lose digits if the mean is large.
-    variance = summed((x - mean) ** 2) / count
+    variance = summed(torch.sum((x - mean) ** 2, dim=tuple(axes), keepdim=True)) / count
     return tuple(torch.squeeze(each, dim=tuple(axes)) for each in (mean, variance))
+
+
+@functools.cache
+def _sum_of_processes() -> Callable[[Any], Any]:
+    """Returns a function that adds the values of a tensor in all processes of PyTorch.
+
+    The gradient is the sum of the gradients in all processes. `torch.distributed` moved such a
+    function between its private modules.
+    """
+    import torch  # pyright: ignore[reportMissingImports] (an optional backend)
+
+    def total(x: Any) -> Any:
+        x = x.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(x)
+        return x
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            del ctx
+            return total(x)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            del ctx
+            return total(gradient)
+
+    return Sum.apply
 
 
 def on_one_replica(

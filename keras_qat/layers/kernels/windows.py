@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from keras import ops
+
 from keras_qat.graph import Node
 from keras_qat.layers.core.sequences import lower_on_image, planar
 from keras_qat.layers.kernels.kernel_operator import KernelOperator
@@ -47,15 +49,18 @@ def taken_steps(layer: Any, x) -> tuple[Any, list[int]]:
     A kernel of one tap reads only some values, which are taken first. This is less work. On
     processors with AVX-512 TensorFlow's gradient of such a kernel writes outside of its memory.
 
+    The mean of one value takes the values: TensorFlow needs a fifth of the time for it and its
+    gradient that it needs for a slice with steps.
+
     Args:
         layer: The layer.
         x: float32 tensor, the padded input.
     """
-    if max(layer.kernel_size) > 1 or max(layer.strides) == 1:
-        return x, list(layer.strides)
-    steps = [slice(None, None, stride) for stride in layer.strides]
-    before = 1 if layer.data_format == "channels_last" else 2
-    return x[(slice(None),) * before + tuple(steps)], [1] * len(steps)
+    strides = list(layer.strides)
+    if max(layer.kernel_size) > 1 or max(strides) == 1:
+        return x, strides
+    ones = [1] * len(strides)
+    return ops.average_pool(x, ones, strides, "valid", layer.data_format), ones
 
 
 def window_options(layer: Any) -> dict[str, Any]:
