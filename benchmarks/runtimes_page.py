@@ -144,7 +144,7 @@ samples, ranges that are narrower or wider than those of the data. The slow test
 For ARM64, each operator also ran alone in the default kernels of x86-64, on the inputs that it had
 on ARM64. Operators with differences in the column "x86-64 differs" are the reason for a separate
 target. A model for `litert` that has one of them may differ on ARM64, and a model for
-`litert-arm64` may differ on x86-64. A 0 is no proof that the operator is equal on both: some differ
+`litert-arm64` may differ on x86-64. A 0 does not prove equality: some operators differ
 only in [rare ties](targets.md#which-kernels-keras-equals).
 
 {processors}

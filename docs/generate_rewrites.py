@@ -102,7 +102,7 @@ def page() -> str:
         parts += _section(rewrite)
         parts.append("It is optional: it runs only if it is named, after `open_drop_ins`.\n")
     parts += _text(substitute_activations, "##")
-    parts.append('It is no part of the pipeline: `activations="substitute"` puts it behind ')
+    parts.append('It is not part of the pipeline: `activations="substitute"` puts it after ')
     parts[-1] += "`recognize_functions`.\n"
     parts.append(FOLLOWING)
     for rewrite in _FOLLOWING:

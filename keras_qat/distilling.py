@@ -21,7 +21,7 @@ class Distiller(keras.Model):
     The loss of `compile`, if there is one, compares the student with the labels. The distillation
     loss compares it with the teacher. The sum of both has the weights `1 - distillation_weight` and
     `distillation_weight`. Without labels in `fit`, or without a loss in `compile`, only the second
-    counts. Only the student is trained. `distiller.student` stays the model that it was, and is
+    counts. Only the student is trained. `distiller.student` is the same model as before, and is
     exported as usual.
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network",
     https://arxiv.org/abs/1503.02531.

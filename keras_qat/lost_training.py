@@ -1,4 +1,4 @@
-"""Warns of what a new model lacks of the training of the model that it was made from."""
+"""Warns of parts of a model's training that the model made from it does not have."""
 
 from __future__ import annotations
 

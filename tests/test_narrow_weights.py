@@ -146,7 +146,7 @@ def test_packs_weights_where_the_target_takes_the_operator(target):
         assert is_packed == (packed[name] == "INT4"), (code, target)
 
 
-def test_a_model_of_another_target_keeps_its_weights():
+def test_narrow_weights_are_kept_for_another_target():
     model = quantized(network(), images(), target="litert")
     other = keras_qat.quantize_model(model, target="ethos-u")
     assert set(kinds_of(model).values()) == {"INT4", "INT8"}
@@ -240,7 +240,7 @@ def test_int4_weights_have_15_values_at_training():
     np.testing.assert_allclose(y, values, atol=0.052)
 
 
-def test_the_name_of_int4_in_earlier_releases_is_loaded():
+def test_scheme_name_of_int4_in_earlier_releases_loads():
     assert get_scheme("int4_weights") == get_scheme("int4")
     config = QConv2D(4, 3, scheme="int4", name="conv").get_config()
     layer = QConv2D.from_config({**config, "scheme": "int4_weights"})

@@ -175,7 +175,7 @@ def test_export_takes_the_target_of_the_model(model, tmp_path):
     assert not (tmp_path / "model.tflite").exists()
 
 
-def test_unknown_target(model):
+def test_quantize_model_refuses_an_unknown_target(model):
     for call in (keras_qat.quantize_model, keras_qat.clone_model, keras_qat.check):
         with pytest.raises(InvalidTargetError, match="'litert', 'litert-arm64', 'reference'"):
             call(model, target="phone")

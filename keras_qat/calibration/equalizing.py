@@ -41,8 +41,8 @@ from keras_qat.layers.kernels.integer_weights import channel_shape, summed_axes
 from keras_qat.layers.kernels.rescaling import output_variables, scale_inputs, scale_outputs
 from keras_qat.layers.kernels.weighted import WeightedLayer
 
-# Layers without a kernel that multiply a channel of their output if that of the input is
-# multiplied by a positive factor, if their activation does.
+# Layers without a kernel that pass a positive factor of a channel on to their output. An activation
+# of the layer may prevent this, see `_cap`.
 _HOMOGENEOUS = (
     QAveragePooling1D,
     QAveragePooling2D,
@@ -88,9 +88,9 @@ def equalize(model: QuantizedModel, data: Iterable[Batch]) -> None:
     """Gives the channels between consecutive layers with a kernel ranges of similar size.
 
     A channel is divided by a factor in the first layer, and multiplied by it in the weights of the
-    second. In float the model computes the same, and batch normalizations compute the same at
-    training. The factor of a channel is the root of the ratio of both ranges of weights, as in
-    "Data-Free Quantization through Weight Equalization and Bias Correction" (Nagel et al. 2019,
+    second. The float function of the model stays the same, also at training. The factor of a
+    channel is the root of the ratio of both ranges of weights, as in "Data-Free Quantization
+    through Weight Equalization and Bias Correction" (Nagel et al. 2019,
     https://arxiv.org/abs/1906.04721). A chain of layers is balanced by repetition.
 
     The data limits the factors in two ways. No channel becomes larger than the largest one of its
@@ -223,7 +223,7 @@ def _magnitudes(layer: WeightedLayer) -> np.ndarray:
 
 
 def _step(pair: Pair, weights: dict, size: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Returns the factors that balance a pair, given those that it has already."""
+    """Returns the factors that balance a pair, starting from its present factors."""
     first, second = weights[pair.first], weights[pair.second]
     before = first.max(axis=summed_axes(first, pair.first.channel_axes)).reshape(-1)
     after = _largest_by_input(pair.second, second, len(before))

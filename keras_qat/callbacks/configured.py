@@ -57,7 +57,7 @@ def check_between(name: str, value: Any, low: float, high: float) -> None:
         high: The upper limit.
 
     Raises:
-        InvalidTrainingError: If it is not.
+        InvalidTrainingError: If the value is not within the limits.
     """
     if not isinstance(value, int | float) or not low < value <= high:
         raise InvalidTrainingError(

@@ -89,7 +89,7 @@ class Budget:
             budget: The argument `budget` of `quantize_model`.
 
         Raises:
-            InvalidBudgetError: If it is no `Budget`.
+            InvalidBudgetError: If the argument is not a `Budget`.
         """
         if isinstance(budget, Budget):
             return budget
@@ -107,7 +107,7 @@ class Budget:
             target: The argument of `quantize_model`.
 
         Raises:
-            InvalidBudgetError: If it is another one.
+            InvalidBudgetError: If the budget is for another target.
         """
         if None not in (target, self.target) and target != self.target:
             raise InvalidBudgetError(

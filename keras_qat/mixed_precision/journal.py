@@ -25,8 +25,8 @@ class Journal:
         header: The facts that the measurements depend on, by name, as JSON values.
 
     Raises:
-        InvalidFileError: If the file has measurements of another header, is no such file, or cannot
-            be written.
+        InvalidFileError: If the file has measurements of another header, has no measurements, or
+            cannot be written.
 
     Example:
     >>> journal = Journal(None, {"model": "1f"})
@@ -77,7 +77,7 @@ class Journal:
             self._known = dict(json.loads(line) for line in lines[1:])
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise InvalidFileError(
-                "This is no file of measurements.",
+                "The file does not hold measurements.",
                 path=self._path,
                 received=f"a file that begins with {content[:40]!r}",
                 fix="Name a file that does not exist yet.",

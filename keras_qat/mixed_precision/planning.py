@@ -159,7 +159,7 @@ class _Search:
         """Builds the smallest model, which may be within the budget by a few bytes.
 
         Raises:
-            InvalidBudgetError: If it is not.
+            InvalidBudgetError: If the smallest model exceeds the budget.
         """
         choice = problem.smallest(self._budget.limits())
         made, size = self.built(problem, choice)

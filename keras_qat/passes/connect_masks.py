@@ -48,7 +48,7 @@ def connect_masks(graph: Graph) -> Graph:
     a `Masking`, or a custom layer with `compute_mask`.
     Builds: the comparison that computes the mask, and the argument of the layer. Where no layer
     takes the mask, nothing.
-    Why: Keras attaches masks to tensors while a model runs, so they are no edges of its graph.
+    Why: Keras attaches masks to tensors while a model runs, so they are not edges of its graph.
 
     Args:
         graph: The graph.

@@ -79,7 +79,7 @@ def contraction_of(
         shape_of: Gives the shape of each tensor.
 
     Returns:
-        The `Contraction` and the two operands, or None where the operation is no product of
+        The `Contraction` and the two operands, or None if the operation is not a product of
         matrices.
     """
     read = _READERS.get(type(node.head).__name__)

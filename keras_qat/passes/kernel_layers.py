@@ -15,7 +15,7 @@ from keras_qat.graph.penalties import regularizer_of
 from keras_qat.layers.elementwise.binary import value_of
 from keras_qat.passes.rewriting import absorb_nodes
 
-# What Keras's layers call the regularizer of their kernel.
+# The names that Keras's layers have for the regularizer of their kernel.
 _REGULARIZERS = ("depthwise_regularizer", "embeddings_regularizer", "kernel_regularizer")
 
 # These operations have no arguments but their operands.

@@ -13,11 +13,11 @@ def checked_default_range(default_ranges_stats: Any) -> tuple[float, float]:
     """Returns a range for tensors that lack min/max data, widened to contain 0.
 
     Args:
-        default_ranges_stats: What should be a pair (min, max) of numbers.
+        default_ranges_stats: The argument of the user: a pair (min, max) of numbers.
 
     Raises:
-        InvalidDefaultRangeError: If it is no pair of finite numbers in this order, or float32
-            cannot hold the width of the range.
+        InvalidDefaultRangeError: If the argument is not a pair of finite numbers in this order, or
+            float32 cannot hold the width of the range.
 
     Example:
     >>> checked_default_range((2, 6))

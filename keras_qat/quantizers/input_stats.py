@@ -12,25 +12,25 @@ import numpy as np
 from keras_qat.errors import InvalidInputStatsError
 from keras_qat.quantizers.specification import Fixed, Free
 
-# The integer of each type that uint8 calls 0.
+# The smallest integer of each type.
 _LOWEST = {"uint8": 0, "int8": -128}
-# Data that takes less of what the integers can say wastes two bits or more.
+# Data that takes a smaller part of the range wastes two bits or more.
 _LEAST_PART = 0.25
-# The least and the largest std: with these float32 holds the scale and the whole range.
+# The smallest and the largest std at which float32 holds the scale and the whole range.
 _STDS = 1e-36, 1e36
 
 
 @dataclasses.dataclass(frozen=True)
 class InputStats:
-    """Says that the integer `q` of an input stands for `(q - mean) / std`.
+    """The meaning of an input's integers: the integer `q` stands for `(q - mean) / std`.
 
     Source: `quantized_input_stats` of TensorFlow 1's `TFLiteConverter`.
 
     Attributes:
-        mean: The integer that stands for 0.0. Where it is not whole, the next whole number does.
-        std: How many integers there are to 1.0.
+        mean: The integer that stands for 0.0. If it is not whole, the nearest whole number does.
+        std: The number of integers for a difference of 1.0.
         dtype: The type of `q`, `"uint8"` or `"int8"`.
-        is_said: Whether the user said the type.
+        has_type: Whether the user gave the type.
 
     Example:
     >>> stats = InputStats.of((0, 255), "image")
@@ -41,19 +41,19 @@ class InputStats:
     mean: float
     std: float
     dtype: str = "uint8"
-    is_said: bool = False
+    has_type: bool = False
 
     @classmethod
     def of(cls, value: Any, name: str) -> InputStats:
-        """Checks what the user said.
+        """Checks the statistics that the user gave.
 
         Args:
-            value: What should be `(mean, std)` or `(mean, std, dtype)`. Without a type it is about
-                uint8, as pixels are, and about int8 if the mean is negative.
+            value: `(mean, std)` or `(mean, std, dtype)`. Without a type the integers are uint8, as
+                those of pixels are, or int8 if the mean is negative.
             name: Name of the input, for messages.
 
         Raises:
-            InvalidInputStatsError: If it is something else, or 0.0 has no integer.
+            InvalidInputStatsError: If the value has another form, or no integer stands for 0.0.
         """
         parts = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else ()
         numbers = [x for x in parts[:2] if _is_finite(x)]
@@ -78,7 +78,7 @@ class InputStats:
                 layer=name,
                 received=f"a mean of {mean:g} for {stats.dtype}",
                 expected=f"{low} <= mean <= {low + 255}",
-                fix="Say (mean, std, 'int8') if it is about int8; or shift the data in the model.",
+                fix="Pass (mean, std, 'int8') for int8 integers, or shift the data in the model.",
             )
         return stats
 
@@ -89,7 +89,7 @@ class InputStats:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest real value that the integers can say."""
+        """The smallest and the largest real value that an integer stands for."""
         low = _LOWEST[self.dtype] - self.zero
         return low / self.std, (low + 255) / self.std
 
@@ -99,7 +99,7 @@ class InputStats:
         return Fixed(float(np.float32(1.0 / self.std)), zero_point, observed)
 
     def fits(self, minimum: float, maximum: float) -> bool:
-        """Whether data of a range is what the integers are for.
+        """Returns whether the integers suit data of a range.
 
         Args:
             minimum: Smallest real value of the data.
@@ -112,21 +112,21 @@ class InputStats:
         return is_inside and max(maximum, 0) - min(minimum, 0) >= _LEAST_PART * (high - low)
 
     def settled(self, minimum: float, maximum: float) -> InputStats:
-        """Returns what the user meant, now that data is known.
+        """Returns the statistics that fit the data.
 
         Args:
             minimum: Smallest real value of the data.
             maximum: Largest one.
 
         Returns:
-            The same about int8, if no type was said and only that fits.
+            These statistics, or those of int8 if the user gave no type and only int8 fits.
 
         Example:
         >>> InputStats.of((0, 128), "audio").settled(-1.0, 1.0).dtype
         'int8'
         """
         about_int8 = dataclasses.replace(self, dtype="int8")
-        if self.is_said or self.mean > 127 or self.fits(minimum, maximum):
+        if self.has_type or self.mean > 127 or self.fits(minimum, maximum):
             return self
         return about_int8 if about_int8.fits(minimum, maximum) else self
 

@@ -20,7 +20,7 @@ class Mse(Robust):
     """The range with the least squared error of quantization, within the extremes.
 
     Few integers are better spent on the usual values than on the rarest ones, which are clipped.
-    Steps of weights are searched when a model is made or calibrated, for each channel of its own.
+    Steps of weights are searched when a model is made or calibrated, for each channel separately.
     At each training step they follow the weights: the integers stay, and the size of a step becomes
     the best one for them.
 

@@ -48,10 +48,10 @@ class RangeObserver(keras.layers.Layer):
             -minimum and maximum.
         held: int32 scalar variable. 1: the range was calibrated, and training holds it. 0: training
             moves the range. -1: training moves the range, because the calibrated range did not fit.
-            It is larger by 4 while the layer of the tensor is frozen, which holds the range.
+            4 is added while the layer of the tensor is frozen, which holds the range.
         unfit: int32 scalar variable, the number of samples in a row that the range does not fit.
-        factors: float32 trained variable of shape (2,), times which the minimum and the maximum are
-            multiplied; None unless `learns`.
+        factors: float32 trained variable of shape (2,), the factors of the minimum and the maximum;
+            None unless `learns`.
 
     Example:
     >>> observer = RangeObserver()

@@ -76,15 +76,15 @@ class RangeRule:
     def range_of(
         self, extremes: np.ndarray, sums: np.ndarray | None, scheme: Scheme
     ) -> tuple[float, float]:
-        """Returns the same for a scheme, for rules that depend on the number of steps."""
+        """Returns the result of `range` for a scheme, of which some rules take the steps."""
         del scheme
         return self.range(extremes, sums)
 
     def moved(self, seen: Any, batch: Any, limit: Any) -> Any:
         """Returns how far a range reaches after a training step.
 
-        It widens at once and shrinks by a moving average, after Jacob et al., "Quantization and
-        Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+        The range widens at once and shrinks by a moving average, after Jacob et al., "Quantization
+        and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
         https://arxiv.org/abs/1712.05877. An average in both directions would be narrower the
         smaller the batches are.
 

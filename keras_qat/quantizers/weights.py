@@ -13,7 +13,7 @@ from keras_qat.scheme import Scheme
 
 Axes = int | tuple[int, ...] | None
 
-# A channel of zeros gets this scale: its weights are 0 at any.
+# The scale of a channel of zeros, whose weights are 0 at any scale.
 SMALLEST_SCALE = np.float32(1e-30)
 # A weight at the end of its grid is inside, however its number of steps was rounded.
 _ROUNDING = np.float32(2.0**-10)

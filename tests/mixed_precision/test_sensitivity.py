@@ -216,7 +216,7 @@ def test_sensitivity_rejects_measurements_of_another_search(tmp_path):
     assert path.read_bytes() == kept
     for content in (b"a,b\n1,2\n", b"no line", b"[1]\n"):
         path.write_bytes(content)
-        with pytest.raises(InvalidFileError, match="no file of measurements"):
+        with pytest.raises(InvalidFileError, match="does not hold measurements"):
             keras_qat.sensitivity(model(), X, path=path, verbose=0)
         assert path.read_bytes() == content
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from keras_qat.errors import MissingRangeError
 from keras_qat.graph import Graph
 
-# Of how many tensors without a range an error says what takes them.
+# The number of tensors without a range whose consumers an error names.
 _MOST = 4
 
 

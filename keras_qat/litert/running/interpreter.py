@@ -61,7 +61,7 @@ class Runner:
         content = expose_tensors(file.content) if expose_all else file.content
         self._kernels = make(content, num_threads)
         self.inputs, self._read = self._kernels.inputs, self._kernels.outputs
-        # Exposed tensors are behind the file's own outputs.
+        # Exposed tensors come after the file's own outputs.
         self.outputs = self._read[: len(file.model["subgraphs"][0]["outputs"])]
         self.details = {details.name: details for details in self.inputs + self._read}
         self._expose_all = expose_all

@@ -75,7 +75,7 @@ def _no_model(received: Any) -> InvalidFileError:
 
 def _entries(layers: Any) -> list[dict[str, Any]]:
     if not isinstance(layers, list) or not all(isinstance(entry, dict) for entry in layers):
-        raise _no_model("layers that are no list of layers")
+        raise _no_model("layers that are not a list of layers")
     for entry in layers:
         if not isinstance(entry.get("config"), dict | list):
             raise _no_model(f"a {str(entry.get('class_name'))[:80]} without arguments")
