@@ -1,5 +1,6 @@
 """Keras callbacks for the training of quantized models."""
 
+from keras_qat.callbacks.clustering import WeightClustering
 from keras_qat.callbacks.freezing import FreezeBatchNorm, FreezeRanges
 from keras_qat.callbacks.oscillations import DampenOscillations, FreezeOscillations
 from keras_qat.callbacks.pruning import MagnitudePruning
@@ -12,4 +13,5 @@ __all__ = [
     "FreezeRanges",
     "MagnitudePruning",
     "RangeLogger",
+    "WeightClustering",
 ]
