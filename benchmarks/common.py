@@ -177,9 +177,9 @@ def float_tensors(path: Path) -> list[str]:
     """Returns the names of all float tensors of a file, including constants."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    # Without a delegate, since its tensors would be listed, too.
-    interpreter = Interpreter(
-        model_path=str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF
-    )
+    # Without a delegate, since its tensors would be listed, too. The reference resolver lacks
+    # operators of packed weights.
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=str(path), experimental_op_resolver_type=resolver)
     details = interpreter.get_tensor_details()
     return [d["name"] for d in details if np.issubdtype(d["dtype"], np.floating)]

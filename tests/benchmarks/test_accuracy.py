@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_qat
+
 
 @pytest.fixture
 def nets(script):
@@ -63,6 +65,17 @@ def test_networks_are_the_same_in_both_kerases(nets, name):
 
 def row(accuracy, size):
     return {"accuracy": accuracy, "bytes": size, "gzip_bytes": size // 2, "float_tensors": 0}
+
+
+def test_float_tensors_are_found_beside_packed_weights(script, tmp_path):
+    x = keras.Input((8, 8, 4))
+    model = keras.Model(x, keras.layers.DepthwiseConv2D(3)(x))
+    data = np.random.default_rng(0).random((8, 8, 8, 4), "float32")
+    qat = keras_qat.quantize_model(model, "int4", calibration_data=data)
+    for kind, count in (("int8", 0), ("float32", 2)):
+        types = dict.fromkeys(("inference_input_type", "inference_output_type"), kind)
+        keras_qat.export_litert(qat, tmp_path / "model.tflite", **types)
+        assert len(script("common").float_tensors(tmp_path / "model.tflite")) == count
 
 
 RESULTS = {
