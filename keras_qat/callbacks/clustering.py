@@ -27,15 +27,14 @@ class WeightClustering(ConfiguredCallback):
 
     The integers of a kernel are not spread evenly, as those of a narrow scheme are: they are the
     centroids of its weights in steps, by k-means. Files compress better, and stay files of 8 bits.
-    At the begin of `fit`, each weight is assigned to a centroid. After each training step, a
-    centroid is the mean of its weights, so that it learns by the mean of their gradients, as in
-    cluster-preserving training of TensorFlow's Model Optimization Toolkit. Zero and the largest
-    integers are centroids that do not move, so pruned weights stay zero.
-    Sources: Han et al., "Deep Compression", https://arxiv.org/abs/1510.00149; for training,
-    https://www.tensorflow.org/model_optimization/guide/combine/pcqat_example.
+    The callback keeps weights for training. In each step the kernel has the nearest centroids, and
+    the weights move as the optimizer moves the kernel: the gradient passes straight through, as
+    through a rounding. Each centroid then becomes the mean of its weights. Zero and the largest
+    integers are centroids that do not move, and a weight that is zero stays zero.
+    Source of the clusters: Han et al., "Deep Compression", https://arxiv.org/abs/1510.00149.
 
     Steps of weights that a range rule sets are held. The callback is for schemes whose weights have
-    a zero point of 0. Another `fit` needs the callback too, and keeps the assignment.
+    a zero point of 0. Another `fit` needs the callback too, and starts from the clusters.
 
     Args:
         clusters: The most different integers of a kernel, at least 4.
@@ -69,7 +68,7 @@ class WeightClustering(ConfiguredCallback):
         self._found: list[tuple[WeightedLayer, _Clusters]] = []
 
     def on_train_begin(self, logs=None):
-        """Assigns each weight to a centroid."""
+        """Finds the centroids of each kernel."""
         del logs
         kernels = {layer.name: layer for layer in self._kernels()}
         unknown = sorted(set(self.exclude) - set(kernels))
@@ -89,13 +88,13 @@ class WeightClustering(ConfiguredCallback):
         self._gather()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves the centroids to the means of their weights, and the weights to the centroids."""
+        """Moves the weights, their centroids, and the kernels to the centroids."""
         del batch, logs
         sync_variables(self.model)
         self._gather()
 
     def on_train_end(self, logs=None):
-        """Moves the weights to the centroids: optimizers may have averaged the weights."""
+        """Moves the kernels to the centroids: optimizers may have averaged them."""
         del logs
         self._gather()
 
@@ -109,35 +108,53 @@ class WeightClustering(ConfiguredCallback):
 
     def _gather(self) -> None:
         for layer, clusters in self._found:
-            weights, _, step = _kernel_state(layer)
-            size = _step_of_centroids(layer, weights, clusters.values() * step, step)
-            clusters.move(weights / size)
-            layer.kernel.assign((clusters.values() * size).astype("float32"))
+            clusters.add_step(_array(layer.kernel))
+            layer.kernel.assign(clusters.weights.astype("float32"))
+            step = _array(layer.kernel_integers()[1])
+            clusters.follow(clusters.weights / step)
+            layer.kernel.assign((clusters.values() * step).astype("float32"))
+            clusters.made = _array(layer.kernel)
 
 
 @dataclasses.dataclass
 class _Clusters:
-    """The centroids of a kernel.
+    """The centroids of a kernel, and the weights that training moves.
 
     Attributes:
-        centroids: The centroids, in steps of the kernel.
-        places: The centroid of each weight, in the shape of the kernel.
+        centroids: The centroids in ascending order, in steps of the kernel.
         largest: The largest integer of a weight.
+        weights: The weights in float64. The kernel has those of the centroids.
+        made: The kernel before a training step.
+        places: The centroid of each weight.
     """
 
     centroids: np.ndarray
-    places: np.ndarray
     largest: int
+    weights: np.ndarray
+    made: np.ndarray
+    places: np.ndarray
+
+    @classmethod
+    def of(cls, weights: np.ndarray, centroids: np.ndarray, largest: int) -> _Clusters:
+        """Returns the clusters of a kernel with these weights."""
+        places = np.zeros(weights.shape, int)
+        return cls(centroids, largest, weights, weights, places)
+
+    def add_step(self, kernel: np.ndarray) -> None:
+        """Moves the weights as a training step has moved the kernel. Zeros stay."""
+        self.weights = np.where(self.weights == 0, 0, self.weights + kernel - self.made)
 
     def values(self) -> np.ndarray:
         """Returns the centroid of each weight."""
         return self.centroids[self.places]
 
-    def move(self, weights: np.ndarray) -> None:
-        """Moves the centroids to the means of weights in steps."""
+    def follow(self, sizes: np.ndarray) -> None:
+        """Assigns weights in steps to centroids, and moves the centroids to their means."""
+        self.places = np.searchsorted((self.centroids[1:] + self.centroids[:-1]) / 2, sizes)
+        sizes = np.clip(sizes, -self.largest, self.largest)
         fixed = (self.centroids == 0) | (np.abs(self.centroids) == self.largest)
         count = np.bincount(self.places.reshape(-1), minlength=len(self.centroids))
-        total = np.bincount(self.places.reshape(-1), weights.reshape(-1), len(self.centroids))
+        total = np.bincount(self.places.reshape(-1), sizes.reshape(-1), len(self.centroids))
         means = np.where(count > 0, total / np.maximum(count, 1), self.centroids)
         nearest = np.clip(np.round(means), 1 - self.largest, self.largest - 1)
         means = nearest + np.clip(means - nearest, -_MOST_ROUNDED, _MOST_ROUNDED)
@@ -155,16 +172,14 @@ def _clusters_of(layer: WeightedLayer, most: int) -> _Clusters:
             expected="a scheme with symmetric weights",
             fix=f'Pass `exclude=["{layer.name}"]`, or use scheme="int8".',
         )
-    weights, integers, step = _kernel_state(layer)
-    few, places = np.unique(integers, return_inverse=True)
-    largest = scheme.largest_weight
+    weights, (integers, step) = _array(layer.kernel), map(_array, layer.kernel_integers())
+    few, largest = np.unique(integers), scheme.largest_weight
     if len(few) > most:
-        few = _k_means(np.clip(weights / step, -largest, largest), most, largest)
-        places = _nearest(few, weights / step)
-    return _Clusters(few.astype("float64"), places.reshape(weights.shape), largest)
+        few = _k_means(weights / step, most, largest)
+    return _Clusters.of(weights, few, largest)
 
 
-def _k_means(values: np.ndarray, count: int, largest: int) -> np.ndarray:
+def _k_means(sizes: np.ndarray, count: int, largest: int) -> np.ndarray:
     """Returns centroids in ascending order, with 0 and the largest integers.
 
     Example:
@@ -173,46 +188,15 @@ def _k_means(values: np.ndarray, count: int, largest: int) -> np.ndarray:
     """
     centroids = np.linspace(-largest, largest, count)
     centroids[np.argmin(np.abs(centroids))] = 0
-    found = _Clusters(centroids, np.zeros(values.shape, int), largest)
+    found = _Clusters.of(sizes, centroids, largest)
     for _ in range(_ROUNDS):
-        found.places = _nearest(found.centroids, values)
         before = found.centroids
-        found.move(values)
+        found.follow(sizes)
         if np.array_equal(before, found.centroids):
             break
     return found.centroids
 
 
-def _nearest(centroids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Returns the place of the nearest of ascending centroids."""
-    return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values)
-
-
-def _step_of_centroids(layer: Any, weights: Any, made: Any, step: Any) -> Any:
-    """Returns the kernel of the integer 1: held steps, or those that fit the weights best.
-
-    The range of the extremes follows from the kernel. A largest weight is at the largest centroid,
-    so that the kernel's step is the result.
-
-    Args:
-        layer: The layer.
-        weights: Its kernel.
-        made: The centroids of the weights times `step`.
-        step: The kernel of the integer 1 by the range rule now.
-    """
-    if layer.weight_range is not None:
-        return step
-    channels = {axis % made.ndim for axis in layer.channel_axes}
-    is_apart = layer.scheme.weight_per_channel
-    axes = tuple(axis for axis in range(made.ndim) if not is_apart or axis not in channels)
-    energy = np.sum(made * made, axis=axes, keepdims=True)
-    fitted = np.sum(made * weights, axis=axes, keepdims=True) / np.where(energy > 0, energy, 1)
-    return step * np.where(fitted > 0, fitted, 1)
-
-
-def _kernel_state(layer: WeightedLayer) -> tuple[Any, Any, Any]:
-    """Returns the kernel, its integers, and the kernel of the integer 1, in float64."""
-    integers, step = layer.kernel_integers()
-    found = (ops.convert_to_numpy(each) for each in (layer.kernel, integers, step))
-    weights, whole, size = (each.astype("float64") for each in found)
-    return weights, whole, size
+def _array(tensor: Any) -> np.ndarray:
+    """Returns the values of a tensor or variable in float64."""
+    return ops.convert_to_numpy(tensor).astype("float64")
