@@ -64,7 +64,7 @@ def calibrate(
             before the ranges are observed. In float the model computes the same. `"adaround"`:
             rounds each weight up or down such that the output of its layer changes least.
             `"bias_correction"`: removes the mean error of each channel. They are applied in this
-            order. The data, and the tensors between layers, are kept in memory.
+            order. The data is kept in memory, and tensors between layers in temporary files.
         verbose: 0 for no progress bar, 1 or `"auto"` for a progress bar.
 
     Raises:

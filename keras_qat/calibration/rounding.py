@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from keras_qat.layers.kernels.weighted import WeightedLayer
 
 # Positions of the output that the moments of the inputs are taken from.
 _MOST_POSITIONS = 2**16
+# Values of the patches that are in memory at a time: 64 MiB, for each of both models.
+_MOST_VALUES = 2**24
 _STEPS = 500
 _FEWEST_STEPS = 100
 # Multiplications of one layer, about a minute.
@@ -198,7 +201,7 @@ def _moments(layer: WeightedLayer, real: Values, rounded: Values, is_centered: b
     """Computes the moments of the inputs of a layer."""
     found, count = None, 0
     means = [0.0, 0.0]
-    for x, x_rounded in zip(*_sampled(layer, real, rounded), strict=True):
+    for x, x_rounded in _sampled(layer, real, rounded):
         pair = [patches(layer, each) for each in (x, x_rounded)]
         count += pair[0].shape[1]
         turned = pair[1].swapaxes(1, 2)
@@ -213,11 +216,22 @@ def _moments(layer: WeightedLayer, real: Values, rounded: Values, is_centered: b
     return Moments(own, mixed)
 
 
-def _sampled(layer: WeightedLayer, real: Values, rounded: Values) -> tuple[Values, Values]:
-    """Returns the first samples of each batch, so many that the positions are not too many."""
+def _sampled(
+    layer: WeightedLayer, real: Values, rounded: Values
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the first samples of each batch, so many that the positions are not too many.
+
+    They come in parts whose patches fit in memory.
+    """
     positions = math.prod(layer.output.shape[1:-1])
     count = max(_MOST_POSITIONS // positions // len(real), 1)
-    return [x[:count] for x in real], [x[:count] for x in rounded]
+    kernel = ops.convert_to_numpy(layer.kernel)
+    groups, products, _ = layer.kernel_operator.to_matrices(layer, kernel).shape
+    part = max(_MOST_VALUES // (positions * groups * products), 1)
+    for pair in zip(real, rounded, strict=True):
+        for start in range(0, min(count, len(pair[0])), part):
+            end = min(start + part, count)
+            yield pair[0][start:end], pair[1][start:end]
 
 
 def patches(layer: WeightedLayer, x: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_qat.calibration.stored_values import StoredValues
 from keras_qat.data.batches import Batch
 from keras_qat.graph import Edge, Graph, Node, read_model
 from keras_qat.graph.calling import call_node
@@ -19,7 +21,8 @@ from keras_qat.layers.core.modes import float_mode
 from keras_qat.layers.kernels.weighted import WeightedLayer
 
 # The values of a tensor, an array for each batch.
-Values = list[np.ndarray]
+Values = Sequence[np.ndarray]
+Tensors = dict[Edge, StoredValues]
 Visit = Callable[[WeightedLayer, Values, Values], None]
 
 
@@ -30,7 +33,7 @@ def visit_kernels(
 
     The layers before the visited one have been visited: their changes are in its integer input. The
     float input is that of the weights before all changes. Layers that share variables with other
-    layers are not visited.
+    layers are not visited. The tensors between layers are in files of a temporary folder.
 
     Args:
         model: A quantized model with ranges.
@@ -40,29 +43,36 @@ def visit_kernels(
         bar: A progress bar, which is updated with the number of layers.
     """
     graph = read_model(model)
-    inputs = [
-        [np.asarray(ops.cast(x, tensor.dtype)) for x in column]
-        for column, tensor in zip(zip(*data, strict=True), model.inputs, strict=True)
-    ]
-    edges = [Edge(name) for name in graph.inputs]
-    real, rounded = (dict(zip(edges, inputs, strict=True)) for _ in range(2))
     visited, left = _visited(graph), _uses(graph)
-    for node in graph.nodes.values():
-        if node.is_input:
-            continue
-        with float_mode():
-            made = _computed(node, real)
-        if node.name in visited:
-            visit(node.head, real[node.inputs[0]], rounded[node.inputs[0]])
-            bar.update(visited.index(node.name) + 1)
-        with inference():
-            rounded |= _computed(node, rounded)
-        real |= made
-        for edge in node.inputs:
-            left[edge] -= 1
-            if not left[edge]:
-                del real[edge], rounded[edge]
+    with tempfile.TemporaryDirectory() as folder:
+        real, rounded = (_inputs(model, graph, data, folder) for _ in range(2))
+        for node in graph.nodes.values():
+            if node.is_input:
+                continue
+            with float_mode():
+                made = _computed(node, real, folder)
+            if node.name in visited:
+                visit(node.head, real[node.inputs[0]], rounded[node.inputs[0]])
+                bar.update(visited.index(node.name) + 1)
+            with inference():
+                rounded |= _computed(node, rounded, folder)
+            real |= made
+            for edge in node.inputs:
+                left[edge] -= 1
+                if not left[edge]:
+                    real.pop(edge).remove()
+                    rounded.pop(edge).remove()
     bar.update(len(visited), finalize=True)
+
+
+def _inputs(model: QuantizedModel, graph: Graph, data: Sequence[Batch], folder: str) -> Tensors:
+    """Writes the inputs of the model."""
+    return {
+        Edge(name): StoredValues(folder, (np.asarray(ops.cast(x, tensor.dtype)) for x in column))
+        for name, column, tensor in zip(
+            graph.inputs, zip(*data, strict=True), model.inputs, strict=True
+        )
+    }
 
 
 def count_kernels(model: QuantizedModel) -> int:
@@ -92,14 +102,15 @@ def _uses(graph: Graph) -> Counter[Edge]:
     return Counter(edge for node in graph.nodes.values() for edge in node.inputs)
 
 
-def _computed(node: Node, tensors: dict[Edge, Values]) -> dict[Edge, Values]:
+def _computed(node: Node, tensors: Tensors, folder: str) -> Tensors:
     """Computes a node for all batches."""
-    found: dict[Edge, Values] = {}
+    found: Tensors = {}
     count = len(tensors[node.inputs[0]])
     for i in range(count):
         inputs: dict[Edge, Any] = {
             edge: ops.convert_to_tensor(tensors[edge][i]) for edge in node.inputs
         }
         for place, value in enumerate(tree.flatten(call_node(node, inputs))):
-            found.setdefault(Edge(node.name, place), []).append(ops.convert_to_numpy(value))
+            own = found.setdefault(Edge(node.name, place), StoredValues(folder))
+            own.append(ops.convert_to_numpy(value))
     return found

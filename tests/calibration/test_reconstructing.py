@@ -1,6 +1,7 @@
 """AdaRound and bias correction. The oracles are Keras, the interpreter and all roundings."""
 
 import itertools
+import tempfile
 
 import keras
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from keras import layers, ops
 
 import keras_qat
+from keras_qat.calibration import rounding
 from keras_qat.calibration.integer_kernels import integer_kernel
 from keras_qat.calibration.rounding import Moments, choose_integers, patches
+from keras_qat.calibration.stored_values import StoredValues
 from tests.models import quantized
 
 SHAPE = (5, 5, 4)
@@ -226,3 +229,35 @@ def test_calibrate_shows_the_progress_of_reconstruction(capsys):
     qat = quantized(one_layer(layers.Dense(2, name="kernel"), (8,)), data(shape=(8,)))
     keras_qat.calibrate(qat, data(shape=(8,)), method="adaround")
     assert "layer" in capsys.readouterr().out
+
+
+def test_reconstruction_keeps_tensors_in_files_while_they_are_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    counts, append = [], StoredValues.append
+
+    def counted(values, array):
+        append(values, array)
+        counts.append(sum(1 for _ in tmp_path.rglob("*.npy")))
+
+    monkeypatch.setattr(StoredValues, "append", counted)
+    steps = [layers.Dense(4, activation="relu", name=f"dense_{i}") for i in range(6)]
+    qat = keras_qat.quantize_model(keras.Sequential([keras.Input((4,)), *steps]))
+    batches = list(data(8, shape=(4,)).reshape(2, 4, 4))
+    keras_qat.calibrate(qat, batches, method="bias_correction", verbose=0)
+    # The input and the output of a layer, in float and in integers, of two batches.
+    assert len(counts) > 24 and max(counts) == 8
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["depthwise", "transpose"])
+def test_moments_of_parts_are_those_of_whole_batches(name, monkeypatch):
+    layer = KERNELS[name]()
+    qat, x = keras_qat.quantize_model(one_layer(layer)), data(6).reshape(2, 3, *SHAPE)
+    own = qat.get_layer("kernel")
+    whole = rounding._moments(own, list(x), list(x + 0.1), False)
+    monkeypatch.setattr(rounding, "_MOST_VALUES", 1)
+    assert len(list(rounding._sampled(own, list(x), list(x)))) == 6
+    for parts, expected in zip(
+        rounding._moments(own, list(x), list(x + 0.1), False), whole, strict=True
+    ):
+        np.testing.assert_allclose(parts, expected, rtol=1e-5)
