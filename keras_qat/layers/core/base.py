@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
-from keras import tree
 
 from keras_qat.backend import full_precision
 from keras_qat.errors import (
@@ -29,8 +27,8 @@ from keras_qat.layers.core.integers import (
     NeighbourParams,
     OffsetInts,
     Parameters,
-    center,
-    real_values,
+    in_integers,
+    rounded,
 )
 from keras_qat.layers.core.layer_config import own_config, rule_of_config
 from keras_qat.layers.core.modes import in_float_mode, replaced_forward
@@ -45,8 +43,6 @@ from keras_qat.quantizers import (
     RangeRule,
     Specification,
     ValueRange,
-    fake_quantize,
-    with_range_gradient,
 )
 from keras_qat.scheme import BYTE, Scheme, get_scheme
 
@@ -249,13 +245,7 @@ class QuantizedLayer(keras.layers.Layer):
             return y
         if self.observer is not None:
             self.observer.track(self.observed_values(y))
-        grid, scheme = output.grid(), self._scheme()
-        limits = scheme.activation_low, scheme.activation_high
-        rounded = fake_quantize(y, grid.scale, grid.zero_point, *limits)
-        if not output.learns:
-            return rounded
-        values = math.prod(size or 1 for size in y.shape[1:])
-        return with_range_gradient(y, rounded, grid, limits, output.trained_ends(values))
+        return rounded(y, output, self._scheme())
 
     def observed_values(self, y):
         """Returns the values that the range of the output must cover: by default the output."""
@@ -266,11 +256,7 @@ class QuantizedLayer(keras.layers.Layer):
         neighbours = self._neighbours()
         if neighbours.output is None and not any(neighbours.inputs):
             return self.float_forward(inputs, training=False)
-        tensors = tree.flatten(inputs)
-        centered = [center(x, p) for x, p in zip(tensors, neighbours.inputs, strict=True)]
-        grid = None if neighbours.output is None else neighbours.output.grid()
-        values = self.integer(*centered, output=grid)
-        return values if grid is None else real_values(OffsetInts(values, grid))
+        return in_integers(self.integer, inputs, neighbours)
 
     def integer(self, *inputs: OffsetInts, output: Any):
         """Computes the operator in integers.

@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from keras import ops
+from keras import ops, tree
 
-from keras_qat.quantizers import FixedParameters, RangeParameters, grids_once
+from keras_qat.quantizers import (
+    FixedParameters,
+    RangeParameters,
+    fake_quantize,
+    grids_once,
+    with_range_gradient,
+)
+from keras_qat.scheme import Scheme
 
 Parameters = FixedParameters | RangeParameters
 
@@ -100,3 +108,40 @@ def real_values(centered: OffsetInts):
     if known is not None:
         known[key] = weakref.ref(x, lambda _: known.pop(key, None)), centered
     return x
+
+
+def in_integers(compute: Callable[..., Any], inputs: Any, neighbours: NeighbourParams) -> Any:
+    """Computes an operator in integers on real values.
+
+    Args:
+        compute: The `integer` of a layer.
+        inputs: float32 tensors of real values, in any structure.
+        neighbours: The parameters of these tensors and of the output.
+
+    Returns:
+        The real values of the output; or plain integers or booleans.
+    """
+    tensors = tree.flatten(inputs)
+    centered = [center(x, p) for x, p in zip(tensors, neighbours.inputs, strict=True)]
+    grid = None if neighbours.output is None else neighbours.output.grid()
+    values = compute(*centered, output=grid)
+    return values if grid is None else real_values(OffsetInts(values, grid))
+
+
+def rounded(y: Any, output: Parameters, scheme: Scheme) -> Any:
+    """Rounds an output to its grid, straight through.
+
+    Args:
+        y: float32 tensor.
+        output: Its quantization parameters.
+        scheme: The scheme of the layer.
+
+    Returns:
+        float32 tensor of the shape of `y`, with the gradient of a learned range if there is one.
+    """
+    grid, limits = output.grid(), (scheme.activation_low, scheme.activation_high)
+    values = fake_quantize(y, grid.scale, grid.zero_point, *limits)
+    if isinstance(output, FixedParameters) or not output.learns:
+        return values
+    count = math.prod(size or 1 for size in y.shape[1:])
+    return with_range_gradient(y, values, grid, limits, output.trained_ends(count))
