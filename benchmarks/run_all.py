@@ -42,6 +42,7 @@ BENCHMARKS = (
     Benchmark("import_time"),
     Benchmark("clone_cost"),
     Benchmark("speed"),
+    Benchmark("training_cost", ("--sizes", "3")),
     Benchmark("deployed", ("--names", "MobileNetV2", "--without", "arena", "vela")),
     Benchmark("applications_exact", ("--names", "MobileNet", "MobileNetV3Small", "ResNet50")),
     Benchmark("backends_exact", ("--names", "MobileNetV2", "--images", "8")),
