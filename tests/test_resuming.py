@@ -1,15 +1,13 @@
 """A training that was interrupted gives the bits of one that was not."""
 
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 from tests import resuming
-from tests.processes import ROOT
+from tests.processes import run_program
 from tests.quick import some_quick
 
 
@@ -73,8 +71,7 @@ def test_model_checkpoint_gives_equal_bits(name, uninterrupted, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", np.random.default_rng(0).permutation(np.arange(1, 24))[:10])
 def test_backup_of_a_killed_process_gives_equal_bits(steps, uninterrupted, tmp_path):
-    command = [sys.executable, "-m", "tests.resuming", str(tmp_path), str(steps)]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    killed = run_program("-m", "tests.resuming", tmp_path, steps)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / "backup").exists() == (steps > resuming.BATCHES)
     model = resuming.train(resuming.made(), [resuming.backed_up(tmp_path)])

@@ -11,7 +11,7 @@ import pytest
 
 from keras_qat_cli.arguments import number
 from keras_qat_cli.main import COMMANDS, main
-from tests.processes import ROOT, run_python
+from tests.processes import ROOT, run_fresh_program, run_program, run_python
 
 HELP = """
 import contextlib, io, json, sys
@@ -29,19 +29,9 @@ command_line.run()
 """
 
 
-def run_module(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "keras_qat", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["quantize", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
-    code, text, modules = run_python(HELP, *arguments)
+    code, text, modules = run_python(HELP, *arguments, run=run_fresh_program)
     assert code == 0 and text
     heavy = {"keras", "keras_qat", "tensorflow", "numpy", "rich", "ai_edge_litert", "PIL"}
     assert {name.partition(".")[0] for name in modules} & heavy == set()
@@ -147,7 +137,7 @@ def test_main_returns_130_for_an_interruption(monkeypatch):
 
 def test_cli_runs_as_a_module(files):
     """Each process takes seconds to import TensorFlow, so one shows both output and exit code."""
-    result = run_module("inspect", files["float.keras"], "--json")
+    result = run_program("-m", "keras_qat", "inspect", files["float.keras"], "--json")
     assert result.returncode == 2, result.stderr
     assert json.loads(result.stdout)["error"]["type"] == "LiteRTFormatError"
 

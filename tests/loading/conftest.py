@@ -3,13 +3,11 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests.processes import ROOT
+from tests.processes import run_program
 
 
 class Keras2Files:
@@ -54,7 +52,6 @@ def written(tmp_path_factory, name, *models):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "classes.json").exists():
             folder.mkdir(exist_ok=True)
-            command = [sys.executable, "-m", "tests.loading.keras2_writer", str(folder), *models]
-            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            result = run_program("-m", "tests.loading.keras2_writer", folder, *models)
             assert result.returncode == 0, result.stderr[-3000:]
     return Keras2Files(folder)

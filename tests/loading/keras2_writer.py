@@ -13,9 +13,13 @@ import sys
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.layers.rnn import gru_lstm_utils
 
 from tests.loading import keras2_masks, keras2_structures  # noqa: F401, add their models
 from tests.loading.keras2_models import MODELS, L
+
+# Recurrent layers register kernels for GPUs, which would take most of the time of this process.
+gru_lstm_utils.function_register = lambda *arguments, **options: None
 
 
 def inputs_of(built, seed):

@@ -12,9 +12,9 @@ import keras
 import pytest
 
 import keras_qat
+from tests.processes import ROOT, run_program
 
 L = keras.layers
-ROOT = pathlib.Path(__file__).parents[2]
 WORKER = pathlib.Path(__file__).with_name("mutations.py")
 OLD = ("convolutions", "functions_of_shapes", "nested", "recurrent", "dict_inputs", "compiled")
 OLD += ("operators", "wrappers")
@@ -94,8 +94,7 @@ class Worker:
         self.process.stdout.close()
 
 
-def check(folder, count):
-    found = outcomes(folder, count)
+def check(found, count):
     kinds = collections.Counter(text.partition(" ")[0] for text in found.values())
     print(f"{count} damaged files: {dict(kinds)}")
     assert len(found) == count
@@ -105,11 +104,14 @@ def check(folder, count):
 
 
 def test_load_model_refuses_damaged_files(bases):
-    kinds = check(bases, 14)
+    result = run_program(WORKER, bases, 0, 14)
+    assert result.returncode == 0, result.stderr
+    lines = [line.partition(" ") for line in result.stdout.splitlines()]
+    kinds = check({int(number): text for number, _, text in lines if number.isdigit()}, 14)
     assert kinds["refused"] > 7
 
 
 @pytest.mark.slow
 def test_load_model_refuses_2000_damaged_files(bases):
-    kinds = check(bases, 2000)
+    kinds = check(outcomes(bases, 2000), 2000)
     assert kinds["refused"] > 1000
