@@ -1,8 +1,9 @@
 """Settings of all tests: a chosen backend, a quiet TensorFlow, fixed seeds, no clock."""
 
+import collections
+import functools
 import gc
 import os
-import random
 
 # Keras and TensorFlow read these variables once, when they are imported. The tests
 # import them: the process that distributes tests to workers needs neither.
@@ -30,27 +31,69 @@ def pytest_collection_finish():
     gc.set_threshold(5_000)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the slow tests are left out
+def pytest_collection_modifyitems(items):
+    """Marks the parameters of `one_in` tests slow, except one in a number of them."""
+    places = collections.Counter()
+    for item in items:
+        mark = item.get_closest_marker("one_in")
+        if mark is not None:
+            name = item.nodeid.partition("[")[0]
+            if places[name] % mark.args[0]:
+                item.add_marker("slow")
+            places[name] += 1
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds():
-    """Seeds Python, from which Keras draws the seeds of layers and initializers, and NumPy.
+    """Seeds Python, from which Keras draws the seeds of layers and initializers, and NumPy."""
+    from tests import seeds
 
-    `keras.utils.set_random_seed` would make TensorFlow forget its functions and kernels, which it
-    then prepares again: that takes several times as long as a test.
+    seeds.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def graphs_as_written(request):
+    """Turns off Grappler, TensorFlow's optimizer of graphs, in quick tests.
+
+    Grappler takes a third of the time of `fit` and `predict` of a small model. Slow tests, and
+    those marked `grappler`, run the graphs that users run.
     """
-    import numpy as np
+    import keras
 
-    random.seed(0)
-    np.random.seed(0)
+    if keras.backend.backend() == "tensorflow":
+        marks = (request.node.get_closest_marker(name) for name in ("grappler", "slow"))
+        use_grappler(any(marks))
+
+
+@functools.lru_cache(maxsize=1)  # only a change takes time
+def use_grappler(value):
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not value})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def seeded_tensorflow():
+    """Seeds the operations of TensorFlow."""
+    import keras
+
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def freed_memory():
-    """Seeds TensorFlow, and frees the memory that it and Keras keep for models of a test module."""
-    import keras
+    """Seeds a test module. Resets Keras's default names after it, and frees memory."""
+    from tests import seeds
 
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     yield
-    keras.backend.clear_session()  # which collects garbage
+    from keras.src.utils.naming import reset_uids
+
+    from tests.memory import free_memory
+
+    reset_uids()
+    free_memory()
 
 
 def pytest_terminal_summary(terminalreporter):

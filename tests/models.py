@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers
 
 import keras_qat
+from tests import seeds
 
 CLASSES = 5
 
@@ -34,7 +35,7 @@ def randomized(model, seed=0):
 
 def network(seed=0):
     """Makes a residual block with a depthwise branch: one layer of most families."""
-    keras.utils.set_random_seed(seed)
+    seeds.seed(seed)
     image = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(image)
     x = layers.BatchNormalization(name="bn")(x)
@@ -49,7 +50,7 @@ def network(seed=0):
 
 def small_network(seed=0):
     """Makes a convolution, a batch normalization and a dense layer, which compile fast."""
-    keras.utils.set_random_seed(seed)
+    seeds.seed(seed)
     model = keras.Sequential(
         [
             keras.Input((4, 4, 3), name="image"),
@@ -66,6 +67,11 @@ def small_network(seed=0):
 
 def small_images(count=16, seed=0):
     return images(count, seed, (4, 4, 3))
+
+
+def called(model, x):
+    """Returns the outputs of a call as arrays. `predict` would trace a graph first."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x))
 
 
 def linear(inputs=4, units=2):

@@ -6,6 +6,15 @@ from typing import Any
 import pytest
 
 
+def slow(*parameters: Any) -> list[Any]:
+    """Marks parameters of a test slow.
+
+    Args:
+        *parameters: Values, or tuples of values.
+    """
+    return some_quick(parameters)
+
+
 def some_quick(parameters: Iterable[Any], *places: int) -> list[Any]:
     """Marks the parameters slow, except those at some places.
 

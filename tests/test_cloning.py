@@ -76,6 +76,7 @@ def test_rewrite_log_lists_the_rewrites(rewrite):
     ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("frozen", [("conv",), ("bn",), ("conv", "bn"), ("head", "depthwise")])
 @pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
 def test_clone_and_quantize_keep_frozen_layers_frozen(rewrite, frozen):
@@ -186,6 +187,7 @@ def test_quantize_is_deterministic():
     assert first == second
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("trained", ["source", "clone"])
 def test_training_a_clone_leaves_the_source_unchanged_and_vice_versa(trained, jit):

@@ -8,7 +8,7 @@ import keras_qat
 from keras_qat.errors import DefaultRangesWarning, InvalidDefaultRangeError, MissingRangeError
 from keras_qat.layers import UnfusedBatchNormalization
 from tests.layers.litert_files import run_litert
-from tests.models import images, linear, network, quantized, small_images, small_network
+from tests.models import called, images, linear, network, quantized, small_images, small_network
 
 RANGE = (-6.0, 6.0)
 
@@ -59,7 +59,7 @@ def test_missing_range_error_of_inference_names_the_consumers():
     model = lacking("conv", "mean")
     message = "'conv' is an input to the layer 'depthwise' .QDepthwiseConv2D. and an input to the "
     with pytest.raises(MissingRangeError, match=message):
-        model.predict(images(), verbose=0)
+        called(model, images())
 
 
 def test_missing_range_error_names_a_tensor_inside_a_layer(tmp_path):
@@ -93,7 +93,7 @@ def test_default_ranges_apply_to_lacking_tensors_only(tmp_path):
     values, details = tensors["head"]
     scale, zero_point = details["quantization"]
     expected = (values.astype("float32") - zero_point) * np.float32(scale)
-    np.testing.assert_array_equal(model.predict(data, verbose=0), expected)
+    np.testing.assert_array_equal(called(model, data), expected)
 
 
 def test_verify_names_default_ranges_and_their_noise(tmp_path):
@@ -133,11 +133,11 @@ def test_default_ranges_last_until_training(tmp_path):
     data = small_images()
     names = {"image_quantize", "conv", "head"}
     assert model.default_ranges == dict.fromkeys(names, (0, 5))  # each range includes 0
-    before = model.predict(data, verbose=0)
+    before = called(model, data)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.default_ranges == model.default_ranges
-    np.testing.assert_array_equal(loaded.predict(data, verbose=0), before)
+    np.testing.assert_array_equal(called(loaded, data), before)
     with pytest.warns(DefaultRangesWarning, match="3 tensor"):
         export(loaded, tmp_path / "model.tflite")
     assert keras_qat.verify(loaded, tmp_path / "model.tflite", data, verbose=0).exact

@@ -10,6 +10,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import InvalidTrainingError, MissingRangeError, NotQuantizedError
 from keras_qat.layers.core.distillation import soft_divergence
+from tests import seeds
 from tests.layers.litert_files import exported
 
 RNG = np.random.default_rng(0)
@@ -18,7 +19,7 @@ LABELS = np.arange(64) % 3
 
 
 def network(activation: str | None = "softmax", seed=0):
-    keras.utils.set_random_seed(seed)
+    seeds.seed(seed)
     steps = [layers.Dense(8, name="first"), layers.BatchNormalization(name="norm"), layers.ReLU()]
     head = layers.Dense(3, activation, name="head")
     return keras.Sequential([keras.Input((6,), name="x"), *steps, head])

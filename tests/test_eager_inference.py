@@ -11,9 +11,12 @@ from keras_qat.layers.core import base, integers
 from keras_qat.layers.core.integers import OffsetInts, center, inference, real_values
 from keras_qat.quantizers import FixedParameters, RangeParameters
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="only TensorFlow runs rules as functions"
-)
+pytestmark = [
+    pytest.mark.grappler,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="only TensorFlow runs rules as functions"
+    ),
+]
 
 
 def network(filters, size):

@@ -33,6 +33,7 @@ def layers_to_convert(case):
             yield layer, chain
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", first_of_each(CASES, QuantizedLayer))
 def test_from_keras_makes_what_clone_model_makes(case):
     for layer, chain in layers_to_convert(case):

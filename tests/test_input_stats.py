@@ -9,7 +9,7 @@ from keras import layers
 import keras_qat
 from keras_qat.errors import DefaultRangesWarning, InputStatsWarning, InvalidInputStatsError
 from keras_qat.layers import Requantize
-from tests.models import randomized, small_images, small_network
+from tests.models import called, randomized, small_images, small_network
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, 4, 4, 3), dtype="uint8")
 UNIT = PIXELS / np.float32(255.0)
@@ -55,12 +55,10 @@ def test_input_stats_let_a_file_of_a_0_to_1_model_take_pixels(tmp_path, scheme):
     model = small(UNIT, scheme, image=(0, 255))
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", np.float32(1 / 255), 0)}
-    assert np.array_equal(bytes_of(path), model.predict(UNIT, verbose=0))
+    assert np.array_equal(bytes_of(path), called(model, UNIT))
     path = exported(model, tmp_path, inference_input_type="int8")
     assert details(path) == {"image": ("int8", np.float32(1 / 255), -128)}
-    assert np.array_equal(
-        bytes_of(path, (PIXELS ^ 128).view("int8")), model.predict(UNIT, verbose=0)
-    )
+    assert np.array_equal(bytes_of(path, (PIXELS ^ 128).view("int8")), called(model, UNIT))
 
 
 def test_input_stats_are_an_attribute_of_the_model():
@@ -101,12 +99,12 @@ def test_input_stats_give_the_input_a_range(tmp_path):
 
 def test_input_stats_of_export_stay_in_the_model(tmp_path):
     model = small(UNIT * 0.9)
-    before = model.predict(UNIT, verbose=0)
+    before = called(model, UNIT)
     path = exported(
         model, tmp_path, inference_input_type="uint8", quantized_input_stats={"image": (0, 255)}
     )
     assert details(path) == {"image": ("uint8", np.float32(1 / 255), 0)}
-    after = model.predict(UNIT, verbose=0)
+    after = called(model, UNIT)
     assert np.array_equal(bytes_of(path), after) and not np.array_equal(before, after)
 
 
@@ -133,19 +131,19 @@ def test_input_stats_of_two_inputs(tmp_path, merge):
         "left": ("uint8", np.float32(1 / 255), 0),
         "right": ("int8", np.float32(1 / 64), 0),
     }
-    assert np.array_equal(run(path, left=LEFT, right=RIGHT), model.predict(REAL, verbose=0))
+    assert np.array_equal(run(path, left=LEFT, right=RIGHT), called(model, REAL))
     added = [each for each in model.layers if isinstance(each, Requantize)]
     assert len(added) == (0 if merge is layers.Add else 2)
 
 
 def test_input_stats_of_export_are_refused_for_inputs_that_share_parameters(tmp_path):
     model = keras_qat.quantize_model(two_inputs(layers.Concatenate), calibration_data=REAL)
-    before = model.predict(REAL, verbose=0)
+    before = called(model, REAL)
     message = "shares its quantization parameters.*'left'.*to `quantize_model`"
     with pytest.raises(InvalidInputStatsError, match=message):
         exported(model, tmp_path, quantized_input_stats={"left": (0, 255)})
     assert not list(tmp_path.iterdir())
-    assert np.array_equal(model.predict(REAL, verbose=0), before)
+    assert np.array_equal(called(model, REAL), before)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_input_stats_of_inputs_that_share_parameters_have_one_type():
             quantized_input_stats=stats,
         )
     assert model.quantized_input_stats == {"left": (0.0, 64.0), "right": (0.0, 64.0)}
-    assert np.isfinite(model.predict(REAL, verbose=0)).all()
+    assert np.isfinite(called(model, REAL)).all()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +196,7 @@ def test_input_stats_with_a_mean_between_two_integers_warn(tmp_path):
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", np.float32(1 / 127.5), 128)}
     real = (PIXELS.astype("float32") - 128) * np.float32(1 / 127.5)
-    assert np.array_equal(bytes_of(path), model.predict(real, verbose=0))
+    assert np.array_equal(bytes_of(path), called(model, real))
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +278,7 @@ def test_pixels_are_the_integers_if_the_model_scales_them(tmp_path, head, data):
     assert model.quantized_input_stats == {"image": (0.0, 1.0)}
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", 1.0, 0)}
-    predicted = model.predict(PIXELS.astype("float32"), verbose=0)
+    predicted = called(model, PIXELS.astype("float32"))
     assert np.array_equal(bytes_of(path), predicted)
     assert [each.__class__.__name__ for each in model.layers[1:3]] == ["QuantizeInput", "QConv2D"]
 
@@ -301,7 +299,7 @@ def test_pixels_are_the_integers_if_moved_or_augmented_before_scaling(tmp_path, 
     model = keras_qat.quantize_model(model, calibration_data=GREY)
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", 1.0, 0)}
-    predicted = model.predict(PIXELS.astype("float32"), verbose=0)
+    predicted = called(model, PIXELS.astype("float32"))
     assert np.array_equal(bytes_of(path), predicted)
 
 
@@ -339,4 +337,4 @@ def test_input_stats_override_the_range_of_pixels(tmp_path):
     )
     path = exported(model, tmp_path, inference_input_type="uint8")
     assert details(path) == {"image": ("uint8", 0.25, 0)}
-    assert np.array_equal(bytes_of(path), model.predict(PIXELS / np.float32(4), verbose=0))
+    assert np.array_equal(bytes_of(path), called(model, PIXELS / np.float32(4)))

@@ -79,6 +79,7 @@ WAYS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["quantized", "rewritten"])
 def test_keras_copy_of_a_model_has_equal_outputs(name, way, models, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 import keras_qat
 from keras_qat.layers.models.observed_ranges import named_observers
+from tests import seeds
 from tests.quantizers.modes import on_tensorflow
 from tests.quick import some_quick
 
@@ -14,7 +15,7 @@ Y = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
 
 
 def network(dtype="float32"):
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     dense = keras.layers.Dense(8, activation="relu", name="hidden", dtype=dtype)
     return keras.Sequential([keras.Input((6,)), dense, keras.layers.Dense(3, name="head")])
 

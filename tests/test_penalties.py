@@ -88,6 +88,7 @@ def _penalty(model: keras.Model) -> float:
     return sum(float(ops.convert_to_numpy(each)) for each in model.losses)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", KEPT)
 def test_penalties_on_weights_are_kept(name, tmp_path):
     make, shape = KEPT[name]

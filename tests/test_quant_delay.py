@@ -9,6 +9,7 @@ import pytest
 import keras_qat
 from keras_qat.errors import MissingRangeError
 from keras_qat.layers.core.modes import float_mode
+from tests import seeds
 from tests.layers.cases import Case
 from tests.layers.contract import Prepared, assert_equals_litert
 from tests.layers.litert_files import exported
@@ -49,7 +50,7 @@ def left(model):
 
 def shared_and_nested(seed=0):
     """Makes a layer that is called twice, inside a model that is called twice."""
-    keras.utils.set_random_seed(seed)
+    seeds.seed(seed)
     layers = keras.layers
     inner = keras.Input((4, 4, 3))
     conv = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv")
@@ -227,7 +228,7 @@ def test_quant_delay_of_a_clone_starts_anew():
 
 
 def test_quant_delay_of_a_model_of_ids():
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     ids = keras.Input((3,), dtype="int32", name="ids")
     source = keras.Model(ids, keras.layers.Dense(2)(keras.layers.Embedding(7, 4)(ids)))
     model = keras_qat.quantize_model(source, quant_delay=1)

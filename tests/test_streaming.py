@@ -9,6 +9,7 @@ import keras_qat
 from keras_qat.errors import InvalidModelError, MissingRangeError, NotQuantizedError
 from keras_qat.litert import Runner
 from tests.micro import needs_micro
+from tests.models import called
 from tests.passes.customs import normal
 
 STEPS = 4
@@ -148,8 +149,8 @@ def test_padding_holds_the_states_of_a_step(tmp_path):
     states = [np.full((16, 4), value, "float32") for value in (0.1, -0.2)]
     data = [ids[:, 2:3], *states]
     assert keras_qat.verify(step, tmp_path / "step.tflite", data, verbose=0).exact
-    held = step.predict([np.zeros((16, 1)), *step.predict(data, verbose=0)[1:]], verbose=0)[1:]
-    assert all((a == b).all() for a, b in zip(held, step.predict(data, verbose=0)[1:], strict=True))
+    held = called(step, [np.zeros((16, 1)), *called(step, data)[1:]])[1:]
+    assert all((a == b).all() for a, b in zip(held, called(step, data)[1:], strict=True))
 
 
 def test_model_without_ranges_or_quantization_is_refused():

@@ -9,8 +9,10 @@ import keras_qat
 from keras_qat.errors import InvalidModelError, InvalidTargetError, TargetError
 from keras_qat.litert import Runner
 from keras_qat.lowering import lower_model
+from tests import seeds
 from tests.layers.litert_files import half_away
 from tests.micro import needs_micro, run_on_micro
+from tests.models import called
 from tests.quick import some_quick
 
 SCHEMES = ("int8", "int8_per_tensor", "int4", "uint8")
@@ -30,7 +32,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def model():
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     return network()
 
 
@@ -64,7 +66,7 @@ def test_integer_inputs_are_rounded_as_the_target_rounds(target, tmp_path):
     report = keras_qat.verify(qat, tmp_path / "model.tflite", ties, verbose=0)
     assert report.exact, str(report)
     rounded = {"litert": [0.0, 1.0, 1.0, 0.0], "reference": [0.5, 1.0, 1.5, 0.0]}[target]
-    assert qat.predict(ties, verbose=0).tolist() == [rounded]
+    assert called(qat, ties).tolist() == [rounded]
 
 
 def test_inference_equals_the_reference_kernels(model, tmp_path):
@@ -79,10 +81,10 @@ def test_compilers_change_no_bit_of_the_default_kernels(model, run):
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
     expected = np.asarray(qat(data()))
     if run == "graph":
-        assert (qat.predict(data(), verbose=0) == expected).all()
+        assert (called(qat, data()) == expected).all()
     if run == "xla":
         qat.compile(jit_compile=True)
-        assert (qat.predict(data(), verbose=0) == expected).all()
+        assert (called(qat, data()) == expected).all()
 
 
 def test_kernels_of_arm64_are_not_proven_without_the_emulator(model, tmp_path, monkeypatch):
@@ -107,7 +109,7 @@ def test_target_is_saved_with_the_model(model, tmp_path):
     qat.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.target == keras.models.clone_model(qat).target == "litert"
-    assert (loaded.predict(data(), verbose=0) == qat.predict(data(), verbose=0)).all()
+    assert (called(loaded, data()) == called(qat, data())).all()
 
 
 def test_model_of_an_older_version_equals_the_reference_kernels(model):
@@ -120,11 +122,11 @@ def test_model_of_an_older_version_equals_the_reference_kernels(model):
 def test_set_target_changes_the_rounding_only(model, tmp_path):
     qat = keras_qat.quantize_model(model, calibration_data=data(), target="litert")
     keras_qat.export_litert(qat, tmp_path / "one.tflite")
-    one = qat.predict(data(), verbose=0)
+    one = called(qat, data())
     qat.set_target("reference")
     keras_qat.export_litert(qat, tmp_path / "other.tflite")
     assert (tmp_path / "one.tflite").read_bytes() == (tmp_path / "other.tflite").read_bytes()
-    other = qat.predict(data(), verbose=0)
+    other = called(qat, data())
     assert 0 < np.abs(one - other).max() <= 3 / 256
 
 
@@ -155,7 +157,7 @@ def test_trained_model_is_retargeted(model, tmp_path):
     back = keras_qat.quantize_model(micro, target="litert")
     keras_qat.export_litert(back, tmp_path / "after.tflite")
     assert (tmp_path / "before.tflite").read_bytes() == (tmp_path / "after.tflite").read_bytes()
-    assert (back.predict(data(), verbose=0) == qat.predict(data(), verbose=0)).all()
+    assert (called(back, data()) == called(qat, data())).all()
     assert qat.target == "litert" and back.rewrite_log == qat.rewrite_log
 
 
@@ -206,6 +208,6 @@ def test_dense_layers_round_twice_in_tensorflow_lite_micro(tmp_path):
     integers = np.clip(integers, -128, 127).astype("int8")
     [(found,)] = run_on_micro([(path.read_bytes(), [integers], 1)])
     real = (found - np.float32(output.zero_point[0])) * output.scale[0]
-    assert (qat.predict(x, batch_size=256, verbose=0) == real).all()
+    assert (called(qat, x) == real).all()
     qat.set_target("reference")
-    assert (qat.predict(x, batch_size=256, verbose=0) != real).any()
+    assert (called(qat, x) != real).any()

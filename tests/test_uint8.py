@@ -8,11 +8,12 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.errors import InvalidOverrideError, UnsupportedLayerError
 from keras_qat.litert import Runner
+from tests import seeds
 from tests.layers.cases import first_of_each
 from tests.layers.contract import Prepared, loosen
 from tests.layers.litert_files import exported, versions_of
 from tests.layers.test_contract import CASES
-from tests.models import images, labels, linear, network
+from tests.models import called, images, labels, linear, network
 
 # Cases without a uint8 reference kernel. All other cases are supported.
 REFUSED = {
@@ -75,9 +76,7 @@ def test_uint8_network_trains_saves_and_equals_litert(tmp_path):
     assert np.any(model.get_layer("conv").kernel.numpy() != before)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        loaded.predict(images(), verbose=0), model.predict(images(), verbose=0)
-    )
+    np.testing.assert_array_equal(called(loaded, images()), called(model, images()))
     assert exported(loaded) == exported(model)
     assert verified(loaded, images(64, seed=1), tmp_path).exact
 
@@ -119,7 +118,7 @@ def test_uint8_dense_by_hand():
     # 7 / 4 and 11 / 4 steps.
     assert runner.run([pixels])[0].tolist() == [[2], [255], [3]]
     expected = [[8.0], [1020.0], [12.0]]
-    np.testing.assert_array_equal(qat.predict(pixels.astype("float32"), verbose=0), expected)
+    np.testing.assert_array_equal(called(qat, pixels.astype("float32")), expected)
 
 
 @pytest.mark.parametrize("kernel_size", [None, 1], ids=["FULLY_CONNECTED", "CONV_2D"])
@@ -161,7 +160,7 @@ def test_uint8_with_a_float_layer(tmp_path):
 @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2"])
 def test_uint8_deep_network_equals_litert(name, tmp_path):
     application = getattr(keras.applications, name)
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     model = application((32, 32, 3), alpha=0.35 if name == "MobileNetV2" else 0.25, weights=None)
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (16, 32, 32, 3)).astype("float32")

@@ -33,6 +33,8 @@ from keras_qat.arithmetic.xnnpack import requantize as xnnpack_requantize
 from keras_qat.backend import rules, tracing
 from tests.arithmetic import oracle
 
+pytestmark = pytest.mark.grappler
+
 RNG = np.random.default_rng(0)
 Q, R = RNG.integers(-128, 128, (2, 400, 10), "int32")
 ACC = RNG.integers(-(2**20), 2**20, (400, 64), "int32")
@@ -244,7 +246,8 @@ def test_compiled_rule_gives_the_eager_bits(name, fused_size, eager, monkeypatch
 
 
 # XLA inlines the functions of the rules: it compiles nearly the same program as of a rule alone.
-@compilers(slow=[(tensorflow_xla, True), (tensorflow_xla, False)])
+# Grappler has more to do if scales are constants: the next test is the harder one.
+@compilers(slow=list(itertools.product((tensorflow_graph, tensorflow_xla), (True, False))))
 @pytest.mark.parametrize("name", EVERY)
 def test_rule_in_a_compiled_program_gives_the_eager_bits(compiler, name, nested, eager):
     function, *arrays = EVERY[name]

@@ -52,6 +52,7 @@ def dense(x, w, b):
     return "FULLY_CONNECTED", [x, w((-1, 1), 0), b], 12
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("choose", SCALES)
 @pytest.mark.parametrize("spread", [2**7, 2**14, 2**22])
 @pytest.mark.parametrize("channels", [1, 7, 24, 61])

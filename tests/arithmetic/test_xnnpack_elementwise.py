@@ -43,6 +43,7 @@ def check(code, a, b, grids, limits, *, shape=None, version=2, **options):
     assert (np.asarray(actual) == expected).all()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("scales", SCALES)
 @pytest.mark.parametrize("code", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])

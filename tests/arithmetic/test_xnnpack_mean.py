@@ -29,6 +29,7 @@ def many(rng, dtype, shape):
     return (np.iinfo(dtype).max - rng.integers(0, 20, shape)).astype(dtype)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize(("shape", "axes"), CASES)
 @pytest.mark.parametrize("keep", [True, False])

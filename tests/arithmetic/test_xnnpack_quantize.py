@@ -58,6 +58,7 @@ def test_rescale_equals_xnnpack(dtype, ratio):
         assert (np.asarray(actual) == expected).all()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("slope", SLOPES)
 def test_leaky_relu_equals_xnnpack(dtype, slope):

@@ -8,13 +8,14 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.callbacks import MagnitudePruning
 from keras_qat.errors import InvalidPruningError, NotQuantizedError
+from tests import seeds
 from tests.models import linear
 
 SHAPE = (6, 6, 8)
 
 
 def network():
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     return keras.Sequential(
         [
             keras.Input(SHAPE, name="image"),

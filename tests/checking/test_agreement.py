@@ -18,6 +18,7 @@ from keras_qat.passes.config import Config
 from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.stages import Stage, Step
 from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, table
+from tests.quick import some_quick
 
 
 def refusal_of(model, **options):
@@ -47,6 +48,7 @@ def test_check_refuses_what_quantize_model_refuses_in_the_same_words(name):
     assert not report.ok and str(report)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", TAKEN)
 def test_check_takes_what_quantize_model_takes(name):
     assert assert_agreement(TAKEN[name]()).ok
@@ -135,6 +137,8 @@ def wrong_function(kind):
         registry._CALLS.pop(kind)
 
 
+# The quick tests take every other model with an option, and the rest with a float layer.
+PLACED = list(enumerate([*REFUSED, *TAKEN]))
 # Options that refuse some models and take others.
 OPTIONS = [
     {"scheme": "uint8"},
@@ -148,12 +152,12 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("place", "name"), list(enumerate([*REFUSED, *TAKEN])))
+@pytest.mark.parametrize(("place", "name"), some_quick(PLACED, *range(0, len(PLACED), 2)))
 def test_check_agrees_with_quantize_model_on_every_model_with_one_option(place, name):
     assert_agreement({**REFUSED, **TAKEN}[name](), **OPTIONS[place % len(OPTIONS)])
 
 
-@pytest.mark.parametrize("name", [*REFUSED, *TAKEN])
+@pytest.mark.parametrize("name", some_quick([*REFUSED, *TAKEN], *range(1, len(PLACED), 2)))
 def test_check_agrees_with_quantize_model_if_one_layer_stays_in_float(name):
     model = {**REFUSED, **TAKEN}[name]()
     assert_agreement(model, overrides={re.escape(model.operations[-1].name): None})

@@ -194,7 +194,7 @@ def test_runtimes_differ_lists_the_operators_measured_to_differ():
     ("name", "size", "expected"),
     [
         pytest.param("ResNet50", 32, {}, marks=pytest.mark.slow),
-        ("MobileNetV2", 32, {}),
+        pytest.param("MobileNetV2", 32, {}, marks=pytest.mark.slow),
         pytest.param("ResNet50V2", 32, {"unfolded-batch-norm": 1}, marks=pytest.mark.slow),
         ("MobileNetV3Small", 32, {}),
     ],

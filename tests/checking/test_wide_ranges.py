@@ -8,6 +8,9 @@ import pytest
 from keras import layers
 
 import keras_qat
+from tests import seeds
+from tests.models import called
+from tests.quick import some_quick
 
 
 def wide(model, data, **options):
@@ -24,8 +27,8 @@ def ratio(model, data, overrides=None):
     """Returns the signal-to-noise ratio of the quantized model."""
     qat = keras_qat.quantize_model(model, overrides=overrides)
     keras_qat.calibrate(qat, data, verbose=0)
-    exact = model.predict(data, batch_size=128, verbose=0)
-    return decibels(exact, qat.predict(data, batch_size=128, verbose=0))
+    exact = called(model, data)
+    return decibels(exact, called(qat, data))
 
 
 def advised(finding):
@@ -34,7 +37,7 @@ def advised(finding):
 
 def hidden_channels(sizes, *, are_used, seed, between=()):
     """Makes hidden channels of different size. The next layer equalizes or ignores them."""
-    keras.utils.set_random_seed(seed)
+    seeds.seed(seed)
     first = layers.Dense(len(sizes), activation="relu", name="first")
     last = layers.Dense(4, name="last")
     tail = layers.Dense(4, name="tail")
@@ -49,7 +52,7 @@ SIZES = np.array([300.0] * 6 + [1.0] * 26, "float32")
 DATA = np.random.default_rng(0).normal(size=(128, 16)).astype("float32")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some_quick(range(3), 0))
 def test_wide_activation_range_of_narrow_channels_with_effect(seed):
     model = hidden_channels(SIZES, are_used=True, seed=seed)
     (found,) = wide(model, DATA)
@@ -69,7 +72,7 @@ def test_wide_activation_range_names_the_layers_that_move_the_tensor():
     assert ratio(model, DATA, advised(found)) > ratio(model, DATA) + 15
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some_quick(range(3), 0))
 def test_wide_activation_range_ignores_narrow_channels_of_little_effect(seed):
     model = hidden_channels(SIZES, are_used=False, seed=seed)
     assert ratio(model, DATA) > 30
@@ -78,7 +81,7 @@ def test_wide_activation_range_ignores_narrow_channels_of_little_effect(seed):
 
 def detector(is_joined):
     """Makes boxes in pixels and scores from 0 to 1, with equal weights whether joined or not."""
-    keras.utils.set_random_seed(1)
+    seeds.seed(1)
     x = keras.Input((16,), name="x")
     boxes = layers.Dense(4, name="boxes")(x)
     scores = layers.Dense(8, activation="sigmoid", name="scores")(x)
@@ -102,15 +105,15 @@ def test_wide_activation_range_of_a_concatenation_asks_for_separate_outputs():
 
     def scores(model):
         qat = keras_qat.quantize_model(model, calibration_data=DATA)
-        return qat.predict(DATA, batch_size=128, verbose=0)
+        return called(qat, DATA)
 
-    exact = apart.predict(DATA, batch_size=128, verbose=0)[1]
+    exact = called(apart, DATA)[1]
     assert decibels(exact, scores(joined)[:, 4:]) < 5  # a step is larger than a score
     assert decibels(exact, scores(apart)[1]) > 30
 
 
 def test_wide_activation_range_of_several_heads_names_the_last_concatenation():
-    keras.utils.set_random_seed(1)
+    seeds.seed(1)
     x = keras.Input((16,), name="x")
     parts = {"boxes": ([], None), "scores": ([], "sigmoid")}
     for heads, activation in parts.values():

@@ -17,6 +17,7 @@ from keras_qat_cli.arguments import (
 )
 from keras_qat_cli.main import main
 from tests.models import network, small_network
+from tests.quick import some_quick
 
 
 def test_check_shows_the_report_of_the_library(files, unsupported, as_json, capsys):
@@ -61,6 +62,14 @@ def test_conversion_options_are_those_of_the_library():
 
 
 @pytest.mark.parametrize(("arguments", "options"), CONVERSION)
+def test_conversion_options_of_arguments(arguments, options):
+    parser = argparse.ArgumentParser()
+    add_conversion(parser)
+    found = conversion_options(parser.parse_args(arguments))
+    assert {name: found[name] for name in options} == options
+
+
+@pytest.mark.parametrize(("arguments", "options"), some_quick(CONVERSION, 3, 6))
 def test_check_and_quantize_take_the_options_of_the_library(
     arguments, options, files, tmp_path, as_json
 ):

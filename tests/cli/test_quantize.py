@@ -93,6 +93,7 @@ def test_quantize_trains(source, files, tmp_path, as_json):
     assert loss == pytest.approx(found["history"]["val_loss"][-1], rel=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

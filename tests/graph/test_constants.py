@@ -63,7 +63,7 @@ def model_of(fusion):
     return keras.Model(x, layers.Conv2D(2, 3, name="head")(fused))
 
 
-@pytest.mark.parametrize("name", some_quick(FUSIONS, 0, 3))
+@pytest.mark.parametrize("name", some_quick(FUSIONS, 0))
 def test_fusion_weights_are_exact_and_train(tmp_path, name):
     model, data = model_of(FUSIONS[name]()), normal(IMAGE, 8)
     clone = keras_qat.clone_model(model)

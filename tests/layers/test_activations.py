@@ -9,6 +9,7 @@ from keras_qat.layers import QReLU, QSoftmax
 from tests.layers.cases import Case, branches, layer, together
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, integers_of, operators_of, run_litert
+from tests.models import called
 
 ReLU, Softmax, Activation = keras.layers.ReLU, keras.layers.Softmax, keras.layers.Activation
 
@@ -46,7 +47,7 @@ def test_softmax_by_hand():
     )
     # The largest value is 255 / 256: 1 has no integer.
     expected = [[0.25, 0.25, 0.25, 0.25], [255 / 256, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]
-    assert quantized.predict(x, verbose=0).tolist() == expected
+    assert called(quantized, x).tolist() == expected
 
 
 def test_softmax_is_not_rounded_at_training():
@@ -63,7 +64,7 @@ def test_relu_by_hand(most, expected):
     model = keras.Sequential([keras.Input((4,), name="input"), ReLU(most, name="relu")])
     quantized = quantized_with(model, input=HALVES, relu=(-32.0, 31.75))
     x = np.array([[-1.0, -60.0, 1.5, 60.0]], "float32")
-    assert quantized.predict(x, verbose=0).tolist() == [expected]
+    assert called(quantized, x).tolist() == [expected]
     assert operators_of(exported(quantized)) == ["ADD"]
 
 
@@ -78,7 +79,7 @@ def test_relu_of_distant_scales_is_the_reference_kernel(most):
         assert operators_of(content) == [operator]
         tensors, (name,) = run_litert(content, [x])
         q, details = tensors[name]
-        assert (integers_of(quantized.predict(x, verbose=0), details) == q).all()
+        assert (integers_of(called(quantized, x), details) == q).all()
 
 
 def test_relu_that_is_an_output_before_it_stays_an_operator():

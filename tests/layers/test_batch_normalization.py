@@ -8,6 +8,7 @@ from keras_qat.layers import QBatchNormalization
 from tests.layers.cases import Case, branches, layer, together
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import constants_of, exported, operators_of
+from tests.models import called
 
 BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU
 
@@ -40,7 +41,7 @@ def test_batch_normalization_by_hand():
     assert constants["norm/kernel"][0].ravel().tolist() == [127]
     assert constants["norm/bias"][0].tolist() == [-508]  # -3 / (0.5 * 1.5 / 127)
     x = np.array([[2.0], [4.0], [-1.0]], "float32")  # y = 1.5 x - 3
-    assert quantized.predict(x, verbose=0).tolist() == [[0.0], [3.0], [-4.5]]
+    assert called(quantized, x).tolist() == [[0.0], [3.0], [-4.5]]
 
 
 def test_batch_normalization_moves_statistics_by_the_momentum():

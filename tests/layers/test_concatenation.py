@@ -11,6 +11,7 @@ from keras_qat.layers import QConcatenate, QStack
 from tests.layers.cases import Case
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 layers = keras.layers
 Concatenate = layers.Concatenate
@@ -61,9 +62,7 @@ def two_inputs(join):
 def test_concatenate_gives_all_tensors_the_wider_range():
     model = two_inputs(Concatenate(name="joined"))
     quantized = quantized_with(model, a=(-1.0, 1.0), b=(-64.0, 63.5))
-    y = quantized.predict(
-        [np.array([[0.3, 1.2]], "float32"), np.array([[9.0, -70.0]], "float32")], verbose=0
-    )
+    y = called(quantized, [np.array([[0.3, 1.2]], "float32"), np.array([[9.0, -70.0]], "float32")])
     assert y.tolist() == [[0.5, 1.0, 9.0, -64.0]]
     assert operators_of(exported(quantized)) == ["CONCATENATION"]
 
@@ -72,9 +71,7 @@ def test_stack_adds_an_axis():
     quantized = quantized_with(
         two_inputs(lambda tensors: ops.stack(tensors, axis=2)), a=(-64.0, 63.5), b=(-64.0, 63.5)
     )
-    y = quantized.predict(
-        [np.array([[1.0, 2.0]], "float32"), np.array([[3.0, 4.0]], "float32")], verbose=0
-    )
+    y = called(quantized, [np.array([[1.0, 2.0]], "float32"), np.array([[3.0, 4.0]], "float32")])
     assert y.tolist() == [[[1.0, 3.0], [2.0, 4.0]]]
     assert operators_of(exported(quantized)) == ["PACK"]
 

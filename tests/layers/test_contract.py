@@ -2,10 +2,7 @@
 
 import importlib
 import itertools
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -26,6 +23,8 @@ from tests.layers.litert_files import (
     operators_of,
     run_litert,
 )
+from tests.memory import free_memory
+from tests.processes import run_program
 from tests.quantizers.modes import on_tensorflow
 from tests.quick import some_quick
 
@@ -43,7 +42,8 @@ BUILTIN = {value: name for name, value in vars(schema.BuiltinOperator).items() i
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def prepared(request):
-    return Prepared(request.param)
+    yield Prepared(request.param)
+    free_memory()
 
 
 def test_case_has_the_layers_it_covers(prepared):
@@ -63,6 +63,7 @@ KERAS_CANNOT = {
 }
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_float_clone_equals_keras(prepared):
     """At inference, in the forward of a training step, and in the statistics that it leaves."""
     reason = KERAS_CANNOT.get(keras.backend.backend(), {}).get(prepared.case.name)
@@ -109,6 +110,7 @@ def test_every_tensor_equals_litert_at_scale(prepared, seed, scale):
     assert_equals_litert(other, "reference")
 
 
+@pytest.mark.grappler
 @pytest.mark.parametrize("prepared", first_of_each(CASES), indirect=True)
 def test_predict_equals_litert(prepared):
     tensors, outputs = run_litert(prepared.content, prepared.arrays)
@@ -166,6 +168,7 @@ def test_file_states_the_shapes_of_one_sample(prepared):
             assert details["shape"].tolist() == stated[details["name"]], details["name"]
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_every_tensor_equals_the_reference_kernels(prepared):
     assert_equals_litert(prepared, "reference")
 
@@ -311,10 +314,7 @@ def test_fresh_process_needs_one_import(tmp_path):
     prepared = Prepared(Case("many_rules", (), many_rules))
     prepared.quantized.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", prepared.x)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run(
-        [sys.executable, "-c", IN_A_FRESH_PROCESS], cwd=tmp_path, env=environment, check=True
-    )
+    run_program("-c", IN_A_FRESH_PROCESS, cwd=tmp_path).check_returncode()
     for i, values in enumerate(prepared.predicted):
         np.testing.assert_array_equal(np.load(tmp_path / f"y{i}.npy"), values)
     assert (tmp_path / "fresh.tflite").read_bytes() == prepared.content

@@ -9,6 +9,7 @@ import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_recurrent import assert_trained_exact, model_of
+from tests.models import called
 from tests.passes.customs import normal
 from tests.quick import some_quick
 
@@ -76,8 +77,8 @@ def test_conv_lstm_streams_step_by_step():
     step = keras_qat.streaming(quantized)
     states = [np.zeros((4, *each.shape[1:]), "float32") for each in step.inputs[1:]]
     for t in range(VIDEO[0]):
-        output, *states = step.predict([data[:, t : t + 1], *states], verbose=0)
-    np.testing.assert_array_equal(output, quantized.predict(data, verbose=0))
+        output, *states = called(step, [data[:, t : t + 1], *states])
+    np.testing.assert_array_equal(output, called(quantized, data))
 
 
 @pytest.mark.parametrize("kind", ["dropout", "recurrent_dropout"])

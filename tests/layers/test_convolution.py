@@ -9,6 +9,7 @@ from keras_qat.layers import QConv1D, QConv2D, QDepthwiseConv2D
 from tests.layers.cases import Case, branches, layer, randomize
 from tests.layers.contract import HALVES, Prepared, assert_equals_litert, quantized_with
 from tests.layers.litert_files import constants_of, exported
+from tests.models import called
 from tests.processes import run_python
 from tests.quantizers.modes import on_tensorflow
 
@@ -134,9 +135,7 @@ def pointwise(channels, kernel, *followers, **arguments):
 
 
 def run(model, *pixel):
-    return (
-        model.predict(np.array(pixel, "float32").reshape(1, 1, 1, -1), verbose=0).ravel().tolist()
-    )
+    return called(model, np.array(pixel, "float32").reshape(1, 1, 1, -1)).ravel().tolist()
 
 
 def test_conv2d_by_hand():
@@ -252,7 +251,7 @@ def test_conv2d_long_sum_is_exact_to_one_unit(groups):
     x = np.full((3, 3, 3, 128 * groups), 127.5, "float32")
     x[1, 0, 0, ::128] = 127.0  # one unit less in each group
     x[2, 0, 0, ::128] = 121.5
-    q = np.rint(quantized.predict(x, verbose=0).reshape(3, groups) / step)
+    q = np.rint(called(quantized, x).reshape(3, groups) / step)
     assert np.all(np.abs(total + bias) < 10)  # the rounding error of the bias in float32
     assert (q - (total + bias)).tolist() == [[0] * groups, [-1] * groups, [-12] * groups]
 

@@ -9,6 +9,7 @@ from tests.layers.cases import Case, branches, layer, together
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import constants_of, exported, operators_of
 from tests.layers.test_convolution import all_alike, extreme
+from tests.models import called
 
 Dense, BatchNormalization, ReLU = (
     keras.layers.Dense,
@@ -94,7 +95,7 @@ def test_dense_by_hand():
     assert scale.tolist() == [np.float32(0.01)] * 2
     assert constants["dense/bias"][0].tolist() == [50, 0]
     # (4 * 127 - 6 * 50 + 50) * 0.01 = 2.58 and 6 * 127 * 0.01 = 7.62 steps of 0.5
-    assert quantized.predict(np.array([[2.0, 3.0]], "float32"), verbose=0).tolist() == [[1.5, 4.0]]
+    assert called(quantized, np.array([[2.0, 3.0]], "float32")).tolist() == [[1.5, 4.0]]
 
 
 def test_dense_long_sum_is_exact_to_one_unit():
@@ -110,7 +111,7 @@ def test_dense_long_sum_is_exact_to_one_unit():
     x = np.full((3, 2000), 127.5, "float32")
     x[1, 0] = 127.0  # one unit less
     x[2, 0] = 121.5
-    q = np.rint(quantized.predict(x, verbose=0).ravel() / step).tolist()
+    q = np.rint(called(quantized, x).ravel() / step).tolist()
     assert abs(total + bias) < 10  # the rounding error of the bias in float32
     assert q == [total + bias, total + bias - 1, total + bias - 12]
 

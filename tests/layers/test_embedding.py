@@ -10,6 +10,7 @@ from keras_qat.layers import QEmbedding
 from tests.layers.cases import Case
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 from tests.quick import some_quick
 
 layers = keras.layers
@@ -60,17 +61,15 @@ def table_model(table):
 def test_embedding_has_the_range_of_the_whole_table():
     quantized = keras_qat.quantize_model(table_model([[-64.0, 0.3], [63.5, -0.2], [7.25, 1.0]]))
     # Without calibration, and before ids 0 and 1 were ever looked up.
-    assert quantized.predict(np.array([[2, 2]], "int32"), verbose=0).tolist() == [[[7.5, 1.0]] * 2]
-    assert quantized.predict(np.array([[0, 1]], "int32"), verbose=0).tolist() == [
-        [[-64, 0.5], [63.5, 0]]
-    ]
+    assert called(quantized, np.array([[2, 2]], "int32")).tolist() == [[[7.5, 1.0]] * 2]
+    assert called(quantized, np.array([[0, 1]], "int32")).tolist() == [[[-64, 0.5], [63.5, 0]]]
     assert operators_of(exported(quantized)) == ["GATHER"]
 
 
 def test_embedding_range_follows_the_weights():
     quantized = keras_qat.quantize_model(table_model([[-1.0], [1.0]]))
     quantized.set_weights([np.array([[-64.0], [63.5]], "float32")])
-    assert quantized.predict(np.array([[1, 0]], "int32"), verbose=0).tolist() == [[[63.5], [-64.0]]]
+    assert called(quantized, np.array([[1, 0]], "int32")).tolist() == [[[63.5], [-64.0]]]
 
 
 @pytest.mark.parametrize("input_type", some_quick(["int8", "uint8", "float32"], 0))
@@ -91,7 +90,7 @@ def test_embedding_calibrates_trains_and_exports_exactly(tmp_path, input_type):
     assert report.exact, str(report)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(called(loaded, x), called(model, x))
 
 
 def test_embedding_merges_low_rank_weights():
@@ -116,7 +115,7 @@ def test_embedding_ignores_a_mask_that_no_layer_takes():
     model.set_weights([np.array(table, "float32")])
     quantized = keras_qat.quantize_model(model)
     ids = np.array([[1, 0, 0]], "int32")
-    np.testing.assert_array_equal(quantized.predict(ids, verbose=0), model.predict(ids, verbose=0))
+    np.testing.assert_array_equal(called(quantized, ids), called(model, ids))
     assert not quantized.get_layer("words").mask_zero
 
 
@@ -156,4 +155,4 @@ def test_quantize_model_quantizes_an_integer_input_of_real_values():
     inputs = keras.Input((2,), name="pixels", dtype="uint8")
     model = keras.Model(inputs, layers.Flatten()(inputs))
     quantized = quantized_with(model, pixels=(0.0, 255.0))
-    assert quantized.predict(np.array([[0, 255]], "uint8"), verbose=0).tolist() == [[0.0, 255.0]]
+    assert called(quantized, np.array([[0, 255]], "uint8")).tolist() == [[0.0, 255.0]]

@@ -12,6 +12,7 @@ from tests.layers.cases import Case
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_embedding import ids
+from tests.models import called
 
 
 def encodings():
@@ -45,7 +46,7 @@ def test_encoded_ids_equal_keras_and_litert(function, tmp_path):
     x = keras.Input((6,), dtype="int32", name="ids")
     model = keras.Model(x, function(x))
     quantized = keras_qat.quantize_model(model)
-    np.testing.assert_array_equal(quantized.predict(IDS, verbose=0), model.predict(IDS, verbose=0))
+    np.testing.assert_array_equal(called(quantized, IDS), called(model, IDS))
     keras_qat.export_litert(quantized, tmp_path / "model.tflite")
     report = keras_qat.verify(quantized, tmp_path / "model.tflite", IDS, verbose=0)
     assert report.exact, str(report)
@@ -91,9 +92,7 @@ def test_ids_of_integers_are_moved_before_they_are_looked_up():
     data = np.abs(IDS)
     assert "QuantizeInput" not in {type(layer).__name__ for layer in quantized.layers}
     step = np.float32(1 / 100)
-    assert (
-        np.max(np.abs(quantized.predict(data, verbose=0) - model.predict(data, verbose=0))) < step
-    )
+    assert np.max(np.abs(called(quantized, data) - called(model, data))) < step
 
 
 def test_ids_that_are_padded_with_a_number_are_refused():

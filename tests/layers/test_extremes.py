@@ -11,6 +11,7 @@ from keras_qat.layers import QMaximum, QMinimum, QWhere
 from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 Maximum, Minimum = keras.layers.Maximum, keras.layers.Minimum
 maximum, minimum, where = keras.ops.maximum, keras.ops.minimum, keras.ops.where
@@ -80,7 +81,7 @@ def test_maximum_and_minimum_share_one_range():
     model = quantized_with(keras.Model([a, b], outputs), a=HALVES, b=(-1.0, 1.0))
     x = [np.array([[0.5, -2.0, 30.0]], "float32"), np.array([[0.1, 9.0, 63.5]], "float32")]
     # 0.1 is 0 in steps of 0.5
-    assert [y.tolist() for y in model.predict(x, verbose=0)] == [
+    assert [y.tolist() for y in called(model, x)] == [
         [[0.5, 9.0, 63.5]],
         [[0.0, -2.0, 30.0]],
     ]
@@ -92,7 +93,7 @@ def test_minimum_with_a_far_constant_keeps_the_range():
     model = keras.Model(x, minimum(x, np.array([[1.0, 1e9, 1e9]], "float32")))
     data = np.array([[1.5, -2.0, 2.0]], "float32")
     quantized = keras_qat.quantize_model(model, calibration_data=data)
-    np.testing.assert_allclose(quantized.predict(data, verbose=0), [[1.0, -2.0, 2.0]], atol=0.01)
+    np.testing.assert_allclose(called(quantized, data), [[1.0, -2.0, 2.0]], atol=0.01)
 
 
 def test_masked_scores_are_zero_after_softmax():
@@ -104,7 +105,7 @@ def test_masked_scores_are_zero_after_softmax():
     quantized = keras_qat.quantize_model(model, calibration_data=data)
     observer = next(layer for layer in quantized.layers if type(layer) is QMinimum).observer
     np.testing.assert_allclose(observer.limits, (-2 - 7.6246, 3.0), atol=1e-4)
-    outputs = quantized.predict(data, verbose=0)
+    outputs = called(quantized, data)
     np.testing.assert_array_equal(outputs[:, 2:], 0.0)
     np.testing.assert_allclose(outputs[:, :2], [[0.119, 0.881], [0.5, 0.5]], atol=0.01)
 
@@ -123,7 +124,7 @@ def test_maximum_with_a_visible_constant_widens_the_range():
     model = keras.Model(x, maximum(x, np.array([[10.0, -10.0]], "float32")))
     name = list(read_model(model).nodes)[1]
     quantized = quantized_with(model, x=(-1.0, 1.0), **{name: HALVES})
-    assert quantized.predict(np.array([[0.5, 0.5]]), verbose=0).tolist() == [[10.0, 0.5]]
+    assert called(quantized, np.array([[0.5, 0.5]])).tolist() == [[10.0, 0.5]]
 
 
 def test_maximum_refuses_different_ranks():
@@ -138,7 +139,7 @@ def test_where_selects_by_a_constant_condition():
     model = keras.Model([a, b], where(np.array([True, False, True]), a, b))
     quantized = quantized_with(model, a=HALVES, b=HALVES)
     x = [np.array([[0.5, -2.0, 30.0]], "float32"), np.array([[1.0, 9.0, 63.5]], "float32")]
-    assert quantized.predict(x, verbose=0).tolist() == [[0.5, 9.0, 30.0]]
+    assert called(quantized, x).tolist() == [[0.5, 9.0, 30.0]]
     assert operators_of(exported(quantized)) == ["SELECT_V2"]
 
 

@@ -11,6 +11,7 @@ from keras_qat.layers import QGather, QTile
 from tests.layers.cases import Case, branches, layer, operation, together
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 layers = keras.layers
 
@@ -57,7 +58,7 @@ CASES = [
 def outcome(function, x):
     inputs = keras.Input(batch_shape=x.shape, name="input")
     quantized = quantized_with(keras.Model(inputs, function(inputs)), input=(-64.0, 63.5))
-    return quantized.predict(x, verbose=0).tolist(), operators_of(exported(quantized))
+    return called(quantized, x).tolist(), operators_of(exported(quantized))
 
 
 def test_repeat_tile_and_take_keep_the_order():

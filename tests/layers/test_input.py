@@ -8,6 +8,7 @@ from keras_qat.layers import QuantizeInput
 from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, run_litert
+from tests.models import called
 
 
 def straight_through():
@@ -35,9 +36,9 @@ def identity(size):
 def test_quantize_input_rounds_as_the_target_does_and_saturates():
     quantized = quantized_with(identity(6), input=HALVES)
     x = np.array([[0.25, -0.25, 0.2, -0.75, 99.0, -99.0]], "float32")
-    assert quantized.predict(x, verbose=0).tolist() == [[0.0, 0.0, 0.0, -1.0, 63.5, -64.0]]
+    assert called(quantized, x).tolist() == [[0.0, 0.0, 0.0, -1.0, 63.5, -64.0]]
     quantized.set_target("reference")
-    assert quantized.predict(x, verbose=0).tolist() == [[0.5, -0.5, 0.0, -1.0, 63.5, -64.0]]
+    assert called(quantized, x).tolist() == [[0.5, -0.5, 0.0, -1.0, 63.5, -64.0]]
 
 
 def test_quantize_input_gives_pixels_the_range_of_their_type():
@@ -45,7 +46,7 @@ def test_quantize_input_gives_pixels_the_range_of_their_type():
     quantized = keras_qat.quantize_model(identity(2), calibration_data=pixels)
     (details,) = [d for _, d in run_litert(exported(quantized), [pixels])[0].values()][:1]
     assert details["quantization"] == (1.0, -128)
-    assert quantized.predict(pixels, verbose=0).tolist() == pixels.tolist()
+    assert called(quantized, pixels).tolist() == pixels.tolist()
 
 
 def test_quantize_input_keeps_a_calibrated_range_at_training():

@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 import keras_qat
 from keras_qat.layers import QDense
 from keras_qat.litert import Runner
+from tests import seeds
 from tests.layers.litert_files import exported
 from tests.quick import some_quick
 
@@ -58,7 +59,7 @@ MAY_LACK_A_BIAS = ("TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 def file_of(make, scheme, x, *behind, **arguments):
     """Returns the file of a layer. The layer is in float if the scheme is None."""
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     model = keras.Sequential([keras.Input(SHAPE), make(name="it", **arguments), *behind])
     overrides: dict = {"it": None} if scheme is None else {}
     quantized = keras_qat.quantize_model(model, scheme or "int8", overrides=overrides)

@@ -9,6 +9,7 @@ from keras_qat.layers import QLeakyReLU
 from tests.layers.cases import Case, branches, layer, operation, together
 from tests.layers.contract import HALVES, Prepared, assert_equals_litert, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 Activation, LeakyReLU = keras.layers.Activation, keras.layers.LeakyReLU
 
@@ -49,7 +50,7 @@ def test_leaky_relu_by_hand(slope, expected):
     model = keras.Model(x, LeakyReLU(slope, name="y")(x))
     model = quantized_with(model, x=HALVES, y=HALVES)
     values = np.array([[3.0, -1.5, -0.5, -64.0, 63.5]], "float32")
-    assert model.predict(values, verbose=0).tolist() == [expected]
+    assert called(model, values).tolist() == [expected]
     assert operators_of(exported(model)) == ["LEAKY_RELU"]
 
 

@@ -10,6 +10,7 @@ from keras_qat.layers import QLookup
 from tests.layers.cases import Case, branches, layer, operation
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 Activation = keras.layers.Activation
 
@@ -77,7 +78,7 @@ def test_lookup_table_by_hand():
     model = keras.Sequential([keras.Input((3,), name="input"), Activation("silu", name="silu")])
     quantized = quantized_with(model, "lookup", input=HALVES, silu=HALVES)
     # silu(1) = 0.731, silu(-1) = -0.269, silu(4) = 3.93, in steps of 0.5
-    assert quantized.predict(np.array([[1.0, -1.0, 4.0]]), verbose=0).tolist() == [[0.5, -0.5, 4.0]]
+    assert called(quantized, np.array([[1.0, -1.0, 4.0]])).tolist() == [[0.5, -0.5, 4.0]]
 
 
 @pytest.mark.parametrize("divisor", [0.5, 1.5, -2.0])
@@ -89,7 +90,7 @@ def test_lookup_of_a_quotient_rounds_down_once(function, divisor):
     quantized = quantized_with(model, input=HALVES, **{name: HALVES})
     data = np.arange(-4, 4.5, 0.5, dtype="float32")[None]
     exact = {"floor_divide": np.floor_divide, "mod": np.mod}[function.__name__](data, divisor)
-    np.testing.assert_array_equal(quantized.predict(data, verbose=0), exact)
+    np.testing.assert_array_equal(called(quantized, data), exact)
     assert operators_of(exported(quantized)) == ["CAST", "ADD", "GATHER"]
 
 
@@ -129,7 +130,7 @@ def test_quotient_by_sums_that_may_be_zero_runs_on_the_target(tmp_path):
     data = np.random.default_rng(0).normal(size=(32, 6, 4)).astype("float32")
     data[:, 0] = 0.0
     qat = keras_qat.quantize_model(model, calibration_data=data, target="litert")
-    difference = np.abs(qat.predict(data, verbose=0) - model.predict(data, verbose=0))
+    difference = np.abs(called(qat, data) - called(model, data))
     assert difference.mean() < 0.05
     keras_qat.export_litert(qat, tmp_path / "model.tflite")
     assert keras_qat.verify(qat, tmp_path / "model.tflite", data, verbose=0).exact

@@ -11,6 +11,7 @@ from keras_qat.layers import QMatmul
 from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 
 def products():
@@ -56,7 +57,7 @@ def test_matmul_by_hand():
         np.array([[[0.5, 30.0], [1.0, -20.0]]], "float32"),
     ]
     # 0.75 - 2 is -2.5 steps: the multiplier alone, without a shift, rounds ties up
-    assert model.predict(x, verbose=0).tolist() == [[[-1.0, 63.5]]]
+    assert called(model, x).tolist() == [[[-1.0, 63.5]]]
     assert operators_of(exported(model)) == ["BATCH_MATMUL"]
 
 

@@ -14,6 +14,7 @@ from keras_qat.layers import QAdd, QMultiply, QSubtract
 from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of, run_litert, versions_of
+from tests.models import called
 
 Add, ReLU = keras.layers.Add, keras.layers.ReLU
 Multiply, Subtract = keras.layers.Multiply, keras.layers.Subtract
@@ -107,16 +108,14 @@ def test_add_by_hand(followers, target, expected):
         np.array([[1.0, -1.0, 5.0, 60.0]], "float32"),
         np.array([[0.25, -0.25, 3.0, 30.0]], "float32"),
     ]
-    assert model.predict(x, verbose=0).tolist() == [expected]
+    assert called(model, x).tolist() == [expected]
     assert operators_of(exported(model)) == ["ADD"]
 
 
 def test_add_of_a_tensor_to_itself_is_its_double():
     a = keras.Input((3,), name="a")
     model = quantized_with(keras.Model(a, Add(name="sum")([a, a])), a=HALVES, sum=(-128.0, 127.0))
-    assert model.predict(np.array([[0.5, -3.0, 63.5]], "float32"), verbose=0).tolist() == [
-        [1.0, -6.0, 127.0]
-    ]
+    assert called(model, np.array([[0.5, -3.0, 63.5]], "float32")).tolist() == [[1.0, -6.0, 127.0]]
 
 
 def test_add_of_four_tensors_is_three_additions():
@@ -139,13 +138,13 @@ def test_multiply_and_subtract_by_hand():
     model = quantized_with(keras.Model([a, b], outputs), **ranges)
     x = [np.array([[1.5, -1.5, 30.0]], "float32"), np.array([[0.5, 0.5, 4.0]], "float32")]
     # 0.75 is 1.5 steps: XNNPACK rounds ties to even
-    assert [y.tolist() for y in model.predict(x, verbose=0)] == [
+    assert [y.tolist() for y in called(model, x)] == [
         [[1.0, -1.0, 63.5]],
         [[1.0, -2.0, 26.0]],
     ]
     # The multiplier alone, without a shift, rounds ties up.
     model.set_target("reference")
-    assert model.predict(x, verbose=0)[0].tolist() == [[1.0, -0.5, 63.5]]
+    assert called(model, x)[0].tolist() == [[1.0, -0.5, 63.5]]
     assert sorted(operators_of(exported(model))) == ["MUL", "SUB"]
 
 
@@ -158,7 +157,7 @@ def test_add_of_a_constant_by_hand():
     model = quantized_with(model, **ranges)
     # the constant has steps of 0.01, so 0.004 becomes 0
     expected = [[[1.27, -0.77, 0.5], [0.0, 0.5, 0.5]]]
-    actual = model.predict(np.array([[[0.0, 0.5, 0.5]] * 2], "float32"), verbose=0)
+    actual = called(model, np.array([[[0.0, 0.5, 0.5]] * 2], "float32"))
     np.testing.assert_allclose(actual, expected, atol=1e-6)
     assert operators_of(exported(model)) == ["ADD"]
 
@@ -201,7 +200,7 @@ def test_multiply_with_an_output_scale_that_is_not_larger_has_version_3():
     wide = (-128.0, 127.0)  # scales of 1: the product is not scaled down
     quantized = quantized_with(model, a=wide, b=wide, product=wide)
     x = [np.array([[3.0, -7.0, 100.0]], "float32"), np.array([[5.0, 4.0, -2.0]], "float32")]
-    assert quantized.predict(x, verbose=0).tolist() == [[15.0, -28.0, -128.0]]
+    assert called(quantized, x).tolist() == [[15.0, -28.0, -128.0]]
     content = exported(quantized)
     assert versions_of(content) == [("MUL", 3)]
     tensors, (output,) = run_litert(content, x)

@@ -16,6 +16,7 @@ from keras_qat.layers import QNormalize
 from tests.layers.cases import Case, branches, layer, together
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of, run_litert
+from tests.models import called
 from tests.quick import some_quick
 
 GroupNormalization = keras.layers.GroupNormalization
@@ -93,7 +94,7 @@ def test_layer_normalization_by_hand():
     for target, low in (("litert", -36), ("reference", -37)):
         quantized.set_target(target)
         expected = np.array([[-1] * 2 + [1] * 2, [low / 64] * 3 + [109 / 64], [0] * 4])
-        np.testing.assert_array_equal(quantized.predict(data, verbose=0), expected)
+        np.testing.assert_array_equal(called(quantized, data), expected)
 
 
 def signal_to_noise(make, shape, spread):
@@ -108,7 +109,7 @@ def signal_to_noise(make, shape, spread):
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, data, verbose=0)
     exact = np.array(model(data))
-    noises = (quantized.predict(data, verbose=0), np.array(quantized(data, training=True)))
+    noises = (called(quantized, data), np.array(quantized(data, training=True)))
     return [10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) for y in noises]
 
 
@@ -145,7 +146,7 @@ def test_normalization_noise_is_small_beside_a_few_flat_groups():
     flat = rng.uniform(size=(64, 16)) < 0.01
     data[flat] *= 0.01
     quantized = keras_qat.quantize_model(model, calibration_data=data)
-    exact, y = np.array(model(data))[~flat], quantized.predict(data, verbose=0)[~flat]
+    exact, y = np.array(model(data))[~flat], called(quantized, data)[~flat]
     assert 10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) > 30
 
 
@@ -156,7 +157,7 @@ def test_normalization_sums_large_groups_in_parts():
     data = np.random.default_rng(0).normal(1, 1, (2, 64, 64, 40)).astype("float32")
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, data, verbose=0)
-    y, content = quantized.predict(data, verbose=0), exported(quantized)
+    y, content = called(quantized, data), exported(quantized)
     for kernels, steps in (("AUTO", 0), ("BUILTIN_REF", 1)):
         tensors, names = run_litert(content, [data], kernels)
         q, details = tensors[names[0]]
@@ -226,7 +227,7 @@ def test_normalization_saved_without_inner_ranges_loads(tmp_path):
     loaded = keras_qat.load_model(tmp_path / "old.keras")
     advice = r"'norm_normalized/centered', 'norm_normalized/reciprocal'.*keras_qat.calibrate\("
     with pytest.warns(DefaultRangesWarning, match=advice):
-        exact, y = np.array(model(data)), loaded.predict(data, verbose=0)
+        exact, y = np.array(model(data)), called(loaded, data)
     assert 10 * np.log10(np.sum(exact**2) / np.sum((exact - y) ** 2)) > 27
     findings = [each for each in keras_qat.check(loaded).findings if "not-saved" in each.code]
     assert [each.layer for each in findings] == ["norm_normalized"]
@@ -287,5 +288,5 @@ def test_normalization_clone_is_quantized_like_the_model(make):
     clone = keras_qat.clone_model(model)
     assert keras_qat.check(clone).ok
     quantized = [keras_qat.quantize_model(each, calibration_data=x) for each in (model, clone)]
-    expected, result = (each.predict(x, verbose=0) for each in quantized)
+    expected, result = (called(each, x) for each in quantized)
     np.testing.assert_array_equal(result, expected)

@@ -11,6 +11,7 @@ from keras_qat.layers import QPad
 from tests.layers.cases import Case, branches, layer, operation, together
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of, versions_of
+from tests.models import called
 
 layers = keras.layers
 ZeroPadding2D = layers.ZeroPadding2D
@@ -66,7 +67,7 @@ def test_zero_padding_is_zero_for_any_zero_point():
         [keras.Input((1, 2, 1), name="input"), ZeroPadding2D(((1, 0), (0, 2)))]
     )
     quantized = quantized_with(model, input=(-1.0, 126.5))
-    y = quantized.predict(np.array([3.0, -1.0], "float32").reshape(1, 1, 2, 1), verbose=0)
+    y = called(quantized, np.array([3.0, -1.0], "float32").reshape(1, 1, 2, 1))
     assert y[0, :, :, 0].tolist() == [[0.0, 0.0, 0.0, 0.0], [3.0, -1.0, 0.0, 0.0]]
     assert operators_of(exported(quantized)) == ["PAD"]
 
@@ -76,7 +77,7 @@ def test_pad_range_covers_the_constant():
     model = keras.Model(inputs, ops.pad(inputs, ((0, 0), (1, 0)), constant_values=127.0))
     quantized = keras_qat.quantize_model(model)
     keras_qat.calibrate(quantized, np.array([[-128.0, 3.4]], "float32"), verbose=0)
-    y = quantized.predict(np.array([[-128.0, 3.4]], "float32"), verbose=0)
+    y = called(quantized, np.array([[-128.0, 3.4]], "float32"))
     assert y.tolist() == [[127.0, -128.0, 3.0]]
     assert operators_of(exported(quantized)) == ["PADV2"]
 
@@ -105,7 +106,7 @@ def test_pad_mirrors_values():
     inputs = keras.Input((3,), name="input")
     outputs = [ops.pad(inputs, ((0, 0), (2, 1)), mode) for mode in ("reflect", "symmetric")]
     quantized = quantized_with(keras.Model(inputs, outputs), input=(-64.0, 63.5))
-    reflected, symmetric = quantized.predict(np.array([[1.0, 2.0, 3.0]], "float32"), verbose=0)
+    reflected, symmetric = called(quantized, np.array([[1.0, 2.0, 3.0]], "float32"))
     assert reflected.tolist() == [[3, 2, 1, 2, 3, 2]]
     assert symmetric.tolist() == [[2, 1, 1, 2, 3, 3]]
     assert operators_of(exported(quantized)) == ["MIRROR_PAD"] * 2

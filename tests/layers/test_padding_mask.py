@@ -12,6 +12,7 @@ from keras_qat.layers import QMaskedAverage, QPaddingMask, QSelect
 from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 from tests.quick import some_quick
 
 # Keras warns wherever it drops a mask, also inside of its own layers.
@@ -71,7 +72,7 @@ def test_padding_is_left_out_as_keras_does(name, padding, tmp_path):
     keras_qat.export_litert(quantized, tmp_path / "model.tflite")
     report = keras_qat.verify(quantized, tmp_path / "model.tflite", data, verbose=0)
     assert report.exact and not report.not_compared, str(report)
-    error = quantized.predict(data, verbose=0) - model.predict(data, verbose=0)
+    error = called(quantized, data) - called(model, data)
     assert np.max(np.abs(error)) < 0.2
 
 
@@ -86,7 +87,7 @@ def test_padding_mask_rounds_as_the_padding_is_rounded(padding, mean):
             each.observer.widen(*HALVES)
     data = np.array([[[padding] * 2, [2.0, 3.0]], [[padding, 1.0], [1.0, 3.0]]], "float32")
     expected = [[2.0, 3.0], [mean, 2.0]]
-    assert quantized.predict(data, verbose=0).tolist() == expected
+    assert called(quantized, data).tolist() == expected
     assert quantized(data, training=True).numpy().tolist() == expected
 
 

@@ -21,6 +21,7 @@ from tests.layers.cases import Case, branches, layer, operation, together
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_embedding import ids
+from tests.models import called
 
 MaxPooling1D, AveragePooling1D = keras.layers.MaxPooling1D, keras.layers.AveragePooling1D
 MaxPooling2D, AveragePooling2D = keras.layers.MaxPooling2D, keras.layers.AveragePooling2D
@@ -121,7 +122,7 @@ def pooled(cls, image, *args, output=HALVES, **kwargs):
     pool = cls(*args, name="pool", **kwargs)
     model = keras.Sequential([keras.Input(x.shape[1:], name="input"), pool])
     quantized = quantized_with(model, input=HALVES, pool=output)
-    return np.squeeze(quantized.predict(x, verbose=0)).tolist()
+    return np.squeeze(called(quantized, x)).tolist()
 
 
 def test_average_pooling_rounds_half_away_from_zero():
@@ -157,7 +158,7 @@ def test_pooling1d_by_hand():
     average = AveragePooling1D(2, strides=2, padding="same")(inputs)
     model = keras.Model(inputs, [average, MaxPooling1D(3, strides=2)(inputs)])
     quantized = quantized_with(model, input=HALVES)
-    averages, maxima = quantized.predict(x, verbose=0)
+    averages, maxima = called(quantized, x)
     # 3 / 2 steps of 0.5, -3 / 2 steps, and the last value alone
     assert averages.ravel().tolist() == [1.0, -1.0, 63.5]
     assert maxima.ravel().tolist() == [1.0, 63.5]
@@ -181,4 +182,4 @@ def test_global_average_pooling_with_a_mask_averages_what_it_keeps():
     values = np.array([[1.0, 2.0, 9.0, -9.0]] * 4, "float32")[..., None]
     # 1.5 and 0.75 in steps of 0.5, rounded half up. The mean of nothing is 0.
     expected = [[1.5], [9.0], [0.0], [1.0]]
-    assert quantized.predict([ids, values], verbose=0).tolist() == expected
+    assert called(quantized, [ids, values]).tolist() == expected

@@ -12,6 +12,7 @@ from keras_qat.litert import Runner
 from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 
 def halves(model, rng, batch):
@@ -47,7 +48,7 @@ def test_position_is_that_of_the_first_of_equal_values(function, expected):
     x = keras.Input((4,), name="x")
     quantized = quantized_with(keras.Model(x, function(x, axis=-1)), x=HALVES)
     data = np.array([[1.0, 2.5, -3.0, 2.5], [-1.0, 0.5, -1.0, 4.0]], "float32")
-    found = quantized.predict(data, verbose=0)
+    found = called(quantized, data)
     assert found.dtype == "int32" and found.tolist() == expected
 
 
@@ -63,9 +64,7 @@ def test_position_equals_litert_on_ties(function, scheme, tmp_path):
     keras_qat.export_litert(quantized, path)
     report = keras_qat.verify(quantized, path, data, verbose=0)
     assert all(rows.mismatches == 0 for each in report.layers.values() for rows in each.values())
-    for found, exact in zip(
-        quantized.predict(data, verbose=0), model.predict(data, verbose=0), strict=True
-    ):
+    for found, exact in zip(called(quantized, data), called(model, data), strict=True):
         np.testing.assert_array_equal(found, exact)
 
 

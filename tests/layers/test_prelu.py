@@ -10,6 +10,7 @@ from keras_qat.layers import QPReLU
 from tests.layers.cases import Case, branches, layer, together
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 PReLU = keras.layers.PReLU
 
@@ -37,7 +38,7 @@ def test_prelu_by_hand():
     model = quantized_with(model, x=HALVES, y=HALVES)
     values = np.array([[-2.0, -2.0, -2.0], [2.0, 2.0, 2.0]], "float32")
     # -0.5 is 64 of 127 steps, so the result is 1.0079, which is 2 steps of 0.5.
-    assert model.predict(values, verbose=0).tolist() == [[-2.0, 1.0, 0.0], [2.0, 2.0, 2.0]]
+    assert called(model, values).tolist() == [[-2.0, 1.0, 0.0], [2.0, 2.0, 2.0]]
     assert operators_of(exported(model)) == ["PRELU"]
 
 

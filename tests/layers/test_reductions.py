@@ -11,6 +11,7 @@ from keras_qat.layers import QMean, QReduceAll, QReduceAny, QReduceMax, QReduceM
 from tests.layers.cases import Case, branches, operation, together
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 
 def reduced(*functions):
@@ -56,7 +57,7 @@ def test_reductions_by_hand():
     mean = QMean([2], name="mean")(x)
     model = keras.Model(x, [mean, ops.max(x, axis=1), ops.min(x, axis=1, keepdims=True)])
     quantized = quantized_with(model, input=HALVES, mean=(-32.0, 31.75))
-    means, maxima, minima = quantized.predict(np.array([[[0.5, 1.0], [-3.0, 4.0]]]), verbose=0)
+    means, maxima, minima = called(quantized, np.array([[[0.5, 1.0], [-3.0, 4.0]]]))
     assert means.tolist() == [[0.75, 0.5]]
     assert maxima.tolist() == [[0.5, 4.0]]
     assert minima.tolist() == [[[-3.0, 1.0]]]
@@ -68,7 +69,7 @@ def test_reductions_of_booleans_equal_keras(function):
     model = keras.Model(x, [function(x > 0.0, axis=-1), function(x > 0.0, axis=(1, 2))])
     quantized = quantized_with(model, input=HALVES)
     data = np.array([[[0.5, 1.0, 2.0], [-3.0, 4.0, 1.0]], [[-1.0] * 3, [-1.0] * 3]], "float32")
-    pairs = zip(quantized.predict(data, verbose=0), model.predict(data, verbose=0), strict=True)
+    pairs = zip(called(quantized, data), called(model, data), strict=True)
     for found, exact in pairs:
         np.testing.assert_array_equal(found, exact)
     assert operators_of(exported(quantized)).count(f"REDUCE_{function.__name__.upper()}") == 2

@@ -11,6 +11,7 @@ from keras_qat.layers import QFlatten, QReshape
 from tests.layers.cases import Case, branches, layer, operation
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 Flatten, Reshape = keras.layers.Flatten, keras.layers.Reshape
 
@@ -48,7 +49,7 @@ def test_reshape_keeps_the_order():
     model = keras.Sequential([keras.Input((2, 3), name="input"), Reshape((3, 2))])
     quantized = quantized_with(model, input=(-64.0, 63.5))
     x = np.arange(6, dtype="float32").reshape(1, 2, 3)
-    assert quantized.predict(x, verbose=0).tolist() == [[[0, 1], [2, 3], [4, 5]]]
+    assert called(quantized, x).tolist() == [[[0, 1], [2, 3], [4, 5]]]
     assert operators_of(exported(quantized)) == ["RESHAPE"]
 
 

@@ -11,6 +11,7 @@ from keras_qat.layers import QResize
 from tests.layers.cases import Case, branches, layer, operation
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 Resizing, UpSampling2D = keras.layers.Resizing, keras.layers.UpSampling2D
 
@@ -44,7 +45,7 @@ def enlarged(values, width, interpolation):
     )
     quantized = quantized_with(model, input=HALVES)
     x = np.float32(values).reshape(1, 1, -1, 1)
-    return quantized.predict(x, verbose=0).ravel().tolist(), operators_of(exported(quantized))
+    return called(quantized, x).ravel().tolist(), operators_of(exported(quantized))
 
 
 def test_resize_bilinear_by_hand():

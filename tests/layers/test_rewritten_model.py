@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.layers import RewrittenModel
+from tests.quick import some_quick
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(16, 8, 8, 3)).astype("float32")
@@ -24,7 +25,9 @@ def driver(as_dict=False):
     return keras.Model(image, outputs, name="driver")
 
 
-@pytest.mark.parametrize("rewrite", [keras_qat.clone_model, keras_qat.quantize_model])
+@pytest.mark.parametrize(
+    "rewrite", some_quick([keras_qat.clone_model, keras_qat.quantize_model], 1)
+)
 def test_rewritten_model_takes_losses_by_name(rewrite, tmp_path):
     model = rewrite(driver())
     assert list(model.output_names) == ["steer", "brake"]

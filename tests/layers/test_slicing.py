@@ -11,6 +11,7 @@ from keras_qat.layers import QCenterCrop, QStridedSlice
 from tests.layers.cases import Case, branches, layer, operation, together
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
 
 layers = keras.layers
 CenterCrop = layers.CenterCrop
@@ -72,7 +73,7 @@ CASES = [
 def sliced(function, x):
     inputs = keras.Input(x.shape[1:], batch_size=1, name="input")
     quantized = quantized_with(keras.Model(inputs, function(inputs)), input=(-64.0, 63.5))
-    return quantized.predict(x, verbose=0).tolist(), operators_of(exported(quantized))
+    return called(quantized, x).tolist(), operators_of(exported(quantized))
 
 
 def test_strided_slice_by_hand():

@@ -12,6 +12,7 @@ from tests.layers.cases import Case
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import exported, operators_of
 from tests.layers.test_positions import halves
+from tests.models import called
 
 
 def largest():
@@ -42,7 +43,7 @@ def test_top_values_by_hand():
     x = keras.Input((4,), name="x")
     quantized = quantized_with(keras.Model(x, ops.top_k(x, 3)), x=HALVES)
     data = np.array([[1.0, 2.5, -3.0, 2.5], [-1.0, -1.5, -1.0, -1.0]], "float32")
-    values, positions = quantized.predict(data, verbose=0)
+    values, positions = called(quantized, data)
     assert values.tolist() == [[2.5, 2.5, 1.0], [-1.0, -1.0, -1.0]]
     assert positions.dtype == "int32" and positions.tolist() == [[1, 3, 0], [0, 2, 3]]
     assert operators_of(exported(quantized)) == ["TOPK_V2"]
@@ -64,7 +65,7 @@ def test_top_positions_equal_litert_on_ties(tmp_path):
     report = keras_qat.verify(quantized, path, data, verbose=0)
     assert all(rows.mismatches == 0 for each in report.layers.values() for rows in each.values())
     expected = np.argsort(-data, axis=-1, kind="stable")[:, :25]
-    np.testing.assert_array_equal(quantized.predict(data, verbose=0)[1], expected)
+    np.testing.assert_array_equal(called(quantized, data)[1], expected)
 
 
 def test_top_values_without_split_outputs_are_refused():

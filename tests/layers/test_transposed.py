@@ -10,6 +10,7 @@ from keras_qat.layers import QConv1DTranspose, QConv2DTranspose
 from tests.layers.cases import Case, branches, layer, randomize
 from tests.layers.contract import HALVES, quantized_with
 from tests.layers.litert_files import constants_of, exported, operators_of, run_litert
+from tests.models import called
 
 Conv1DTranspose, Conv2DTranspose = keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose
 BatchNormalization, ReLU = keras.layers.BatchNormalization, keras.layers.ReLU
@@ -96,7 +97,7 @@ def by_hand(**ranges):
 
 def test_conv2d_transpose_by_hand():
     quantized = by_hand()
-    y = quantized.predict(np.full((1, 1, 1, 1), 4.0, "float32"), verbose=0)
+    y = called(quantized, np.full((1, 1, 1, 1), 4.0, "float32"))
     assert y[..., 0].ravel().tolist() == [5.0, -3.0, 1.0, 3.0]
     assert y[..., 1].ravel().tolist() == [10.0, 0.0, 4.0, -14.0]
     kernel, scale = constants_of(exported(quantized))["conv/kernel"]

@@ -13,6 +13,7 @@ from keras_qat.layers import QTranspose
 from tests.layers.cases import Case, branches, layer, operation
 from tests.layers.contract import quantized_with
 from tests.layers.litert_files import exported, operators_of, run_litert, versions_of
+from tests.models import called
 
 Permute = keras.layers.Permute
 
@@ -47,7 +48,7 @@ def test_transpose_by_hand():
     model = keras.Sequential([keras.Input((2, 3), name="input"), Permute((2, 1))])
     quantized = quantized_with(model, input=(-64.0, 63.5))
     x = np.arange(6, dtype="float32").reshape(1, 2, 3)
-    assert quantized.predict(x, verbose=0).tolist() == [[[0, 3], [1, 4], [2, 5]]]
+    assert called(quantized, x).tolist() == [[[0, 3], [1, 4], [2, 5]]]
     assert operators_of(exported(quantized)) == ["TRANSPOSE"]
 
 

@@ -11,6 +11,7 @@ from keras_qat import LiteRTModel
 from keras_qat.errors import InvalidDataError, LiteRTFormatError
 from keras_qat.litert import Model, Operator, Quantization, Tensor, write
 from tests.models import images, labels, quantized, quantized_network
+from tests.quick import slow
 
 
 def exported(model, folder, **arguments):
@@ -218,7 +219,7 @@ def test_evaluate_takes_metrics_per_output(two_ends):
         assert scores == {"total_mae": pytest.approx(1), "scores_accuracy": 1.0}
 
 
-@pytest.mark.parametrize("form", ["dict", "list", "dataset"])
+@pytest.mark.parametrize("form", ["dict", *slow("list", "dataset")])
 def test_evaluate_gives_the_accuracy_of_each_output_by_default(form, two_ends):
     model, path, (first, second) = two_ends
     data = {"first": first, "second": second}

@@ -119,6 +119,7 @@ def no_allowance(monkeypatch):
     monkeypatch.setattr(budget, "_UNSAVED", 64)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", LAYERS)
 def test_load_model_loads_keras_files_that_keras_loads(name, tmp_path, no_allowance):
     model = model_of(name)

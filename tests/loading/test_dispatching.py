@@ -11,6 +11,7 @@ import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph.symbols import TracedTensor
 from keras_qat.loading.tensorflow.dispatching import tensorflow_functions
+from tests.quick import some_quick
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow has these functions"
@@ -62,7 +63,7 @@ def model_of(function):
     return keras.Model(x, layers.Dense(3, name="head")(y))
 
 
-@pytest.mark.parametrize("function", [attention, gathered, windows])
+@pytest.mark.parametrize("function", some_quick([attention, gathered, windows], 1, 2))
 def test_dispatched_functions_are_exact(function, tmp_path):
     model = model_of(function)
     data = np.random.default_rng(0).normal(size=(6, 6, 8)).astype("float32")

@@ -12,6 +12,7 @@ import pytest
 import keras_qat
 from keras_qat.errors import InvalidFileError, InvalidFileWarning, UnsafeFileError
 from tests.processes import run_python
+from tests.quick import some_quick
 
 SOURCES = sorted(pathlib.Path(__file__).parent.glob("keras2_*.py"))
 NAMES = re.findall(
@@ -77,6 +78,7 @@ def test_keras_2_files_have_every_layer_that_keras_3_has(keras2):
     assert common - found == set(WITHOUT_FILE)
 
 
+@pytest.mark.parametrize("loaded", some_quick(NAMES, *range(0, len(NAMES), 3)), indirect=True)
 @pytest.mark.filterwarnings("ignore:The loss or metric")
 def test_load_model_of_keras_2_can_be_saved_and_loaded(loaded, tmp_path):
     model, inputs, expected, _ = loaded

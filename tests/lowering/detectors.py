@@ -1,11 +1,14 @@
 """A small detector, and its detections decoded and suppressed in NumPy."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
 
 import keras_qat
 from keras_qat import DetectionPostProcess
+from tests import seeds
 from tests.models import images, randomized
 
 CLASSES = 3
@@ -16,7 +19,7 @@ SIZES = {4: 0.35, 2: 0.6}  # of the anchors, by the rows of a feature map
 
 def detector(classes=CLASSES, order=("boxes", "scores"), activation="sigmoid", batch_size=None):
     """Makes a small SSD: boxes and scores of two feature maps, two for each position."""
-    keras.utils.set_random_seed(1)
+    seeds.seed(1)
     image = keras.Input((8, 8, 3), batch_size=batch_size, name="image")
     x, boxes, scores = image, [], []
     for _ in SIZES:
@@ -46,9 +49,21 @@ def anchors():
     return np.concatenate(found)
 
 
-def exported(folder, model=None, scheme="int8", target="litert", **options):
-    qat = keras_qat.quantize_model(model or detector(), scheme, target=target)
+def calibrated(model, scheme="int8", target="litert"):
+    qat = keras_qat.quantize_model(model, scheme, target=target)
     keras_qat.calibrate(qat, images(), verbose=0)
+    return qat
+
+
+@functools.cache
+def calibrated_detector(*arguments):
+    """Returns the calibrated detector. All tests share it: do not change it."""
+    return calibrated(detector(), *arguments)
+
+
+def exported(folder, model=None, scheme="int8", target="litert", **options):
+    arguments = scheme, target
+    qat = calibrated(model, *arguments) if model else calibrated_detector(*arguments)
     path = folder / "detector.tflite"
     keras_qat.export_litert(qat, path, detection=DetectionPostProcess(anchors(), **options))
     return qat, path
@@ -97,7 +112,7 @@ def detections(boxes, scores, *, score=0.3, iou=0.5, scales=(1, 1, 1, 1), regula
 
 def check_equal(qat, path, kernels, data, background=0, **options):
     """Compares a file's outputs with those computed from the boxes and scores of Keras."""
-    boxes, scores = (np.asarray(each) for each in qat.predict(data, verbose=0))
+    boxes, scores = (np.asarray(each) for each in qat(data))
     found = keras_qat.LiteRTModel(path, kernels=kernels).predict(data, verbose=0)
     assert list(found) == ["boxes", "classes", "scores", "count"]
     for i in range(len(data)):

@@ -24,18 +24,21 @@ from tests.lowering.detectors import (
 )
 from tests.micro import needs_micro
 from tests.models import images
+from tests.quick import slow
 from tests.vela import compiled_by_vela
 
 CODE = "CUSTOM(TFLite_Detection_PostProcess)"
 
 
-@pytest.mark.parametrize("regular", [True, False], ids=["regular", "fast"])
 @pytest.mark.parametrize(
-    "kernels, target",
+    "kernels, target, regular",
     [
-        ("default", "litert"),
-        ("reference", "reference"),
-        pytest.param("tflite-micro", "tflite-micro", marks=needs_micro),
+        ("default", "litert", True),
+        ("default", "litert", False),
+        ("reference", "reference", True),
+        pytest.param("reference", "reference", False, marks=pytest.mark.slow),
+        pytest.param("tflite-micro", "tflite-micro", True, marks=[needs_micro, pytest.mark.slow]),
+        pytest.param("tflite-micro", "tflite-micro", False, marks=needs_micro),
     ],
 )
 def test_detection_file_gives_the_detections_of_its_boxes_and_scores(
@@ -112,11 +115,11 @@ def test_detection_returns_several_classes_of_a_box(tmp_path):
     assert found["scores"][0, 0] >= found["scores"][0, 1]
 
 
-@pytest.mark.parametrize("scheme", ["int8", "uint8", "int8_per_tensor"])
+@pytest.mark.parametrize("scheme", ["uint8", *slow("int8", "int8_per_tensor")])
 def test_detection_of_other_schemes_and_order_of_outputs(tmp_path, scheme):
     qat, path = exported(tmp_path, detector(order=("scores", "boxes")), scheme, **OPTIONS)
     assert keras_qat.verify(qat, path, images(4), verbose=0).exact
-    scores, boxes = (np.asarray(each)[0] for each in qat.predict(images(1), verbose=0))
+    scores, boxes = (np.asarray(each)[0] for each in qat(images(1)))
     found = keras_qat.LiteRTModel(path).predict(images(1), verbose=0)
     kept, _ = detections(boxes, scores)
     assert found["scores"][0, : len(kept)].tolist() == [s for s, *_ in kept]
@@ -177,7 +180,7 @@ def test_boxes_and_scores_have_ranges_of_their_own(tmp_path):
     boxes, scores = (tensors[f"{name}_int8"].quantization for name in ("boxes", "scores"))
     assert boxes is not None and scores is not None
     assert (scores.scale, scores.zero_point) == ((1 / 256,), (-128,))
-    values = np.asarray(qat.predict(images(), verbose=0)[0])
+    values = np.asarray(qat(images())[0])
     width = values.max() - values.min()
     assert boxes.scale[0] != scores.scale[0] and 0.8 < width / (255 * boxes.scale[0]) <= 1.01
 
@@ -204,7 +207,7 @@ def test_verify_proves_a_detection_file_up_to_the_operator(tmp_path):
 
 
 def test_verify_finds_a_difference_before_the_operator(tmp_path):
-    qat, path = exported(tmp_path, **OPTIONS)
+    qat, path = exported(tmp_path, detector(), **OPTIONS)
     kernel = next(each for each in qat.trainable_variables if each.path.endswith("kernel"))
     kernel.assign(kernel * 0.9)
     report = keras_qat.verify(qat, path, images(5), verbose=0)
@@ -212,7 +215,7 @@ def test_verify_finds_a_difference_before_the_operator(tmp_path):
     assert report.verdict.startswith("NOT EXACT UP TO TFLite_Detection_PostProcess")
 
 
-@pytest.mark.parametrize("target", ["edgetpu", "ethos-u"])
+@pytest.mark.parametrize("target", ["ethos-u", *slow("edgetpu")])
 def test_detection_runs_on_the_cpu_of_accelerators(tmp_path, target):
     with pytest.warns(TargetFallbackWarning, match=r"PostProcess\) of .* runs on the CPU"):
         qat, path = exported(tmp_path, target=target, **OPTIONS)

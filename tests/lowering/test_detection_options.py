@@ -10,6 +10,8 @@ from keras_qat import DetectionPostProcess
 from keras_qat.errors import ExportError
 from tests.lowering.detectors import (
     anchors,
+    calibrated,
+    calibrated_detector,
     detector,
     exported,
 )
@@ -49,8 +51,7 @@ MISFITS = {
 @pytest.mark.parametrize("name", MISFITS)
 def test_detection_that_does_not_fit_the_model_writes_no_file(tmp_path, name):
     make, changed, options, message = MISFITS[name]
-    qat = keras_qat.quantize_model(make())
-    qat.set_default_ranges((-3, 3))
+    qat = calibrated_detector() if make is detector else calibrated(make())
     detection = DetectionPostProcess(**{"anchors": anchors(), **changed})
     with pytest.raises(ExportError, match=message):
         keras_qat.export_litert(qat, tmp_path / "no.tflite", **{"detection": detection, **options})

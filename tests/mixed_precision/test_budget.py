@@ -17,13 +17,15 @@ from keras_qat.errors import (
     InvalidSchemeError,
     InvalidTargetError,
 )
+from tests import seeds
+from tests.models import called
 
 X = np.random.default_rng(0).normal(size=(32, 8, 8, 2)).astype("float32")
 
 
 @functools.cache
 def model():
-    keras.utils.set_random_seed(1)
+    seeds.seed(1)
     image = keras.Input((8, 8, 2), name="image")
     x = layers.Conv2D(8, 3, activation="relu", name="first")(image)
     x = layers.Conv2D(12, 3, activation="relu", name="second")(x)
@@ -54,18 +56,18 @@ def test_budget_of_weights_bounds_the_bytes_of_an_exact_file(tmp_path):
     assert schemes(qat) == {**plan.overrides, "first": "int8"} and "first" not in plan.overrides
     assert len(set(plan.overrides.values())) > 1
     # The plan's noise is that of the model which was returned.
-    exact = model().predict(X, verbose=0).astype("float64")
-    noise = np.sum((qat.predict(X, verbose=0) - exact) ** 2) / np.sum(exact**2)
+    exact = called(model(), X).astype("float64")
+    noise = np.sum((called(qat, X) - exact) ** 2) / np.sum(exact**2)
     assert plan.decibels == pytest.approx(-10 * np.log10(noise), abs=1e-3)
     same = keras_qat.quantize_model(
         model(), overrides={**plan.overrides, "first": "int8"}, calibration_data=X
     )
-    assert np.array_equal(same.predict(X, verbose=0), qat.predict(X, verbose=0))
+    assert np.array_equal(called(same, X), called(qat, X))
 
     qat.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert schemes(loaded) == schemes(qat) and loaded.budget_plan is None
-    assert np.array_equal(loaded.predict(X, verbose=0), qat.predict(X, verbose=0))
+    assert np.array_equal(called(loaded, X), called(qat, X))
 
     (chosen,) = (each for each in plan.alternatives if each.is_chosen)
     assert chosen.weights_bytes == report.weight_bytes
@@ -95,6 +97,7 @@ def test_budget_that_cannot_be_met_names_the_least_one(tmp_path):
         quantized(Budget(weights_bytes=least["weights_bytes"] - 1))
 
 
+@pytest.mark.slow
 def test_budget_that_is_large_leaves_the_scheme_of_the_model():
     qat = quantized(Budget(weights_bytes=10**6, schemes=["int4"]))
     assert set(schemes(qat).values()) == {"int8"}

@@ -18,6 +18,8 @@ from keras_qat.errors import (
 )
 from keras_qat.mixed_precision import switching
 from keras_qat.mixed_precision.measuring import Bench
+from tests import seeds
+from tests.models import called
 
 X = np.random.default_rng(0).normal(size=(24, 6, 6, 2)).astype("float32")
 Y = np.arange(24) % 3
@@ -27,7 +29,7 @@ FOUR_BITS = "int4"
 
 @functools.cache
 def model():
-    keras.utils.set_random_seed(1)
+    seeds.seed(1)
     image = keras.Input((6, 6, 2), name="image")
     x = layers.BatchNormalization(name="bn")(layers.Conv2D(3, 3, name="conv")(image))
     x = layers.Flatten(name="flatten")(layers.ReLU(name="relu")(x))
@@ -41,10 +43,10 @@ def measured(scheme="int8", wider=None):
 
 def ratio(scheme, overrides):
     """Returns the signal-to-noise ratio of a model with overrides, in dB."""
-    exact = model().predict(X, verbose=0).astype("float64")
+    exact = called(model(), X).astype("float64")
     qat = keras_qat.quantize_model(model(), scheme, overrides=overrides)
     keras_qat.calibrate(qat, X, verbose=0)
-    noise = np.sum((qat.predict(X, verbose=0) - exact) ** 2)
+    noise = np.sum((called(qat, X) - exact) ** 2)
     return 10 * math.log10(np.sum(exact**2) / noise)
 
 
@@ -146,7 +148,7 @@ def test_sensitivity_ranks_by_a_function_of_targets_and_outputs():
     found = keras_qat.sensitivity(
         model(), X, mean_error, targets=Y, mode="min", scheme=FOUR_BITS, verbose=0
     )
-    exact = mean_error(Y, model().predict(X, verbose=0))
+    exact = mean_error(Y, called(model(), X))
     assert found.float_metric == pytest.approx(exact, rel=1e-5)
     errors = [r.alone_metric or 0.0 for r in found.rows]
     assert errors == sorted(errors, reverse=True) and "mean_error" in str(found)
@@ -155,7 +157,7 @@ def test_sensitivity_ranks_by_a_function_of_targets_and_outputs():
 def test_sensitivity_ranks_by_a_keras_metric():
     data = [(X[:20], Y[:20]), (X[20:], Y[20:])]
     found = keras_qat.sensitivity(model(), data, "accuracy", scheme=FOUR_BITS, verbose=0)
-    right = np.argmax(model().predict(X, verbose=0), axis=1) == Y
+    right = np.argmax(called(model(), X), axis=1) == Y
     assert found.float_metric == pytest.approx(right.mean())
     assert found.samples == 24 and found.metric == "accuracy"
     metrics = [r.alone_metric or 0.0 for r in found.rows]

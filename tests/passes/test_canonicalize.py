@@ -298,7 +298,7 @@ def check_chain(steps):
     keras.backend.clear_session()
 
 
-@hypothesis.settings(max_examples=10)
+@hypothesis.settings(max_examples=5)
 @hypothesis.given(chains_of_steps)
 def test_canonicalize_keeps_the_function_of_random_chains(steps):
     check_chain(steps)

@@ -7,8 +7,11 @@ import pytest
 import keras_qat
 from keras_qat.graph import build_model, read_model
 from keras_qat.passes import PIPELINE, run_pipeline
+from tests import seeds
 from tests.layers.cases import layer, randomize
 from tests.layers.litert_files import exported, operators_of
+from tests.models import called
+from tests.quick import some_quick
 
 layers = keras.layers
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3)).astype("float32")
@@ -41,8 +44,8 @@ def test_fold_affines_forward_folds_into_the_next_layer(arithmetic, convolution)
     model = model_of(arithmetic(), convolution())
     clone = keras_qat.clone_model(model)
     assert len(clone.layers) == 2  # the input and one layer
-    exact = model.predict(IMAGES, verbose=0)
-    np.testing.assert_allclose(clone.predict(IMAGES, verbose=0), exact, rtol=1e-4, atol=1e-4)
+    exact = called(model, IMAGES)
+    np.testing.assert_allclose(called(clone, IMAGES), exact, rtol=1e-4, atol=1e-4)
     assert (
         len(operators_of(exported(keras_qat.quantize_model(model, calibration_data=IMAGES)))) == 1
     )
@@ -87,7 +90,7 @@ def test_fold_affines_forward_leaves_shared_convolutions():
     assert len(keras_qat.clone_model(model).trainable_weights) == 2
 
 
-@pytest.mark.parametrize(("arithmetic", "convolution"), FOLDED)
+@pytest.mark.parametrize(("arithmetic", "convolution"), some_quick(FOLDED, 0, 5))
 def test_fold_affines_forward_keeps_training(arithmetic, convolution):
     """The kernel keeps its values and its gradients, so training takes the same steps."""
     model = model_of(arithmetic(), convolution())
@@ -152,7 +155,7 @@ def test_fold_affines_forward_puts_an_operation_before_the_kernel():
 
 def gated(factor, *, is_output=False, last=layers.Conv2D):
     """A gate of `relu6(x + 3)` and a factor, as in MobileNetV3."""
-    keras.utils.set_random_seed(0)
+    seeds.seed(0)
     x = keras.Input((9, 9, 3))
     y = layers.Conv2D(4, 3, name="conv")(x)
     gate = layers.Conv2D(4, 1)(layers.GlobalAveragePooling2D(keepdims=True)(y))
@@ -178,8 +181,8 @@ def test_fold_affines_forward_folds_a_factor_past_a_product():
     clone = keras_qat.clone_model(model)
     assert len(clone.layers) == 6
     np.testing.assert_allclose(clone(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
-    exact = model.predict(IMAGES, verbose=0)
-    noise = quantized.predict(IMAGES, verbose=0) - exact
+    exact = called(model, IMAGES)
+    noise = called(quantized, IMAGES) - exact
     assert 10 * np.log10(np.var(exact) / np.var(noise)) > 25
 
 

@@ -36,6 +36,7 @@ KEPT = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("function", [*FOLDED.values(), *KEPT.values()], ids=[*FOLDED, *KEPT])
 def test_fold_filled_tensors_keeps_function_and_exactness(function):
     model = model_of(function)

@@ -11,6 +11,7 @@ from keras_qat.errors import InvalidRewriteError, UnsupportedLayerError
 from keras_qat.graph import read_model
 from keras_qat.passes import PIPELINE, run_pipeline, select_rewrites
 from keras_qat.passes.left_out import check_left_out
+from tests.quick import some_quick
 
 NAMES = [rewrite.__name__ for rewrite in PIPELINE]
 # LiteRT has no operator for the operations that these passes rewrite.
@@ -45,6 +46,7 @@ def assert_same_function(clone, model):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_clone_model_without_one_rewrite(name):
     model = EXAMPLES[name]()
@@ -66,7 +68,7 @@ def test_clone_model_without_split_activations_folds_nothing_after_an_activation
     assert_same_function(clone, model)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", some_quick(range(2), 0))
 def test_clone_model_with_random_rewrites_keeps_the_function(seed):
     rng = np.random.default_rng(seed)
     chosen = {name for name in NAMES if name in NEEDED or rng.random() < 0.5}

@@ -23,6 +23,7 @@ from keras_qat.layers import (
 )
 from keras_qat.litert import to_bytes
 from keras_qat.lowering import lower_model
+from tests import seeds
 from tests.quick import some_quick
 
 IMAGE = (8, 8, 3)
@@ -91,7 +92,7 @@ def models_of(plain, ours):
     """Makes both models from one seed."""
     made = []
     for write in (plain, ours):
-        keras.utils.set_random_seed(11)
+        seeds.seed(11)
         image = keras.Input(IMAGE, name="image")
         made.append(keras.Model(image, write(image), name="model"))
     return made
@@ -111,7 +112,7 @@ def test_open_drop_ins_gives_the_file_of_the_keras_model_after_training(plain, o
     target = rng.random(models[0](data).shape)
     for model in models:
         model.compile(keras.optimizers.SGD(0.01), "mse")
-        keras.utils.set_random_seed(12)
+        seeds.seed(12)
         model.fit(data, target, batch_size=16, epochs=2, shuffle=False, verbose=0)
     theirs, mine = models
     # Training is not bit-exact from run to run, so both models get the same weights.
@@ -128,7 +129,7 @@ def test_drop_in_model_trains_like_the_keras_model():
     models = models_of(residual_plain, residual_ours)
     for model in models:
         model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
-        keras.utils.set_random_seed(12)
+        seeds.seed(12)
         model.fit(data, target, batch_size=16, epochs=5, shuffle=False, verbose=0)
     for mine, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)

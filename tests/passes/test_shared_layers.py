@@ -10,6 +10,7 @@ from keras import layers, ops
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
 from tests.passes.customs import MyDense, normal
+from tests.quick import some_quick
 
 IMAGES = ((8, 6, 3), (4, 10, 3), (12, 4, 3))
 SEQUENCES = ((8, 4), (5, 4))
@@ -102,6 +103,7 @@ def assert_same(model, other, data):
         np.testing.assert_allclose(mine, expected, rtol=0, atol=limit)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("make", "shapes"), SHARED)
 def test_shared_layer_called_at_several_shapes_keeps_its_function(make, shapes):
     layer, inputs = make(), [keras.Input(shape) for shape in shapes]
@@ -211,12 +213,20 @@ class Table(layers.Layer):
 
 @pytest.mark.parametrize(
     ("make", "shapes", "weights"),
-    [
-        (lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"), SEQUENCES, 2),
-        (lambda: layers.EinsumDense("abc,cd->abd", (None, 3), activation="relu"), SEQUENCES, 1),
-        (lambda: MyDense(3), ((5, 4), (2, 4), (7, 4)), 2),
-        (Table, ((2, 3, 4), (2, 5, 4)), 1),
-    ],
+    some_quick(
+        [
+            (
+                lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"),
+                SEQUENCES,
+                2,
+            ),
+            (lambda: layers.EinsumDense("abc,cd->abd", (None, 3), activation="relu"), SEQUENCES, 1),
+            (lambda: MyDense(3), ((5, 4), (2, 4), (7, 4)), 2),
+            (Table, ((2, 3, 4), (2, 5, 4)), 1),
+        ],
+        0,
+        2,
+    ),
     ids=["einsum", "einsum without bias", "custom", "table"],
 )
 def test_shared_weights_at_several_shapes_stay_shared(make, shapes, weights, tmp_path):

@@ -103,6 +103,7 @@ def test_split_separables_lets_followers_be_fused_into_the_pointwise_part():
     assert keras_qat.clone_model(model).count_params() == model.count_params()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("cls", "shape"), [(SeparableConv1D, (9, 4)), (SeparableConv2D, (7, 6, 4))]
 )

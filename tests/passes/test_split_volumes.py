@@ -83,6 +83,7 @@ def data_for(model, count=4):
     return np.random.default_rng(1).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", some_quick(LAYERS, 1, 4, 6, 8, 10, 14, 15, 17, 19))
 def test_split_volumes_is_exact(name):
     make, operators = LAYERS[name]

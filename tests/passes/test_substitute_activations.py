@@ -22,6 +22,7 @@ def model_with(*activations):
     return keras.Model(x, outputs)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", sorted(STAND_INS))
 def test_substitute_activations_needs_no_lookup(name):
     model = model_with(name)
@@ -55,6 +56,7 @@ def cheap_of(model):
     return keras_qat.clone_model(model, activations="substitute")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", sorted(STAND_INS))
 def test_substitute_activations_writes_operators_of_every_target(name):
     x = keras.Input((4, 4, 3), batch_size=1)

@@ -27,6 +27,7 @@ def rows(shape=(6, 3), count=16):
     return np.random.default_rng(0).normal(size=(count, *shape)).astype("float32")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 @pytest.mark.parametrize("behind", [False, True], ids=["alone", "after dense"])
 def test_write_affines_keeps_the_function_and_exactness(expression, behind, tmp_path):

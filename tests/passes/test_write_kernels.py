@@ -18,6 +18,7 @@ from tests.passes.customs import (
     names,
     normal,
 )
+from tests.quick import slow
 
 layers = keras.layers
 
@@ -64,6 +65,7 @@ OPERATIONS = {
 
 
 # Keras's `tensordot` warns.
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore:NotImplemented should not be used:DeprecationWarning")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_write_kernels_of_constants(name, tmp_path):
@@ -86,6 +88,7 @@ CUSTOM = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CUSTOM)
 def test_write_kernels_lets_weights_of_custom_layers_train(name, tmp_path):
     shape, make, expected = CUSTOM[name]
@@ -236,7 +239,7 @@ class TableTwice(layers.Layer):
         return ops.relu(inputs + self.b) + ops.tanh(3 * inputs + self.b)
 
 
-@pytest.mark.parametrize("layer", [Steps, InTwoRows, TableTwice])
+@pytest.mark.parametrize("layer", [TableTwice, *slow(Steps, InTwoRows)])
 def test_write_kernels_keeps_a_bias_of_several_sums_one_weight(layer, tmp_path):
     model = around(layer(), (3, 4))
     data = normal((3, 4))

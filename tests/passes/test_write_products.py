@@ -27,6 +27,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_write_products_is_exact(name, tmp_path):
     used, product = PRODUCTS[name]
