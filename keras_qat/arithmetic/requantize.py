@@ -113,7 +113,8 @@ def requantize_float64(
     `round(acc * (input_scale * weight_scale / output_scale))` in double, ties away from zero.
 
     Args:
-        acc: int32 tensor `(..., channels)`, bias included.
+        acc: int32 tensor `(..., channels)`, bias included; or int64 tensor, for 16-bit activations.
+            With int64 call this function within `backend.float64()`.
         input_scale: float32 scalar.
         weight_scale: float32 scalar or `(channels,)`.
         output_scale: float32 scalar.

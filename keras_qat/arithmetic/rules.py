@@ -13,7 +13,7 @@ from keras_qat.arithmetic.hard_swish import hard_swish_table
 from keras_qat.arithmetic.int16 import functions as int16
 from keras_qat.arithmetic.int16.elementwise import HEADROOM, add_in_blocks
 from keras_qat.arithmetic.int16.quantize import quantize_in_blocks
-from keras_qat.arithmetic.int16.requantize import requantize_wide, requantize_wide_float64
+from keras_qat.arithmetic.int16.requantize import requantize_wide
 from keras_qat.arithmetic.lstm import LITERT, MICRO
 from keras_qat.arithmetic.multiply import multiply, requantize_product
 from keras_qat.arithmetic.optimized.requantize import (
@@ -74,7 +74,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "requantize_transpose_conv": requantize_transpose_conv,
         "requantize_transpose_conv_uint8": requantize_transpose_conv_uint8,
         "requantize_wide": requantize_wide,
-        "requantize_wide_float64": requantize_wide_float64,
         "rescale": rescale,
         "softmax": softmax,
         "softmax_int16": int16.softmax,

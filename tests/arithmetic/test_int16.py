@@ -10,7 +10,7 @@ from keras_qat.arithmetic.int16.quantize import quantize_in_blocks
 from keras_qat.arithmetic.multiply import multiply
 from keras_qat.arithmetic.pooling import mean
 from keras_qat.arithmetic.prelu import leaky_relu
-from keras_qat.arithmetic.requantize import quantize, rescale
+from keras_qat.arithmetic.requantize import quantize, requantize_float64, rescale
 from keras_qat.backend import float64
 from keras_qat.litert import Tensor
 from tests.arithmetic import oracle
@@ -60,7 +60,7 @@ def test_requantize_wide_equals_the_kernels(kernels, kind, spread):
         size = oracle.constant("shape", np.array(made, "int32"))
         operands = [size, operands[1], operands[0], operands[2]]
     is_dense = kind == "dense"
-    rule = requantize.requantize_wide_float64 if is_dense else requantize.requantize_wide
+    rule = requantize_float64 if is_dense else requantize.requantize_wide
     with float64():
         acc = x.astype("int64") * w.astype("int64") + bias
         actual = np.asarray(rule(acc, sx, sw, sy, 0, *INT16))

@@ -6,7 +6,6 @@ from typing import Any
 
 from keras import ops
 
-from keras_qat.arithmetic.exact_float import round_half_away, scale_ratio
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.arithmetic.requantize import clip
 from keras_qat.backend import float64
@@ -75,43 +74,6 @@ def requantize_wide(
         limited = ops.where(scaled > _LARGEST, _int64(_LARGEST), scaled)
         limited = ops.where(scaled < -_LARGEST, _int64(-_LARGEST), limited)
         return clip(ops.cast(limited, "int32"), low, high)
-
-
-def requantize_wide_float64(
-    acc: Any,
-    input_scale: Any,
-    weight_scale: Any,
-    output_scale: Any,
-    zero_point: Any,
-    low: Any,
-    high: Any,
-) -> Any:
-    """Requantizes a FULLY_CONNECTED accumulator of 64 bits, with one rounding in double.
-
-    Source: TFLite's `kernels/internal/reference/integer_ops/fully_connected.h`, as measured.
-
-    Args:
-        acc: int64 tensor `(..., channels)`, bias included. Call this function within
-            `backend.float64()`.
-        input_scale: float32 scalar.
-        weight_scale: float32 scalar or `(channels,)`.
-        output_scale: float32 scalar.
-        zero_point: int32 scalar, the output's, which is 0.
-        low: int32 scalar, the least output.
-        high: int32 scalar, the greatest output.
-
-    Returns:
-        int32 tensor like `acc`.
-
-    Example:
-    >>> acc = ops.cast([3, -3, 4], "int64")
-    >>> requantize_wide_float64(acc, 0.5, 1.0, 1.0, 0, -32768, 32767).numpy()
-    array([ 2, -2,  2], dtype=int32)
-    """
-    del zero_point
-    with float64():
-        ratio = scale_ratio(input_scale, weight_scale, output_scale)
-        return clip(round_half_away(ops.cast(acc, "float64") * ratio), low, high)
 
 
 def _int64(x: Any) -> Any:
