@@ -16,8 +16,8 @@ from keras_qat.layers.kernels.weighted import WeightedLayer
 
 # Positions of the output that the moments of the inputs are taken from.
 _MOST_POSITIONS = 2**16
-# Values of the patches that are in memory at a time: 64 MiB, for each of both models.
-_MOST_VALUES = 2**24
+# Values of the patches that are in memory at a time: 16 MiB, for each of both models.
+_MOST_VALUES = 2**22
 _STEPS = 500
 _FEWEST_STEPS = 100
 # Multiplications of one layer, about a minute.
