@@ -39,6 +39,7 @@ def verified(model, data, tmp_path):
     return keras_qat.verify(model, path, data, kernels="default", verbose=0)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "case", first_of_each([case for case in CASES if case.name not in REFUSED])
 )

@@ -134,6 +134,7 @@ def test_verify_finds_no_difference(prepared, tmp_path):
     assert report.samples == len(prepared.arrays[0])
 
 
+@pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_verify_compares_every_computed_tensor(prepared, tmp_path):
     """The slow test covers files without tensors inside layers."""
     computed = computed_tensors(prepared.content)
