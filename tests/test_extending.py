@@ -37,7 +37,7 @@ def test_head_on_a_quantized_model_is_trained_and_exported_with_it(tmp_path):
 def test_head_before_training_leaves_the_integers_of_the_model():
     base = quantized_network()
     model = keras_qat.quantize_model(with_a_head(base), default_ranges_stats=(-1.0, 1.0))
-    both = [keras.Model(each.inputs, each.get_layer("mean").output) for each in (base, model)]
+    both = [keras.Model(each.inputs[0], each.get_layer("mean").output) for each in (base, model)]
     before, after = (called(each, images()) for each in both)
     assert (before == after).all()
 

@@ -32,6 +32,7 @@ def scales_of(model):
     return {name: each.scale.size for name, each in weights.items() if name.endswith("/kernel")}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("case", first_of_each(CASES))
 @pytest.mark.parametrize("target", ["litert", pytest.param("reference", marks=pytest.mark.slow)])
 def test_per_tensor_scheme_of_every_rule_equals_litert(case, target, tmp_path):

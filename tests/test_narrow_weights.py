@@ -35,6 +35,7 @@ def verified(model, data, tmp_path, **options):
     return keras_qat.verify(model, path, data, verbose=0)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", first_of_each(CASES))
 def test_int4_weights_of_every_rule_equal_litert(case, tmp_path):
     prepared = Prepared(case)

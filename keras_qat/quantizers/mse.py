@@ -26,7 +26,7 @@ class Mse(Robust):
 
     Example:
     >>> from keras_qat.quantizers.weights import Axes
-    from keras_qat.scheme import get_scheme
+    >>> from keras_qat.scheme import get_scheme
     >>> w = keras.ops.array([[0.31, -0.42, 0.14, 0.09, -0.24, 0.36, -1.4]])
     >>> int8 = get_scheme("int8")
     >>> step = Mse().weight_step(w, 1, int8)

@@ -22,6 +22,9 @@ HARMLESS = {
     "ops.minimum(n, _as_int64(1))": "of integers",
     "ops.maximum(-shift, 0)": "of integers",
     "ops.maximum(ops.cast(x, 'float32'), np.float32(2.0 ** (-_LIMIT)))": "of float32",
+    "ops.minimum(ops.convert_to_tensor(scale, 'float32'), np.float32(LARGEST_SCALE / beta))": (
+        "of float32"
+    ),
     "ops.floor(logarithm)": "of float32",
     "ops.floor(steps)": "off by 1 only next to a whole number, where no tie is",
 }

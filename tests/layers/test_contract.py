@@ -134,6 +134,7 @@ def test_verify_finds_no_difference(prepared, tmp_path):
     assert report.samples == len(prepared.arrays[0])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_verify_compares_every_computed_tensor(prepared, tmp_path):
     """The slow test covers files without tensors inside layers."""
@@ -169,6 +170,7 @@ def test_file_states_the_shapes_of_one_sample(prepared):
             assert details["shape"].tolist() == stated[details["name"]], details["name"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("prepared", first_of_each(CASES, QuantizedLayer), indirect=True)
 def test_every_tensor_equals_the_reference_kernels(prepared):
     assert_equals_litert(prepared, "reference")

@@ -125,7 +125,7 @@ def softmax(q: Any, input_scale: Any, *, beta: float = 1.0) -> Any:
     """
     q = as_int32(q)
     with float64():
-        steps = ops.minimum(as_float64(input_scale) * float(np.float32(beta)), LARGEST_SCALE)
+        steps = as_float64(_bounded(input_scale, beta)) * float(np.float32(beta))
         multiplier = quantize_multiplier(steps / (10.0 / 65535.0))
     difference = q - ops.max(q, axis=-1, keepdims=True)
     scaled = multiply_by_quantized_multiplier(difference, *multiplier) + HIGH
@@ -153,7 +153,7 @@ def _in_table_steps(q: Any, scale: Any, powers: Any) -> Any:
     For scales that are some powers of two the multiplier is exact.
     """
     with float64():
-        factor = ops.minimum(as_float64(scale), LARGEST_SCALE) * (4096.0 * 3.0)
+        factor = as_float64(_bounded(scale)) * (4096.0 * 3.0)
         doubled = factor * ops.cast(2.0 ** np.arange(31), "float64")
         shift = ops.cast(ops.sum(ops.cast(doubled <= 32767.0 / 2.0, "int32")), "int32")
         power = ops.take(ops.cast(2.0 ** np.arange(32), "float64"), shift, axis=0)
@@ -165,6 +165,11 @@ def _in_table_steps(q: Any, scale: Any, powers: Any) -> Any:
             shift = ops.where(is_exact, as_int32(0), shift)
     half = ops.right_shift(ops.left_shift(as_int32(1), shift), as_int32(1))
     return ops.right_shift(as_int32(q) * multiplier + half, shift)
+
+
+def _bounded(scale: Any, beta: float = 1.0) -> Any:
+    """Returns a scale whose product with `beta` is at most the largest scale."""
+    return ops.minimum(ops.convert_to_tensor(scale, "float32"), np.float32(LARGEST_SCALE / beta))
 
 
 def _is(scale: Any, power: float) -> Any:
