@@ -1,5 +1,6 @@
 """Weights, ranges and inputs that are not finite. The oracle for NaN outputs is the float model."""
 
+import functools
 import importlib.util
 
 import keras
@@ -52,6 +53,20 @@ def test_all_finite_looks_at_each_variable(model, path):
     assert bool(all_finite(model))
     spoil(model, path)
     assert not bool(all_finite(model))
+
+
+@on_tensorflow
+@pytest.mark.parametrize("options", [None, {}, {"jit_compile": True}])
+def test_all_finite_takes_sums_that_overflow(model, options):
+    import tensorflow as tf
+
+    kernel = next(each for each in model.weights if each.path.endswith("conv/kernel"))
+    kernel.assign(np.full(kernel.shape, np.finfo("float32").max))
+    call = functools.partial(all_finite, model)
+    ask = call if options is None else tf.function(call, **options)
+    assert bool(ask())
+    spoil(model, "conv/kernel", -np.inf)
+    assert not bool(ask())
 
 
 @pytest.mark.parametrize("path", ["conv/kernel", "conv/range/maximum"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -13,12 +13,15 @@ from keras_qat.errors import InvalidModelError, NonFiniteWarning, warn_user
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.kernels.weighted import WeightedLayer
 
+# Times the largest float32 and 2^60 values, it is less than the largest float32.
+_TINY = 2.0**-64
+
 
 def all_finite(model: keras.Model) -> Any:
     """Returns whether all weights and ranges of a model are finite, as a tensor.
 
-    Each inference computes it. Small variables are checked together: a network has hundreds of
-    them, and an operation takes longer to start than to run.
+    Each call of a model computes it. Small variables are checked together: a network has hundreds
+    of them, and an operation takes longer to trace and to start than to run.
 
     Args:
         model: A built model.
@@ -31,21 +34,18 @@ def all_finite(model: keras.Model) -> Any:
     >>> bool(all_finite(model))
     True
     """
-    values = [variable.value for variable in _floats(model)]
+    unused = {id(observer.seen) for layer in _quantized(model) for observer in _observers(layer)}
+    values = [variable.value for variable in _floats(model) if id(variable) not in unused]
     if not values:
         return ops.convert_to_tensor(True)
     scalars = [value for value in values if len(value.shape) == 0]
     vectors = [value for value in values if len(value.shape) == 1]
     joined = [ops.stack(scalars)] if scalars else []
     joined += [ops.concatenate(vectors)] if vectors else []
-    kernels = [value for value in values if len(value.shape) > 1]
-
-    def each_is_finite():
-        return ops.all(ops.stack([ops.all(ops.isfinite(value)) for value in (*joined, *kernels)]))
-
-    # A sum takes a third of the time, but may overflow.
-    total = ops.sum(ops.stack([ops.sum(value) for value in (*joined, *kernels)]))
-    return ops.cond(ops.isfinite(total), lambda: ops.convert_to_tensor(True), each_is_finite)
+    joined += [value for value in values if len(value.shape) > 1]
+    # A sum is finite only if all terms are. Terms that are so small never add up to infinity.
+    sums = [ops.sum(ops.multiply(value, _TINY)) for value in joined]
+    return ops.isfinite(ops.sum(ops.stack(sums)))
 
 
 def nan_unless_finite(outputs: Any, inputs: Any, is_finite: Any) -> Any:
@@ -135,10 +135,9 @@ def check_finite(model: keras.Model, find: Any = finiteness_errors) -> None:
     Raises:
         InvalidModelError: If a weight or a range is not finite. Names the layer and the variable.
     """
-    for layer in model.layers:
-        if isinstance(layer, QuantizedLayer):
-            for error in find(layer):
-                raise error
+    for layer in _quantized(model):
+        for error in find(layer):
+            raise error
 
 
 def warn_of_nan(model: keras.Model) -> None:
@@ -171,8 +170,16 @@ def _folding_errors(layer: WeightedLayer) -> Iterator[InvalidModelError]:
 
 
 def _range_variables(layer: QuantizedLayer) -> Iterator[Any]:
-    for observer in layer.observers().values():
+    for observer in _observers(layer):
         yield from (observer.minimum, observer.maximum)
+
+
+def _quantized(model: keras.Model) -> Iterator[QuantizedLayer]:
+    return (layer for layer in model.layers if isinstance(layer, QuantizedLayer))
+
+
+def _observers(layer: QuantizedLayer) -> Iterable[Any]:
+    return layer.observers().values()
 
 
 def _not_finite(values: Any) -> int:
