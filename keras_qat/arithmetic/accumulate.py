@@ -60,8 +60,9 @@ def conv(
         bounds = _bounds(depth, most)
         for start, stop in bounds:
             channels = numbers[:, start:stop].ravel()
-            some = x if len(bounds) == 1 else _channels(x, channels)
-            sums.append(convolve(some, part[..., start:stop, :]))
+            is_whole = len(bounds) == 1
+            some = (x, part) if is_whole else (_channels(x, channels), part[..., start:stop, :])
+            sums.append(convolve(*some))
     return _total(sums)
 
 

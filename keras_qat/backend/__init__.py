@@ -17,7 +17,7 @@ from keras_qat.backend.replicas import (
     on_one_replica,
 )
 from keras_qat.backend.tracing import compiled, part, traced_once
-from keras_qat.backend.types import float64, full_precision, maximum, without_gradients
+from keras_qat.backend.types import float64, full_precision, maximum, read, without_gradients
 
 __all__ = [
     "across_replicas",
@@ -33,6 +33,7 @@ __all__ = [
     "on_one_replica",
     "outermost_scope",
     "part",
+    "read",
     "start_in_inference",
     "sync_variables",
     "traced_once",

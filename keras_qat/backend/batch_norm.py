@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_qat.backend.tracing import traced_once
+
 # Smaller ones are raised by kernels of GPUs.
 _LEAST_EPSILON = 1.001e-5
 
@@ -37,13 +39,18 @@ def fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any
     import tensorflow as tf
 
     x = tf.convert_to_tensor(x)
-    empty, shape = tf.zeros((0,), "float32"), tf.shape(x)
+    empty = tf.zeros((0,), "float32")
     images = x if x.shape.rank == 4 else tf.reshape(x, (-1, 1, 1, x.shape[-1]))
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=images, scale=gamma, offset=beta, mean=empty, variance=empty, epsilon=epsilon
     )
-    # The kernel gives the estimate of the variance of all data. Keras takes that of the batch.
-    count = tf.cast(tf.reduce_prod(shape[:-1]), "float32")
-    variance = variance * ((count - 1.0) / count)
-    y = y if x.shape.rank == 4 else tf.ensure_shape(tf.reshape(y, shape), x.shape)
-    return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
+    variance = _of_batch(tf.stop_gradient(variance), tf.size(x))
+    y = y if x.shape.rank == 4 else tf.ensure_shape(tf.reshape(y, tf.shape(x)), x.shape)
+    return y, tf.stop_gradient(mean), variance
+
+
+@traced_once
+def _of_batch(variance, size):
+    """Returns the variance of a batch of `size` values, from the estimate of that of all data."""
+    count = keras.ops.cast(size, "float32") / keras.ops.cast(keras.ops.size(variance), "float32")
+    return variance * ((count - 1.0) / count)

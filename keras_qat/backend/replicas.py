@@ -10,10 +10,10 @@ import keras
 
 
 def across_replicas(x: Any) -> Any:
-    """Stacks the values that a tensor has on the replicas of a model.
+    """Concatenates the values that a tensor has on the replicas of a model.
 
     Args:
-        x: Tensor of the same shape on each replica.
+        x: Tensor of shape (1, ...), the same shape on each replica.
 
     Returns:
         Tensor of shape (replicas, ...), the same on each replica. The replicas are those of a
@@ -21,10 +21,9 @@ def across_replicas(x: Any) -> Any:
         `torch.distributed`. JAX has one replica, because its tensors hold the whole batch.
 
     Example:
-    >>> across_replicas(keras.ops.array([1, 2], "int32")).numpy()
+    >>> across_replicas(keras.ops.array([[1, 2]], "int32")).numpy()
     array([[1, 2]], dtype=int32)
     """
-    x = keras.ops.expand_dims(x, 0)
     if has_processes():
         import torch  # pyright: ignore[reportMissingImports] (an optional backend)
 

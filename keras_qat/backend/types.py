@@ -9,6 +9,27 @@ from typing import Any
 import keras
 
 
+def read(variable: Any) -> Any:
+    """Returns the value of a variable.
+
+    The value that Keras gives on TensorFlow is a variable still. Each operation reads it again,
+    and each read is traced.
+
+    Args:
+        variable: A Keras variable, or a tensor, which is returned.
+
+    Example:
+    >>> float(read(keras.Variable(2.0)))
+    2.0
+    """
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    if keras.backend.backend() != "tensorflow" or isinstance(value, keras.KerasTensor):
+        return value
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(value)
+
+
 @contextlib.contextmanager
 def without_gradients() -> Iterator[None]:
     """Makes PyTorch keep nothing for a backward pass; the other backends do not in eager code.

@@ -18,6 +18,7 @@ from keras_qat.quantizers.value_range import ValueRange
 from keras_qat.quantizers.weight_range import WeightRange
 from keras_qat.quantizers.weights import (
     WeightGrid,
+    clip_weights,
     fake_quantize_weights,
     quantize_weights,
     reciprocal,
@@ -46,6 +47,7 @@ __all__ = [
     "WeightRange",
     "checked_default_range",
     "checked_steps",
+    "clip_weights",
     "delayed",
     "fake_quantize",
     "fake_quantize_weights",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_qat.backend import traced_once
 from keras_qat.quantizers.delay import unless_delayed
 from keras_qat.quantizers.fixed_parameters import Grid
 
@@ -33,13 +34,18 @@ def fake_quantize(x, scale, zero_point, low: int, high: int):
     >>> [round(float(v), 4) for v in fake_quantize(x, 0.1, 0, -128, 127)]
     [0.3, 12.7]
     """
-    offset = ops.cast(zero_point, "float32")
-    lower = ops.stop_gradient((low - offset) * scale)
-    upper = ops.stop_gradient((high - offset) * scale)
+    lower, upper = map(ops.stop_gradient, _ends(scale, zero_point, limits=(low, high)))
     # Keras's own function, because on TensorFlow it is one fused kernel in either direction.
     bits = (high - low).bit_length()
     y = keras.quantizers.fake_quant_with_min_max_vars(x, lower, upper, num_bits=bits)
     return unless_delayed(x, y)
+
+
+@traced_once
+def _ends(scale, zero_point, *, limits):
+    """Returns the real values of the smallest and the largest integer."""
+    lower, upper = ((limit - ops.cast(zero_point, "float32")) * scale for limit in limits)
+    return lower, upper
 
 
 def with_range_gradient(x, y, grid: Grid, limits: tuple[int, int], ends):

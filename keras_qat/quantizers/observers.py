@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import across_replicas, outermost_scope
+from keras_qat.backend import across_replicas, outermost_scope, read
 from keras_qat.quantizers.learned import gradient_scale, scaled, with_gradient
 from keras_qat.quantizers.range_rule import RangeRule
 from keras_qat.quantizers.reach import batch_reach
@@ -225,7 +225,7 @@ class RangeObserver(keras.layers.Layer):
                 ignored.
         """
         own = self.minimum, self.maximum, self.updates, self.seen, self.held, self.unfit
-        state = [variable.value for variable in own]
+        state = [read(variable) for variable in own]
         parts = across_replicas(batch_reach(x, *state[:2]))
         new = next_state(*state, parts, specification=self.specification)
         for variable, value in zip(own, new, strict=True):

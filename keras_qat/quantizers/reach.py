@@ -22,13 +22,13 @@ def batch_reach(x, minimum, maximum):
         maximum: float32 scalar tensor, the largest value of the range.
 
     Returns:
-        float32 tensor of shape (4,): minus the minimum, and the maximum, or minus infinity for a
+        float32 tensor of shape (1, 4): minus the minimum, and the maximum, or minus infinity for a
         batch without a finite value; the number of samples that leave the range by more than half
         of its width; and the number of samples.
 
     Example:
     >>> batch_reach(ops.array([[3.0, -1.0], [np.nan, 2.0]]), 0.0, 1.0).numpy().tolist()
-    [1.0, 3.0, 2.0, 2.0]
+    [[1.0, 3.0, 2.0, 2.0]]
     """
     return _batch_reach(ops.stop_gradient(ops.convert_to_tensor(x)), minimum, maximum)
 
@@ -39,7 +39,8 @@ def _batch_reach(x, minimum, maximum):
     limit = ops.maximum(old, 0.0) + _FAR * reach_width(old)
     is_far = ops.cast(ops.any(samples > limit, axis=1), "float32")
     count = ops.sum(ops.ones_like(samples[:, 0]))
-    return ops.concatenate([ops.max(samples, axis=0), ops.stack([ops.sum(is_far), count])])
+    parts = ops.concatenate([ops.max(samples, axis=0), ops.stack([ops.sum(is_far), count])])
+    return ops.expand_dims(parts, 0)
 
 
 def _sample_reach(x):

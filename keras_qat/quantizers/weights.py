@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import float64
+from keras_qat.backend import float64, traced_once
 from keras_qat.quantizers.delay import unless_delayed
 from keras_qat.scheme import Scheme
 
@@ -136,20 +136,61 @@ def quantize_weights(weights, grid: WeightGrid):
     return ops.clip(ops.round(weights * reciprocal(grid.scale)), low, high)
 
 
-def fake_quantize_weights(weights, grid: WeightGrid, *, clips: bool = False):
-    """Rounds weights to the grid of their integers; the gradient passes straight through.
+def fake_quantize_weights(
+    weights, axis: Axes, scheme: Scheme, *, factor: Any = None, least_scale: Any = None
+):
+    """Rounds weights to the grid that covers them; the gradient passes straight through.
 
-    A grid that covers all weights masks no gradient. On a grid that clips, the gradient is that of
-    learned steps: a weight inside the grid has the gradient 1, a clipped one 0. The scale has the
-    gradient `q - w / scale` of each weight inside, and `q` of each clipped one, where `q` is the
-    weight's integer.
+    The grid masks no gradient, because no weight is outside of it.
+
+    Args:
+        weights: float32 tensor.
+        axis: Axes to reduce over, as in `weight_grid`.
+        scheme: Gives the integer limits, and whether the grid is symmetric.
+        factor: float32 tensor that broadcasts against the weights, never 0. The grid is that of
+            the weights times the factor. None for 1.
+        least_scale: As in `weight_grid`.
+
+    Returns:
+        float32 tensor of the shape of `weights`; `weights` while quantization is `delayed`.
+
+    Example:
+    >>> import numpy as np
+    >>> from keras_qat.scheme import get_scheme
+    >>> w = np.array([0.266, -1.27], "float32")
+    >>> [round(float(v), 4) for v in fake_quantize_weights(w, None, get_scheme("int8"))]
+    [0.27, -1.27]
+    """
+    fixed = ops.stop_gradient(ops.convert_to_tensor(weights))
+    optional = {"factor": factor, "least_scale": least_scale}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    error = _rounding_error(fixed, *given.values(), given=tuple(given), axis=axis, scheme=scheme)
+    return unless_delayed(weights, weights + ops.stop_gradient(error))
+
+
+@traced_once
+def _rounding_error(weights, *optional, given, axis, scheme):
+    """Returns what the rounding to a covering grid adds to each weight."""
+    limits = dict(zip(given, optional, strict=True))
+    factor = limits.get("factor")
+    scaled = weights if factor is None else weights * factor
+    grid = weight_grid(scaled, axis, scheme, limits.get("least_scale"))
+    rounded = quantize_weights(scaled, grid) * grid.scale
+    return (rounded if factor is None else rounded / factor) - weights
+
+
+def clip_weights(weights, grid: WeightGrid):
+    """Rounds weights to a grid that may clip them, with the gradients of learned steps.
+
+    A weight inside the grid has the gradient 1, a clipped one 0. The scale has the gradient
+    `q - w / scale` of each weight inside, and `q` of each clipped one, where `q` is the weight's
+    integer.
     Source: Esser et al., "Learned Step Size Quantization", https://arxiv.org/abs/1902.08153,
     equations 3 and 5.
 
     Args:
         weights: float32 tensor.
         grid: Their grid.
-        clips: Whether weights may be outside of the grid.
 
     Returns:
         float32 tensor of the shape of `weights`; `weights` while quantization is `delayed`.
@@ -157,14 +198,11 @@ def fake_quantize_weights(weights, grid: WeightGrid, *, clips: bool = False):
     Example:
     >>> import numpy as np
     >>> w = np.array([0.26, -1.0], "float32")
-    >>> [round(float(v), 4) for v in fake_quantize_weights(w, WeightGrid(0.1, 0, -127, 127))]
-    [0.3, -1.0]
+    >>> [round(float(v), 4) for v in clip_weights(w, WeightGrid(0.1, 0, -7, 7))]
+    [0.3, -0.7]
     """
     integers = ops.stop_gradient(quantize_weights(weights, grid))
     scale = ops.stop_gradient(grid.scale)
-    if not clips:
-        straight = weights + ops.stop_gradient(integers * scale - weights)
-        return unless_delayed(weights, straight)
     steps = ops.stop_gradient(weights) * reciprocal(scale)
     low, high = (ops.cast(limit - grid.zero_point, "float32") for limit in (grid.low, grid.high))
     is_inside = ops.logical_and(steps >= low - _ROUNDING, steps <= high + _ROUNDING)

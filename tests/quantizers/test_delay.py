@@ -9,9 +9,9 @@ from keras_qat.errors import InvalidDelayError
 from keras_qat.quantizers import (
     QuantDelay,
     WeightGrid,
+    clip_weights,
     delayed,
     fake_quantize,
-    fake_quantize_weights,
     unless_delayed,
 )
 from tests.layers.cases import first_of_each
@@ -74,7 +74,7 @@ def test_delayed_keeps_values_and_weights_unrounded(is_delayed, first):
     condition = None if is_delayed is None else keras.ops.convert_to_tensor(is_delayed)
     with delayed(condition):
         values = fake_quantize(x, 0.5, 0, -128, 127)
-        weights = fake_quantize_weights(x, WeightGrid(np.float32(0.5), 0, -127, 127))
+        weights = clip_weights(x, WeightGrid(np.float32(0.5), 0, -127, 127))
     expected = np.array([first, 99.0 if is_delayed else 63.5], "float32")
     np.testing.assert_array_equal(values, expected)
     np.testing.assert_array_equal(weights, expected)

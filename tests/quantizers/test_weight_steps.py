@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_qat.errors import InvalidRangeRuleError
-from keras_qat.quantizers import WeightRange, fake_quantize_weights, weight_grid
+from keras_qat.quantizers import WeightRange, clip_weights, weight_grid
 from keras_qat.quantizers.least_error import least_error_step, refined_step
 from keras_qat.quantizers.range_rules import (
     Lsq,
@@ -62,7 +62,7 @@ def test_least_error_step_of_asymmetric_weights_keeps_the_place_of_0():
 
 
 def squared(w, grid):
-    return float(np.square(np.asarray(fake_quantize_weights(w, grid, clips=True)) - w).sum())
+    return float(np.square(np.asarray(clip_weights(w, grid)) - w).sum())
 
 
 def test_refined_step_is_the_regression_on_the_integers():
@@ -96,14 +96,14 @@ def test_weight_rule_of_few_bits_is_the_least_error():
         weight_rule("none", INT4)
 
 
-def test_fake_quantize_weights_clips_with_the_gradients_of_lsq():
+def test_clip_weights_has_the_gradients_of_lsq():
     """Equations 3 and 5 of https://arxiv.org/abs/1902.08153, for each weight by hand."""
     w = tf.constant([0.26, -0.14, 0.7, 0.74, 5.0, -9.0])
     scale, upstream = tf.constant([0.1]), np.array([1, 2, 4, 8, 16, 32], "float32")
     with tf.GradientTape() as tape:
         tape.watch([w, scale])
         grid = weight_grid(w, None, INT4, step=scale)
-        y = fake_quantize_weights(w, grid, clips=True)
+        y = clip_weights(w, grid)
         loss = tf.reduce_sum(y * upstream)
     of_weights, of_scale = map(np.asarray, tape.gradient(loss, [w, scale]))
     np.testing.assert_allclose(y, [0.3, -0.1, 0.7, 0.7, 0.7, -0.7], atol=1e-6)
@@ -123,7 +123,7 @@ def test_learned_step_moves_by_the_scaled_gradient(rule):
     upstream = np.array([[1.0, 2, 3, 4]], "float32")
     with tf.GradientTape() as tape:
         grid = weight_grid(w, 1, INT4, step=found.trained(1.0, 4, INT4))
-        loss = tf.reduce_sum(fake_quantize_weights(tf.constant(w), grid, clips=True) * upstream)
+        loss = tf.reduce_sum(clip_weights(tf.constant(w), grid) * upstream)
     [gradient] = tape.gradient(loss, [found.factor.value])
     keras.optimizers.SGD(rate).apply([gradient], [found.factor])
     steps = w / step

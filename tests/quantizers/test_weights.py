@@ -55,11 +55,10 @@ def test_quantize_weights_with_one_scale_per_tensor():
 
 def test_quantize_weights_of_a_channel_of_zeros():
     weights = np.array([[0, 1], [0, -2]], "float32")
-    grid = weight_grid(weights, 0, INT8)
     q, scale = integers(weights, 0)
     assert scale[0, 0] > 0 and q[:, 0].tolist() == [0, 0]
     assert q[:, 1].tolist() == [64, -127]
-    y = np.asarray(fake_quantize_weights(weights, grid))
+    y = np.asarray(fake_quantize_weights(weights, 0, INT8))
     assert np.isfinite(y).all() and y[:, 0].tolist() == [0, 0]
 
 
@@ -72,8 +71,7 @@ def test_quantize_weights_clips_to_the_narrow_range():
 def test_fake_quantize_weights_gives_the_real_values_of_the_integers(seed):
     weights = kernel(seed)
     q, scale = integers(weights, (0, 1, 2))
-    grid = weight_grid(weights, (0, 1, 2), INT8)
-    y = np.asarray(fake_quantize_weights(weights, grid))
+    y = np.asarray(fake_quantize_weights(weights, (0, 1, 2), INT8))
     # `weights + (rounded - weights)` differs from `rounded` by the last bit.
     assert (np.abs(y - q * scale) <= 1e-4 * scale).all()
 
@@ -83,11 +81,23 @@ def test_fake_quantize_weights_gradient_is_straight_through():
     import tensorflow as tf
 
     weights = tf.constant([[0.5, -1.0], [1.0, 0.1]])
-    grid = weight_grid(weights, 0, INT8)
+    factor = tf.constant([[3.0, 0.7]])
     with tf.GradientTape() as tape:
-        tape.watch(weights)
-        y = 2 * fake_quantize_weights(weights, grid)
-    assert np.asarray(tape.gradient(y, weights)).tolist() == [[2, 2], [2, 2]]
+        tape.watch([weights, factor])
+        y = 2 * fake_quantize_weights(weights, 0, INT8, factor=factor)
+    of_weights, of_factor = tape.gradient(y, [weights, factor])
+    assert np.asarray(of_weights).tolist() == [[2, 2], [2, 2]] and of_factor is None
+
+
+def test_fake_quantize_weights_rounds_the_weights_times_a_factor():
+    weights, factor, axes = kernel(0), np.array([0.5, 2, 1, -4] * 2, "float32"), (0, 1, 2)
+    q, scale = integers(weights * factor, axes)
+    y = np.asarray(fake_quantize_weights(weights, axes, INT8, factor=factor))
+    assert (np.abs(y * factor - q * scale) <= 1e-4 * scale).all()
+    least = 5 * scale
+    y = fake_quantize_weights(weights, axes, INT8, factor=factor, least_scale=least)
+    expected = np.rint(weights * factor / least) * least
+    assert (np.abs(np.asarray(y) * factor - expected) <= 1e-4 * least).all()
 
 
 @given(positive)

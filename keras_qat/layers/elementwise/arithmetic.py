@@ -17,7 +17,7 @@ from keras_qat.layers.core.fused import activation_limits, apply_activation, fus
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.binary import Binary
-from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
+from keras_qat.quantizers import Grid, fake_quantize_weights
 from keras_qat.scheme import Scheme
 
 # XNNPACK does not take operators if an input's scale is less than this times the output's scale.
@@ -66,9 +66,8 @@ class Arithmetic(Binary):
         """Combines with the constant rounded to its grid, then rounds the output."""
         constant = None
         if self.constant is not None:
-            values = ops.stop_gradient(ops.convert_to_tensor(self.operand))
-            grid = weight_grid(values, None, self._scheme().for_constants())
-            constant = fake_quantize_weights(self.operand, grid)
+            scheme = self._scheme().for_constants()
+            constant = fake_quantize_weights(self.operand, None, scheme)
         return self.quantize_output(self._combined(inputs, constant))
 
     def integer(self, *inputs: OffsetInts, output: Grid):

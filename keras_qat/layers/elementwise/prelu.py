@@ -17,7 +17,7 @@ from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
-from keras_qat.quantizers import Grid, fake_quantize_weights, weight_grid
+from keras_qat.quantizers import Grid, fake_quantize_weights
 
 _HIGHEST_RANK = 4
 
@@ -58,9 +58,8 @@ class Sloped(Elementwise):
 
     def training_forward(self, inputs):
         """Computes in float with the slopes on their grid, and rounds the output."""
-        slopes = self.slopes()
-        grid = weight_grid(ops.stop_gradient(slopes), None, self._scheme())
-        return self.quantize_output(_sloped(inputs, fake_quantize_weights(slopes, grid)))
+        slopes = fake_quantize_weights(self.slopes(), None, self._scheme())
+        return self.quantize_output(_sloped(inputs, slopes))
 
     def integer(self, *inputs: OffsetInts, output: Grid):
         """Computes as the reference PRELU does."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.backend import batch_moments, fused_batch_norm, has_processes
+from keras_qat.backend import batch_moments, fused_batch_norm, has_processes, traced_once
 
 
 def normalized(norm: Any, x: Any, training: bool | None) -> Any:
@@ -34,9 +34,18 @@ def normalized(norm: Any, x: Any, training: bool | None) -> Any:
     if found is None:
         return norm(x, training=training)
     y, *statistics = found
-    for average, value in zip((norm.moving_mean, norm.moving_variance), statistics, strict=True):
-        average.assign(average * norm.momentum + value * (1.0 - norm.momentum))
+    averages = norm.moving_mean, norm.moving_variance
+    moved = _moved(*averages, *statistics, momentum=float(norm.momentum))
+    for average, value in zip(averages, moved, strict=True):
+        average.assign(value)
     return y
+
+
+@traced_once
+def _moved(mean, variance, batch_mean, batch_variance, *, momentum):
+    """Returns the moving averages after a batch."""
+    rate = 1.0 - momentum
+    return mean * momentum + batch_mean * rate, variance * momentum + batch_variance * rate
 
 
 def _fused(norm: Any, x: Any) -> tuple[Any, Any, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_qat.backend import compiled, float64, maximum
+from keras_qat.backend import compiled, float64, maximum, read, traced_once
 from keras_qat.layers.kernels.integer_weights import FoldedWeights, channel_shape, summed_axes
 from keras_qat.layers.kernels.kernel_steps import deployed_steps
 
@@ -18,10 +18,21 @@ def folded_weights(layer: Any) -> FoldedWeights:
     Args:
         layer: A `WeightedLayer`.
     """
-    factor, kernel = _channel_factor(layer), input_kernel(layer)
-    scaled = kernel * ops.reshape(factor, channel_shape(kernel, layer.channel_axes))
-    terms = _bias_terms(layer, factor)
-    return FoldedWeights(scaled, *terms, layer.channel_axes, deployed_steps(layer, factor))
+    factor, kernel, norm = _channel_factor(layer), input_kernel(layer), layer.batch_normalization
+    zeros, bias, axes = ops.zeros((_channels(layer),), "float32"), _bias(layer), layer.channel_axes
+    steps = deployed_steps(layer, factor)
+    if norm is None:
+        return FoldedWeights(kernel, bias, zeros, axes, steps)
+    scaled, shifted = _folded(kernel, factor, bias, norm.moving_mean, channel_axes=axes)
+    beta = ops.convert_to_tensor(norm.beta) if norm.center else zeros
+    return FoldedWeights(scaled, beta, shifted, axes, steps)
+
+
+@traced_once
+def _folded(kernel, factor, bias, mean, *, channel_axes):
+    """Returns the folded kernel, and the term of the bias beside the offset of the norm."""
+    scaled = kernel * ops.reshape(factor, channel_shape(kernel, channel_axes))
+    return scaled, (bias - mean) * factor
 
 
 def kernel_fold(layer: Any) -> Any:
@@ -32,8 +43,7 @@ def kernel_fold(layer: Any) -> Any:
     Args:
         layer: A `WeightedLayer`.
     """
-    fold = _channel_factor(layer)
-    fold = ops.stop_gradient(ops.where(ops.abs(fold) < 1e-20, ops.ones_like(fold), fold))
+    fold = _channel_factor(layer, revives=True)
     return ops.reshape(fold, channel_shape(layer.kernel, layer.channel_axes))
 
 
@@ -43,7 +53,7 @@ def input_kernel(layer: Any) -> Any:
     Args:
         layer: A `WeightedLayer`.
     """
-    kernel = ops.convert_to_tensor(layer.kernel)
+    kernel = read(layer.kernel)
     return kernel if layer.input_affine is None else layer.input_affine.scaled(kernel)
 
 
@@ -59,35 +69,38 @@ def input_shift(layer: Any) -> Any:
     return layer.input_affine.shift(ops.convert_to_tensor(layer.kernel), axes)
 
 
-def _channel_factor(layer: Any) -> Any:
-    """Returns the factor of each channel in the folded batch normalization."""
+def _channel_factor(layer: Any, *, revives: bool = False) -> Any:
+    """Returns the factor of each channel in the folded batch normalization, without a gradient.
+
+    Args:
+        layer: A `WeightedLayer`.
+        revives: Whether the factor is 1 instead of 0.
+    """
     norm = layer.batch_normalization
     if norm is None:
         return ops.ones((_channels(layer),), "float32")
-    gamma = [ops.stop_gradient(norm.gamma)] if norm.scale else []
-    return _normalizing_factor(norm.moving_variance, *gamma, epsilon=norm.epsilon)
+    gamma = [norm.gamma] if norm.scale else []
+    options = {"epsilon": norm.epsilon, "revives": revives}
+    return ops.stop_gradient(_normalizing_factor(norm.moving_variance, *gamma, **options))
 
 
 @compiled
-def _normalizing_factor(variance, *gamma, epsilon: float):
+def _normalizing_factor(variance, *gamma, epsilon: float, revives: bool):
     # Float64 is used because float32 roots and quotients of GPUs are wrong in their last bits.
     with float64():
         deviation = maximum(ops.sqrt(ops.cast(variance, "float64") + epsilon), 1e-12)
         numerator = ops.cast(gamma[0], "float64") if gamma else 1.0
-        return ops.cast(numerator / deviation, "float32")
+        factor = ops.cast(numerator / deviation, "float32")
+    if not revives:
+        return factor
+    return ops.where(ops.abs(factor) < np.float32(1e-20), ops.ones_like(factor), factor)
 
 
-def _bias_terms(layer: Any, factor: Any) -> tuple[Any, Any]:
-    """Returns the folded bias as two terms. Their sum in float would depend on the compiler."""
-    zeros = ops.zeros((_channels(layer),), "float32")
-    bias = layer.bias if layer.use_bias else zeros
+def _bias(layer: Any) -> Any:
+    """Returns the bias of the sums, before a batch normalization."""
+    bias = layer.bias if layer.use_bias else ops.zeros((_channels(layer),), "float32")
     shift = input_shift(layer)
-    bias = bias if shift is None else bias + shift
-    norm = layer.batch_normalization
-    if norm is None:
-        return ops.convert_to_tensor(bias), zeros
-    beta = norm.beta if norm.center else zeros
-    return ops.convert_to_tensor(beta), (bias - norm.moving_mean) * factor
+    return ops.convert_to_tensor(bias if shift is None else bias + shift)
 
 
 def _channels(layer: Any) -> int:

@@ -195,10 +195,10 @@ def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Sch
     >>> bool(255 * 100000 * np.round(1 / float(scale[0, 0])) < 2**30)
     True
     """
-    axes = summed_axes(kernel, channel_axes)
-    products = math.prod(kernel.shape[axis] for axis in axes)
-    if products * scheme.largest_product < scheme.largest_sum:
+    products = _products(kernel, channel_axes)
+    if sums_fit(kernel, channel_axes, scheme):
         return None
+    axes = summed_axes(kernel, channel_axes)
     with float64():  # makes the sum independent of the compiler's order of summing
         sums = ops.sum(ops.abs(ops.cast(kernel, "float64")), axis=axes, keepdims=True)
         sums = ops.cast(sums, "float32")
@@ -207,6 +207,22 @@ def least_scale_for_sums(kernel: Any, channel_axes: tuple[int, ...], scheme: Sch
     most = scheme.largest_sum / scheme.largest_activation
     steps = max(most - products / 2, most / 2)
     return sums * np.float32(1.000001 / steps)
+
+
+def sums_fit(kernel: Any, channel_axes: tuple[int, ...], scheme: Scheme) -> bool:
+    """Returns whether no sum of products exceeds the scheme's bound, whatever the weights are.
+
+    Args:
+        kernel: Tensor or variable, of which only the shape matters.
+        channel_axes: The dimensions of the kernel that number its output channels.
+        scheme: The scheme, for the largest integers.
+    """
+    return _products(kernel, channel_axes) * scheme.largest_product < scheme.largest_sum
+
+
+def _products(kernel: Any, channel_axes: tuple[int, ...]) -> int:
+    """Returns the number of products in a sum."""
+    return math.prod(kernel.shape[axis] for axis in summed_axes(kernel, channel_axes))
 
 
 def check_accumulators(
@@ -255,7 +271,9 @@ def check_accumulators(
 def channel_shape(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape in which one value for each output channel broadcasts against a kernel."""
     summed = summed_axes(kernel, channel_axes)
-    return tuple(1 if axis in summed else size for axis, size in enumerate(ops.shape(kernel)))
+    sizes = tuple(kernel.shape)
+    sizes = ops.shape(kernel) if None in sizes else sizes
+    return tuple(1 if axis in summed else size for axis, size in enumerate(sizes))
 
 
 def summed_axes(kernel, channel_axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,8 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_qat.layers.kernels.integer_weights import channel_shape, scaled_axes
-from keras_qat.quantizers import WeightRange
+from keras_qat.layers.kernels.integer_weights import (
+    channel_shape,
+    least_scale_for_sums,
+    scaled_axes,
+    sums_fit,
+)
+from keras_qat.quantizers import WeightRange, clip_weights, fake_quantize_weights, weight_grid
 
 
 def make_weight_range(layer: Any) -> WeightRange | None:
@@ -43,7 +48,30 @@ def fit_steps(layer: Any, kernel: Any, fold: Any) -> None:
         layer.weight_range.fit(kernel, step_factor(layer, fold), _axes(layer), layer.scheme)
 
 
-def trained_steps(layer: Any, kernel: Any, fold: Any) -> Any:
+def trained_kernel(layer: Any, kernel: Any, fold: Any) -> Any:
+    """Rounds a kernel in a training step, and moves its steps.
+
+    Args:
+        layer: A `WeightedLayer`.
+        kernel: float32 tensor, the kernel before it is folded.
+        fold: float32 tensor that broadcasts against the kernel, the factor of each channel, not 0.
+
+    Returns:
+        float32 tensor of the shape of `kernel`. Times `fold` it is on the grid of the file.
+    """
+    scheme, axes, channels = layer.scheme, _axes(layer), layer.channel_axes
+    if layer.weight_range is None and sums_fit(kernel, channels, scheme):
+        return fake_quantize_weights(kernel, axes, scheme, factor=fold)
+    folded = kernel * fold
+    fixed = ops.stop_gradient(folded)
+    least = least_scale_for_sums(fixed, channels, scheme)
+    if layer.weight_range is None:
+        return fake_quantize_weights(kernel, axes, scheme, factor=fold, least_scale=least)
+    grid = weight_grid(fixed, axes, scheme, least, _trained_steps(layer, fixed, fold))
+    return clip_weights(folded, grid) / fold
+
+
+def _trained_steps(layer: Any, kernel: Any, fold: Any) -> Any:
     """Moves the steps of a kernel in a training step.
 
     Args:
@@ -52,11 +80,8 @@ def trained_steps(layer: Any, kernel: Any, fold: Any) -> Any:
         fold: As in `fit_steps`.
 
     Returns:
-        The steps of the folded kernel, with a gradient if the rule learns. Frozen steps stay. None
-        if the steps follow from the extremes.
+        The steps of the folded kernel, with a gradient if the rule learns. Frozen steps stay.
     """
-    if layer.weight_range is None:
-        return None
     size = step_factor(layer, fold)
     if layer.weight_range.trainable:
         layer.weight_range.track(kernel, size, _axes(layer), layer.scheme)

@@ -191,8 +191,8 @@ class QLSTM(QuantizedLayer, keras.layers.LSTM):
 
         def rounded(kernel):
             by_gate = self._by_gate(kernel)
-            grid = weight_grid(ops.stop_gradient(by_gate), (0, 2), self._scheme())
-            return ops.reshape(fake_quantize_weights(by_gate, grid), kernel.shape)
+            on_grid = fake_quantize_weights(by_gate, (0, 2), self._scheme())
+            return ops.reshape(on_grid, kernel.shape)
 
         kernel, recurrent, bias = self._weights()
         return _Weights(rounded(kernel), rounded(recurrent), bias)

@@ -28,7 +28,6 @@ from keras_qat.quantizers import (
     RangeParameters,
     fake_quantize,
     fake_quantize_weights,
-    weight_grid,
 )
 from keras_qat.scheme import Scheme
 
@@ -209,8 +208,7 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         return _Affine(factor, self.beta - shift if self.center else -shift)
 
     def _rounded(self, values):
-        grid = weight_grid(ops.stop_gradient(values), None, self._scheme())
-        return fake_quantize_weights(values, grid)
+        return fake_quantize_weights(values, None, self._scheme())
 
     def _constants(self, output_scale) -> tuple[OffsetInts, OffsetInts]:
         """Returns the factors and offsets in integers."""

@@ -46,7 +46,7 @@ from keras_qat.layers.kernels.kernel_steps import (
     deployed_steps,
     fit_steps,
     make_weight_range,
-    trained_steps,
+    trained_kernel,
     weight_rule_config,
 )
 from keras_qat.quantizers import (
@@ -54,7 +54,6 @@ from keras_qat.quantizers import (
     MinMax,
     RangeRule,
     WeightRange,
-    fake_quantize_weights,
     quantize_weights,
     weight_grid,
 )
@@ -153,14 +152,7 @@ class WeightedLayer(Block):
 
     def training_forward(self, inputs):
         """Applies the fake-quantized folded kernel, then the rest in float."""
-        fold = kernel_fold(self)
-        kernel = input_kernel(self) * fold
-        axes = scaled_axes(kernel, self.channel_axes, self._scheme())
-        fixed = ops.stop_gradient(kernel)
-        least = least_scale_for_sums(fixed, self.channel_axes, self._scheme())
-        step = trained_steps(self, fixed, fold)
-        grid = weight_grid(fixed, axes, self._scheme(), least, step)
-        kernel = fake_quantize_weights(kernel, grid, clips=step is not None) / fold
+        kernel = trained_kernel(self, input_kernel(self), kernel_fold(self))
         return self.quantize_output(
             self.finish(self.kernel_operator.apply(self, inputs, kernel), True)
         )
