@@ -56,14 +56,18 @@ def _candidates(graph: Graph, is_follower: Callable[[Any], bool]) -> dict[str, N
             continue
         chain = node.operations + follower.operations
         is_taken = is_follower(follower.head) and find_rule(chain) is not None
-        if is_taken and all(map(_is_linear, node.operations)):
+        if is_taken and all(map(_is_open, node.operations)):
             pairs[node.name] = follower
     return pairs
 
 
-def _is_linear(operation: Any) -> bool:
-    """Returns whether an operation has no `activation`, which would come before a follower."""
-    return function_name(getattr(operation, "activation", None)) == "linear"
+def _is_open(operation: Any) -> bool:
+    """Returns whether an operation has no activation and no penalty, as these precede a follower.
+
+    The rewrites `split_activations` and `split_regularizers` may be left out.
+    """
+    is_linear = function_name(getattr(operation, "activation", None)) == "linear"
+    return is_linear and getattr(operation, "activity_regularizer", None) is None
 
 
 def _keep_shared(graph: Graph, pairs: dict[str, Node]) -> dict[str, Node]:

@@ -263,10 +263,13 @@ def _own_name(child: Node) -> str:
     return child.head.name if is_layer else type(child.head).__name__.lower()
 
 
-def followed_by(layer: keras.layers.Layer, node: Node, rewriting: Rewriting) -> Node:
-    """Returns the call of a layer on the output of a node, under the layer's name if it is free."""
+def followed_by(
+    layer: keras.layers.Layer, node: Node, rewriting: Rewriting, index: int = 0
+) -> Node:
+    """Returns the call of a layer on an output of a node, under the layer's name if it is free."""
     name = rewriting.free_name(layer.name)
-    return Node.call(layer, name, Edge(node.name), node.shapes[0], node.dtypes[0])
+    edge = Edge(node.name, index)
+    return Node.call(layer, name, edge, node.shapes[index], node.dtypes[index])
 
 
 def calls_in_a_row(node: Node, layers: Sequence[Any], rewriting: Rewriting) -> Replacement:

@@ -56,8 +56,13 @@ def has_activation(node: Node) -> bool:
 
 
 def _split(layer: Any) -> tuple[keras.layers.Layer, Activation]:
-    """Returns a linear copy of a layer, which shares its variables, and its activation."""
+    """Returns a linear copy of a layer, which shares its variables, and its activation.
+
+    A penalty on the output of the layer becomes one on that of the activation.
+    """
     linear = shallow_copy(layer)
-    vars(linear)["activation"] = keras.activations.linear
+    vars(linear).update(activation=keras.activations.linear, activity_regularizer=None)
     name = f"{layer.name}_{function_name(layer.activation)}"
-    return linear, Activation(layer.activation, name=name, dtype="float32")
+    behind = Activation(layer.activation, name=name, dtype="float32")
+    behind.activity_regularizer = layer.activity_regularizer
+    return linear, behind

@@ -27,7 +27,8 @@ def relu(x):
         (keras.activations.softmax, "softmax"),
         (mine, "custom"),
         (relu, "custom"),  # a function of the user with the name of one of Keras's
-        (layers.ReLU(), "custom"),
+        (layers.ReLU(), "relu"),
+        (layers.LeakyReLU(), "custom"),
     ],
 )
 def test_function_name(function, expected):

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat.errors import UnsupportedLayerError
+from keras_qat.passes.pipeline import DEFAULT_REWRITES
 from keras_qat.passes.split_regularizers import split_regularizers
 from tests.passes.graphs import applied, chains
 
@@ -35,6 +36,62 @@ def test_split_regularizers_keeps_the_penalty_of_keras(chain):
         each(x)
     assert len(clone.losses) == len(model.losses) == 1
     np.testing.assert_allclose(float(clone.losses[0]), float(model.losses[0]), rtol=1e-5)
+
+
+PENALTY = {"activity_regularizer": "l2"}
+LAYERS = {
+    "batch_normalization": layers.BatchNormalization,
+    "layer_normalization": layers.LayerNormalization,
+    "relu": layers.ReLU,
+    "activation": lambda **kwargs: layers.Activation("softplus", **kwargs),
+    "softmax": layers.Softmax,
+    "pooling": layers.MaxPooling1D,
+    "einsum_dense": lambda **kwargs: layers.EinsumDense("abc,cd->abd", (None, 3), **kwargs),
+    "dropout": lambda **kwargs: layers.Dropout(0.0, **kwargs),
+    "own": lambda **kwargs: Halved(**kwargs),
+}
+
+
+class Halved(layers.Layer):
+    """A layer that a user wrote."""
+
+    def call(self, x):
+        """Returns half of the input."""
+        return x / 2
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_split_regularizers_keeps_the_penalty_of_every_layer(name):
+    model = keras.Sequential(
+        [keras.Input((4, 3)), layers.Dense(3), LAYERS[name](**PENALTY), layers.ReLU()]
+    )
+    x = np.random.default_rng(0).normal(size=(8, 4, 3)).astype("float32")
+    assert losses_of(keras_qat.clone_model(model), x) == pytest.approx(losses_of(model, x), 1e-5)
+
+
+@pytest.mark.parametrize("followers", [(), (layers.ReLU,)])
+def test_clone_without_split_regularizers_keeps_the_penalty(followers):
+    chain = [penalized(activation=None if followers else "relu"), *(make() for make in followers)]
+    model = keras.Sequential([keras.Input((4,)), *chain])
+    rewrites = [name for name in DEFAULT_REWRITES if name != "split_regularizers"]
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    clone = keras_qat.clone_model(model, rewrites=rewrites)
+    assert losses_of(clone, x) == pytest.approx(losses_of(model, x), 1e-5)
+
+
+def test_split_regularizers_keeps_the_penalty_of_every_output():
+    x = keras.Input((3, 2))
+    model = keras.Model(x, layers.LSTM(2, return_state=True, **PENALTY)(x))
+    data = np.random.default_rng(0).normal(size=(8, 3, 2)).astype("float32")
+    expected = losses_of(model, data)
+    assert len(expected) == 3
+    assert losses_of(keras_qat.clone_model(model), data) == pytest.approx(expected, 1e-5)
+
+
+def losses_of(model, data):
+    """The penalties of a batch, in ascending order."""
+    model(data)
+    return sorted(float(each) for each in model.losses)
 
 
 def test_split_regularizers_makes_a_node_of_the_penalty():

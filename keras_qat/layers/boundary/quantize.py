@@ -64,7 +64,7 @@ class BoundaryLayer(QuantizedLayer):
         """Returns the shape of the input."""
         return input_shape
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns no layers: in float this layer is the identity."""
         return []
 

@@ -33,7 +33,7 @@ class Requantize(QuantizedLayer):
         del training
         return inputs
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns no layer, since the layer does nothing in float."""
         return []
 

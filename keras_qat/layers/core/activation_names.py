@@ -31,7 +31,8 @@ def function_name(function: Any) -> str:
     """Returns the canonical name of an activation function.
 
     Args:
-        function: A function of `keras.activations`, a callable, or None.
+        function: A function of `keras.activations`, a layer such as `ReLU`, another callable, or
+            None.
 
     Returns:
         The name; `"linear"` for None; `"custom"` for a callable that is not a Keras activation.
@@ -42,6 +43,8 @@ def function_name(function: Any) -> str:
     """
     if function is None:
         return "linear"
+    if isinstance(function, keras.layers.Layer):
+        return activation_name(function) or "custom"
     name = getattr(function, "__name__", "custom")
     known = getattr(keras.activations, name, None)
     return name if known is function else "custom"

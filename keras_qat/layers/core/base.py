@@ -9,19 +9,17 @@ from typing import Any, Self
 import keras
 
 from keras_qat.backend import full_precision
-from keras_qat.errors import (
-    KerasQatError,
-    NotQuantizedError,
-    original_error,
-)
+from keras_qat.errors import KerasQatError, NotQuantizedError, original_error
 from keras_qat.graph import Node
 from keras_qat.layers.core.drop_in import (
     cannot_take_up,
     copy_by_path,
     default_name,
     keras_layers_of,
+    layer_from_keras,
     layer_of_chain,
-    remade,
+    quiet_config,
+    with_penalty,
 )
 from keras_qat.layers.core.integers import (
     NeighbourParams,
@@ -323,9 +321,7 @@ class QuantizedLayer(keras.layers.Layer):
         Returns:
             A layer that is not built yet.
         """
-        config = {"name": node.name, "dtype": "float32", "scheme": scheme}
-        is_layer = isinstance(node.head, keras.layers.Layer)
-        return remade(cls, node.head, **config) if is_layer else cls.from_config(config)
+        return layer_of_chain(cls, node.operations, name=node.name, scheme=scheme)
 
     @classmethod
     def lookup_from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
@@ -353,6 +349,10 @@ class QuantizedLayer(keras.layers.Layer):
         >>> [layer.name for layer in block.to_keras()]
         ['conv', 'conv_batch_normalization', 'conv_relu']
         """
+        return with_penalty(self, self.layers_in_keras())
+
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the layers of `to_keras`. `to_keras` adds the penalty on their output."""
         return keras_layers_of(self)
 
     @classmethod
@@ -375,22 +375,22 @@ class QuantizedLayer(keras.layers.Layer):
         >>> QDense.from_keras([keras.layers.Dense(3, name="head"), keras.layers.ReLU()]).name
         'head'
         """
-        return layer_of_chain(cls, layers)
+        return layer_from_keras(cls, layers)
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
-        """Returns the configuration of the layer that replaces a chain of Keras layers.
+        """Returns the configuration of the layer that replaces a chain of layers or operations.
 
         Args:
-            head: The Keras layer that this class replaces.
-            followers: The Keras layers after it.
+            head: The Keras layer or operation that this class replaces.
+            followers: The layers or operations after it.
 
         Raises:
             InvalidModelError: If this class cannot fuse a follower.
         """
         for follower in followers:
             raise cannot_take_up(cls, follower)
-        return head.get_config()
+        return quiet_config(head) if isinstance(head, keras.layers.Layer) else {}
 
     def copy_from_keras(self, chain: Sequence[Any]) -> None:
         """Copies the weights of the chain of Keras layers that this layer replaces."""

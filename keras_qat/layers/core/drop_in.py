@@ -32,7 +32,55 @@ def keras_layers_of(layer: Any) -> list[keras.layers.Layer] | None:
     return [made]
 
 
-def layer_of_chain(cls: Any, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Any:
+def with_penalty(
+    layer: Any, layers: list[keras.layers.Layer] | None
+) -> list[keras.layers.Layer] | None:
+    """Gives the Keras layers of a layer its penalty: the last one computes the layer's output.
+
+    Args:
+        layer: A layer of this package.
+        layers: The Keras layers, or None.
+    """
+    if layers and layer.activity_regularizer is not None:
+        layers[-1].activity_regularizer = layer.activity_regularizer
+    return layers
+
+
+def layer_of_chain(cls: Any, chain: Sequence[Any], **given: Any) -> Any:
+    """Makes the layer that computes a chain of Keras layers or operations, without their weights.
+
+    Both `from_keras` and the rewrites make layers with this function.
+
+    Args:
+        cls: The class to make.
+        chain: The layer or operation that the class replaces, and its followers.
+        **given: Arguments that do not follow from the chain, such as the name and the scheme.
+
+    Raises:
+        InvalidModelError: If the class cannot compute the chain in one layer.
+    """
+    head, *followers = chain
+    layer = _made(cls, head, {**cls.config_of_keras(head, followers), "dtype": "float32", **given})
+    layer.activity_regularizer = _penalty_of(chain)
+    return layer
+
+
+def _penalty_of(chain: Sequence[Any]) -> Any:
+    """Returns the regularizer of the output of a chain. The tensors inside have no penalty."""
+    *inside, own = (getattr(each, "activity_regularizer", None) for each in chain)
+    for each, penalty in zip(chain, inside, strict=False):
+        if penalty is not None:
+            raise InvalidModelError(
+                "A penalty on a tensor inside a layer cannot be kept.",
+                layer=each.name,
+                received=f"activity_regularizer={type(penalty).__name__}",
+                expected="a penalty on the last layer of the chain only",
+                fix="Pass the `activity_regularizer` to the last layer.",
+            )
+    return own
+
+
+def layer_from_keras(cls: Any, layers: keras.layers.Layer | Sequence[keras.layers.Layer]) -> Any:
     """Makes a layer of this package from Keras layers, with their weights.
 
     Args:
@@ -45,19 +93,30 @@ def layer_of_chain(cls: Any, layers: keras.layers.Layer | Sequence[keras.layers.
     is_one = isinstance(layers, keras.layers.Layer)
     chain: list[Any] = [layers] if is_one else list(layers)
     if not chain or type(chain[0]) is not cls.keras_class:
-        raise InvalidModelError(
-            f"{cls.__name__} does not stand for these layers.",
-            layer=chain[0].name if chain else None,
-            received=f"{[type(layer).__name__ for layer in chain]}",
-            expected=f"a {cls.keras_class.__name__} first" if cls.keras_class else None,
-            fix="`keras_qat.clone_model` finds the class for each layer of a model.",
-        )
-    config = cls.config_of_keras(chain[0], chain[1:])
-    layer = cls.from_config({**config, "dtype": "float32"})
+        expected = f"a {cls.keras_class.__name__} first" if cls.keras_class else None
+        raise stands_for_others(cls, chain, expected)
+    layer = layer_of_chain(cls, chain)
     if chain[0].built:
         build_like(layer, chain[0])
         layer.copy_from_keras(chain)
     return layer
+
+
+def stands_for_others(cls: type, chain: Sequence[Any], expected: str | None) -> InvalidModelError:
+    """Returns the error for Keras layers that a class does not replace.
+
+    Args:
+        cls: The class.
+        chain: The Keras layers.
+        expected: The layers that the class replaces, in words.
+    """
+    return InvalidModelError(
+        f"{cls.__name__} does not stand for these layers.",
+        layer=chain[0].name if chain else None,
+        received=f"{[type(layer).__name__ for layer in chain]}",
+        expected=expected,
+        fix="`keras_qat.clone_model` finds the class for each layer of a model.",
+    )
 
 
 def cannot_take_up(cls: type, follower: Any) -> InvalidModelError:
@@ -77,10 +136,15 @@ def activation_config(cls: type, follower: Any) -> dict[str, Any]:
         cls: Class of the layer.
         follower: A Keras layer or operation.
 
+    Returns:
+        No arguments for the identity.
+
     Raises:
         InvalidModelError: If the follower cannot be written as an `activation` argument.
     """
     name = activation_name(follower)
+    if name == "linear":
+        return {}
     function = getattr(follower, "activation", None) if name == "custom" else name
     if function is None:
         raise cannot_take_up(cls, follower)
@@ -104,9 +168,10 @@ def activation_behind(layer: Any) -> list[keras.layers.Layer]:
 
 
 def quiet_config(layer: Any, kind: Any = None) -> dict[str, Any]:
-    """Returns the configuration of a layer, with the layer's own initializer objects.
+    """Returns the configuration of a layer, with its own initializer objects and function.
 
     A new initializer without a seed would draw a seed from Python's `random`, which is the user's.
+    Keras does not load the functions that a user wrote from a configuration.
 
     Args:
         layer: The layer.
@@ -114,7 +179,10 @@ def quiet_config(layer: Any, kind: Any = None) -> dict[str, Any]:
     """
     config = (kind or type(layer)).get_config(layer)
     names = [name for name in config if name.endswith("_initializer")]
-    return config | {name: getattr(layer, name, config[name]) for name in names}
+    config |= {name: getattr(layer, name, config[name]) for name in names}
+    function = getattr(layer, "activation", None)
+    is_function = "activation" in config and not isinstance(function, keras.layers.Layer)
+    return config | ({"activation": function} if is_function else {})
 
 
 def copy_trainable(source: Any, target: Any) -> None:
@@ -143,7 +211,11 @@ def remade(kind: Any, source: Any, **changes: Any) -> Any:
     >>> remade(keras.layers.Dropout, keras.layers.Dropout(0.5), name="drop").get_config()["seed"]
     """
     own = kind if isinstance(source, kind) else type(source)
-    config = quiet_config(source, own) | changes
+    return _made(kind, source, quiet_config(source, own) | changes)
+
+
+def _made(kind: Any, source: Any, config: dict[str, Any]) -> Any:
+    """Makes a layer. A seed that the source has drawn becomes the seed of the new layer too."""
     is_drawn = "seed" in config and config["seed"] is None
     if is_drawn:
         config["seed"] = _drawn_seed(source)

@@ -145,7 +145,7 @@ class QNormalize(QuantizedLayer, Normalize):
         # Version 0.1 did not observe them.
         return {**super().specifications(), **dict.fromkeys(inner, Free(may_be_missing=True))}
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns Keras's normalization over the last axes, or None for groups of channels."""
         shape = self.get_build_config()["input_shape"]
         axes = [

@@ -12,10 +12,9 @@ from keras import ops
 from keras_qat.arithmetic.fixed_point import conv_multiplier
 from keras_qat.arithmetic.requantize import requantize
 from keras_qat.backend import compiled
-from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import FUSED, activation_name, activation_of
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.drop_in import cannot_take_up
+from keras_qat.layers.core.drop_in import cannot_take_up, stands_for_others
 from keras_qat.layers.core.fused import activation_limits, apply_activation, sum_options
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import refuse, register
@@ -75,23 +74,20 @@ class QSoftmax(Elementwise):
         """Adds one SOFTMAX."""
         return builder.operator("SOFTMAX", inputs, options={"beta": 1.0})
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the layer that was converted, or a `Softmax`."""
         if self.keras_layer is not None:
-            return super().to_keras()
+            return super().layers_in_keras()
         return [keras.layers.Softmax(name=self.name, dtype=self.dtype_policy)]
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a `keras.layers.Softmax`."""
-        if followers or activation_name(head) != "softmax":
-            raise cannot_take_up(cls, followers[0] if followers else head)
+        for follower in followers:
+            raise cannot_take_up(cls, follower)
+        if activation_name(head) != "softmax":
+            raise stands_for_others(cls, [head], "a softmax over axis -1")
         return {"name": head.name}
-
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer."""
-        return cls(name=node.name, scheme=scheme)
 
 
 @register(FUSED)
@@ -146,22 +142,19 @@ class QReLU(Elementwise):
         neighbours = self._neighbours()
         return _scale_of(neighbours.inputs[0].grid()), _scale_of(neighbours.output.grid())
 
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer."""
-        return cls(activation_name(node.head) or "relu", name=node.name, scheme=scheme)
-
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the layer that was converted, or an `Activation`."""
         if self.keras_layer is not None:
-            return super().to_keras()
+            return super().layers_in_keras()
         return [keras.layers.Activation(self.activation, name=self.name, dtype=self.dtype_policy)]
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a `keras.layers.ReLU`."""
-        if followers or activation_name(head) is None:
-            raise cannot_take_up(cls, followers[0] if followers else head)
+        for follower in followers:
+            raise cannot_take_up(cls, follower)
+        if activation_name(head) not in ("relu", "relu6"):
+            raise stands_for_others(cls, [head], "a ReLU without limit, or with a limit of 6")
         return {"name": head.name, "activation": activation_name(head)}
 
     def get_config(self):

@@ -20,6 +20,7 @@ from keras_qat.layers.core.drop_in import (
     activation_config,
     assign_copy,
     cannot_take_up,
+    layer_of_chain,
 )
 from keras_qat.layers.core.shapes import broadcast_shape
 from keras_qat.layers.moving.reshape import batch_moved
@@ -102,13 +103,13 @@ class Binary(QuantizedLayer):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for two tensors, or a tensor and a constant, and a follower."""
-        return cls(**cls.config_of_match(node), scheme=scheme)
+        given = {"name": node.name, "scheme": scheme, **cls.config_of_match(node)}
+        return layer_of_chain(cls, node.operations, **given)
 
     @classmethod
     def config_of_match(cls, node: Node) -> dict[str, Any]:
-        """Returns the configuration for a chain of Keras operations."""
-        config = cls.config_of_keras(node.head, node.operations[1:])
-        return {**config, "constant": constant_of(node, cls.operands_of(node)), "name": node.name}
+        """Returns the arguments that follow from the call, and not from the operations."""
+        return {"constant": constant_of(node, cls.operands_of(node))}
 
     @classmethod
     def operands_of(cls, node: Node) -> list[Any]:
@@ -125,7 +126,7 @@ class Binary(QuantizedLayer):
             config |= activation_config(cls, follower)
         return config
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the merging layer and its activation; None if Keras has no such layer."""
         if self.constant is not None or self.keras_class is None:
             return None

@@ -13,7 +13,6 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.core.constants import centered_constant, stored
-from keras_qat.layers.core.drop_in import assign_copy
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.layers.elementwise.activations import Elementwise
@@ -104,8 +103,7 @@ class QPReLU(Sloped, keras.layers.PReLU):
 
     def carry_weights(self, node: Node) -> None:
         """Copies the slopes."""
-        assign_copy(self.alpha, node.head.alpha)
-        self.trainable = node.head.trainable
+        self.copy_from_keras(node.operations)
 
 
 def _sloped(x, slopes):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_qat.graph import Matcher, Node, maybe
+from keras_qat.graph import Matcher, maybe
 from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.channel_affine import ChannelAffine
@@ -23,9 +23,9 @@ from keras_qat.layers.core.drop_in import (
     remade,
 )
 from keras_qat.layers.core.registry import register
+from keras_qat.layers.kernels.block import norm_config
 from keras_qat.layers.kernels.kernel_operator import KernelOperator, channel_sums
 from keras_qat.layers.kernels.weighted import WeightedLayer
-from keras_qat.scheme import Scheme
 
 
 def _normalizes_last_axis(operation: Any) -> bool:
@@ -126,13 +126,7 @@ class QBatchNormalization(WeightedLayer):
         """Returns the shape of the input."""
         return input_shape
 
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer for `BatchNormalization [+ ReLU]`."""
-        config = cls.config_of_keras(node.head, node.operations[1:])
-        return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
-
-    def to_keras(self):
+    def layers_in_keras(self):
         """Returns a `BatchNormalization` with its weights, and an `Activation`."""
         norm = self.batch_normalization
         if isinstance(norm, ChannelAffine):
@@ -146,7 +140,7 @@ class QBatchNormalization(WeightedLayer):
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a batch normalization and an activation."""
-        config = {"name": head.name, "batch_norm": {**head.get_config(), "dtype": "float32"}}
+        config = {"name": head.name, "batch_norm": norm_config(head)}
         for follower in followers:
             if "activation" in config:
                 raise cannot_take_up(cls, follower)

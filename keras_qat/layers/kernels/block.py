@@ -117,12 +117,11 @@ class Block(QuantizedLayer):
             y = normalized(self.batch_normalization, y, training)
         return self.activation(y)
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the Keras layers that compute the same in float, with this layer's weights."""
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
+        """Returns the layer with the kernel, its batch normalization and its activation."""
         norm, config = self.batch_normalization, quiet_config(self, self.keras_class)
         is_apart = norm is not None or self.activation_name is not None
-        if is_apart:
-            config |= {"activation": None, "activity_regularizer": None}
+        config |= {"activity_regularizer": None} | ({"activation": None} if is_apart else {})
         layers = [self._with_kernel(config)]
         name = f"{self.name}_{_NORM_NAME}"
         if isinstance(norm, ChannelAffine):
@@ -134,20 +133,12 @@ class Block(QuantizedLayer):
                 build_like(behind, norm)
                 copy_by_path(norm, behind)
             layers.append(behind)
-        if is_apart:
-            layers += activation_behind(self)
-            layers[-1].activity_regularizer = self.activity_regularizer
-        return layers
+        return layers + (activation_behind(self) if is_apart else [])
 
     def _with_kernel(self, config: dict[str, Any]) -> keras.layers.Layer:
         """Returns the Keras layer with the kernel."""
         is_trained = self.trainable and self.trainable_kernel
-        function, config = config["activation"], {**config, "activation": None}
-        if function is not None and isinstance(self.activation, keras.layers.Layer):
-            config["activation"] = function  # a new activation, with its own weights
         layer = self.keras_class.from_config({**config, "trainable": is_trained})
-        if function is not None and config["activation"] is None:
-            layer.activation = self.activation  # Keras does not load lambdas from a configuration
         if self.built:
             build_like(layer, self)
             copy_by_path(self, layer)
@@ -156,35 +147,16 @@ class Block(QuantizedLayer):
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a Keras layer, its batch normalization and activation."""
-        if followers and head.activity_regularizer is not None:
-            raise InvalidModelError(
-                "The regularizer of the kernel's output cannot be applied to the block's output.",
-                layer=head.name,
-                received="an activity_regularizer",
-                fix="Pass the regularizer to the block itself.",
-            )
-        config = cls.config_of_chain(head, followers)
-        return {**config, "activity_regularizer": head.activity_regularizer}
-
-    @classmethod
-    def config_of_chain(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
-        """Returns the configuration for a Keras layer and its followers, without regularizer.
-
-        Args:
-            head: The Keras layer that this class replaces.
-            followers: The Keras layers or operations after it.
-
-        Raises:
-            InvalidModelError: If this class cannot fuse a follower.
-        """
-        config = {**quiet_config(head), "dtype": "float32", "activity_regularizer": None}
+        config, name = quiet_config(head), function_name(head.activation)
+        if name != "custom":
+            config["activation"] = name
         for follower in followers:
             is_last = function_name(keras.activations.get(config["activation"])) != "linear"
             is_norm = isinstance(follower, keras.layers.BatchNormalization)
             if is_last or (is_norm and "batch_norm" in config):
                 raise cannot_take_up(cls, follower)
             if is_norm:
-                config["batch_norm"] = {**quiet_config(follower), "dtype": "float32"}
+                config["batch_norm"] = norm_config(follower)
             else:
                 config |= activation_config(cls, follower)
         return with_trainable(config)
@@ -213,6 +185,19 @@ class Block(QuantizedLayer):
         if not self._is_channels_first():
             return vector
         return ops.reshape(vector, (-1, *(1,) * len(self.kernel_size)))
+
+
+def norm_config(norm: keras.layers.BatchNormalization) -> dict[str, Any]:
+    """Returns the configuration of a batch normalization inside a block.
+
+    A penalty on its output belongs to the block.
+
+    Args:
+        norm: The batch normalization that the block fuses.
+    """
+    config = {**quiet_config(norm), "dtype": "float32"}
+    config.pop("activity_regularizer", None)
+    return config
 
 
 def with_trainable(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,7 +12,7 @@ from keras import ops
 from keras_qat.arithmetic.requantize import quantize
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.drop_in import assign_copy, quiet_config
+from keras_qat.layers.core.drop_in import assign_copy, layer_of_chain
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
 from keras_qat.quantizers import Derived, Grid
@@ -68,12 +71,19 @@ class QEmbedding(QuantizedLayer, keras.layers.Embedding):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer. The layers that take its mask take it as a separate tensor."""
-        # `carry_weights` copies the table with its low-rank updates merged.
-        config = {**quiet_config(node.head), "lora_rank": None, "lora_alpha": None}
-        config["mask_zero"] = False
-        return cls.from_config({**config, "name": node.name, "dtype": "float32", "scheme": scheme})
+        given = {"name": node.name, "scheme": scheme, "mask_zero": False}
+        return layer_of_chain(cls, node.operations, **given)
+
+    @classmethod
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+        """Returns the configuration. The table is copied with its low-rank updates merged."""
+        config = super().config_of_keras(head, followers)
+        return config | dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
 
     def carry_weights(self, node: Node) -> None:
         """Copies the table."""
-        assign_copy(self.embeddings, node.head.embeddings)
-        self.trainable = node.head.trainable
+        self.copy_from_keras(node.operations)
+
+    def copy_from_keras(self, chain: Sequence[Any]) -> None:
+        """Copies the table."""
+        assign_copy(self.embeddings, chain[0].embeddings)

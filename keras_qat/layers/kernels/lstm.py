@@ -13,7 +13,7 @@ from keras_qat.backend import compiled
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Node, layer_of
 from keras_qat.layers.core.base import QuantizedLayer
-from keras_qat.layers.core.drop_in import assign_copy, remade
+from keras_qat.layers.core.drop_in import assign_copy, layer_of_chain
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.random_states import load_random_states, save_random_states
 from keras_qat.layers.core.registry import register
@@ -160,7 +160,7 @@ class QLSTM(QuantizedLayer, keras.layers.LSTM):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for an LSTM."""
-        return remade(cls, node.head.lstm, name=node.name, dtype="float32", scheme=scheme)
+        return layer_of_chain(cls, [node.head.lstm], name=node.name, scheme=scheme)
 
     def carry_weights(self, node: Node) -> None:
         """Copies the kernels and the bias."""

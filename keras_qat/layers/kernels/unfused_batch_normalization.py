@@ -11,11 +11,16 @@ from keras import ops
 
 from keras_qat.backend import batch_moments
 from keras_qat.errors import UnsupportedLayerError
-from keras_qat.graph import Node, layer_of, maybe
+from keras_qat.graph import layer_of, maybe
 from keras_qat.layers.core.activation_names import FUSED, function_name
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import centered_constant, stored
-from keras_qat.layers.core.drop_in import activation_behind, activation_config, cannot_take_up
+from keras_qat.layers.core.drop_in import (
+    activation_behind,
+    activation_config,
+    cannot_take_up,
+    quiet_config,
+)
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.registry import register
@@ -29,7 +34,6 @@ from keras_qat.quantizers import (
     fake_quantize,
     fake_quantize_weights,
 )
-from keras_qat.scheme import Scheme
 
 # XNNPACK does not take an ADD if an input's scale is less than this times the output's scale.
 _LEAST_RATIO = np.float32(2.0**-10)
@@ -146,29 +150,19 @@ class UnfusedBatchNormalization(QuantizedLayer, keras.layers.BatchNormalization)
         affine = self._affine(self.moving_mean, self.moving_variance)
         return inputs * self._spread(inputs, affine.factor)
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns a `BatchNormalization` with its weights, and its activation."""
-        return [*(super().to_keras() or ()), *activation_behind(self)]
+        return [*(super().layers_in_keras() or ()), *activation_behind(self)]
 
     @classmethod
     def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a batch normalization and an activation."""
-        return cls._with_followers(head.get_config(), followers)
-
-    @classmethod
-    def _with_followers(cls, config: dict[str, Any], followers: Sequence[Any]) -> dict[str, Any]:
+        config = quiet_config(head)
         for follower in followers:
             if function_name(keras.activations.get(config.get("activation"))) != "linear":
                 raise cannot_take_up(cls, follower)
-            config = {**config, **activation_config(cls, follower)}
+            config |= activation_config(cls, follower)
         return config
-
-    @classmethod
-    def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
-        """Makes the layer for `UnfusedBatchNormalization [+ ReLU]`."""
-        config = {**node.head.get_config(), "name": node.name, "dtype": "float32"}
-        config = cls._with_followers(config, node.operations[1:])
-        return cls.from_config({**config, "scheme": scheme})
 
     def get_config(self):
         """Returns the constructor's arguments."""

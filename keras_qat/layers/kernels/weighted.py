@@ -14,7 +14,7 @@ from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import stored
-from keras_qat.layers.core.drop_in import copy_values
+from keras_qat.layers.core.drop_in import copy_values, layer_of_chain
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.layer_config import rule_of_config
@@ -278,17 +278,15 @@ class WeightedLayer(Block):
     @classmethod
     def from_match(cls, node: Node, scheme: Scheme | None) -> QuantizedLayer:
         """Makes the layer for `[InputAffine +] head [+ BatchNormalization] [+ ReLU]`."""
-        head, *followers = operations = without_affine(node.operations)
+        operations = without_affine(node.operations)
         cls.kernel_operator.check(dataclasses.replace(node, operations=operations), scheme)
-        config = {**cls.config_of_chain(head, followers), "name": node.name, "scheme": scheme}
-        if INPUT_AFFINE(node.head):
-            config["input_affine"] = node.head.config()
-        return cls.from_config(config)
+        affine = {"input_affine": node.head.config()} if INPUT_AFFINE(node.head) else {}
+        return layer_of_chain(cls, operations, name=node.name, scheme=scheme, **affine)
 
     @classmethod
-    def config_of_chain(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
+    def config_of_keras(cls, head: Any, followers: Sequence[Any]) -> dict[str, Any]:
         """Returns the configuration for a Keras layer and its followers, see `Block`."""
-        config = super().config_of_chain(head, followers)
+        config = super().config_of_keras(head, followers)
         # The kernel is copied with its low-rank updates merged.
         return config | dict.fromkeys(config.keys() & {"lora_rank", "lora_alpha"})
 
@@ -296,9 +294,9 @@ class WeightedLayer(Block):
         """Applies the input's offset, bias, batch normalization and activation in float."""
         return super().finish(y if input_shift(self) is None else y + input_shift(self), training)
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layers that compute the same in float, with this layer's weights."""
-        layers = super().to_keras()
+        layers = super().layers_in_keras()
         if self.input_affine is None or layers is None:
             return layers
         return [self.input_affine.to_keras(), *layers]

@@ -8,6 +8,7 @@ from keras import ops, tree
 from keras_qat.errors import UnsupportedLayerError
 from keras_qat.graph import Edge, Node, any_of, layer_of, operation_named
 from keras_qat.layers.core.base import QuantizedLayer
+from keras_qat.layers.core.drop_in import layer_of_chain
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.moves_values import MovesValues
 from keras_qat.layers.core.registry import register
@@ -45,7 +46,8 @@ class _Joins(MovesValues):
                 received=f"{len(node.inputs)} such tensor(s) among {len(leaves)}",
                 fix="Leave out the constant ones.",
             )
-        return cls(axis=node.head.axis, name=node.name, scheme=scheme)
+        given = {"name": node.name, "scheme": scheme, "axis": node.head.axis}
+        return layer_of_chain(cls, node.operations, **given)
 
 
 @register(any_of(layer_of(keras.layers.Concatenate), operation_named("Concatenate")))

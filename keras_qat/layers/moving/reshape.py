@@ -74,9 +74,9 @@ class QReshape(MovesValues, keras.layers.Reshape):
         self.moves_batch = -1 not in self.target_shape and before != after
         super().build(input_shape)
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns a `keras.layers.Reshape`; None if the batch changes, as no Keras layer does."""
-        return None if self.moves_batch else super().to_keras()
+        return None if self.moves_batch else super().layers_in_keras()
 
     def compute_output_shape(self, input_shape):
         """Returns the shape. The batch is larger if axes of a sample are merged into it."""

@@ -71,7 +71,7 @@ class QAugmentation(TrainingOnly):
         """Augments at training."""
         return self.layer(inputs, training=True) if training else inputs
 
-    def to_keras(self) -> list[keras.layers.Layer] | None:
+    def layers_in_keras(self) -> list[keras.layers.Layer] | None:
         """Returns the Keras layer that augments."""
         return [remade(type(self.layer), self.layer)]
 
