@@ -6,33 +6,13 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-
-class Own(layers.Layer):
-    """A custom layer: `make` gives it weights and layers, `function` is its `call`."""
-
-    def __init__(self, function, make=None, **kwargs):
-        super().__init__(**kwargs)
-        self.function, self.make = function, make
-
-    def build(self, input_shape):
-        if self.make is not None:
-            self.make(self, input_shape)
-
-    def call(self, x):
-        return self.function(self, x)
-
-
-def table(shape, trainable=True):
-    def make(layer, input_shape):
-        layer.table = layer.add_weight(shape=shape, name="table", trainable=trainable)
-
-    return make
+from tests.own_layers import Own, weight
 
 
 def kept(name, make):
     """Builds an inner layer together with its outer layer."""
 
-    def build(layer, input_shape):
+    def build(layer):
         setattr(layer, name, make())
 
     return build
@@ -125,7 +105,7 @@ def refused_in_a_wrapper():
         return layer.inner(x) + x
 
     x = keras.Input((None, 8))
-    y = Own(cut, table((16, 8)), name="cut")(x)
+    y = Own(cut, weight(16, 8), name="cut")(x)
     y = Own(around, kept("inner", lambda: layers.Dense(8)), name="around")(y)
     inner = keras.Model(x, layers.Dense(3)(y))
     z = keras.Input((6, 8), name="z")
@@ -137,15 +117,15 @@ def inner_argument(trainable=False):
         def call(self, x, scale: Any = None):
             return x + ops.reshape(scale, (1, scale.shape[0], 1))
 
-    def make(layer, input_shape):
-        table((6,), trainable)(layer, input_shape)
+    def make(layer):
+        weight(6, trainable=trainable)(layer)
         layer.inner = Inner(name="inner")
 
     return of((6, 8), lambda layer, x: layer.inner(x, scale=layer.table), make)
 
 
 def other_size():
-    def make(layer, input_shape):
+    def make(layer):
         layer.inner = keras.Sequential([layers.Conv2D(4, 1, strides=2)])
         layer.inner.build((None, 10, 10, 3))
 
@@ -182,7 +162,7 @@ TAKEN = {
     "channels_first": lambda: plain(
         (3, 8, 8), lambda x: layers.Conv2D(4, 3, data_format="channels_first")(x)
     ),
-    "two_slices": lambda: of((6, 4), two_slices, table((1, 6, 4))),
+    "two_slices": lambda: of((6, 4), two_slices, weight(1, 6, 4)),
     "other_size": other_size,
     "inner_weight": lambda: inner_argument(trainable=True),
     "positions": positions,
@@ -196,15 +176,15 @@ TAKEN = {
     ),
     "inner_argument": inner_argument,
     "reshape_with_the_batch": lambda: of((6, 8), reshape_with_the_batch),
-    "token_tiled": lambda: of((6, 8), token_tiled, table((1, 1, 8))),
-    "token_repeated": lambda: of((6, 8), token_repeated, table((1, 1, 8))),
-    "token_broadcast": lambda: of((6, 8), token_broadcast, table((1, 1, 8))),
+    "token_tiled": lambda: of((6, 8), token_tiled, weight(1, 1, 8)),
+    "token_repeated": lambda: of((6, 8), token_repeated, weight(1, 1, 8)),
+    "token_broadcast": lambda: of((6, 8), token_broadcast, weight(1, 1, 8)),
     "windows": lambda: of((8, 8, 4), windows, kept("inner", lambda: layers.Dense(4))),
     "windows_by_number": lambda: of(
         (8, 8, 4), windows_by_number, kept("inner", lambda: layers.Dense(4))
     ),
-    "key_none": lambda: of((6, 8), lambda layer, x: x + layer.table[None], table((6, 8))),
-    "key_slice": lambda: of((6, 8), lambda layer, x: x + layer.table[:6], table((9, 8))),
+    "key_none": lambda: of((6, 8), lambda layer, x: x + layer.table[None], weight(6, 8)),
+    "key_slice": lambda: of((6, 8), lambda layer, x: x + layer.table[:6], weight(9, 8)),
     "key_ellipsis": lambda: of((6, 8), lambda layer, x: x[...]),
     "normalized_reshape": lambda: of((4, 4, 8), normalized_reshape, kept("inner", normalization)),
     "wrapped_normalization": lambda: wrapped(lambda: normalization()),
@@ -229,7 +209,7 @@ def blocks(count, good=False):
     def call(layer, x):
         return x + (layer.dense(x) if good else layer.inner(layer.dense(x)))
 
-    def make(layer, input_shape):
+    def make(layer):
         layer.dense = layers.Dense(8, activation="gelu")
         layer.inner = Own(refused, name="inner")
 

@@ -17,7 +17,8 @@ from keras_qat.passes import make_layers, open_layers, running
 from keras_qat.passes.config import Config
 from keras_qat.passes.rewriting_stages import REWRITING
 from keras_qat.passes.stages import Stage, Step
-from tests.checking.refused_models import REFUSED, TAKEN, Own, blocks, plain, table
+from tests.checking.refused_models import REFUSED, TAKEN, blocks, plain
+from tests.own_layers import Own, weight
 from tests.quick import some_quick
 
 
@@ -219,7 +220,7 @@ def test_check_does_not_open_a_whole_model_after_an_early_error(monkeypatch):
         return x + tf.math.sinh(layer.table)
 
     x = keras.Input((6, 8), name="x")
-    y = blocks(16, good=True)(Own(cut, table((6, 8)), name="cut")(x))
+    y = blocks(16, good=True)(Own(cut, weight(6, 8), name="cut")(x))
     model = keras.Model(x, y)
     calls = count(monkeypatch, lambda: keras_qat.check(model))
     assert calls["trace_layer"] <= 12 and calls["make_layer"] == 0
