@@ -233,6 +233,7 @@ def _from_function(name: str, size: int, limit: int | None, inputs: Inputs) -> D
     first = [returned]
 
     def fresh():
+        """Returns the data of the first call once, then those of new calls."""
         with blamed(name):
             return first.pop() if first else function()
 

@@ -120,6 +120,7 @@ def lstm(
     multiplier = _hidden_multiplier(output_scale, kernel)
 
     def step(states, gates):
+        """Computes one step in integers. Returns the new states, twice: `scan` collects them."""
         h, c = states
         sums = accumulate.matmul(
             ops.cast(h, "float32"), weights.recurrent_kernel, largest_product=largest_product

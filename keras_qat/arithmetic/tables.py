@@ -103,10 +103,12 @@ def away_from_ties(scale: Any, *others: Any, tables: tuple[Table, ...]) -> Any:
     wider = ops.convert_to_tensor(_WIDER)
 
     def is_near(index, best, distance):
+        """Returns whether the best scale is too near a tie, and another one is left to try."""
         del best
         return ops.logical_and(index < len(_WIDER), distance < _FAR)
 
     def try_next(index, best, distance):
+        """Keeps the next scale if its table is farther from a tie than the best one so far."""
         found = _distance(scale * ops.take(wider, index), others, tables)
         is_better = found > distance
         return index + 1, ops.where(is_better, index, best), ops.maximum(found, distance)

@@ -29,6 +29,7 @@ def reconstruct(
     """
 
     def visit(layer: WeightedLayer, real: Values, rounded: Values) -> None:
+        """Rounds the weights of one layer, or corrects its bias, as `methods` says."""
         kernel, corrects = folded_kernel(layer), "bias_correction" in methods
         if "adaround" in methods:
             is_centered = corrects and output_offset(layer) is not None

@@ -81,6 +81,7 @@ def tensor_ranges(
     def of_observer(
         name: str, observer: RangeObserver | None, others: tuple[str, ...] = ()
     ) -> TensorRange:
+        """Returns the range of a tensor, and where it comes from."""
         if observer is None:  # the layer is not built, because the model is refused
             return TensorRange(name, "calibration", shared_with=others)
         if is_quantized:

@@ -81,6 +81,7 @@ def _of_any_batch(node: Node, batch: int) -> Node:
     if isinstance(node.head, keras.layers.Layer):
 
         def samples(leaf: Any) -> Any:
+            """Replaces a size that is a multiple of the batch."""
             factor = factor_of(leaf, batch)
             return leaf if factor is None else Samples(factor)
 

@@ -107,6 +107,7 @@ class _Constants:
         """Returns a node with constants in place of the tensors that are known."""
 
         def replaced(leaf: Any) -> Any:
+            """Replaces a known tensor by its value, and an array by a parameter."""
             if isinstance(leaf, Edge):
                 return self.values.get(leaf, leaf)
             return self._array(leaf) if hasattr(leaf, "shape") else leaf
@@ -135,6 +136,7 @@ class _Constants:
         made: dict[int, Edge] = {}
 
         def replaced(leaf: Any) -> Any:
+            """Replaces a real value with a batch by a tensor of the graph."""
             # Masks and ids need no tensor: they broadcast, or are looked up in constants.
             is_real = isinstance(leaf, Parameter) and leaf.value.dtype.kind == "f"
             if not is_real or not leaf.samples:
@@ -229,6 +231,8 @@ def _evaluate(node: Node, batch: int) -> list[Parameter]:
     parameters = [leaf for leaf in tree.flatten(node.arguments) if isinstance(leaf, Parameter)]
 
     def computed(value: Callable[[Parameter], Any]) -> list[np.ndarray]:
+        """Computes the node with a value for each parameter, as arrays."""
+
         def known(leaf: object) -> object:
             return value(leaf) if isinstance(leaf, Parameter) else leaf
 

@@ -167,6 +167,7 @@ def _of_rank(name: str) -> Callable[..., Any]:
     """Returns a method of integers for a `Rank`."""
 
     def compute(self: Rank, *others: Any) -> Any:
+        """Applies the method to numbers of axes."""
         return getattr(self.rank, name)(*(getattr(each, "rank", each) for each in others))
 
     return compute
@@ -252,11 +253,13 @@ def traced(tensors: list[Any], batch: int) -> Generator[None]:
     watched: dict[int, Any] = {}
 
     def watch(operation: Any) -> None:
+        """Calls `added` for each new call that takes an output of an operation."""
         if id(operation) not in watched:
             watched[id(operation)] = operation
             watch_consumers(operation, added)
 
     def added(node: Any) -> None:
+        """Makes the outputs of a call `TracedTensor`s if one of its inputs is one."""
         if any(isinstance(tensor, TracedTensor) for tensor in node.input_tensors):
             _complete(node)
             for tensor in node.outputs:

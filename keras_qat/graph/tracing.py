@@ -66,6 +66,7 @@ def trace_layer(
     }
 
     def argument(leaf: Any) -> Any:
+        """Returns the symbolic tensor, the constant or the size that stands for an argument."""
         if isinstance(leaf, Edge):
             return inputs[leaf]
         is_constant = isinstance(leaf, Parameter) and not leaf.trainable

@@ -105,6 +105,7 @@ def _with_constants(graph: Graph, node: Node, filled: Mapping[Edge, np.ndarray])
         return None
 
     def constant(edge: Edge) -> Any:
+        """Returns the constant of a filled tensor, else the edge."""
         value = filled.get(edge)
         if value is None:
             return edge

@@ -74,6 +74,7 @@ def _keep_shared(graph: Graph, pairs: dict[str, Node]) -> dict[str, Node]:
     """Drops the pairs of shared layers that are followed by different operations."""
 
     def key(operations):
+        """Identifies operations by object: calls of a shared layer have the same key."""
         return tuple(id(operation) for operation in operations)
 
     calls: dict[Any, int] = {}

@@ -244,6 +244,7 @@ def _with_outputs_first(graph: Graph, layouts: _Layouts) -> Graph:
     nodes = dict(graph.nodes)
 
     def plain(edge: Edge) -> Edge:
+        """Returns a tensor with channels first, transposed once for all that take it."""
         if edge not in layouts.moved:
             return edge
         if layouts.moved[edge] is None:

@@ -171,6 +171,7 @@ def rewrite_nodes(graph: Graph, write: Callable[[Node], Callable[..., Any] | Non
     written: dict[Any, Graph] = {}
 
     def replacement(node: Node, rewriting: Rewriting) -> Replacement | None:
+        """Traces the function that replaces a node, once for equal calls."""
         function = write(node)
         if function is None:
             return None
@@ -217,6 +218,7 @@ def _with_known_shapes(node: Node, makers: Mapping[str, Node]) -> Node:
     batch = batch_size(size for shape in (*shapes, *node.shapes) for size in shape)
 
     def symbol(leaf: Any) -> Any:
+        """Returns a symbolic tensor of the shape that an argument has now."""
         if isinstance(leaf, Edge):
             maker = makers[leaf.node]
             shape = with_batch(maker.shapes[leaf.index], batch)

@@ -207,6 +207,7 @@ def _in_order(nodes: Mapping[str, Node]) -> dict[str, Node]:
     ordered: dict[str, Node] = {}
 
     def add(name: str) -> None:
+        """Adds a node after the nodes that it depends on."""
         if name not in ordered:
             for edge in nodes[name].inputs:
                 add(edge.node)

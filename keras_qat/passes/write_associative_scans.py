@@ -89,10 +89,12 @@ def _combined(node: Node, f: Callable[..., Any], elems: Any, axis: int, distance
     alone = slice(-distance, None) if is_reversed else slice(None, distance)
 
     def part(key: slice) -> Any:
+        """Returns a slice of each tensor along the axis of the scan."""
         place = (*(slice(None) for _ in range(axis)), key)
         return tree.map_structure(lambda x: x[place], elems)
 
     def joined(y: Any, kept: Any) -> Any:
+        """Puts the element that needs no combining back at its end."""
         return ops.concatenate([y, kept] if is_reversed else [kept, y], axis=axis)
 
     try:

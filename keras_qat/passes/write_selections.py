@@ -136,6 +136,7 @@ def _decided(node: Node, selection: _Selection, rewriting: Rewriting) -> Replace
         return Replacement((), [selection.condition])
 
     def decide(condition: Any) -> Any:
+        """Writes a comparison of the selected constants as logic of the condition."""
         if results == [False, True]:
             return ops.logical_not(condition)
         return (ops.logical_or if results[0] else ops.logical_and)(condition, results[0])

@@ -234,6 +234,7 @@ def _keras_values(
     )
 
     def values(compute, batch, count):
+        """Computes the outputs of a batch, for as many samples as are compared."""
         arrays = keras.tree.flatten(compute(list(batch)))
         arrays = [_first(array, count, len(batch[0])) for array in arrays]
         return dict(zip(names, arrays, strict=True))

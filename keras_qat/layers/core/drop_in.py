@@ -243,6 +243,7 @@ def copy_by_path(source: keras.layers.Layer, target: keras.layers.Layer) -> None
     """Copies the variables that two layers have under the same path after the layer's name."""
 
     def tail(layer, variable):
+        """Returns the path of a variable inside the layer."""
         return variable.path.rpartition(f"{layer.name}/")[2]
 
     values = {tail(source, variable): variable for variable in source.variables}

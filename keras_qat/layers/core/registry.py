@@ -175,6 +175,7 @@ def call_of(layer: Any) -> Callable[..., Any]:
         return own_call
 
     def call(layer, *args, **kwargs):
+        """Calls the function without the arguments that are None."""
         # For example `mask=None`, which Keras adds and which the function need not accept.
         given = {name: value for name, value in kwargs.items() if value is not None}
         return written(layer, *args, **given)

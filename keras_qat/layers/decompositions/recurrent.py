@@ -139,6 +139,7 @@ def _parts(layer: Any, sequences: Any, prefix: str) -> tuple[Any, Callable[[Any,
     step = Step(cell, name=f"{prefix}step")
 
     def stepped(x: Any, states: Any) -> Any:
+        """Returns the output of a step, and the states after it."""
         new = list(step(x, *states))
         return new[0], new
 

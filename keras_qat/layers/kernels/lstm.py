@@ -242,6 +242,7 @@ def _steps(x, kernel, recurrent_kernel, bias, round_hidden=None, round_cell=None
     gates = ops.transpose(ops.matmul(x, kernel) + bias, (1, 0, 2))
 
     def step(states, gates):
+        """Computes one step in float. Returns the new states, twice: `scan` collects them."""
         h, c = states
         sums = gates + ops.matmul(h, recurrent_kernel)
         sums = sums if round_cell is None else ops.clip(sums, *_GATE_LIMITS)

@@ -43,6 +43,7 @@ def range_groups(graph: Graph) -> dict[Edge, RangeGroup]:
     }
 
     def root(edge: Edge) -> Edge:
+        """Returns the tensor that stands for the group of a tensor."""
         while parent[edge] != edge:
             edge = parent[edge]
         return edge

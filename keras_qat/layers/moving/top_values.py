@@ -45,6 +45,7 @@ class TopValues(QuantizedLayer):
         (x,) = inputs
 
         def add() -> tuple[Tensor, Tensor]:
+            """Adds a TOPK_V2. Only the output of this layer has the name of the layer."""
             name, shape = builder.name, builder.output_shape
             other = ("positions", "values")[self.place]
             names = (name, f"{name}/{other}") if self.place == 0 else (f"{name}/{other}", name)

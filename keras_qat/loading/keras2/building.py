@@ -235,6 +235,7 @@ class _Graph:
         """Returns the inputs or outputs of the model, a single one without a list around it."""
 
         def read(part: Any) -> Any:
+            """Reads nested outputs of layers."""
             if isinstance(part, dict):
                 return {name: read(value) for name, value in part.items()}
             if isinstance(part, list) and part and not isinstance(part[0], str):

@@ -57,6 +57,7 @@ def read_call(data: Any, layers: Collection[str], owner: str) -> Call:
     kwargs: dict[str, Any] = {}
 
     def read(part: Any) -> Any:
+        """Reads nested arguments, and collects the keyword arguments that stand beside a tensor."""
         if isinstance(part, dict):
             return {key: read(value) for key, value in part.items()}
         if not isinstance(part, list) or not part:

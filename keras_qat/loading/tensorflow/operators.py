@@ -151,6 +151,7 @@ def operator_function(config: Mapping[str, Any]) -> Callable[..., Any]:
     constants = {int(key): value for key, value in (config.get("constants") or {}).items()}
 
     def compute(inputs: Any) -> Any:
+        """Puts the constants in their places among the inputs, and computes the operator."""
         rest = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         for place in sorted(constants):
             rest.insert(place, constants[place])
