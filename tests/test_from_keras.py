@@ -227,7 +227,7 @@ def model_of(kind: Kind, chains: Mapping[str, list[Any]]) -> keras.Model:
 
 def facts_of(layer: QuantizedLayer, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """The configuration, and the properties and values of each weight but those of ranges."""
-    left_out = ("output_name", "keras_layer", *left_out)
+    left_out = ("output_name", "keras_layer", "activation_name", *left_out)
     facts = {name: value for name, value in layer.get_config().items() if name not in left_out}
     ranges = {id(each) for observer in layer.observers().values() for each in observer.weights}
     for weight in layer.weights:
@@ -247,15 +247,8 @@ def layers_by_name(model: keras.Model) -> dict[str, dict[str, Any]]:
     return {each.name: facts_of(each) for each in model.layers if isinstance(each, QuantizedLayer)}
 
 
-# What only the model knows. The name of an activation is not given if it was an argument.
-OF_MODELS = (
-    "scheme",
-    "target",
-    "range_rule",
-    "weight_range_rule",
-    "fixed_batch",
-    "activation_name",
-)
+# What only the model knows.
+OF_MODELS = ("scheme", "target", "range_rule", "weight_range_rule", "fixed_batch")
 
 
 @pytest.mark.parametrize("cls", some_quick(KINDS, *QUICK))

@@ -195,6 +195,19 @@ def test_block_copies_weights_from_and_to_keras(kind, theirs, shape, args, kwarg
     np.testing.assert_allclose(back(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "theirs"), [(QDense, L.Dense), (QEinsumDense, L.EinsumDense)])
+def test_block_copies_the_weights_of_its_activation(kind, theirs):
+    arguments = (3,) if theirs is L.Dense else ("ab,bc->ac", 3)
+    plain, x = theirs(*arguments, activation=L.PReLU()), np.eye(4, dtype="float32") - 0.5
+    plain(x)
+    plain.activation.alpha.assign([0.1, 0.5, 2.0])
+    block = kind.from_keras(plain)
+    np.testing.assert_allclose(block(x), plain(x), atol=1e-6)
+    plain.activation.alpha.assign([0.0, 0.0, 0.0])
+    (back,) = block.to_keras() or []
+    np.testing.assert_allclose(back(x), block(x), atol=1e-6)
+
+
 def test_block_keeps_names_from_and_to_keras():
     chain = [L.Conv2D(3, 1, name="conv"), L.BatchNormalization(name="bn"), L.ReLU(name="act")]
     block = QConv2D.from_keras(chain)

@@ -277,8 +277,7 @@ class QuantizedLayer(keras.layers.Layer):
         """
         scheme = self._scheme()
         takes_delegate = scheme.activation_bits <= BYTE and self.takes_delegate(code)
-        dtype = dtype or scheme.dtype
-        return integer_rule(code, self.target, dtype, takes_delegate=takes_delegate)
+        return integer_rule(code, self.target, dtype or scheme.dtype, takes_delegate=takes_delegate)
 
     def takes_delegate(self, code: str) -> bool:
         """Returns whether fast kernels that have an operator take it with these shapes.
@@ -364,8 +363,9 @@ class QuantizedLayer(keras.layers.Layer):
                 following layers that this class can fuse.
 
         Returns:
-            The layer that `clone_model` would make of them, with the name of the first layer. It
-            computes in float32. It is built if the first layer is.
+            The layer that `clone_model` would make of them, with the name of the first layer. A
+            penalty, and an activation that LiteRT does not fuse, stay part of it: `clone_model`
+            makes layers of these. It computes in float32. It is built if the first layer is.
 
         Raises:
             InvalidModelError: If this class does not replace these layers.

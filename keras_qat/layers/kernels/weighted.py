@@ -14,7 +14,7 @@ from keras_qat.graph import Node
 from keras_qat.layers.core.activation_names import function_name
 from keras_qat.layers.core.base import QuantizedLayer
 from keras_qat.layers.core.constants import stored
-from keras_qat.layers.core.drop_in import copy_values, layer_of_chain
+from keras_qat.layers.core.drop_in import copy_by_path, copy_values, layer_of_chain
 from keras_qat.layers.core.fused import fused_code
 from keras_qat.layers.core.integers import OffsetInts
 from keras_qat.layers.core.layer_config import rule_of_config
@@ -312,7 +312,9 @@ class WeightedLayer(Block):
         self.copy_from_keras(node.operations)
 
     def copy_from_keras(self, chain: Sequence[Any]) -> None:
-        """Copies kernel, bias and batch normalization."""
+        """Copies kernel, bias, batch normalization and the weights of the activation."""
         sources = [operation for operation in chain if getattr(operation, "weights", None)]
         for mine, theirs in zip([self, self.batch_normalization], sources, strict=False):
             copy_values(theirs, mine)
+        if isinstance(self.activation, keras.layers.Layer):
+            copy_by_path(chain[0].activation, self.activation)
