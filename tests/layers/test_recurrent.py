@@ -126,6 +126,14 @@ def test_clone_of_a_recurrent_layer_keeps_function_and_weights(name):
     check_clone(model_of(RECURRENT[name]), normal((STEPS, 5)))
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_clone_of_a_recurrent_layer_in_half_precision_computes_in_float(kind):
+    half, full = (model_of(kind(3, dtype=dtype), (2, 5)) for dtype in ("mixed_bfloat16", "float32"))
+    full.set_weights(half.get_weights())
+    data = normal((2, 5))
+    np.testing.assert_allclose(keras_qat.clone_model(half)(data), full(data), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "scheme", ["int8_per_tensor", pytest.param("uint8", marks=pytest.mark.slow)]
 )

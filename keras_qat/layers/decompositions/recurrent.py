@@ -126,7 +126,9 @@ def _initial_states(layer: Any, batch: Any, given: Any) -> list[Any]:
     """Returns the states before the first step, in the structure of the cell's states."""
     if given is not None:
         return list(given) if tree.is_nested(given) else [given]
-    return layer.get_initial_state(batch)
+    # Rewritten layers compute in float32, whatever the policy of the layer.
+    states = layer.get_initial_state(batch)
+    return tree.map_structure(lambda state: ops.cast(state, "float32"), states)
 
 
 def _parts(layer: Any, sequences: Any, prefix: str) -> tuple[Any, Callable[[Any, Any], Any]]:
