@@ -1,6 +1,5 @@
 """The memory of a process that runs tests."""
 
-import gc
 import resource
 
 import keras
@@ -20,5 +19,4 @@ def free_memory():
     if peak > PEAKS[-1] + 150_000:
         PEAKS.append(peak)
         rules.traced_rule.cache_clear()
-        keras.backend.clear_session()
-        gc.collect()
+        keras.backend.clear_session()  # collects garbage too
