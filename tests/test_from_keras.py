@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_qat
 from keras_qat import layers as ours
-from keras_qat.errors import UnsupportedLayerError
+from keras_qat.errors import InvalidModelError, UnsupportedLayerError
 from keras_qat.layers import QuantizedLayer
 from keras_qat.targets import DEFAULT_TARGET
 from tests.layers.cases import first_of_each
@@ -41,7 +41,7 @@ def layers_to_convert(case):
             yield layer, chain
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("case", first_of_each(CASES, QuantizedLayer))
 def test_from_keras_makes_what_clone_model_makes(case):
     for layer, chain in layers_to_convert(case):
@@ -293,3 +293,11 @@ def test_block_of_from_keras_raises_the_error_of_the_keras_layer(arguments):
     with pytest.raises(UnsupportedLayerError) as found:
         keras_qat.quantize_model(blocks)
     assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "layer"), [(ours.QReLU, RELU(3.0)), (ours.QSoftmax, layers.Softmax(1))]
+)
+def test_from_keras_refuses_arguments_that_the_class_does_not_have(cls, layer):
+    with pytest.raises(InvalidModelError, match=f"Layer: '{layer.name}'.*clone_model"):
+        cls.from_keras(layer)

@@ -126,7 +126,8 @@ def test_clone_of_a_recurrent_layer_keeps_function_and_weights(name):
     check_clone(model_of(RECURRENT[name]), normal((STEPS, 5)))
 
 
-@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+@pytest.mark.one_in(3)
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM, layers.SimpleRNN])
 def test_clone_of_a_recurrent_layer_in_half_precision_computes_in_float(kind):
     half, full = (model_of(kind(3, dtype=dtype), (2, 5)) for dtype in ("mixed_bfloat16", "float32"))
     full.set_weights(half.get_weights())
