@@ -41,6 +41,29 @@ def test_freeze_batch_norm_refuses_a_model_without_batch_norms():
         keras_qat.freeze_batch_norm(small_network())
 
 
+def test_frozen_layers_without_weights_hold_their_ranges():
+    x = keras.Input((4,))
+    both = [keras.layers.Dense(3, name=name)(x) for name in ("left", "right")]
+    y = keras.layers.MaxPooling1D()(
+        keras.layers.Reshape((3, 1))(keras.layers.Add(name="sum")(both))
+    )
+    model = keras.Model(x, keras.layers.Flatten()(y))
+    model.get_layer("sum").trainable = False
+    data = images(16, shape=(4,))
+    qat = quantized(model, data)
+    qat.compile(keras.optimizers.SGD(0.0), "mse")
+
+    def ends(name):
+        return qat.get_layer(name).observer.limits
+
+    before = {name: ends(name) for name in ("left", "sum")}
+    for name in ("left", "right"):
+        qat.get_layer(name).kernel.assign(50 * qat.get_layer(name).kernel)
+    for _ in range(12):  # ranges that fit none of 64 samples are replaced, one after the other
+        qat.train_on_batch(data, np.zeros((16, 1)))
+    assert ends("sum") == before["sum"] and ends("left") != before["left"]
+
+
 def base_model():
     x = keras.Input((4, 4, 3))
     y = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)

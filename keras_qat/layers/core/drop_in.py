@@ -62,7 +62,15 @@ def layer_of_chain(cls: Any, chain: Sequence[Any], **given: Any) -> Any:
     head, *followers = chain
     layer = _made(cls, head, {**cls.config_of_keras(head, followers), "dtype": "float32", **given})
     layer.activity_regularizer = _penalty_of(chain)
+    if _is_frozen(head):
+        layer.trainable = False  # holds the range
     return layer
+
+
+def _is_frozen(operation: Any) -> bool:
+    """Returns whether a layer without weights was frozen. Others are when their weights are."""
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return is_layer and not operation.trainable and not operation.weights
 
 
 def _penalty_of(chain: Sequence[Any]) -> Any:
