@@ -37,12 +37,16 @@ def with_penalty(
 ) -> list[keras.layers.Layer] | None:
     """Gives the Keras layers of a layer its penalty: the last one computes the layer's output.
 
+    A frozen layer without weights is a frozen Keras layer.
+
     Args:
         layer: A layer of this package.
         layers: The Keras layers, or None.
     """
     if layers and layer.activity_regularizer is not None:
         layers[-1].activity_regularizer = layer.activity_regularizer
+    if layers and not layers[0].weights and not layer.trainable:
+        layers[0].trainable = False
     return layers
 
 
