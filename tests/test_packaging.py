@@ -139,7 +139,8 @@ def test_wheel_names_version_pythons_and_extras(metadata):
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert {"cli", "plots", "test", "docs"} <= set(metadata.get_all("Provides-Extra"))
-    assert metadata.get_payload() == (ROOT / "README.md").read_text()
+    readme = metadata.get_payload(decode=True)  # bytes: the text is not only ASCII
+    assert readme == (ROOT / "README.md").read_bytes()
 
 
 def test_wheel_requires_the_claimed_dependencies(metadata):
