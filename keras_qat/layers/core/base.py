@@ -19,7 +19,7 @@ from keras_qat.layers.core.drop_in import (
     layer_from_keras,
     layer_of_chain,
     quiet_config,
-    with_penalty,
+    with_settings,
 )
 from keras_qat.layers.core.integers import (
     NeighbourParams,
@@ -348,10 +348,10 @@ class QuantizedLayer(keras.layers.Layer):
         >>> [layer.name for layer in block.to_keras()]
         ['conv', 'conv_batch_normalization', 'conv_relu']
         """
-        return with_penalty(self, self.layers_in_keras())
+        return with_settings(self, self.layers_in_keras())
 
     def layers_in_keras(self) -> list[keras.layers.Layer] | None:
-        """Returns the layers of `to_keras`. `to_keras` adds the penalty on their output."""
+        """Returns the layers of `to_keras`. `to_keras` adds the penalty and `trainable`."""
         return keras_layers_of(self)
 
     @classmethod

@@ -32,12 +32,13 @@ def keras_layers_of(layer: Any) -> list[keras.layers.Layer] | None:
     return [made]
 
 
-def with_penalty(
+def with_settings(
     layer: Any, layers: list[keras.layers.Layer] | None
 ) -> list[keras.layers.Layer] | None:
-    """Gives the Keras layers of a layer its penalty: the last one computes the layer's output.
+    """Gives the Keras layers of a layer its penalty, and freezes the first as the layer is.
 
-    A frozen layer without weights is a frozen Keras layer.
+    The last layer has the penalty, because it computes the output. Layers with weights have their
+    own `trainable` already.
 
     Args:
         layer: A layer of this package.
